@@ -1,0 +1,96 @@
+"""The error tree: what happened, where, what to do.
+
+Every error that a user can cause is a `BnbenchError`. `cli` prints it without a traceback and
+leaves with its `exit_code`; the codes are listed in README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class BnbenchError(Exception):
+    """Something a user can understand and act on: `what` happened, and what to `do`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, do: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.do = do
+
+    def __str__(self) -> str:
+        return self.what if self.do is None else f"{self.what}\n  {self.do}"
+
+
+class RunError(BnbenchError):
+    """A run failed for a reason that is neither its configuration nor its data."""
+
+    exit_code = 1
+
+
+class UsageError(BnbenchError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class HeldError(BnbenchError):
+    """Another process holds this run or experiment."""
+
+    exit_code = 3
+
+
+class StorageError(BnbenchError):
+    """A run folder is missing, damaged, full or read-only."""
+
+    exit_code = 4
+
+
+class DataError(BnbenchError):
+    """A dataset is missing, damaged, out of reach or too large."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of a configuration.
+
+    `where` is `file:line:column` or, for a value from the command line, `--set optim.lr`.
+    """
+
+    where: str
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.message}"
+        return line if self.hint is None else f"{line}\n  {self.hint}"
+
+
+class ConfigError(BnbenchError):
+    """A configuration has faults: all of them, in the order in which they stand in the file."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C (exit code 130) or SIGTERM (143) arrived.
+
+    Not a `BnbenchError`: like KeyboardInterrupt, it passes by whatever catches errors.
+    """
+
+    def __init__(self, what: str, *, exit_code: int, do: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.do = do
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.what if self.do is None else f"{self.what}\n  {self.do}"
