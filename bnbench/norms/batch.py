@@ -1,0 +1,120 @@
+"""Normalization by the statistics of a batch: BatchNorm and Ghost BatchNorm."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class BatchNorm(_BatchNorm):
+    """Normalize each channel over the batch and all positions.
+
+        x̂ = (x − μ_B) / √(σ²_B + ε),   y = γ·x̂ + β
+
+    x is (N, C) or (N, C, H, W); μ_B and σ²_B are taken over N (and H, W), σ²_B biased (divided
+    by the count n). γ, β: (C,). In eval mode μ_B, σ²_B are replaced by running averages,
+    run ← (1 − momentum)·run + momentum·new, of the mean and of the *unbiased* variance
+    σ²_B·n/(n − 1). momentum None: the average of all batches so far, equally weighted.
+
+    Source: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167, Algorithms 1 and 2. This is
+    torch's layer; it only accepts both ranks of input, so that one layer serves all networks.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        affine: bool = True,
+    ) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim not in (2, 4):
+            raise ValueError(f"expected (N, C) or (N, C, H, W), not {tuple(input.shape)}")
+
+
+class GhostBatchNorm(BatchNorm):
+    """BatchNorm whose batch is cut into chunks, each normalized by its own statistics.
+
+        x̂_k = (x_k − μ_k) / √(σ²_k + ε),   y_k = γ·x̂_k + β
+
+    for each chunk k of `batch_size` examples in a row; μ_k, σ²_k: (C,), over the chunk and all
+    positions, σ²_k biased. The running averages move once a step, by the mean over chunks of μ_k
+    and of the unbiased σ²_k: moving them chunk by chunk would make the momentum of a step
+    1 − (1 − m)^chunks. Eval mode is BatchNorm's.
+
+    Raises ValueError in training mode where the chunks do not fill the batch.
+
+    Source: Hoffer, Hubara & Soudry 2017, https://arxiv.org/abs/1705.08741, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        batch_size: int,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        affine: bool = True,
+    ) -> None:
+        super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
+        self.batch_size = batch_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        N, C = input.shape[:2]
+        if N % self.batch_size:
+            raise ValueError(f"{N} examples do not split into chunks of {self.batch_size}")
+        chunks = N // self.batch_size
+        last = input.movedim(1, -1)  # (N, C) or (N, H, W, C): no copy from channels-last
+        x = last.reshape(chunks, -1, C)
+        count = x.shape[1]
+        if count == 1:
+            raise ValueError(f"one value per channel in a chunk: input {tuple(input.shape)}")
+        # Two passes: E[x²] − E[x]² would cancel where the mean is large.
+        mean = x.mean(1, keepdim=True)
+        centered = x - mean
+        variance = centered.square().mean(1, keepdim=True)
+        scale = torch.rsqrt(variance + self.eps)
+        if self.affine:
+            y = torch.addcmul(self.bias, centered, scale * self.weight)
+        else:
+            y = centered * scale
+        self._update(mean.detach(), variance.detach() * (count / (count - 1)))
+        return y.reshape(last.shape).movedim(-1, 1)
+
+    @torch.no_grad()
+    def _update(self, means: Tensor, unbiased_variances: Tensor) -> None:
+        """Move the running averages once; both arguments are (chunks, 1, C)."""
+        batches = cast(Tensor, self.num_batches_tracked)
+        batches.add_(1)
+        weight = 1.0 / float(batches) if self.momentum is None else self.momentum
+        cast(Tensor, self.running_mean).lerp_(means.mean((0, 1)), weight)
+        cast(Tensor, self.running_var).lerp_(unbiased_variances.mean((0, 1)), weight)
+
+    def extra_repr(self) -> str:
+        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{inherited}, batch_size={self.batch_size}"
+
+
+def batch_norm(
+    channels: int,
+    *,
+    batch_size: int | None = None,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    affine: bool = True,
+) -> nn.Module:
+    """BatchNorm over the whole batch, or over chunks of `batch_size` examples."""
+    if batch_size is None:
+        return BatchNorm(channels, momentum=momentum, eps=eps, affine=affine)
+    return GhostBatchNorm(
+        channels, batch_size=batch_size, momentum=momentum, eps=eps, affine=affine
+    )
