@@ -1,0 +1,153 @@
+"""Eval-mode discrepancy: the same weights on the same images under three kinds of statistics.
+
+Running statistics are what inference uses, batch statistics what training uses, population
+statistics what inference would use had they been recomputed with these weights ("precise BN",
+Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnbench.events import Evaluation, Gap, Split, Statistics
+from bnbench.probes.statistics import (
+    PooledStatistics,
+    batch_norm_layers,
+    batch_statistics,
+    evaluating,
+    given_statistics,
+)
+
+Batch = tuple[Tensor, Tensor]
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+class Where(TypedDict):
+    """Where in the run the measurement stands (see `events.Fact`)."""
+
+    step: int
+    examples: int
+    train_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Images of one split to look at: `batches(size)` yields them, `size` at a time.
+
+    `images`: how many there are. Their order decides which of them share batch statistics.
+    """
+
+    split: Split
+    images: int
+    batches: Callable[[int], Iterable[Batch]]
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """Measures samples under running, batch and population statistics.
+
+    `norm_batch_size`: images that share batch statistics, as in training. `pass_size`: images in
+    one forward pass, at most; a larger norm_batch_size takes precedence.
+    """
+
+    norm_batch_size: int
+    pass_size: int
+    autocast: Autocast = nullcontext
+
+    @property
+    def chunked_size(self) -> int:
+        """Images in a forward pass under batch statistics: whole chunks."""
+        return max(self.pass_size // self.norm_batch_size, 1) * self.norm_batch_size
+
+    def measure(
+        self,
+        model: nn.Module,
+        *,
+        population: Sample,
+        samples: Iterable[Sample],
+        where: Where,
+    ) -> list[Evaluation | Gap]:
+        """Evaluations and gaps of each sample; population statistics come from `population`.
+
+        A sample of the training split is the beginning of `population`: one pass under batch
+        statistics serves both. Models without batch statistics are evaluated once: the three
+        kinds are equal and the gap is exactly zero, and both are stated all the same, as the
+        control.
+        """
+        facts: list[Evaluation | Gap] = []
+        with evaluating(model):
+            if not batch_norm_layers(model):
+                for sample in samples:
+                    logits, labels = self._forward(model, sample, self.pass_size)
+                    facts += _state(sample.split, logits, logits, logits, labels, where)
+                return facts
+            with batch_statistics(model, self.norm_batch_size) as pools:
+                in_population, _ = self._forward(model, population, self.chunked_size)
+            for sample in samples:
+                running, labels = self._forward(model, sample, self.pass_size)
+                if sample.split == population.split:
+                    batch = in_population[: sample.images]
+                else:
+                    with batch_statistics(model, self.norm_batch_size):
+                        batch, _ = self._forward(model, sample, self.chunked_size)
+                with given_statistics(model, pools):
+                    precise, _ = self._forward(model, sample, self.pass_size)
+                facts += _state(sample.split, running, batch, precise, labels, where)
+        return facts
+
+    def _forward(self, model: nn.Module, sample: Sample, size: int) -> Batch:
+        """Logits (images, classes) in fp64 and labels (images,), on the CPU."""
+        logits, labels = [], []
+        for x, y in _without_short_tail(sample.batches(size), self.norm_batch_size):
+            with self.autocast():
+                logits.append(model(x))
+            labels.append(y)
+        return torch.cat(logits).to("cpu", torch.float64), torch.cat(labels).cpu()
+
+
+def _without_short_tail(batches: Iterable[Batch], enough: int) -> Iterator[Batch]:
+    """The batches, the last one joined to the one before where it has fewer than `enough`."""
+    held: Batch | None = None
+    for batch in batches:
+        if held is not None and len(batch[1]) < enough:
+            batch = torch.cat((held[0], batch[0])), torch.cat((held[1], batch[1]))
+        elif held is not None:
+            yield held
+        held = batch
+    if held is not None:
+        yield held
+
+
+def _state(
+    split: Split, running: Tensor, batch: Tensor, precise: Tensor, labels: Tensor, where: Where
+) -> list[Evaluation | Gap]:
+    images = len(labels)
+    kinds: dict[Statistics, Tensor] = {"running": running, "batch": batch, "population": precise}
+    found: dict[Statistics, tuple[float, float]] = {}
+    for kind, logits in kinds.items():
+        loss = F.cross_entropy(logits, labels).item()
+        accuracy = (logits.argmax(1) == labels).sum().item() / images
+        found[kind] = loss, accuracy
+    facts: list[Evaluation | Gap] = [
+        Evaluation(split=split, stats=kind, images=images, loss=loss, accuracy=accuracy, **where)
+        for kind, (loss, accuracy) in found.items()
+    ]
+    log_running = F.log_softmax(running, 1)
+    log_batch = F.log_softmax(batch, 1)
+    gap = Gap(
+        split=split,
+        images=images,
+        loss=found["running"][0] - found["batch"][0],
+        accuracy=found["running"][1] - found["batch"][1],
+        disagreement=(running.argmax(1) != batch.argmax(1)).sum().item() / images,
+        kl=(log_batch.exp() * (log_batch - log_running)).sum(1).mean().item(),
+        **where,
+    )
+    return [*facts, gap]

@@ -1,0 +1,152 @@
+"""A model under running, batch or population statistics, without leaving a trace.
+
+A layer has batch statistics if it is one of torch's BatchNorm layers (any `_BatchNorm`) that
+keeps running ones. Other layers act the same under all three kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def batch_norm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The layers whose outputs depend on the kind of statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    }
+
+
+@dataclass(slots=True)
+class PooledStatistics:
+    """Mean and variance over many batches, pooled in fp64.
+
+    Batches may differ in size: μ = E[μ_B], σ² = E[σ²_B] + Var[μ_B], each batch weighted by its
+    count, which is the biased variance of all examples at once (Chan, Golub & LeVeque 1983).
+    """
+
+    count: int = 0
+    mean: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    variance: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+    def add(self, means: Tensor, variances: Tensor, count: int) -> None:
+        """Take in batches of `count` values each; means, biased variances: (batches, C)."""
+        means, variances = (part.to("cpu", torch.float64) for part in (means, variances))
+        mean = means.mean(0)
+        variance = variances.mean(0) + means.var(0, correction=0)
+        taken = count * means.shape[0]
+        share = taken / (self.count + taken)
+        delta = mean - self.mean
+        self.mean = self.mean + delta * share
+        self.variance = (
+            self.variance * (1 - share) + variance * share + delta.square() * share * (1 - share)
+        )
+        self.count += taken
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """`model` in eval mode, without gradients; every flag is restored on leaving."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def _layers_acting_as(acts: dict[_BatchNorm, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Let each layer compute another function; what acted before acts again on leaving."""
+    before = {layer: layer.__dict__.get("forward") for layer in acts}
+    for layer, act in acts.items():
+        layer.__dict__["forward"] = act
+    try:
+        yield
+    finally:
+        for layer, forward in before.items():
+            if forward is None:
+                del layer.__dict__["forward"]
+            else:
+                layer.__dict__["forward"] = forward
+
+
+@contextmanager
+def batch_statistics(
+    model: nn.Module, norm_batch_size: int
+) -> Iterator[dict[str, PooledStatistics]]:
+    """`model` as in training: each chunk of `norm_batch_size` images has its own statistics.
+
+    A forward pass may hold many chunks; what is left over at its end joins the last chunk. Yields
+    the statistics seen, pooled by layer name: after passes over many examples, the population's.
+    """
+    layers = batch_norm_layers(model)
+    pools = {name: PooledStatistics() for name in layers}
+    with _layers_acting_as(
+        {
+            layer: _chunk_normalizer(layer, norm_batch_size, pools[name])
+            for name, layer in layers.items()
+        }
+    ):
+        yield pools
+
+
+def _chunk_normalizer(
+    layer: _BatchNorm, norm_batch_size: int, pool: PooledStatistics
+) -> Callable[[Tensor], Tensor]:
+    def normalize(x: Tensor) -> Tensor:
+        N = x.shape[0]
+        whole = max(N // norm_batch_size - bool(N % norm_batch_size), 0) * norm_batch_size
+        parts = []
+        if whole:
+            parts.append(normalize_chunks(x[:whole], whole // norm_batch_size))
+        if whole < N:
+            parts.append(normalize_chunks(x[whole:], 1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def normalize_chunks(x: Tensor, chunks: int) -> Tensor:
+        last = x.movedim(1, -1)  # (N, *, C): no copy from channels-last
+        flat = last.reshape(chunks, -1, last.shape[-1])
+        # Two passes: E[x²] − E[x]² would cancel where the mean is large.
+        mean = flat.mean(1, keepdim=True, dtype=torch.float32)
+        centered = flat - mean
+        variance = centered.square().mean(1, keepdim=True)
+        pool.add(mean.squeeze(1), variance.squeeze(1), flat.shape[1])
+        scale = torch.rsqrt(variance + layer.eps)
+        if layer.affine:
+            y = torch.addcmul(layer.bias, centered, scale * layer.weight)
+        else:
+            y = centered * scale
+        return y.to(x.dtype).reshape(last.shape).movedim(-1, 1)
+
+    return normalize
+
+
+@contextmanager
+def given_statistics(model: nn.Module, statistics: dict[str, PooledStatistics]) -> Iterator[None]:
+    """`model` in inference, with these means and (biased) variances for running ones."""
+
+    def normalizer(layer: _BatchNorm, pool: PooledStatistics) -> Callable[[Tensor], Tensor]:
+        kept = cast(Tensor, layer.running_mean)
+        mean = pool.mean.to(kept)
+        variance = pool.variance.to(kept)
+        return lambda x: F.batch_norm(
+            x, mean, variance, layer.weight, layer.bias, False, 0.0, layer.eps
+        )
+
+    layers = batch_norm_layers(model)
+    with _layers_acting_as(
+        {layer: normalizer(layer, statistics[name]) for name, layer in layers.items()}
+    ):
+        yield
