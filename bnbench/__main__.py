@@ -1,0 +1,5 @@
+"""`python -m bnbench`."""
+
+from bnbench.cli import main
+
+main()

@@ -1,0 +1,111 @@
+"""Where a run's numbers come from: versions, machine, fingerprint, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import bnbench
+from bnbench import config as configuration
+from bnbench.build import Facts
+from bnbench.config import RunConfig
+from bnbench.errors import StorageError
+from bnbench.store import Record, RunFolder
+
+
+def fingerprint_of(device: torch.device, threads: int) -> Record:
+    """What, beside code and configuration, decides the bits of the result."""
+    return {
+        "torch": torch.__version__,
+        "device": device.type if device.type != "cuda" else torch.cuda.get_device_name(device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads,
+        "memory_format": "channels_last",
+    }
+
+
+def require_same_fingerprint(
+    folder: RunFolder, then: Record, now: Record, *, accept: bool, announce: Callable[[str], None]
+) -> None:
+    """Refuse to go on where the bits would not be those of one machine, unless asked to."""
+    changed = [
+        f"{key}: {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key]
+    ]
+    if not changed:
+        return
+    if accept:
+        announce(f"warning: {folder.name} goes on under another {'; '.join(changed)}")
+        return
+    raise StorageError(
+        f"{folder.name} was begun under another {'; '.join(changed)}",
+        do="its numbers would not be those of one machine: begin anew with --restart, or go on "
+        "with --accept-changes, which marks the run",
+    )
+
+
+def manifest_of(
+    config: RunConfig, folder: RunFolder, facts: Facts, fingerprint: Record, *, resumed: bool
+) -> Record:
+    """Who trains what, with what, since when. Only facts from this list are recorded."""
+    before = (folder.manifest() or {}) if resumed else {}
+    fingerprints = before.get("fingerprints", [])
+    if fingerprint not in fingerprints:
+        fingerprints = [*fingerprints, fingerprint]
+    return {
+        "run": folder.name,
+        "identity": configuration.identity(config),
+        "experiment": config.experiment,
+        "setup": config.setup,
+        "point": configuration.point(config),
+        "seed": config.seed,
+        "started": before.get("started", time.time()),
+        "started_utc": before.get("started_utc", datetime.now(UTC).isoformat(timespec="seconds")),
+        "attempts": before.get("attempts", 0) + 1,
+        "process": os.getpid(),
+        "command": ["bnbench", *sys.argv[1:]],
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+        "machine": platform.machine(),
+        "fingerprints": fingerprints,
+        **asdict(facts),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "numpy", "tensorboard")
+    return {
+        "bnbench": bnbench.__version__,
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+    }
+
+
+@cache
+def _git_commit() -> str | None:
+    """The commit of bnbench's own checkout, with "-dirty" for changes; None without one."""
+    root = Path(bnbench.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

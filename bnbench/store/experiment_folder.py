@@ -1,0 +1,83 @@
+"""One experiment: a folder of run folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bnbench.errors import StorageError, UsageError
+from bnbench.store import files
+from bnbench.store.run_folder import CONFIG, LOCK, RunFolder
+
+EXPERIMENT = "experiment.yaml"
+_RUN_NAME = re.compile(r".*_[0-9a-f]{8}$")
+
+
+class ExperimentFolder:
+    """The runs of one experiment, each found by the hash that its name ends with.
+
+    The rest of a name (setup, axis values) is for people: renaming a setup loses nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.path.name
+
+    def run(self, run_id: str) -> RunFolder:
+        """The folder of this run: the one with the same hash, or a new one of this name."""
+        exact = self.path / run_id
+        if not exact.exists():
+            digest = run_id.rsplit("_", 1)[-1]
+            for path in sorted(self.path.glob(f"*_{digest}")):
+                return RunFolder(path)
+        return RunFolder(exact)
+
+    def runs(self) -> list[RunFolder]:
+        """Every run of which there is a trace, sorted by name."""
+        if not self.path.is_dir():
+            return []
+        with files.translated(self.path):
+            paths = sorted(self.path.iterdir())
+        return [
+            RunFolder(path)
+            for path in paths
+            if _RUN_NAME.match(path.name) and ((path / CONFIG).exists() or (path / LOCK).exists())
+        ]
+
+    def begin(self, experiment_text: str) -> None:
+        """Keep the experiment's file beside its runs."""
+        files.make_folder(self.path)
+        known = files.read(self.path / EXPERIMENT)
+        if known != experiment_text.encode():
+            files.replace_content(self.path / EXPERIMENT, experiment_text.encode())
+
+
+def experiments(runs_dir: Path) -> list[ExperimentFolder]:
+    """The experiments below `runs_dir`, sorted by name."""
+    if not runs_dir.is_dir():
+        return []
+    with files.translated(runs_dir):
+        folders = [ExperimentFolder(path) for path in sorted(runs_dir.iterdir()) if path.is_dir()]
+    return [folder for folder in folders if folder.runs() or (folder.path / EXPERIMENT).exists()]
+
+
+def find_experiment(runs_dir: Path, name: str) -> ExperimentFolder:
+    """The experiment of this name, or at this path. Raises UsageError, StorageError."""
+    for path in (runs_dir / name, Path(name)):
+        folder = ExperimentFolder(path)
+        if path.is_dir() and (folder.runs() or (path / EXPERIMENT).exists()):
+            return folder
+    known = ", ".join(folder.name for folder in experiments(runs_dir))
+    if not runs_dir.exists():
+        raise StorageError(
+            f"{runs_dir}: no such folder",
+            do="train something first, or name another folder with --runs-dir",
+        )
+    raise UsageError(
+        f"no experiment {name!r} in {runs_dir}",
+        do=f"there is: {known}" if known else "there is none yet: train something first",
+    )

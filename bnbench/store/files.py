@@ -1,0 +1,127 @@
+"""The file operations that everything on disk is made of.
+
+Each one is a function of this module, so that a test can make any single one of them fail, tear
+or kill. A failing one raises `StorageError` with the path and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bnbench.errors import StorageError
+
+TEMPORARY = ".tmp"
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn an operating system's error about `path` into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """What `error` means for a user, and what to do."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return StorageError(
+                f"{path}: no space left on the disk",
+                do="free some space and run the same command again: it goes on from the last "
+                "checkpoint",
+            )
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return StorageError(
+                f"{path}: not writable ({os.strerror(error.errno)})",
+                do="choose another place with --runs-dir, or change the permissions",
+            )
+        case _:
+            return StorageError(f"{path}: {error.strerror or error}")
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and its parents; one that exists is fine."""
+    with translated(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside `path` survive a power cut."""
+    with translated(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file and wait until it is on the disk."""
+    with translated(path), path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rename(source: Path, target: Path) -> None:
+    """Put `source` in the place of `target`, at once."""
+    with translated(target):
+        source.replace(target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file; one that is not there is fine."""
+    with translated(path):
+        path.unlink(missing_ok=True)
+
+
+def replace_content(path: Path, content: bytes) -> None:
+    """Give `path` new content, whole or not at all, and wait until it is on the disk."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    write_synced(temporary, content)
+    rename(temporary, path)
+    sync_folder(path.parent)
+
+
+def read(path: Path) -> bytes | None:
+    """The content of a file, or None where there is none."""
+    try:
+        with translated(path):
+            return path.read_bytes()
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
+class Appender:
+    """A file that only grows: append, and say when it must be on the disk."""
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        """Open `path` and cut it to its first `keep` bytes."""
+        self.path = path
+        with translated(path):
+            self._file = path.open("ab")
+            self._file.truncate(keep)
+            self._file.seek(keep)
+
+    def append(self, content: bytes) -> None:
+        """Hand `content` to the operating system."""
+        with translated(self.path):
+            self._file.write(content)
+            self._file.flush()
+
+    def sync(self) -> int:
+        """Wait until all is on the disk; the length in bytes."""
+        with translated(self.path):
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()

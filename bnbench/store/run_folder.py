@@ -1,0 +1,257 @@
+"""One run, one folder, one holder: what is in it and how it gets there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from filelock import FileLock, Timeout
+
+from bnbench.errors import HeldError, StorageError
+from bnbench.store import files
+
+State: TypeAlias = Literal["completed", "diverged", "running", "failed", "interrupted", "new"]
+Record: TypeAlias = dict[str, Any]
+"""One line of `metrics.jsonl`, or the content of one of the JSON files."""
+
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.pt"
+PREVIOUS = "checkpoint.prev.pt"
+RESULT = "result.json"
+ERROR = "error.json"
+LOCK = "lock"
+EVENT_FILES = "events.out.tfevents.*"
+
+_SEAL = b"bnbench-sha256:"
+"""What separates a checkpoint from the checksum behind it. A checkpoint is a zip archive, which
+readers open from its directory: they do not mind what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A committed state: its bytes, and what there is to say about finding it."""
+
+    content: bytes
+    warning: str | None = None
+
+
+class RunFolder:
+    """The folder of one run. Reading needs no lock; writing needs `hold`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.path.name
+
+    # --- who holds it, and in which state it is ---------------------------------------------
+
+    @contextmanager
+    def hold(self, *, wait_seconds: float = 0.5) -> Iterator[None]:
+        """Hold the run, so that no other process trains it; the hold ends with the process.
+
+        The default wait outlasts a `status` that looks at the lock. Raises HeldError.
+        """
+        files.make_folder(self.path)
+        lock = FileLock(self.path / LOCK)
+        try:
+            with files.translated(self.path / LOCK):
+                lock.acquire(timeout=wait_seconds, poll_interval=0.05)
+        except Timeout:
+            holder = (self.manifest() or {}).get("process", "unknown")
+            raise HeldError(
+                f"{self.path} is held by another process (id {holder})",
+                do="wait for it to end; the same command then goes on from where it stopped",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def held(self) -> bool:
+        """Whether some process trains this run now."""
+        if not (self.path / LOCK).exists():
+            return False
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:
+            return False  # a read-only disk: nobody can hold it
+        lock.release()
+        return False
+
+    def state(self) -> State:
+        """The run's state, from the evidence on disk."""
+        result = self.result()
+        if result is not None:
+            return "diverged" if result["state"] == "diverged" else "completed"
+        if self.held():
+            return "running"
+        if (self.path / ERROR).exists():
+            return "failed"
+        if (self.path / METRICS).exists() or (self.path / CHECKPOINT).exists():
+            return "interrupted"
+        return "new"
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def config_text(self) -> str | None:
+        """The resolved configuration as YAML, or None."""
+        content = files.read(self.path / CONFIG)
+        return None if content is None else content.decode()
+
+    def manifest(self) -> Record | None:
+        """What the run was started with, or None."""
+        return self._json(MANIFEST)
+
+    def result(self) -> Record | None:
+        """How the run ended, or None."""
+        return self._json(RESULT)
+
+    def error(self) -> Record | None:
+        """Why the last attempt failed, or None."""
+        return self._json(ERROR)
+
+    def records(self) -> Iterator[Record]:
+        """The events, oldest first. A last line that is still being written is left out."""
+        content = files.read(self.path / METRICS) or b""
+        for number, line in enumerate(content.splitlines(keepends=True), start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise StorageError(
+                    f"{self.path / METRICS}:{number}: not a JSON event ({error})",
+                    do="train the run again with --restart",
+                ) from error
+            yield record
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The last committed state, or the one before where the last is damaged.
+
+        Raises StorageError where there are checkpoints and none of them is whole.
+        """
+        damaged: list[str] = []
+        for name in (CHECKPOINT, PREVIOUS):
+            sealed = files.read(self.path / name)
+            if sealed is None:
+                continue
+            content = _unsealed(sealed)
+            if content is None:
+                damaged.append(name)
+                continue
+            warning = f"{self.path / damaged[0]} is damaged: using {name}" if damaged else None
+            return Checkpoint(content, warning)
+        if damaged:
+            raise StorageError(
+                f"{self.path}: {' and '.join(damaged)} damaged, no whole checkpoint left",
+                do="train the run from its beginning with --restart",
+            )
+        return None
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def begin(self, *, config_text: str, manifest: Record) -> None:
+        """Start or resume an attempt: say what is trained, forget the last attempt's error."""
+        files.make_folder(self.path)
+        for left_over in sorted(self.path.glob(f"*{files.TEMPORARY}")):
+            files.remove(left_over)
+        if self.config_text() != config_text:
+            files.replace_content(self.path / CONFIG, config_text.encode())
+        files.replace_content(self.path / MANIFEST, _json_bytes(manifest))
+        files.remove(self.path / ERROR)
+
+    def recover(self) -> Checkpoint | None:
+        """`checkpoint`, for going on from: a damaged one is removed, so that the next commit does
+        not keep it in the place of the whole one."""
+        found = self.checkpoint()
+        if found is not None and found.warning is not None:
+            files.remove(self.path / CHECKPOINT)
+        return found
+
+    def metrics(self, *, keep: int) -> files.Appender:
+        """`metrics.jsonl` for appending, cut to its first `keep` bytes."""
+        return files.Appender(self.path / METRICS, keep=keep)
+
+    def commit(self, content: bytes) -> None:
+        """Make `content` the run's checkpoint; the one before stays as `checkpoint.prev.pt`.
+
+        When this returns it is on the disk. Killed at any moment, one of the two is whole.
+        """
+        digest = hashlib.sha256(content).hexdigest().encode()
+        temporary = self.path / (CHECKPOINT + files.TEMPORARY)
+        files.write_synced(temporary, content + _SEAL + digest)
+        if (self.path / CHECKPOINT).exists():
+            files.rename(self.path / CHECKPOINT, self.path / PREVIOUS)
+        files.rename(temporary, self.path / CHECKPOINT)
+        files.sync_folder(self.path)
+
+    def finish(self, result: Record) -> None:
+        """State the result: from now on the run is done."""
+        files.replace_content(self.path / RESULT, _json_bytes(result))
+        files.remove(self.path / PREVIOUS)
+
+    def fail(self, error: Record) -> None:
+        """State why this attempt failed."""
+        files.replace_content(self.path / ERROR, _json_bytes(error))
+
+    def clear_views(self) -> None:
+        """Remove TensorBoard's files: a view, rebuilt from the events."""
+        for path in sorted(self.path.glob(EVENT_FILES)):
+            files.remove(path)
+
+    def clear(self) -> None:
+        """Throw the earlier attempt away; the lock stays. What proves a result goes first."""
+        for name in (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG):
+            files.remove(self.path / name)
+        self.clear_views()
+
+    def _json(self, name: str) -> Record | None:
+        content = files.read(self.path / name)
+        if content is None:
+            return None
+        try:
+            record = json.loads(content)
+        except ValueError as error:
+            raise StorageError(
+                f"{self.path / name}: not JSON ({error})",
+                do="train the run again with --restart",
+            ) from error
+        if not isinstance(record, dict):
+            raise StorageError(f"{self.path / name}: not a JSON object")
+        return record
+
+
+def encode_records(records: Iterable[Record]) -> bytes:
+    """Events as lines of strict JSON."""
+    return b"".join(
+        json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        for record in records
+    )
+
+
+def _json_bytes(record: Record) -> bytes:
+    return json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+
+
+def _unsealed(sealed: bytes) -> bytes | None:
+    """What `commit` was given, or None where a byte of it changed."""
+    content, seal, digest = sealed.rpartition(_SEAL)
+    if not seal or hashlib.sha256(content).hexdigest().encode() != digest:
+        return None
+    return content
