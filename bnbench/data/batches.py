@@ -1,0 +1,124 @@
+"""From resident pixels to standardized batches: batch k is a function of k, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bnbench.data.augment import flip_crop
+from bnbench.data.dataset import Images
+
+
+class Standardize:
+    """(x/255 − mean)/std per channel, as one multiply-add: uint8 (n, C, H, W) → float32.
+
+    The result has explicit channels-last strides, also where C = 1 makes them ambiguous:
+    `.contiguous(memory_format=torch.channels_last)` would leave such a tensor as it is, and a
+    convolution would take it for the other format.
+    """
+
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | None = None
+    ) -> None:
+        self._mean, self._std = mean, std
+        # A constant channel has std 0 and becomes 0 everywhere.
+        spread = [value if value > 0 else 1.0 for value in std]
+        scale = [1 / (255 * s) for s in spread]
+        shift = [-m / s for m, s in zip(mean, spread, strict=True)]
+        self._scale = torch.tensor(scale, device=device).view(1, -1, 1, 1)
+        self._shift = torch.tensor(shift, device=device).view(1, -1, 1, 1)
+
+    def to(self, device: torch.device) -> Standardize:
+        """The same on a device."""
+        return Standardize(self._mean, self._std, device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        x = pixels.to(torch.float32, memory_format=torch.channels_last)
+        return x.mul_(self._scale).add_(self._shift)
+
+
+class Batches:
+    """The training batches of a run, by step: shuffled anew in every epoch.
+
+    Order and augmentation come from `generator_for("order", epoch)` and
+    `generator_for("augment", step)`, which return freshly seeded CPU generators: a resumed run
+    sees the batches that it would have seen. The order of an epoch depends neither on the batch
+    size nor on the setup. Only the current epoch's order is kept.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        indices: Tensor,
+        *,
+        batch_size: int,
+        drop_last: bool,
+        order: Literal["shuffled", "class-sorted"],
+        standardize: Standardize,
+        augment: Literal["none", "flip-crop"],
+        generator_for: Callable[..., torch.Generator],
+        device: torch.device,
+    ) -> None:
+        n = len(indices)
+        self.batch_size = batch_size
+        self.steps_per_epoch = n // batch_size if drop_last else -(-n // batch_size)
+        if self.steps_per_epoch < 1:
+            raise ValueError(f"a batch of {batch_size:,} is more than the {n:,} training images")
+        self._images = images.to(device)
+        self._indices = indices.cpu()
+        self._labels = images.labels.cpu()[self._indices]
+        self._order = order
+        self._standardize = standardize.to(device)
+        self._augment = augment
+        self._generator_for = generator_for
+        self._epoch = -1
+        self._epoch_indices = indices
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) float32 channels-last and labels (n,) of one step, counted from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch_indices = self._in_order(epoch).to(self._images.pixels.device)
+            self._epoch = epoch
+        start = position * self.batch_size
+        chosen = self._epoch_indices[start : start + self.batch_size]
+        pixels = self._images.pixels.index_select(0, chosen)
+        if self._augment == "flip-crop":
+            pixels = flip_crop(pixels, self._generator_for("augment", step))
+        return self._standardize(pixels), self._images.labels.index_select(0, chosen)
+
+    def _in_order(self, epoch: int) -> Tensor:
+        n = len(self._indices)
+        generator = self._generator_for("order", epoch)
+        order = torch.randperm(n, generator=generator)
+        if self._order == "class-sorted":
+            by_class = self._labels[order].argsort(stable=True)
+            # The roll lets another part of the classes fall into the dropped last batch each time.
+            offset = int(torch.randint(n, (), generator=generator))
+            order = order[by_class].roll(offset)
+        return self._indices[order]
+
+
+def chunks(
+    images: Images,
+    indices: Tensor,
+    *,
+    size: int,
+    standardize: Standardize,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Standardized images and labels at `indices`, in the given order, `size` at a time.
+
+    The last chunk may be smaller. Nothing is shuffled: indices from `split` and `subset` ascend,
+    and some datasets are stored class by class, so an evaluation with batch statistics has to
+    permute its indices first.
+    """
+    images, standardize = images.to(device), standardize.to(device)
+    indices = indices.to(images.pixels.device)
+    for start in range(0, len(indices), size):
+        chosen = indices[start : start + size]
+        pixels = images.pixels.index_select(0, chosen)
+        yield standardize(pixels), images.labels.index_select(0, chosen)

@@ -1,0 +1,207 @@
+"""A user's own images: `root/train/<class>/*` and `root/test/<class>/*`.
+
+Each image is turned as its EXIF data say, converted to RGB or gray (transparency is dropped, 16-bit
+gray keeps its upper 8 bits), resized so that its short side has the asked size (bilinear with
+antialiasing), and cropped in the middle: torchvision's Resize and CenterCrop. Of an animation the
+first frame counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from bnbench.data.dataset import Dataset, Images, moments
+from bnbench.data.memory import require_memory
+from bnbench.data.prepared import cache_folder, exclusively, keep_prepared, read_prepared
+from bnbench.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+_NAMED = 10  # faulty files that a message lists before it only counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The image files of one part, class by class, and the label of each."""
+
+    paths: list[Path]
+    labels: list[int]
+
+
+def load_image_folder(
+    root: Path, *, image_size: int, channels: int, announce: Callable[[str], None]
+) -> Dataset:
+    """Images of (channels, image_size, image_size); classes are the folders of train, sorted.
+
+    Decoded once and kept in the user's cache, until a file is added, removed or changed.
+    """
+    try:
+        return _load(root.absolute(), image_size, channels, announce)
+    except OSError as error:
+        raise DataError(
+            f"the images of {root} cannot be read: {error}", do="make them readable for this user"
+        ) from error
+
+
+def _load(root: Path, image_size: int, channels: int, announce: Callable[[str], None]) -> Dataset:
+    classes = _classes(root)
+    train, test = _scan(root / "train", classes), _scan(root / "test", classes)
+    require_memory(len(train.paths) + len(test.paths), channels, image_size)
+    fingerprint = _fingerprint(root, train.paths + test.paths, classes)
+    key = hashlib.sha256(f"{root}\n{image_size}\n{channels}".encode()).hexdigest()[:16]
+    kept = cache_folder() / "prepared" / f"image-folder-{key}.zip"
+    ready = read_prepared(kept, fingerprint, announce)
+    if ready is not None:
+        return ready
+    with exclusively(kept, announce) as writable:
+        # Another process may have prepared it while this one waited.
+        ready = read_prepared(kept, fingerprint, lambda _: None)
+        if ready is None:
+            announce(f"decoding {len(train.paths) + len(test.paths):,} images of {root}")
+            ready = _decode_all(classes, train, test, image_size, channels)
+            if writable:
+                keep_prepared(kept, ready, fingerprint, announce)
+    return ready
+
+
+# --- what is there ------------------------------------------------------------------------
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    """The class names, after checking that the folders are as they should be."""
+    for part in ("train", "test"):
+        if not (root / part).is_dir():
+            raise DataError(
+                f"{root} has no folder {part}",
+                do="data.root needs train/<class>/ and test/<class>/ with images",
+            )
+    classes = _subfolders(root / "train")
+    if len(classes) < 2:
+        raise DataError(
+            f"2 class folders or more are needed; {root / 'train'} holds {len(classes)}",
+            do="put the images of each class into a folder of their own",
+        )
+    unknown = [name for name in _subfolders(root / "test") if name not in classes]
+    if unknown:
+        raise DataError(
+            f"{root / 'test'} has classes that train has not: {', '.join(unknown)}",
+            do="name the class folders of train and test alike",
+        )
+    return classes
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in _visible(folder) if path.is_dir()))
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise DataError(
+            f"cannot read {folder}: {error.strerror}", do="make it readable for this user"
+        ) from error
+
+
+def _scan(folder: Path, classes: tuple[str, ...]) -> _Files:
+    """The images of train or test; a class may be without images in test, not in train."""
+    files = _Files([], [])
+    for label, name in enumerate(classes):
+        inside = _visible(folder / name) if (folder / name).is_dir() else []
+        paths = sorted(path for path in inside if path.suffix.lower() in SUFFIXES)
+        if not paths and folder.name == "train":
+            raise DataError(
+                f"{folder / name} holds no images",
+                do=f"add images ({', '.join(SUFFIXES)}) or delete the folder",
+            )
+        files.paths.extend(paths)
+        files.labels.extend([label] * len(paths))
+    if not files.paths:
+        raise DataError(f"{folder} holds no images", do=f"add images ({', '.join(SUFFIXES)})")
+    return files
+
+
+def _fingerprint(root: Path, paths: list[Path], classes: tuple[str, ...]) -> str:
+    """sha256 over names, sizes and modification times: changes when a file does."""
+    digest = hashlib.sha256(repr(classes).encode())
+    for path in paths:
+        try:
+            about = path.stat()
+        except OSError:
+            continue  # a dangling link, say: decoding names it, and then nothing is kept
+        line = f"{path.relative_to(root)}\0{about.st_size}\0{about.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+# --- decoding -----------------------------------------------------------------------------
+
+
+def _decode_all(
+    classes: tuple[str, ...], train: _Files, test: _Files, image_size: int, channels: int
+) -> Dataset:
+    paths = train.paths + test.paths
+    pixels = np.empty((len(paths), channels, image_size, image_size), np.uint8)
+    faults: dict[Path, str] = {}
+
+    def decode(index: int) -> None:
+        try:
+            pixels[index] = _decode(paths[index], image_size, channels)
+        except Exception as error:  # Pillow's formats raise whatever a damaged file leads to
+            faults[paths[index]] = str(error) or type(error).__name__
+
+    # Threads: Pillow lets go of the interpreter's lock while it decodes and resizes.
+    # Its warnings (very large, transparency dropped) name no file; what it refuses is named below.
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")
+        for _ in pool.map(decode, range(len(paths))):
+            pass
+    if faults:
+        raise _unreadable(faults)
+    everything = torch.from_numpy(pixels)
+    n = len(train.paths)
+    train_images = Images(everything[:n], torch.tensor(train.labels))
+    test_images = Images(everything[n:], torch.tensor(test.labels))
+    return Dataset("image-folder", classes, train_images, test_images, *moments(everything[:n]))
+
+
+def _decode(path: Path, image_size: int, channels: int) -> NDArray[np.uint8]:
+    """(channels, image_size, image_size) of one file."""
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I;16"):
+            # Pillow's own conversion would clip to 255 what lies above it.
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise ValueError(f"pixels of mode {image.mode} (32 bits) have no fixed range")
+        image = image.convert("RGB" if channels == 3 else "L")
+    width, height = image.size
+    short = min(width, height)
+    resized = (image_size * width // short, image_size * height // short)
+    image = image.resize(resized, Image.Resampling.BILINEAR)
+    left, top = (round((side - image_size) / 2) for side in resized)
+    image = image.crop((left, top, left + image_size, top + image_size))
+    array = np.asarray(image)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _unreadable(faults: dict[Path, str]) -> DataError:
+    lines = [f"{path}: {faults[path]}" for path in islice(sorted(faults), _NAMED)]
+    if len(faults) > _NAMED:
+        lines.append(f"and {len(faults) - _NAMED:,} more")
+    count = "1 image" if len(faults) == 1 else f"{len(faults):,} images"
+    return DataError(
+        "\n".join([f"{count} cannot be read:", *(f"  {line}" for line in lines)]),
+        do="replace or delete what is listed",
+    )
