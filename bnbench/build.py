@@ -39,7 +39,6 @@ from bnbench.config import (
     SGDConfig,
     SyntheticData,
     TorchvisionData,
-    steps_per_epoch,
     total_steps,
 )
 from bnbench.errors import ConfigError, Fault, UsageError
@@ -83,20 +82,20 @@ def resolve_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
+    kind, _, index = name.partition(":")  # torch.device wraps the index: "cuda:256" is cuda:0
     available = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }
-    if (device.index or 0) >= available.get(device.type, 0):
+    if int(index or 0) >= available.get(kind, 0):
         raise UsageError(
             f"there is no device {name} on this machine",
             do="use --device cpu, or auto for what there is",
         )
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", 0)
-    return device
+    if kind == "cuda":
+        return torch.device("cuda", int(index or 0))
+    return torch.device(name)
 
 
 _loaded: dict[DataConfig, data.Dataset] = {}

@@ -208,7 +208,7 @@ def sweep(
     for line in (*plan.notes, *plan.warnings):
         say(line)
 
-    from bnbench.store import ExperimentFolder, read_run
+    from bnbench.store import ExperimentFolder
 
     folder = ExperimentFolder(runs_dir / experiment.name)
     if dry_run:
@@ -217,7 +217,7 @@ def sweep(
             show(f"{found.state():12} {found.name}")
         return
 
-    from bnbench.report.comparison import comparison_table
+    from bnbench.report.comparison import Replicate, comparison_table
     from bnbench.runner import Screen, Settings, Stop
     from bnbench.sweep import Outcome
     from bnbench.sweep import sweep as train_missing
@@ -247,11 +247,14 @@ def sweep(
             fail_fast=fail_fast,
             report=report,
         )
-    stored = [read_run(result.folder) for _, result in outcome.results]
+    records = {id(run): result.record for run, result in outcome.results}
+    replicates = [
+        Replicate(run.setup, configuration.point(run), records.get(id(run))) for run in plan.runs
+    ]
     if experiment.question:
         show(experiment.question)
     tuned = None if experiment.tune is None else experiment.tune.axis
-    output.print(comparison_table(stored, tuned_axis=tuned))
+    output.print(comparison_table(replicates, tuned_axis=tuned))
     show(f"curves: tensorboard --logdir {folder.path}")
     if outcome.failures:
         say(f"{len(outcome.failures)} of {len(plan.runs)} runs failed:")

@@ -68,7 +68,7 @@ def scaled_lr(
 
 def warmup_steps(warmup: float, total_steps: int) -> int:
     """Steps of a warm-up that takes the fraction `warmup` of the budget."""
-    return ceil(warmup * total_steps)
+    return ceil(round(warmup * total_steps, 9))  # 0.07 · 100 is 7.000000000000001
 
 
 def constant(peak: float, *, total_steps: int, warmup: float) -> LearningRate:

@@ -79,7 +79,8 @@ class GhostBatchNorm(BatchNorm):
         if count == 1:
             raise ValueError(f"one value per channel in a chunk: input {tuple(input.shape)}")
         # Two passes: E[x²] − E[x]² would cancel where the mean is large.
-        mean = x.mean(1, keepdim=True)
+        # In fp32 at least, as torch's layer under autocast: bf16 has 8 bits for a mean.
+        mean = x.mean(1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         centered = x - mean
         variance = centered.square().mean(1, keepdim=True)
         scale = torch.rsqrt(variance + self.eps)
@@ -88,7 +89,7 @@ class GhostBatchNorm(BatchNorm):
         else:
             y = centered * scale
         self._update(mean.detach(), variance.detach() * (count / (count - 1)))
-        return y.reshape(last.shape).movedim(-1, 1)
+        return y.to(input.dtype).reshape(last.shape).movedim(-1, 1)
 
     @torch.no_grad()
     def _update(self, means: Tensor, unbiased_variances: Tensor) -> None:

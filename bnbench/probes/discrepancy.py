@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from bnbench.events import Evaluation, Gap, Split, Statistics
 from bnbench.probes.statistics import (
-    PooledStatistics,
     batch_norm_layers,
     batch_statistics,
     evaluating,
@@ -105,7 +104,8 @@ class Discrepancy:
     def _forward(self, model: nn.Module, sample: Sample, size: int) -> Batch:
         """Logits (images, classes) in fp64 and labels (images,), on the CPU."""
         logits, labels = [], []
-        for x, y in _without_short_tail(sample.batches(size), self.norm_batch_size):
+        enough = min(size, self.norm_batch_size)  # passes below a chunk have no batch statistics
+        for x, y in _without_short_tail(sample.batches(size), enough):
             with self.autocast():
                 logits.append(model(x))
             labels.append(y)

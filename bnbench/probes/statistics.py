@@ -119,7 +119,7 @@ def _chunk_normalizer(
         last = x.movedim(1, -1)  # (N, *, C): no copy from channels-last
         flat = last.reshape(chunks, -1, last.shape[-1])
         # Two passes: E[x²] − E[x]² would cancel where the mean is large.
-        mean = flat.mean(1, keepdim=True, dtype=torch.float32)
+        mean = flat.mean(1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         centered = flat - mean
         variance = centered.square().mean(1, keepdim=True)
         pool.add(mean.squeeze(1), variance.squeeze(1), flat.shape[1])

@@ -10,7 +10,19 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bnbench.stats import Mean, mean
-from bnbench.store import StoredRun
+from bnbench.store import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """One run of a cell: a setup at one value of every axis, and how it ended, if it did."""
+
+    setup: str
+    point: dict[str, Any]
+    result: Record | None
+
+
+HEADINGS = ("val %", "test %", "gap", "img/s", "seeds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +45,16 @@ class Cell:
     images_per_second: Mean | None
 
 
-def cells(runs: Iterable[StoredRun]) -> list[Cell]:
+def cells(runs: Iterable[Replicate]) -> list[Cell]:
     """The runs grouped into cells, in the order in which the cells first appear."""
-    grouped: dict[tuple[str, str], list[StoredRun]] = {}
+    grouped: dict[tuple[str, str], list[Replicate]] = {}
     for run in runs:
-        key = (run.manifest["setup"], repr(sorted(run.manifest["point"].items())))
+        key = (run.setup, repr(sorted(run.point.items())))
         grouped.setdefault(key, []).append(run)
     return [_cell(replicates) for replicates in grouped.values()]
 
 
-def _cell(runs: Sequence[StoredRun]) -> Cell:
+def _cell(runs: Sequence[Replicate]) -> Cell:
     results = [run.result for run in runs if run.result is not None]
     completed = [result for result in results if result["state"] == "completed"]
 
@@ -50,8 +62,8 @@ def _cell(runs: Sequence[StoredRun]) -> Cell:
         return mean(readings) if readings else None
 
     return Cell(
-        setup=runs[0].manifest["setup"],
-        point=runs[0].manifest["point"],
+        setup=runs[0].setup,
+        point=runs[0].point,
         completed=len(completed),
         diverged=len(results) - len(completed),
         missing=len(runs) - len(results),
@@ -81,7 +93,7 @@ def chosen(cells: Sequence[Cell], axis: str) -> set[int]:
     return set(best.values())
 
 
-def comparison_table(runs: Iterable[StoredRun], *, tuned_axis: str | None = None) -> Table:
+def comparison_table(runs: Iterable[Replicate], *, tuned_axis: str | None = None) -> Table:
     """The cells as a table of at most 80 columns.
 
     `tuned_axis`: mark the cells that tuning along this axis chooses.
@@ -90,13 +102,9 @@ def comparison_table(runs: Iterable[StoredRun], *, tuned_axis: str | None = None
     marked = chosen(rows, tuned_axis) if tuned_axis is not None else set()
     axes = list(dict.fromkeys(key for cell in rows for key in cell.point))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("setup", no_wrap=True, overflow="ellipsis")
-    for axis in axes:
-        table.add_column(axis.rsplit(".", 1)[-1], justify="right")
-    for heading in ("val acc %", "test acc %", "gap", "images/s", "seeds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    if any(cell.diverged or cell.missing for cell in rows):
-        table.add_column("", no_wrap=True)
+    table.add_column("setup", overflow="ellipsis", no_wrap=True)
+    for heading in (*(axis.rsplit(".", 1)[-1] for axis in axes), *HEADINGS):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for position, cell in enumerate(rows):
         table.add_row(
             cell.setup + ("*" if position in marked else ""),
@@ -105,10 +113,9 @@ def comparison_table(runs: Iterable[StoredRun], *, tuned_axis: str | None = None
             _percent(cell.test_accuracy),
             _percent(cell.gap, sign="+"),
             "–" if cell.images_per_second is None else f"{cell.images_per_second.value:,.0f}",
-            str(cell.completed),
-            *_remarks(cell)[: len(table.columns) - len(axes) - 6],
+            _replicates(cell),
         )
-    explained = "accuracy with running statistics; gap: running − batch statistics, points"
+    explained = "accuracy with running statistics; gap: running − batch statistics (val)"
     if any(cell.completed > 1 for cell in rows):
         explained += "; ±: 95 % interval"
     if marked:
@@ -118,13 +125,13 @@ def comparison_table(runs: Iterable[StoredRun], *, tuned_axis: str | None = None
     return table
 
 
-def _remarks(cell: Cell) -> list[str]:
-    parts = []
+def _replicates(cell: Cell) -> str:
+    parts = [str(cell.completed)] if cell.completed else []
     if cell.diverged:
         parts.append(f"{cell.diverged} diverged")
     if cell.missing:
         parts.append(f"{cell.missing} missing")
-    return [", ".join(parts)]
+    return " + ".join(parts)
 
 
 def _value(reading: Mean | None) -> float:

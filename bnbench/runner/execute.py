@@ -10,7 +10,7 @@ import io
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import isfinite
@@ -101,10 +101,8 @@ def _failures_recorded(folder: RunFolder) -> Iterator[None]:
 
 
 def _keep_error(folder: RunFolder, error: Exception, text: str) -> None:
-    try:
+    with suppress(StorageError):  # if the disk is what failed, the error itself says so
         folder.fail({"error": type(error).__name__, "message": str(error), "traceback": text})
-    except StorageError:
-        pass  # the disk is what failed: the error itself says so
 
 
 def _require_same_identity(folder: RunFolder, config: RunConfig) -> None:

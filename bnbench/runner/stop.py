@@ -39,7 +39,7 @@ class Stop:
         finally:
             self._deferring = False
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         code = EXIT_CODES[signal.Signals(number)]
         if self._deferring and self.exit_code is None:
             self.exit_code = code
