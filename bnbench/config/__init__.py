@@ -1,0 +1,117 @@
+"""Strict YAML → frozen, validated runs; expansion of grids; identity. No torch, no NumPy.
+
+schema       every key, its type, range, default and description
+nodes        located trees: values that know their place
+strict_yaml  text → located tree
+faults       gathering faults; words for what was found
+keys         which key belongs to which block and kind; hints for misspellings
+check        one block: located tree → model, or faults
+merge        patches
+overrides    --set, --over
+axes         axes and seeds
+experiment   the types of an experiment
+load         file + command line → ExperimentConfig
+grid         ExperimentConfig → Plan of RunConfigs
+feasible     what cannot train, and what is risky
+budget       steps per epoch and per run
+datasets     counts and shapes of the datasets
+identity     what decides the numbers, as a hash; run ids
+labels       slugs and short names
+shipped      the experiments that come with bnbench
+dump         back to YAML
+json_schema  for editors
+"""
+
+from bnbench.config.budget import checkpoint_interval, steps_per_epoch, total_steps
+from bnbench.config.datasets import DATASETS, DatasetFacts
+from bnbench.config.dump import dump, dump_experiment
+from bnbench.config.experiment import ExperimentConfig, Setup, Tune
+from bnbench.config.grid import MAX_RUNS, Plan, expand, expand_one
+from bnbench.config.identity import (
+    IDENTITY_VERSION,
+    cell_label,
+    differences,
+    identity,
+    point,
+    run_id,
+)
+from bnbench.config.json_schema import json_schema
+from bnbench.config.labels import slug
+from bnbench.config.load import load_experiment
+from bnbench.config.overrides import Overrides
+from bnbench.config.schema import (
+    AdamWConfig,
+    BatchNormConfig,
+    Block,
+    ComputeConfig,
+    DataConfig,
+    Fashion12kData,
+    GroupNormConfig,
+    ImageData,
+    ImageFolderData,
+    LayerNormConfig,
+    MLPModel,
+    ModelConfig,
+    NoNorm,
+    NormConfig,
+    OptimConfig,
+    PlainModel,
+    ProbesConfig,
+    RunConfig,
+    SGDConfig,
+    SyntheticData,
+    TorchvisionData,
+    TrainConfig,
+)
+from bnbench.config.shipped import find_config, shipped
+
+__all__ = [
+    "DATASETS",
+    "IDENTITY_VERSION",
+    "MAX_RUNS",
+    "AdamWConfig",
+    "BatchNormConfig",
+    "Block",
+    "ComputeConfig",
+    "DataConfig",
+    "DatasetFacts",
+    "ExperimentConfig",
+    "Fashion12kData",
+    "GroupNormConfig",
+    "ImageData",
+    "ImageFolderData",
+    "LayerNormConfig",
+    "MLPModel",
+    "ModelConfig",
+    "NoNorm",
+    "NormConfig",
+    "OptimConfig",
+    "Overrides",
+    "PlainModel",
+    "Plan",
+    "ProbesConfig",
+    "RunConfig",
+    "SGDConfig",
+    "Setup",
+    "SyntheticData",
+    "TorchvisionData",
+    "TrainConfig",
+    "Tune",
+    "cell_label",
+    "checkpoint_interval",
+    "differences",
+    "dump",
+    "dump_experiment",
+    "expand",
+    "expand_one",
+    "find_config",
+    "identity",
+    "json_schema",
+    "load_experiment",
+    "point",
+    "run_id",
+    "shipped",
+    "slug",
+    "steps_per_epoch",
+    "total_steps",
+]

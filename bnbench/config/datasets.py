@@ -1,0 +1,122 @@
+"""How many images of which shape a dataset has, as far as that is known without reading it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from bnbench.config.schema import (
+    DataConfig,
+    Fashion12kData,
+    ImageFolderData,
+    SyntheticData,
+    TorchvisionData,
+)
+from bnbench.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """Counts of images and classes; `side` in pixels."""
+
+    train_images: int
+    test_images: int
+    classes: int
+    channels: int
+    side: int
+
+
+# Counts as published with each dataset; torchvision's default splits.
+DATASETS: dict[str, DatasetFacts] = {
+    "fashion-mnist-12k": DatasetFacts(10_000, 2_000, 10, 1, 28),
+    "fashion-mnist": DatasetFacts(60_000, 10_000, 10, 1, 28),
+    "mnist": DatasetFacts(60_000, 10_000, 10, 1, 28),
+    "kmnist": DatasetFacts(60_000, 10_000, 10, 1, 28),
+    "cifar10": DatasetFacts(50_000, 10_000, 10, 3, 32),
+    "cifar100": DatasetFacts(50_000, 10_000, 100, 3, 32),
+    "svhn": DatasetFacts(73_257, 26_032, 10, 3, 32),
+}
+
+# What torchvision.datasets.folder reads.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp"),
+    *(".pgm", ".tif", ".tiff", ".webp"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFacts:
+    """An image folder, counted; `fingerprint` changes with any name or size of an image."""
+
+    train_images: int
+    test_images: int
+    classes: int
+    fingerprint: str
+
+
+def facts(data: DataConfig) -> DatasetFacts:
+    """The facts of any dataset; raises DataError for an image folder that is not there."""
+    match data:
+        case Fashion12kData() | TorchvisionData():
+            return DATASETS[data.dataset]
+        case SyntheticData():
+            return DatasetFacts(
+                data.train_images, data.test_images, data.classes, data.channels, data.image_size
+            )
+        case ImageFolderData():
+            folder = folder_facts(data.root)
+            return DatasetFacts(
+                folder.train_images,
+                folder.test_images,
+                folder.classes,
+                data.channels,
+                data.image_size,
+            )
+        case _:
+            assert_never(data)
+
+
+@functools.cache
+def folder_facts(root: str) -> FolderFacts:
+    """Counts of `root/train/<class>/*` and `root/test/<class>/*`, read once a process.
+
+    Raises DataError where a part is missing or holds no images.
+    """
+    digest = hashlib.sha256()
+    counts: dict[str, dict[str, int]] = {}
+    for part in ("train", "test"):
+        top = Path(root, part)
+        if not top.is_dir():
+            raise DataError(f"{top} is not a folder", do="an image folder holds train/ and test/")
+        counts[part] = {}
+        for name, size in _images(top):
+            label = name.split("/", 1)[0]
+            counts[part][label] = counts[part].get(label, 0) + 1
+            digest.update(f"{part}/{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        if not counts[part]:
+            raise DataError(f"{top} holds no images", do=f"they belong in {top}/<class>/")
+    return FolderFacts(
+        sum(counts["train"].values()),
+        sum(counts["test"].values()),
+        len(counts["train"]),
+        digest.hexdigest(),
+    )
+
+
+def _images(top: Path) -> list[tuple[str, int]]:
+    """Relative names and sizes in bytes of the images in the class folders, sorted."""
+    result = []
+    try:
+        for folder, _, names in os.walk(top, followlinks=True):
+            for name in names:
+                path = Path(folder, name)
+                relative = path.relative_to(top).as_posix()
+                if "/" in relative and name.lower().endswith(IMAGE_SUFFIXES):
+                    result.append((relative, path.stat().st_size))
+    except OSError as error:
+        raise DataError(f"{top} cannot be read: {error.strerror}") from error
+    return sorted(result)

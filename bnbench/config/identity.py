@@ -1,0 +1,129 @@
+"""What decides the numbers of a run, as one hash; and the names made from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from bnbench.config.datasets import folder_facts
+from bnbench.config.labels import SHORT_NAMES, SLUG_LENGTH, folder_part, in_words, slug
+from bnbench.config.schema import ImageFolderData, RunConfig
+
+# Raise it when the same configuration begins to mean other numbers.
+IDENTITY_VERSION = 1
+
+NOT_IDENTITY = frozenset(
+    {
+        "experiment",
+        "setup",
+        "swept",
+        "data.root",
+        "data.download",
+        "train.evaluations",
+        "train.evaluation_images",
+        "train.log_every",
+        "train.checkpoint_every",
+        "probes",
+        "compute.device",
+        "compute.threads",
+    }
+)
+
+
+def identity(config: RunConfig) -> str:
+    """The sha256, in hex, of everything that decides the numbers and of nothing else.
+
+    Raises DataError for an image folder that is not there: its content is part of the identity.
+    """
+    text = json.dumps(_facts(config), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _facts(config: RunConfig) -> dict[str, Any]:
+    blocks: dict[str, Any] = {"version": IDENTITY_VERSION}
+    for name in RunConfig.model_fields:
+        value = getattr(config, name)
+        if name in NOT_IDENTITY:
+            continue
+        if not isinstance(value, BaseModel):
+            blocks[name] = value
+            continue
+        # What is not set is left out, so that a new optional key changes no identity.
+        blocks[name] = {
+            key: _even(part)
+            for key, part in value.model_dump(exclude_none=True).items()
+            if f"{name}.{key}" not in NOT_IDENTITY
+        }
+    optim = config.optim
+    if optim.schedule != "step":
+        del blocks["optim"]["milestones"], blocks["optim"]["decay"]
+    if optim.lr_rule == "none":
+        del blocks["optim"]["base_batch_size"]
+    if optim.weight_decay == 0:
+        del blocks["optim"]["decay_norm_and_bias"]
+    if isinstance(config.data, ImageFolderData):
+        blocks["data"]["content"] = folder_facts(config.data.root).fingerprint
+    return blocks
+
+
+def _even(value: Any) -> Any:
+    """The same number in the same form: −0.0 is 0.0."""
+    if isinstance(value, float):
+        return value + 0.0
+    if isinstance(value, tuple | list):
+        return [_even(item) for item in value]
+    return value
+
+
+def value_at(config: RunConfig, key: str) -> Any:
+    """The value at a dotted key; None where the run's kinds do not have it."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+    return value
+
+
+def point(config: RunConfig) -> dict[str, Any]:
+    """The values of what the experiment varies, by dotted key; None where one has no meaning."""
+    return {key: value_at(config, key) for key in config.swept}
+
+
+def cell_label(config: RunConfig) -> str:
+    """A cell in words, e.g. `bn-before bs=64 lr=0.1`: a run without its seed."""
+    parts = [config.setup]
+    for key, value in point(config).items():
+        if value is not None:
+            parts.append(f"{SHORT_NAMES.get(key, key)}={in_words(value)}")
+    return " ".join(parts)
+
+
+def run_id(config: RunConfig) -> str:
+    """The run's folder, e.g. `bn-before_bs064_lr0.1_s00_1f3a9c2e`; at most 64 characters.
+
+    Where the axes are many, the middle is cut; the hash keeps ids apart.
+    """
+    parts = [slug(config.setup, 32) or "run"]
+    parts += [folder_part(key, value) for key, value in point(config).items() if value is not None]
+    tail = f"_s{config.seed:02d}_{identity(config)[:8]}"
+    return "_".join(parts)[: SLUG_LENGTH - len(tail)].rstrip("._-") + tail
+
+
+def differences(kept: RunConfig, given: RunConfig) -> list[str]:
+    """What decides the numbers and is not the same in both, a line each."""
+
+    def leaves(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in facts.items():
+            nested = isinstance(value, dict)
+            found |= leaves(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        return found
+
+    there, wanted = leaves(_facts(kept)), leaves(_facts(given))
+    return [
+        f"{key}: {in_words(there.get(key))} in the folder, {in_words(wanted.get(key))} given"
+        for key in sorted(there.keys() | wanted.keys())
+        if there.get(key) != wanted.get(key)
+    ]

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from bnbench.config import TrainConfig, checkpoint_interval, steps_per_epoch, total_steps
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "drop_last", "steps"),
+    [(100, 10, True, 10), (105, 10, True, 10), (105, 10, False, 11), (5, 10, False, 1)],
+)
+def test_steps_per_epoch(images: int, batch: int, drop_last: bool, steps: int) -> None:
+    assert steps_per_epoch(images, batch, drop_last) == steps
+
+
+def test_no_batch_can_be_had() -> None:
+    with pytest.raises(ValueError, match="5 training images do not fill a batch of 10"):
+        steps_per_epoch(5, 10, True)
+
+
+@pytest.mark.parametrize(
+    ("train", "drop_last", "steps"),
+    [
+        (TrainConfig(), True, 30),
+        (TrainConfig(epochs=2.5), True, 25),
+        (TrainConfig(epochs=0.001), True, 1),
+        (TrainConfig(epochs=2), False, 22),
+        (TrainConfig(steps=7), True, 7),
+        (TrainConfig(examples=101), True, 11),
+        (TrainConfig(examples=105), False, 11),
+        (TrainConfig(examples=106), False, 12),
+        (TrainConfig(examples=210), False, 22),
+    ],
+)
+def test_total_steps(train: TrainConfig, drop_last: bool, steps: int) -> None:
+    assert total_steps(train, 105, 10, drop_last) == steps
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [("30s", (30.0, None)), ("0.5s", (0.5, None)), (200, (None, 200)), (None, (None, None))],
+)
+def test_checkpoint_interval(every: str | int | None, expected: object) -> None:
+    assert checkpoint_interval(TrainConfig(checkpoint_every=every)) == expected

@@ -1,0 +1,181 @@
+"""The text of every class of fault that a key can have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+CASES = [
+    # misspelled and misplaced keys
+    ("norm:\n  kind: group\n  grops: 4", 'x.yaml:3:3: norm.grops is not a key of kind "group"\n'
+     "  did you mean norm.groups?"),
+    ("norm: {kind: batch, groups: 4}", 'x.yaml:1:21: norm.groups is not a key of kind "batch"\n'
+     "  groups is a key of kind group"),
+    ("train: {epoch: 3}", "x.yaml:1:9: train.epoch is not a key of train\n"
+     "  did you mean train.epochs?"),
+    ("data: {clases: 3}", 'x.yaml:1:8: data.clases is not a key of dataset "fashion-mnist-12k"\n'
+     "  did you mean data.classes, a key of synthetic?"),
+    ("model: {learning_rate: 3}", 'x.yaml:1:9: model.learning_rate is not a key of kind "plain"\n'
+     "  did you mean optim.lr?"),
+    ("batch_size: 3", "x.yaml:1:1: batch_size is not a key of an experiment\n"
+     "  did you mean data.batch_size?"),
+    ("learning_rate: 3", "x.yaml:1:1: learning_rate is not a key of an experiment\n"
+     "  did you mean optim.lr?"),
+    ("setps: {}", "x.yaml:1:1: setps is not a key of an experiment\n  did you mean setups?"),
+    ("optim.lr: 0.1", "x.yaml:1:1: optim.lr is not a key of an experiment\n"
+     "  only --set, --over and axes take dotted keys: write optim: {lr: …}"),
+    ("train: {steps.x: 1}", "x.yaml:1:9: train.steps.x is not a key of train\n"
+     "  only --set, --over and axes take dotted keys: write steps: {x: …}"),
+    # kinds
+    ("norm: {kind: off}", 'x.yaml:1:14: norm.kind must be none, batch, group or layer, not "off"\n'
+     "  the kind without normalization is none"),
+    ("norm: {kind: null}", "x.yaml:1:14: norm.kind must be none, batch, group or layer, not null\n"
+     "  the kind without normalization is none"),
+    ("norm: {kind: false}", "x.yaml:1:14: norm.kind must be none, batch, group or layer, not false"
+     "\n  the kind without normalization is none"),
+    ("optim: {kind: adam}", 'x.yaml:1:15: optim.kind must be sgd or adamw, not "adam"\n'
+     "  did you mean adamw?"),
+    ("norm: batch", 'x.yaml:1:7: norm must be a mapping, not "batch"\n  write norm: {kind: batch}'),
+    ("optim: [1]", "x.yaml:1:8: optim must be a mapping, not a list"),
+    # types and ranges
+    ("optim: {lr: fast}", 'x.yaml:1:13: optim.lr must be a number above 0, not "fast"'),
+    ("optim: {lr: '0.1'}", 'x.yaml:1:13: optim.lr must be a number above 0, not "0.1"\n'
+     "  write 0.1, without quotes"),
+    ("optim: {lr: true}", "x.yaml:1:13: optim.lr must be a number above 0, not true"),
+    ("optim: {lr: [1]}", "x.yaml:1:13: optim.lr must be a number above 0, not a list"),
+    ("optim: {lr: {log: 1}}", "x.yaml:1:13: optim.lr must be a number above 0, not a mapping"),
+    ("data: {batch_size: 0}", "x.yaml:1:20: data.batch_size must be a whole number of at least 1, "
+     "not 0"),
+    ("data: {batch_size: true}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
+     "1, not true"),
+    ("data: {batch_size: 2.0}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
+     "1, not 2.0"),
+    ("data: {batch_size: 1_000}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
+     '1, not "1_000"\n  write 1000'),
+    ("data: {batch_size: 012}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
+     '1, not "012"\n  write 12'),
+    ("data: {batch_size: 0x10}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
+     '1, not "0x10"\n  write 16'),
+    ("data: {drop_last: off}", 'x.yaml:1:19: data.drop_last must be true or false, not "off"\n'
+     "  write false"),
+    ("data: {train_size: no}", "x.yaml:1:20: data.train_size must be a whole number of at least 1 "
+     'or null, not "no"'),
+    ("norm: {placement: befor}", 'x.yaml:1:19: norm.placement must be before or after, not "befor"'
+     "\n  did you mean before?"),
+    ("data: {augment: false}", "x.yaml:1:17: data.augment must be none or flip-crop, not false\n"
+     "  did you mean none?"),
+    ("norm: {momentum: 2}", "x.yaml:1:18: norm.momentum must be a number from 0 to 1 or null, "
+     "not 2"),
+    ("optim: {momentum: 1}", "x.yaml:1:19: optim.momentum must be a number of at least 0 and below "
+     "1, not 1"),
+    ("optim: {decay: 0}", "x.yaml:1:16: optim.decay must be a number above 0 and below 1, not 0"),
+    ("optim: {milestones: [0.5, 2]}", "x.yaml:1:27: optim.milestones[1] must be a number from 0 to "
+     "1, not 2"),
+    ("optim: {kind: adamw, betas: [0.9]}", "x.yaml:1:29: optim.betas must be a list of 2 numbers, "
+     "not a list"),
+    ("model: {widths: [8, 0]}", "x.yaml:1:21: model.widths[1] must be a whole number of at least "
+     "1, not 0"),
+    ("model: {widths: []}", "x.yaml:1:17: model.widths must be a list of whole numbers of at least "
+     "1, not an empty list"),
+    ("model: {widths: 8}", "x.yaml:1:17: model.widths must be a list of whole numbers of at least "
+     "1, not 8"),
+    ("train: {log_every: 1001}", "x.yaml:1:20: train.log_every must be a whole number from 1 to "
+     "1000, not 1001"),
+    ("train: {checkpoint_every: 0s}", "x.yaml:1:27: train.checkpoint_every must be seconds such as "
+     '30s, steps such as 200, or null, not "0s"'),
+    ("train: {checkpoint_every: soon}", "x.yaml:1:27: train.checkpoint_every must be seconds such "
+     'as 30s, steps such as 200, or null, not "soon"'),
+    ("train: {epochs: 1, steps: 5}", "x.yaml:1:20: train.steps stands beside train.epochs\n"
+     "  give exactly one of epochs, steps, examples"),
+    ("compute: {device: gpu}", "x.yaml:1:19: compute.device must be auto, cpu, cuda, cuda:N or "
+     'mps, not "gpu"'),
+    ("compute: {threads: 0}", "x.yaml:1:20: compute.threads must be a whole number of at least 1 "
+     "or auto, not 0"),
+    ("data: {dataset: image-folder, image_size: 8}",
+     'x.yaml:1:8: data.root is missing: dataset "image-folder" needs it\n'
+     "  root: folder that holds train/<class>/ and test/<class>/"),
+    # the experiment's own keys
+    ("experiment: 2024", 'x.yaml:1:13: experiment must be text, not 2024\n'
+     '  write "2024", in quotes'),
+    ('experiment: "…"', 'x.yaml:1:13: experiment: "…" leaves no name for a folder\n'
+     "  use a letter or a digit"),
+    ("seed: -1", "x.yaml:1:7: seed must be a whole number of at least 0, not -1"),
+    ("seeds: 0", "x.yaml:1:8: seeds must be a whole number of at least 1, or a list of seeds, "
+     "not 0"),
+    ("seeds: [1, 2, 1]", "x.yaml:1:15: seeds lists 1 twice"),
+    ("seeds: []", "x.yaml:1:8: seeds has no values"),
+    ("seed: 9\nseeds: 3", "x.yaml:1:1: seed 9 is not among the seeds\n"
+     "  give seed or seeds, not both"),
+    ("claims: [{a: b}]", "x.yaml:1:10: claims are not judged by this version of bnbench\n"
+     "  write claims: []"),
+    ("tune: {axis: optim.lr}", "x.yaml:1:14: tune.axis must be one of the axes, and there are "
+     'none, not "optim.lr"'),
+    ("axes: {optim.lr: [1, 2]}\ntune: {axis: optim.r, by: test/accuracy}",
+     'x.yaml:2:14: tune.axis must be optim.lr, not "optim.r"\n  did you mean optim.lr?\n'
+     'x.yaml:2:27: tune.by must be val/accuracy or val/loss, not "test/accuracy"\n'
+     "  did you mean val/accuracy?"),
+    ("swept: [optim.rl]", "x.yaml:1:9: optim.rl is not a key\n  did you mean optim.lr?"),
+    # setups and axes
+    ("setups: {A b: {}, a-b: {}}", 'x.yaml:1:19: the setups "A b" and "a-b" share the folder name '
+     "a-b"),
+    ("setups: {é: {}, ß: {}}", 'x.yaml:1:17: the setup "ß" leaves no name for a folder\n'
+     "  use a letter or a digit"),
+    ("setups: {a: {seed: 1}}", "x.yaml:1:14: seed is not a key of a setup\n"
+     "  seeds are shared by all setups, so that differences are paired"),
+    ("setups: {a: {nrm: {}}}", "x.yaml:1:14: nrm is not a key of a setup\n  did you mean norm?"),
+    ("setups: {a: 3}", "x.yaml:1:13: setups.a must be a mapping, not 3\n"
+     "  write a: {norm: {kind: …}}"),
+    ("setup: a\nsetups: {b: {}}", "x.yaml:1:1: setup stands beside setups\n  give one of them"),
+    ("axes: {optim.lr: []}", "x.yaml:1:18: axes.optim.lr has no values"),
+    ("axes: {optim.lr: 3}", "x.yaml:1:18: axes.optim.lr must be a list, not 3\n  write [3]"),
+    ("axes: {optim.rl: [3]}", "x.yaml:1:8: optim.rl is not a key\n  did you mean optim.lr?"),
+    ("axes: {optim: {lr: [3]}}", "x.yaml:1:8: optim is a block, not a key\n"
+     "  axes take dotted keys: write optim.lr: …"),
+    ("axes: {seed: [3]}", "x.yaml:1:8: seed is not an axis\n  seeds: lists the seeds"),
+    ("axes: {optim.lr: [1, x]}", 'x.yaml:1:22: optim.lr must be a number above 0, not "x"'),
+    ("axes: {optim.lr: {log: [0, 1, 3]}}", "x.yaml:1:25: axes.optim.lr.log must have ends above 0, "
+     "not 0"),
+    ("axes: {optim.lr: {log: [1, 2, 1]}}", "x.yaml:1:31: axes.optim.lr.log must end in a whole "
+     "number from 2 to 10,000, not 1"),
+    ("axes: {optim.lr: {log: [1, 2]}}", "x.yaml:1:24: axes.optim.lr.log must be [first, last, how "
+     "many]: three numbers"),
+    ("axes: {optim.lr: {logs: [1, 2, 3]}}", "x.yaml:1:18: axes.optim.lr must be a list, {log: [a, "
+     "b, n]} or {linear: [a, b, n]}\n  did you mean log?"),
+    ("axes: {norm.groups: [2, 4]}", "x.yaml:1:8: no run has the key norm.groups\n"
+     "  groups is a key of kind group"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), CASES, ids=[case[0][:40] for case in CASES])
+def test_fault(faults: Any, text: str, expected: str) -> None:
+    assert faults(text) == expected
+
+
+def test_all_at_once_in_file_order_command_line_last(faults: Any) -> None:
+    text = "optim: {lr: 0}\nsetups:\n  gn: {norm: {kind: group, grops: 2}}\n  n: {norm: {kind: n}}"
+    assert faults(text, "optim.lrr=1", "data.batch_size=x", over=("norm.kin=a",), seeds=0) == (
+        "x.yaml:1:13: optim.lr must be a number above 0, not 0\n"
+        'x.yaml:3:28: norm.grops is not a key of kind "group" (setup gn)\n'
+        "  did you mean norm.groups?\n"
+        'x.yaml:4:20: norm.kind must be none, batch, group or layer, not "n" (setup n)\n'
+        "--set optim.lrr: optim.lrr is not a key\n"
+        "  did you mean optim.lr?\n"
+        '--set data.batch_size: data.batch_size must be a whole number of at least 1, not "x"\n'
+        "--over norm.kin: norm.kin is not a key\n"
+        "  did you mean norm.kind?\n"
+        "--seeds: must be a whole number of at least 1, not 0"
+    )
+
+
+def test_a_base_key_that_every_setup_overrides_is_still_judged(faults: Any) -> None:
+    text = "norm: {kind: group, grops: 2}\nsetups:\n  a: {norm: {kind: none}}\n"
+    assert faults(text) == (
+        'x.yaml:1:21: norm.grops is not a key of kind "group"\n  did you mean norm.groups?'
+    )
+
+
+def test_long_values_are_shortened(faults: Any) -> None:
+    assert faults(f"optim: {{lr: {'x' * 500}}}") == (
+        f'x.yaml:1:13: optim.lr must be a number above 0, not "{"x" * 59}…"'
+    )

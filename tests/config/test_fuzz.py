@@ -1,0 +1,138 @@
+"""Whatever the file says: a plan, or a list of faults; never another exception."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnbench.config import Overrides, expand, load_experiment, run_id
+from bnbench.config.keys import TOP_KEYS, every_key
+from bnbench.errors import BnbenchError
+
+WORDS = ["norm", "kind", "batch", "none", "off", "1e999", ".nan", "- ", ": ", "&a ", "*a", "{", "}"]
+WORDS += [
+    "[",
+    "]",
+    "\n",
+    "\n  ",
+    "\t",
+    "'",
+    '"',
+    "!!int ",
+    "<<",
+    "#",
+    "|",
+    "? ",
+    "---\n",
+    "lr",
+    "0",
+]
+WORDS += ["setups", "axes", "seeds", "optim.lr", "log", "\0", "\ud7ff", "\x85", "%", "@", ","]
+TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=25).map("".join)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 70)
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["none", "group", "batch", "after", "mlp", "synthetic", "30s", "cifar100"])
+    | st.text(max_size=6)
+)
+KEYS = st.sampled_from(sorted({key.split(".")[1] for key in every_key()})) | st.text(max_size=6)
+VALUES = (
+    SCALARS
+    | st.lists(SCALARS, max_size=3)
+    | st.dictionaries(KEYS, SCALARS, max_size=2)
+    | st.fixed_dictionaries({"log": st.lists(SCALARS, max_size=4)})
+)
+SOUND: dict[str, Any] = {
+    "experiment": "a",
+    "question": "b?",
+    "data": {"dataset": "synthetic", "batch_size": 8, "validation_size": 100, "drop_last": False},
+    "model": {"kind": "plain", "widths": [4, 8], "dropout": 0.1},
+    "norm": {"kind": "batch", "batch_size": 4, "momentum": None},
+    "optim": {"kind": "sgd", "schedule": "step", "milestones": [0.2]},
+    "train": {"steps": 9},
+    "compute": {"device": "cpu"},
+    "setups": {"a": {"norm": {"kind": "none"}}, "b": {"norm": {"kind": "group"}}, "c": None},
+    "axes": {"optim.lr": {"log": [0.1, 1, 3]}, "norm.placement": ["before", "after"]},
+    "seeds": 2,
+    "tune": {"axis": "optim.lr", "by": "val/loss"},
+}
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> dict[str, Any]:
+    """A sound file with one to three keys deleted, renamed, given another value, or added."""
+    tree: dict[str, Any] = copy.deepcopy(SOUND)
+    for _ in range(draw(st.integers(1, 3))):
+        part = tree
+        while draw(st.booleans()) and part:
+            inner = part[draw(st.sampled_from(sorted(part)))]
+            if not isinstance(inner, dict):
+                break
+            part = inner
+        key = draw(st.sampled_from(sorted(part))) if part else "x"
+        match draw(st.sampled_from(["delete", "rename", "retype", "nest", "add"])):
+            case "delete":
+                part.pop(key, None)
+            case "rename":
+                part[draw(KEYS)] = part.pop(key, None)
+            case "retype":
+                part[key] = draw(VALUES)
+            case "nest":
+                part[key] = {key: part.get(key)}
+            case _:
+                part[draw(KEYS | st.sampled_from([*TOP_KEYS, *every_key()]))] = draw(VALUES)
+    return tree
+
+
+ARGUMENTS = st.lists(
+    st.tuples(st.sampled_from([*every_key(), *TOP_KEYS]) | st.text(max_size=4), TEXTS).map("=".join)
+    | TEXTS,
+    max_size=2,
+).map(tuple)
+
+
+def outcome(path: Path, data: bytes, overrides: Overrides) -> None:
+    path.write_bytes(data)
+    try:
+        plan = expand(load_experiment(path, overrides), max_runs=500)
+    except BnbenchError:
+        return
+    for run in plan.runs[:3]:
+        assert len(run_id(run)) <= 64
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=TEXTS, sets=ARGUMENTS, over=ARGUMENTS, seeds=st.none() | st.integers())
+def test_raw_text(
+    tmp_path_factory: Any, text: str, sets: Any, over: Any, seeds: int | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "raw.yaml"
+    outcome(path, text.encode("utf-8", "surrogatepass"), Overrides(sets, over, seeds))
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.binary(max_size=40))
+def test_bytes(tmp_path_factory: Any, data: bytes) -> None:
+    outcome(tmp_path_factory.getbasetemp() / "bytes.yaml", data, Overrides())
+
+
+def test_the_sound_file_is_sound(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(json.dumps(SOUND))
+    assert len(expand(load_experiment(tmp_path / "x.yaml")).runs) == (1 + 2 + 2) * 3 * 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(tree=mutants(), sets=ARGUMENTS)
+def test_structures(tmp_path_factory: Any, tree: dict[str, Any], sets: Any) -> None:
+    # JSON is YAML, but for characters beyond the basic plane, which it writes as two.
+    text = json.dumps(tree, ensure_ascii=False)
+    path = tmp_path_factory.getbasetemp() / "tree.yaml"
+    outcome(path, text.encode("utf-8", "surrogatepass"), Overrides(sets))

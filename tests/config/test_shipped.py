@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bnbench.config import expand, find_config, load_experiment, shipped
+from bnbench.errors import UsageError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    top = tmp_path / "shipped"
+    top.mkdir()
+    (top / "default.yaml").write_text(
+        "# yaml-language-server: $schema=x\n# The defaults, on one page.\nseed: 0\n"
+    )
+    (top / "batch-size.yaml").write_text("# a comment\nquestion: Which\n  survives?\n")
+    (top / "broken.yaml").write_text("a: [")
+    # The function `shipped` hides the module of that name.
+    monkeypatch.setattr(sys.modules["bnbench.config.shipped"], "folder", lambda: top)
+    monkeypatch.chdir(tmp_path)
+    return top
+
+
+def test_the_list(folder: Path) -> None:
+    assert shipped() == [
+        ("batch-size", folder / "batch-size.yaml", "Which survives?"),
+        ("broken", folder / "broken.yaml", ""),
+        ("default", folder / "default.yaml", "The defaults, on one page."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["default", "default.yaml", "configs/default.yaml", "./configs/default.yaml"]
+)
+def test_names(folder: Path, name: str) -> None:
+    assert find_config(name) == folder / "default.yaml"
+
+
+def test_a_file_of_that_name_wins_and_a_folder_does_not(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "default").mkdir()
+    assert find_config("default") == folder / "default.yaml"
+    (tmp_path / "default.yaml").write_text("")
+    assert find_config("default.yaml") == Path("default.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("defalt", "defalt is not there, and no shipped experiment has that name"),
+        ("d" * 5000, f"{'d' * 59}… is not there, and no shipped experiment has that name"),
+        ("a\0b", "a\\x00b is not there, and no shipped experiment has that name"),
+        (".", ". is a folder, not an experiment, and no shipped experiment has that name"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_missing(name: str, what: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_config(name)
+    assert caught.value.what == what
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_nearest_comes_first() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_config("batchsize.yaml")
+    assert caught.value.do == "shipped experiments: batch-size, broken and default"
+
+
+def test_every_shipped_experiment_is_sound() -> None:
+    for _, path, description in shipped():
+        assert expand(load_experiment(path)).runs
+        assert description
