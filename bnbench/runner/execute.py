@@ -206,10 +206,11 @@ def _execute(config: RunConfig, folder: RunFolder, settings: Settings) -> Record
                     do="the same command goes on from there",
                     exit_code=settings.stop.exit_code,
                 )
-            if due(event.step):
+            if due(event.step) or event.step == facts.total_steps:
                 commit()
+        # No commit after the last events: going on from one would state them again.
         flush()
-        commit()
+        metrics.sync()
         result = _result(run, last, wall_seconds())
     folder.finish(result)
     return result

@@ -27,7 +27,7 @@ from bnbench.store import Record, RunFolder
 def fingerprint_of(device: torch.device, threads: int) -> Record:
     """What, beside code and configuration, decides the bits of the result."""
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "device": device.type if device.type != "cuda" else torch.cuda.get_device_name(device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,

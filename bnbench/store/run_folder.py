@@ -66,15 +66,15 @@ class RunFolder:
         """
         files.make_folder(self.path)
         lock = FileLock(self.path / LOCK)
-        try:
-            with files.translated(self.path / LOCK):
+        with files.translated(self.path / LOCK):
+            try:
                 lock.acquire(timeout=wait_seconds, poll_interval=0.05)
-        except Timeout:
-            holder = (self.manifest() or {}).get("process", "unknown")
-            raise HeldError(
-                f"{self.path} is held by another process (id {holder})",
-                do="wait for it to end; the same command then goes on from where it stopped",
-            ) from None
+            except Timeout:
+                holder = (self.manifest() or {}).get("process", "unknown")
+                raise HeldError(
+                    f"{self.path} is held by another process (id {holder})",
+                    do="wait for it to end; the same command then goes on from where it stopped",
+                ) from None
         try:
             yield
         finally:

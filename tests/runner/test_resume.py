@@ -1,0 +1,261 @@
+"""Stopped or killed at any point and started again: the same bits as undisturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench.config import RunConfig, run_id
+from bnbench.errors import Interrupted
+from bnbench.events import Event
+from bnbench.runner import Settings, Stop, execute
+from bnbench.store import RunFolder, files
+from tests.runs import evidence, experiment_in, run_state, small_config, write_experiment
+
+
+class StopAt:
+    """A view that asks the run to stop once it has seen a step."""
+
+    def __init__(self, stop: Stop, step: int) -> None:
+        self._stop, self._step = stop, step
+
+    def take(self, events: list[Event]) -> None:
+        """Look at the step."""
+        if events[0].step >= self._step:
+            self._stop.exit_code = 130
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+class KillAt:
+    """A view at which the process dies once it has seen a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def take(self, events: list[Event]) -> None:
+        """Look at the step."""
+        if events[0].step >= self._step:
+            raise Killed
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def every_step(config: RunConfig) -> RunConfig:
+    """The same run, which states something after each step."""
+    train = config.train.model_copy(update={"log_every": 1})
+    return config.model_copy(update={"train": train})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run that nobody disturbs leaves behind."""
+    experiment = experiment_in(tmp_path_factory.mktemp("undisturbed"))
+    return evidence(execute(small_config(), experiment, Settings()).folder)
+
+
+def test_stopped_after_each_step_and_resumed(tmp_path: Path) -> None:
+    config = every_step(small_config())
+    whole = evidence(execute(config, experiment_in(tmp_path / "whole"), Settings()).folder)
+    for step in range(1, 16):
+        experiment = experiment_in(tmp_path / str(step))
+        stop = Stop()
+        settings = Settings(stop=stop, view=lambda *_, s=step, at=stop: StopAt(at, s))
+        with pytest.raises(Interrupted) as stopped:
+            execute(config, experiment, settings)
+        assert stopped.value.exit_code == 130
+        assert str(stopped.value) == (
+            f"stopped after step {step} of 16; it is saved\n  the same command goes on from there"
+        )
+        assert experiment.run(run_id(config)).state() == "interrupted"
+        assert evidence(execute(config, experiment, Settings()).folder) == whole
+
+
+@pytest.mark.parametrize("item", ["model", "optimizer", "step", "losses", "metrics_bytes"])
+def test_negative_control_a_state_without_this_item_is_noticed(
+    tmp_path: Path, undisturbed: dict[str, Any], item: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks resuming on purpose: the comparison above must be able to fail."""
+    from bnbench.train import Run
+
+    config = small_config()
+    experiment = experiment_in(tmp_path)
+    # Killed at step 9's report: the checkpoint is of step 8, inside an interval of reports, so
+    # that losses are pending; and there are events behind it, which going on must cut.
+    with pytest.raises(Killed):
+        execute(config, experiment, Settings(view=lambda *_: KillAt(9)))
+    assert run_state(experiment.run(run_id(config)))["run"]["losses"]
+    load = Run.load_state_dict
+
+    def forgetful(run: Run, state: dict[str, Any]) -> None:
+        fresh = run.state_dict()
+        load(run, {key: fresh[key] if key == item else value for key, value in state.items()})
+
+    monkeypatch.setattr(Run, "load_state_dict", forgetful)
+    if item == "metrics_bytes":
+
+        def uncut(folder: RunFolder, *, keep: int) -> files.Appender:
+            assert keep > 0
+            path = folder.path / "metrics.jsonl"
+            return files.Appender(path, keep=path.stat().st_size)
+
+        monkeypatch.setattr(RunFolder, "metrics", uncut)
+    assert evidence(execute(config, experiment, Settings()).folder) != undisturbed
+
+
+OPERATIONS = ("write_synced", "rename", "remove", "sync_folder", "make_folder")
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], list[str]]:
+    """Lets the n-th file operation be the last one: before, after or half-way through it."""
+
+    def arm(number: int, moment: str) -> list[str]:
+        seen: list[str] = []
+
+        def wrapped(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+            def act(*arguments: Any) -> Any:
+                seen.append(name)
+                if len(seen) != number:
+                    return operation(*arguments)
+                if moment == "after":
+                    operation(*arguments)
+                if moment == "torn" and name in ("write_synced", "append"):
+                    *target, content = arguments
+                    operation(*target, content[: len(content) // 2])
+                raise Killed
+
+            return act
+
+        for name in OPERATIONS:
+            monkeypatch.setattr(files, name, wrapped(name, getattr(files, name)))
+        for name in ("append", "sync"):
+            method = wrapped(name, getattr(files.Appender, name))
+            monkeypatch.setattr(files.Appender, name, method)
+        return seen
+
+    return arm
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "torn"])
+def test_killed_at_every_file_operation(
+    tmp_path: Path,
+    undisturbed: dict[str, Any],
+    kill_at: Callable[[int, str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    config = small_config()
+    with monkeypatch.context():
+        seen = kill_at(0, moment)
+        execute(config, experiment_in(tmp_path / "count"), Settings())
+        monkeypatch.undo()
+    assert {"append", "sync", "write_synced", "rename"} <= set(seen)
+    assert len(seen) > 30
+    for number in range(1, len(seen) + 1):
+        experiment = experiment_in(tmp_path / str(number))
+        kill_at(number, moment)
+        with pytest.raises(Killed):
+            execute(config, experiment, Settings())
+        monkeypatch.undo()
+        assert evidence(execute(config, experiment, Settings()).folder) == undisturbed, (
+            f"{moment} operation {number}: {seen[number - 1]}"
+        )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Wait until it holds; a process that ends before is a failure."""
+    while not condition():
+        assert process.poll() is None, "the process ended too early"
+        time.sleep(0.01)
+
+
+def start_training(path: Path) -> subprocess.Popen[bytes]:
+    """`bnbench train` in a process and a group of its own."""
+    command = [sys.executable, "-m", "bnbench", "train", "long.yaml", "--quiet"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=path, env=environment, start_new_session=True, stderr=subprocess.PIPE
+    )
+
+
+LONG = "setups: {bn: {}}\ncompute: {threads: 1}\n"
+
+
+def long_run(path: Path, steps: int) -> RunConfig:
+    """A file of one run of so many steps, committed every 30 of them."""
+    from bnbench.config import expand_one, load_experiment
+
+    text = LONG + "optim: {lr: 0.01}\n"
+    write_experiment(path / "long.yaml", text)
+    content = (path / "long.yaml").read_text()
+    budget = f"train: {{steps: {steps}, evaluations: 3, checkpoint_every: 30, log_every: 7}}"
+    content = content.replace("train: {epochs: 2, evaluations: 2, checkpoint_every: 4}", budget)
+    (path / "long.yaml").write_text(content)
+    return expand_one(load_experiment(path / "long.yaml"))
+
+
+def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    from bnbench.store import ExperimentFolder
+
+    config = long_run(tmp_path, steps=1500)
+    whole = evidence(execute(config, ExperimentFolder(tmp_path / "whole"), Settings()).folder)
+    folder = ExperimentFolder(tmp_path / "runs" / "long").run(run_id(config))
+    last = 0
+    for attempt in (1, 2):
+        process = start_training(tmp_path)
+        wait_for(lambda before=last: committed_step(folder) >= before + 60, process)  # type: ignore[misc]
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert folder.state() == "interrupted", f"attempt {attempt}"
+        step = committed_step(folder)
+        assert last < step < 1500, "progress is monotone, and the kill came before the end"
+        last = step
+    assert start_training(tmp_path).wait() == 0
+    assert evidence(folder) == whole
+
+
+def committed_step(folder: Any) -> int:
+    """The step of the last checkpoint; 0 without one."""
+    from bnbench.errors import StorageError
+
+    try:
+        if folder.checkpoint() is None:
+            return 0
+        return int(run_state(folder)["run"]["step"])
+    except (StorageError, AssertionError):
+        return 0  # between two renames
+
+
+def test_a_real_ctrl_c_commits_and_says_how_to_go_on(tmp_path: Path) -> None:
+    from bnbench.store import ExperimentFolder
+
+    config = long_run(tmp_path, steps=100_000)
+    folder = ExperimentFolder(tmp_path / "runs" / "long").run(run_id(config))
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        before = committed_step(folder)
+        process = start_training(tmp_path)
+        wait_for(lambda start=before: committed_step(folder) > start, process)  # type: ignore[misc]
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == code
+        step = committed_step(folder)
+        assert said.decode().splitlines() == [
+            "stopping after this step (again: at once)",
+            f"stopped after step {step} of 100000; it is saved",
+            "  the same command goes on from there",
+        ]

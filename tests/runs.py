@@ -1,0 +1,119 @@
+"""Small runs for tests: seconds matter, images do not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bnbench.config import (
+    BatchNormConfig,
+    NoNorm,
+    PlainModel,
+    RunConfig,
+    SGDConfig,
+    SyntheticData,
+    TrainConfig,
+)
+from bnbench.store import ExperimentFolder, Record, RunFolder
+
+SMALL_DATA = SyntheticData(
+    dataset="synthetic",
+    train_images=96,
+    test_images=32,
+    classes=4,
+    image_size=8,
+    validation_size=32,
+    batch_size=8,
+    eval_batch_size=16,
+)
+
+
+def small_config(**changes: Any) -> RunConfig:
+    """Sixteen steps of a network with two convolutions, dropout and augmentation."""
+    values: dict[str, Any] = {
+        "experiment": "small",
+        "setup": "bn",
+        "data": SMALL_DATA.model_copy(update={"augment": "flip-crop"}),
+        "model": PlainModel(widths=(4, 8), blocks=1, dropout=0.2),
+        "norm": BatchNormConfig(),
+        "optim": SGDConfig(lr=0.05),
+        "train": TrainConfig(
+            epochs=2.0, evaluations=4, evaluation_images=16, log_every=3, checkpoint_every=4
+        ),
+    }
+    return RunConfig(**(values | changes))
+
+
+def no_norm_config(**changes: Any) -> RunConfig:
+    """The same without normalization."""
+    return small_config(setup="none", norm=NoNorm(kind="none"), **changes)
+
+
+SMALL_YAML = """\
+data:
+  dataset: synthetic
+  train_images: 96
+  test_images: 32
+  classes: 4
+  image_size: 8
+  validation_size: 32
+  batch_size: 8
+  eval_batch_size: 16
+model: {widths: [4, 8], blocks: 1}
+train: {epochs: 2, evaluations: 2, checkpoint_every: 4}
+"""
+"""A file that describes one small run."""
+
+
+def write_experiment(path: Path, more: str = "") -> Path:
+    """A file with `SMALL_YAML` and more."""
+    path.write_text(SMALL_YAML + more)
+    return path
+
+
+def run_state(folder: RunFolder) -> dict[str, Any]:
+    """What the last checkpoint holds of the run."""
+    checkpoint = folder.checkpoint()
+    assert checkpoint is not None
+    state = torch.load(io.BytesIO(checkpoint.content), weights_only=True)
+    assert isinstance(state, dict)
+    return state
+
+
+def tensor_digests(state: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """sha256 of every tensor in nested mappings, by path."""
+    digests = {}
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor):
+            content = value.contiguous().numpy().tobytes()
+            digests[f"{prefix}{key}"] = hashlib.sha256(content).hexdigest()
+        elif isinstance(value, Mapping):
+            digests |= tensor_digests(value, f"{prefix}{key}.")
+    return digests
+
+
+def without_seconds(record: Record) -> Record:
+    """An event or a result without what the clock decides."""
+    clock = ("train_seconds", "evaluation_seconds", "wall_seconds", "images_per_second")
+    return {key: value for key, value in record.items() if key not in clock}
+
+
+def evidence(folder: RunFolder) -> dict[str, Any]:
+    """Everything about a finished run that must not depend on interruptions."""
+    result = folder.result()
+    assert result is not None
+    return {
+        "result": without_seconds(result),
+        "events": [without_seconds(record) for record in folder.records()],
+        "tensors": tensor_digests(run_state(folder)["run"]),
+    }
+
+
+def experiment_in(path: Path) -> ExperimentFolder:
+    """An experiment's folder below a temporary one."""
+    return ExperimentFolder(path / "small")

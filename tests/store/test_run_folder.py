@@ -1,0 +1,238 @@
+"""Run folders: states from evidence, checkpoints that survive, errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import multiprocessing
+import os
+import time
+from multiprocessing.synchronize import Event as ProcessEvent
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bnbench.errors import HeldError, StorageError
+from bnbench.store import RunFolder, encode_records, files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """A run that has begun."""
+    folder = RunFolder(tmp_path / "bn_s00_01234567")
+    folder.begin(config_text="a: 1\n", manifest={"process": 1})
+    return folder
+
+
+def test_states_follow_the_evidence(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run_s00_01234567")
+    assert folder.state() == "new"
+    folder.begin(config_text="", manifest={})
+    assert folder.state() == "new"
+    folder.metrics(keep=0).close()
+    assert folder.state() == "interrupted"
+    folder.fail({"message": "broken"})
+    assert folder.state() == "failed"
+    folder.begin(config_text="", manifest={})
+    assert folder.state() == "interrupted", "a new attempt forgets the last one's error"
+    folder.fail({"message": "broken"})
+    folder.finish({"state": "diverged"})
+    assert folder.state() == "diverged"
+    folder.finish({"state": "completed"})
+    assert folder.state() == "completed"
+    folder.clear()
+    assert folder.state() == "new"
+
+
+def hold(path: Path, held: ProcessEvent, release: ProcessEvent) -> None:
+    """Hold a run in a process of its own until told to let go."""
+    with RunFolder(path).hold():
+        held.set()
+        release.wait(30)
+
+
+def test_a_held_run_is_running_and_refused_until_its_holder_is_gone(folder: RunFolder) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(folder.path, held, release))
+    holder.start()
+    assert held.wait(30)
+    assert folder.state() == "running"
+    started = time.monotonic()
+    with pytest.raises(HeldError) as refused, folder.hold():
+        pytest.fail("two processes hold one run")
+    assert time.monotonic() - started < 2
+    assert str(refused.value) == (
+        f"{folder.path} is held by another process (id 1)\n"
+        "  wait for it to end; the same command then goes on from where it stopped"
+    )
+    assert refused.value.exit_code == 3
+    holder.kill()  # the lock dies with its holder
+    holder.join()
+    with folder.hold():
+        pass
+    assert folder.state() == "new"
+
+
+def content(value: float) -> bytes:
+    """A small checkpoint, as torch writes it."""
+    buffer = io.BytesIO()
+    torch.save({"weights": torch.full((64,), value)}, buffer)
+    return buffer.getvalue()
+
+
+def test_the_last_two_checkpoints_are_kept(folder: RunFolder) -> None:
+    assert folder.checkpoint() is None
+    for value in (1.0, 2.0, 3.0):
+        folder.commit(content(value))
+    found = folder.checkpoint()
+    assert found is not None
+    assert found.content == content(3.0)
+    assert found.warning is None
+    (folder.path / "checkpoint.pt").unlink()
+    found = folder.checkpoint()
+    assert found is not None
+    assert found.content == content(2.0)
+
+
+def test_torch_reads_a_checkpoint_without_us(folder: RunFolder) -> None:
+    folder.commit(content(7.0))
+    state = torch.load(folder.path / "checkpoint.pt", weights_only=True)
+    assert torch.equal(state["weights"], torch.full((64,), 7.0))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, -65, -64, -40, -1])
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    folder: RunFolder, kept: int
+) -> None:
+    folder.commit(content(1.0))
+    folder.commit(content(2.0))
+    path = folder.path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:kept])
+    found = folder.recover()
+    assert found is not None
+    assert found.content == content(1.0)
+    assert found.warning == f"{path} is damaged: using checkpoint.prev.pt"
+    # The damaged one must not take the whole one's place at the next commit.
+    assert not path.exists()
+
+
+def test_any_flipped_bit_is_noticed(folder: RunFolder) -> None:
+    folder.commit(content(1.0))
+    path = folder.path / "checkpoint.pt"
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 17):
+        broken = bytearray(whole)
+        broken[position] ^= 1 << (position % 8)
+        path.write_bytes(broken)
+        with pytest.raises(StorageError) as refused:
+            folder.checkpoint()
+        assert str(refused.value) == (
+            f"{folder.path}: checkpoint.pt damaged, no whole checkpoint left\n"
+            "  train the run from its beginning with --restart"
+        )
+
+
+def test_metrics_torn_at_every_byte_of_the_last_line(folder: RunFolder) -> None:
+    records = [{"event": "step", "step": 1, "loss": None}, {"event": "step", "step": 2, "é": 1}]
+    file = folder.metrics(keep=0)
+    file.append(encode_records(records))
+    length = file.sync()
+    file.close()
+    path = folder.path / "metrics.jsonl"
+    whole = path.read_bytes()
+    assert length == len(whole)
+    assert list(folder.records()) == records
+    first = len(encode_records(records[:1]))
+    for size in range(first, len(whole)):
+        path.write_bytes(whole[:size])
+        assert list(folder.records()) == records[:1]
+
+
+def test_a_damaged_line_in_the_middle_is_said(folder: RunFolder) -> None:
+    path = folder.path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step\n{"step": 3}\n')
+    with pytest.raises(StorageError, match=r"metrics\.jsonl:2: not a JSON event"):
+        list(folder.records())
+
+
+def test_appending_goes_on_behind_what_is_kept(folder: RunFolder) -> None:
+    file = folder.metrics(keep=0)
+    file.append(b"one\ntwo\nthree\n")
+    file.close()
+    file = folder.metrics(keep=8)
+    file.append(b"four\n")
+    assert file.sync() == 13
+    file.close()
+    assert (folder.path / "metrics.jsonl").read_bytes() == b"one\ntwo\nfour\n"
+
+
+def test_events_are_strict_json() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode_records([{"loss": float("nan")}])
+
+
+def test_begin_removes_left_over_temporary_files(folder: RunFolder) -> None:
+    left = folder.path / "checkpoint.pt.tmp"
+    left.write_bytes(b"half")
+    folder.begin(config_text="a: 1\n", manifest={})
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (
+            errno.ENOSPC,
+            "no space left on the disk\n  free some space and run the same command again: it "
+            "goes on from the last checkpoint",
+        ),
+        (
+            errno.EROFS,
+            "not writable (Read-only file system)\n  choose another place with --runs-dir, or "
+            "change the permissions",
+        ),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_what_the_disk_says_becomes_a_sentence(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    folder.commit(content(1.0))
+
+    def broken(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", broken)
+    with pytest.raises(StorageError) as refused:
+        folder.commit(content(2.0))
+    assert str(refused.value) == f"{folder.path / 'checkpoint.pt.tmp'}: {message}"
+    assert refused.value.exit_code == 4
+    found = folder.checkpoint()
+    assert found is not None
+    assert found.content == content(1.0), "what was committed stays readable"
+
+
+def test_damaged_json_names_the_file(folder: RunFolder) -> None:
+    (folder.path / "result.json").write_text("{")
+    with pytest.raises(StorageError, match=r"result\.json: not JSON"):
+        folder.result()
+    (folder.path / "result.json").write_text("[]")
+    with pytest.raises(StorageError, match=r"result\.json: not a JSON object"):
+        folder.result()
+
+
+def test_json_files_are_replaced_whole(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.finish({"state": "completed", "n": 1})
+
+    def torn(path: Path, _: bytes) -> Any:
+        path.write_bytes(b"{")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_synced", torn)
+    with pytest.raises(KeyboardInterrupt):
+        folder.finish({"state": "completed", "n": 2})
+    assert json.loads((folder.path / "result.json").read_text())["n"] == 1

@@ -1,0 +1,114 @@
+"""Data walks one way: each room imports only the rooms of its row."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bnbench
+
+PACKAGE = Path(bnbench.__file__).parent
+
+# room: (level, what it may import of ours). `diagnose` has its place before it is built.
+ROOMS: dict[str, tuple[int, set[str]]] = {
+    "errors": (0, set()),
+    "events": (0, set()),
+    "config": (1, {"errors"}),
+    "norms": (1, set()),
+    "models": (1, set()),
+    "data": (1, {"errors"}),
+    "optim": (1, set()),
+    "probes": (1, {"events"}),
+    "stats": (1, set()),
+    "store": (1, {"errors", "events"}),
+    "sinks": (2, {"events", "store"}),
+    "train": (2, {"events", "probes"}),
+    "build": (
+        3,
+        {"config", "data", "errors", "events", "models", "norms", "optim", "probes", "train"},
+    ),
+    "runner": (4, {"build", "config", "errors", "events", "sinks", "store", "train"}),
+    "diagnose": (4, {"build", "config", "errors", "probes", "store"}),
+    "report": (4, {"config", "errors", "stats", "store"}),
+    "sweep": (5, {"config", "errors", "runner", "store"}),
+    "cli": (6, {"config", "diagnose", "errors", "report", "runner", "store", "sweep"}),
+}
+# What a room may not import, however deep: the reasons are `--help` and `status` in no time.
+WITHOUT = {
+    "config": {"torch", "torchvision", "numpy", "scipy"},
+    "store": {"torch", "torchvision", "numpy", "scipy"},
+    "stats": {"torch", "torchvision"},
+    "report": {"torch", "torchvision"},
+    "train": {"tensorboard", "rich", "yaml"},
+}
+
+
+def room_of(path: Path) -> str:
+    """The room that a file of the package belongs to."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(source: str) -> Iterator[str]:
+    """Every module that a source names in an import, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(source: str) -> set[str]:
+    """The rooms of ours among them; a bare `import bnbench` (for its version) is none."""
+    found = set()
+    for name in imports(source):
+        parts = name.split(".")
+        if parts[0] == "bnbench" and len(parts) > 1 and not parts[1].startswith("__"):
+            found.add(parts[1])
+    return found
+
+
+FILES = sorted(
+    path
+    for path in PACKAGE.rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py") or path.parent != PACKAGE
+)
+
+
+def test_the_walk_is_not_empty() -> None:
+    assert len(FILES) > 40
+    assert {room_of(path) for path in FILES} <= ROOMS.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_the_rooms_of_its_row(path: Path) -> None:
+    room = room_of(path)
+    source = path.read_text()
+    assert rooms_imported(source) - {room} <= ROOMS[room][1]
+    libraries = {name.split(".")[0] for name in imports(source)}
+    assert not libraries & WITHOUT.get(room, set())
+
+
+def test_every_row_names_rooms_of_lower_levels() -> None:
+    for room, (level, allowed) in ROOMS.items():
+        for other in allowed:
+            assert ROOMS[other][0] < level, f"{room} → {other}"
+
+
+def test_an_import_inside_a_function_is_seen() -> None:
+    source = "def f():\n    from bnbench.store import files\n    import bnbench.train\n"
+    assert rooms_imported(source) == {"store", "train"}
+
+
+def test_no_file_is_longer_than_a_person_reads() -> None:
+    long = {
+        str(path.relative_to(PACKAGE)): lines
+        for path in FILES
+        if (lines := len(path.read_text().splitlines())) > 420
+    }
+    assert not long
