@@ -278,7 +278,7 @@ class TrainConfig(Block):
         10, description="evenly spaced over the budget, the last one at the end"
     )
     evaluation_images: PositiveInt | None = Field(
-        256,
+        128,
         description="images of each split at an evaluation before the last; null: all of them. "
         "The last evaluation and the test use all",
     )

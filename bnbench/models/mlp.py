@@ -29,7 +29,7 @@ class MLP(nn.Module):
         super().__init__()
         self.depth = len(widths)
         for i, width in enumerate(widths, start=1):
-            linear = nn.Linear(features, width, bias=recipe.bias)
+            linear = recipe.make_linear(features, width, bias=recipe.bias)
             self.add_module(f"layer{i}", recipe.unit("linear", linear, width))
             features = width
         self.dropout = nn.Dropout(dropout)

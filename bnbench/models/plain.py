@@ -35,7 +35,9 @@ class Plain(nn.Module):
             units: OrderedDict[str, nn.Module] = OrderedDict()
             for b in range(1, blocks + 1):
                 stride = 2 if s > 1 and b == 1 else 1
-                conv = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=recipe.bias)
+                conv = recipe.make_conv(
+                    channels, width, 3, stride=stride, padding=1, bias=recipe.bias
+                )
                 units[f"block{b}"] = recipe.unit("conv", conv, width)
                 channels = width
             self.add_module(f"stage{s}", nn.Sequential(units))

@@ -12,15 +12,20 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How each weight layer of a network is followed up.
+    """How the weight layers of a network are made, and what follows each of them.
 
     `make_norm` takes a number of channels; None: no normalization. `placement`: the norm stands
-    before or after the activation.
+    before or after the activation. `activates`: the norm is the activation as well, and stands in
+    its place. `make_conv`, `make_linear`: take the arguments of torch's layers; weight
+    standardization comes in here.
     """
 
     make_norm: Callable[[int], nn.Module] | None
     make_activation: Callable[[], nn.Module]
     placement: Literal["before", "after"] = "before"
+    activates: bool = False
+    make_conv: Callable[..., nn.Conv2d] = nn.Conv2d
+    make_linear: Callable[..., nn.Linear] = nn.Linear
 
     @property
     def bias(self) -> bool:
@@ -32,10 +37,14 @@ class Recipe:
 
     def unit(self, name: str, weights: nn.Module, channels: int) -> nn.Sequential:
         """`weights` under its `name`, then norm and activation in the order of the placement."""
-        layers: OrderedDict[str, nn.Module] = OrderedDict({name: weights})
-        if self.make_norm is not None and self.placement == "before":
-            layers["norm"] = self.make_norm(channels)
-        layers["activation"] = self.make_activation()
-        if self.make_norm is not None and self.placement == "after":
-            layers["norm"] = self.make_norm(channels)
-        return nn.Sequential(layers)
+        return nn.Sequential(OrderedDict({name: weights} | self.follow_up(channels)))
+
+    def follow_up(self, channels: int) -> dict[str, nn.Module]:
+        """Norm and activation behind a weight layer, by name, in their order."""
+        if self.make_norm is None:
+            return {"activation": self.make_activation()}
+        norm = {"norm": self.make_norm(channels)}
+        if self.activates:
+            return norm
+        activation = {"activation": self.make_activation()}
+        return norm | activation if self.placement == "before" else activation | norm

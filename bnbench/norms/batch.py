@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnbench.norms.moments import Scaled, as_images, as_lines, moments
+
 
 class BatchNorm(_BatchNorm):
     """Normalize each channel over the batch and all positions.
@@ -72,33 +74,24 @@ class GhostBatchNorm(BatchNorm):
         N, C = input.shape[:2]
         if N % self.batch_size:
             raise ValueError(f"{N} examples do not split into chunks of {self.batch_size}")
-        chunks = N // self.batch_size
-        last = input.movedim(1, -1)  # (N, C) or (N, H, W, C): no copy from channels-last
-        x = last.reshape(chunks, -1, C)
-        count = x.shape[1]
+        lines = as_lines(input, N // self.batch_size)
+        count = lines[0].numel() // C
         if count == 1:
             raise ValueError(f"one value per channel in a chunk: input {tuple(input.shape)}")
-        # Two passes: E[x²] − E[x]² would cancel where the mean is large.
-        # In fp32 at least, as torch's layer under autocast: bf16 has 8 bits for a mean.
-        mean = x.mean(1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-        centered = x - mean
-        variance = centered.square().mean(1, keepdim=True)
-        scale = torch.rsqrt(variance + self.eps)
-        if self.affine:
-            y = torch.addcmul(self.bias, centered, scale * self.weight)
-        else:
-            y = centered * scale
-        self._update(mean.detach(), variance.detach() * (count / (count - 1)))
-        return y.to(input.dtype).reshape(last.shape).movedim(-1, 1)
+        means, variances, spare = moments(lines, C, C)
+        self._update(means, variances * (count / (count - 1)))
+        scale = torch.rsqrt(variances + self.eps)
+        y = Scaled.apply(lines, spare, means, scale, self.weight, self.bias, C)
+        return as_images(y, input)
 
     @torch.no_grad()
     def _update(self, means: Tensor, unbiased_variances: Tensor) -> None:
-        """Move the running averages once; both arguments are (chunks, 1, C)."""
+        """Move the running averages once; both arguments are (chunks, C)."""
         batches = cast(Tensor, self.num_batches_tracked)
         batches.add_(1)
         weight = 1.0 / float(batches) if self.momentum is None else self.momentum
-        cast(Tensor, self.running_mean).lerp_(means.mean((0, 1)), weight)
-        cast(Tensor, self.running_var).lerp_(unbiased_variances.mean((0, 1)), weight)
+        cast(Tensor, self.running_mean).lerp_(means.mean(0), weight)
+        cast(Tensor, self.running_var).lerp_(unbiased_variances.mean(0), weight)
 
     def extra_repr(self) -> str:
         inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]

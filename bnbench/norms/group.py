@@ -5,6 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bnbench.norms.moments import (
+    Scaled,
+    as_images,
+    as_lines,
+    moments,
+    check_channels,
+    mean_square,
+)
+
 
 class GroupNorm(nn.GroupNorm):
     """Normalize each image over groups of channels and all positions.
@@ -51,3 +60,77 @@ class LayerNorm(GroupNorm):
 
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__(channels, groups=1, eps=eps, affine=affine)
+
+
+class InstanceNorm(nn.Module):
+    """Normalize each channel of each image over its positions: GroupNorm, one channel a group.
+
+        x̂ = (x − μ_nc) / √(σ²_nc + ε),   y = γ·x̂ + β
+
+    x is (N, C, H, W); μ_nc, σ²_nc are taken over (H, W), σ² biased. γ, β: (C,). No running
+    statistics: training and eval mode are the same function.
+
+    Raises ValueError where a channel has one position, as in (N, C): each value is its own mean,
+    and every output would be β.
+
+    Source: Ulyanov, Vedaldi & Lempitsky 2016, https://arxiv.org/abs/1607.08022, Eq. 2.
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__()
+        self.channels, self.eps, self.affine = channels, eps, affine
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_channels(input, self.channels)
+        if input.shape[2:].numel() == 1:
+            raise ValueError(
+                f"one value per channel of an image: input {tuple(input.shape)}; instance "
+                "normalization would make every output its bias"
+            )
+        lines = as_lines(input, len(input))
+        mean, variance, spare = moments(lines, self.channels, self.channels)
+        scale = torch.rsqrt(variance + self.eps)
+        y = Scaled.apply(lines, spare, mean, scale, self.weight, self.bias, self.channels)
+        return as_images(y, input)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}, affine={self.affine}"
+
+
+class RMSNorm(nn.Module):
+    """Divide each image by the root of its mean square: LayerNorm without the mean.
+
+        x̂ = x / √(mean_CHW(x²) + ε),   y = γ·x̂ + β
+
+    x is (N, C) or (N, C, H, W); the mean is taken over (C, H, W) for each image n. γ, β: (C,). The
+    paper has no β; it is kept here, so that LayerNorm and this layer differ by the mean alone.
+    No running statistics: training and eval mode are the same function.
+
+    Raises ValueError where an image is one value: the output would be its sign.
+
+    Source: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467, Eq. 4.
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__()
+        self.channels, self.eps, self.affine = channels, eps, affine
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_channels(input, self.channels)
+        if input.shape[1:].numel() == 1:
+            raise ValueError(
+                f"one value per image: input {tuple(input.shape)}; its root mean square is its "
+                "size, and every output would be its sign"
+            )
+        lines = as_lines(input, len(input))
+        square, spare = mean_square(lines, self.channels, 1)
+        scale = torch.rsqrt(square + self.eps)
+        y = Scaled.apply(lines, spare, None, scale, self.weight, self.bias, 1)
+        return as_images(y, input)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}, affine={self.affine}"

@@ -95,7 +95,7 @@ def _failures_recorded(folder: RunFolder) -> Iterator[None]:
         kind = type(error).__name__
         message = (str(error).strip() or kind).splitlines()[0]
         raise RunError(
-            f"{folder.name} failed: {kind}: {message}",
+            f"the run failed: {kind}: {message}",
             do=f"the traceback is in {folder.path / 'error.json'}",
         ) from error
 

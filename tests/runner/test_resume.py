@@ -220,12 +220,15 @@ def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
         process = start_training(tmp_path)
         wait_for(lambda before=last: committed_step(folder) >= before + 60, process)  # type: ignore[misc]
         os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
         assert folder.state() == "interrupted", f"attempt {attempt}"
         step = committed_step(folder)
         assert last < step < 1500, "progress is monotone, and the kill came before the end"
         last = step
-    assert start_training(tmp_path).wait() == 0
+    last_attempt = start_training(tmp_path)
+    _, said = last_attempt.communicate()
+    assert last_attempt.returncode == 0, said
     assert evidence(folder) == whole
 
 

@@ -105,9 +105,7 @@ def test_torch_reads_a_checkpoint_without_us(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, -65, -64, -40, -1])
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(
-    folder: RunFolder, kept: int
-) -> None:
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(folder: RunFolder, kept: int) -> None:
     folder.commit(content(1.0))
     folder.commit(content(2.0))
     path = folder.path / "checkpoint.pt"
@@ -206,7 +204,7 @@ def test_what_the_disk_says_becomes_a_sentence(
     def broken(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.os, "fsync", broken)
+    monkeypatch.setattr("os.fsync", broken)
     with pytest.raises(StorageError) as refused:
         folder.commit(content(2.0))
     assert str(refused.value) == f"{folder.path / 'checkpoint.pt.tmp'}: {message}"

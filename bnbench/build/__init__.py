@@ -1,0 +1,26 @@
+"""The one door from configuration to tensors.
+
+`build_run` reads a `RunConfig` and makes the parts of a `Run`; what it calls knows no
+configuration. `random`: a generator for each purpose, derived from the run's seed, so that setups
+which share a seed share split, order and initial weights. `dataset`: images. `model`: network,
+normalization, optimizer, learning rate. `evaluation`: what is measured, on which images. `run`:
+all of it put together.
+"""
+
+from bnbench.build.dataset import load_dataset
+from bnbench.build.evaluation import evaluation_steps, norm_batch_size
+from bnbench.build.model import make_model
+from bnbench.build.random import derived, generator
+from bnbench.build.run import Facts, build_run, resolve_device
+
+__all__ = [
+    "Facts",
+    "build_run",
+    "derived",
+    "evaluation_steps",
+    "generator",
+    "load_dataset",
+    "make_model",
+    "norm_batch_size",
+    "resolve_device",
+]

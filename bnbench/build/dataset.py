@@ -1,0 +1,67 @@
+"""The images that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import assert_never
+
+from bnbench import data
+from bnbench.config import (
+    DataConfig,
+    Fashion12kData,
+    ImageData,
+    ImageFolderData,
+    SyntheticData,
+    TorchvisionData,
+)
+
+Announce = Callable[[str], None]
+
+_loaded: dict[DataConfig, data.Dataset] = {}
+
+
+def load_dataset(config: DataConfig, announce: Announce) -> data.Dataset:
+    """The images that a configuration names; kept in memory for the next run. Raises DataError."""
+    usage = {
+        name: field.default
+        for name, field in ImageData.model_fields.items()
+        if name not in ("root", "download")
+    }
+    source = config.model_copy(update=usage)
+    if source not in _loaded:
+        _loaded.clear()  # one dataset at a time: the next run most likely wants the same
+        _loaded[source] = _load(source, announce)
+    return _loaded[source]
+
+
+def _load(config: DataConfig, announce: Announce) -> data.Dataset:
+    match config:
+        case Fashion12kData():
+            return data.load_fashion_mnist_12k()
+        case TorchvisionData():
+            return data.load_torchvision(
+                config.dataset,
+                root=None if config.root is None else Path(config.root),
+                download=config.download,
+                announce=announce,
+            )
+        case ImageFolderData():
+            return data.load_image_folder(
+                Path(config.root),
+                image_size=config.image_size,
+                channels=config.channels,
+                announce=announce,
+            )
+        case SyntheticData():
+            return data.generate_synthetic(
+                train_images=config.train_images,
+                test_images=config.test_images,
+                classes=config.classes,
+                channels=config.channels,
+                image_size=config.image_size,
+                noise=config.noise,
+                seed=config.data_seed,
+            )
+        case _:
+            assert_never(config)

@@ -1,0 +1,372 @@
+"""`Discrepancy.measure` against a twin that goes image by image, chunk by chunk, layer by layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from math import exp, isnan, log
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bnbench.events import Evaluation, Gap, Split
+from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm
+from bnbench.probes import Discrepancy, Sample, Where
+
+WHERE = Where(step=7, examples=70, train_seconds=1.5)
+CLASSES = 3
+Norm = Callable[[int], nn.Module]
+
+
+def network(make_norm: Norm) -> nn.Sequential:
+    random = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        make_norm(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        make_norm(4),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, CLASSES),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=random))
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(torch.randn(buffer.shape, generator=random) * 0.3)
+    return model
+
+
+@dataclass
+class Pictures:
+    """Images and labels of which to make samples."""
+
+    split: Split
+    x: Tensor
+    y: Tensor
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.y), size):
+            yield self.x[start : start + size], self.y[start : start + size]
+
+    def sample(self) -> Sample:
+        return Sample(split=self.split, images=len(self.y), batches=self.batches)
+
+    def first(self, n: int) -> Pictures:
+        return Pictures(self.split, self.x[:n], self.y[:n])
+
+
+def pictures(split: Split, n: int, seed: int = 0) -> Pictures:
+    random = torch.Generator().manual_seed(seed)
+    # Neighbours alike, so that chunks differ from each other and companions matter.
+    x = torch.randn(n, 1, 6, 6, generator=random) + torch.linspace(-2, 2, n).view(n, 1, 1, 1)
+    return Pictures(split, x, torch.randint(CLASSES, (n,), generator=random))
+
+
+# --- the twin: torch's own training mode and plain loops ------------------------------------
+
+
+def chunk_sizes(n: int, size: int) -> list[int]:
+    """Whole chunks; what is left over joins the last one."""
+    sizes = [size] * (n // size)
+    rest = n - sum(sizes)
+    if rest and sizes:
+        sizes[-1] += rest
+    elif rest:
+        sizes = [rest]
+    return sizes
+
+
+def in_training(model: nn.Module, x: Tensor, size: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits in training mode, chunk by chunk, dropout off; and what each norm was given."""
+    twin = copy.deepcopy(model).train()
+    given: dict[str, list[Tensor]] = {}
+    for name, module in twin.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            given[name] = []
+            module.register_forward_pre_hook(
+                lambda _, args, kept=given[name]: kept.append(args[0].double())
+            )
+    start, logits = 0, []
+    with torch.no_grad():
+        for chunk in chunk_sizes(len(x), size):
+            for module in twin.modules():
+                if isinstance(module, GhostBatchNorm):
+                    module.batch_size = (
+                        chunk  # a chunk that took in a short tail is one all the same
+                    )
+            logits.append(twin(x[start : start + chunk]))
+            start += chunk
+    return torch.cat(logits), {name: torch.cat(parts) for name, parts in given.items()}
+
+
+def one_by_one(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        twin = copy.deepcopy(model).eval()
+        return torch.cat([twin(image[None]) for image in x])
+
+
+def with_population(model: nn.Module, given: dict[str, Tensor]) -> nn.Module:
+    twin = copy.deepcopy(model)
+    for name, values in given.items():
+        by_channel = values.transpose(0, 1).flatten(1)
+        layer = twin.get_submodule(name)
+        layer.get_buffer("running_mean").copy_(by_channel.mean(1))
+        layer.get_buffer("running_var").copy_(by_channel.var(1, correction=0))
+    return twin
+
+
+def softmax(logits: list[float]) -> list[float]:
+    top = max(logits)
+    weights = [exp(value - top) for value in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+def scores(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    losses, hits = 0.0, 0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        losses -= log(softmax(row)[label])
+        hits += row.index(max(row)) == label
+    return losses / len(labels), hits / len(labels)
+
+
+def differences(running: Tensor, batch: Tensor) -> tuple[float, float]:
+    """Share of other answers, and KL(p_batch ‖ p_running)."""
+    other, kl = 0, 0.0
+    for a, b in zip(running.tolist(), batch.tolist(), strict=True):
+        other += a.index(max(a)) != b.index(max(b))
+        kl += sum(q * log(q / p) for p, q in zip(softmax(a), softmax(b), strict=True))
+    return other / len(running), kl / len(running)
+
+
+def twin_measure(
+    model: nn.Module, population: Pictures, samples: list[Pictures], size: int
+) -> dict[tuple[str, str], dict[str, float]]:
+    _, given = in_training(model, population.x, size)
+    precise = with_population(model, given)
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for sample in samples:
+        # A sample of the training split sits among the companions it has in the population.
+        whole = population.x if sample.split == population.split else sample.x
+        logits = {
+            "running": one_by_one(model, sample.x),
+            "batch": in_training(model, whole, size)[0][: len(sample.y)],
+            "population": one_by_one(precise, sample.x),
+        }
+        for stats, values in logits.items():
+            loss, accuracy = scores(values, sample.y)
+            found[sample.split, stats] = {"loss": loss, "accuracy": accuracy}
+        running, batch = found[sample.split, "running"], found[sample.split, "batch"]
+        disagreement, kl = differences(logits["running"], logits["batch"])
+        found[sample.split, "gap"] = {
+            "loss": running["loss"] - batch["loss"],
+            "accuracy": running["accuracy"] - batch["accuracy"],
+            "disagreement": disagreement,
+            "kl": kl,
+        }
+    return found
+
+
+def by_name(facts: list[Evaluation | Gap]) -> dict[tuple[str, str], dict[str, float]]:
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for fact in facts:
+        assert (fact.step, fact.examples, fact.train_seconds) == (7, 70, 1.5)
+        if isinstance(fact, Evaluation):
+            found[fact.split, fact.stats] = {"loss": fact.loss, "accuracy": fact.accuracy}
+        else:
+            found[fact.split, "gap"] = {
+                "loss": fact.loss,
+                "accuracy": fact.accuracy,
+                "disagreement": fact.disagreement,
+                "kl": fact.kl,
+            }
+    assert len(found) == len(facts)
+    return found
+
+
+NORMS: dict[str, Norm] = {
+    "batch": BatchNorm,
+    "ghost": lambda channels: GhostBatchNorm(channels, batch_size=4),
+    "none": lambda _: nn.Identity(),
+    "group": lambda channels: GroupNorm(channels, groups=2),
+}
+
+
+# --- measure --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pass_size", [1, 3, 4, 8, 11, 100])
+@pytest.mark.parametrize("sizes", [(24, 12, 16), (22, 8, 10), (21, 21, 3)], ids=str)
+@pytest.mark.parametrize("norm", ["batch", "ghost"])
+def test_measure_equals_the_twin(norm: str, sizes: tuple[int, int, int], pass_size: int) -> None:
+    """Whatever the size of a pass: 4 images share statistics, a shorter tail joins them."""
+    model = network(NORMS[norm])
+    population = pictures("train", sizes[0])
+    samples = [population.first(sizes[1]), pictures("val", sizes[2], seed=1)]
+    facts = Discrepancy(norm_batch_size=4, pass_size=pass_size).measure(
+        model,
+        population=population.sample(),
+        samples=[sample.sample() for sample in samples],
+        where=WHERE,
+    )
+    expected = twin_measure(model, population, samples, 4)
+    found = by_name(facts)
+    assert list(found) == list(expected)
+    for key, numbers in expected.items():
+        assert found[key] == pytest.approx(numbers, rel=1e-4, abs=1e-5), key
+    for fact in facts:
+        assert fact.images == (sizes[1] if fact.split == "train" else sizes[2])
+    # The example tells the three apart, or the comparison above would prove little.
+    losses = [found["val", stats]["loss"] for stats in ("running", "batch", "population")]
+    assert min(abs(losses[i] - losses[i - 1]) for i in range(3)) > 1e-3
+    assert found["val", "gap"]["kl"] > 1e-3
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_without_batch_statistics_the_three_are_equal_and_the_gap_is_zero(norm: str) -> None:
+    model = network(NORMS[norm])
+    population, validation = pictures("train", 20), pictures("val", 11, seed=1)
+    samples = [population.first(8), validation]
+    facts = Discrepancy(norm_batch_size=4, pass_size=3).measure(
+        model,
+        population=population.sample(),
+        samples=[sample.sample() for sample in samples],
+        where=WHERE,
+    )
+    found = by_name(facts)
+    assert len(facts) == 8
+    for sample in samples:
+        loss, accuracy = scores(one_by_one(model, sample.x), sample.y)
+        three = [found[sample.split, stats] for stats in ("running", "batch", "population")]
+        assert three[0] == three[1] == three[2]
+        assert three[0] == pytest.approx({"loss": loss, "accuracy": accuracy}, rel=1e-5)
+        gap = found[sample.split, "gap"]
+        assert gap == {"loss": 0.0, "accuracy": 0.0, "disagreement": 0.0, "kl": 0.0}
+
+
+def test_the_gap_is_running_minus_batch() -> None:
+    model = network(BatchNorm)
+    sample = pictures("val", 16)
+    found = by_name(
+        Discrepancy(norm_batch_size=4, pass_size=8).measure(
+            model,
+            population=pictures("train", 16, seed=1).sample(),
+            samples=[sample.sample()],
+            where=WHERE,
+        )
+    )
+    for quantity in ("loss", "accuracy"):
+        running, batch = (found["val", stats][quantity] for stats in ("running", "batch"))
+        assert found["val", "gap"][quantity] == running - batch
+    assert found["val", "gap"]["loss"] != 0
+
+
+@pytest.mark.parametrize(
+    ("norm", "norm_batch_size", "expected"),
+    [
+        # Under batch, running and population statistics; the last 2 join the pass before.
+        ("batch", 4, [8, 8, 10, 8, 8, 10, 8, 8, 10]),
+        # Only batch statistics need whole chunks: 16, and a tail of 10 that is no chunk.
+        ("batch", 16, [26, 8, 8, 10, 8, 8, 10]),
+        ("group", 16, [8, 8, 10]),
+        ("none", 4, [8, 8, 10]),
+    ],
+)
+def test_a_large_batch_is_no_reason_for_large_passes_where_nothing_is_shared(
+    norm: str, norm_batch_size: int, expected: list[int]
+) -> None:
+    model = network(NORMS[norm])
+    passes: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    population = pictures("train", 26)
+    Discrepancy(norm_batch_size=norm_batch_size, pass_size=8).measure(
+        model, population=population.sample(), samples=[population.sample()], where=WHERE
+    )
+    assert passes == expected
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("fails", [False, True])
+def test_measuring_leaves_no_trace(norm: str, fails: bool) -> None:
+    model = network(NORMS[norm]).train()
+    model[5].eval()
+    flags = {module: module.training for module in model.modules()}
+    state = copy.deepcopy(model.state_dict())
+    rng = torch.get_rng_state()
+    calls = 0
+
+    def autocast() -> nullcontext[None]:
+        nonlocal calls
+        calls += 1
+        if fails and calls == 6:
+            raise RuntimeError("out of memory")
+        return nullcontext()
+
+    probe = Discrepancy(norm_batch_size=4, pass_size=4, autocast=autocast)
+    run = partial(
+        probe.measure,
+        model,
+        population=pictures("train", 16).sample(),
+        samples=[pictures("train", 16).sample(), pictures("val", 12, seed=1).sample()],
+        where=WHERE,
+    )
+    if fails:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run()
+    else:
+        assert run() == run()  # the same again: nothing has moved
+    assert {module: module.training for module in model.modules()} == flags
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_bf16_autocast_changes_the_numbers_a_little(norm: str) -> None:
+    model = network(NORMS[norm])
+    population, validation = pictures("train", 16), pictures("val", 10, seed=1)
+    found = []
+    for autocast in (nullcontext, partial(torch.autocast, "cpu", torch.bfloat16)):
+        facts = Discrepancy(norm_batch_size=4, pass_size=8, autocast=autocast).measure(
+            model,
+            population=population.sample(),
+            samples=[population.sample(), validation.sample()],
+            where=WHERE,
+        )
+        found.append(by_name(facts))
+    exact, half = found
+    for key, numbers in exact.items():
+        if key[1] != "gap":
+            assert half[key]["loss"] == pytest.approx(numbers["loss"], rel=0.05)
+            assert half[key]["loss"] != numbers["loss"]
+        elif norm in ("none", "group"):
+            assert set(half[key].values()) == {0.0}
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("norm", NORMS)
+def test_logits_that_are_not_finite_are_measured_all_the_same(norm: str, poison: float) -> None:
+    model = network(NORMS[norm])
+    with torch.no_grad():
+        model.get_parameter("8.weight").fill_(poison)
+    facts = Discrepancy(norm_batch_size=4, pass_size=8).measure(
+        model,
+        population=pictures("train", 16).sample(),
+        samples=[pictures("val", 10, seed=1).sample()],
+        where=WHERE,
+    )
+    assert len(facts) == 4
+    for fact in facts:
+        assert isnan(fact.loss)
+        assert 0 <= fact.accuracy <= 1

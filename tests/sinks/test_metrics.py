@@ -1,0 +1,75 @@
+"""`metrics.jsonl`: the contract's lines, and back without loss."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Step
+from bnbench.sinks import MetricsSink, from_record, to_record
+from bnbench.store import RunFolder
+
+EVENTS: list[Event] = [
+    Step(step=10, examples=640, train_seconds=0.41, loss=1.9321, loss_max=2.5, lr=0.1),
+    Evaluation(
+        step=140,
+        examples=8960,
+        train_seconds=5.2,
+        split="val",
+        stats="running",
+        images=1000,
+        loss=0.61,
+        accuracy=0.781,
+    ),
+    Gap(
+        step=140,
+        examples=8960,
+        train_seconds=5.2,
+        split="val",
+        images=1000,
+        loss=0.02,
+        accuracy=-0.004,
+        disagreement=0.031,
+        kl=0.0071,
+    ),
+    Diverged(step=31, examples=1984, train_seconds=1.1, reason="loss above 10·ln(classes)"),
+    Finished(step=423, examples=27072, train_seconds=16.0),
+]
+
+
+def test_the_lines_are_those_of_the_contract(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    file = folder.metrics(keep=0)
+    sink = MetricsSink(file)
+    for event in EVENTS:
+        sink.take([event])
+    file.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert lines[0] == (
+        '{"event": "step", "step": 10, "examples": 640, "train_seconds": 0.41, '
+        '"loss": 1.9321, "loss_max": 2.5, "lr": 0.1}'
+    )
+    assert lines[1] == (
+        '{"event": "eval", "step": 140, "examples": 8960, "train_seconds": 5.2, "split": "val", '
+        '"stats": "running", "images": 1000, "loss": 0.61, "accuracy": 0.781}'
+    )
+    assert lines[3] == (
+        '{"event": "diverged", "step": 31, "examples": 1984, "train_seconds": 1.1, '
+        '"reason": "loss above 10·ln(classes)"}'
+    )
+    assert [from_record(record) for record in folder.records()] == EVENTS
+
+
+def test_numbers_that_are_not_finite_become_null_and_say_so() -> None:
+    record = to_record(
+        Step(step=1, examples=2, train_seconds=0.1, loss=math.nan, loss_max=math.inf, lr=0.1)
+    )
+    assert record["loss"] is None
+    assert record["loss_max"] is None
+    assert record["finite"] is False
+    json.dumps(record, allow_nan=False)
+    back = from_record(record)
+    assert isinstance(back, Step)
+    assert math.isnan(back.loss)
+    assert back.lr == 0.1

@@ -1,0 +1,84 @@
+"""What a person sees of a run: live in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from bnbench.events import Diverged, Evaluation, Event, Step
+from bnbench.sinks import TerminalSink, progress_bar
+
+
+def step(number: int) -> Step:
+    """A report: 64 images a step, a quarter of a second each."""
+    return Step(
+        step=number,
+        examples=64 * number,
+        train_seconds=0.25 * number,
+        loss=1.25,
+        loss_max=2.0,
+        lr=0.1,
+    )
+
+
+def evaluation(number: int) -> Evaluation:
+    """An evaluation of the same moment."""
+    return Evaluation(
+        step=number,
+        examples=64 * number,
+        train_seconds=0.25 * number,
+        split="val",
+        stats="running",
+        images=4,
+        loss=0.5,
+        accuracy=0.75,
+    )
+
+
+MOMENTS: list[list[Event]] = [[step(10)], [step(20), evaluation(20)], [step(30)]]
+
+
+def printed(*, each_evaluation: bool) -> str:
+    """The plain lines of an invented run."""
+    file = io.StringIO()
+    sink = TerminalSink(
+        Console(file=file, width=80),
+        None,
+        name="bn_s00",
+        total_steps=40,
+        each_evaluation=each_evaluation,
+    )
+    for moment in MOMENTS:
+        sink.take(moment)
+    sink.take([Diverged(step=31, examples=1984, train_seconds=8.0, reason="loss is not finite")])
+    sink.close()
+    return file.getvalue()
+
+
+def test_without_a_terminal_a_line_is_printed_at_each_evaluation() -> None:
+    assert printed(each_evaluation=True).splitlines() == [
+        "bn_s00: step 20/40  loss 1.250  val 75.0%  256 images/s",
+        "bn_s00: diverged at step 31: loss is not finite",
+    ]
+    assert printed(each_evaluation=False).splitlines() == [
+        "bn_s00: diverged at step 31: loss is not finite"
+    ]
+
+
+def test_a_terminal_gets_one_live_line_that_fits_80_columns_and_goes_away() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system=None)
+    with progress_bar(console) as progress:
+        sink = TerminalSink(
+            console, progress, name="bn-before_s00", total_steps=40, each_evaluation=True
+        )
+        for moment in MOMENTS:
+            sink.take(moment)
+        progress.refresh()
+        shown = console.export_text() if console.record else file.getvalue()
+        assert "75%" in shown
+        assert "loss 1.250  val 75.0%  256 images/s" in shown
+        assert len(progress.tasks) == 1
+        sink.close()
+        assert not progress.tasks

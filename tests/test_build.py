@@ -1,0 +1,796 @@
+"""The door: every kind is built and trains, seeds pair setups, evaluations have their sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from bnbench import build, data
+from bnbench.build import Facts, build_run, evaluation_steps, generator, resolve_device
+from bnbench.config import (
+    AdamWConfig,
+    BatchNormConfig,
+    Block,
+    ComputeConfig,
+    DataConfig,
+    Fashion12kData,
+    GroupNormConfig,
+    ImageFolderData,
+    LayerNormConfig,
+    MLPModel,
+    ModelConfig,
+    NoNorm,
+    NormConfig,
+    OptimConfig,
+    PlainModel,
+    RunConfig,
+    SGDConfig,
+    SyntheticData,
+    TorchvisionData,
+    TrainConfig,
+)
+from bnbench.errors import ConfigError, UsageError
+from bnbench.events import Evaluation, Finished, Gap, Step
+from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm, LayerNorm
+from bnbench.probes import Where
+from bnbench.train import Run, train
+
+CPU = torch.device("cpu")
+WHERE = Where(step=0, examples=0, train_seconds=0.0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small gain nothing from more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def synthetic(**changed: Any) -> SyntheticData:
+    given: dict[str, Any] = {
+        "train_images": 60,
+        "test_images": 14,
+        "classes": 3,
+        "channels": 2,
+        "image_size": 8,
+        "validation_size": 12,
+        "batch_size": 8,
+    }
+    return SyntheticData(dataset="synthetic", **{**given, **changed})
+
+
+SMALL = PlainModel(widths=(4, 8), blocks=1)
+SMALLEST = MLPModel(kind="mlp", widths=(4,))
+
+
+def config(**parts: Any) -> RunConfig:
+    given: dict[str, Any] = {
+        "data": synthetic(),
+        "model": SMALL,
+        "train": TrainConfig(steps=2, evaluations=1, log_every=1),
+    }
+    return RunConfig(experiment="t", setup="arm", **{**given, **parts})
+
+
+def built(config: RunConfig) -> Run:
+    return build_run(config, CPU)[0]
+
+
+# --- every kind ---------------------------------------------------------------------------
+
+
+def kinds(union: Any) -> list[type[Block]]:
+    """The classes of a discriminated union, Annotated[A | B | …, …]."""
+    return list(get_args(get_args(union)[0]))
+
+
+EXAMPLES: dict[str, list[Block]] = {
+    "norm": [
+        NoNorm(kind="none"),
+        BatchNormConfig(),
+        BatchNormConfig(batch_size=2, placement="after", momentum=None),
+        BatchNormConfig(affine=False),
+        GroupNormConfig(kind="group", groups=2),
+        LayerNormConfig(kind="layer", placement="after"),
+    ],
+    "model": [SMALL, MLPModel(kind="mlp", widths=(8, 4))],
+    "optim": [
+        SGDConfig(weight_decay=0.01),
+        AdamWConfig(kind="adamw", lr=0.01, decay_norm_and_bias=True),
+    ],
+}
+UNIONS = {"norm": (NormConfig, 4), "model": (ModelConfig, 2), "optim": (OptimConfig, 2)}
+
+
+@pytest.mark.parametrize("block", UNIONS)
+def test_every_kind_has_an_example_below(block: str) -> None:
+    union, count = UNIONS[block]
+    found = kinds(union)
+    assert {type(example) for example in EXAMPLES[block]} == set(found)
+    assert len(found) == count
+
+
+def words() -> dict[tuple[str, str], list[str]]:
+    """Every word that a key of a closed set may be, by (block, key)."""
+    found = {}
+    for block, kind in (
+        ("model", PlainModel),
+        ("optim", SGDConfig),
+        ("compute", ComputeConfig),
+        ("data", SyntheticData),
+    ):
+        for key, field in kind.model_fields.items():
+            choices = [word for word in get_args(field.annotation) if isinstance(word, str)]
+            if len(choices) > 1:
+                found[block, key] = choices
+    return found
+
+
+def test_the_walk_sees_every_word() -> None:
+    assert {place: len(choices) for place, choices in words().items()} == {
+        ("model", "activation"): 6,
+        ("model", "init"): 3,
+        ("optim", "lr_rule"): 3,
+        ("optim", "schedule"): 3,
+        ("compute", "precision"): 2,
+        ("data", "order"): 2,
+        ("data", "augment"): 2,
+    }
+
+
+def trains(config: RunConfig) -> list[Step]:
+    """Trains to the end; the weights have moved and every number is finite."""
+    run = built(config)
+    before = [parameter.detach().clone() for parameter in run.model.parameters()]
+    facts = list(train(run))
+    assert isinstance(facts[-1], Finished)
+    assert facts[-1].step == run.total_steps == 2
+    steps = [fact for fact in facts if isinstance(fact, Step)]
+    assert len(steps) == 2
+    evaluations = [fact for fact in facts if isinstance(fact, Evaluation)]
+    assert Counter((fact.split, fact.stats) for fact in evaluations) == {
+        (split, stats): 1
+        for split in ("train", "val", "test")
+        for stats in ("running", "batch", "population")
+    }
+    assert all(np.isfinite([fact.loss, fact.accuracy]).all() for fact in evaluations)
+    for (name, parameter), old in zip(run.model.named_parameters(), before, strict=True):
+        assert parameter.isfinite().all(), name
+        assert not torch.equal(parameter, old), name
+    return steps
+
+
+@pytest.mark.parametrize("optim", EXAMPLES["optim"], ids=repr)
+@pytest.mark.parametrize("model", EXAMPLES["model"], ids=repr)
+@pytest.mark.parametrize("norm", EXAMPLES["norm"], ids=repr)
+def test_every_kind_trains(norm: Block, model: Block, optim: Block) -> None:
+    # Sigmoids: a rectifier can be dead for two steps, and a weight then rightly stays.
+    smooth = model.model_copy(update={"activation": "sigmoid"})
+    trains(config(norm=norm, model=smooth, optim=optim))
+
+
+@pytest.mark.parametrize(("block", "key"), list(words()))
+def test_every_word_trains_and_makes_a_difference(block: str, key: str) -> None:
+    """A word that changed nothing would have been built as another one."""
+    parts = {
+        "model": PlainModel(widths=(4, 8), blocks=1, activation="sigmoid"),
+        # A drop half-way and a base that differs, so that schedules and rules do by step two.
+        "optim": SGDConfig(warmup=0.0, base_batch_size=64),
+        "compute": ComputeConfig(),
+        "data": synthetic(),
+    }
+    results = set()
+    for word in words()[block, key]:
+        changed = parts[block].model_copy(update={key: word})
+        steps = trains(config(**{**parts, block: changed}))
+        results.add(tuple((step.loss, step.lr) for step in steps))
+    assert len(results) == len(words()[block, key])
+
+
+def norm_layers(run: Run) -> list[nn.Module]:
+    return [
+        module
+        for module in run.model.modules()
+        if isinstance(module, nn.GroupNorm | nn.modules.batchnorm._BatchNorm)
+    ]
+
+
+def test_norms_are_built_with_the_values_of_the_configuration() -> None:
+    batch = norm_layers(built(config(norm=BatchNormConfig(momentum=0.3, eps=0.5, affine=False))))
+    assert [type(layer) for layer in batch] == [BatchNorm, BatchNorm]
+    for layer in batch:
+        assert isinstance(layer, BatchNorm)
+        assert (layer.momentum, layer.eps, layer.affine) == (0.3, 0.5, False)
+    ghost = norm_layers(built(config(norm=BatchNormConfig(batch_size=2, momentum=None, eps=0.25))))
+    for layer in ghost:
+        assert isinstance(layer, GhostBatchNorm)
+        assert (layer.batch_size, layer.momentum, layer.eps, layer.affine) == (2, None, 0.25, True)
+    group = norm_layers(built(config(norm=GroupNormConfig(kind="group", groups=2, eps=0.5))))
+    assert [type(layer) for layer in group] == [GroupNorm, GroupNorm]
+    for layer in group:
+        assert isinstance(layer, GroupNorm)
+        assert (layer.num_groups, layer.eps, layer.affine) == (2, 0.5, True)
+    layer_norm = norm_layers(built(config(norm=LayerNormConfig(kind="layer", affine=False))))
+    assert [type(layer) for layer in layer_norm] == [LayerNorm, LayerNorm]
+    assert not any(list(layer.parameters()) for layer in layer_norm)
+    assert norm_layers(built(config(norm=NoNorm(kind="none")))) == []
+
+
+def test_the_optimizer_and_the_rate_are_those_of_the_configuration() -> None:
+    run = built(
+        config(
+            optim=SGDConfig(
+                lr=0.5,
+                momentum=0.75,
+                weight_decay=0.125,
+                lr_rule="linear",
+                base_batch_size=4,
+                schedule="step",
+                warmup=0.2,
+                milestones=(0.5,),
+                decay=0.25,
+            ),
+            train=TrainConfig(steps=10),
+        )
+    )
+    assert isinstance(run.optimizer, torch.optim.SGD)
+    assert [group["momentum"] for group in run.optimizer.param_groups] == [0.75, 0.75]
+    assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0.125, 0.0]
+    # 0.5 · 8/4 = 1 at the peak, after two steps of warm-up; a quarter from half-way on.
+    assert [run.lr_at(step) for step in range(10)] == pytest.approx([0.5, *[1.0] * 4, *[0.25] * 5])
+    adam = built(config(optim=AdamWConfig(kind="adamw", betas=(0.5, 0.75), eps=0.1)))
+    assert isinstance(adam.optimizer, torch.optim.AdamW)
+    for group in adam.optimizer.param_groups:
+        assert (group["betas"], group["eps"]) == ((0.5, 0.75), 0.1)
+
+
+def test_divergence_is_that_of_the_configuration() -> None:
+    run = built(
+        config(
+            train=TrainConfig(steps=40, diverged_above=2.5, log_every=3),
+            optim=SGDConfig(warmup=0.1),
+        )
+    )
+    assert run.log_every == 3
+    limit = 2.5 * 1.0986122886681098  # ln 3, for three classes
+    assert run.divergence.reason(4, limit * 2) is None  # 4 steps of warm-up
+    assert run.divergence.reason(5, limit * 0.999) is None
+    assert run.divergence.reason(5, limit * 1.001) == "loss above 2.5·ln(classes)"
+
+
+# --- datasets -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_dataset_kept() -> Iterator[None]:
+    build.dataset._loaded.clear()
+    yield
+    build.dataset._loaded.clear()
+
+
+def datasets(folder: Path) -> list[DataConfig]:
+    return [
+        Fashion12kData(train_size=30, validation_size=20, batch_size=8),
+        TorchvisionData(dataset="cifar10", validation_size=12, batch_size=8, root="/x"),
+        ImageFolderData(
+            dataset="image-folder",
+            root=str(folder),
+            image_size=8,
+            validation_size=4,
+            batch_size=4,
+        ),
+        synthetic(),
+    ]
+
+
+@pytest.mark.usefixtures("no_dataset_kept")
+def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for i in range(6):
+                pixels = random.integers(0, 256, (9, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / label / f"{i}.png")
+
+    asked: list[tuple[object, ...]] = []
+
+    def fetched(name: str, *, root: Path | None, download: bool, **_: object) -> data.Dataset:
+        asked.append((name, root, download))
+        return data.generate_synthetic(
+            train_images=40,
+            test_images=10,
+            classes=10,
+            channels=3,
+            image_size=8,
+            noise=0.5,
+            seed=0,
+        )
+
+    monkeypatch.setattr(data, "load_torchvision", fetched)  # tests/data look into the real one
+    configs = datasets(tmp_path)
+    assert {type(one) for one in configs} == set(kinds(DataConfig))
+    assert len(kinds(DataConfig)) == 4
+    channels = []
+    for one in configs:
+        run, _ = build_run(
+            config(
+                data=one,
+                model=PlainModel(widths=(4, 8), blocks=1, activation="sigmoid"),
+                train=TrainConfig(steps=2, evaluations=1, evaluation_images=8),
+            ),
+            CPU,
+        )
+        channels.append(run.batch_at(0)[0].shape[1])
+        run.evaluate_last = run.evaluate  # 2,000 test images would take a second
+        assert isinstance(list(train(run))[-1], Finished)
+    assert channels == [1, 3, 3, 2]
+    assert asked == [("cifar10", Path("/x"), True)]
+
+
+@pytest.mark.usefixtures("no_dataset_kept")
+def test_a_dataset_is_loaded_once_whatever_is_done_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loads: list[dict[str, Any]] = []
+    real = data.generate_synthetic
+
+    def counted(**options: Any) -> data.Dataset:
+        loads.append(options)
+        return real(**options)
+
+    monkeypatch.setattr(data, "generate_synthetic", counted)
+    for changed in (
+        {"batch_size": 4},
+        {"validation_size": 6},
+        {"augment": "flip-crop"},
+        {"train_size": 24},
+    ):
+        build_run(config(data=synthetic(**changed)), CPU)
+    assert len(loads) == 1
+    build_run(config(data=synthetic(data_seed=1)), CPU)
+    assert len(loads) == 2
+
+
+# --- facts --------------------------------------------------------------------------------
+
+
+def test_facts_by_hand() -> None:
+    """60 training images less 12; batches of 7. Plain, 2 → 4 → 8 channels, after: with biases."""
+    _, facts = build_run(
+        config(
+            data=synthetic(batch_size=7),
+            norm=BatchNormConfig(placement="after"),
+            train=TrainConfig(epochs=2.5),
+        ),
+        CPU,
+    )
+    convolutions = 2 * 4 * 9 + 4 + 4 * 8 * 9 + 8
+    assert facts == Facts(
+        parameters=convolutions + 2 * (4 + 8) + 8 * 3 + 3,
+        normalization_layers=2,
+        train_images=48,
+        validation_images=12,
+        test_images=14,
+        steps_per_epoch=6,
+        total_steps=15,
+    )
+    _, facts = build_run(
+        config(
+            data=synthetic(batch_size=7, drop_last=False, train_size=30),
+            norm=NoNorm(kind="none"),
+            train=TrainConfig(epochs=2),
+        ),
+        CPU,
+    )
+    assert (facts.normalization_layers, facts.train_images) == (0, 30)
+    assert (facts.steps_per_epoch, facts.total_steps) == (5, 10)
+
+
+def test_evaluations_are_evenly_spaced_and_end_at_the_end() -> None:
+    assert evaluation_steps(100, 4) == {25, 50, 75, 100}
+    assert evaluation_steps(10, 3) == {3, 7, 10}
+    assert evaluation_steps(423, 1) == {423}
+    assert evaluation_steps(3, 10) == {1, 2, 3}  # more evaluations than steps: every step
+    for total in range(1, 60):
+        for evaluations in range(1, 80):
+            found = sorted(evaluation_steps(total, evaluations))
+            assert found[-1] == total
+            assert found[0] >= 1
+            if evaluations <= total:
+                assert len(found) == evaluations
+                gaps = [b - a for a, b in zip([0, *found[:-1]], found, strict=True)]
+                assert max(gaps) - min(gaps) <= 2
+            else:
+                assert found == list(range(1, total + 1))
+
+
+# --- randomness ---------------------------------------------------------------------------
+
+
+def test_no_two_purposes_or_seeds_share_random_numbers() -> None:
+    """The streams themselves: torch's CPU generator keeps 32 bits of a seed."""
+    purposes: list[tuple[object, ...]] = [
+        *((word,) for word in ("split", "order", "augment", "init", "layers", "evaluation")),
+        *((word, i) for word in ("order", "augment", "layers") for i in range(100)),
+        *(("evaluation", word) for word in ("train", "val", "test", "population")),
+        *(("init", f"stage{s}.block{b}.conv.weight") for s in (1, 2) for b in (1, 2)),
+    ]
+    seeds = range(12)
+    firsts = Counter(
+        tuple(torch.randint(2**62, (2,), generator=generator(seed, *purpose)).tolist())
+        for seed in seeds
+        for purpose in purposes
+    )
+    assert len(firsts) == len(purposes) * len(seeds)
+    for values in zip(*firsts, strict=True):
+        assert len(set(values)) == len(purposes) * len(seeds)
+
+
+def test_seeds_are_derived_as_they_always_were() -> None:
+    """Written down: another derivation would silently make every stored run another one."""
+    # blake2b of "0/order/3", 8 bytes, halved; worked out with hashlib alone.
+    assert build.derived(0, "order", 3) == 228_291_028_133_782_092
+    draws = [torch.rand(4, generator=generator(0, "order", 3)) for _ in range(2)]
+    assert torch.equal(draws[0], draws[1])
+
+
+def test_dropout_draws_what_seed_and_step_say_and_nothing_else() -> None:
+    run, other = built(config()), built(config(seed=1))
+
+    def drawn(run: Run, step: int) -> list[float]:
+        torch.manual_seed(len(draws))  # whatever was drawn before
+        run.reseed(step)
+        return torch.rand(3).tolist()
+
+    draws: list[list[float]] = []
+    for one, step in ((run, 0), (run, 1), (other, 0), (run, 0)):
+        draws.append(drawn(one, step))
+    assert draws[3] == draws[0]
+    assert draws[1] != draws[0] != draws[2] != draws[1]
+
+
+SETUPS: list[dict[str, Any]] = [
+    {},
+    {"norm": NoNorm(kind="none")},
+    {"norm": BatchNormConfig(batch_size=2, placement="after")},
+    {"norm": GroupNormConfig(kind="group", groups=4)},
+    {"optim": AdamWConfig(kind="adamw")},
+    {"model": PlainModel(widths=(4, 8), blocks=1, activation="tanh", dropout=0.5)},
+    {"data": synthetic(eval_batch_size=3)},
+]
+
+
+def epoch(run: Run, steps: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    batches = [run.batch_at(step) for step in range(first, first + steps)]
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+def test_setups_of_one_seed_share_images_order_and_weights() -> None:
+    reference = built(config())
+    images, labels = epoch(reference, 12)  # two epochs of six
+    assert not torch.equal(images[:48], images[48:])
+    weights = dict(reference.model.named_parameters())
+    shared = 0
+    for setup in SETUPS:
+        torch.manual_seed(len(setup) + shared)
+        run = built(config(**setup))
+        theirs = epoch(run, 12)
+        assert torch.equal(theirs[0], images)
+        assert torch.equal(theirs[1], labels)
+        for name, parameter in run.model.named_parameters():
+            if name.endswith("conv.weight") or name == "head.weight":
+                assert torch.equal(parameter, weights[name])
+                shared += 1
+    assert shared == 3 * len(SETUPS)
+
+
+def test_batch_sizes_cut_one_order() -> None:
+    images, _ = epoch(built(config()), 6)
+    for batch_size, steps in ((2, 24), (4, 12), (16, 3), (48, 1)):
+        found, _ = epoch(built(config(data=synthetic(batch_size=batch_size))), steps)
+        assert torch.equal(found, images)
+    # 48 = 4·11 + 4: the dropped tail is all that differs, and the next epoch starts anew.
+    found, _ = epoch(built(config(data=synthetic(batch_size=11))), 4)
+    assert torch.equal(found, images[:44])
+
+
+def test_other_seeds_have_other_images_orders_and_weights() -> None:
+    runs = [built(config(seed=seed)) for seed in range(3)]
+    kept = [{tuple(x.flatten().tolist()) for x in epoch(run, 6)[0]} for run in runs]
+    firsts = [run.batch_at(0)[0] for run in runs]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert kept[one] != kept[other]  # another split …
+        assert not torch.equal(firsts[one], firsts[other])
+        for name in ("stage1.block1.conv.weight", "head.weight"):
+            a, b = (runs[i].model.get_parameter(name) for i in (one, other))
+            assert not (a == b).any()
+
+
+# --- evaluations --------------------------------------------------------------------------
+
+
+@dataclass
+class Looks:
+    """What the evaluations of a run look at: indices of images, pass by pass."""
+
+    passes: list[tuple[data.Images, list[int]]]
+
+    def of(self, images: data.Images) -> list[list[int]]:
+        return [indices for source, indices in self.passes if source is images]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    found = Looks([])
+    real = data.chunks
+
+    def watched(images: data.Images, indices: Tensor, **options: Any) -> object:
+        found.passes.append((images, indices.tolist()))
+        return real(images, indices, **options)
+
+    monkeypatch.setattr(data, "chunks", watched)
+    return found
+
+
+def sizes(facts: list[Evaluation | Gap]) -> dict[str, int]:
+    found: dict[str, set[int]] = {}
+    for fact in facts:
+        found.setdefault(fact.split, set()).add(fact.images)
+    assert all(len(images) == 1 for images in found.values())
+    return {split: images.pop() for split, images in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "norm", "few", "interim", "last"),
+    [
+        # 256 images are whole chunks of 64, as are 1,024 for the population.
+        (64, BatchNormConfig(), 256, (256, 256), 1024),
+        # Chunks of 48: 6 make 288, 22 make 1,056.
+        (48, BatchNormConfig(), 256, (288, 288), 1056),
+        (48, BatchNormConfig(batch_size=16), 256, (256, 256), 1024),
+        (2, BatchNormConfig(), 256, (256, 256), 1024),
+        # One chunk is more than 256, and more than there is to validate on.
+        (400, BatchNormConfig(), 256, (400, 300), 1200),
+        # Everything there is.
+        (64, BatchNormConfig(), None, (1024, 300), 1024),
+        (1300, BatchNormConfig(), 256, (1300, 300), 1300),
+        # Others look at the same images, so that they can be compared.
+        (48, NoNorm(kind="none"), 256, (288, 288), 1056),
+        (48, GroupNormConfig(kind="group", groups=2), 256, (288, 288), 1056),
+        (64, BatchNormConfig(), 10, (64, 64), 1024),
+    ],
+)
+def test_evaluations_take_whole_chunks(
+    batch_size: int, norm: NormConfig, few: int | None, interim: tuple[int, int], last: int
+) -> None:
+    run = built(
+        config(
+            data=synthetic(
+                train_images=1600, test_images=70, validation_size=300, batch_size=batch_size
+            ),
+            model=SMALLEST,
+            norm=norm,
+            train=TrainConfig(steps=2, evaluation_images=few),
+        )
+    )
+    assert sizes(run.evaluate(WHERE)) == {"train": interim[0], "val": interim[1]}
+    assert sizes(run.evaluate_last(WHERE)) == {"train": last, "val": 300, "test": 70}
+
+
+LARGE: dict[str, Any] = {
+    "train_images": 1600,
+    "test_images": 70,
+    "validation_size": 300,
+    "batch_size": 48,
+}
+FEW = TrainConfig(steps=2, evaluation_images=256)
+
+
+def test_evaluations_look_at_the_images_of_their_split(looks: Looks) -> None:
+    large = config(data=synthetic(**LARGE), model=SMALLEST, train=FEW)
+    run = built(large)
+    dataset = build.load_dataset(large.data, lambda _: None)
+    trained = {tuple(x.flatten().tolist()) for x in epoch(run, 27)[0]}
+    run.evaluate(WHERE)
+    run.evaluate_last(WHERE)
+
+    passes = looks.of(dataset.train)
+    population = next(indices for indices in passes if len(indices) == 1056)
+    prefixes = [indices for indices in passes if len(indices) == 288]
+    train_few = next(indices for indices in prefixes if set(indices) <= set(population))
+    validation = next(indices for indices in passes if len(indices) == 300)
+    validation_few = next(indices for indices in prefixes if set(indices) <= set(validation))
+    assert train_few == population[:288]
+    assert validation_few == validation[:288]
+    assert not set(population) & set(validation)
+    assert len(set(population)) == 1056
+    assert {tuple(i) for i in looks.of(dataset.test)} == {tuple(looks.of(dataset.test)[0])}
+    assert sorted(looks.of(dataset.test)[0]) == list(range(70))
+
+    standardize = data.Standardize(dataset.mean, dataset.std)
+
+    def pictures(indices: list[int]) -> set[tuple[float, ...]]:
+        pixels = standardize(dataset.train.pixels[indices])
+        return {tuple(x.flatten().tolist()) for x in pixels}
+
+    # 27 batches of 48 leave 4 of the 1,300 out.
+    assert len(pictures(population) - trained) <= 4
+    assert not pictures(validation) & trained
+    # Stratified: a third of each class, give or take the rounding.
+    counts = Counter(dataset.train.labels[population].tolist())
+    assert max(counts.values()) - min(counts.values()) <= 2
+
+
+def test_setups_are_evaluated_on_the_same_images_in_the_same_order(looks: Looks) -> None:
+    seen = []
+    for norm in (BatchNormConfig(), NoNorm(kind="none"), GroupNormConfig(kind="group", groups=2)):
+        looks.passes.clear()
+        run = built(config(data=synthetic(**LARGE), model=SMALLEST, norm=norm, train=FEW))
+        run.evaluate(WHERE)
+        run.evaluate_last(WHERE)
+        seen.append({tuple(indices) for _, indices in looks.passes})
+    assert seen[1] == seen[2] < seen[0]
+    assert len(seen[1]) == 5
+    # Before the end BatchNorm alone looks at a population: 11 chunks of 48 make 528.
+    assert [len(indices) for indices in seen[0] - seen[1]] == [528]
+
+
+@pytest.mark.parametrize("order", ["shuffled", "class-sorted"])
+def test_companions_are_as_in_training(order: str, looks: Looks) -> None:
+    large = config(data=synthetic(**LARGE, order=order), model=SMALLEST, train=FEW)
+    run = built(large)
+    dataset = build.load_dataset(large.data, lambda _: None)
+    run.evaluate(WHERE)
+    run.evaluate_last(WHERE)
+    assert {len(indices) for _, indices in looks.passes} == {1056, 528, 288, 300, 70}
+    for source, indices in looks.passes:
+        labels = source.labels[indices].tolist()
+        whole = [len(set(labels[i : i + 48])) for i in range(0, len(labels) - 47, 48)]
+        if order == "shuffled":
+            assert set(whole) == {3}
+            # Some datasets are stored class by class: ascending indices would be sorted classes.
+            assert sum(a > b for a, b in pairwise(indices)) > len(indices) / 3
+        else:
+            # Sorted within the first 288, up to 528 and up to 1,056: two borders in each at
+            # most, and one where they meet.
+            borders = sum(a != b for a, b in pairwise(labels))
+            assert borders <= 8
+            assert whole.count(1) >= len(whole) - 8
+    assert dataset.train in [source for source, _ in looks.passes]
+    # The negative control: what training itself does.
+    batches = [len(set(run.batch_at(step)[1].tolist())) for step in range(27)]
+    assert (set(batches) == {3}) == (order == "shuffled")
+
+
+def test_evaluations_are_not_augmented_and_do_not_move_the_run() -> None:
+    plain, augmented = (
+        built(config(data=synthetic(**LARGE, augment=augment), model=SMALLEST, train=FEW))
+        for augment in ("none", "flip-crop")
+    )
+    assert not torch.equal(plain.batch_at(0)[0], augmented.batch_at(0)[0])
+    facts = plain.evaluate(WHERE)
+    assert augmented.evaluate(WHERE) == facts
+    assert plain.evaluate(WHERE) == facts
+
+
+def test_statistics_are_shared_by_as_many_images_as_in_training() -> None:
+    for norm, expected in (
+        (BatchNormConfig(), 8),
+        (BatchNormConfig(batch_size=2), 2),
+        (NoNorm(kind="none"), 8),
+        (GroupNormConfig(kind="group", groups=2), 8),
+    ):
+        assert build.norm_batch_size(config(norm=norm)) == expected
+
+
+# --- refusals -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"norm": GroupNormConfig(kind="group", groups=3)},
+            "setup arm: 4 channels do not split into 3 groups",
+        ),
+        (
+            {"data": synthetic(batch_size=49)},
+            "setup arm: a batch of 49 is more than the 48 training images",
+        ),
+        (
+            {"data": synthetic(validation_size=60)},
+            "setup arm: 60 validation images leave none of 60 to train on",
+        ),
+        (
+            {"data": synthetic(train_size=50)},
+            "setup arm: 50 training images are more than the 48 that "
+            "12 validation images leave of 60",
+        ),
+    ],
+)
+def test_what_a_room_refuses_is_a_fault_of_the_setup(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_run(config(**parts), CPU)
+    assert str(caught.value) == message
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.exit_code == 2
+
+
+# --- devices ------------------------------------------------------------------------------
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, *, gpus: int, mps: bool = False) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mps", "name", "expected"),
+    [
+        (0, False, "auto", "cpu"),
+        (0, True, "auto", "mps"),
+        (2, False, "auto", "cuda:0"),
+        (2, False, "cpu", "cpu"),
+        (2, False, "cuda", "cuda:0"),
+        (2, False, "cuda:0", "cuda:0"),
+        (2, False, "cuda:1", "cuda:1"),
+        (0, True, "mps", "mps"),
+    ],
+)
+def test_devices_that_there_are(
+    gpus: int, mps: bool, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, gpus=gpus, mps=mps)
+    assert str(resolve_device(name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name"),
+    [
+        (0, "cuda"),
+        (0, "cuda:0"),
+        (1, "cuda:1"),
+        (1, "cuda:200"),  # torch.device reads the index as a signed byte: −56 …
+        (1, "cuda:256"),  # … and 0
+        (1, "mps"),
+        (1, "xpu"),
+        (1, "gpu"),
+    ],
+)
+def test_devices_that_there_are_not(gpus: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, gpus=gpus)
+    with pytest.raises(UsageError) as caught:
+        resolve_device(name)
+    assert str(caught.value) == (
+        f"there is no device {name} on this machine\n  use --device cpu, or auto for what there is"
+    )
+
+
+def test_precision_is_that_of_the_configuration() -> None:
+    dtypes: list[torch.dtype] = []
+
+    def see(_: nn.Module, __: object, y: Tensor) -> None:
+        dtypes.append(y.dtype)
+
+    for precision in ("fp32", "bf16"):
+        run = built(config(compute=ComputeConfig(precision=precision)))
+        run.model.get_submodule("stage1.block1.conv").register_forward_hook(see)
+        list(train(run))
+        assert {p.dtype for p in run.model.parameters()} == {torch.float32}
+        expected = torch.float32 if precision == "fp32" else torch.bfloat16
+        assert set(dtypes) == {expected}  # in training and in the evaluations alike
+        dtypes.clear()

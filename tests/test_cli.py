@@ -1,0 +1,409 @@
+"""The command line as its users type it: what is said, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from typer.testing import CliRunner
+
+from bnbench import __version__, cli
+from bnbench.store import ExperimentFolder, RunFolder
+from tests.runs import SMALL_YAML, write_experiment
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    debug = cli._debug
+    yield
+    cli._debug = debug
+
+
+def bnbench(*arguments: str) -> Said:
+    """Run a command in this process."""
+    result = CliRunner().invoke(cli.app, list(arguments))
+    return Said(result.exit_code, result.stdout, result.stderr)
+
+
+def python(code: str) -> str:
+    """Run code in a fresh interpreter; what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+TWO_BY_TWO = "setups: {none: {norm: {kind: none}}, bn: {}}\naxes: {optim.lr: [0.01, 0.1]}\n"
+
+
+# --- what needs no training ---------------------------------------------------------------------
+
+
+def test_version() -> None:
+    assert bnbench("--version") == Said(0, f"bnbench {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["status"], ["configs", "list"]]
+)
+def test_light_verbs_import_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom bnbench.cli import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit: pass\n"
+        "print('heavy:', *sorted({'torch', 'torchvision', 'tensorboard'} & sys.modules.keys()))"
+    )
+    assert python(code).endswith("heavy:")
+
+
+def test_a_misspelled_key_is_named_before_torch_is_imported() -> None:
+    write_experiment(Path("study.yaml"), "norm: {kind: group, grops: 2}\n")
+    said = bnbench("train", "study.yaml")
+    assert said == Said(
+        2,
+        "",
+        'study.yaml:12:21: norm.grops is not a key of kind "group"\n  did you mean norm.groups?\n',
+    )
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    Path("study.yaml").write_text("optim: {lr: fast}\ndata: {batch_size: 0}\n")
+    said = bnbench("sweep", "study.yaml", "--set", "model.depth=3")
+    assert said.code == 2
+    assert said.out == ""
+    places = [line.split(": ")[0] for line in said.err.splitlines() if not line.startswith(" ")]
+    assert places == ["study.yaml:1:13", "study.yaml:2:20", "--set model.depth"]
+
+
+def test_a_file_that_is_not_there() -> None:
+    said = bnbench("train", "defualt")
+    assert said.code == 2
+    assert said.err.startswith(
+        "defualt is not there, and no shipped experiment has that name\n"
+        "  shipped experiments: default"
+    )
+
+
+def test_train_refuses_an_experiment_of_several_runs() -> None:
+    write_experiment(Path("study.yaml"), TWO_BY_TWO + "seeds: 3\n")
+    said = bnbench("train", "study.yaml")
+    assert said.code == 2
+    assert said.err == (
+        "study.yaml describes 12 runs (2 setups × 2 values of optim.lr × 3 seeds)\n"
+        "  bnbench sweep study.yaml trains them\n"
+    )
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    said = bnbench("train", "--lerning-rate", "3")
+    assert said.code == 2
+    assert "No such option" in said.err
+
+
+def test_an_unknown_device_is_said() -> None:
+    write_experiment(Path("study.yaml"))
+    said = bnbench("train", "study.yaml", "--device", "cuda:7")
+    assert said == Said(
+        2,
+        "",
+        "there is no device cuda:7 on this machine\n"
+        "  use --device cpu, or auto for what there is\n",
+    )
+
+
+# --- one run ------------------------------------------------------------------------------------
+
+
+def test_train_and_train_again() -> None:
+    write_experiment(Path("study.yaml"))
+    said = bnbench("train", "study.yaml")
+    assert said.code == 0, said.err
+    (run,) = ExperimentFolder(Path("runs/study")).runs()
+    lines = said.out.splitlines()
+    assert lines[0].startswith(f"{run.path}: completed: 16 steps, 128 images in ")
+    assert lines[-1] == "curves: tensorboard --logdir runs/study"
+    assert max(map(len, lines[1:])) <= 80
+    assert [line.split(": ")[1].split("  ")[0] for line in said.err.splitlines()] == [
+        "step 8/16",
+        "step 16/16",
+    ]
+    metrics = (run.path / "metrics.jsonl").read_bytes()
+    again = bnbench("train", "study.yaml")
+    assert again.code == 0
+    assert again.out.startswith(f"{run.path}: was already there: completed: 16 steps")
+    assert (run.path / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_run_can_be_trained_from_its_own_config_file() -> None:
+    write_experiment(Path("study.yaml"))
+    assert bnbench("train", "study.yaml", "--seed", "3").code == 0
+    (run,) = ExperimentFolder(Path("runs/study")).runs()
+    said = bnbench("train", str(run.path / "config.yaml"))
+    assert "was already there" in said.out
+    # Elsewhere the same file makes the same run.
+    said = bnbench("train", str(run.path / "config.yaml"), "--runs-dir", "other", "--quiet")
+    assert said.err == ""
+    (other,) = ExperimentFolder(Path("other/study")).runs()
+    assert other.name == run.name
+
+
+def test_a_divergence_is_a_result() -> None:
+    write_experiment(Path("study.yaml"), "norm: {kind: none}\noptim: {lr: 1.0e+6}\n")
+    said = bnbench("train", "study.yaml")
+    assert said.code == 0
+    assert ": diverged at step " in said.out
+    (run,) = ExperimentFolder(Path("runs/study")).runs()
+    result = run.result()
+    assert result is not None
+    assert result["state"] == "diverged"
+    assert result["reason"] in ("loss is not finite", "loss above 10·ln(classes)")
+    assert "test" not in result
+    assert run.state() == "diverged"
+
+
+def test_restart_throws_the_earlier_attempt_away() -> None:
+    write_experiment(Path("study.yaml"))
+    bnbench("train", "study.yaml")
+    (run,) = ExperimentFolder(Path("runs/study")).runs()
+    (run.path / "result.json").write_text("{}")
+    said = bnbench("train", "study.yaml", "--restart")
+    assert said.code == 0
+    assert "was already there" not in said.out
+    assert (run.manifest() or {})["attempts"] == 1
+
+
+def test_an_edited_config_in_a_run_folder_is_refused_with_the_difference() -> None:
+    write_experiment(Path("study.yaml"))
+    bnbench("train", "study.yaml")
+    (run,) = ExperimentFolder(Path("runs/study")).runs()
+    path = run.path / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
+    said = bnbench("train", "study.yaml")
+    assert said == Said(
+        4,
+        "",
+        f"{path} is not the configuration that the folder is named after:\n"
+        "  optim.lr: 0.2 in the folder, 0.1 given\n"
+        "  undo the change, or train the run again with --restart\n",
+    )
+
+
+def test_a_run_begun_with_other_threads_is_refused_unless_asked() -> None:
+    write_experiment(Path("study.yaml"))
+    bnbench("train", "study.yaml", "--set", "compute.threads=1")
+    (run,) = ExperimentFolder(Path("runs/study")).runs()
+    (run.path / "result.json").unlink()
+    said = bnbench("train", "study.yaml", "--set", "compute.threads=2")
+    assert said.code == 4
+    assert said.err == (
+        f"{run.name} was begun under another threads: 1 then, 2 now\n"
+        "  its numbers would not be those of one machine: begin anew with --restart, or go on "
+        "with --accept-changes, which marks the run\n"
+    )
+    assert bnbench("train", "study.yaml", "--quiet").code == 0, "auto keeps the recorded threads"
+    (run.path / "result.json").unlink()
+    said = bnbench("train", "study.yaml", "--set", "compute.threads=2", "--accept-changes")
+    assert said.code == 0
+    threads = [each["threads"] for each in (run.manifest() or {})["fingerprints"]]
+    assert threads == [1, 2]
+
+
+def test_a_full_disk_is_exit_4_in_at_most_three_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    write_experiment(Path("study.yaml"))
+
+    def full(_: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("os.fsync", full)
+    said = bnbench("train", "study.yaml", "--quiet")
+    assert said.code == 4
+    assert "no space left on the disk" in said.err
+    assert len(said.err.splitlines()) <= 3
+    monkeypatch.undo()
+
+
+def test_the_unexpected_is_kept_in_error_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnbench import train
+
+    write_experiment(Path("study.yaml"))
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "_step", broken)
+        said = bnbench("train", "study.yaml", "--quiet")
+    (run,) = ExperimentFolder(Path("runs/study")).runs()
+    assert said == Said(
+        1,
+        "",
+        "the run failed: ZeroDivisionError: a bug\n"
+        f"  the traceback is in {run.path / 'error.json'}\n",
+    )
+    assert "in broken" in (run.error() or {})["traceback"]
+    assert run.state() == "failed"
+    assert bnbench("train", "study.yaml", "--quiet").code == 0
+    assert run.state() == "completed"
+    assert run.error() is None
+
+
+# --- a sweep ------------------------------------------------------------------------------------
+
+
+def modified(run: RunFolder) -> int:
+    """When the run's events were last written to."""
+    return (run.path / "metrics.jsonl").stat().st_mtime_ns
+
+
+def test_sweep_trains_only_what_is_missing() -> None:
+    write_experiment(Path("study.yaml"), TWO_BY_TWO)
+    said = bnbench("sweep", "study.yaml")
+    assert said.code == 0, said.err
+    experiment = ExperimentFolder(Path("runs/study"))
+    before = {
+        run.name: (run.path / "metrics.jsonl").stat().st_mtime_ns for run in experiment.runs()
+    }
+    assert len(before) == 4
+    table = [line for line in said.out.splitlines() if line.startswith(" none ")]
+    assert [line.split()[1] for line in table] == ["0.01", "0.1"]
+    assert max(map(len, said.out.splitlines())) <= 80
+    said = bnbench("sweep", "study.yaml", "--seeds", "2")
+    assert said.code == 0
+    after = {run.name: modified(run) for run in experiment.runs()}
+    assert len(after) == 8
+    assert before.items() <= after.items(), "finished runs are only read"
+    text = (experiment.path / "experiment.yaml").read_text()
+    assert "seeds: 2" in text
+
+
+def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
+    write_experiment(Path("study.yaml"))
+    said = bnbench("sweep", "study.yaml", "--over", "norm.kind=none,batch,group", "--dry-run")
+    assert said.code == 0
+    assert [line.split()[0] for line in said.out.splitlines()] == ["new", "new", "new"]
+    assert not Path("runs").exists()
+
+
+def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnbench import models
+    from bnbench.probes import batch_norm_layers
+
+    write_experiment(Path("study.yaml"), TWO_BY_TWO)
+    whole = models.initialize
+
+    def broken(model: nn.Module, *rest: Any) -> None:
+        if not batch_norm_layers(model):
+            raise ZeroDivisionError("a bug")
+        whole(model, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "initialize", broken)
+        said = bnbench("sweep", "study.yaml", "--quiet")
+    assert said.code == 1
+    lines = said.err.splitlines()
+    assert lines[0] == "2 of 4 runs failed:"
+    first = lines[1].split(": ")[0].strip()
+    assert first.startswith("none_lr0.01_s00_")
+    assert lines[1] == f"  {first}: the run failed: ZeroDivisionError: a bug"
+    assert lines[-1] == "try them again with --retry-failed"
+    assert "1 missing" in said.out
+    again = bnbench("sweep", "study.yaml", "--quiet")
+    assert again.code == 1, "a failed run is not tried again by itself"
+    assert bnbench("sweep", "study.yaml", "--quiet", "--retry-failed").code == 0
+
+
+def test_missing_data_is_exit_4_and_stops_the_sweep() -> None:
+    Path("study.yaml").write_text(
+        "data: {dataset: mnist, root: nowhere, download: false}\nseeds: 2\n"
+    )
+    said = bnbench("sweep", "study.yaml", "--quiet")
+    assert said.code == 4
+    assert str(Path("nowhere").resolve()) in said.err
+    assert "Traceback" not in said.err
+
+
+# --- status and configs -------------------------------------------------------------------------
+
+
+def test_status_tells_the_states() -> None:
+    assert bnbench("status").out == (
+        "no experiments in runs yet: bnbench train default trains a first run\n"
+    )
+    write_experiment(Path("study.yaml"), TWO_BY_TWO)
+    bnbench("sweep", "study.yaml", "--quiet")
+    first, second, third, _ = ExperimentFolder(Path("runs/study")).runs()
+    (first.path / "result.json").unlink()
+    (second.path / "result.json").unlink()
+    second.fail({"message": "out of luck\nand more"})
+    said = bnbench("status", "study")
+    assert said.code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in said.out.splitlines() if "_s00_" in line}
+    assert rows[first.name] == ["interrupted"]
+    assert rows[second.name] == ["failed", "out", "of", "luck"]
+    assert rows[third.name][:3] == ["completed", "test", "accuracy"]
+    overview = bnbench("status").out
+    assert overview.splitlines()[1].split() == ["experiment", "completed", "interrupted", "failed"]
+    assert overview.splitlines()[3].split() == ["study", "2", "1", "1"]
+    record = json.loads(bnbench("status", "study", "--json").out)
+    assert {run["run"]: run["state"] for run in record["runs"]}[second.name] == "failed"
+    said = bnbench("status", "other")
+    assert said == Said(2, "", "no experiment 'other' in runs\n  there is: study\n")
+
+
+def test_configs_list_show_copy_check() -> None:
+    listed = bnbench("configs", "list").out
+    assert "quickstart" in listed
+    assert max(map(len, listed.splitlines())) <= 80
+    text = bnbench("configs", "show", "default").out
+    said = bnbench("configs", "copy", "default")
+    assert said == Said(0, "copied to default.yaml: bnbench sweep default.yaml\n", "")
+    assert Path("default.yaml").read_text() == text
+    said = bnbench("configs", "copy", "default")
+    assert said.code == 2
+    assert said.err == "default.yaml is there already\n  name another file to copy to\n"
+    said = bnbench("configs", "check", "default.yaml")
+    assert said == Said(0, "default.yaml: 1 run, no faults\n", "")
+    resolved = bnbench("configs", "show", "default", "--resolved").out
+    assert "momentum: 0.9" in resolved
+    schema = json.loads(bnbench("configs", "schema").out)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_every_shipped_experiment_is_sound() -> None:
+    from bnbench.config import shipped
+
+    names = [name for name, _, _ in shipped()]
+    assert {"batch-size", "default", "fashion-mnist", "quickstart"} <= set(names)
+    for name in names:
+        said = bnbench("configs", "check", name)
+        assert said.code == 0, said.err
+
+
+def test_the_runs_directory_can_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BNBENCH_RUNS_DIR", "elsewhere")
+    Path("study.yaml").write_text(SMALL_YAML)
+    assert bnbench("train", "study.yaml", "--quiet").code == 0
+    (run,) = ExperimentFolder(Path("elsewhere/study")).runs()
+    assert isinstance(run, RunFolder)

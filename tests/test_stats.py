@@ -1,0 +1,62 @@
+"""Means and intervals against SciPy's distribution and a table of Student's t."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from bnbench.stats import Mean, mean
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("n", [2, 3, 8, 50])
+def test_the_interval_is_students(n: int, confidence: float) -> None:
+    values = np.random.default_rng(n).normal(1000, 3, n)
+    found = mean(values.tolist(), confidence=confidence)
+    low, high = scipy_stats.t.interval(
+        confidence, df=n - 1, loc=values.mean(), scale=scipy_stats.sem(values)
+    )
+    assert found.half_width is not None
+    assert found.value - found.half_width == pytest.approx(low, rel=1e-12)
+    assert found.value + found.half_width == pytest.approx(high, rel=1e-12)
+    assert found.n == n
+
+
+def test_by_hand() -> None:
+    """1, 2, 3: mean 2, s = 1; t(2; 0.975) = 4.302653 from a table; 4.302653/√3 = 2.484138."""
+    found = mean([1, 2, 3])
+    assert found.value == 2
+    assert found.half_width == pytest.approx(2.484138, rel=1e-6)
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for sample in random.normal(5.0, 2.0, (2000, 4)):
+        found = mean(sample.tolist())
+        assert found.half_width is not None
+        hits += abs(found.value - 5.0) <= found.half_width
+    # Four standard errors of a share of 0.95 in 2,000 trials.
+    assert abs(hits / 2000 - 0.95) < 4 * (0.95 * 0.05 / 2000) ** 0.5
+
+
+def test_one_value_has_no_interval() -> None:
+    assert mean([0.25]) == Mean(0.25, None, 1)
+
+
+def test_equal_values_have_an_interval_of_width_zero() -> None:
+    assert mean([0.5, 0.5, 0.5]) == Mean(0.5, 0.0, 3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="not finite: count it, do not average it"):
+        mean([0.5, value])
+    with pytest.raises(ValueError, match="not finite"):
+        mean([value])
+
+
+def test_no_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="the mean of no values"):
+        mean([])
