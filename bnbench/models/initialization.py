@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 Initialization = Literal["he", "xavier", "small-gaussian"]
+
+
+@runtime_checkable
+class AdjustsInitialWeights(Protocol):
+    """A network whose weights start from a known multiple of what was drawn, as Fixup's do."""
+
+    def adjust_initial_weights(self) -> None: ...
 
 
 @torch.no_grad()
@@ -22,7 +29,7 @@ def initialize(
 
     Each tensor is drawn from `generator_for(its name)`, on the CPU: two networks that share a
     tensor's name and shape share its values, whatever else they are made of. Normalization
-    layers keep their γ = 1, β = 0.
+    layers keep their γ = 1, β = 0. A network that adjusts its initial weights does so last.
 
     he: normal, variance 2/fan_in (He et al. 2015, https://arxiv.org/abs/1502.01852, Eq. 10), and
     1/fan_in for the last layer, which no rectifier follows. xavier: normal, variance
@@ -49,3 +56,5 @@ def initialize(
         module.weight.copy_(drawn * deviation)
         if module.bias is not None:
             module.bias.zero_()
+    if isinstance(model, AdjustsInitialWeights):
+        model.adjust_initial_weights()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnbench.norms.moments import Scaled, as_images, as_lines, moments
+from bnbench.norms.moments import Normalized
 
 
 class BatchNorm(_BatchNorm):
@@ -74,15 +74,15 @@ class GhostBatchNorm(BatchNorm):
         N, C = input.shape[:2]
         if N % self.batch_size:
             raise ValueError(f"{N} examples do not split into chunks of {self.batch_size}")
-        lines = as_lines(input, N // self.batch_size)
-        count = lines[0].numel() // C
+        chunks = N // self.batch_size
+        count = input.numel() // (chunks * C)
         if count == 1:
             raise ValueError(f"one value per channel in a chunk: input {tuple(input.shape)}")
-        means, variances, spare = moments(lines, C, C)
+        y, means, variances = Normalized.apply(
+            input, self.weight, self.bias, None, chunks, C, self.eps, True
+        )
         self._update(means, variances * (count / (count - 1)))
-        scale = torch.rsqrt(variances + self.eps)
-        y = Scaled.apply(lines, spare, means, scale, self.weight, self.bias, C)
-        return as_images(y, input)
+        return cast(Tensor, y)
 
     @torch.no_grad()
     def _update(self, means: Tensor, unbiased_variances: Tensor) -> None:

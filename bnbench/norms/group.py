@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms.moments import (
-    Scaled,
-    as_images,
-    as_lines,
-    moments,
-    check_channels,
-    mean_square,
-)
+from bnbench.norms.moments import Normalized, check_channels
 
 
 class GroupNorm(nn.GroupNorm):
@@ -89,11 +84,9 @@ class InstanceNorm(nn.Module):
                 f"one value per channel of an image: input {tuple(input.shape)}; instance "
                 "normalization would make every output its bias"
             )
-        lines = as_lines(input, len(input))
-        mean, variance, spare = moments(lines, self.channels, self.channels)
-        scale = torch.rsqrt(variance + self.eps)
-        y = Scaled.apply(lines, spare, mean, scale, self.weight, self.bias, self.channels)
-        return as_images(y, input)
+        C = self.channels
+        y, *_ = Normalized.apply(input, self.weight, self.bias, None, len(input), C, self.eps, True)
+        return cast(Tensor, y)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}, affine={self.affine}"
@@ -126,11 +119,10 @@ class RMSNorm(nn.Module):
                 f"one value per image: input {tuple(input.shape)}; its root mean square is its "
                 "size, and every output would be its sign"
             )
-        lines = as_lines(input, len(input))
-        square, spare = mean_square(lines, self.channels, 1)
-        scale = torch.rsqrt(square + self.eps)
-        y = Scaled.apply(lines, spare, None, scale, self.weight, self.bias, 1)
-        return as_images(y, input)
+        y, *_ = Normalized.apply(
+            input, self.weight, self.bias, None, len(input), 1, self.eps, False
+        )
+        return cast(Tensor, y)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}, affine={self.affine}"
