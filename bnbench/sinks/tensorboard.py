@@ -84,15 +84,19 @@ class TensorBoardSink:
                     "progress/optimizer_step": event.step,
                     "progress/epoch": event.examples / self._examples_per_epoch,
                 } | self._rate(event)
+            case Evaluation(split="test"):  # read once: a number, not a curve
+                which = f"summary/test_{event.stats}"
+                return {f"{which}_loss": event.loss, f"{which}_accuracy": event.accuracy}
             case Evaluation():
                 which = f"{event.split}_{event.stats}"
                 return {f"loss/{which}": event.loss, f"accuracy/{which}": event.accuracy}
             case Gap():
+                which = "summary/test_gap" if event.split == "test" else f"gap/{event.split}"
                 return {
-                    f"gap/{event.split}_loss": event.loss,
-                    f"gap/{event.split}_accuracy": event.accuracy,
-                    f"gap/{event.split}_disagreement": event.disagreement,
-                    f"gap/{event.split}_kl": event.kl,
+                    f"{which}_loss": event.loss,
+                    f"{which}_accuracy": event.accuracy,
+                    f"{which}_disagreement": event.disagreement,
+                    f"{which}_kl": event.kl,
                 }
             case Diverged():
                 return {"summary/diverged_at_step": event.step}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,16 @@ def test_all_scalars_of_a_moment_are_one_record(tmp_path: Path) -> None:
             "gap/val_loss",
             "loss/val_running",
         ],
+    ]
+
+
+def test_what_is_read_once_is_no_curve(tmp_path: Path) -> None:
+    view = sink(tmp_path)
+    view.take([replace(step_evaluation(10), split="test")])
+    view.close()
+    assert sorted(read(tmp_path).Tags()["scalars"]) == [
+        "summary/test_running_accuracy",
+        "summary/test_running_loss",
     ]
 
 
