@@ -1,0 +1,94 @@
+"""Which parts of a network are its normalization: counted, weighed, or trained alone."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+_NAME = re.compile(r"norm\d*")
+_TORCH_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a user wants to see of a network beside that of another setup.
+
+    Numbers of parameters: all, those that are trained, those of the normalization layers; and of
+    normalization layers.
+    """
+
+    parameters: int
+    trainable: int
+    normalization_parameters: int
+    normalization_layers: int
+
+
+def normalization_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The normalization layers by name, in the order of the network.
+
+    A layer counts that is called norm, norm1, norm2, …, as in all networks here, or is one of
+    torch's. Layers inside of it are parts of it and do not count.
+    """
+    found: dict[str, nn.Module] = {}
+
+    def collect(module: nn.Module, name: str) -> None:
+        if _NAME.fullmatch(name.rsplit(".", 1)[-1]) or isinstance(module, _TORCH_LAYERS):
+            found[name] = module
+            return
+        for child_name, child in module.named_children():
+            collect(child, f"{name}.{child_name}" if name else child_name)
+
+    collect(model, "")
+    return found
+
+
+def under_the_name_norm(make_norm: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
+    """`make_norm` for networks with names of their own: `bn1` becomes `bn1.norm`.
+
+    A normalization layer is found by its name, whatever class it is of.
+    """
+
+    def make(channels: int) -> nn.Module:
+        return nn.Sequential(OrderedDict(norm=make_norm(channels)))
+
+    return make
+
+
+def describe(model: nn.Module) -> Description:
+    """Parameters and normalization layers of the network as it stands."""
+    layers = normalization_layers(model)
+    return Description(
+        parameters=_size(model.parameters()),
+        trainable=_size(p for p in model.parameters() if p.requires_grad),
+        normalization_parameters=sum(_size(layer.parameters()) for layer in layers.values()),
+        normalization_layers=len(layers),
+    )
+
+
+def train_only_norm(model: nn.Module) -> None:
+    """Freeze each parameter that is not of a normalization layer; the head is frozen too.
+
+    What is left are γ and β, and whatever else a layer learns in their stead (τ of FRN, v of
+    EvoNorm). This is the experiment of Frankle, Schwab & Morcos 2021,
+    https://arxiv.org/abs/2003.00152: all other weights stay as they were drawn.
+
+    Raises ValueError where that leaves nothing to train.
+    """
+    layers = normalization_layers(model)
+    trained = {id(p) for layer in layers.values() for p in layer.parameters()}
+    if not trained:
+        reason = (
+            "its normalization layers have no parameters" if layers else "it has no normalization"
+        )
+        raise ValueError(f"nothing of this network is left to train but its norms: {reason}")
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+
+
+def _size(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)

@@ -1,0 +1,50 @@
+"""BatchNorm whose statistics stop moving while training goes on."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from bnbench.norms.batch import BatchNorm
+
+
+class FrozenBatchNorm(BatchNorm):
+    """BatchNorm for the first `freeze_after` training steps; from then on its own eval mode.
+
+        x̂ = (x − μ_run) / √(σ²_run + ε),   y = γ·x̂ + β
+
+    x is (N, C) or (N, C, H, W). Up to the freeze this is BatchNorm: statistics over N (and H, W),
+    biased, and running averages of the mean and of the unbiased variance. After it, training too
+    uses the running ones, which no longer move; no gradient flows through them. γ, β: (C,), learned
+    throughout. `num_batches_tracked` counts training steps up to `freeze_after` and stops there.
+
+    Source: Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, section 3.3 ("frozen BN").
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        freeze_after: int,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        affine: bool = True,
+    ) -> None:
+        if freeze_after < 0:
+            raise ValueError(f"freeze_after must be 0 steps or more, not {freeze_after}")
+        super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
+        self.freeze_after = freeze_after
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and int(cast(Tensor, self.num_batches_tracked)) < self.freeze_after:
+            return super().forward(input)
+        self._check_input_dim(input)
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+    def extra_repr(self) -> str:
+        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{inherited}, freeze_after={self.freeze_after}"

@@ -1,0 +1,73 @@
+"""BatchNorm followed by noise that shifts the distribution which it has just made stable."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.moments import as_images, as_lines, repeated
+
+
+class NoisyBatchNorm(BatchNorm):
+    """BatchNorm, then in training a random scale and shift of each example's channels.
+
+        z_nc = s_nc·y_nc + m_nc,   y = BatchNorm(x)
+        s_nc ~ Normal(σ_c, std_jitter²),            σ_c ~ Uniform(1, std_range)
+        m_nc ~ Uniform(μ_c ± mean_jitter),          μ_c ~ Uniform(−mean_range, mean_range)
+
+    x is (N, C) or (N, C, H, W). σ_c, μ_c are drawn anew at each step and shared by the batch; s and
+    m for each example and shared by its positions. So the distribution of each channel has another
+    mean and another variance at each step: more shift than without any normalization. γ, β and
+    running statistics are BatchNorm's; eval mode has no noise. The noise comes from the default
+    generator of x's device; no gradient flows to it.
+
+    Source: Santurkar, Tsipras, Ilyas & Madry 2018, https://arxiv.org/abs/1805.11604, section 2.1
+    and the algorithm for noisy BatchNorm in appendix A, with its constants 0.5, 1.25, 0.1, 0.1.
+    Chosen here, where the paper leaves it open: one draw for all positions of a channel, and
+    std_jitter as a standard deviation.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        mean_range: float = 0.5,
+        std_range: float = 1.25,
+        mean_jitter: float = 0.1,
+        std_jitter: float = 0.1,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        affine: bool = True,
+    ) -> None:
+        super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
+        self.mean_range, self.std_range = mean_range, std_range
+        self.mean_jitter, self.std_jitter = mean_jitter, std_jitter
+
+    def forward(self, input: Tensor) -> Tensor:
+        y = super().forward(input)
+        if not self.training:
+            return y
+        shift, scale = self.draw(y)
+        lines = as_lines(y, len(y))
+        return as_images(torch.addcmul(repeated(shift, lines), lines, repeated(scale, lines)), y)
+
+    def draw(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The shift m and the scale s of one step: (N, C) each."""
+        N, C = y.shape[:2]
+        dtype = torch.promote_types(y.dtype, torch.float32)
+        mean, shift, std, scale = (
+            torch.empty(rows, C, dtype=dtype, device=y.device) for rows in (1, N, 1, N)
+        )
+        mean.uniform_(-self.mean_range, self.mean_range)
+        shift.uniform_(-self.mean_jitter, self.mean_jitter)
+        std.uniform_(1.0, self.std_range)
+        scale.normal_(0.0, self.std_jitter)
+        return mean + shift, std + scale
+
+    def extra_repr(self) -> str:
+        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return (
+            f"{inherited}, mean_range={self.mean_range}, std_range={self.std_range}, "
+            f"mean_jitter={self.mean_jitter}, std_jitter={self.std_jitter}"
+        )

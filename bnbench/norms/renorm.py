@@ -1,0 +1,112 @@
+"""Batch renormalization: BatchNorm drawn towards its running statistics."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bnbench.norms.batch import BatchNorm
+
+
+class BatchRenorm(BatchNorm):
+    """BatchNorm whose output in training is corrected towards what inference would give.
+
+        x̂ = (x − μ_B)/σ_B·r + d,   y = γ·x̂ + β
+        r = clip(σ_B/σ, 1/r_max, r_max),   d = clip((μ_B − μ)/σ, −d_max, d_max)
+
+    x is (N, C) or (N, C, H, W); μ_B and σ_B = √(σ²_B + ε) are taken over N (and H, W), σ²_B
+    biased. μ, σ are the running averages before this batch; no gradient flows through r and d.
+    γ, β: (C,). With t training steps behind it, the limit on r rises linearly from 1 at
+    t = r_ramp[0] to `r_max` at t = r_ramp[1], that on d from 0 to `d_max` over `d_ramp`; up to the
+    start of both ramps this is BatchNorm.
+
+    State: μ ← (1 − momentum)·μ + momentum·μ_B, and so for **σ**, not σ²; σ = 1 at the start. σ is
+    kept as `running_var` = σ² − ε, biased, so that inference, which is BatchNorm's, divides by σ.
+    `num_batches_tracked` is t. momentum None: the average of all batches so far.
+
+    Raises ValueError in training mode where a channel has one value, and for limits or ramps out
+    of order.
+
+    Source: Ioffe 2017, https://arxiv.org/abs/1702.03275, Algorithm 1; the defaults are those of
+    section 4.1: r_max = 3 after 40,000 steps, d_max = 5 after 25,000, BatchNorm for 5,000.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        r_max: float = 3.0,
+        d_max: float = 5.0,
+        r_ramp: tuple[int, int] = (5_000, 40_000),
+        d_ramp: tuple[int, int] = (5_000, 25_000),
+        momentum: float | None = 0.01,
+        eps: float = 1e-5,
+        affine: bool = True,
+    ) -> None:
+        if r_max < 1 or d_max < 0:
+            raise ValueError(f"r_max must be 1 or more and d_max 0 or more, not {r_max}, {d_max}")
+        for name, (start, end) in {"r_ramp": r_ramp, "d_ramp": d_ramp}.items():
+            if not 0 <= start <= end:
+                raise ValueError(f"{name} must rise from a step ≥ 0, not from {start} to {end}")
+        super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
+        self.r_max, self.d_max = r_max, d_max
+        self.r_ramp, self.d_ramp = r_ramp, d_ramp
+
+    def reset_running_stats(self) -> None:
+        super().reset_running_stats()
+        cast(Tensor, self.running_var).fill_(1.0 - self.eps)
+
+    def limits(self) -> tuple[float, float]:
+        """The largest r and the largest d of the next training step."""
+        steps = int(cast(Tensor, self.num_batches_tracked))
+        return (
+            1.0 + (self.r_max - 1.0) * _risen(steps, self.r_ramp),
+            self.d_max * _risen(steps, self.d_ramp),
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        C = input.shape[1]
+        if input.numel() == C:
+            raise ValueError(f"one value per channel in training: input {tuple(input.shape)}")
+        with torch.no_grad():
+            mean, variance = torch.batch_norm_update_stats(input, None, None, 0.0)
+        r, d = self._correct(mean, torch.sqrt(variance + self.eps))
+        weight = r if self.weight is None else r * self.weight
+        bias = d if self.weight is None else torch.addcmul(self.bias, self.weight, d)
+        return F.batch_norm(input, None, None, weight, bias, training=True, eps=self.eps)
+
+    @torch.no_grad()
+    def _correct(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        """r and d of this batch, then one step of the running averages; all (C,)."""
+        running_mean, running_var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        batches = cast(Tensor, self.num_batches_tracked)
+        running = torch.sqrt(running_var + self.eps)
+        r_limit, d_limit = self.limits()
+        r = (deviation / running).clamp(1.0 / r_limit, r_limit)
+        d = ((mean - running_mean) / running).clamp(-d_limit, d_limit)
+        batches.add_(1)
+        momentum = 1.0 / float(batches) if self.momentum is None else self.momentum
+        running_mean.lerp_(mean, momentum)
+        running_var.copy_(running.lerp(deviation, momentum).square() - self.eps)
+        return r, d
+
+    def extra_repr(self) -> str:
+        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return (
+            f"{inherited}, r_max={self.r_max}, d_max={self.d_max}, "
+            f"r_ramp={self.r_ramp}, d_ramp={self.d_ramp}"
+        )
+
+
+def _risen(steps: int, ramp: tuple[int, int]) -> float:
+    """How far up a ramp is, from 0 to 1; a ramp of no length is a step at its end."""
+    start, end = ramp
+    if steps >= end:
+        return 1.0
+    return max(0.0, (steps - start) / (end - start))

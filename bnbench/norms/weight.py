@@ -1,0 +1,177 @@
+"""Normalization of weights instead of activations: standardized convolutions and linear layers."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# γ = 1 / √Var[act(z)], z ~ Normal(0, 1): Brock 2021, https://arxiv.org/abs/2101.08692, section 4.1.
+# relu is √(2 / (1 − 1/π)) in closed form (there, Eq. 4); the others by quadrature of the two
+# moments. Tables in circulation (1.71396 for relu) are Monte-Carlo estimates of these.
+ACTIVATION_GAINS: dict[str, float] = {
+    "relu": 1.7128585504496627,
+    "leaky-relu": 1.7048316271773367,  # slope 0.01, torch's default
+    "gelu": 1.7009262433633331,  # with erf, not tanh
+    "silu": 1.7871872221004420,
+    "tanh": 1.5925374197228314,
+    "sigmoid": 4.8013133720399622,
+}
+
+
+def standardized(weight: Tensor, eps: float, scale: Tensor | None = None) -> Tensor:
+    """Each filter minus its mean, over √(its biased variance + ε), times `scale` (C_out,)."""
+    # Filters are batch normalization's channels here, and one example is the batch: its kernel is
+    # one pass over the weights each way. Order within a filter does not matter: no copy.
+    last = weight.movedim(1, -1)
+    flat = F.batch_norm(last.flatten(1).unsqueeze(0), None, None, scale, training=True, eps=eps)
+    return cast(Tensor, flat).view(last.shape).movedim(-1, 1)
+
+
+class StandardizedConv2d(nn.Conv2d):
+    """Convolution whose filters are standardized in every forward pass.
+
+        Ŵ_o = (W_o − μ_o) / √(σ²_o + ε),   y = Ŵ * x + b
+
+    W is (C_out, C_in/groups, kH, kW), the parameter `weight`; μ_o, σ²_o are taken over all axes
+    but the first, σ² biased. The other arguments are torch.nn.Conv2d's.
+
+    Raises ValueError where a filter is one weight.
+
+    Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3.1, to stand before
+    GroupNorm. ε is timm's 1e-6: weights of fan-in n start with a variance of 1/(3n). The authors'
+    code adds 1e-5 to the unbiased standard deviation instead.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
+        )
+        _check_fan_in(self.weight)
+        self.eps = eps
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.normalized_weight(), self.bias)
+
+    def normalized_weight(self) -> Tensor:
+        """Ŵ, which the convolution uses."""
+        return standardized(self.weight, self.eps)
+
+
+class StandardizedLinear(nn.Linear):
+    """Linear layer whose rows of weights are standardized: StandardizedConv2d on a 1×1 map.
+
+        Ŵ_o = (W_o − μ_o) / √(σ²_o + ε),   y = x·Ŵᵀ + b
+
+    W is (C_out, C_in), the parameter `weight`; μ_o, σ²_o are taken over C_in, σ² biased.
+
+    Raises ValueError where C_in is 1.
+
+    Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3.1.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, eps: float = 1e-6
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        _check_fan_in(self.weight)
+        self.eps = eps
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.normalized_weight(), self.bias)
+
+    def normalized_weight(self) -> Tensor:
+        """Ŵ, which the product uses."""
+        return standardized(self.weight, self.eps)
+
+
+class ScaledStandardizedConv2d(StandardizedConv2d):
+    """StandardizedConv2d that keeps the variance of activations, so that no layer normalizes them.
+
+        Ŵ_o = gain_o·c·(W_o − μ_o) / √(n·(σ²_o + ε)),   y = Ŵ * x + b
+
+    n is the fan-in, C_in/groups·kH·kW; `gain`: (C_out,), learned, 1 at the start; c is
+    `activation_gain`, ACTIVATION_GAINS' value for the activation that x has gone through (1 for
+    none). W, μ_o and σ²_o as in StandardizedConv2d.
+
+    Raises ValueError where a filter is one weight.
+
+    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4, Eq. 3.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        activation_gain: float = ACTIVATION_GAINS["relu"],
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, eps=eps
+        )
+        self.activation_gain = activation_gain
+        self.gain = nn.Parameter(torch.ones(out_channels))
+
+    def normalized_weight(self) -> Tensor:
+        scale = self.activation_gain / math.sqrt(self.weight[0].numel())
+        return standardized(self.weight, self.eps, self.gain * scale)
+
+
+class ScaledStandardizedLinear(StandardizedLinear):
+    """ScaledStandardizedConv2d's linear counterpart.
+
+        Ŵ_o = gain_o·c·(W_o − μ_o) / √(C_in·(σ²_o + ε)),   y = x·Ŵᵀ + b
+
+    `gain`: (C_out,), learned, 1 at the start; c is `activation_gain`, ACTIVATION_GAINS' value for
+    the activation that x has gone through (1 for none). W, μ_o, σ²_o as in StandardizedLinear.
+
+    Raises ValueError where C_in is 1.
+
+    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4, Eq. 3.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        activation_gain: float = ACTIVATION_GAINS["relu"],
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, eps=eps)
+        self.activation_gain = activation_gain
+        self.gain = nn.Parameter(torch.ones(out_features))
+
+    def normalized_weight(self) -> Tensor:
+        scale = self.activation_gain / math.sqrt(self.in_features)
+        return standardized(self.weight, self.eps, self.gain * scale)
+
+
+def _check_fan_in(weight: Tensor) -> None:
+    if weight[0].numel() == 1:
+        raise ValueError(
+            f"one weight per filter: weights {tuple(weight.shape)}; standardized, each would be 0"
+        )
