@@ -217,7 +217,7 @@ def sweep(
             show(f"{found.state():12} {found.name}")
         return
 
-    from bnbench.report.comparison import Replicate, comparison_table
+    from bnbench.report.comparison import Replicate, comparison_table, setups_table
     from bnbench.runner import Screen, Settings, Stop
     from bnbench.sweep import Outcome
     from bnbench.sweep import sweep as train_missing
@@ -253,6 +253,9 @@ def sweep(
     ]
     if experiment.question:
         show(experiment.question)
+    if len({run.setup for run in plan.runs}) > 1:
+        manifests = [result.folder.manifest() for _, result in outcome.results]
+        output.print(setups_table([each for each in manifests if each is not None]))
     tuned = None if experiment.tune is None else experiment.tune.axis
     output.print(comparison_table(replicates, tuned_axis=tuned))
     show(f"curves: tensorboard --logdir {folder.path}")

@@ -16,7 +16,7 @@ LearningRate = Callable[[int], float]
 def parameter_groups(
     model: nn.Module, *, weight_decay: float, decay_norm_and_bias: bool
 ) -> list[dict[str, object]]:
-    """Two groups: what decays, and what does not.
+    """Two groups of the parameters that are trained: what decays, and what does not.
 
     γ, β and biases (every tensor of one axis) do not decay unless asked: decaying them changes
     what a normalization can express, not how large the weights before it grow.
@@ -24,6 +24,8 @@ def parameter_groups(
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
         (decayed if parameter.ndim > 1 or decay_norm_and_bias else free).append(parameter)
     return [
         {"params": group, "weight_decay": decay}

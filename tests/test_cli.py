@@ -284,8 +284,10 @@ def test_sweep_trains_only_what_is_missing() -> None:
         run.name: (run.path / "metrics.jsonl").stat().st_mtime_ns for run in experiment.runs()
     }
     assert len(before) == 4
-    table = [line for line in said.out.splitlines() if line.startswith(" none ")]
-    assert [line.split()[1] for line in table] == ["0.01", "0.1"]
+    rows = [line.split() for line in said.out.splitlines() if line.startswith(" none ")]
+    # Two convolutions with biases and a head: 40 + 296 + 36 parameters.
+    assert rows[0] == ["none", "372", "372", "0"]
+    assert [row[1] for row in rows[1:]] == ["0.01", "0.1"]
     assert max(map(len, said.out.splitlines())) <= 80
     said = bnbench("sweep", "study.yaml", "--seeds", "2")
     assert said.code == 0

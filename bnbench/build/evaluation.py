@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bnbench import data
 from bnbench.build.random import generator
-from bnbench.config import BatchNormConfig, RunConfig
+from bnbench.config import BatchNormConfig, GhostNormConfig, RunConfig
 from bnbench.probes import Autocast, Discrepancy, Sample
 from bnbench.train import Evaluate
 
@@ -32,8 +32,8 @@ def evaluation_steps(total: int, evaluations: int) -> frozenset[int]:
 
 def norm_batch_size(config: RunConfig) -> int:
     """Examples that share batch statistics in training, were the normalization BatchNorm."""
-    if isinstance(config.norm, BatchNormConfig) and config.norm.batch_size is not None:
-        return config.norm.batch_size
+    if isinstance(config.norm, BatchNormConfig | GhostNormConfig):
+        return config.norm.batch_size or config.data.batch_size
     return config.data.batch_size
 
 

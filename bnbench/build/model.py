@@ -1,85 +1,40 @@
-"""Networks, their normalization, their optimizer and its learning rate."""
+"""Networks, their optimizer and its learning rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
 import torch
 from torch import nn
 
-from bnbench import models, norms, optim
-from bnbench.build.random import generator
+from bnbench import models, optim
+from bnbench.build.custom import load_class
+from bnbench.build.random import derived, generator
+from bnbench.build.recipe import make_recipe
 from bnbench.config import (
     AdamWConfig,
-    BatchNormConfig,
-    GroupNormConfig,
-    LayerNormConfig,
+    CustomModel,
     MLPModel,
-    ModelConfig,
-    NoNorm,
-    NormConfig,
     OptimConfig,
     PlainModel,
+    ResNetModel,
     RunConfig,
     SGDConfig,
+    TorchvisionModel,
 )
 
 
-def make_norm(config: NormConfig) -> Callable[[int], nn.Module] | None:
-    """What makes a normalization layer for a number of channels; None: there is none."""
-    match config:
-        case NoNorm():
-            return None
-        case BatchNormConfig():
-            return partial(
-                norms.batch_norm,
-                batch_size=config.batch_size,
-                momentum=config.momentum,
-                eps=config.eps,
-                affine=config.affine,
-            )
-        case GroupNormConfig():
-            return partial(
-                norms.GroupNorm, groups=config.groups, eps=config.eps, affine=config.affine
-            )
-        case LayerNormConfig():
-            return partial(norms.LayerNorm, eps=config.eps, affine=config.affine)
-        case _:
-            assert_never(config)
-
-
-def make_activation(config: ModelConfig) -> Callable[[], nn.Module]:
-    """What makes an activation layer."""
-    match config.activation:
-        case "relu":
-            return nn.ReLU
-        case "leaky-relu":
-            return nn.LeakyReLU
-        case "gelu":
-            return nn.GELU
-        case "silu":
-            return nn.SiLU
-        case "tanh":
-            return nn.Tanh
-        case "sigmoid":
-            return nn.Sigmoid
-        case _:
-            assert_never(config.activation)
-
-
-def make_model(config: RunConfig, *, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def make_model(
+    config: RunConfig, *, image_shape: tuple[int, int, int], classes: int, steps: int
+) -> nn.Module:
     """The network for images of `image_shape` (C, H, W), initialized, channels-last.
 
-    Raises ValueError where normalization and network do not fit together.
+    `steps`: how many the run has; some normalizations change on the way. Raises ValueError where
+    normalization and network do not fit together.
     """
     channels, height, width = image_shape
-    recipe = models.Recipe(
-        make_norm=make_norm(config.norm),
-        make_activation=make_activation(config.model),
-        placement="before" if isinstance(config.norm, NoNorm) else config.norm.placement,
-    )
+    recipe = make_recipe(config.norm, config.model, steps)
     model: nn.Module
     match config.model:
         case PlainModel():
@@ -99,10 +54,50 @@ def make_model(config: RunConfig, *, image_shape: tuple[int, int, int], classes:
                 recipe=recipe,
                 dropout=config.model.dropout,
             )
+        case ResNetModel():
+            model = models.ResNet(
+                in_channels=channels,
+                classes=classes,
+                depth=config.model.depth,
+                width=config.model.width,
+                variant=config.model.variant,
+                zero_init_last_norm=config.model.zero_init_last_norm,
+                fixup=config.model.fixup,
+                recipe=recipe,
+                dropout=config.model.dropout,
+            )
+        case TorchvisionModel():
+            model = models.torchvision_classifier(
+                config.model.name,
+                in_channels=channels,
+                classes=classes,
+                recipe=recipe,
+                stem=config.model.stem,
+            )
+        case CustomModel():
+            model = _custom_model(config.model, config.seed, recipe, channels, classes)
         case _:
             assert_never(config.model)
-    models.initialize(model, config.model.init, partial(generator, config.seed, "init"))
+    if config.model.init != "own":
+        models.initialize(model, config.model.init, partial(generator, config.seed, "init"))
+    if config.optim.train_only == "norm":
+        models.train_only_norm(model)
     return model.to(memory_format=torch.channels_last)
+
+
+def _custom_model(
+    config: CustomModel, seed: int, recipe: models.Recipe, channels: int, classes: int
+) -> nn.Module:
+    make_norm = recipe.make_norm or (lambda _: nn.Identity())
+    # Its own initial weights come from torch's own generator: the same in every setup, as long as
+    # normalization layers draw nothing when they are made.
+    torch.default_generator.manual_seed(derived(seed, "init", "custom"))
+    return load_class(config.target, "model.target")(
+        in_channels=channels,
+        classes=classes,
+        make_norm=models.under_the_name_norm(make_norm),
+        **config.options,
+    )
 
 
 def make_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -8,7 +8,7 @@ from math import log
 
 import torch
 
-from bnbench import data, optim
+from bnbench import data, models, optim
 from bnbench.build.dataset import Announce, load_dataset
 from bnbench.build.evaluation import autocast, evaluation_steps, evaluations
 from bnbench.build.model import learning_rate, make_model, make_optimizer
@@ -23,6 +23,7 @@ class Facts:
     """What a user wants to know about a run before it starts."""
 
     parameters: int
+    trainable_parameters: int
     normalization_layers: int
     train_images: int
     validation_images: int
@@ -81,17 +82,19 @@ def build_run(
             generator_for=random,
             device=device,
         )
-        _, *shape = dataset.train.pixels.shape
-        channels, height, width = shape
+        _, channels, height, width = dataset.train.pixels.shape
+        steps = total_steps(
+            config.train, len(train_indices), config.data.batch_size, config.data.drop_last
+        )
         model = make_model(
-            config, image_shape=(channels, height, width), classes=len(dataset.classes)
+            config,
+            image_shape=(channels, height, width),
+            classes=len(dataset.classes),
+            steps=steps,
         ).to(device)
     except ValueError as error:
         raise ConfigError([Fault(where=f"setup {config.setup}", message=str(error))]) from error
 
-    steps = total_steps(
-        config.train, len(train_indices), config.data.batch_size, config.data.drop_last
-    )
     evaluate, evaluate_last = evaluations(
         config, dataset, train_indices, validation_indices, model, standardize, device
     )
@@ -113,11 +116,11 @@ def build_run(
         autocast=autocast(config, device),
         reseed=partial(reseed_layers, config.seed, device),
     )
+    described = models.describe(model)
     facts = Facts(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        normalization_layers=sum(
-            name.rsplit(".", 1)[-1] == "norm" for name, _ in model.named_modules()
-        ),
+        parameters=described.parameters,
+        trainable_parameters=described.trainable,
+        normalization_layers=described.normalization_layers,
         train_images=len(train_indices),
         validation_images=len(validation_indices),
         test_images=len(dataset.test.labels),

@@ -1,6 +1,6 @@
 """Strict YAML → frozen, validated runs; expansion of grids; identity. No torch, no NumPy.
 
-schema       every key, its type, range, default and description
+schema/      every key, its type, range, default and description
 nodes        located trees: values that know their place
 strict_yaml  text → located tree
 faults       gathering faults; words for what was found
@@ -12,7 +12,9 @@ axes         axes and seeds
 experiment   the types of an experiment
 load         file + command line → ExperimentConfig
 grid         ExperimentConfig → Plan of RunConfigs
-feasible     what cannot train, and what is risky
+feasible     what cannot train
+risks        what can, but should be known to be risky
+custom       the user's own files
 budget       steps per epoch and per run
 datasets     counts and shapes of the datasets
 identity     what decides the numbers, as a hash; run ids
@@ -23,6 +25,7 @@ json_schema  for editors
 """
 
 from bnbench.config.budget import checkpoint_interval, steps_per_epoch, total_steps
+from bnbench.config.custom import custom_target
 from bnbench.config.datasets import DATASETS, DatasetFacts
 from bnbench.config.dump import dump, dump_experiment
 from bnbench.config.experiment import ExperimentConfig, Setup, Tune
@@ -42,25 +45,39 @@ from bnbench.config.overrides import Overrides
 from bnbench.config.schema import (
     AdamWConfig,
     BatchNormConfig,
+    BatchRenormConfig,
     Block,
     ComputeConfig,
+    CustomModel,
+    CustomNormConfig,
     DataConfig,
+    EvoNormS0Config,
     Fashion12kData,
+    FRNConfig,
+    FrozenNormConfig,
+    GhostNormConfig,
     GroupNormConfig,
+    GroupWSConfig,
     ImageData,
     ImageFolderData,
+    InstanceNormConfig,
     LayerNormConfig,
     MLPModel,
     ModelConfig,
+    NoisyNormConfig,
     NoNorm,
     NormConfig,
     OptimConfig,
     PlainModel,
     ProbesConfig,
+    ResNetModel,
+    RMSNormConfig,
     RunConfig,
+    ScaledWSConfig,
     SGDConfig,
     SyntheticData,
     TorchvisionData,
+    TorchvisionModel,
     TrainConfig,
 )
 from bnbench.config.shipped import find_config, shipped
@@ -71,34 +88,49 @@ __all__ = [
     "MAX_RUNS",
     "AdamWConfig",
     "BatchNormConfig",
+    "BatchRenormConfig",
     "Block",
     "ComputeConfig",
+    "CustomModel",
+    "CustomNormConfig",
     "DataConfig",
     "DatasetFacts",
+    "EvoNormS0Config",
     "ExperimentConfig",
+    "FRNConfig",
     "Fashion12kData",
+    "FrozenNormConfig",
+    "GhostNormConfig",
     "GroupNormConfig",
+    "GroupWSConfig",
     "ImageData",
     "ImageFolderData",
+    "InstanceNormConfig",
     "LayerNormConfig",
     "MLPModel",
     "ModelConfig",
     "NoNorm",
+    "NoisyNormConfig",
     "NormConfig",
     "OptimConfig",
     "Overrides",
     "PlainModel",
     "Plan",
     "ProbesConfig",
+    "RMSNormConfig",
+    "ResNetModel",
     "RunConfig",
     "SGDConfig",
+    "ScaledWSConfig",
     "Setup",
     "SyntheticData",
     "TorchvisionData",
+    "TorchvisionModel",
     "TrainConfig",
     "Tune",
     "cell_label",
     "checkpoint_interval",
+    "custom_target",
     "differences",
     "dump",
     "dump_experiment",

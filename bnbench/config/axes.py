@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from bnbench.config import keys
 from bnbench.config.check import is_whole_number, nulls_are_empty
-from bnbench.config.faults import Faults, found, meant_value, nearest
+from bnbench.config.faults import Faults, found, listing, meant_value, nearest
 from bnbench.config.nodes import (
     Entry,
     Key,
@@ -60,6 +60,41 @@ def read_axes(
             _read_axis(name, values, faults, [])  # replaced, but judged all the same
     result = [_read_axis(name, values, faults, notes) for name, values in (listed | overs).items()]
     return tuple(axis for axis in result if axis is not None)
+
+
+def read_own_axes(
+    setup: str,
+    entry: Entry,
+    names: list[str],
+    overs: dict[str, Entry],
+    faults: Faults,
+    notes: list[str],
+) -> tuple[Axis, ...]:
+    """A setup's values for the experiment's axes, which have the `names`; `--over` wins."""
+    node = nulls_are_empty(entry.node)
+    if not isinstance(node, Mapping):
+        message = f"setups.{setup}.axes must be a mapping, not {found(node)}"
+        faults.add(node.origin, message, "write axes: {optim.lr: [0.1, 1.0]}")
+        return ()
+    result = []
+    for name, values in node.entries.items():
+        before, own_notes = len(faults.found), list[str]()
+        axis = _read_axis(name, values, faults, own_notes)
+        if len(faults.found) == before and axis is not None and name not in names:
+            close = nearest(name, names)
+            if close:
+                hint = f"did you mean {close}?"
+            elif names:
+                hint = f"a setup may give values of its own for {listing(names, 'and')}"
+            else:
+                hint = "the experiment's axes name it first, with the values of the other setups"
+            faults.add(
+                values.origin, f"setups.{setup}.axes: {name} is not an axis of the experiment", hint
+            )
+        elif axis is not None and name not in overs:
+            result.append(axis)
+            notes += [f"setup {setup}: {note}" for note in own_notes]
+    return tuple(result)
 
 
 def _read_axis(name: str, entry: Entry, faults: Faults, notes: list[str]) -> Axis | None:

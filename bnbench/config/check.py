@@ -29,7 +29,7 @@ def check_block(name: str, mapping: Mapping, *, whole: bool) -> tuple[Block | No
     if kind not in block.models:
         return None, [*_wrong_kind(block, mapping), *_unknown_to_all(block, mapping)]
     problems: list[Problem] = []
-    values = plain(absolute_root(mapping) if name == "data" else mapping)
+    values = plain(absolute_paths(name, mapping))
     if name == "train":
         _one_budget(mapping, values, problems)
     model = block.models[kind]
@@ -68,7 +68,7 @@ def _wrong_kind(block: keys.BlockKeys, mapping: Mapping) -> list[Problem]:
     )
     if off or (block.name == "norm" and value is False) or (block.name == "norm" and value is None):
         return [Problem(entry.node.origin, message, "the kind without normalization is none")]
-    close = nearest(value, block.kinds, 0.5) if isinstance(value, str) else None
+    close = keys.nearest_kind(block, value) if isinstance(value, str) else None
     return [Problem(entry.node.origin, message, f"did you mean {close}?" if close else None)]
 
 
@@ -97,10 +97,12 @@ def _explain(
     # A union's branches are named at the end of the location: cut to what the tree has.
     while error not in ABSENT and len(path) > 1 and descend(mapping, path) is None:
         path = path[:-1]
-    if error == "missing" and isinstance(path[-1], int):  # a list that is too short
-        path, error = path[:-1], "too_short"
+    if error == "missing" and isinstance(path[-1], int):  # an item of a fixed number
+        path, error = path[:-1], "too_few"
     if path in seen:
         return None
+    if error == "too_short" and any(other[: len(path)] == path for other in seen):
+        return None  # not short as written: its faulty items do not count
     seen.add(path)
     dotted = block.name + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
     if error == "missing":
@@ -144,9 +146,16 @@ def _meant(
     write = meant_value(node, types)
     if write:
         return write
-    allowed = _part(block, kind, path).get("enum", [])
+    part = _part(block, kind, path)
+    if "x-because" in part:
+        return f"{kind} {part['x-because']}"
     value = plain(node)
-    words = [word for word in allowed if isinstance(word, str)]
+    words = [
+        word
+        for branch in part.get("anyOf", [part])
+        for word in (*branch.get("enum", ()), branch.get("const"))
+        if isinstance(word, str)
+    ]
     if isinstance(value, bool | None) and words:
         off = next((word for word in words if word in ("none", "constant")), None)
         return f"did you mean {off}?" if off and not value else None
@@ -251,13 +260,23 @@ def nulls_are_empty(node: Node) -> Node:
     return Mapping({}, node.origin) if is_null(node) else node
 
 
-def absolute_root(data: Mapping) -> Mapping:
-    """`data` with an absolute root: what is relative starts where it was written."""
-    entry = data.entries.get("root")
+# The keys that name files; in `target` a class name follows the path.
+PATH_KEYS = {"data": "root", "model": "target", "norm": "target"}
+
+
+def absolute_paths(name: str, block: Mapping) -> Mapping:
+    """A block with absolute paths: what is relative starts where it was written."""
+    key = PATH_KEYS.get(name)
+    entry = block.entries.get(key) if key else None
     if entry is None or not isinstance(entry.node, Scalar) or not isinstance(entry.node.value, str):
-        return data
+        return block
+    text, colon, inside = entry.node.value, "", ""
+    if key == "target":
+        text, colon, inside = text.rpartition(":")
+        if not text:
+            return block  # not a target: the schema says so
     folder = entry.node.origin.source.folder
-    path = Path(folder).absolute() / os.path.expanduser(entry.node.value)  # noqa: PTH111
+    path = Path(folder).absolute() / os.path.expanduser(text)  # noqa: PTH111
     # Path keeps `..`; two spellings of one place should be one text.
-    node = Scalar(os.path.normpath(path), entry.node.origin)
-    return Mapping({**data.entries, "root": Entry(entry.origin, node)}, data.origin)
+    node = Scalar(os.path.normpath(path) + colon + inside, entry.node.origin)
+    return Mapping({**block.entries, str(key): Entry(entry.origin, node)}, block.origin)

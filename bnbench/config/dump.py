@@ -6,7 +6,8 @@ import json
 import re
 from typing import Any
 
-from bnbench.config.check import absolute_root
+from bnbench.config.axes import Axis
+from bnbench.config.check import PATH_KEYS, absolute_paths
 from bnbench.config.experiment import ExperimentConfig
 from bnbench.config.faults import Faults
 from bnbench.config.keys import BLOCKS
@@ -50,18 +51,18 @@ def _moves(experiment: ExperimentConfig) -> bool:
     """Whether the text would mean something else in another folder."""
     return (
         plain(absolute(experiment.root)) != plain(experiment.root)
-        or "root" in getattr(experiment.sets.get("data"), "entries", {})
-        or any(axis.name == "data.root" for axis in experiment.axes)
+        or any(PATH_KEYS.get(name) in block.entries for name, block in experiment.sets.items())
+        or any(PATH_KEYS.get(axis.key[0]) == axis.key[1] for axis in experiment.axes)
     )
 
 
 def absolute(node: Mapping) -> Mapping:
-    """A whole file's tree with every `data.root` absolute."""
+    """A whole file's tree with every path absolute."""
     entries = dict(node.entries)
     for name, entry in node.entries.items():
         inner = entry.node
-        if name == "data" and isinstance(inner, Mapping):
-            entries[name] = Entry(entry.origin, absolute_root(inner))
+        if name in PATH_KEYS and isinstance(inner, Mapping):
+            entries[name] = Entry(entry.origin, absolute_paths(name, inner))
         elif name == "setups" and isinstance(inner, Mapping):
             setups = {
                 key: Entry(
@@ -84,12 +85,12 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         result["swept"] = experiment.swept
     result |= {name: part for name, part in _tree(experiment.base).items() if part}
     if experiment.setups:
-        result["setups"] = {setup.name: _tree(setup.patch) for setup in experiment.setups}
-    if experiment.axes:
-        result["axes"] = {
-            axis.name: tuple(_value(axis.name, value) for value in axis.values)
-            for axis in experiment.axes
+        result["setups"] = {
+            setup.name: _tree(setup.patch) | ({"axes": _axes(setup.axes)} if setup.axes else {})
+            for setup in experiment.setups
         }
+    if experiment.axes:
+        result["axes"] = _axes(experiment.axes)
     seeds = experiment.seeds
     result["seeds"] = len(seeds) if isinstance(seeds, range) else tuple(seeds)
     if experiment.tune is not None:
@@ -100,18 +101,18 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
 
 
 def _tree(tree: Tree) -> dict[str, Any]:
-    return {
-        name: plain(absolute_root(tree[name]) if name == "data" else tree[name])
-        for name in BLOCKS
-        if name in tree
-    }
+    return {name: plain(absolute_paths(name, tree[name])) for name in BLOCKS if name in tree}
+
+
+def _axes(axes: tuple[Axis, ...]) -> dict[str, Any]:
+    return {axis.name: tuple(_value(axis.name, value) for value in axis.values) for axis in axes}
 
 
 def _value(key: str, node: Node) -> Any:
-    if key == "data.root":
-        return plain(absolute_root(Mapping({"root": Entry(node.origin, node)}, node.origin)))[
-            "root"
-        ]
+    name, _, last = key.partition(".")
+    if PATH_KEYS.get(name) == last:
+        alone = Mapping({last: Entry(node.origin, node)}, node.origin)
+        return plain(absolute_paths(name, alone))[last]
     return plain(node)
 
 

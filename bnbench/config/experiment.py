@@ -12,10 +12,11 @@ from bnbench.config.nodes import Mapping
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A named arm: a patch on the base."""
+    """A named arm: a patch on the base, and values of its own for axes of the experiment."""
 
     name: str
     patch: Tree
+    axes: tuple[Axis, ...] = ()  # each in the place of the experiment's axis of that key
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,8 @@ class ExperimentConfig:
     text: str  # the file, verbatim
     overridden: bool  # whether the command line changed anything
     root: Mapping = field(repr=False)  # the whole file, located
+
+    def axes_of(self, setup: Setup | None) -> tuple[Axis, ...]:
+        """The axes that a setup is crossed with, in the experiment's order."""
+        own = {axis.key: axis for axis in setup.axes} if setup else {}
+        return tuple(own.get(axis.key, axis) for axis in self.axes)

@@ -1,24 +1,43 @@
-"""What cannot train, by arithmetic on shapes; and what can, but should be known to be risky."""
+"""What cannot train, by arithmetic on shapes and by reading, not running, custom files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import assert_never
 
-from bnbench.config.budget import total_steps
+from bnbench.config.custom import trouble
 from bnbench.config.datasets import DatasetFacts, facts
-from bnbench.config.faults import counted, named_setups
+from bnbench.config.faults import counted, shortened
 from bnbench.config.schema import (
     BatchNormConfig,
+    BatchRenormConfig,
+    CustomModel,
+    CustomNormConfig,
+    EvoNormS0Config,
+    FRNConfig,
+    FrozenNormConfig,
+    GhostNormConfig,
     GroupNormConfig,
+    GroupWSConfig,
+    InstanceNormConfig,
+    InsteadOfActivation,
     LayerNormConfig,
     MLPModel,
+    ModelConfig,
+    NoisyNormConfig,
     NoNorm,
+    NormConfig,
     PlainModel,
+    ResNetModel,
+    RMSNormConfig,
     RunConfig,
+    ScaledWSConfig,
+    TorchvisionModel,
 )
 from bnbench.errors import DataError
+
+RESNETS = ("resnet", "resnext", "wide_resnet")  # torchvision/models/resnet.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +63,13 @@ def obstacles(config: RunConfig) -> list[Obstacle]:
         dataset = facts(config.data)
     except DataError as error:
         return [Obstacle(("data.root", "data.dataset"), f"data.root: {error.what}", error.do)]
-    result = [*_splits(config, dataset)]
+    result = [
+        *_custom(config),
+        *_network(config),
+        *_norm(config),
+        *_together(config),
+        *_splits(config, dataset),
+    ]
     if not result:
         result.extend(_batches(config, train_images_left(config, dataset)))
     if not result:
@@ -55,6 +80,112 @@ def obstacles(config: RunConfig) -> list[Obstacle]:
 def train_images_left(config: RunConfig, dataset: DatasetFacts) -> int:
     """Training images after the hold-out and the subset."""
     return config.data.train_size or dataset.train_images - config.data.validation_size
+
+
+def _custom(config: RunConfig) -> Iterator[Obstacle]:
+    for name, block in (("model", config.model), ("norm", config.norm)):
+        if isinstance(block, CustomModel | CustomNormConfig):
+            wrong = trouble(block.target)
+            if wrong:
+                message, hint = wrong
+                yield Obstacle(
+                    (f"{name}.target", f"{name}.kind"), f"{name}.target: {message}", hint
+                )
+
+
+def _network(config: RunConfig) -> Iterator[Obstacle]:
+    model, norm = config.model, config.norm
+    match model:
+        case ResNetModel():
+            if model.depth < 8 or (model.depth - 2) % 6:
+                yield Obstacle(
+                    ("model.depth", "model.kind"),
+                    f"model.depth: {model.depth} is not 6n + 2",
+                    "8, 14, 20, 32, 44, 56, 110",
+                )
+            if model.zero_init_last_norm:
+                yield from _last_norms(model, norm)
+        case TorchvisionModel():
+            if model.stem == "small" and not model.name.startswith(RESNETS):
+                yield Obstacle(
+                    ("model.stem", "model.name", "model.kind"),
+                    f'model.stem: "{shortened(model.name)}" has no small stem, only '
+                    "torchvision's resnets have one",
+                    "write model.stem: imagenet",
+                )
+        case _:
+            pass
+
+
+def _last_norms(model: ResNetModel, norm: NormConfig) -> Iterator[Obstacle]:
+    hint = None
+    if isinstance(norm, NoNorm | ScaledWSConfig):
+        return  # there is nothing to start at 0, and nothing happens
+    if isinstance(norm, InsteadOfActivation):
+        why = f"{norm.kind} is the activation as well, and no branch ends in it"
+    elif model.variant == "pre":
+        why = "in variant pre a branch ends in a convolution"
+        hint = "write model.variant: post"
+    elif norm.placement == "after":
+        why = "with placement after a branch ends in a convolution"
+        hint = "write norm.placement: before"
+    elif getattr(norm, "affine", True) is False:
+        why = "without norm.affine there is no γ"
+        hint = "write norm.affine: true"
+    else:
+        return
+    yield Obstacle(("model.zero_init_last_norm",), f"model.zero_init_last_norm: {why}", hint)
+
+
+def _norm(config: RunConfig) -> Iterator[Obstacle]:
+    norm, model = config.norm, config.model
+    if isinstance(norm, BatchRenormConfig):
+        for key, value in (("r_open", norm.r_open), ("d_open", norm.d_open)):
+            if norm.correct_from > value:
+                yield Obstacle(
+                    (f"norm.{key}", "norm.correct_from", "norm.kind"),
+                    f"norm.{key}: {value:g} lies before norm.correct_from {norm.correct_from:g}",
+                    f"the bounds open from correct_from to {key}",
+                )
+    if isinstance(norm, GroupWSConfig | ScaledWSConfig):
+        inner = model.widths[:-1] if isinstance(model, MLPModel) else ()
+        if 1 in inner or (isinstance(model, ResNetModel) and model.width == 1):
+            key = _width_key(model)
+            yield Obstacle(
+                (key, "norm.kind"),
+                f"{key}: behind 1 channel a filter has one weight, which {norm.kind} would make 0",
+            )
+
+
+def _together(config: RunConfig) -> Iterator[Obstacle]:
+    """What does not go with the normalization."""
+    model, norm = config.model, config.norm
+    if isinstance(model, TorchvisionModel | CustomModel):
+        if isinstance(norm, FRNConfig | EvoNormS0Config | GroupWSConfig | ScaledWSConfig):
+            yield Obstacle(
+                ("norm.kind", "model.kind"),
+                f"norm.kind: {norm.kind} changes more than the norm layers, which is all that a "
+                f"{model.kind} network lets others choose",
+                "model.kind: plain, mlp and resnet take it",
+            )
+        elif not isinstance(norm, NoNorm) and norm.placement == "after":
+            yield Obstacle(
+                ("norm.placement", "norm.kind", "model.kind"),
+                f"norm.placement: a {model.kind} network decides itself where its norms stand",
+                "leave norm.placement at before",
+            )
+    if config.optim.train_only == "norm":
+        if isinstance(norm, NoNorm | ScaledWSConfig):
+            yield Obstacle(
+                ("optim.train_only", "norm.kind"),
+                f"optim.train_only: norm.kind {norm.kind} has no γ and β to train",
+            )
+        elif getattr(norm, "affine", True) is False:
+            yield Obstacle(
+                ("optim.train_only", "norm.affine"),
+                "optim.train_only: without norm.affine there is no γ and β to train",
+                "write norm.affine: true",
+            )
 
 
 def _splits(config: RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
@@ -101,7 +232,7 @@ def _batches(config: RunConfig, left: int) -> Iterator[Obstacle]:
             f"data.batch_size: a batch of {batch} is larger than the {left} training images",
         )
     norm = config.norm
-    if not isinstance(norm, BatchNormConfig) or norm.batch_size is None:
+    if not isinstance(norm, BatchNormConfig | GhostNormConfig) or norm.batch_size is None:
         return
     keys = ("norm.batch_size", "data.batch_size")
     if norm.batch_size > batch:
@@ -127,7 +258,8 @@ def _last_batch(config: RunConfig, left: int) -> int:
 
 
 def sites(config: RunConfig, dataset: DatasetFacts) -> list[Site]:
-    """The smallest map of each width: what a norm of that stage sees."""
+    """The smallest map of each width: what a norm of that stage sees; [] where only the network
+    itself knows."""
     match config.model:
         case PlainModel(widths=widths):
             result, side = [], dataset.side
@@ -137,39 +269,74 @@ def sites(config: RunConfig, dataset: DatasetFacts) -> list[Site]:
             return result
         case MLPModel(widths=widths):
             return [Site(width, 1) for width in widths]
+        case ResNetModel(width=width):
+            half = -(-dataset.side // 2)
+            return [
+                Site(width, dataset.side),
+                Site(2 * width, half),
+                Site(4 * width, -(-half // 2)),
+            ]
+        case TorchvisionModel() | CustomModel():
+            return []
         case _:
             assert_never(config.model)
 
 
+def _width_key(model: ModelConfig) -> str:
+    return "model.width" if isinstance(model, ResNetModel) else "model.widths"
+
+
 def _statistics(config: RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
     places = sites(config, dataset)
+    width_key = _width_key(config.model)
     match config.norm:
-        case NoNorm():
+        case NoNorm() | ScaledWSConfig() | CustomNormConfig():
             return
-        case GroupNormConfig(groups=groups):
-            yield from _groups(groups, places)
-        case LayerNormConfig():
+        case GroupNormConfig() | GroupWSConfig() | EvoNormS0Config():
+            yield from _groups(config.norm.groups, places, width_key)
+        case InstanceNormConfig() | FRNConfig():
+            if isinstance(config.norm, InstanceNormConfig) and config.norm.placement == "after":
+                yield Obstacle(
+                    ("norm.placement", "norm.kind"),
+                    "norm.placement: behind the last activation instance norm makes the mean of "
+                    "each channel β, whatever the image: the head would see no image at all",
+                    "write norm.placement: before",
+                )
+            if any(site.side == 1 for site in places):
+                yield Obstacle(
+                    ("norm.kind", "model.kind", width_key),
+                    f"norm.kind: on a 1×1 map {config.norm.kind} has one value per channel",
+                    "batch, group and layer share statistics between images or channels",
+                )
+        case LayerNormConfig() | RMSNormConfig():
             for site in places:
                 if site.channels * site.side**2 == 1:
                     yield Obstacle(
-                        ("model.widths", "norm.kind"),
-                        "model.widths: 1 channel on a 1×1 map leaves layer norm one value",
+                        (width_key, "norm.kind"),
+                        f"{width_key}: 1 channel on a 1×1 map leaves {config.norm.kind} norm one "
+                        "value",
                     )
-        case BatchNormConfig():
+        case (
+            BatchNormConfig()
+            | GhostNormConfig()
+            | BatchRenormConfig()
+            | FrozenNormConfig()
+            | NoisyNormConfig()
+        ):
             if any(site.side == 1 for site in places):
                 yield from _single_values(config, train_images_left(config, dataset))
         case _:
             assert_never(config.norm)
 
 
-def _groups(groups: int, places: Iterable[Site]) -> Iterator[Obstacle]:
-    keys = ("norm.groups", "norm.kind", "model.widths")
+def _groups(groups: int, places: Iterable[Site], width_key: str) -> Iterator[Obstacle]:
+    keys = ("norm.groups", "norm.kind", width_key)
     for site in places:
         if site.channels % groups:
             yield Obstacle(
                 keys,
                 f"norm.groups: {counted(site.channels, 'channel')} do not split into "
-                f"{counted(groups, 'group')} (model.widths)",
+                f"{counted(groups, 'group')} ({width_key})",
             )
         elif site.channels * site.side**2 == groups:
             yield Obstacle(
@@ -180,10 +347,10 @@ def _groups(groups: int, places: Iterable[Site]) -> Iterator[Obstacle]:
 
 
 def _single_values(config: RunConfig, left: int) -> Iterator[Obstacle]:
-    norm, batch = config.norm, config.data.batch_size
-    assert isinstance(norm, BatchNormConfig)
-    if norm.batch_size == 1 or batch == 1:
-        key = "norm.batch_size" if norm.batch_size == 1 else "data.batch_size"
+    batch = config.data.batch_size
+    shared = getattr(config.norm, "batch_size", None)
+    if shared == 1 or batch == 1:
+        key = "norm.batch_size" if shared == 1 else "data.batch_size"
         yield Obstacle(
             (key, "norm.kind", "model.kind"),
             f"{key}: 1 image on a 1×1 map leaves batch norm one value per channel",
@@ -195,58 +362,3 @@ def _single_values(config: RunConfig, left: int) -> Iterator[Obstacle]:
             "leaves batch norm one value per channel",
             "write data.drop_last: true",
         )
-
-
-# --- risks --------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Risks:
-    """Legal choices worth a warning, with the setups that make them."""
-
-    decayed: dict[str, None] = field(default_factory=dict)
-    alone: dict[str, None] = field(default_factory=dict)
-    unsettled: dict[str, None] = field(default_factory=dict)
-    worst: tuple[float, int, float] = (0.0, 0, 0.0)  # share, steps, momentum
-
-    def add(self, config: RunConfig) -> None:
-        """Looks at one feasible run."""
-        norm = config.norm
-        if isinstance(norm, NoNorm):
-            return
-        if config.optim.decay_norm_and_bias and config.optim.weight_decay > 0:
-            self.decayed[config.setup] = None
-        if not isinstance(norm, BatchNormConfig):
-            return
-        if (norm.batch_size or config.data.batch_size) == 1:
-            self.alone[config.setup] = None
-        if norm.momentum is None:
-            return
-        left = train_images_left(config, facts(config.data))
-        steps = total_steps(config.train, left, config.data.batch_size, config.data.drop_last)
-        if steps * norm.momentum < 1:
-            self.unsettled[config.setup] = None
-            share = (1 - norm.momentum) ** steps
-            self.worst = max(self.worst, (share, steps, norm.momentum))
-
-    def warnings(self) -> tuple[str, ...]:
-        """One sentence each."""
-        result = []
-        if self.unsettled:
-            share, steps, momentum = self.worst
-            result.append(
-                f"norm.momentum {momentum:g}: after {counted(steps, 'optimizer step')} the running "
-                f"statistics are still {100 * share:.3g} % their initial value "
-                f"({named_setups(self.unsettled)})"
-            )
-        if self.decayed:
-            result.append(
-                "optim.decay_norm_and_bias: weight decay pulls γ and β towards zero too "
-                f"({named_setups(self.decayed)})"
-            )
-        if self.alone:
-            result.append(
-                "batch statistics over 1 image: batch norm trains as instance norm "
-                f"({named_setups(self.alone)})"
-            )
-        return tuple(result)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from bnbench.config import keys
+from bnbench.config.axes import Axis
 from bnbench.config.check import check_block
 from bnbench.config.experiment import ExperimentConfig, Setup
-from bnbench.config.faults import Faults, Problem, counted, listing
-from bnbench.config.feasible import Risks, obstacles
+from bnbench.config.faults import Faults, Problem, counted, listing, shortened
+from bnbench.config.feasible import obstacles
 from bnbench.config.identity import identity
 from bnbench.config.labels import default_setup
 from bnbench.config.merge import Tree, deeper, fitting, merged
 from bnbench.config.nodes import Entry, Key, Mapping, Origin, Source, nested
+from bnbench.config.risks import Risks
 from bnbench.config.schema import Block, RunConfig
 from bnbench.errors import ConfigError, UsageError
 
@@ -31,7 +33,7 @@ class Plan:
     runs: tuple[RunConfig, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    grid: str  # "4 setups × 2 values of optim.lr × 3 seeds"
+    grid: str  # "4 setups × 2 values of optim.lr (gn: 3) × 3 seeds"
     path: Path
 
     def only(self) -> RunConfig:
@@ -76,7 +78,8 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         for _, config in unique.values()
     )
     notes = (*experiment.notes, *crossing.notes())
-    return Plan(runs, notes, risks.warnings(), grid(experiment), experiment.path)
+    warnings = (*risks.warnings(), *unequal_trials(experiment))
+    return Plan(runs, notes, warnings, grid(experiment), experiment.path)
 
 
 def expand_one(experiment: ExperimentConfig) -> RunConfig:
@@ -97,20 +100,62 @@ def run_faults(experiment: ExperimentConfig) -> Faults:
 
 def size(experiment: ExperimentConfig) -> int:
     """How many runs the grid has, before equal ones collapse."""
-    points = math.prod(len(axis.values) for axis in experiment.axes)
+    points = sum(
+        math.prod(len(axis.values) for axis in experiment.axes_of(setup))
+        for setup in experiment.setups or (None,)
+    )
+    return points * _seeds(experiment)
+
+
+def _seeds(experiment: ExperimentConfig) -> int:
     # A range longer than the machine's words has no len().
     seeds = experiment.seeds
-    count = seeds.stop if isinstance(seeds, range) else len(seeds)
-    return max(1, len(experiment.setups)) * points * count
+    return seeds.stop if isinstance(seeds, range) else len(seeds)
 
 
 def grid(experiment: ExperimentConfig) -> str:
-    """The grid in words, e.g. `4 setups × 2 values of optim.lr × 3 seeds`."""
-    seeds = experiment.seeds
-    count = seeds.stop if isinstance(seeds, range) else len(seeds)
+    """The grid in words, e.g. `4 setups × 2 values of optim.lr (gn: 3) × 3 seeds`."""
     parts = [counted(len(experiment.setups), "setup")] if experiment.setups else []
-    parts += [f"{counted(len(axis.values), 'value')} of {axis.name}" for axis in experiment.axes]
-    return " × ".join([*parts, counted(count, "seed")])
+    for axis in experiment.axes:
+        others = own_counts(experiment, axis)
+        suffix = f" ({in_short(others)})" if others else ""
+        parts.append(f"{counted(len(axis.values), 'value')} of {axis.name}{suffix}")
+    return " × ".join([*parts, counted(_seeds(experiment), "seed")])
+
+
+def own_counts(experiment: ExperimentConfig, axis: Axis) -> dict[str, int]:
+    """Setups that take another number of values than the axis has, with that number."""
+    return {
+        setup.name: len(own.values)
+        for setup in experiment.setups
+        for own in setup.axes
+        if own.key == axis.key and len(own.values) != len(axis.values)
+    }
+
+
+def in_short(counts: dict[str, int]) -> str:
+    """`gn: 3, ln: 4`; long lists are cut."""
+    words = [f"{shortened(name)}: {count:,}" for name, count in counts.items()]
+    rest = f" and {len(words) - 6} more" if len(words) > 7 else ""
+    return ", ".join(words[:6] if rest else words) + rest
+
+
+def unequal_trials(experiment: ExperimentConfig) -> Iterator[str]:
+    """A warning where the axis that is tuned has more values in one setup than in another."""
+    for axis in experiment.axes:
+        if experiment.tune is None or axis.name != experiment.tune.axis:
+            continue
+        counts = {
+            setup.name: len(each.values)
+            for setup in experiment.setups
+            for each in experiment.axes_of(setup)
+            if each.key == axis.key
+        }
+        if len(set(counts.values())) > 1:
+            yield (
+                f"tune.axis {axis.name}: setups with more values have more trials to pick the "
+                f"best from ({in_short(counts)})"
+            )
 
 
 @dataclass(slots=True)
@@ -136,9 +181,10 @@ class Crossing:
 
     def points(self) -> Iterator[Point]:
         for setup in self.experiment.setups or (None,):
-            for values in itertools.product(*(axis.values for axis in self.experiment.axes)):
+            axes = self.experiment.axes_of(setup)
+            for values in itertools.product(*(axis.values for axis in axes)):
                 patch: dict[str, Entry] = {}
-                for axis, value in zip(self.experiment.axes, values, strict=True):
+                for axis, value in zip(axes, values, strict=True):
                     block, *rest = axis.key
                     entry = Entry(value.origin, value)
                     new = Entry(value.origin, nested(tuple(rest), entry))
@@ -153,23 +199,36 @@ class Crossing:
         if setup is not None:
             tree = merged(tree, setup.patch)
         tree = merged(tree, fitting(tree, sets)[0])
-        axes, unused = fitting(tree, axes)
+        axes, unused = fitting(tree, self.without_assigned_kinds(axes))
         tree = merged(tree, axes)
         sets, overruled = fitting(tree, sets)
         return Point(setup, merged(tree, sets), frozenset(unused | overruled))
 
+    def without_assigned_kinds(self, axes: Tree) -> Tree:
+        """Without the kinds that `--set` overrules: they must not decide which keys fit."""
+        result = dict(axes)
+        for name, block in axes.items():
+            tag = keys.BLOCKS[name].tag
+            if tag in block.entries and self.assigned(keys.BLOCKS[name]):
+                entries = {key: entry for key, entry in block.entries.items() if key != tag}
+                result[name] = Mapping(entries, block.origin)
+        return result
+
     def configs(self) -> list[tuple[Point, RunConfig]]:
         """Each valid, feasible point with the first seed; the others leave faults."""
         result = []
-        never_used: frozenset[Key] | None = None
+        never_used: dict[str | None, frozenset[Key]] = {}
         for point in self.points():
-            left_out = point.left_out
-            never_used = left_out if never_used is None else never_used & left_out
+            left_out, name = point.left_out, point.setup.name if point.setup else None
+            never_used[name] = never_used.get(name, left_out) & left_out
             config = self.config(point)
             if config is not None:
                 result.append((point, config))
-        for key in never_used or ():
+        everywhere = frozenset.intersection(*never_used.values())
+        for key in everywhere:
             self.useless(key)
+        for setup in self.experiment.setups:
+            self.useless_in(setup, never_used[setup.name] - everywhere)
         return result
 
     def config(self, point: Point) -> RunConfig | None:
@@ -213,17 +272,31 @@ class Crossing:
     def useless(self, key: Key) -> None:
         """A key of an axis or of the command line that no run has."""
         block, name = key
-        dotted = f"{block}.{name}"
         for axis in self.experiment.axes:
             if axis.key[:2] == key:
-                self.add_useless(axis.origin, dotted, keys.BLOCKS[block], name)
+                self.add_useless(axis.origin, keys.BLOCKS[block], name)
         if block in self.experiment.sets and name in self.experiment.sets[block].entries:
             origin = self.experiment.sets[block].entries[name].origin
-            self.add_useless(origin, dotted, keys.BLOCKS[block], name)
+            self.add_useless(origin, keys.BLOCKS[block], name)
 
-    def add_useless(self, origin: Origin, dotted: str, block: keys.BlockKeys, name: str) -> None:
+    def useless_in(self, setup: Setup, never_used: frozenset[Key]) -> None:
+        """Keys for which a setup gives values of its own, and which none of its runs has."""
+        for axis in setup.axes:
+            block, name = axis.key[:2]
+            if (block, name) in never_used:
+                self.add_useless(axis.origin, keys.BLOCKS[block], name, setup)
+
+    def assigned(self, block: keys.BlockKeys) -> bool:
+        """Whether the command line chooses a block's kind."""
+        sets = self.experiment.sets
+        return block.name in sets and block.tag in sets[block.name].entries
+
+    def add_useless(
+        self, origin: Origin, block: keys.BlockKeys, name: str, setup: Setup | None = None
+    ) -> None:
         hint = f"{name} is a key of {block.tag} {listing(block.kinds_with(name))}"
-        self.faults.add(origin, f"no run has the key {dotted}", hint)
+        where = f" of setup {shortened(setup.name)}" if setup else ""
+        self.faults.add(origin, f"no run{where} has the key {block.name}.{name}", hint)
 
     # --- what collapsed -------------------------------------------------------------------
 

@@ -8,9 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from bnbench.config.custom import content_hash, custom_target
 from bnbench.config.datasets import folder_facts
 from bnbench.config.labels import SHORT_NAMES, SLUG_LENGTH, folder_part, in_words, slug
-from bnbench.config.schema import ImageFolderData, RunConfig
+from bnbench.config.schema import (
+    CustomModel,
+    CustomNormConfig,
+    ImageFolderData,
+    NoNorm,
+    ResNetModel,
+    RunConfig,
+    ScaledWSConfig,
+)
 
 # Raise it when the same configuration begins to mean other numbers.
 IDENTITY_VERSION = 1
@@ -36,7 +45,8 @@ NOT_IDENTITY = frozenset(
 def identity(config: RunConfig) -> str:
     """The sha256, in hex, of everything that decides the numbers and of nothing else.
 
-    Raises DataError for an image folder that is not there: its content is part of the identity.
+    Raises DataError for an image folder or a custom file that is not there: its content is part of
+    the identity.
     """
     text = json.dumps(_facts(config), sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -64,8 +74,15 @@ def _facts(config: RunConfig) -> dict[str, Any]:
         del blocks["optim"]["base_batch_size"]
     if optim.weight_decay == 0:
         del blocks["optim"]["decay_norm_and_bias"]
+    if isinstance(config.model, ResNetModel):
+        without = isinstance(config.norm, NoNorm | ScaledWSConfig)
+        del blocks["model"]["zero_init_last_norm" if without else "fixup"]
     if isinstance(config.data, ImageFolderData):
         blocks["data"]["content"] = folder_facts(config.data.root).fingerprint
+    for name, block in (("model", config.model), ("norm", config.norm)):
+        if isinstance(block, CustomModel | CustomNormConfig):
+            _, class_name = custom_target(block.target)
+            blocks[name] |= {"target": class_name, "content": content_hash(block.target)}
     return blocks
 
 
@@ -75,6 +92,8 @@ def _even(value: Any) -> Any:
         return value + 0.0
     if isinstance(value, tuple | list):
         return [_even(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _even(item) for key, item in value.items()}
     return value
 
 

@@ -49,6 +49,11 @@ def json_schema() -> dict[str, Any]:
             ),
         ]
     }
+    reference = {"$ref": "#/$defs/values-of-an-axis"}
+    axes = mapping | {
+        "properties": dict.fromkeys(every_key(), reference),
+        "additionalProperties": reference,
+    }
     own: dict[str, dict[str, Any]] = {
         "experiment": text,
         "question": text,
@@ -58,15 +63,12 @@ def json_schema() -> dict[str, Any]:
         | {
             "additionalProperties": {
                 "type": ["object", "null"],
-                "properties": patch,
+                "properties": patch
+                | {"axes": axes | {"description": "values of its own for axes of the experiment"}},
                 "additionalProperties": False,
             }
         },
-        "axes": mapping
-        | {
-            "properties": dict.fromkeys(every_key(), values),
-            "additionalProperties": {"$ref": "#/$defs/deeper-axis"},
-        },
+        "axes": axes,
         "seeds": {
             "oneOf": [
                 {"type": "integer", "minimum": 1},
@@ -91,7 +93,7 @@ def json_schema() -> dict[str, Any]:
         "type": ["object", "null"],
         "properties": properties | patch | {"seed": _clean(seed)},
         "additionalProperties": False,
-        "$defs": blocks | {"deeper-axis": values},
+        "$defs": blocks | {"values-of-an-axis": values},
     }
 
 
@@ -135,4 +137,4 @@ def _block(block: BlockKeys) -> dict[str, Any]:
 
 
 def _clean(part: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in part.items() if key not in ("title", "x-allowed")}
+    return {key: value for key, value in part.items() if key != "title" and key[:2] != "x-"}

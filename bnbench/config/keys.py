@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -71,6 +72,7 @@ BLOCKS: dict[str, BlockKeys] = {
     "compute": BlockKeys("compute", None, {None: schema.ComputeConfig}, None),
 }
 OWN_KEYS = ("experiment", "question", "seed", "seeds", "tune")  # `--set` may name these
+SETUP_KEYS = (*BLOCKS, "axes")
 TOP_KEYS = (
     *("experiment", "question", "setup", "swept", *BLOCKS, "seed"),
     *("setups", "axes", "seeds", "tune", "claims", "set"),
@@ -91,9 +93,7 @@ ALSO_CALLED = {
     "shuffle": "data.order",
     "augmentation": "data.augment",
     "channels": "model.widths",
-    "width": "model.widths",
     "layers": "model.widths",
-    "depth": "model.blocks",
     "network": "model.kind",
     "architecture": "model.kind",
     "normalization": "norm.kind",
@@ -114,6 +114,32 @@ ALSO_CALLED = {
     "sweep": "axes",
 }
 
+# What a kind is called elsewhere, without -, _, a final 1d or 2d and a final "norm".
+KINDS_ALSO_CALLED = {
+    "norm": {
+        "bn": "batch",
+        "gbn": "ghost",
+        "ghostbatch": "ghost",
+        "brn": "batch-renorm",
+        "re": "batch-renorm",
+        "gn": "group",
+        "ln": "layer",
+        "in": "instance",
+        "filterresponse": "frn",
+        "evo": "evonorm-s0",
+        "evos0": "evonorm-s0",
+        "ws": "group-ws",
+        "gnws": "group-ws",
+        "weightstandardization": "group-ws",
+        "nf": "scaled-ws",
+        "sws": "scaled-ws",
+        "frozenbatch": "frozen",
+        "noisybatch": "noisy",
+    },
+    "model": {"cnn": "plain", "conv": "plain", "vgg": "plain"},
+    "optim": {"adam": "adamw"},
+}
+
 
 def known(key: Key) -> bool:
     """Whether some kind of the block has the key; what lies deeper is the block's affair."""
@@ -123,6 +149,16 @@ def known(key: Key) -> bool:
 def every_key() -> list[str]:
     """Each `block.key` of the schema."""
     return [f"{block.name}.{key}" for block in BLOCKS.values() for key in block.all_keys]
+
+
+def nearest_kind(block: BlockKeys, word: str) -> str | None:
+    """The kind that a word which is none probably means."""
+
+    def bare(text: str) -> str:
+        return re.sub("(norm)?([12]d)?$", "", re.sub("[-_ ]", "", text.lower()))
+
+    names = {bare(kind): kind for kind in block.kinds} | KINDS_ALSO_CALLED.get(block.name, {})
+    return names.get(bare(word)) or nearest(word, block.kinds, 0.6)
 
 
 def no_key(block: BlockKeys, kind: str | None, key: str) -> tuple[str, str | None]:

@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from bnbench.config.schema import NoNorm, NormConfig
+from bnbench.config.schema import InsteadOfActivation, NoNorm, NormConfig, ScaledWSConfig
 
 SLUG_LENGTH = 64
 SHORT_NAMES = {
@@ -53,8 +53,10 @@ def folder_part(key: str, value: Any) -> str:
 
 
 def default_setup(norm: NormConfig) -> str:
-    """The label of a run that belongs to no named setup: `none`, `batch-before`."""
-    return norm.kind if isinstance(norm, NoNorm) else f"{norm.kind}-{norm.placement}"
+    """The label of a run that belongs to no named setup: `none`, `frn`, `batch-before`."""
+    if isinstance(norm, NoNorm | ScaledWSConfig | InsteadOfActivation):
+        return norm.kind  # there is no placement, or only one
+    return f"{norm.kind}-{norm.placement}"
 
 
 def default_experiment(path: str) -> str:

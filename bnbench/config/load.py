@@ -89,8 +89,8 @@ class Reader:
         overs = read_overs(overrides.over, rank, self.faults)
         base = {name: self.block(name, self.root, name) for name in keys.BLOCKS}
         sets = combined(self.sets(), [each for each in arguments if each.key[0] in keys.BLOCKS])
-        setups = self.setups()
         grid = axes.read_axes(self.root.entries.get("axes"), overs, self.faults, self.notes)
+        setups = self.setups(overs)
         self.check(base, setups)
         self.claims()
         return ExperimentConfig(
@@ -148,9 +148,12 @@ class Reader:
                 result.append(kept)
         return result
 
-    def setups(self) -> tuple[Setup, ...]:
+    def setups(self, overs: dict[str, Entry]) -> tuple[Setup, ...]:
         result: list[Setup] = []
         slugs: dict[str, str] = {}
+        listed = self.root.entries.get("axes")
+        given = listed.node.entries if listed and isinstance(listed.node, Mapping) else {}
+        axis_names = list({**given, **overs})
         for name, entry in self.mapping("setups").entries.items():
             short = slug(name)
             if not short:
@@ -169,11 +172,15 @@ class Reader:
                 if key == "seed":
                     hint = "seeds are shared by all setups, so that differences are paired"
                     self.faults.add(inner.origin, "seed is not a key of a setup", hint)
-                elif key not in keys.BLOCKS:
-                    message, hint_or_none = keys.no_top_key(key, list(keys.BLOCKS), "a setup")
+                elif key not in keys.SETUP_KEYS:
+                    message, hint_or_none = keys.no_top_key(key, keys.SETUP_KEYS, "a setup")
                     self.faults.add(inner.origin, message, hint_or_none)
             patch = {key: self.block(key, node, key) for key in keys.BLOCKS if key in node.entries}
-            result.append(Setup(name, patch))
+            own: tuple[Axis, ...] = ()
+            if "axes" in node.entries:
+                entry = node.entries["axes"]
+                own = axes.read_own_axes(name, entry, axis_names, overs, self.faults, self.notes)
+            result.append(Setup(name, patch, own))
         return tuple(result)
 
     def check(self, base: Tree, setups: tuple[Setup, ...]) -> None:

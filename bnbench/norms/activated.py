@@ -12,6 +12,7 @@ from bnbench.norms.moments import (
     Normalized,
     as_images,
     as_lines,
+    center,
     channel_sums,
     check_channels,
     repeated,
@@ -29,9 +30,9 @@ class FilterResponseNorm(nn.Module):
     goes to τ. No running statistics: training and eval mode are the same function.
 
     Raises ValueError where a channel has one position, as in (N, C): x / √(x² + ε) is a sign. The
-    paper learns ε for those (section 3.1, "Parameterizing ε"); here ε is fixed.
+    paper learns ε for those (section 3, on 1×1 maps); here ε is fixed.
 
-    Source: Singh & Krishnan 2020, https://arxiv.org/abs/1911.09737, section 3.1, Eq. 1 to 3.
+    Source: Singh & Krishnan 2020, https://arxiv.org/abs/1911.09737, section 3.
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-6, affine: bool = True) -> None:
@@ -47,7 +48,7 @@ class FilterResponseNorm(nn.Module):
             raise ValueError(
                 f"one value per channel of an image: input {tuple(input.shape)}; filter response "
                 "normalization would make every output a sign. The paper learns ε for 1×1 maps "
-                '(section 3.1, "Parameterizing ε"), which this layer does not'
+                "(Singh & Krishnan 2020, section 3), which this layer does not"
             )
         N, C = len(input), self.channels
         y, *_ = Normalized.apply(
@@ -65,14 +66,14 @@ class EvoNormS0(nn.Module):
         y = γ·x·sigmoid(v·x) / √(σ²_ng + ε) + β
 
     x is (N, C) or (N, C, H, W); σ²_ng is taken over the C/G channels of group g and over (H, W),
-    for each image n, biased (the paper's code: tf.nn.moments). The mean is not subtracted from x.
-    γ, β, v: (C,), γ = v = 1 and β = 0 at the start. No running statistics: training and eval mode
-    are the same function.
+    for each image n, biased (tf.nn.moments in the paper's listing); the mean is not subtracted
+    from x. γ, β, v: (C,), γ = v = 1 and β = 0 at the start. No running statistics: training and
+    eval mode are the same function.
 
     Raises ValueError where the groups do not divide the channels, and where a group is one value:
     its variance is 0.
 
-    Source: Liu, Brock, Simonyan & Le 2020, https://arxiv.org/abs/2004.02967, Table 2.
+    Source: Liu, Brock, Simonyan & Le 2020, https://arxiv.org/abs/2004.02967.
     """
 
     def __init__(self, channels: int, *, groups: int, eps: float = 1e-5) -> None:
@@ -121,8 +122,7 @@ class _Gated(torch.autograd.Function):
     ) -> Tensor:
         C, count = x.shape[1], x[0].numel() // groups
         lines = as_lines(x, len(x))
-        mean = set_means(channel_sums(lines, C), groups, count)
-        y = lines - repeated(mean, lines)  # two passes: ⟨x²⟩ − ⟨x⟩² would cancel
+        mean, y = center(lines, C, groups, count)  # two passes: ⟨x²⟩ − ⟨x⟩² would cancel
         scale = (set_means(channel_sums(y.square_(), C), groups, count) + eps).rsqrt_()
         slope = scale * weight
         opening = (lines * repeated(gate, lines)).sigmoid_()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnbench.norms.moments import Normalized
+from bnbench.norms.moments import Normalized, check_channels
 
 
 class BatchNorm(_BatchNorm):
@@ -70,7 +70,7 @@ class GhostBatchNorm(BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        self._check_input_dim(input)
+        check_channels(input, self.num_features)
         N, C = input.shape[:2]
         if N % self.batch_size:
             raise ValueError(f"{N} examples do not split into chunks of {self.batch_size}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +21,8 @@ class FrozenBatchNorm(BatchNorm):
     uses the running ones, which no longer move; no gradient flows through them. γ, β: (C,), learned
     throughout. `num_batches_tracked` counts training steps up to `freeze_after` and stops there.
 
-    Source: Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, section 3.3 ("frozen BN").
+    Source: Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, where it is called
+    FrozenBN and keeps training consistent with inference.
     """
 
     def __init__(
@@ -37,8 +39,23 @@ class FrozenBatchNorm(BatchNorm):
         super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
         self.freeze_after = freeze_after
 
+    @property
+    def frozen(self) -> bool:
+        """Whether training, too, uses the running statistics by now."""
+        return int(cast(Tensor, self.num_batches_tracked)) >= self.freeze_after
+
+    def correction(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        """What turns x̂ of batches with these statistics into what training computes: x̂·r + d.
+
+        (C,) or (batches, C). Once frozen that is normalization by the running statistics.
+        """
+        if not self.frozen:
+            return torch.ones_like(deviation), torch.zeros_like(mean)
+        running = torch.sqrt(cast(Tensor, self.running_var) + self.eps)
+        return deviation / running, (mean - cast(Tensor, self.running_mean)) / running
+
     def forward(self, input: Tensor) -> Tensor:
-        if self.training and int(cast(Tensor, self.num_batches_tracked)) < self.freeze_after:
+        if self.training and not self.frozen:
             return super().forward(input)
         self._check_input_dim(input)
         return F.batch_norm(

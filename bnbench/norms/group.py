@@ -34,7 +34,13 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         # torch's CPU kernel for channels-last takes E[x²] − E[x]²: off by 1 % at a mean of 100
-        # standard deviations. Images flattened to (N, C, H·W) are given to the other one.
+        # standard deviations. Elsewhere, images flattened to (N, C, H·W) go to the other one.
+        if input.is_cpu and input.ndim == 4 and not input.is_contiguous():
+            check_channels(input, self.num_channels)
+            y, *_ = Normalized.apply(
+                input, self.weight, self.bias, None, len(input), self.num_groups, self.eps, True
+            )
+            return cast(Tensor, y)
         y = super().forward(input.flatten(2) if input.ndim == 4 else input).view(input.shape)
         if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last):
             return y.contiguous(memory_format=torch.channels_last)
@@ -68,7 +74,7 @@ class InstanceNorm(nn.Module):
     Raises ValueError where a channel has one position, as in (N, C): each value is its own mean,
     and every output would be β.
 
-    Source: Ulyanov, Vedaldi & Lempitsky 2016, https://arxiv.org/abs/1607.08022, Eq. 2.
+    Source: Ulyanov, Vedaldi & Lempitsky 2016, https://arxiv.org/abs/1607.08022.
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:

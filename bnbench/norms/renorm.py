@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from bnbench.norms.batch import BatchNorm
@@ -31,7 +32,7 @@ class BatchRenorm(BatchNorm):
     of order.
 
     Source: Ioffe 2017, https://arxiv.org/abs/1702.03275, Algorithm 1; the defaults are those of
-    section 4.1: r_max = 3 after 40,000 steps, d_max = 5 after 25,000, BatchNorm for 5,000.
+    section 4: r_max = 3 after 40,000 steps, d_max = 5 after 25,000, BatchNorm for 5,000.
     """
 
     def __init__(
@@ -74,27 +75,34 @@ class BatchRenorm(BatchNorm):
         C = input.shape[1]
         if input.numel() == C:
             raise ValueError(f"one value per channel in training: input {tuple(input.shape)}")
-        with torch.no_grad():
-            mean, variance = torch.batch_norm_update_stats(input, None, None, 0.0)
-        r, d = self._correct(mean, torch.sqrt(variance + self.eps))
-        weight = r if self.weight is None else r * self.weight
-        bias = d if self.weight is None else torch.addcmul(self.bias, self.weight, d)
-        return F.batch_norm(input, None, None, weight, bias, training=True, eps=self.eps)
+        full = input.detach().to(torch.promote_types(input.dtype, torch.float32))
+        mean, variance = torch.batch_norm_update_stats(full, None, None, 0.0)
+        deviation = torch.sqrt(variance + self.eps)
+        r, d = self.correction(mean, deviation)
+        self._update(mean, deviation)
+        statistics = mean, variance, deviation.reciprocal()
+        y = _Corrected.apply(input, self.weight, self.bias, r, d, *statistics, self.eps)
+        return cast(Tensor, y)
 
     @torch.no_grad()
-    def _correct(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-        """r and d of this batch, then one step of the running averages; all (C,)."""
-        running_mean, running_var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
-        batches = cast(Tensor, self.num_batches_tracked)
-        running = torch.sqrt(running_var + self.eps)
+    def correction(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        """r and d for batches of these means and standard deviations, (C,) or (batches, C)."""
+        running = torch.sqrt(cast(Tensor, self.running_var) + self.eps)
         r_limit, d_limit = self.limits()
         r = (deviation / running).clamp(1.0 / r_limit, r_limit)
-        d = ((mean - running_mean) / running).clamp(-d_limit, d_limit)
+        d = ((mean - cast(Tensor, self.running_mean)) / running).clamp(-d_limit, d_limit)
+        return r, d
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, deviation: Tensor) -> None:
+        """One step of the running averages."""
+        running_mean, running_var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        batches = cast(Tensor, self.num_batches_tracked)
         batches.add_(1)
         momentum = 1.0 / float(batches) if self.momentum is None else self.momentum
         running_mean.lerp_(mean, momentum)
+        running = torch.sqrt(running_var + self.eps)
         running_var.copy_(running.lerp(deviation, momentum).square() - self.eps)
-        return r, d
 
     def extra_repr(self) -> str:
         inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
@@ -102,6 +110,44 @@ class BatchRenorm(BatchNorm):
             f"{inherited}, r_max={self.r_max}, d_max={self.d_max}, "
             f"r_ramp={self.r_ramp}, d_ramp={self.d_ramp}"
         )
+
+
+class _Corrected(torch.autograd.Function):
+    """y = γ·(x̂·r + d) + β = (γ·r)·x̂ + (γ·d + β): torch's BatchNorm with another γ and another β.
+
+    Its kernels take each step here: statistics came from one, inference with them is the second,
+    and the third is BatchNorm's gradient, whose γ and β are turned back into ours. (Called as a
+    whole, BatchNorm would take the statistics once more.) First derivatives only.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        r: Tensor,
+        d: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        scale: Tensor,
+        eps: float,
+    ) -> Tensor:
+        slope = r if weight is None else r * weight
+        offset = d if bias is None or weight is None else torch.addcmul(bias, weight, d)
+        ctx.save_for_backward(x, slope, r, d, mean, scale)
+        ctx.affine, ctx.eps = weight is not None, eps
+        return F.batch_norm(x, mean, variance, slope, offset, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        x, slope, r, d, mean, scale = ctx.saved_tensors
+        given, for_slope, for_offset = torch.ops.aten.native_batch_norm_backward(
+            above, x, slope, None, None, mean, scale, True, ctx.eps, (True, True, True)
+        )
+        for_weight = torch.addcmul(r * for_slope, d, for_offset) if ctx.affine else None
+        return given, for_weight, for_offset if ctx.affine else None, *[None] * 6
 
 
 def _risen(steps: int, ramp: tuple[int, int]) -> float:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# γ = 1 / √Var[act(z)], z ~ Normal(0, 1): Brock 2021, https://arxiv.org/abs/2101.08692, section 4.1.
-# relu is √(2 / (1 − 1/π)) in closed form (there, Eq. 4); the others by quadrature of the two
+# γ = 1 / √Var[act(z)], z ~ Normal(0, 1): Brock 2021, https://arxiv.org/abs/2101.08692, section 4.
+# relu is √(2 / (1 − 1/π)) in closed form (there too); the others by quadrature of the two
 # moments. Tables in circulation (1.71396 for relu) are Monte-Carlo estimates of these.
 ACTIVATION_GAINS: dict[str, float] = {
     "relu": 1.7128585504496627,
@@ -28,7 +28,7 @@ def standardized(weight: Tensor, eps: float, scale: Tensor | None = None) -> Ten
     # one pass over the weights each way. Order within a filter does not matter: no copy.
     last = weight.movedim(1, -1)
     flat = F.batch_norm(last.flatten(1).unsqueeze(0), None, None, scale, training=True, eps=eps)
-    return cast(Tensor, flat).view(last.shape).movedim(-1, 1)
+    return flat.view(last.shape).movedim(-1, 1)
 
 
 class StandardizedConv2d(nn.Conv2d):
@@ -41,7 +41,7 @@ class StandardizedConv2d(nn.Conv2d):
 
     Raises ValueError where a filter is one weight.
 
-    Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3.1, to stand before
+    Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3, to stand before
     GroupNorm. ε is timm's 1e-6: weights of fan-in n start with a variance of 1/(3n). The authors'
     code adds 1e-5 to the unbiased standard deviation instead.
     """
@@ -66,7 +66,7 @@ class StandardizedConv2d(nn.Conv2d):
         self.eps = eps
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.normalized_weight(), self.bias)
+        return cast(Tensor, self._conv_forward(input, self.normalized_weight(), self.bias))
 
     def normalized_weight(self) -> Tensor:
         """Ŵ, which the convolution uses."""
@@ -82,7 +82,7 @@ class StandardizedLinear(nn.Linear):
 
     Raises ValueError where C_in is 1.
 
-    Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3.1.
+    Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class ScaledStandardizedConv2d(StandardizedConv2d):
 
     Raises ValueError where a filter is one weight.
 
-    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4, Eq. 3.
+    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class ScaledStandardizedLinear(StandardizedLinear):
 
     Raises ValueError where C_in is 1.
 
-    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4, Eq. 3.
+    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4.
     """
 
     def __init__(

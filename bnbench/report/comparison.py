@@ -147,3 +147,19 @@ def _percent(reading: Mean | None, *, sign: str = "") -> str:
 
 def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, int | float) else "–" if value is None else str(value)
+
+
+def setups_table(manifests: Iterable[Record]) -> Table:
+    """What each setup is made of, side by side: whether they are fair opponents.
+
+    `manifests`: of any runs; a setup whose size changes along an axis has several lines.
+    """
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("setup", overflow="ellipsis", no_wrap=True)
+    for heading in ("parameters", "trained", "normalization layers"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    keys = ("parameters", "trainable_parameters", "normalization_layers")
+    rows = [(each["setup"], *(f"{each[key]:,}" for key in keys)) for each in manifests]
+    for row in dict.fromkeys(rows):
+        table.add_row(*row)
+    return table

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from bnbench.config.keys import BLOCKS
+
+NORMS = (
+    "none, batch, ghost, batch-renorm, group, layer, instance, rms, frn, evonorm-s0, group-ws, "
+    "scaled-ws, frozen, noisy or custom"
+)
 CASES = [
     # misspelled and misplaced keys
     ("norm:\n  kind: group\n  grops: 4", 'x.yaml:3:3: norm.grops is not a key of kind "group"\n'
      "  did you mean norm.groups?"),
     ("norm: {kind: batch, groups: 4}", 'x.yaml:1:21: norm.groups is not a key of kind "batch"\n'
-     "  groups is a key of kind group"),
+     "  groups is a key of kind group, evonorm-s0 or group-ws"),
     ("train: {epoch: 3}", "x.yaml:1:9: train.epoch is not a key of train\n"
      "  did you mean train.epochs?"),
     ("data: {clases: 3}", 'x.yaml:1:8: data.clases is not a key of dataset "fashion-mnist-12k"\n'
@@ -28,12 +35,24 @@ CASES = [
     ("train: {steps.x: 1}", "x.yaml:1:9: train.steps.x is not a key of train\n"
      "  only --set, --over and axes take dotted keys: write steps: {x: …}"),
     # kinds
-    ("norm: {kind: off}", 'x.yaml:1:14: norm.kind must be none, batch, group or layer, not "off"\n'
+    ("norm: {kind: off}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "off"\n'
      "  the kind without normalization is none"),
-    ("norm: {kind: null}", "x.yaml:1:14: norm.kind must be none, batch, group or layer, not null\n"
+    ("norm: {kind: null}", f"x.yaml:1:14: norm.kind must be {NORMS}, not null\n"
      "  the kind without normalization is none"),
-    ("norm: {kind: false}", "x.yaml:1:14: norm.kind must be none, batch, group or layer, not false"
-     "\n  the kind without normalization is none"),
+    ("norm: {kind: false}", f"x.yaml:1:14: norm.kind must be {NORMS}, not false\n"
+     "  the kind without normalization is none"),
+    ("norm: {kind: goup}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "goup"\n'
+     "  did you mean group?"),
+    ("norm: {kind: BatchNorm2d}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "BatchNorm2d"\n'
+     "  did you mean batch?"),
+    ("norm: {kind: BatchReNorm}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "BatchReNorm"\n'
+     "  did you mean batch-renorm?"),
+    ("norm: {kind: ln}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "ln"\n'
+     "  did you mean layer?"),
+    ("model: {kind: resnets}", "x.yaml:1:15: model.kind must be plain, resnet, mlp, torchvision or "
+     'custom, not "resnets"\n  did you mean resnet?'),
+    ("model: {kind: vit}", "x.yaml:1:15: model.kind must be plain, resnet, mlp, torchvision or "
+     'custom, not "vit"'),
     ("optim: {kind: adam}", 'x.yaml:1:15: optim.kind must be sgd or adamw, not "adam"\n'
      "  did you mean adamw?"),
     ("norm: batch", 'x.yaml:1:7: norm must be a mapping, not "batch"\n  write norm: {kind: batch}'),
@@ -95,6 +114,43 @@ CASES = [
     ("data: {dataset: image-folder, image_size: 8}",
      'x.yaml:1:8: data.root is missing: dataset "image-folder" needs it\n'
      "  root: folder that holds train/<class>/ and test/<class>/"),
+    # kinds that need a key, bound one, or have none of it
+    ("norm: {kind: ghost}", 'x.yaml:1:8: norm.batch_size is missing: kind "ghost" needs it\n'
+     "  batch_size: examples that share statistics"),
+    ("norm: {kind: ghost, batch_size: null}", "x.yaml:1:33: norm.batch_size must be a whole number "
+     "of at least 1, not null"),
+    ("norm: {kind: batch-renorm, r_max: 0.5}", "x.yaml:1:35: norm.r_max must be a number of at "
+     "least 1, not 0.5"),
+    ("norm: {kind: batch-renorm, d_max: -1}", "x.yaml:1:35: norm.d_max must be a number of at "
+     "least 0, not -1"),
+    ("norm: {kind: frozen, freeze_after: 1.5}", "x.yaml:1:36: norm.freeze_after must be a number "
+     "from 0 to 1, not 1.5"),
+    ("norm: {kind: frn, placement: after}", 'x.yaml:1:30: norm.placement must be before, not '
+     '"after"\n  frn is the activation as well: there is none for it to stand after'),
+    ("norm: {kind: evonorm-s0, placement: after}", 'x.yaml:1:37: norm.placement must be before, '
+     'not "after"\n  evonorm-s0 is the activation as well: there is none for it to stand after'),
+    ("norm: {kind: frn, affine: false}", 'x.yaml:1:19: norm.affine is not a key of kind "frn"\n'
+     "  affine is a key of kind batch, ghost, batch-renorm, group, layer, instance, rms, group-ws, "
+     "frozen or noisy"),
+    ("model: {kind: torchvision}",
+     'x.yaml:1:9: model.name is missing: kind "torchvision" needs it\n'
+     "  name: the constructor's name, e.g. resnet18"),
+    ("model: {kind: torchvision, name: 18}", "x.yaml:1:34: model.name must be text, not 18"),
+    ("model: {kind: resnet, widths: [8]}", 'x.yaml:1:23: model.widths is not a key of kind '
+     '"resnet"\n  widths is a key of kind plain or mlp'),
+    ("model: {kind: custom}", 'x.yaml:1:9: model.target is missing: kind "custom" needs it\n'
+     "  target: path/to/file.py:ClassName"),
+    ("norm: {kind: custom, target: a.py}", "x.yaml:1:30: norm.target must be "
+     'path/to/file.py:ClassName, not "a.py"'),
+    ("norm: {kind: custom, target: 'a:B'}", "x.yaml:1:30: norm.target must be "
+     'path/to/file.py:ClassName, not "a:B"'),
+    ("norm: {kind: custom, target: 'a.py:1b'}", "x.yaml:1:30: norm.target must be "
+     'path/to/file.py:ClassName, not "a.py:1b"'),
+    ("norm: {kind: custom, target: 'a.py:B', options: [1]}", "x.yaml:1:49: norm.options must be a "
+     "mapping, not a list"),
+    ("optim: {train_only: norms}", "x.yaml:1:21: optim.train_only must be norm or null, not "
+     '"norms"\n  did you mean norm?'),
+    ("depth: 20", "x.yaml:1:1: depth is not a key of an experiment\n  did you mean model.depth?"),
     # the experiment's own keys
     ("experiment: 2024", 'x.yaml:1:13: experiment must be text, not 2024\n'
      '  write "2024", in quotes'),
@@ -127,6 +183,30 @@ CASES = [
     ("setups: {a: 3}", "x.yaml:1:13: setups.a must be a mapping, not 3\n"
      "  write a: {norm: {kind: …}}"),
     ("setup: a\nsetups: {b: {}}", "x.yaml:1:1: setup stands beside setups\n  give one of them"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: [1]}}", "x.yaml:2:20: setups.a.axes must be a "
+     "mapping, not a list\n  write axes: {optim.lr: [0.1, 1.0]}"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.l: [1]}}}", "x.yaml:2:21: optim.l is not a "
+     "key\n  did you mean optim.lr?"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {norm.eps: [1]}}}", "x.yaml:2:21: setups.a.axes: "
+     "norm.eps is not an axis of the experiment\n"
+     "  a setup may give values of its own for optim.lr"),
+    ("setups: {a: {axes: {norm.eps: [1]}}}", "x.yaml:1:21: setups.a.axes: norm.eps is not an axis "
+     "of the experiment\n"
+     "  the experiment's axes name it first, with the values of the other setups"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: []}}}", "x.yaml:2:31: axes.optim.lr has "
+     "no values"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: 3}}}", "x.yaml:2:31: axes.optim.lr must "
+     "be a list, not 3\n  write [3]"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: [-1]}}, b: }", "x.yaml:2:32: optim.lr "
+     "must be a number above 0, not -1 (setup a)"),
+    ("axes: {optim.lr: 1}\nsetups: {a: {axes: {optim.lr: [2]}}}", "x.yaml:1:18: axes.optim.lr must "
+     "be a list, not 1\n  write [1]"),
+    ("axes: {norm.groups: [2]}\n"
+     "setups: {n: {norm: {kind: none}, axes: {norm.groups: [4]}}, g: {norm: {kind: group}}}",
+     "x.yaml:2:41: no run of setup n has the key norm.groups\n"
+     "  groups is a key of kind group, evonorm-s0 or group-ws"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axis: {}}}", "x.yaml:2:14: axis is not a key of a setup"
+     "\n  did you mean axes?"),
     ("axes: {optim.lr: []}", "x.yaml:1:18: axes.optim.lr has no values"),
     ("axes: {optim.lr: 3}", "x.yaml:1:18: axes.optim.lr must be a list, not 3\n  write [3]"),
     ("axes: {optim.rl: [3]}", "x.yaml:1:8: optim.rl is not a key\n  did you mean optim.lr?"),
@@ -143,7 +223,7 @@ CASES = [
     ("axes: {optim.lr: {logs: [1, 2, 3]}}", "x.yaml:1:18: axes.optim.lr must be a list, {log: [a, "
      "b, n]} or {linear: [a, b, n]}\n  did you mean log?"),
     ("axes: {norm.groups: [2, 4]}", "x.yaml:1:8: no run has the key norm.groups\n"
-     "  groups is a key of kind group"),
+     "  groups is a key of kind group, evonorm-s0 or group-ws"),
 ]  # fmt: skip
 
 
@@ -152,13 +232,43 @@ def test_fault(faults: Any, text: str, expected: str) -> None:
     assert faults(text) == expected
 
 
+EVERY_KEY = [
+    (block.name, block.tag, kind, key)
+    for block in BLOCKS.values()
+    for kind, model in block.models.items()
+    for key in model.model_fields
+    if key != block.tag
+]
+
+
+def test_the_walk_sees_every_kind() -> None:
+    kinds = {(name, kind) for name, _, kind, _ in EVERY_KEY}
+    bare = {("norm", "none"), ("norm", "scaled-ws"), ("probes", None)}
+    expected = {(block.name, kind) for block in BLOCKS.values() for kind in block.models} - bare
+    assert kinds == expected
+    assert len(EVERY_KEY) > 180
+
+
+@pytest.mark.parametrize(("name", "tag", "kind", "key"), EVERY_KEY)
+def test_every_key_of_every_kind_says_what_it_must_be(
+    faults: Any, name: str, tag: str | None, kind: str | None, key: str
+) -> None:
+    chosen = f"{tag}: {kind}, " if tag else ""
+    text = faults(f"{name}: {{{chosen}{key}: [{{}}]}}")
+    found = [line for line in text.splitlines() if f"{name}.{key}" in line]
+    assert len(found) == (2 if key == "betas" else 1)  # an item is wrong, and there is but one
+    for line in found:
+        assert re.search(rf": {name}\.{key}(\[0\])? must be \S.*, not a (list|mapping)$", line)
+        assert "must be a mapping" not in line or key == "options"
+
+
 def test_all_at_once_in_file_order_command_line_last(faults: Any) -> None:
     text = "optim: {lr: 0}\nsetups:\n  gn: {norm: {kind: group, grops: 2}}\n  n: {norm: {kind: n}}"
     assert faults(text, "optim.lrr=1", "data.batch_size=x", over=("norm.kin=a",), seeds=0) == (
         "x.yaml:1:13: optim.lr must be a number above 0, not 0\n"
         'x.yaml:3:28: norm.grops is not a key of kind "group" (setup gn)\n'
         "  did you mean norm.groups?\n"
-        'x.yaml:4:20: norm.kind must be none, batch, group or layer, not "n" (setup n)\n'
+        f'x.yaml:4:20: norm.kind must be {NORMS}, not "n" (setup n)\n'
         "--set optim.lrr: optim.lrr is not a key\n"
         "  did you mean optim.lr?\n"
         '--set data.batch_size: data.batch_size must be a whole number of at least 1, not "x"\n'

@@ -16,6 +16,7 @@ from bnbench.config import (
     expand_one,
     load_experiment,
 )
+from bnbench.config.keys import BLOCKS
 from bnbench.errors import ConfigError
 
 
@@ -25,16 +26,74 @@ def again(config: RunConfig, folder: Path) -> RunConfig:
     return expand_one(load_experiment(path))
 
 
+PRINTABLE = st.characters(exclude_categories=["C", "Z"])
+NAMES = st.text(PRINTABLE, max_size=4).filter(lambda text: text != "<<")
+WHOLE = st.integers(1 - 2**63, 2**63 - 1)
+PLAIN_VALUES: Any = st.recursive(
+    st.none() | st.booleans() | WHOLE | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(PRINTABLE, max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+# What a norm's keys may hold; a kind draws those that it has.
+OF_NORMS: dict[str, Any] = {
+    "placement": st.sampled_from(["before", "after"]),
+    "eps": st.floats(0, exclude_min=True, allow_infinity=False),
+    "affine": st.booleans(),
+    "groups": st.sampled_from([1, 2, 4]),
+    "batch_size": st.sampled_from([1, 2, 4]),
+    "momentum": st.none() | st.floats(0, 1),
+    "r_max": st.floats(1, allow_infinity=False),
+    "d_max": st.floats(0, allow_infinity=False),
+    "correct_from": st.floats(0, 0.1),
+    "r_open": st.floats(0.1, 1),
+    "d_open": st.floats(0.1, 1),
+    "freeze_after": st.floats(0, 1),
+    "target": st.just("mine.py:Mine"),
+    "options": st.dictionaries(NAMES, PLAIN_VALUES, max_size=3),
+}
+OF_MODELS: dict[str, Any] = {
+    "widths": st.lists(st.integers(1, 10**12).map(lambda n: 4 * n), min_size=1),
+    "blocks": st.integers(1, 99),
+    "activation": st.sampled_from(["relu", "gelu"]),
+    "init": st.sampled_from(["he", "xavier"]),
+    "dropout": st.floats(0, 1, exclude_max=True),
+    "depth": st.sampled_from([8, 110]),
+    "width": st.sampled_from([8, 16]),
+    "variant": st.sampled_from(["post", "pre"]),
+    "zero_init_last_norm": st.just(False),
+    "fixup": st.booleans(),
+    "name": st.sampled_from(["resnet18", "wide_resnet50_2"]),
+    "stem": st.sampled_from(["small", "imagenet"]),
+    "target": st.just("mine.py:Mine"),
+    "options": OF_NORMS["options"],
+}
+
+
+def blocks(name: str, values: dict[str, Any]) -> Any:
+    """A block of any kind, with what it requires and some of what it may have."""
+
+    def of(kind: str) -> Any:
+        fields = BLOCKS[name].models[kind].model_fields
+        given = {key: values[key] for key in fields if key != "kind"}
+        required = {key: value for key, value in given.items() if fields[key].is_required()}
+        optional = {key: value for key, value in given.items() if key not in required}
+        if kind in ("frn", "evonorm-s0"):
+            optional["placement"] = st.just("before")
+        return st.fixed_dictionaries({"kind": st.just(kind), **required}, optional=optional)
+
+    return st.sampled_from(BLOCKS[name].kinds).flatmap(of)
+
+
 PATCHES = st.fixed_dictionaries(
     {},
     optional={
-        "data.batch_size": st.integers(1, 9000),
+        "data.batch_size": st.integers(1, 2250).map(lambda n: 4 * n),
         "data.train_size": st.none() | st.integers(10, 9000),
         "data.root": st.text(max_size=8),
-        "norm.kind": st.sampled_from(["none", "batch", "layer", "group"]),
-        "norm.eps": st.floats(0, exclude_min=True, allow_infinity=False),
-        "norm.momentum": st.none() | st.floats(0, 1),
-        "model.widths": st.lists(st.integers(1, 10**12).map(lambda n: 4 * n), min_size=1),
+        "norm": blocks("norm", OF_NORMS),
+        "model": blocks("model", OF_MODELS),
+        "optim.train_only": st.sampled_from([None, "norm"]),
         "optim.kind": st.sampled_from(["sgd", "adamw"]),
         "optim.schedule": st.sampled_from(["constant", "cosine", "step"]),
         "train.steps": st.integers(1, 2**63 - 1),
@@ -44,7 +103,7 @@ PATCHES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     patch=PATCHES,
     seed=st.integers(0, 2**63 - 1),
@@ -58,13 +117,22 @@ def test_a_dumped_run_loads_to_an_equal_run(
     path = folder / "x.yaml"
     from bnbench.config.dump import _inline
 
-    sets = tuple(f"{key}={_inline(value)}" for key, value in patch.items())
+    target = folder / "mine.py"
+    target.write_text("class Mine: ...\n")
+    sets = tuple(
+        f"{key}={_inline(value)}".replace("mine.py:Mine", f"{target}:Mine")
+        for key, value in patch.items()
+    )
     path.write_text(f"setups: {{{_inline('s' + setup)}: }}\nquestion: {_inline(question)}")
     try:
         config = expand_one(load_experiment(path, Overrides(set=sets, seed=seed)))
     except ConfigError as error:
-        # Text of control characters, and widths or batches that do not fit; nothing else.
-        allowed = ("cannot be printed", "no run has the key", "one value per channel", "larger")
+        # Text of control characters, and kinds, widths or batches that do not fit; nothing else.
+        allowed = (
+            *("cannot be printed", "one value per", "is larger than"),
+            *("changes more than", "decides itself", "γ and β", "has one weight"),
+            "would see no image",
+        )
         if all(any(each in str(fault) for each in allowed) for fault in error.faults):
             return
         raise
@@ -111,6 +179,18 @@ def test_an_experiment_is_kept_verbatim(tmp_path: Path) -> None:
     assert dump_experiment(experiment) == "experiment: x\n" + TEXT
 
 
+OWN_AXES = """\
+setups:
+  a: {}
+  b: {norm: {kind: layer}, axes: {optim.lr: {log: [0.1, 10, 3]}}}
+axes: {optim.lr: [1, 2], model.blocks: [1, 2]}
+"""
+CUSTOM = (
+    "norm: {kind: custom, target: 'mine.py:Mine', "
+    "options: {'1e-3': null, deep: {er: [1, {a: 2.0}, 'off']}, empty: {}, none: []}}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "overrides"),
     [
@@ -126,16 +206,30 @@ def test_an_experiment_is_kept_verbatim(tmp_path: Path) -> None:
         ("data: {dataset: mnist}\naxes: {data.root: [a, b]}", Overrides()),
         ("data: {dataset: mnist}\nset: {data.root: a}", Overrides()),
         ("", Overrides(set=("data.dataset=mnist", "data.root=a"))),
+        (OWN_AXES, Overrides()),
+        (OWN_AXES, Overrides(set=("optim.momentum=0.5",))),
+        (OWN_AXES, Overrides(over=("norm.eps=0.1,0.2",))),
+        (OWN_AXES, Overrides(over=("optim.lr=3,4",), seeds=2)),
+        ("{" + CUSTOM + ", seeds: 2}", Overrides()),
+        ("setups: {a: {" + CUSTOM + "}, b: }", Overrides()),
+        ("{" + CUSTOM + ", axes: {norm.options.deep.er: [1, null, [2]]}}", Overrides()),
+        ("{" + CUSTOM + ", axes: {norm.target: ['mine.py:Other', 'mine.py:Mine']}}", Overrides()),
+        ("set: {norm.kind: custom, norm.target: 'mine.py:Mine'}", Overrides()),
+        ("", Overrides(set=("norm={kind: custom, target: 'mine.py:Mine'}",))),
+        ("", Overrides(set=("model={kind: custom, target: 'mine.py:Mine', options: {a: {}}}",))),
     ],
 )
 def test_a_dumped_experiment_loads_to_the_same_plan(
-    tmp_path: Path, text: str, overrides: Overrides
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, overrides: Overrides
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("class Mine: ...\nclass Other: ...\n")
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "runs").mkdir()
     experiment = load_experiment(tmp_path / "mine.yaml", overrides)
     copied = dumped_again(experiment, tmp_path / "runs")
     assert expand(copied).runs == expand(experiment).runs
+    assert expand(copied).grid == expand(experiment).grid
     assert (copied.name, copied.question, copied.tune) == (
         *("mine", experiment.question, experiment.tune),
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bnbench.config import expand_one, load_experiment
 from bnbench.config.datasets import folder_facts
 
 MLP = "model: {kind: mlp, widths: [4]}\n"
+ZERO = "model: {kind: resnet, zero_init_last_norm: true, "
+VISION = "model: {kind: torchvision, name: resnet18}\n"
 POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validation_size: 99, "
 
 
@@ -34,6 +38,63 @@ POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validatio
         (POINT + "batch_size: 100, drop_last: false}\nnorm: {batch_size: 50}",
          "x.yaml:1:101: norm.batch_size: 50 does not divide the last batch of an epoch, 1 of 901 "
          "images\n  write data.drop_last: true"),
+        (MLP + "norm: {kind: ghost, batch_size: 1}", "x.yaml:2:21: norm.batch_size: 1 image on a "
+         "1×1 map leaves batch norm one value per channel"),
+        (MLP + "norm: {kind: batch-renorm}\ndata: {batch_size: 1}", "x.yaml:3:8: data.batch_size: "
+         "1 image on a 1×1 map leaves batch norm one value per channel"),
+        (MLP + "norm: {kind: instance}", "x.yaml:2:8: norm.kind: on a 1×1 map instance has one "
+         "value per channel\n  batch, group and layer share statistics between images or channels"),
+        (MLP + "norm: {kind: frn}", "x.yaml:2:8: norm.kind: on a 1×1 map frn has one value per "
+         "channel\n  batch, group and layer share statistics between images or channels"),
+        ("model: {kind: mlp, widths: [1]}\nnorm: {kind: rms}", "x.yaml:1:20: model.widths: 1 "
+         "channel on a 1×1 map leaves rms norm one value"),
+        ("model: {kind: mlp, widths: [1, 4]}\nnorm: {kind: scaled-ws}", "x.yaml:1:20: "
+         "model.widths: behind 1 channel a filter has one weight, which scaled-ws would make 0"),
+        ("norm: {kind: evonorm-s0, groups: 3}\nmodel: {widths: [4]}", "x.yaml:1:26: norm.groups: 4 "
+         "channels do not split into 3 groups (model.widths)"),
+        ("model: {kind: resnet, width: 12}\nnorm: {kind: layer}\nsetups: {a: {norm: {kind: "
+         "group-ws, groups: 16}}}",
+         "x.yaml:3:37: norm.groups: 12 channels do not split into 16 groups (model.width) (setup a)"
+         "\nx.yaml:3:37: norm.groups: 24 channels do not split into 16 groups (model.width) (setup "
+         "a)"),
+        # kinds and what does not go with them
+        ("model: {kind: resnet, depth: 21}", "x.yaml:1:23: model.depth: 21 is not 6n + 2\n"
+         "  8, 14, 20, 32, 44, 56, 110"),
+        ("model: {kind: resnet, depth: 2}", "x.yaml:1:23: model.depth: 2 is not 6n + 2\n"
+         "  8, 14, 20, 32, 44, 56, 110"),
+        (ZERO + "variant: pre}", "x.yaml:1:23: model.zero_init_last_norm: in variant pre a branch "
+         "ends in a convolution\n  write model.variant: post"),
+        (ZERO + "}\nnorm: {placement: after}", "x.yaml:1:23: model.zero_init_last_norm: with "
+         "placement after a branch ends in a convolution\n  write norm.placement: before"),
+        (ZERO + "}\nnorm: {affine: false}", "x.yaml:1:23: model.zero_init_last_norm: without "
+         "norm.affine there is no γ\n  write norm.affine: true"),
+        (ZERO + "}\nnorm: {kind: frn}", "x.yaml:1:23: model.zero_init_last_norm: frn is the "
+         "activation as well, and no branch ends in it"),
+        (VISION + "norm: {placement: after}", "x.yaml:2:8: norm.placement: a torchvision network "
+         "decides itself where its norms stand\n  leave norm.placement at before"),
+        (VISION + "norm: {kind: frn}", "x.yaml:2:8: norm.kind: frn changes more than the norm "
+         "layers, which is all that a torchvision network lets others choose\n"
+         "  model.kind: plain, mlp and resnet take it"),
+        ("model: {kind: torchvision, name: vgg11_bn}", 'x.yaml:1:28: model.stem: "vgg11_bn" has no '
+         "small stem, only torchvision's resnets have one\n  write model.stem: imagenet"),
+        ("optim: {train_only: norm}\nnorm: {kind: none}", "x.yaml:1:9: optim.train_only: norm.kind "
+         "none has no γ and β to train"),
+        ("optim: {train_only: norm}\nnorm: {kind: scaled-ws}", "x.yaml:1:9: optim.train_only: "
+         "norm.kind scaled-ws has no γ and β to train"),
+        ("optim: {train_only: norm}\nnorm: {affine: false}", "x.yaml:1:9: optim.train_only: "
+         "without norm.affine there is no γ and β to train\n  write norm.affine: true"),
+        ("norm: {kind: batch-renorm, correct_from: 0.25}", "x.yaml:1:28: norm.d_open: 0.19 lies "
+         "before norm.correct_from 0.25\n  the bounds open from correct_from to d_open"),
+        ("norm: {kind: batch-renorm, correct_from: 0.5, r_open: 0.4, d_open: 0.5}",
+         "x.yaml:1:47: norm.r_open: 0.4 lies before norm.correct_from 0.5\n"
+         "  the bounds open from correct_from to r_open"),
+        ("norm: {kind: ghost, batch_size: 48}", "x.yaml:1:21: norm.batch_size: 48 does not divide "
+         "data.batch_size 64"),
+        ("norm: {kind: ghost, batch_size: 128}", "x.yaml:1:21: norm.batch_size: 128 is larger than "
+         "data.batch_size 64"),
+        ("norm: {kind: ghost, batch_size: 32}\ndata: {drop_last: false}", "x.yaml:2:8: "
+         "norm.batch_size: 32 does not divide the last batch of an epoch, 40 of 9000 images\n"
+         "  write data.drop_last: true"),
         ("norm: {batch_size: 48}", "x.yaml:1:8: norm.batch_size: 48 does not divide "
          "data.batch_size 64"),
         ("norm: {batch_size: 128}", "x.yaml:1:8: norm.batch_size: 128 is larger than "
@@ -69,6 +130,19 @@ def test_refused(faults: Any, text: str, expected: str) -> None:
         "model: {widths: [8, 8]}\n" + POINT.replace("size: 4", "size: 3") + "batch_size: 1}",
         POINT + "batch_size: 100, drop_last: true}",
         "norm: {batch_size: 64}",
+        "norm: {kind: ghost, batch_size: 64}",
+        "norm: {kind: batch-renorm, correct_from: 0.19}",
+        "norm: {kind: batch-renorm, r_max: 1, d_max: 0}",
+        "norm: {kind: frozen, freeze_after: 0}\nmodel: {kind: resnet, depth: 110, width: 8}",
+        MLP + "norm: {kind: rms}",
+        MLP + "norm: {kind: scaled-ws}",
+        ZERO + "}",
+        ZERO + "}\nnorm: {kind: none}",
+        VISION,
+        VISION + "norm: {kind: none}",
+        "model: {kind: torchvision, name: wide_resnet50_2}",
+        "model: {kind: torchvision, name: vgg11_bn, stem: imagenet}",
+        "optim: {train_only: norm}\nnorm: {kind: frn}",
         "model: {widths: [8, 8, 8, 8, 8, 8, 8, 8, 8]}",
         "data: {train_size: 9000}",
         "data: {batch_size: 9000}\ntrain: {steps: 99}",
@@ -117,6 +191,102 @@ axes: {optim.lr: [0.1, 0.2]}
     assert len(plan("", "norm.momentum=0").warnings) == 1
 
 
+def test_statistics_of_batches_are_judged_alike(plan: Any) -> None:
+    text = """
+train: {steps: 5}
+norm: {momentum: 0.1}
+setups:
+  batch: {}
+  ghost: {norm: {kind: ghost, batch_size: 1}}
+  renorm: {norm: {kind: batch-renorm}}
+  frozen: {norm: {kind: frozen}}
+  noisy: {norm: {kind: noisy}}
+  instance: {norm: {kind: instance}}
+  frn: {norm: {kind: frn}}
+"""
+    # Frozen after 2 of 5 steps; 0.9² = 0.81
+    assert plan(text).warnings == (
+        "norm.momentum 0.1: after 2 optimizer steps the running statistics are still 81 % their "
+        "initial value (setups batch, ghost, renorm, frozen, noisy)",
+        "batch statistics over 1 image: batch norm trains as instance norm (setup ghost)",
+    )
+
+
+def test_statistics_that_freeze_before_they_move(plan: Any) -> None:
+    text = "setups: {a: {norm: {kind: frozen, freeze_after: 0.01}}, b: {norm: {kind: none}}}"
+    assert plan(text, "train.steps=40").warnings == (
+        "norm.freeze_after 0.01: of 40 optimizer steps none comes before the freeze: the running "
+        "statistics stay at mean 0 and variance 1 (setup a)",
+    )
+    assert plan(text, "train.steps=1000").warnings == ()
+    assert len(plan(text, "train.steps=1000", "norm.freeze_after=0").warnings) == 1
+
+
+CUSTOM = "norm: {kind: custom, target: 'mine/layer.py:Norm'}"
+
+
+def test_custom_classes_are_looked_for_without_running_them(
+    plan: Any, faults: Any, tmp_path: Any
+) -> None:
+    path = tmp_path / "mine" / "layer.py"
+    place = "x.yaml:1:22: norm.target:"
+    where = (
+        "\n  a path in a file starts at that file's folder, one on the command line at the "
+        "working directory"
+    )
+    assert faults(CUSTOM) == f"{place} there is no file {path}{where}"
+    path.parent.mkdir()
+    path.write_text("raise SystemExit\nclass Nrm: ...\nclass Other: ...")
+    assert faults(CUSTOM) == f"{place} {path} defines no class Norm\n  did you mean Nrm?"
+    path.write_text("class A: ...\nclass B: ...\n")
+    assert faults(CUSTOM) == f"{place} {path} defines no class Norm\n  it defines A and B"
+    path.write_text("")
+    assert faults(CUSTOM) == f"{place} {path} defines no class Norm"
+    path.write_text("x = 1\nclass Norm(:\n")
+    assert faults(CUSTOM) == f"{place} {path} is not Python: line 2: invalid syntax"
+    for text in (
+        "raise SystemExit\nclass Norm: ...",
+        "from torch.nn import BatchNorm2d as Norm",
+        "Norm = make()",
+        "try:\n    import x\nexcept ImportError:\n    class Norm: ...",
+        "from x import *",
+        "'\\d'\nclass Norm: ...",  # a warning of the compiler
+    ):
+        path.write_text(text)
+        assert plan(CUSTOM).only().norm.target == f"{path}:Norm"
+    assert faults(CUSTOM.replace("'}", "', placement: after}") + "\n" + VISION) == (
+        "x.yaml:1:52: norm.placement: a torchvision network decides itself where its norms stand\n"
+        "  leave norm.placement at before"
+    )
+    assert faults("norm: {placement: after}\nmodel" + CUSTOM.removeprefix("norm")) == (
+        "x.yaml:1:8: norm.placement: a custom network decides itself where its norms stand\n"
+        "  leave norm.placement at before"
+    )
+    path.unlink()
+    path.mkdir()
+    assert faults(CUSTOM) == f"{place} {path} cannot be read: Is a directory"
+
+
+def test_a_target_starts_where_it_was_written(
+    plan: Any, faults: Any, tmp_path: Any, monkeypatch: Any
+) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "net.py").write_text("class Net: ...")
+    text = "model: {kind: custom, target: 'net.py:Net'}"
+    (tmp_path / "study" / "y.yaml").write_text(text)
+    target = f"{tmp_path / 'study' / 'net.py'}:Net"
+    from_file = load_experiment(Path("study/y.yaml"))
+    assert expand_one(from_file).model.model_dump()["target"] == target
+    from_argument = plan("", "model={kind: custom, target: 'study/net.py:Net'}").only()
+    assert from_argument.model.target == target
+    assert plan("", "model.kind=custom", "model.target=./study/net.py:Net").only() == from_argument
+    assert faults("", "model.kind=custom", "model.target=net.py:Net").startswith(
+        f"--set model.target: model.target: there is no file {tmp_path / 'net.py'}\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert plan("", "model={kind: custom, target: '~/study/net.py:Net'}").only() == from_argument
+
+
 def folder(root: Any, images: int) -> None:
     for part in ("train", "test"):
         for label in ("cat", "dog"):
@@ -145,3 +315,11 @@ def test_image_folders_are_counted(plan: Any, faults: Any, tmp_path: Any) -> Non
     (tmp_path / "a" / "train" / "dog" / "0.png").write_bytes(b"longer")
     folder_facts.cache_clear()
     assert folder_facts(str(tmp_path / "a")).fingerprint != before.fingerprint
+
+
+def test_instance_norm_behind_the_last_activation_shows_the_head_no_image(faults: Any) -> None:
+    assert faults("norm: {kind: instance, placement: after}\n") == (
+        "x.yaml:1:24: norm.placement: behind the last activation instance norm makes the mean of "
+        "each channel β, whatever the image: the head would see no image at all\n"
+        "  write norm.placement: before"
+    )

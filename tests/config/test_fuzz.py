@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnbench.config import Overrides, expand, load_experiment, run_id
-from bnbench.config.keys import TOP_KEYS, every_key
+from bnbench.config.keys import BLOCKS, TOP_KEYS, every_key
 from bnbench.errors import BnbenchError
 
 WORDS = ["norm", "kind", "batch", "none", "off", "1e999", ".nan", "- ", ": ", "&a ", "*a", "{", "}"]
@@ -40,7 +41,8 @@ SCALARS = (
     | st.integers(-3, 70)
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["none", "group", "batch", "after", "mlp", "synthetic", "30s", "cifar100"])
+    | st.sampled_from(["after", "synthetic", "30s", "cifar100", "resnet18", "own.py:Own", "a.py:B"])
+    | st.sampled_from([*BLOCKS["norm"].kinds, *BLOCKS["model"].kinds])
     | st.text(max_size=6)
 )
 KEYS = st.sampled_from(sorted({key.split(".")[1] for key in every_key()})) | st.text(max_size=6)
@@ -59,7 +61,23 @@ SOUND: dict[str, Any] = {
     "optim": {"kind": "sgd", "schedule": "step", "milestones": [0.2]},
     "train": {"steps": 9},
     "compute": {"device": "cpu"},
-    "setups": {"a": {"norm": {"kind": "none"}}, "b": {"norm": {"kind": "group"}}, "c": None},
+    "setups": {
+        "a": {"norm": {"kind": "none"}},
+        "b": {"norm": {"kind": "group"}, "axes": {"optim.lr": [0.1, 2]}},
+        "c": None,
+        "d": {"model": {"kind": "resnet", "depth": 8}, "norm": {"kind": "ghost", "batch_size": 2}},
+        "e": {
+            "norm": {"kind": "frn"},
+            "axes": {"norm.placement": ["before"], "optim.lr": {"linear": [1, 2, 2]}},
+        },
+        "f": {"norm": {"kind": "batch-renorm", "correct_from": 0.1, "momentum": 0.1}},
+        "g": {"norm": {"kind": "custom", "target": "own.py:Own", "options": {"a": {"b": [1]}}}},
+        "h": {
+            "model": {"kind": "torchvision", "name": "resnet18"},
+            "norm": {"kind": "frozen", "freeze_after": 0.2},
+            "axes": {"norm.placement": ["before"]},
+        },
+    },
     "axes": {"optim.lr": {"log": [0.1, 1, 3]}, "norm.placement": ["before", "after"]},
     "seeds": 2,
     "tune": {"axis": "optim.lr", "by": "val/loss"},
@@ -101,6 +119,7 @@ ARGUMENTS = st.lists(
 
 def outcome(path: Path, data: bytes, overrides: Overrides) -> None:
     path.write_bytes(data)
+    (path.parent / "own.py").write_text("class Own: ...")
     try:
         plan = expand(load_experiment(path, overrides), max_runs=500)
     except BnbenchError:
@@ -126,10 +145,15 @@ def test_bytes(tmp_path_factory: Any, data: bytes) -> None:
 
 def test_the_sound_file_is_sound(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(json.dumps(SOUND))
-    assert len(expand(load_experiment(tmp_path / "x.yaml")).runs) == (1 + 2 + 2) * 3 * 2
+    (tmp_path / "own.py").write_text("class Own: ...")
+    runs = {"a": 3 * 1, "b": 2 * 2, "c": 3 * 2, "d": 3 * 2, "e": 2 * 1, "f": 3 * 2, "g": 3 * 2}
+    runs["h"] = 3 * 1
+    plan = expand(load_experiment(tmp_path / "x.yaml"))
+    assert Counter(run.setup for run in plan.runs if run.seed == 0) == runs
+    assert len(plan.runs) == 2 * sum(runs.values())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(tree=mutants(), sets=ARGUMENTS)
 def test_structures(tmp_path_factory: Any, tree: dict[str, Any], sets: Any) -> None:
     # JSON is YAML, but for characters beyond the basic plane, which it writes as two.

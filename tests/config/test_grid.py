@@ -116,11 +116,124 @@ def test_over_replaces_and_adds(plan: Any) -> None:
         ("optim=1", "--over optim: optim is a block, not a key\n"
          "  name one key of it: optim.lr, optim.weight_decay, optim.decay_norm_and_bias, "
          "optim.lr_rule, optim.base_batch_size, optim.schedule, optim.warmup, optim.milestones, "
-         "optim.decay, optim.kind, optim.momentum, optim.betas or optim.eps"),
+         "optim.decay, optim.train_only, optim.kind, optim.momentum, optim.betas or optim.eps"),
     ],
 )  # fmt: skip
 def test_faulty_over(faults: Any, argument: str, expected: str) -> None:
     assert faults("", over=(argument,)) == expected
+
+
+OWN = """
+setups:
+  bn: {}
+  gn: {norm: {kind: group}, axes: {optim.lr: {log: [0.1, 10, 3]}}}
+  ln: {norm: {kind: layer}, axes: {optim.lr: [0.5]}}
+axes: {data.batch_size: [2, 4], optim.lr: [1, 2]}
+seeds: 2
+"""
+
+
+def test_a_setup_may_give_values_of_its_own_for_an_axis(plan: Any) -> None:
+    made = plan(OWN)
+    assert made.grid == (
+        "3 setups × 2 values of data.batch_size × 2 values of optim.lr (gn: 3, ln: 1) × 2 seeds"
+    )
+    assert made.notes == made.warnings == ()
+    assert len(made.runs) == (2 * 2 + 2 * 3 + 2 * 1) * 2
+    assert [(run.setup, run.data.batch_size, run.optim.lr) for run in made.runs[:12]] == [
+        *(("bn", 2, 1.0), ("bn", 2, 2.0), ("bn", 4, 1.0), ("bn", 4, 2.0)),
+        *(("gn", 2, 0.1), ("gn", 2, 1.0), ("gn", 2, 10.0)),
+        *(("gn", 4, 0.1), ("gn", 4, 1.0), ("gn", 4, 10.0)),
+        *(("ln", 2, 0.5), ("ln", 4, 0.5)),
+    ]
+    # Every cell has the same columns.
+    assert {run.swept for run in made.runs} == {("data.batch_size", "optim.lr")}
+
+
+def test_an_own_axis_of_the_same_length_is_still_its_own(plan: Any) -> None:
+    made = plan("axes: {optim.lr: [1, 2]}\nsetups: {a: , b: {axes: {optim.lr: [2, 3]}}}")
+    assert made.grid == "2 setups × 2 values of optim.lr × 1 seed"
+    assert [(run.setup, run.optim.lr) for run in made.runs] == [
+        *(("a", 1.0), ("a", 2.0), ("b", 3.0)),  # b at 2 is a at 2
+    ]
+
+
+def test_the_command_line_wins_over_own_axes(plan: Any, faults: Any) -> None:
+    over = plan(OWN, over=("optim.lr=0.3,0.4",))
+    assert over.grid == "3 setups × 2 values of data.batch_size × 2 values of optim.lr × 2 seeds"
+    assert [run.optim.lr for run in over.runs] == [0.3, 0.4] * 12
+    other = plan(OWN, over=("norm.eps=1,2", "data.batch_size=8"))
+    assert [run.optim.lr for run in other.runs if run.setup == "gn"][:6] == [
+        *(0.1, 0.1, 1.0, 1.0, 10.0, 10.0)
+    ]
+    assigned = plan(OWN, "optim.lr=0.3")
+    assert [(run.setup, run.data.batch_size, run.optim.lr) for run in assigned.runs[:6]] == [
+        *(("bn", 2, 0.3), ("bn", 4, 0.3), ("gn", 2, 0.3), ("gn", 4, 0.3)),
+        *(("ln", 2, 0.3), ("ln", 4, 0.3)),
+    ]
+    assert assigned.notes == (
+        "12 of 24 runs are the same as another, since --set optim.lr decides it: trained once",
+    )
+    # What the command line replaces is judged all the same.
+    assert faults(OWN.replace("[0.5]", "0.5"), over=("optim.lr=1",)) == (
+        "x.yaml:5:46: axes.optim.lr must be a list, not 0.5\n  write [0.5]"
+    )
+    # An axis that only the command line makes is an axis.
+    text = "setups: {a: {axes: {optim.lr: [3]}}}"
+    assert plan(text, over=("optim.lr=1,2",)).grid == "1 setup × 2 values of optim.lr × 1 seed"
+
+
+def test_a_kind_from_the_command_line_leaves_own_axes_without_meaning(plan: Any) -> None:
+    text = """
+setups: {gn: {norm: {kind: group}, axes: {norm.groups: [2]}}, bn: }
+axes: {norm.groups: [1, 4], norm.kind: [batch, evonorm-s0]}
+"""
+    evo = plan(text, over=("norm.kind=evonorm-s0",))
+    assert [run.norm.groups for run in evo.runs] == [2, 1, 4]
+    text = text.replace("evonorm-s0]", "group]").replace(
+        "bn: }", "bn: {axes: {norm.kind: [group]}}}"
+    )
+    made = plan(text, "norm.kind=evonorm-s0")
+    assert [(run.setup, run.norm.groups) for run in made.runs] == [("gn", 2), ("bn", 1), ("bn", 4)]
+
+
+def test_the_cap_and_the_notes_count_own_axes(faults: Any, plan: Any) -> None:
+    text = OWN.replace("log: [0.1, 10, 3]", "linear: [1, 9, 5000]")
+    assert faults(text) == (
+        "x.yaml: the grid has 20,012 runs (3 setups × 2 values of data.batch_size × 2 values of "
+        "optim.lr (gn: 5,000, ln: 1) × 2 seeds), more than 10,000"
+    )
+    assert plan(OWN.replace("[0.5]", "[0.5, 0.50]")).notes == (
+        "setup ln: optim.lr lists 2 values, 1 of them distinct",
+    )
+    many = "".join(f"  s{i}: {{optim: {{momentum: 0.{i}}}, axes: {{norm.eps: [1]}}}}\n"
+                   for i in range(1, 10))  # fmt: skip
+    assert plan(f"axes: {{norm.eps: [1, 2]}}\nsetups:\n{many}").grid == (
+        "9 setups × 2 values of norm.eps (s1: 1, s2: 1, s3: 1, s4: 1, s5: 1, s6: 1 and 3 more) × "
+        "1 seed"
+    )
+
+
+def test_unequal_trials_are_warned_of(plan: Any) -> None:
+    assert plan(OWN + "tune: {axis: optim.lr}").warnings == (
+        "tune.axis optim.lr: setups with more values have more trials to pick the best from "
+        "(bn: 2, gn: 3, ln: 1)",
+    )
+    assert plan(OWN + "tune: {axis: data.batch_size}").warnings == ()
+    assert plan(OWN + "tune: {axis: optim.lr}", over=("optim.lr=1,2",)).warnings == ()
+
+
+def test_placement_is_an_axis_where_there_are_two(plan: Any, faults: Any) -> None:
+    text = """
+setups: {bn: , frn: {norm: {kind: frn}}, sws: {norm: {kind: scaled-ws}}}
+axes: {norm.placement: [before, after]}
+"""
+    assert faults(text) == (
+        'x.yaml:3:33: norm.placement must be before, not "after" (setup frn)\n'
+        "  frn is the activation as well: there is none for it to stand after"
+    )
+    made = plan(text.replace("kind: frn}", "kind: frn}, axes: {norm.placement: [before]}"))
+    assert [run.setup for run in made.runs] == ["bn", "bn", "frn", "sws"]
 
 
 def test_whole_number_axes_round_and_collapse(plan: Any) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from bnbench.config import RunConfig, cell_label, identity, point, run_id, slug
+from bnbench.config import RunConfig, cell_label, differences, identity, point, run_id, slug
 from bnbench.config.keys import BLOCKS
 from bnbench.config.labels import folder_part
+from bnbench.errors import DataError
 
 # Written apart from the code, so that a new key fails here until somebody has decided.
 NOT_IDENTITY = {
@@ -29,6 +31,14 @@ MLP = "model: {kind: mlp, widths: [8]}\n"
 GROUP = "norm: {kind: group}\n"
 LAYER = "norm: {kind: layer}\n"
 ADAMW = "optim: {kind: adamw}\n"
+GHOST = "norm: {kind: ghost, batch_size: 8}\n"
+RENORM = "norm: {kind: batch-renorm}\n"
+FROZEN = "norm: {kind: frozen}\n"
+EVO = "norm: {kind: evonorm-s0}\n"
+CUSTOM_NORM = "norm: {kind: custom, target: 'layers.py:Mine'}\n"
+CUSTOM_MODEL = "model: {kind: custom, target: 'layers.py:Mine'}\n"
+RESNET = "model: {kind: resnet, depth: 8}\n"
+TORCHVISION = "model: {kind: torchvision, name: resnet18}\n"
 # base, key, another value: one row for every key of every block
 CHANGES = [
     (PLAIN, "data.dataset", "mnist"),
@@ -55,6 +65,18 @@ CHANGES = [
     (PLAIN, "model.init", "xavier"),
     (PLAIN, "model.dropout", "0.1"),
     (MLP, "model.widths", "[16]"),
+    (RESNET, "model.depth", "14"),
+    (RESNET, "model.width", "8"),
+    (RESNET, "model.variant", "pre"),
+    (RESNET, "model.zero_init_last_norm", "true"),
+    (RESNET + "norm: {kind: none}", "model.fixup", "false"),
+    (RESNET + "norm: {kind: scaled-ws}", "model.fixup", "false"),
+    (TORCHVISION, "model.name", "resnet34"),
+    (TORCHVISION, "model.stem", "imagenet"),
+    (TORCHVISION, "model.init", "xavier"),
+    (CUSTOM_MODEL, "model.target", "layers.py:Other"),
+    (CUSTOM_MODEL, "model.options", "{width: 4}"),
+    (CUSTOM_MODEL, "model.init", "he"),
     (PLAIN, "norm.kind", "none"),
     (PLAIN, "norm.placement", "after"),
     (PLAIN, "norm.eps", "1e-4"),
@@ -62,6 +84,18 @@ CHANGES = [
     (PLAIN, "norm.batch_size", "32"),
     (PLAIN, "norm.momentum", "null"),
     (GROUP, "norm.groups", "2"),
+    (EVO, "norm.groups", "2"),
+    (GHOST, "norm.batch_size", "16"),
+    (RENORM, "norm.momentum", "0.1"),
+    (RENORM, "norm.r_max", "2"),
+    (RENORM, "norm.d_max", "2"),
+    (RENORM, "norm.correct_from", "0.1"),
+    (RENORM, "norm.r_open", "0.5"),
+    (RENORM, "norm.d_open", "0.5"),
+    (FROZEN, "norm.freeze_after", "0.6"),
+    (CUSTOM_NORM, "norm.target", "layers.py:Other"),
+    (CUSTOM_NORM, "norm.options", "{deep: [{er: null}]}"),
+    (CUSTOM_NORM, "norm.placement", "after"),
     (LAYER, "norm.eps", "1e-4"),
     (PLAIN, "optim.kind", "adamw"),
     (PLAIN, "optim.lr", "0.2"),
@@ -76,6 +110,7 @@ CHANGES = [
     ("optim: {schedule: step}", "optim.decay", "0.5"),
     (ADAMW, "optim.betas", "[0.9, 0.99]"),
     (ADAMW, "optim.eps", "1e-7"),
+    (PLAIN, "optim.train_only", "norm"),
     (PLAIN, "train.epochs", "2"),
     (PLAIN, "train.steps", "50"),
     (PLAIN, "train.examples", "5000"),
@@ -88,6 +123,14 @@ CHANGES = [
     (PLAIN, "compute.threads", "2"),
     (PLAIN, "compute.precision", "bf16"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def layers(tmp_path: Path) -> Path:
+    """A file with two classes, for the kinds that need one."""
+    path = tmp_path / "layers.py"
+    path.write_text("class Mine: ...\nclass Other: ...\n")
+    return path
 
 
 @pytest.mark.parametrize(("base", "key", "value"), CHANGES)
@@ -130,8 +173,16 @@ def test_labels_are_not_identity_and_the_seed_is(plan: Any) -> None:
         ("optim: {milestones: [0.1], decay: 0.5}", ""),
         ("optim: {base_batch_size: 8}", ""),
         ("optim: {decay_norm_and_bias: true}", ""),
+        ("optim: {train_only: null}", ""),
+        (RESNET, "model: {kind: resnet, depth: 8, fixup: false}"),
+        (RESNET + "norm: {kind: none}",
+         "norm: {kind: none}\nmodel: {kind: resnet, depth: 8, zero_init_last_norm: true}"),
+        (CUSTOM_NORM, CUSTOM_NORM.replace("}", ", options: {}, placement: before}")),
+        (CUSTOM_NORM, CUSTOM_NORM.replace("layers.py", "./x/../layers.py")),
+        ("norm: {kind: custom, target: 'layers.py:Mine', options: {a: -0.0, b: {c: 1, d: 2}}}",
+         "norm: {options: {b: {d: 2, c: 1}, a: 0.0}, kind: custom, target: 'layers.py:Mine'}"),
     ],
-)
+)  # fmt: skip
 def test_spelling_is_not_identity(plan: Any, one: str, other: str) -> None:
     assert identity(plan(one).only()) == identity(plan(other).only())
 
@@ -147,6 +198,61 @@ def test_image_folders_count_by_content(plan: Any, tmp_path: Any) -> None:
     text = "data: {dataset: image-folder, image_size: 8, validation_size: 4, batch_size: 2}"
     a, b, c = (identity(plan(text, f"data.root={name}").only()) for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize("block", ["norm", "model"])
+def test_custom_classes_count_by_content(plan: Any, layers: Path, block: str) -> None:
+    text = f"{block}: {{kind: custom, target: 'layers.py:Mine'}}"
+    before = identity(plan(text).only())
+    elsewhere = layers.parent / "elsewhere" / "renamed.py"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(layers.read_bytes())
+    moved = plan(text, f"{block}.target=elsewhere/renamed.py:Mine").only()
+    assert getattr(moved, block).target == f"{elsewhere}:Mine"
+    assert identity(moved) == before
+    layers.write_text(layers.read_text() + "# another comment\n")
+    assert identity(plan(text).only()) != before
+    kept = plan(text, f"{block}.target=elsewhere/renamed.py:Mine").only()
+    assert [line.split(":")[0] for line in differences(kept, plan(text).only())] == [
+        f"{block}.content"
+    ]
+    layers.unlink()
+    with pytest.raises(DataError, match="there is no file"):
+        identity(
+            kept.model_copy(
+                update={block: getattr(kept, block).model_copy(update={"target": f"{layers}:Mine"})}
+            )
+        )
+
+
+def test_options_of_one_name_and_another_value_are_other_runs(plan: Any) -> None:
+    values = ["{}", "{a: null}", "{a: 1}", "{a: 1.0}", "{a: '1'}", "{a: true}", "{a: [1]}",
+              "{a: {a: 1}}", "{b: 1}"]  # fmt: skip
+    runs = [plan(CUSTOM_NORM, f"norm.options={value}").only() for value in values]
+    assert len({identity(run) for run in runs}) == len(values)
+
+
+def test_a_key_of_custom_options_is_an_axis(plan: Any) -> None:
+    runs = plan(CUSTOM_NORM + "axes: {norm.options.eps: [0.1, 0.2]}").runs
+    assert [run.norm.options for run in runs] == [{"eps": 0.1}, {"eps": 0.2}]
+    assert [run_id(run).split("_s00_")[0] for run in runs] == [
+        *("custom-before_eps0.1", "custom-before_eps0.2")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("norm", "label"),
+    [
+        ("none", "none"),
+        ("scaled-ws", "scaled-ws"),
+        ("frn", "frn"),
+        ("evonorm-s0", "evonorm-s0"),
+        ("batch-renorm", "batch-renorm-before"),
+        ("group-ws", "group-ws-before"),
+    ],
+)
+def test_labels_name_the_placement_where_there_are_two(plan: Any, norm: str, label: str) -> None:
+    assert plan(f"norm: {{kind: {norm}}}").only().setup == label
 
 
 def test_golden_id(plan: Any) -> None:

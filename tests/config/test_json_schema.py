@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from bnbench.config import json_schema
-from bnbench.config.keys import BLOCKS, TOP_KEYS
+from bnbench.config.keys import BLOCKS, TOP_KEYS, every_key
 
 
 def test_structure() -> None:
@@ -32,6 +32,12 @@ def test_kinds_decide_which_keys_fit() -> None:
     assert part["properties"]["kind"]["enum"] == list(fits)
 
 
+def test_a_setup_may_hold_axes() -> None:
+    setup = json_schema()["properties"]["setups"]["additionalProperties"]
+    assert set(setup["properties"]) == {*BLOCKS, "axes"}
+    assert set(setup["properties"]["axes"]["properties"]) == set(every_key())
+
+
 def test_keys_are_described_and_references_resolve() -> None:
     schema = json_schema()
     lr = schema["$defs"]["block-optim"]["properties"]["lr"]
@@ -43,7 +49,7 @@ def test_keys_are_described_and_references_resolve() -> None:
                 head, definitions, name = part["$ref"].split("/")
                 assert (head, definitions) == ("#", "$defs")
                 assert name in schema["$defs"]
-            assert "x-allowed" not in part
+            assert not any(key.startswith("x-") for key in part)
             for value in part.values():
                 walk(value)
         elif isinstance(part, list):

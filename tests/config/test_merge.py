@@ -97,10 +97,12 @@ def test_the_command_line_wins_over_axes(plan: Any) -> None:
 def test_a_key_that_no_run_has(faults: Any) -> None:
     assert faults(FOUR, "norm.kind=none", "norm.placement=after") == (
         "--set norm.placement: no run has the key norm.placement\n"
-        "  placement is a key of kind batch, group or layer"
+        "  placement is a key of kind batch, ghost, batch-renorm, group, layer, instance, rms, "
+        "frn, evonorm-s0, group-ws, frozen, noisy or custom"
     )
     assert faults("", "norm.groups=2") == (
-        "--set norm.groups: no run has the key norm.groups\n  groups is a key of kind group"
+        "--set norm.groups: no run has the key norm.groups\n"
+        "  groups is a key of kind group, evonorm-s0 or group-ws"
     )
 
 
@@ -118,8 +120,9 @@ def test_a_key_that_no_run_has(faults: Any) -> None:
         ("optim={lrr: 3}", '--set optim: optim.lrr is not a key of kind "sgd"\n'
          "  did you mean optim.lr?"),
         ("optm.lr=3", "--set optm.lr: optm.lr is not a key\n  did you mean optim.lr?"),
-        ("norm.kind=off", '--set norm.kind: norm.kind must be none, batch, group or layer, not '
-         '"off"\n  the kind without normalization is none'),
+        ("norm.kind=off", "--set norm.kind: norm.kind must be none, batch, ghost, batch-renorm, "
+         "group, layer, instance, rms, frn, evonorm-s0, group-ws, scaled-ws, frozen, noisy or "
+         'custom, not "off"\n  the kind without normalization is none'),
         ("seeds=x", '--set seeds: seeds must be a whole number of at least 1, or a list of seeds, '
          'not "x"'),
     ],

@@ -182,15 +182,22 @@ def test_post_activation_equals_torchvisions_blocks_with_the_same_weights(depth:
         torch.testing.assert_close(buffer, buffers[torchvision_name(name, blocks)])
 
 
+@pytest.mark.parametrize("fixup", [False, True])
 @pytest.mark.parametrize(("norm", "variant", "placement"), SETUPS)
 def test_networks_equal_their_functional_twins(
-    norm: str, variant: Variant, placement: Placement
+    norm: str, variant: Variant, placement: Placement, fixup: bool
 ) -> None:
-    model = resnet(recipe_of(norm, placement), variant, depth=14, fixup=False).double()
+    model = resnet(recipe_of(norm, placement), variant, depth=14, fixup=fixup).double()
     fill(model)
-    state = dict(model.named_parameters())
+    state: dict[str, Tensor] = dict(model.named_parameters())
+
+    def shift(x: Tensor, name: str) -> Tensor:
+        parent, _, layer = name.rpartition(".")
+        wanted = fixup and norm == "none" and name != "stem.conv"
+        return x + state.pop(f"{parent}.shift_{layer}.bias") if wanted else x
 
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        x = shift(x, name)
         weight, bias = state.pop(f"{name}.weight"), state.pop(f"{name}.bias", None)
         return F.conv2d(x, weight, bias, stride, padding=weight.shape[-1] // 2)
 
@@ -203,10 +210,12 @@ def test_networks_equal_their_functional_twins(
         return F.group_norm(x, 2, gamma, beta)
 
     def bend(x: Tensor, name: str) -> Tensor:
+        x = shift(x, name.replace("norm", "activation"))
         if placement == "before":
             return normalize(x, name).clamp(min=0)
         return normalize(x.clamp(min=0), name)
 
+    one = torch.ones((), dtype=torch.float64)
     x = conv(images(), "stem.conv")
     if variant == "post":
         x = bend(x, "stem.norm")
@@ -215,11 +224,12 @@ def test_networks_equal_their_functional_twins(
             at, stride = f"stage{s}.block{b}", 2 if s > 1 and b == 1 else 1
             if variant == "post":
                 y = bend(conv(x, f"{at}.branch.conv1", stride), f"{at}.branch.norm1")
-                y = conv(y, f"{at}.branch.conv2")
+                y = conv(y, f"{at}.branch.conv2") * state.pop(f"{at}.branch.multiplier.weight", one)
                 if stride == 2:
                     x = normalize(conv(x, f"{at}.shortcut.conv", 2), f"{at}.shortcut.norm")
                 if placement == "before":
-                    x = (normalize(y, f"{at}.branch.norm2") + x).clamp(min=0)
+                    x = normalize(y, f"{at}.branch.norm2") + x
+                    x = shift(x, f"{at}.exit.activation2").clamp(min=0)
                 else:
                     x = normalize((y + x).clamp(min=0), f"{at}.exit.norm2")
             else:
@@ -229,11 +239,14 @@ def test_networks_equal_their_functional_twins(
                 if stride == 2:
                     x = conv(x, f"{at}.shortcut.conv", 2)
                 y = bend(conv(y, f"{at}.branch.conv1", stride), f"{at}.branch.norm2")
-                x = x + conv(y, f"{at}.branch.conv2")
+                y = conv(y, f"{at}.branch.conv2") * state.pop(f"{at}.branch.multiplier.weight", one)
+                x = x + y
     if variant == "pre":
         x = bend(x, "final.norm")
-    pixels = x.shape[2] * x.shape[3]
-    expected = x.flatten(2).sum(2) / pixels @ state.pop("head.weight").T + state.pop("head.bias")
+    features = x.flatten(2).sum(2) / (x.shape[2] * x.shape[3])
+    if fixup and norm == "none":
+        features = features + state.pop("shift_head.bias")
+    expected = features @ state.pop("head.weight").T + state.pop("head.bias")
     assert not state  # the twin has used every parameter
     torch.testing.assert_close(model(images()), expected, rtol=1e-9, atol=1e-9)
 

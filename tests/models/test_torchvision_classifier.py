@@ -75,6 +75,7 @@ def test_without_a_norm_each_convolution_that_had_one_gets_a_bias(name: str) -> 
     gained = [n for n in after if before[n].bias is None and after[n].bias is not None]
     assert len(gained) == len(layers(original, nn.BatchNorm2d))
     assert all(conv.bias is not None for conv in after.values())
+    assert all(module.training for module in model.modules())
     model.eval()
     assert model(torch.randn(1, 3, 32, 32)).shape == (1, 5)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm
+from bnbench.norms import BatchNorm, BatchRenorm, FrozenBatchNorm, GhostBatchNorm, GroupNorm
 from bnbench.probes import (
     PooledStatistics,
     batch_norm_layers,
@@ -322,3 +322,21 @@ def test_flags_of_a_layer_used_twice_are_restored() -> None:
         pass
     assert not shared.training
     assert model[1].training
+
+
+@pytest.mark.parametrize("freeze_after", [0, 3, 9])
+def test_layers_that_correct_act_as_in_training(freeze_after: int) -> None:
+    """Against the layers' own training mode, chunk by chunk, on copies."""
+    torch.manual_seed(freeze_after)
+    layers = nn.Sequential(
+        BatchRenorm(3, r_ramp=(0, 2), d_ramp=(0, 2), momentum=0.1),
+        FrozenBatchNorm(3, freeze_after=freeze_after),
+    ).double()
+    with torch.no_grad():
+        for step in range(6):
+            layers(torch.randn(8, 3, 4, 4, dtype=torch.float64) * 3 + step)
+    x = torch.randn(8, 3, 4, 4, dtype=torch.float64) * 2 + 4
+    expected = torch.cat([copy.deepcopy(layers)(chunk) for chunk in (x[:4], x[4:])])
+    with evaluating(layers), batch_statistics(layers, 4):
+        found = layers(x)
+    torch.testing.assert_close(found, expected)

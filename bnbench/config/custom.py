@@ -1,0 +1,85 @@
+"""Files of the user's own that a `target` names: read and parsed, never run."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import warnings
+from pathlib import Path
+
+from bnbench.config.faults import listing, nearest
+from bnbench.errors import DataError
+
+
+def custom_target(target: str) -> tuple[Path, str]:
+    """The file and the class name of a `target`."""
+    path, _, class_name = target.rpartition(":")
+    return Path(path), class_name
+
+
+def content_hash(target: str) -> str:
+    """The sha256, in hex, of a target's file. Raises DataError where it cannot be read."""
+    return hashlib.sha256(_content(custom_target(target)[0])).hexdigest()
+
+
+def trouble(target: str) -> tuple[str, str | None] | None:
+    """What keeps a target's class from being found, and what to do; None: nothing is known to."""
+    path, class_name = custom_target(target)
+    try:
+        content = _content(path)
+    except DataError as error:
+        return error.what, error.do
+    names, classes, problem = _defined(content)
+    if problem:
+        return f"{path} is not Python: {problem}", None
+    if names is None or class_name in names:
+        return None
+    close = nearest(class_name, classes)
+    hint = f"it defines {listing(classes, 'and')}" if classes else None
+    return (
+        f"{path} defines no class {class_name}",
+        f"did you mean {close}?" if close else hint,
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"there is no file {path}",
+            do="a path in a file starts at that file's folder, one on the command line at the "
+            "working directory",
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path} cannot be read: {reason}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _defined(content: bytes) -> tuple[frozenset[str] | None, tuple[str, ...], str | None]:
+    """Names that a source binds (None: any), its classes, and what keeps it from being parsed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # importing the file says them
+            tree = ast.parse(content)
+    except SyntaxError as error:
+        where = f"line {error.lineno}: " if error.lineno else ""
+        return None, (), where + error.msg
+    except (ValueError, RecursionError, MemoryError):
+        return None, (), None  # importing the file will say what is wrong
+    names: set[str] = set()
+    # Wherever a name is bound: a class may stand behind `if` or `try`.
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {alias.asname or alias.name for alias in aliases}
+            case _:
+                pass
+    classes = tuple(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    return (None if "*" in names else frozenset(names)), classes, None

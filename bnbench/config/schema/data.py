@@ -1,0 +1,74 @@
+"""Datasets, and how images are split, ordered and batched."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, PositiveInt
+
+from bnbench.config.schema.base import Block, NonNegative
+
+
+class ImageData(Block):
+    """Keys that every dataset has."""
+
+    root: str | None = Field(
+        None, description="where the data lies; default: the user's cache folder"
+    )
+    download: bool = Field(True, description="fetch missing files (torchvision's datasets)")
+    train_size: PositiveInt | None = Field(
+        None, description="a stratified subset of the training images, drawn once per seed"
+    )
+    validation_size: PositiveInt = Field(1000, description="images held out of the training images")
+    batch_size: PositiveInt = Field(64, description="examples per optimizer step")
+    eval_batch_size: PositiveInt = Field(
+        128, description="examples per forward pass of an evaluation"
+    )
+    drop_last: bool = Field(True, description="leave out an epoch's last, smaller batch")
+    order: Literal["shuffled", "class-sorted"] = Field(
+        "shuffled", description="class-sorted: deliberately non-iid batches"
+    )
+    augment: Literal["none", "flip-crop"] = Field(
+        "none", description="flip-crop: random horizontal flip and a crop after 4 pixels of padding"
+    )
+
+
+class Fashion12kData(ImageData):
+    """1,000 training and 200 test images of each Fashion-MNIST class; bundled, works offline."""
+
+    dataset: Literal["fashion-mnist-12k"] = "fashion-mnist-12k"
+
+
+class TorchvisionData(ImageData):
+    """A dataset that torchvision knows how to fetch."""
+
+    dataset: Literal["fashion-mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"]
+
+
+class ImageFolderData(ImageData):
+    """Images of your own: `root/train/<class>/*` and `root/test/<class>/*`."""
+
+    dataset: Literal["image-folder"]
+    root: str = Field(description="folder that holds train/<class>/ and test/<class>/")
+    image_size: PositiveInt = Field(
+        description="side in pixels; images are resized (short side) and center-cropped"
+    )
+    channels: Literal[1, 3] = Field(3, description="3: color, 1: grayscale")
+
+
+class SyntheticData(ImageData):
+    """Generated images: a random pattern per class plus noise. For tests and timing."""
+
+    dataset: Literal["synthetic"]
+    train_images: PositiveInt = Field(2000, description="training images, before the hold-out")
+    test_images: PositiveInt = Field(500, description="test images")
+    classes: Annotated[int, Field(ge=2)] = Field(10, description="number of classes")
+    channels: PositiveInt = Field(1, description="image channels")
+    image_size: PositiveInt = Field(28, description="side in pixels")
+    noise: NonNegative = Field(0.5, description="standard deviation of the noise; a pattern has 1")
+    data_seed: int = Field(0, ge=0, description="which images are generated, for all seeds alike")
+
+
+DataConfig: TypeAlias = Annotated[
+    Fashion12kData | TorchvisionData | ImageFolderData | SyntheticData, Discriminator("dataset")
+]

@@ -1,0 +1,90 @@
+"""Networks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, PositiveInt
+
+from bnbench.config.schema.base import Block, HalfOpen, Target
+
+
+class Network(Block):
+    """Keys that every network has."""
+
+    activation: Literal["relu", "leaky-relu", "gelu", "silu", "tanh", "sigmoid"] = Field(
+        "relu", description="nonlinearity"
+    )
+    init: Literal["he", "xavier", "small-gaussian"] = Field(
+        "he", description="weights of convolutions and linear layers"
+    )
+    dropout: HalfOpen = Field(0.0, description="share of features dropped before the head")
+
+
+class PlainModel(Network):
+    """Stages of conv-norm-activation, global mean, linear head."""
+
+    kind: Literal["plain"] = "plain"
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = Field(
+        (8, 16, 32), description="channels of each stage; each but the first halves the resolution"
+    )
+    blocks: PositiveInt = Field(2, description="conv-norm-activation blocks per stage")
+
+
+class ResNetModel(Network):
+    """The CIFAR residual networks of He et al. 2015, with 6n + 2 layers."""
+
+    kind: Literal["resnet"]
+    depth: PositiveInt = Field(20, description="layers: 8, 14, 20, 32, 44, 56, … (6n + 2)")
+    # Below 8 channels, torch 2.14's 1×1 convolution of stride 2 on channels-last writes outside of
+    # its memory on x86 CPUs (seen with 4; 8 and more are clean under glibc's heap checks).
+    width: Annotated[int, Field(ge=8)] = Field(
+        16, description="channels of the first stage; then twice, 4 times"
+    )
+    variant: Literal["post", "pre"] = Field(
+        "post", description="post: conv-norm-relu; pre: full pre-activation (He 2016b)"
+    )
+    zero_init_last_norm: bool = Field(
+        False, description="the last γ of each branch starts at 0, so that blocks start as identity"
+    )
+    fixup: bool = Field(
+        True, description="Fixup initialization where there is no norm, for a fair opponent"
+    )
+
+
+class MLPModel(Network):
+    """Fully connected layers, each linear-norm-activation."""
+
+    kind: Literal["mlp"]
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = Field(
+        (128, 128), description="units of each hidden layer"
+    )
+
+
+class TorchvisionModel(Block):
+    """A classifier of torchvision whose constructor takes norm_layer."""
+
+    kind: Literal["torchvision"]
+    name: str = Field(description="the constructor's name, e.g. resnet18")
+    stem: Literal["small", "imagenet"] = Field(
+        "small", description="small: 3×3 convolution of stride 1, no pooling (resnets only)"
+    )
+    init: Literal["he", "xavier", "small-gaussian"] = Field(
+        "he", description="weights of convolutions and linear layers"
+    )
+
+
+class CustomModel(Block):
+    """A network of your own: called as Class(in_channels=, classes=, make_norm=, **options)."""
+
+    kind: Literal["custom"]
+    init: Literal["own", "he", "xavier", "small-gaussian"] = Field(
+        "own", description="own: as its constructor leaves them; else by name, as elsewhere"
+    )
+    target: Target = Field(description="path/to/file.py:ClassName")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments")
+
+
+ModelConfig: TypeAlias = Annotated[
+    PlainModel | ResNetModel | MLPModel | TorchvisionModel | CustomModel, Discriminator("kind")
+]

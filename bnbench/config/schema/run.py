@@ -1,0 +1,114 @@
+"""A run: its blocks together, and those that come in one kind."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
+
+from bnbench.config.schema.base import Block
+from bnbench.config.schema.data import DataConfig, Fashion12kData
+from bnbench.config.schema.model import ModelConfig, PlainModel
+from bnbench.config.schema.norm import BatchNormConfig, NormConfig
+from bnbench.config.schema.optim import OptimConfig, SGDConfig
+
+DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,3})?"
+SECONDS = r"[0-9]{1,9}(\.[0-9]{1,9})?s"
+BUDGETS = ("epochs", "steps", "examples")
+DEFAULT_EPOCHS = 3.0
+
+
+def _is_device(text: str) -> str:
+    if not re.fullmatch(DEVICE, text):
+        raise ValueError("not a device")
+    return text
+
+
+def _is_interval(text: str) -> str:
+    if not re.fullmatch(SECONDS, text) or float(text[:-1]) == 0:
+        raise ValueError("not an interval")
+    return text
+
+
+Device = Annotated[
+    str, AfterValidator(_is_device), Field(json_schema_extra={"pattern": f"^({DEVICE})$"})
+]
+Seconds = Annotated[
+    str, AfterValidator(_is_interval), Field(json_schema_extra={"pattern": f"^({SECONDS})$"})
+]
+
+
+class TrainConfig(Block):
+    """Budget, evaluations, checkpoints. Exactly one of epochs, steps, examples is set."""
+
+    epochs: Annotated[float, Field(gt=0.0, le=1e6)] | None = Field(
+        None, description="passes over the training images; 3 where no budget is given"
+    )
+    steps: PositiveInt | None = Field(None, description="optimizer steps")
+    examples: PositiveInt | None = Field(None, description="images seen")
+    evaluations: PositiveInt = Field(
+        10, description="evenly spaced over the budget, the last one at the end"
+    )
+    evaluation_images: PositiveInt | None = Field(
+        128,
+        description="images of each split at an evaluation before the last; null: all of them. "
+        "The last evaluation and the test use all",
+    )
+    log_every: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="steps per report")
+    checkpoint_every: Seconds | PositiveInt | None = Field(
+        "30s",
+        description="seconds (30s), steps (200) or null: at the end only",
+        json_schema_extra={"x-allowed": "seconds such as 30s, steps such as 200, or null"},
+    )
+    diverged_above: Annotated[float, Field(gt=1.0)] = Field(
+        10.0,
+        description="times ln(classes): a minibatch loss above it, after the warm-up, is a "
+        "divergence; a non-finite loss always is",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_budget(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = [key for key in BUDGETS if values.get(key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"exactly one of epochs, steps, examples is allowed, not {given}")
+        return values if given else {**values, "epochs": DEFAULT_EPOCHS}
+
+
+class ProbesConfig(Block):
+    """Optional measurements during training."""
+
+
+class ComputeConfig(Block):
+    """Where and how the numbers are computed."""
+
+    device: Device = Field(
+        "auto",
+        description="auto, cpu, cuda, cuda:1, mps",
+        json_schema_extra={"x-allowed": "auto, cpu, cuda, cuda:N or mps"},
+    )
+    threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="auto: one per worker of a sweep, all cores for train"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
+
+
+class RunConfig(Block):
+    """One training, fully resolved: every key has its value."""
+
+    experiment: str = Field(description="folder under the runs directory")
+    setup: str = Field(description="the arm of the comparison: a label")
+    swept: tuple[str, ...] = Field((), description="dotted keys that the experiment varies: labels")
+    data: DataConfig = Field(default_factory=Fashion12kData)
+    model: ModelConfig = Field(default_factory=PlainModel)
+    norm: NormConfig = Field(default_factory=BatchNormConfig)
+    optim: OptimConfig = Field(default_factory=SGDConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    probes: ProbesConfig = Field(default_factory=ProbesConfig)
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="initial weights, split and order of the data; the same in every setup"
+    )
