@@ -63,15 +63,6 @@ CPU = torch.device("cpu")
 WHERE = Where(step=0, examples=0, train_seconds=0.0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def synthetic(**changed: Any) -> SyntheticData:
     given: dict[str, Any] = {
         "train_images": 60,

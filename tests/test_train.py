@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from math import inf, log, log1p, nan
@@ -27,16 +27,6 @@ from bnbench.config import (
 from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, SafePoint, Step
 from bnbench.probes import Where
 from bnbench.train import Divergence, Run, train
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The same number for every run here: weights are bit-identical only at equal threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 # --- a run whose losses are known ----------------------------------------------------------
 
