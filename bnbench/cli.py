@@ -73,6 +73,11 @@ def say(line: str) -> None:
     errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def progress_console(quiet: bool) -> Console:
+    """Where progress goes: the console that `say` uses, so that its lines stand above live ones."""
+    return Console(stderr=True, quiet=True) if quiet else errors
+
+
 def show(line: str) -> None:
     """Print to standard output, as it is."""
     output.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -154,7 +159,7 @@ def train(
 
     folder = ExperimentFolder(runs_dir / run.experiment)
     stop = Stop(say)
-    with stop.listening(), Screen(Console(stderr=True, quiet=quiet)) as screen:
+    with stop.listening(), Screen(progress_console(quiet)) as screen:
         settings = Settings(
             device=device,
             threads=len(os.sched_getaffinity(0)),
@@ -224,8 +229,7 @@ def sweep(
 
     folder.begin(configuration.dump_experiment(experiment))
     stop = Stop(say)
-    progress = Console(stderr=True, quiet=quiet)
-    with stop.listening(), Screen(progress, runs=len(plan.runs)) as screen:
+    with stop.listening(), Screen(progress_console(quiet), runs=len(plan.runs)) as screen:
 
         def report(outcome: Outcome) -> None:
             screen.advance(outcome.done, len(outcome.failures))
