@@ -409,3 +409,31 @@ def test_the_runs_directory_can_come_from_the_environment(
     assert bnbench("train", "study.yaml", "--quiet").code == 0
     (run,) = ExperimentFolder(Path("elsewhere/study")).runs()
     assert isinstance(run, RunFolder)
+
+
+def test_what_only_building_shows_is_refused_before_the_first_run() -> None:
+    Path("layer.py").write_text(
+        "from torch import nn\n\n\nclass Broken(nn.Module):\n"
+        "    def __init__(self, channels):\n        super().__init__()\n"
+        "        self.fine = channels < 8\n\n"
+        "    def forward(self, x):\n        assert self.fine, 'eight channels or more'\n"
+        "        return x\n"
+    )
+    write_experiment(
+        Path("study.yaml"),
+        "setups: {bn: {}, mine: {norm: {kind: custom, target: layer.py:Broken}}}\nseeds: 2\n",
+    )
+    said = bnbench("sweep", "study.yaml", "--quiet")
+    assert said == Said(
+        2, "", "setup mine: the first step fails: AssertionError: eight channels or more\n"
+    )
+    assert not ExperimentFolder(Path("runs/study")).runs()
+    write_experiment(
+        Path("groups.yaml"),
+        "norm: {kind: group, groups: 5}\n",
+    )
+    text = Path("groups.yaml").read_text()
+    network = "{kind: torchvision, name: resnet18}"
+    Path("groups.yaml").write_text(text.replace("{widths: [4, 8], blocks: 1}", network))
+    said = bnbench("sweep", "groups.yaml", "--quiet")
+    assert said == Said(2, "", "setup group-before: 64 channels do not split into 5 groups\n")

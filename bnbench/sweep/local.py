@@ -11,13 +11,15 @@ from errno import EDQUOT, ENOSPC, EROFS
 from bnbench.config import RunConfig, run_id
 from bnbench.errors import (
     BnbenchError,
+    ConfigError,
     DataError,
+    Fault,
     HeldError,
     Interrupted,
     StorageError,
     UsageError,
 )
-from bnbench.runner import Result, Settings, execute
+from bnbench.runner import Result, Settings, execute, opaque, rehearse
 from bnbench.store import ExperimentFolder
 
 HELD_POLL_SECONDS = 1.0
@@ -51,8 +53,11 @@ def sweep(
 
     A run that fails is kept as failed and the others go on; it is not tried again unless
     `retry_failed`. Runs that another process trains are waited for at the end. `report` is called
-    after each run. Raises Interrupted, and DataError or StorageError where no run could succeed.
+    after each run. Raises Interrupted, and DataError or StorageError where no run could succeed;
+    ConfigError, before the first run, where a network that configuration cannot see into cannot
+    train.
     """
+    _rehearse(runs, experiment, settings)
     outcome = Outcome()
     waiting = deque(runs)
     held = 0
@@ -85,6 +90,21 @@ def sweep(
         held = 0
         report(outcome)
     return outcome
+
+
+def _rehearse(runs: Sequence[RunConfig], experiment: ExperimentFolder, settings: Settings) -> None:
+    faults: list[Fault] = []
+    for config in runs:
+        if config.seed != runs[0].seed or not opaque(config):
+            continue
+        if experiment.run(run_id(config)).state() != "new":
+            continue
+        try:
+            rehearse(config, settings)
+        except ConfigError as error:
+            faults.extend(error.faults)
+    if faults:
+        raise ConfigError(dict.fromkeys(faults))
 
 
 def _unusable_disk(error: BnbenchError) -> bool:
