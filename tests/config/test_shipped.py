@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from bnbench.config import expand, find_config, load_experiment, shipped
+from bnbench.config import expand, find_config, json_schema, load_experiment, shipped
 from bnbench.errors import UsageError
 
 
@@ -73,3 +74,11 @@ def test_every_shipped_experiment_is_sound() -> None:
     for _, path, description in shipped():
         assert expand(load_experiment(path)).runs
         assert description
+
+
+def test_the_schema_beside_the_experiments_is_the_current_one() -> None:
+    """Made by `bnbench configs schema > configs/schema.json`; every experiment names it."""
+    folder = shipped()[0][1].parent
+    assert json.loads((folder / "schema.json").read_text()) == json_schema()
+    for _, path, _ in shipped():
+        assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")

@@ -209,6 +209,7 @@ def long_run(path: Path, steps: int) -> RunConfig:
     return expand_one(load_experiment(path / "long.yaml"))
 
 
+@pytest.mark.slow
 def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     from bnbench.store import ExperimentFolder
 
@@ -244,6 +245,7 @@ def committed_step(folder: Any) -> int:
         return 0  # between two renames
 
 
+@pytest.mark.slow
 def test_a_real_ctrl_c_commits_and_says_how_to_go_on(tmp_path: Path) -> None:
     from bnbench.store import ExperimentFolder
 
