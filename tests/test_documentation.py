@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import bnbench
 from bnbench.config import expand, load_experiment
 from bnbench.config.keys import BLOCKS
 from tests.test_architecture import PACKAGE, ROOMS
@@ -39,3 +40,9 @@ def test_the_example_of_the_configuration_is_sound(tmp_path: Path) -> None:
     path.write_text(text)
     # Three setups at 4 batch sizes and 7 rates, one with rates of its own, and 8 seeds.
     assert len(expand(load_experiment(path)).runs) == (3 * 7 + 2) * 4 * 8
+
+
+def test_the_package_lists_its_rooms_in_the_order_of_the_walk() -> None:
+    listed = re.findall(r"^(\w+)  +", bnbench.__doc__ or "", re.MULTILINE)
+    rows = re.findall(r"^\| \d \| `(\w+)/?` \|", README, re.MULTILINE)
+    assert listed == rows
