@@ -16,7 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from bnbench import __version__, cli
-from bnbench.store import ExperimentFolder, RunFolder
+from bnbench.store import ExperimentFolder, RunFolder, files
 from tests.runs import SMALL_YAML, write_experiment
 
 
@@ -342,6 +342,33 @@ def test_missing_data_is_exit_4_and_stops_the_sweep() -> None:
     assert said.code == 4
     assert str(Path("nowhere").resolve()) in said.err
     assert "Traceback" not in said.err
+
+
+def test_what_failed_for_lack_of_space_is_tried_again_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_experiment(Path("study.yaml"), TWO_BY_TWO)
+    commits = []
+
+    def full_at_the_third(folder: RunFolder, content: bytes) -> None:
+        commits.append(content)
+        if len(commits) == 3:
+            try:
+                raise OSError(28, os.strerror(28))
+            except OSError as error:
+                raise files.storage_error(folder.path, error) from error
+        commit(folder, content)
+
+    commit = RunFolder.commit
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "commit", full_at_the_third)
+        said = bnbench("sweep", "study.yaml", "--quiet")
+    assert said.code == 4
+    assert "run the same command again" in said.err
+    first = ExperimentFolder(Path("runs/study")).runs()[0]
+    assert first.state() == "failed"
+    assert bnbench("sweep", "study.yaml", "--quiet").code == 0
+    assert first.state() == "completed"
 
 
 # --- status and configs -------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import torch
 from bnbench import config as configuration
 from bnbench.build import build_run, resolve_device
 from bnbench.config import RunConfig
-from bnbench.errors import BnbenchError, Interrupted, RunError, StorageError
+from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Event, SafePoint
 from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
 from bnbench.runner.stop import Stop
@@ -101,8 +101,15 @@ def _failures_recorded(folder: RunFolder) -> Iterator[None]:
 
 
 def _keep_error(folder: RunFolder, error: Exception, text: str) -> None:
+    record = {
+        "error": type(error).__name__,
+        "message": str(error),
+        "traceback": text,
+        # Missing data or a full disk say nothing about the run: the next sweep tries it again.
+        "of_the_machine": isinstance(error, DataError | StorageError),
+    }
     with suppress(StorageError):  # if the disk is what failed, the error itself says so
-        folder.fail({"error": type(error).__name__, "message": str(error), "traceback": text})
+        folder.fail(record)
 
 
 def _require_same_identity(folder: RunFolder, config: RunConfig) -> None:

@@ -52,10 +52,11 @@ def sweep(
     """Train what is missing of `runs`, in their order; finished ones are only read.
 
     A run that fails is kept as failed and the others go on; it is not tried again unless
-    `retry_failed`. Runs that another process trains are waited for at the end. `report` is called
-    after each run. Raises Interrupted, and DataError or StorageError where no run could succeed;
-    ConfigError, before the first run, where a network that configuration cannot see into cannot
-    train.
+    `retry_failed`, or unless data or the disk was what failed. Runs that another process trains
+    are waited for at the end. `report` is called after each run.
+
+    Raises Interrupted, and DataError or StorageError where no run could succeed; ConfigError,
+    before the first run, where a network that configuration cannot see into cannot train.
     """
     _rehearse(runs, experiment, settings)
     outcome = Outcome()
@@ -64,9 +65,11 @@ def sweep(
     while waiting:
         config = waiting.popleft()
         folder = experiment.run(run_id(config))
-        if folder.state() == "failed" and not (retry_failed or settings.restart):
-            message = (folder.error() or {}).get("message", "")
-            outcome.failures.append((config, f"failed before: {message}"))
+        failure = folder.error() if folder.state() == "failed" else None
+        if failure is not None and not (
+            retry_failed or settings.restart or failure.get("of_the_machine")
+        ):
+            outcome.failures.append((config, f"failed before: {failure['message']}"))
             report(outcome)
             continue
         try:
