@@ -47,7 +47,8 @@ class Verbs(TyperGroup):
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
             raise typer.Exit(0) from None
         except Exception as error:
-            if _debug or isinstance(error, typer.Exit) or type(error).__module__ != "builtins":
+            # What Typer raises for wrong usage and for exits, it shows itself.
+            if _debug or type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
             say(f"unexpected {type(error).__name__}: {error}\n  --debug shows where")
             raise typer.Exit(1) from None
@@ -71,6 +72,13 @@ app.add_typer(configs, name="configs")
 def say(line: str) -> None:
     """Print to standard error, as it is."""
     errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, where the system says; else all there are."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def progress_console(quiet: bool) -> Console:
@@ -162,7 +170,7 @@ def train(
     with stop.listening(), Screen(progress_console(quiet)) as screen:
         settings = Settings(
             device=device,
-            threads=len(os.sched_getaffinity(0)),
+            threads=usable_cores(),
             restart=restart,
             accept_changes=accept_changes,
             view=screen.view,

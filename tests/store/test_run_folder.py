@@ -7,7 +7,6 @@ import io
 import json
 import multiprocessing
 import os
-import time
 from multiprocessing.synchronize import Event as ProcessEvent
 from pathlib import Path
 from typing import Any
@@ -61,10 +60,8 @@ def test_a_held_run_is_running_and_refused_until_its_holder_is_gone(folder: RunF
     holder.start()
     assert held.wait(30)
     assert folder.state() == "running"
-    started = time.monotonic()
     with pytest.raises(HeldError) as refused, folder.hold():
         pytest.fail("two processes hold one run")
-    assert time.monotonic() - started < 2
     assert str(refused.value) == (
         f"{folder.path} is held by another process (id 1)\n"
         "  wait for it to end; the same command then goes on from where it stopped"
