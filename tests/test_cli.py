@@ -464,3 +464,17 @@ def test_what_only_building_shows_is_refused_before_the_first_run() -> None:
     Path("groups.yaml").write_text(text.replace("{widths: [4, 8], blocks: 1}", network))
     said = bnbench("sweep", "groups.yaml", "--quiet")
     assert said == Said(2, "", "setup group-before: 64 channels do not split into 5 groups\n")
+
+
+def test_a_damaged_run_does_not_stop_the_others() -> None:
+    write_experiment(Path("study.yaml"), TWO_BY_TWO)
+    assert bnbench("sweep", "study.yaml", "--quiet").code == 0
+    first, second, *_ = ExperimentFolder(Path("runs/study")).runs()
+    (first.path / "result.json").write_text("{")
+    (second.path / "result.json").unlink()
+    said = bnbench("sweep", "study.yaml", "--quiet")
+    assert said.code == 1
+    assert said.err.startswith("1 of 4 runs failed:\n")
+    assert "result.json: not JSON" in said.err
+    assert "--restart" in said.err
+    assert second.state() == "completed"

@@ -32,7 +32,6 @@ from bnbench.config.experiment import ExperimentConfig, Setup, Tune
 from bnbench.config.grid import MAX_RUNS, Plan, expand, expand_one
 from bnbench.config.identity import (
     IDENTITY_VERSION,
-    cell_label,
     differences,
     identity,
     point,
@@ -128,7 +127,6 @@ __all__ = [
     "TorchvisionModel",
     "TrainConfig",
     "Tune",
-    "cell_label",
     "checkpoint_interval",
     "custom_target",
     "differences",

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from bnbench.config.custom import content_hash, custom_target
 from bnbench.config.datasets import folder_facts
-from bnbench.config.labels import SHORT_NAMES, SLUG_LENGTH, folder_part, in_words, slug
+from bnbench.config.labels import SLUG_LENGTH, folder_part, in_words, slug
 from bnbench.config.schema import (
     CustomModel,
     CustomNormConfig,
@@ -108,15 +108,6 @@ def value_at(config: RunConfig, key: str) -> Any:
 def point(config: RunConfig) -> dict[str, Any]:
     """The values of what the experiment varies, by dotted key; None where one has no meaning."""
     return {key: value_at(config, key) for key in config.swept}
-
-
-def cell_label(config: RunConfig) -> str:
-    """A cell in words, e.g. `bn-before bs=64 lr=0.1`: a run without its seed."""
-    parts = [config.setup]
-    for key, value in point(config).items():
-        if value is not None:
-            parts.append(f"{SHORT_NAMES.get(key, key)}={in_words(value)}")
-    return " ".join(parts)
 
 
 def run_id(config: RunConfig) -> str:

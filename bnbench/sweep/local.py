@@ -20,7 +20,7 @@ from bnbench.errors import (
     UsageError,
 )
 from bnbench.runner import Result, Settings, execute, opaque, rehearse
-from bnbench.store import ExperimentFolder
+from bnbench.store import ExperimentFolder, RunFolder
 
 HELD_POLL_SECONDS = 1.0
 """How often to look again at runs that another process trains."""
@@ -64,16 +64,12 @@ def sweep(
     held = 0
     while waiting:
         config = waiting.popleft()
-        folder = experiment.run(run_id(config))
-        failure = folder.error() if folder.state() == "failed" else None
-        if failure is not None and not (
-            retry_failed or settings.restart or failure.get("of_the_machine")
-        ):
-            outcome.failures.append((config, f"failed before: {failure['message']}"))
-            report(outcome)
-            continue
         try:
-            outcome.results.append((config, execute(config, experiment, settings)))
+            earlier = _failure_to_keep(experiment.run(run_id(config)))
+            if earlier is not None and not (retry_failed or settings.restart):
+                outcome.failures.append((config, f"failed before: {earlier}"))
+            else:
+                outcome.results.append((config, execute(config, experiment, settings)))
         except HeldError:
             waiting.append(config)
             held += 1
@@ -108,6 +104,14 @@ def _rehearse(runs: Sequence[RunConfig], experiment: ExperimentFolder, settings:
             faults.extend(error.faults)
     if faults:
         raise ConfigError(dict.fromkeys(faults))
+
+
+def _failure_to_keep(folder: RunFolder) -> str | None:
+    """Why the run failed, where trying once more would most likely fail in the same way."""
+    failure = folder.error() if folder.state() == "failed" else None
+    if failure is None or failure.get("of_the_machine"):
+        return None
+    return str(failure["message"])
 
 
 def _unusable_disk(error: BnbenchError) -> bool:
