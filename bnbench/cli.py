@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,13 +73,6 @@ app.add_typer(configs, name="configs")
 def say(line: str) -> None:
     """Print to standard error, as it is."""
     errors.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def usable_cores() -> int:
-    """The cores that this process may use, where the system says; else all there are."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def progress_console(quiet: bool) -> Console:
@@ -164,6 +158,7 @@ def train(
     from bnbench.report.run_table import run_table, summary
     from bnbench.runner import Screen, Settings, Stop, execute
     from bnbench.store import ExperimentFolder
+    from bnbench.sweep import usable_cores
 
     folder = ExperimentFolder(runs_dir / run.experiment)
     stop = Stop(say)
@@ -198,9 +193,17 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Use the seeds 0 … N−1.")] = None,
+    max_runs: Annotated[
+        int, typer.Option(min=1, help="Refuse an experiment of more runs than this.")
+    ] = 10_000,
+    workers: Annotated[
+        str, typer.Option(metavar="N|auto", help="Runs to train side by side; auto: every core.")
+    ] = "auto",
     runs_dir: RunsDir = Path("runs"),
     device: Device = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the runs, with their estimated cost.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed runs again.")
     ] = False,
@@ -210,6 +213,8 @@ def sweep(
     restart: Restart = False,
     accept_changes: AcceptChanges = False,
     quiet: Quiet = False,
+    as_json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets: a line per run.")] = False,
     debug: Debug = False,
 ) -> None:
     """Train every run of an experiment: setups × axes × seeds; only what is missing."""
@@ -217,64 +222,55 @@ def sweep(
 
     overrides = configuration.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
     experiment = configuration.load_experiment(configuration.find_config(config), overrides)
-    plan = configuration.expand(experiment)
+    plan = configuration.expand(experiment, max_runs=max_runs)
     for line in (*plan.notes, *plan.warnings):
         say(line)
 
+    from bnbench.report.closing import closing_tables
+    from bnbench.report.run_rows import as_csv, run_rows
+    from bnbench.runner import Screen, Stop
     from bnbench.store import ExperimentFolder
-
-    folder = ExperimentFolder(runs_dir / experiment.name)
-    if dry_run:
-        for run in plan.runs:
-            found = folder.run(configuration.run_id(run))
-            show(f"{found.state():12} {found.name}")
-        return
-
-    from bnbench.report.comparison import Replicate, comparison_table, setups_table
-    from bnbench.runner import Screen, Settings, Stop
-    from bnbench.sweep import Outcome
+    from bnbench.sweep import Terms, Workers, as_lines, as_record, forecast, workers_for
     from bnbench.sweep import sweep as train_missing
 
-    folder.begin(configuration.dump_experiment(experiment))
-    stop = Stop(say)
-    with stop.listening(), Screen(progress_console(quiet), runs=len(plan.runs)) as screen:
-
-        def report(outcome: Outcome) -> None:
-            screen.advance(outcome.done, len(outcome.failures))
-
-        settings = Settings(
-            device=device,
-            threads=1,
-            restart=restart,
-            accept_changes=accept_changes,
-            view=screen.view,
-            announce=say,
-            stop=stop,
-        )
-        outcome = train_missing(
-            plan.runs,
-            folder,
-            settings,
-            retry_failed=retry_failed,
-            fail_fast=fail_fast,
-            report=report,
-        )
-    records = {id(run): result.record for run, result in outcome.results}
-    replicates = [
-        Replicate(run.setup, configuration.point(run), records.get(id(run))) for run in plan.runs
-    ]
-    if experiment.question:
-        show(experiment.question)
-    if len({run.setup for run in plan.runs}) > 1:
-        manifests = [result.folder.manifest() for _, result in outcome.results]
-        output.print(setups_table([each for each in manifests if each is not None]))
-    tuned = None if experiment.tune is None else experiment.tune.axis
-    output.print(comparison_table(replicates, tuned_axis=tuned))
-    show(f"curves: tensorboard --logdir {folder.path}")
+    folder = ExperimentFolder(runs_dir / experiment.name)
+    terms = Terms(folder.path, device=device, accept_changes=accept_changes)
+    with closing(Workers(workers_for(workers, plan.runs), terms)) as executor:
+        if dry_run:
+            found = forecast(
+                plan.runs, folder, executor, restart=restart, retry_failed=retry_failed
+            )
+            if as_json:
+                print(json.dumps(as_record(found, folder), indent=2))
+            else:
+                for line in as_lines(found, folder):
+                    show(line)
+            return
+        folder.begin(configuration.dump_experiment(experiment))
+        stop = Stop(say)
+        with stop.listening(), Screen(progress_console(quiet), runs=len(plan.runs)) as screen:
+            outcome = train_missing(
+                plan.runs,
+                folder,
+                executor,
+                screen,
+                stop,
+                restart=restart,
+                retry_failed=retry_failed,
+                fail_fast=fail_fast,
+            )
+    if as_json:
+        print(json.dumps(run_rows(plan.runs, folder), indent=2))
+    elif csv:
+        print(as_csv(run_rows(plan.runs, folder)), end="")
+    else:
+        for table in closing_tables(experiment, plan.runs, folder):
+            output.print(table)
+        show(f"curves: tensorboard --logdir {folder.path}")
     if outcome.failures:
-        say(f"{len(outcome.failures)} of {len(plan.runs)} runs failed:")
-        for run, message in outcome.failures[:10]:
-            say(f"  {configuration.run_id(run)}: {message}")
+        say(f"{len(outcome.failures)} of {outcome.runs} runs failed:")
+        for name, message in outcome.failures[:10]:
+            say(f"  {name}: {message}")
         say("try them again with --retry-failed")
         raise typer.Exit(1)
 

@@ -79,6 +79,10 @@ class ConfigError(BnbenchError):
         self.faults = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Fault, ...]]]:
+        """To another process and back: made of its faults again, not of its text."""
+        return type(self), (self.faults,)
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C (exit code 130) or SIGTERM (143) arrived.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from bnbench.config import (
     BatchNormConfig,
@@ -19,6 +20,7 @@ from bnbench.config import (
     SyntheticData,
     TrainConfig,
 )
+from bnbench.errors import StorageError
 from bnbench.store import ExperimentFolder, Record, RunFolder
 
 SMALL_DATA = SyntheticData(
@@ -85,6 +87,14 @@ def run_state(folder: RunFolder) -> dict[str, Any]:
     return state
 
 
+def committed_step(folder: RunFolder) -> int:
+    """The step of the last checkpoint; 0 without one, or just between two renames."""
+    try:
+        return int(run_state(folder)["run"]["step"])
+    except (StorageError, AssertionError):
+        return 0
+
+
 def tensor_digests(state: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """sha256 of every tensor in nested mappings, by path."""
     digests = {}
@@ -117,3 +127,8 @@ def evidence(folder: RunFolder) -> dict[str, Any]:
 def experiment_in(path: Path) -> ExperimentFolder:
     """An experiment's folder below a temporary one."""
     return ExperimentFolder(path / "small")
+
+
+def quiet_console() -> Console:
+    """Where nobody looks."""
+    return Console(file=io.StringIO(), quiet=True)

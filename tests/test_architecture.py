@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "runner": (4, {"build", "config", "errors", "events", "sinks", "store", "train"}),
     "diagnose": (4, {"build", "config", "errors", "probes", "store"}),
     "report": (4, {"config", "errors", "stats", "store"}),
-    "sweep": (5, {"config", "errors", "runner", "store"}),
+    "sweep": (5, {"config", "errors", "events", "runner", "store"}),
     "cli": (6, {"config", "diagnose", "errors", "report", "runner", "store", "sweep"}),
 }
 # What a room may not import, however deep: the reasons are `--help` and `status` in no time.
@@ -42,6 +42,7 @@ WITHOUT = {
     "store": {"torch", "torchvision", "numpy", "scipy"},
     "stats": {"torch", "torchvision"},
     "report": {"torch", "torchvision"},
+    "sweep": {"torch", "torchvision", "tensorboard"},
     "train": {"tensorboard", "rich", "yaml"},
 }
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from bnbench import __version__, cli
 from bnbench.store import ExperimentFolder, RunFolder, files
+from tests.executors import InProcess
 from tests.runs import SMALL_YAML, write_experiment
 
 
@@ -34,6 +35,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("bnbench.sweep.Workers", InProcess)  # starting real ones takes seconds
     debug = cli._debug
     yield
     cli._debug = debug
@@ -302,7 +304,10 @@ def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
     write_experiment(Path("study.yaml"))
     said = bnbench("sweep", "study.yaml", "--over", "norm.kind=none,batch,group", "--dry-run")
     assert said.code == 0
-    assert [line.split()[0] for line in said.out.splitlines()] == ["new", "new", "new"]
+    *runs, counted, total = said.out.splitlines()
+    assert [line.split()[0] for line in runs] == ["new", "new", "new"]
+    assert counted == "3 runs: 3 new"
+    assert total.startswith("to train: 3, about ")
     assert not Path("runs").exists()
 
 

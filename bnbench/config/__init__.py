@@ -29,6 +29,7 @@ from bnbench.config.custom import custom_target
 from bnbench.config.datasets import DATASETS, DatasetFacts
 from bnbench.config.dump import dump, dump_experiment
 from bnbench.config.experiment import ExperimentConfig, Setup, Tune
+from bnbench.config.feasible import opaque, planned_steps
 from bnbench.config.grid import MAX_RUNS, Plan, expand, expand_one
 from bnbench.config.identity import (
     IDENTITY_VERSION,
@@ -138,6 +139,8 @@ __all__ = [
     "identity",
     "json_schema",
     "load_experiment",
+    "opaque",
+    "planned_steps",
     "point",
     "run_id",
     "shipped",

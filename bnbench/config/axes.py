@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from bnbench.config import keys
 from bnbench.config.check import is_whole_number, nulls_are_empty
-from bnbench.config.faults import Faults, found, listing, meant_value, nearest
+from bnbench.config.faults import Faults, found, listing, meant_value, nearest, shortened
 from bnbench.config.nodes import (
     Entry,
     Key,
@@ -93,7 +93,7 @@ def read_own_axes(
             )
         elif axis is not None and name not in overs:
             result.append(axis)
-            notes += [f"setup {setup}: {note}" for note in own_notes]
+            notes += [f"setup {shortened(setup)}: {note}" for note in own_notes]
     return tuple(result)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
+from bnbench.config.budget import total_steps
 from bnbench.config.custom import trouble
 from bnbench.config.datasets import DatasetFacts, facts
 from bnbench.config.faults import counted, shortened
@@ -80,6 +81,19 @@ def obstacles(config: RunConfig) -> list[Obstacle]:
 def train_images_left(config: RunConfig, dataset: DatasetFacts) -> int:
     """Training images after the hold-out and the subset."""
     return config.data.train_size or dataset.train_images - config.data.validation_size
+
+
+def planned_steps(config: RunConfig) -> int:
+    """Optimizer steps of a feasible run."""
+    left = train_images_left(config, facts(config.data))
+    return total_steps(config.train, left, config.data.batch_size, config.data.drop_last)
+
+
+def opaque(config: RunConfig) -> bool:
+    """Whether only building shows if network and normalization fit together."""
+    return isinstance(config.model, TorchvisionModel | CustomModel) or isinstance(
+        config.norm, CustomNormConfig
+    )
 
 
 def _custom(config: RunConfig) -> Iterator[Obstacle]:

@@ -9,7 +9,7 @@ from bnbench.config.check import nulls_are_empty
 from bnbench.config.faults import Faults, found, shortened
 from bnbench.config.merge import deeper, merged
 from bnbench.config.nodes import Entry, Key, Mapping, Node, Origin, Source, nested
-from bnbench.config.strict_yaml import parse
+from bnbench.config.strict_yaml import MAX_KEY, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,10 @@ def _assignment(option: str, text: str, value: str, rank: int, faults: Faults) -
     origin = Origin(source)
     if not equals or not name:
         faults.add(origin, "this is not KEY=VALUE", f"write {option} optim.lr=0.1")
+        return None
+    if len(name) > MAX_KEY:
+        message = f"the key {shortened(name)} is longer than {MAX_KEY} characters"
+        faults.add(origin, message)
         return None
     if not value.strip():
         faults.add(origin, f"{name} has no value", f"write {option} {name}=null for no value")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from bnbench.config.budget import total_steps
-from bnbench.config.datasets import facts
 from bnbench.config.faults import counted, named_setups
-from bnbench.config.feasible import train_images_left
+from bnbench.config.feasible import planned_steps
 from bnbench.config.schema import BatchStatistics, FrozenNormConfig, NoNorm, RunConfig
 
 
@@ -34,8 +32,7 @@ class Risks:
             return
         if (getattr(norm, "batch_size", None) or config.data.batch_size) == 1:
             self.alone[config.setup] = None
-        left = train_images_left(config, facts(config.data))
-        steps = total_steps(config.train, left, config.data.batch_size, config.data.drop_last)
+        steps = planned_steps(config)
         if isinstance(norm, FrozenNormConfig):
             updates = round(norm.freeze_after * steps)
             if updates == 0:

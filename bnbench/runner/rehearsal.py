@@ -1,20 +1,36 @@
-"""One step without a trace, for networks and layers that configuration cannot see into."""
+"""A few steps without a trace: whether a network can train, and what a run will cost."""
 
 from __future__ import annotations
+
+import io
+import time
+from contextlib import closing
+from dataclasses import replace
 
 import torch
 
 from bnbench.build import build_run, resolve_device
-from bnbench.config import CustomModel, CustomNormConfig, RunConfig, TorchvisionModel
+from bnbench.config import RunConfig
 from bnbench.errors import ConfigError, Fault
-from bnbench.runner.execute import Settings
+from bnbench.events import Gap
+from bnbench.runner.settings import Cost, Settings
+from bnbench.train import train
+
+MEASURED_SECONDS = 0.4
+"""Training that tells the cost of a step: tens of steps, or the two that it takes at least."""
+
+BYTES_PER_EVENT = 700
+"""One event in `metrics.jsonl` and in TensorBoard's file; measured on default runs: 650 to 680."""
 
 
-def opaque(config: RunConfig) -> bool:
-    """Whether only building shows if network and normalization fit together."""
-    return isinstance(config.model, TorchvisionModel | CustomModel) or isinstance(
-        config.norm, CustomNormConfig
-    )
+def warm_up() -> None:
+    """Import now what would be imported in the first run, and counted as its time: TensorBoard's
+    writer, and the compiler that torch imports at the first step of an optimizer (2.6 s)."""
+    import bnbench.sinks.tensorboard  # noqa: F401
+
+    weight = torch.zeros(1, requires_grad=True)
+    weight.grad = torch.zeros(1)
+    torch.optim.SGD([weight]).step()
 
 
 def rehearse(config: RunConfig, settings: Settings) -> None:
@@ -28,3 +44,34 @@ def rehearse(config: RunConfig, settings: Settings) -> None:
         # Whatever a stranger's code raises: it would raise in every run of this setup.
         message = f"the first step fails: {type(error).__name__}: {error}"
         raise ConfigError([Fault(where=f"setup {config.setup}", message=message)]) from error
+
+
+def measure(config: RunConfig, settings: Settings) -> Cost:
+    """What the run will cost, from a few steps and an evaluation of it. Raises as `execute`."""
+    device = resolve_device(settings.device or config.compute.device)
+    torch.set_num_threads(settings.threads)
+    run, facts = build_run(config, device, announce=settings.announce)
+    at = run.position
+    warm: tuple[int, float] | None = None
+    with closing(train(replace(run, evaluate_after=frozenset()))) as stated:
+        for _ in stated:
+            if warm is None:
+                warm = (at.step, at.train_seconds)  # the first step also allocates and compiles
+            if at.step > warm[0] and at.train_seconds - warm[1] > MEASURED_SECONDS:
+                break
+    steps, seconds = (0, 0.0) if warm is None else warm
+    per_step = (at.train_seconds - seconds) / max(1, at.step - steps)
+
+    begun = time.perf_counter()
+    readings = run.evaluate({"step": at.step, "examples": at.examples, "train_seconds": 0.0})
+    evaluation = time.perf_counter() - begun
+    during = sum(each.images for each in readings if isinstance(each, Gap))
+    at_the_end = facts.validation_images + facts.test_images
+    evaluations = len(run.evaluate_after) - 1 + at_the_end / max(1, during)
+    events = facts.total_steps / run.log_every + len(readings) * (len(run.evaluate_after) + 1)
+    state = io.BytesIO()
+    torch.save(run.state_dict(), state)
+    return Cost(
+        seconds=facts.total_steps * per_step + evaluations * evaluation,
+        bytes=state.tell() + round(BYTES_PER_EVENT * events),
+    )

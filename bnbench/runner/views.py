@@ -10,10 +10,9 @@ from bnbench import config as configuration
 from bnbench.build import Facts
 from bnbench.config import RunConfig
 from bnbench.events import Event
+from bnbench.runner.settings import MakeView
 from bnbench.sinks import View, from_record
 from bnbench.store import RunFolder
-
-MakeView = Callable[[RunConfig, Facts], View]
 
 
 class Views:
@@ -35,7 +34,7 @@ class Views:
             self._views.append(_tensorboard_rebuilt(config, folder, facts, started))
         if view is not None:
             with self._harmless(None):
-                self._views.append(view(config, facts))
+                self._views.append(view(config, facts.total_steps))
 
     def take(self, events: list[Event]) -> None:
         """Show events of one moment."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from bnbench.events import Event
 from bnbench.sinks.metrics import MetricsSink, from_record, to_record
-from bnbench.sinks.terminal import TerminalSink, progress_bar
+from bnbench.sinks.terminal import TerminalSink, progress_bar, progress_lines
 
 
 class Sink(Protocol):
@@ -32,5 +32,6 @@ __all__ = [
     "View",
     "from_record",
     "progress_bar",
+    "progress_lines",
     "to_record",
 ]

@@ -7,12 +7,13 @@ from typing import assert_never
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Step
 
 
 def progress_bar(console: Console) -> Progress:
-    """The live display that `TerminalSink` draws into; enter it before the first event."""
+    """The live line of a single run, for `TerminalSink` to draw into; start it before."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -21,6 +22,19 @@ def progress_bar(console: Console) -> Progress:
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
+    )
+
+
+def progress_lines(console: Console) -> Progress:
+    """The live lines of runs that train side by side, for their `TerminalSink`s to draw into."""
+    name = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    numbers = Column(no_wrap=True, justify="right")
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=name),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}", table_column=numbers),
+        TextColumn("{task.fields[reading]}", markup=False, table_column=Column(no_wrap=True)),
+        console=console,
+        expand=True,
     )
 
 
@@ -51,7 +65,7 @@ class TerminalSink:
         self._rate: float | None = None
         self._task: TaskID | None = None
         if progress is not None:
-            self._task = progress.add_task(name, total=total_steps, reading="")
+            self._task = progress.add_task(name, total=total_steps, reading="starting")
 
     def take(self, events: list[Event]) -> None:
         """Show events that belong together."""
@@ -98,5 +112,5 @@ class TerminalSink:
         if self._accuracy is not None:
             parts.append(f"val {self._accuracy:.1%}")
         if self._rate is not None:
-            parts.append(f"{self._rate:,.0f} images/s")
+            parts.append(f"{self._rate:,.0f} img/s")
         return "  ".join(parts)

@@ -30,23 +30,18 @@ class ExperimentFolder:
     def run(self, run_id: str) -> RunFolder:
         """The folder of this run: the one with the same hash, or a new one of this name."""
         exact = self.path / run_id
-        if not exact.exists():
-            digest = run_id.rsplit("_", 1)[-1]
-            for path in sorted(self.path.glob(f"*_{digest}")):
-                return RunFolder(path)
+        with files.translated(self.path):
+            if not exact.exists():
+                digest = run_id.rsplit("_", 1)[-1]
+                for path in sorted(self.path.glob(f"*_{digest}")):
+                    return RunFolder(path)
         return RunFolder(exact)
 
     def runs(self) -> list[RunFolder]:
         """Every run of which there is a trace, sorted by name."""
-        if not self.path.is_dir():
-            return []
         with files.translated(self.path):
-            paths = sorted(self.path.iterdir())
-        return [
-            RunFolder(path)
-            for path in paths
-            if _RUN_NAME.match(path.name) and ((path / CONFIG).exists() or (path / LOCK).exists())
-        ]
+            paths = sorted(self.path.iterdir()) if self.path.is_dir() else []
+            return [RunFolder(path) for path in paths if _is_run(path)]
 
     def begin(self, experiment_text: str) -> None:
         """Keep the experiment's file beside its runs."""
@@ -56,21 +51,26 @@ class ExperimentFolder:
             files.replace_content(self.path / EXPERIMENT, experiment_text.encode())
 
 
+def _is_run(path: Path) -> bool:
+    traces = ((path / name).exists() for name in (CONFIG, LOCK))
+    return _RUN_NAME.match(path.name) is not None and any(traces)
+
+
 def experiments(runs_dir: Path) -> list[ExperimentFolder]:
     """The experiments below `runs_dir`, sorted by name."""
-    if not runs_dir.is_dir():
-        return []
     with files.translated(runs_dir):
-        folders = [ExperimentFolder(path) for path in sorted(runs_dir.iterdir()) if path.is_dir()]
-    return [folder for folder in folders if folder.runs() or (folder.path / EXPERIMENT).exists()]
+        paths = sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []
+        folders = [ExperimentFolder(path) for path in paths if path.is_dir()]
+        return [each for each in folders if each.runs() or (each.path / EXPERIMENT).exists()]
 
 
 def find_experiment(runs_dir: Path, name: str) -> ExperimentFolder:
     """The experiment of this name, or at this path. Raises UsageError, StorageError."""
     for path in (runs_dir / name, Path(name)):
         folder = ExperimentFolder(path)
-        if path.is_dir() and (folder.runs() or (path / EXPERIMENT).exists()):
-            return folder
+        with files.translated(path):
+            if path.is_dir() and (folder.runs() or (path / EXPERIMENT).exists()):
+                return folder
     known = ", ".join(folder.name for folder in experiments(runs_dir))
     if not runs_dir.exists():
         raise StorageError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bnbench.errors import StorageError
@@ -40,6 +40,11 @@ def storage_error(path: Path, error: OSError) -> StorageError:
                 f"{path}: not writable ({os.strerror(error.errno)})",
                 do="choose another place with --runs-dir, or change the permissions",
             )
+        case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.ENAMETOOLONG:
+            return StorageError(
+                f"{path}: cannot be used ({os.strerror(error.errno)})",
+                do="look at what stands there, or choose another place with --runs-dir",
+            )
         case _:
             return StorageError(f"{path}: {error.strerror or error}")
 
@@ -61,11 +66,23 @@ def sync_folder(path: Path) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file and wait until it is on the disk."""
-    with translated(path), path.open("wb") as file:
+    """Write a new file and wait until it is on the disk; what fails leaves no file."""
+    try:
+        with translated(path), path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except StorageError:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # on a full disk, its bytes are needed to say what failed
+        raise
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Give a file that must stay the same file, as a lock's must, new content."""
+    with translated(path), path.open("r+b") as file:
+        file.truncate()
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def rename(source: Path, target: Path) -> None:
@@ -106,15 +123,20 @@ class Appender:
         """Open `path` and cut it to its first `keep` bytes."""
         self.path = path
         with translated(path):
-            self._file = path.open("ab")
-            self._file.truncate(keep)
-            self._file.seek(keep)
+            # Without a buffer, so that nothing that could not be written is tried again by `close`.
+            self._file = path.open("ab", buffering=0)
+            try:
+                self._file.truncate(keep)
+                self._file.seek(keep)
+            except OSError:
+                self._file.close()
+                raise
 
     def append(self, content: bytes) -> None:
         """Hand `content` to the operating system."""
         with translated(self.path):
-            self._file.write(content)
-            self._file.flush()
+            while content:
+                content = content[self._file.write(content) :]
 
     def sync(self) -> int:
         """Wait until all is on the disk; the length in bytes."""

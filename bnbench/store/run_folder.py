@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -70,15 +71,21 @@ class RunFolder:
             try:
                 lock.acquire(timeout=wait_seconds, poll_interval=0.05)
             except Timeout:
-                holder = (self.manifest() or {}).get("process", "unknown")
                 raise HeldError(
-                    f"{self.path} is held by another process (id {holder})",
+                    f"{self.path} is held by another process (id {self._holder()})",
                     do="wait for it to end; the same command then goes on from where it stopped",
                 ) from None
+        with suppress(StorageError):  # only for the sentence above
+            files.overwrite(self.path / LOCK, f"{os.getpid()}\n".encode())
         try:
             yield
         finally:
             lock.release()
+
+    def _holder(self) -> str:
+        with suppress(StorageError, ValueError):
+            return str(int(files.read(self.path / LOCK) or b""))
+        return "unknown"
 
     def held(self) -> bool:
         """Whether some process trains this run now."""
@@ -112,7 +119,10 @@ class RunFolder:
     def config_text(self) -> str | None:
         """The resolved configuration as YAML, or None."""
         content = files.read(self.path / CONFIG)
-        return None if content is None else content.decode()
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError as error:
+            raise _damaged(self.path / CONFIG, f"not text ({error.reason})") from error
 
     def manifest(self) -> Record | None:
         """What the run was started with, or None."""
@@ -120,7 +130,10 @@ class RunFolder:
 
     def result(self) -> Record | None:
         """How the run ended, or None."""
-        return self._json(RESULT)
+        result = self._json(RESULT)
+        if result is not None and result.get("state") not in ("completed", "diverged"):
+            raise _damaged(self.path / RESULT, "not a result")
+        return result
 
     def error(self) -> Record | None:
         """Why the last attempt failed, or None."""
@@ -128,18 +141,24 @@ class RunFolder:
 
     def records(self) -> Iterator[Record]:
         """The events, oldest first. A last line that is still being written is left out."""
-        content = files.read(self.path / METRICS) or b""
-        for number, line in enumerate(content.splitlines(keepends=True), start=1):
-            if not line.endswith(b"\n"):
-                return
+        yield from self._events(files.read(self.path / METRICS) or b"")
+
+    def _events(self, content: bytes) -> Iterator[Record]:
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
                 record = json.loads(line)
-            except ValueError as error:
-                raise StorageError(
-                    f"{self.path / METRICS}:{number}: not a JSON event ({error})",
-                    do="train the run again with --restart",
+            except (ValueError, RecursionError) as error:
+                raise _damaged(
+                    self.path / METRICS, f"not a JSON event ({error})", line=number
                 ) from error
+            if not isinstance(record, dict):
+                raise _damaged(self.path / METRICS, "not a JSON event", line=number)
             yield record
+
+    def size(self) -> int:
+        """Bytes of all its files."""
+        with files.translated(self.path):
+            return sum(path.stat().st_size for path in self.path.iterdir() if path.is_file())
 
     def checkpoint(self) -> Checkpoint | None:
         """The last committed state, or the one before where the last is damaged.
@@ -169,8 +188,7 @@ class RunFolder:
     def begin(self, *, config_text: str, manifest: Record) -> None:
         """Start or resume an attempt: say what is trained, forget the last attempt's error."""
         files.make_folder(self.path)
-        for left_over in sorted(self.path.glob(f"*{files.TEMPORARY}")):
-            files.remove(left_over)
+        self._remove_all(f"*{files.TEMPORARY}")
         if self.config_text() != config_text:
             files.replace_content(self.path / CONFIG, config_text.encode())
         files.replace_content(self.path / MANIFEST, _json_bytes(manifest))
@@ -185,7 +203,15 @@ class RunFolder:
         return found
 
     def metrics(self, *, keep: int) -> files.Appender:
-        """`metrics.jsonl` for appending, cut to its first `keep` bytes."""
+        """`metrics.jsonl` for appending, cut to its first `keep` bytes.
+
+        Raises StorageError where these are not whole events.
+        """
+        kept = (files.read(self.path / METRICS) or b"")[:keep] if keep else b""
+        if len(kept) < keep or (keep and not kept.endswith(b"\n")):
+            raise _damaged(self.path / METRICS, "events that the checkpoint counts are not there")
+        for _ in self._events(kept):
+            pass
         return files.Appender(self.path / METRICS, keep=keep)
 
     def commit(self, content: bytes) -> None:
@@ -204,22 +230,35 @@ class RunFolder:
     def finish(self, result: Record) -> None:
         """State the result: from now on the run is done."""
         files.replace_content(self.path / RESULT, _json_bytes(result))
-        files.remove(self.path / PREVIOUS)
+        with suppress(StorageError):  # it only takes up space
+            files.remove(self.path / PREVIOUS)
 
     def fail(self, error: Record) -> None:
-        """State why this attempt failed."""
-        files.replace_content(self.path / ERROR, _json_bytes(error))
+        """State why this attempt failed, unless it was behind its result."""
+        if not (self.path / RESULT).exists():
+            files.replace_content(self.path / ERROR, _json_bytes(error))
 
     def clear_views(self) -> None:
         """Remove TensorBoard's files: a view, rebuilt from the events."""
-        for path in sorted(self.path.glob(EVENT_FILES)):
+        self._remove_all(EVENT_FILES)
+
+    def _remove_all(self, pattern: str) -> None:
+        with files.translated(self.path):
+            paths = sorted(self.path.glob(pattern))
+        for path in paths:
             files.remove(path)
 
-    def clear(self) -> None:
-        """Throw the earlier attempt away; the lock stays. What proves a result goes first."""
-        for name in (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG):
+    def clear(self) -> bool:
+        """Throw the earlier attempt away, and say whether there was one; the lock stays.
+
+        What proves a result goes first.
+        """
+        names = (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG)
+        there = any((self.path / name).exists() for name in names)
+        for name in names:
             files.remove(self.path / name)
         self.clear_views()
+        return there
 
     def _json(self, name: str) -> Record | None:
         content = files.read(self.path / name)
@@ -227,14 +266,18 @@ class RunFolder:
             return None
         try:
             record = json.loads(content)
-        except ValueError as error:
-            raise StorageError(
-                f"{self.path / name}: not JSON ({error})",
-                do="train the run again with --restart",
-            ) from error
+        except (ValueError, RecursionError) as error:
+            raise _damaged(self.path / name, f"not JSON ({error})") from error
         if not isinstance(record, dict):
-            raise StorageError(f"{self.path / name}: not a JSON object")
+            raise _damaged(self.path / name, "not a JSON object")
         return record
+
+
+def _damaged(path: Path, why: str, *, line: int | None = None) -> StorageError:
+    where = path if line is None else f"{path}:{line}"
+    # All but configuration and events are made again: the numbers are in the checkpoint.
+    again = "" if path.name in (CONFIG, METRICS) else "remove the file, or "
+    return StorageError(f"{where}: {why}", do=f"{again}train the run again with --restart")
 
 
 def encode_records(records: Iterable[Record]) -> bytes:

@@ -18,7 +18,14 @@ from bnbench.errors import Interrupted
 from bnbench.events import Event
 from bnbench.runner import Settings, Stop, execute
 from bnbench.store import RunFolder, files
-from tests.runs import evidence, experiment_in, run_state, small_config, write_experiment
+from tests.runs import (
+    committed_step,
+    evidence,
+    experiment_in,
+    run_state,
+    small_config,
+    write_experiment,
+)
 
 
 class StopAt:
@@ -231,18 +238,6 @@ def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     _, said = last_attempt.communicate()
     assert last_attempt.returncode == 0, said
     assert evidence(folder) == whole
-
-
-def committed_step(folder: Any) -> int:
-    """The step of the last checkpoint; 0 without one."""
-    from bnbench.errors import StorageError
-
-    try:
-        if folder.checkpoint() is None:
-            return 0
-        return int(run_state(folder)["run"]["step"])
-    except (StorageError, AssertionError):
-        return 0  # between two renames
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def printed(*, each_evaluation: bool) -> str:
 
 def test_without_a_terminal_a_line_is_printed_at_each_evaluation() -> None:
     assert printed(each_evaluation=True).splitlines() == [
-        "bn_s00: step 20/40  loss 1.250  val 75.0%  256 images/s",
+        "bn_s00: step 20/40  loss 1.250  val 75.0%  256 img/s",
         "bn_s00: diverged at step 31: loss is not finite",
     ]
     assert printed(each_evaluation=False).splitlines() == [
@@ -78,7 +78,7 @@ def test_a_terminal_gets_one_live_line_that_fits_80_columns_and_goes_away() -> N
         progress.refresh()
         shown = file.getvalue()
         assert "75%" in shown
-        assert "loss 1.250  val 75.0%  256 images/s" in shown
+        assert "loss 1.250  val 75.0%  256 img/s" in shown
         assert len(progress.tasks) == 1
         sink.close()
         assert not progress.tasks

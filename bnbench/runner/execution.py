@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import groupby
 from math import isfinite
 from typing import Any
@@ -24,43 +23,11 @@ from bnbench.config import RunConfig
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Event, SafePoint
 from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
-from bnbench.runner.stop import Stop
-from bnbench.runner.views import MakeView, Views
+from bnbench.runner.settings import Result, Settings
+from bnbench.runner.views import Views
 from bnbench.sinks import MetricsSink
 from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.train import Run, train
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How runs are executed; none of it decides their numbers, or it is part of the fingerprint.
-
-    `threads`: for a configuration that says auto. `restart`: throw earlier attempts away.
-    `accept_changes`: go on from a checkpoint of another machine or release, and mark it.
-    `view`: makes what shows a run while it trains. `announce` gets notes and warnings.
-    """
-
-    device: str | None = None
-    threads: int = 1
-    restart: bool = False
-    accept_changes: bool = False
-    view: MakeView | None = None
-    announce: Callable[[str], None] = lambda _: None
-    stop: Stop = field(default_factory=Stop)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a run ended: the content of its `result.json`, and whether it was there before."""
-
-    folder: RunFolder
-    record: Record
-    found: bool
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the run met its divergence criterion."""
-        return bool(self.record["state"] == "diverged")
 
 
 def execute(config: RunConfig, experiment: ExperimentFolder, settings: Settings) -> Result:
@@ -72,8 +39,8 @@ def execute(config: RunConfig, experiment: ExperimentFolder, settings: Settings)
     """
     folder = experiment.run(configuration.run_id(config))
     with folder.hold():
-        if settings.restart:
-            folder.clear()
+        if settings.restart and folder.clear():
+            settings.announce(f"{folder.name}: the earlier attempt is thrown away")
         _require_same_identity(folder, config)
         found = folder.result()
         if found is not None:

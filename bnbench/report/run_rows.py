@@ -1,0 +1,64 @@
+"""Every run as one flat row: for programs and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from bnbench import config as configuration
+from bnbench.config import RunConfig, run_id
+from bnbench.errors import StorageError
+from bnbench.store import ExperimentFolder
+
+Row: TypeAlias = dict[str, Any]
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What spreadsheets take for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection"""
+
+
+def run_rows(runs: Iterable[RunConfig], experiment: ExperimentFolder) -> list[Row]:
+    """A row per run: its id, setup, axis values, seed and state, and its result, flattened:
+    `test/running/accuracy` and so on."""
+    return [_row(config, experiment) for config in runs]
+
+
+def _row(config: RunConfig, experiment: ExperimentFolder) -> Row:
+    folder = experiment.run(run_id(config))
+    row: Row = {
+        "run": folder.name,
+        "setup": config.setup,
+        **configuration.point(config),
+        "seed": config.seed,
+    }
+    try:
+        state = folder.state()
+        result = folder.result() or {}
+        reason = (folder.error() or {}).get("message") if state == "failed" else None
+    except StorageError as error:
+        return row | {"state": "damaged", "reason": str(error)}
+    row |= {"state": state} if reason is None else {"state": state, "reason": reason}
+    return row | {key: value for key, value in _flat(result) if key != "state"}
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The rows with a heading. Text that a spreadsheet would calculate gets an apostrophe."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -1,0 +1,58 @@
+"""How runs are executed, what one costs and how it ended.
+
+No torch: whoever hands out runs needs these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from bnbench.config import RunConfig
+from bnbench.runner.stop import Stop
+from bnbench.sinks import View
+from bnbench.store import Record, RunFolder
+
+MakeView: TypeAlias = Callable[[RunConfig, int], View]
+"""What shows a run of so many optimizer steps while it trains."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How runs are executed; none of it decides their numbers, or it is part of the fingerprint.
+
+    `threads`: for a configuration that says auto. `restart`: throw earlier attempts away.
+    `accept_changes`: go on from a checkpoint of another machine or release, and mark it.
+    `view`: makes what shows a run while it trains. `announce` gets notes and warnings.
+    """
+
+    device: str | None = None
+    threads: int = 1
+    restart: bool = False
+    accept_changes: bool = False
+    view: MakeView | None = None
+    announce: Callable[[str], None] = lambda _: None
+    stop: Stop = field(default_factory=Stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended: the content of its `result.json`, and whether it was there before."""
+
+    folder: RunFolder
+    record: Record
+    found: bool
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run met its divergence criterion."""
+        return bool(self.record["state"] == "diverged")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run takes: seconds from start to result, bytes on disk when it is done."""
+
+    seconds: float
+    bytes: int

@@ -1,0 +1,77 @@
+"""How many cores this process may use, and so how many workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from bnbench.config import RunConfig
+from bnbench.errors import UsageError
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def usable_cores() -> int:
+    """Cores by affinity and, in a container, by its quota; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota = _quota()
+    return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def workers_for(wanted: str, runs: Iterable[RunConfig]) -> int:
+    """How many workers `wanted` asks for, a number or "auto": then as many as keep every core
+    busy with the threads that the runs ask for. Raises UsageError."""
+    if wanted == "auto":
+        threads = [run.compute.threads for run in runs if run.compute.threads != "auto"]
+        return max(1, usable_cores() // max(threads, default=1))
+    try:
+        workers = int(wanted)
+    except ValueError:
+        workers = 0
+    if workers < 1:
+        raise UsageError(f"--workers {wanted}: not a number of workers", do="1, 2, … or auto")
+    return workers
+
+
+def _quota() -> float | None:
+    """The smallest quota of this process's control group and those above it, in cores.
+
+    Format: https://docs.kernel.org/admin-guide/cgroup-v2.html, "cpu.max"; version 1's two files:
+    https://docs.kernel.org/scheduler/sched-bwc.html.
+    """
+    quotas = []
+    for folder in _control_groups():
+        both = _words(folder / "cpu.max") or [
+            *_words(folder / "cpu.cfs_quota_us"),
+            *_words(folder / "cpu.cfs_period_us"),
+        ]
+        if len(both) == 2 and both[0] not in ("max", "-1"):
+            quotas.append(int(both[0]) / int(both[1]))
+    return min(quotas, default=None)
+
+
+def _control_groups() -> list[Path]:
+    """The folders that limit this process's CPU time, in both versions of control groups."""
+    folders = [CGROUPS, CGROUPS / "cpu"]
+    for line in _lines(OWN_CGROUP):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CGROUPS / "cpu" if controllers else CGROUPS
+        inner = root / path.lstrip("/")
+        folders += [inner, *(above for above in inner.parents if root in above.parents)]
+    return list(dict.fromkeys(folders))
+
+
+def _words(path: Path) -> list[str]:
+    return [word for line in _lines(path) for word in line.split()]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,57 @@
+"""What runs will cost, learned from those that are done."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bnbench import config as configuration
+from bnbench.config import RunConfig
+from bnbench.runner import Cost
+
+
+def cell_of(config: RunConfig) -> str:
+    """A run's setup and axis values: seeds differ in their numbers, not in their work."""
+    return repr((config.setup, sorted(configuration.point(config).items())))
+
+
+@dataclass(slots=True)
+class Costs:
+    """Costs by cell."""
+
+    _known: dict[str, Cost] = field(default_factory=dict)
+    _seconds: float = 0.0
+    _steps: int = 0
+
+    def learn(self, cell: str, steps: int, cost: Cost) -> None:
+        """A run of this cell, of so many steps, has cost this much. Of several seeds the dearest
+        counts: one that diverged early says little about the others."""
+        known = self._known.get(cell, cost)
+        self._known[cell] = Cost(
+            seconds=max(cost.seconds, known.seconds), bytes=max(cost.bytes, known.bytes)
+        )
+        self._seconds += cost.seconds
+        self._steps += steps
+
+    def of(self, cell: str) -> Cost | None:
+        """What a run of this cell costs, if one is known."""
+        return self._known.get(cell)
+
+    def guess(self, cell: str, steps: int) -> float | None:
+        """Seconds of a run, in a pinch from what a step costs elsewhere; None: nothing is known."""
+        known = self._known.get(cell)
+        if known is not None:
+            return known.seconds
+        return self._seconds / self._steps * steps if self._steps else None
+
+
+def makespan(seconds: Iterable[float], workers: int) -> float:
+    """How long so many workers take, each given the longest of what is left when it is free.
+
+    The rule of Graham 1969 (https://doi.org/10.1137/0117039), within 4/3 of the best order.
+    """
+    ends = [0.0] * workers
+    for each in sorted(seconds, reverse=True):
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)

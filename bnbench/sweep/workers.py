@@ -1,0 +1,174 @@
+"""The executor of this machine: persistent worker processes, spawned and supervised.
+
+Of the libraries, loky ends its whole pool when one worker dies, and pebble isolates the death but
+can neither show a run while it trains nor ask it to commit and end. So: one pipe and one sentinel
+for each process, and the standard library's `multiprocessing.connection.wait`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from bnbench.errors import RunError
+from bnbench.sweep.jobs import Answer, End, Job, Lost, Terms
+from bnbench.sweep.worker import Beat, CommitAndEnd, FromWorker, Ready, Unusable, serve
+
+SILENCE_SECONDS = 60.0
+"""A worker that has not beaten for so long does not respond, and is killed: sixty beats."""
+
+FAILED_STARTS = 5
+"""So many deaths in a row of workers that had not started are not chance."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    job: Job | None = None
+    ready: bool = False
+    silent_seconds: float = 0.0
+
+    def read(self) -> list[FromWorker]:
+        """What it has sent. Raises EOFError or OSError behind its last word."""
+        messages = []
+        while self.connection.poll():
+            messages.append(self.connection.recv())
+        return messages
+
+
+class Workers:
+    """As `jobs.Executor` says. A worker is started when a job needs one and kept for the next."""
+
+    def __init__(
+        self, size: int, terms: Terms, *, silence_seconds: float = SILENCE_SECONDS
+    ) -> None:
+        self.size = size
+        self._terms = terms
+        self._silence_seconds = silence_seconds
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
+
+    @property
+    def busy(self) -> int:
+        """How many jobs are being done."""
+        return sum(worker.job is not None for worker in self._workers)
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the living workers' processes, oldest first."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+
+    def give(self, job: Job) -> None:
+        """Start a job in a worker that has none, or in a new one."""
+        idle = [worker for worker in self._workers if worker.job is None]
+        worker = idle[0] if idle else self._spawn()
+        worker.job = job
+        worker.silent_seconds = 0.0
+        with suppress(OSError):  # it has died: `answers` will say so
+            worker.connection.send(job)
+
+    def _spawn(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=serve, args=(theirs, self._terms, os.getpid()), name="bnbench worker"
+        )
+        try:
+            process.start()
+        except OSError as error:
+            raise RunError(
+                f"a worker process cannot be started: {error.strerror}",
+                do="free some memory, or use fewer of them with --workers",
+            ) from error
+        theirs.close()  # so that its end of the pipe closes with it
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
+
+    def answers(self, seconds: float) -> list[tuple[Job, Answer]]:
+        """What has been answered, after waiting at most so long for the first answer."""
+        begun = time.monotonic()
+        wait(
+            [
+                *(worker.connection for worker in self._workers),
+                *(worker.process.sentinel for worker in self._workers),
+            ],
+            timeout=seconds,
+        )
+        # No longer than was asked for: had we been suspended too, its silence would prove nothing.
+        waited = min(time.monotonic() - begun, seconds)
+        found: list[tuple[Job, Answer]] = []
+        for worker in list(self._workers):
+            gone = not worker.process.is_alive()  # asked first: its last words are read after it
+            worker.silent_seconds += waited
+            try:
+                for message in worker.read():
+                    worker.silent_seconds = 0.0
+                    found.extend(self._understood(worker, message))
+            except (EOFError, OSError):
+                gone = True
+            if worker.job is not None and worker.silent_seconds > self._silence_seconds:
+                worker.process.kill()
+                found.extend(self._buried(worker, how="stopped responding"))
+            elif gone:
+                found.extend(self._buried(worker))
+        return found
+
+    def _understood(self, worker: _Worker, message: FromWorker) -> list[tuple[Job, Answer]]:
+        match message:
+            case Beat():
+                return []
+            case Ready():
+                worker.ready = True
+                self._failed_starts = 0
+                return []
+            case Unusable():
+                raise RunError(f"no worker can be started: {message.why}")
+            case _:
+                job = worker.job
+                if job is None:
+                    return []
+                if isinstance(message, End):
+                    worker.job = None
+                return [(job, message)]
+
+    def _buried(self, worker: _Worker, how: str | None = None) -> list[tuple[Job, Answer]]:
+        self._workers.remove(worker)
+        worker.process.join()
+        worker.connection.close()
+        how = how or _cause(worker.process.exitcode)
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts == FAILED_STARTS:
+                raise RunError(f"{FAILED_STARTS} workers in a row died at their start ({how})")
+        return [] if worker.job is None else [(worker.job, Lost(how, at_start=not worker.ready))]
+
+    def stop(self) -> None:
+        """Ask all runs to commit after their step and to end."""
+        for worker in self._workers:
+            with suppress(OSError):  # as above
+                worker.connection.send(CommitAndEnd())
+
+    def close(self) -> None:
+        """End all workers now. What they have not committed is lost; the disk stays consistent."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.connection.close()
+        self._workers.clear()
+
+
+def _cause(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    hint = ": often the system was out of memory" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"

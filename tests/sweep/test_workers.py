@@ -1,0 +1,220 @@
+"""Real worker processes: what happens to one of them happens to its run alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench.config import CustomNormConfig, RunConfig, run_id
+from bnbench.errors import RunError
+from bnbench.events import Finished
+from bnbench.runner import Settings, execute
+from bnbench.sweep import Terms, Workers
+from bnbench.sweep.jobs import Answer, Failed, Lost, Said, Stated, Stopped, Train, Trained
+from bnbench.sweep.workers import FAILED_STARTS
+from tests.runs import committed_step, evidence, experiment_in, small_config
+
+TROUBLE = '''
+"""A layer that does to its process what a file beside it says, once for each of its lines."""
+import os, signal, sys, time
+from pathlib import Path
+from torch import nn
+
+class Trouble(nn.Identity):
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, x):
+        orders = Path(__file__).with_name("orders")
+        lines = orders.read_text().splitlines() if orders.exists() else []
+        if lines:
+            orders.write_text("".join(f"{line}\\n" for line in lines[1:]))
+            print("about to", lines[0])
+            exec(lines[0])
+        return x
+'''
+
+
+def in_trouble(path: Path, *orders: str, seed: int = 0) -> RunConfig:
+    """A run whose layer follows the orders, one in each forward pass."""
+    (path / "trouble.py").write_text(TROUBLE)
+    (path / "orders").write_text("".join(f"{order}\n" for order in orders))
+    norm = CustomNormConfig(kind="custom", target=f"{path / 'trouble.py'}:Trouble")
+    return small_config(setup="trouble", norm=norm, seed=seed)
+
+
+def long_config(steps: int = 4000) -> RunConfig:
+    """A run that takes long enough to be disturbed."""
+    config = small_config()
+    train = config.train.model_copy(
+        update={"epochs": None, "steps": steps, "checkpoint_every": 10, "evaluations": 1}
+    )
+    return config.model_copy(update={"train": train})
+
+
+def until_end(workers: Workers, seconds: float = 120) -> list[Answer]:
+    """All answers up to the end of the one job that is being done."""
+    answers: list[Answer] = []
+    deadline = time.monotonic() + seconds
+    while workers.busy:
+        assert time.monotonic() < deadline, answers
+        answers += [answer for _, answer in workers.answers(0.1)]
+    return answers
+
+
+def trained(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """What the run leaves behind where nobody disturbs it."""
+    return evidence(execute(config, experiment_in(folder), Settings()).folder)
+
+
+def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
+    """In one test, since a worker takes seconds to start."""
+    experiment = experiment_in(tmp_path)
+    warns = "import warnings; warnings.warn('mind the gap')"
+    with closing(Workers(1, Terms(experiment.path))) as workers:
+        # It trains, and sends what there is to see.
+        config = small_config()
+        workers.give(Train(config))
+        (worker,) = workers.processes
+        answers = until_end(workers)
+        end = answers[-1]
+        assert isinstance(end, Trained)
+        assert not end.found
+        stated = [answer for answer in answers if isinstance(answer, Stated)]
+        last = stated[-1].moments[-1][-1]
+        assert last == Finished(step=16, examples=128, train_seconds=last.train_seconds)
+        assert evidence(experiment.run(run_id(config))) == trained(tmp_path / "whole", config)
+
+        # What a layer prints and warns is passed on.
+        workers.give(Train(in_trouble(tmp_path, warns)))
+        said = [answer.line for answer in until_end(workers) if isinstance(answer, Said)]
+        assert said[0].startswith("about to import warnings")
+        assert said[1] == "warning: UserWarning: mind the gap"
+
+        # An error is an answer.
+        workers.give(Train(in_trouble(tmp_path, "1 / 0", seed=1)))
+        end = until_end(workers)[-1]
+        assert isinstance(end, Failed)
+        assert not end.hopeless
+        assert end.error.what == "the run failed: ZeroDivisionError: division by zero"
+
+        # Asked to stop, it commits.
+        config = long_config()
+        workers.give(Train(config))
+        seen = 0
+        while seen < 50:
+            for _, answer in workers.answers(0.1):
+                if isinstance(answer, Stated):
+                    seen = answer.moments[-1][0].step
+        workers.stop()
+        assert isinstance(until_end(workers)[-1], Stopped)
+        assert committed_step(experiment.run(run_id(config))) >= seen
+        assert experiment.run(run_id(config)).state() == "interrupted"
+        assert workers.processes == [worker], "one process did it all"
+    assert not alive(worker)
+
+
+DEATHS = {
+    "os._exit(7)": "ended with exit code 7",
+    "os.kill(os.getpid(), signal.SIGKILL)": "was killed by SIGKILL: often the system was out of",
+    "import ctypes; ctypes.string_at(0)": "was killed by SIGSEGV",
+    "os.abort()": "was killed by SIGABRT",
+    "os.kill(os.getpid(), signal.SIGSTOP)": "stopped responding",
+}
+
+
+@pytest.mark.slow
+def test_a_death_is_noticed_and_its_cause_named(tmp_path: Path) -> None:
+    config = in_trouble(tmp_path, *DEATHS)
+    experiment = experiment_in(tmp_path)
+    with closing(Workers(1, Terms(experiment.path), silence_seconds=15)) as workers:
+        for cause in DEATHS.values():
+            workers.give(Train(config))
+            end = until_end(workers)[-1]
+            assert isinstance(end, Lost)
+            assert end.how.startswith(cause)
+            assert not end.at_start
+            assert experiment.run(run_id(config)).state() == "interrupted"
+        workers.give(Train(config))
+        assert isinstance(until_end(workers)[-1], Trained)
+    assert evidence(experiment.run(run_id(config))) == trained(tmp_path / "whole", config)
+
+
+def test_workers_that_cannot_start_are_an_error_not_a_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Workers(2, Terms(tmp_path))) as workers:
+        monkeypatch.setattr("bnbench.sweep.workers.serve", os.abort)
+        for _ in range(FAILED_STARTS - 1):
+            workers.give(Train(small_config()))
+            end = until_end(workers)[-1]
+            assert isinstance(end, Lost)
+            assert end.at_start
+        workers.give(Train(small_config()))
+        with pytest.raises(RunError, match=r"^5 workers in a row died at their start"):
+            until_end(workers)
+
+
+DRIVER = """
+import os, sys, time
+from pathlib import Path
+from bnbench.sweep import Terms, Workers
+from bnbench.sweep.jobs import Stated, Train
+from tests.sweep.test_workers import long_config
+
+if __name__ == "__main__":
+    workers = Workers(1, Terms(Path(sys.argv[1])))
+    workers.give(Train(long_config(100_000)))
+    while not any(isinstance(answer, Stated) for _, answer in workers.answers(0.1)):
+        pass
+    print(*workers.processes, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_driver_that_is_killed_takes_its_workers_along(tmp_path: Path, suspended: bool) -> None:
+    experiment = experiment_in(tmp_path)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    repository = Path(__file__).parents[2]
+    driver = subprocess.Popen(
+        [sys.executable, tmp_path / "driver.py", experiment.path],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
+    )
+    assert driver.stdout is not None
+    worker = int(driver.stdout.readline())
+    if suspended:
+        os.kill(worker, signal.SIGSTOP)
+    driver.kill()
+    driver.communicate()
+    wait_until(lambda: not alive(worker), seconds=5)
+    (run,) = experiment.runs()
+    assert run.state() == "interrupted", "its lock is free again"
+
+
+def alive(process: int) -> bool:
+    """Whether the process runs, or would if it were not suspended."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
+    """Wait for it; a test fails that waits longer."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,226 @@
+"""Random SIGKILLs of real sweeps, and whether anything was lost, doubled or changed by them.
+
+`scripts/torture kills` runs it for as long as asked, a slow test for a few kills.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bnbench.config import expand, load_experiment
+from bnbench.runner import Screen, Stop
+from bnbench.store import ExperimentFolder
+from bnbench.sweep import Terms, sweep
+from tests.executors import InProcess
+from tests.runs import committed_step, evidence, quiet_console
+
+EXPERIMENT = """\
+data:
+  dataset: synthetic
+  train_images: 640
+  test_images: 64
+  classes: 4
+  image_size: 8
+  validation_size: 64
+  eval_batch_size: 32
+  augment: flip-crop
+model: {widths: [4, 8], blocks: 1, dropout: 0.2}
+optim: {lr: 0.05}
+train: {steps: 500, evaluations: 5, evaluation_images: 32, log_every: 7, checkpoint_every: 11}
+setups:
+  none: {norm: {kind: none}}
+  bn: {}
+axes: {data.batch_size: [8, 32]}
+seeds: 2
+"""
+"""Eight runs of about two seconds, each committed some forty times."""
+
+SOONEST, LATEST = 0.01, 3.0
+"""Seconds between the first sign of training and a kill, at log-uniform distances."""
+
+PATIENCE = 180.0
+"""Seconds without any sign of training after which a sweep counts as hung."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been done, and what has gone wrong."""
+
+    kills: dict[str, int] = field(default_factory=lambda: {"worker": 0, "driver": 0, "group": 0})
+    sweeps: int = 0
+    runs: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Kills of all kinds."""
+        return sum(self.kills.values())
+
+
+class Torture:
+    """Sweeps of one experiment, each killed several times and then compared."""
+
+    def __init__(self, folder: Path, seed: int, *, experiment: str = EXPERIMENT) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tally = Tally()
+        self._folder = folder
+        self._random = random.Random(seed)
+        (folder / "small.yaml").write_text(experiment)
+        self._configs = expand(load_experiment(folder / "small.yaml")).runs
+        self._whole = self._undisturbed()
+
+    def _undisturbed(self) -> dict[str, Any]:
+        """What nobody disturbs leaves behind: one run after the other, in this process."""
+        reference = ExperimentFolder(self._folder / "reference" / "small")
+        terms = Terms(reference.path)
+        sweep(
+            self._configs, reference, InProcess(1, terms), Screen(quiet_console(), runs=1), Stop()
+        )
+        return {run.name: evidence(run) for run in reference.runs()}
+
+    def sweep_once(self, kills: int) -> None:
+        """One sweep, killed so often, run again each time, and compared when it has ended."""
+        number = self.tally.sweeps = self.tally.sweeps + 1
+        experiment = ExperimentFolder(self._folder / f"runs-{number}" / "small")
+        progress: dict[str, int] = {}
+        left = kills
+        while True:
+            driver = self._start(experiment)
+            try:
+                for _ in range(left):
+                    if not self._wait_for_training(driver, experiment):
+                        break
+                    left -= 1
+                    victim = self._kill(driver)
+                    self.tally.kills[victim] += 1
+                    self._compare_progress(experiment, progress)
+                    if victim != "worker":
+                        break
+                code, said = self._end(driver, killed=driver.poll() == -signal.SIGKILL)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(driver.pid, signal.SIGKILL)
+            if "Traceback" in said:
+                self.tally.faults.append(f"sweep {number}: a traceback:\n{said}")
+            if code == 0:
+                break
+            # 1: a run whose workers were killed three times is failed; it is to be retried.
+            if code not in (-signal.SIGKILL, 1):
+                self.tally.faults.append(f"sweep {number}: exit code {code}:\n{said}")
+                return
+        self._compare(experiment, number)
+
+    def _start(self, experiment: ExperimentFolder) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "bnbench", "sweep", "small.yaml", "--quiet"]
+        command += ["--retry-failed", "--workers", "2", "--runs-dir", str(experiment.path.parent)]
+        return subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _wait_for_training(
+        self, driver: subprocess.Popen[str], experiment: ExperimentFolder
+    ) -> bool:
+        """Until some run has stated something new, and then a little; False where it has ended."""
+        before = _written(experiment)
+        begun = time.monotonic()
+        while _written(experiment) <= before:
+            if driver.poll() is not None:
+                return False
+            if time.monotonic() - begun > PATIENCE:
+                self.tally.faults.append("a sweep hangs")
+                return False
+            time.sleep(0.005)
+        time.sleep(math.exp(self._random.uniform(math.log(SOONEST), math.log(LATEST))))
+        return driver.poll() is None
+
+    def _kill(self, driver: subprocess.Popen[str]) -> str:
+        victim = self._random.choices(("worker", "driver", "group"), (6, 1, 1))[0]
+        workers = list(_children(driver.pid))
+        with contextlib.suppress(ProcessLookupError):
+            if victim == "worker" and workers:
+                os.kill(self._random.choice(workers), signal.SIGKILL)
+                return "worker"
+            if victim == "group":
+                os.killpg(driver.pid, signal.SIGKILL)
+            else:
+                victim = "driver"
+                driver.kill()
+        driver.wait()
+        self._expect_workers_to_end(workers)
+        return victim
+
+    def _expect_workers_to_end(self, workers: list[int]) -> None:
+        until = time.monotonic() + 5.0
+        while any(_lives(worker) for worker in workers):
+            if time.monotonic() > until:
+                self.tally.faults.append("workers outlive their driver by more than 5 s")
+                return
+            time.sleep(0.01)
+
+    def _end(self, driver: subprocess.Popen[str], *, killed: bool) -> tuple[int, str]:
+        try:
+            _, said = driver.communicate(timeout=None if killed else PATIENCE)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            _, said = driver.communicate()
+            self.tally.faults.append("a sweep hangs at its end")
+        return driver.returncode, said
+
+    def _compare_progress(self, experiment: ExperimentFolder, progress: dict[str, int]) -> None:
+        """No run may fall behind what it has committed."""
+        for run in experiment.runs():
+            step = committed_step(run)
+            if 0 < step < progress.get(run.name, 0):
+                self.tally.faults.append(f"{run}: from step {progress[run.name]} to {step}")
+            progress[run.name] = max(step, progress.get(run.name, 0))
+
+    def _compare(self, experiment: ExperimentFolder, number: int) -> None:
+        found = {run.name: evidence(run) for run in experiment.runs() if run.result()}
+        self.tally.runs += len(found)
+        for name, whole in self._whole.items():
+            if found.get(name) != whole:
+                self.tally.faults.append(f"sweep {number}: {name} differs")
+        if found.keys() - self._whole.keys():
+            self.tally.faults.append(f"sweep {number}: runs that nobody asked for")
+
+
+def _written(experiment: ExperimentFolder) -> float:
+    """When a run last stated something."""
+    times = [0.0]
+    for path in experiment.path.glob("*/metrics.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def _children(process: int) -> Iterator[int]:
+    """The workers of a driver: its child processes. Linux."""
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    yield int(child)
+
+
+def _lives(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
