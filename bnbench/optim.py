@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
+from functools import cache
 from math import ceil, cos, pi, sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -36,14 +38,28 @@ def parameter_groups(
 
 def sgd(groups: Iterable[dict[str, object]], *, momentum: float) -> torch.optim.Optimizer:
     """SGD with heavy-ball momentum; its learning rate is set anew before every step."""
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=True)
+    return _uncompiled(torch.optim.SGD)(groups, lr=0.0, momentum=momentum, fused=True)
 
 
 def adamw(
     groups: Iterable[dict[str, object]], *, betas: tuple[float, float], eps: float
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay; its learning rate is set anew before every step."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+    return _uncompiled(torch.optim.AdamW)(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+
+
+@cache
+def _uncompiled(kind: Any) -> Any:
+    """A torch optimizer without the wrappers that speak to torch's compiler.
+
+    Their first call imports the compiler: 2.5 s of every process, for what is never compiled here.
+    The methods inside them are torch's own, so that every bit stays; a torch without such wrappers
+    gives itself.
+    """
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)
 
 
 def scaled_lr(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from math import sqrt
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -231,3 +234,57 @@ def test_optimizers_take_every_parameter_of_the_groups() -> None:
         taken = {id(p) for group in optimizer.param_groups for p in group["params"]}
         assert taken == {id(parameter) for parameter in model.parameters()}
         assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (
+            lambda groups: optim.sgd(groups, momentum=0.9),
+            lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True),
+        ),
+        (
+            lambda groups: optim.adamw(groups, betas=(0.9, 0.999), eps=1e-8),
+            lambda groups: torch.optim.AdamW(groups, lr=0.0, fused=True),
+        ),
+    ],
+    ids=["sgd", "adamw"],
+)
+def test_every_bit_is_that_of_torchs_own_optimizer(
+    ours: Callable[..., torch.optim.Optimizer], theirs: Callable[..., torch.optim.Optimizer]
+) -> None:
+    trained = []
+    for make in (ours, theirs):
+        torch.manual_seed(0)
+        model = nn.Linear(5, 3)
+        images = torch.randn(4, 5)
+        optimizer = make([{"params": list(model.parameters()), "weight_decay": 0.01}])
+        for step in range(6):
+            if step == 3:  # as after a resume
+                state = optimizer.state_dict()
+                optimizer = make([{"params": list(model.parameters()), "weight_decay": 0.0}])
+                optimizer.load_state_dict(state)
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 / (step + 1)
+            optimizer.zero_grad()
+            model(images).square().mean().backward()
+            optimizer.step()
+            assert torch.is_grad_enabled()
+        trained.append((model.weight.detach(), model.bias.detach(), optimizer.state_dict()))
+    (weight, bias, state), (their_weight, their_bias, their_state) = trained
+    assert torch.equal(weight, their_weight)
+    assert torch.equal(bias, their_bias)
+    assert state["param_groups"] == their_state["param_groups"]
+
+
+def test_a_run_imports_no_compiler(tmp_path: Path) -> None:
+    """It takes seconds of every process; what imports it may change with torch."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from bnbench.runner import Settings, execute\n"
+        "from tests.runs import experiment_in, small_config\n"
+        "execute(small_config(), experiment_in(Path(sys.argv[1])), Settings())\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    repository = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=repository, timeout=120)

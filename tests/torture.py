@@ -78,7 +78,7 @@ class Torture:
         self._random = random.Random(seed)
         (folder / "small.yaml").write_text(experiment)
         self._configs = expand(load_experiment(folder / "small.yaml")).runs
-        self._whole = self._undisturbed()
+        self.whole = self._undisturbed()
 
     def _undisturbed(self) -> dict[str, Any]:
         """What nobody disturbs leaves behind: one run after the other, in this process."""
@@ -119,7 +119,7 @@ class Torture:
             if code not in (-signal.SIGKILL, 1):
                 self.tally.faults.append(f"sweep {number}: exit code {code}:\n{said}")
                 return
-        self._compare(experiment, number)
+        self.compare(experiment, number)
 
     def _start(self, experiment: ExperimentFolder) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "bnbench", "sweep", "small.yaml", "--quiet"]
@@ -191,13 +191,14 @@ class Torture:
                 self.tally.faults.append(f"{run}: from step {progress[run.name]} to {step}")
             progress[run.name] = max(step, progress.get(run.name, 0))
 
-    def _compare(self, experiment: ExperimentFolder, number: int) -> None:
+    def compare(self, experiment: ExperimentFolder, number: int) -> None:
+        """Every run must be what nobody disturbed."""
         found = {run.name: evidence(run) for run in experiment.runs() if run.result()}
         self.tally.runs += len(found)
-        for name, whole in self._whole.items():
+        for name, whole in self.whole.items():
             if found.get(name) != whole:
                 self.tally.faults.append(f"sweep {number}: {name} differs")
-        if found.keys() - self._whole.keys():
+        if found.keys() - self.whole.keys():
             self.tally.faults.append(f"sweep {number}: runs that nobody asked for")
 
 

@@ -20,13 +20,12 @@ from bnbench.sinks import View
 
 if TYPE_CHECKING:
     from bnbench.runner.execution import execute
-    from bnbench.runner.rehearsal import measure, rehearse, warm_up
+    from bnbench.runner.rehearsal import measure, rehearse
 
 _WITH_TORCH = {
     "execute": "execution",
     "measure": "rehearsal",
     "rehearse": "rehearsal",
-    "warm_up": "rehearsal",
 }
 
 
@@ -47,5 +46,4 @@ __all__ = [
     "execute",
     "measure",
     "rehearse",
-    "warm_up",
 ]

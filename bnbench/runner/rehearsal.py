@@ -23,16 +23,6 @@ BYTES_PER_EVENT = 700
 """One event in `metrics.jsonl` and in TensorBoard's file; measured on default runs: 650 to 680."""
 
 
-def warm_up() -> None:
-    """Import now what would be imported in the first run, and counted as its time: TensorBoard's
-    writer, and the compiler that torch imports at the first step of an optimizer (2.6 s)."""
-    import bnbench.sinks.tensorboard  # noqa: F401
-
-    weight = torch.zeros(1, requires_grad=True)
-    weight.grad = torch.zeros(1)
-    torch.optim.SGD([weight]).step()
-
-
 def rehearse(config: RunConfig, settings: Settings) -> None:
     """Build the run and take one step. Raises ConfigError where it cannot train."""
     device = resolve_device(settings.device or config.compute.device)

@@ -17,8 +17,8 @@ from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.jobs import Executor, Failed, Lost, Measure, Measured
 
-WORKER_SECONDS = 6.0
-"""What a worker needs to start: torch, and the compiler that its first optimizer imports."""
+WORKER_SECONDS = 4.0
+"""What a worker needs to start: most of it is torch."""
 
 WAIT_SECONDS = 0.25
 
@@ -178,7 +178,8 @@ def as_lines(forecast: Forecast, experiment: ExperimentFolder) -> list[str]:
         lines.append(f"{run.state:12}{cost if run.trains else ' ' * 19}  {run.name}")
     states = Counter(run.state for run in forecast.runs)
     counted = ", ".join(f"{number} {state}" for state, number in states.items())
-    lines.append(f"{len(forecast.runs)} runs: {counted}")
+    runs = "1 run" if len(forecast.runs) == 1 else f"{len(forecast.runs)} runs"
+    lines.append(f"{runs}: {counted}")
     training = sum(run.trains for run in forecast.runs)
     if not training:
         return [*lines, "nothing to train"]

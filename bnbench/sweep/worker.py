@@ -159,9 +159,7 @@ def serve(connection: Connection, terms: Terms, driver: int) -> None:
             Said(f"warning: {category.__name__}: {message}")
         )
         try:
-            from bnbench.runner import warm_up
-
-            warm_up()
+            from bnbench.runner import execute  # noqa: F401  and with it torch
         except Exception as error:
             link.send(Unusable(f"{type(error).__name__}: {error}"))
             return

@@ -1,0 +1,52 @@
+"""What is known of costs, and how long a number of workers takes."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnbench.runner import Cost
+from bnbench.sweep.costs import Costs, cell_of, makespan
+from tests.runs import no_norm_config, small_config
+
+
+def test_seeds_share_a_cell_and_setups_do_not() -> None:
+    assert cell_of(small_config(seed=0)) == cell_of(small_config(seed=1))
+    assert cell_of(small_config()) != cell_of(no_norm_config())
+
+
+def test_of_several_seeds_the_dearest_counts() -> None:
+    costs = Costs()
+    assert costs.of("a") is None
+    for seconds, size in ((3.0, 10), (5.0, 8), (1.0, 9)):
+        costs.learn("a", 100, Cost(seconds, size))
+    assert costs.of("a") == Cost(5.0, 10)
+
+
+def test_a_cell_that_nobody_knows_is_guessed_by_its_steps() -> None:
+    costs = Costs()
+    assert costs.guess("a", 100) is None
+    costs.learn("a", 100, Cost(2.0, 0))
+    costs.learn("b", 300, Cost(4.0, 0))
+    assert costs.guess("a", 100) == 2.0
+    assert costs.guess("c", 200) == pytest.approx(200 * 6.0 / 400)
+
+
+def test_makespan_by_hand() -> None:
+    assert makespan([], 2) == 0.0
+    assert makespan([3.0], 4) == 3.0
+    assert makespan([5.0, 4.0, 3.0, 3.0, 3.0], 2) == 10.0  # {5, 3} and {4, 3, 3}; best is 9
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 3))
+def test_makespan_is_near_the_best_of_all_orders(seconds: list[int], workers: int) -> None:
+    best = min(
+        max(
+            sum(each for each, at in zip(seconds, places, strict=True) if at == w) for w in range(3)
+        )
+        for places in itertools.product(range(workers), repeat=len(seconds))
+    )
+    assert best <= makespan(seconds, workers) <= best * (4 / 3 - 1 / (3 * workers)) + 1e-9

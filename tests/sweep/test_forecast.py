@@ -1,0 +1,165 @@
+"""What `--dry-run` says: which runs, in which state, at what cost."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench.config import RunConfig, dump, run_id
+from bnbench.errors import RunError
+from bnbench.runner import Cost, Settings, execute, measure
+from bnbench.store import ExperimentFolder, encode_records
+from bnbench.sweep import Terms, as_lines, as_record, forecast
+from bnbench.sweep.forecast import WORKER_SECONDS
+from bnbench.sweep.jobs import Job, Lost, Measure, Measured
+from tests.executors import InProcess
+from tests.runs import experiment_in, no_norm_config, small_config
+
+
+class Measuring:
+    """An executor that knows what runs cost, and remembers of which it was asked."""
+
+    def __init__(self, costs: dict[str, Cost], size: int = 2) -> None:
+        self.size = size
+        self.asked: list[RunConfig] = []
+        self._costs = costs
+        self._now: list[Job] = []
+
+    @property
+    def busy(self) -> int:
+        return len(self._now)
+
+    def give(self, job: Job) -> None:
+        assert isinstance(job, Measure)
+        self.asked.append(job.config)
+        self._now.append(job)
+
+    def answers(self, _: float) -> list[tuple[Job, Any]]:
+        job = self._now.pop()
+        return [(job, Measured(self._costs[job.config.setup]))]
+
+    def stop(self) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        raise AssertionError
+
+
+COSTS = {"bn": Cost(40.0, 2_000_000), "none": Cost(10.0, 1_000_000)}
+
+
+def finish(experiment: ExperimentFolder, config: RunConfig, seconds: float) -> int:
+    """Let a run be finished after so many seconds; its bytes on disk."""
+    folder = experiment.run(run_id(config))
+    folder.begin(config_text=dump(config), manifest={})
+    folder.finish({"state": "completed", "wall_seconds": seconds})
+    return sum(path.stat().st_size for path in folder.path.iterdir())
+
+
+def test_finished_seeds_tell_the_cost_and_only_unknown_work_is_measured(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    runs = [small_config(seed=seed) for seed in range(3)]
+    # A learning rate or a seed changes nothing about the work: one of these four is measured.
+    runs += [
+        no_norm_config(seed=seed, optim=small_config().optim.model_copy(update={"lr": lr}))
+        for lr in (0.1, 0.2)
+        for seed in (0, 1)
+    ]
+    size = finish(experiment, runs[0], seconds=7.0)
+    executor = Measuring(COSTS)
+    found = forecast(runs, experiment, executor)
+    assert executor.asked == [runs[3]]
+    assert [run.state for run in found.runs] == ["completed"] + ["new"] * 6
+    assert [run.cost for run in found.runs] == [Cost(0.0, 0)] + [Cost(7.0, size)] * 2 + [
+        COSTS["none"]
+    ] * 4
+    assert [run.measured for run in found.runs] == [False] * 3 + [True] * 4
+    # 10, 10, 7 and 10, 10, 7 side by side.
+    assert found.cost == Cost(WORKER_SECONDS + 27.0, 2 * size + 4_000_000)
+
+
+def test_an_interrupted_run_costs_what_is_left_of_it(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    config = small_config()
+    folder = experiment.run(run_id(config))
+    folder.begin(config_text=dump(config), manifest={})
+    metrics = folder.metrics(keep=0)
+    metrics.append(encode_records([{"event": "step", "step": 12}]))
+    metrics.close()
+    (run,) = forecast([config], experiment, Measuring(COSTS)).runs
+    assert run.state == "interrupted"
+    assert run.cost.seconds == pytest.approx(40.0 * 4 / 16)
+    (run,) = forecast([config], experiment, Measuring(COSTS), restart=True).runs
+    assert run.cost.seconds == 40.0
+
+
+@pytest.mark.parametrize(("options", "trains"), [({}, False), ({"retry_failed": True}, True)])
+def test_failed_runs_count_only_if_they_are_retried(
+    tmp_path: Path, options: dict[str, bool], trains: bool
+) -> None:
+    experiment = experiment_in(tmp_path)
+    folder = experiment.run(run_id(small_config()))
+    folder.begin(config_text=dump(small_config()), manifest={})
+    folder.fail({"message": "out of luck", "of_the_machine": False})
+    found = forecast([small_config()], experiment, Measuring(COSTS), **options)
+    assert (found.runs[0].state, found.runs[0].trains) == ("failed", trains)
+    assert found.cost.seconds == (WORKER_SECONDS + 40.0 if trains else 0.0)
+
+
+def test_a_damaged_folder_is_listed(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    finish(experiment, small_config(), 1.0)
+    (experiment.run(run_id(small_config())).path / "result.json").write_text("{")
+    (run,) = forecast([small_config()], experiment, Measuring(COSTS)).runs
+    assert (run.state, run.trains) == ("damaged", True)
+
+
+def test_a_worker_that_dies_while_measuring_is_an_error(tmp_path: Path) -> None:
+    class Dying(Measuring):
+        def answers(self, _: float) -> list[tuple[Job, Any]]:
+            return [(self._now.pop(), Lost("was killed by SIGSEGV", at_start=False))]
+
+    with pytest.raises(RunError, match="cannot be measured: its worker was killed by SIGSEGV"):
+        forecast([small_config()], experiment_in(tmp_path), Dying(COSTS))
+
+
+def test_lines_and_record(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    runs = [small_config(), no_norm_config()]
+    found = forecast(runs, experiment, Measuring(COSTS))
+    lines = as_lines(found, experiment)
+    assert lines[0].split() == ["new", "40", "s", "2.0", "MB", run_id(runs[0])]
+    assert lines[2] == "2 runs: 2 new"
+    assert lines[3].startswith("to train: 2, about 44 s with 2 workers, done at ")
+    assert "; 3.0 MB of " in lines[3]
+    record = json.loads(json.dumps(as_record(found, experiment)))
+    assert record["seconds"] == WORKER_SECONDS + 40.0
+    assert record["bytes"] == 3_000_000
+    datetime.fromisoformat(record["finish"])
+    assert [run["run"] for run in record["runs"]] == [run_id(run) for run in runs]
+    assert not experiment.path.exists(), "a forecast writes nothing"
+
+
+def test_nothing_to_train(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    finish(experiment, small_config(), 1.0)
+    found = forecast([small_config()], experiment, Measuring({}))
+    assert found.cost == Cost(0.0, 0)
+    assert as_lines(found, experiment)[1:] == ["1 run: 1 completed", "nothing to train"]
+
+
+def test_measuring_leaves_no_trace_and_knows_the_size(tmp_path: Path) -> None:
+    """Seconds cannot be asserted; bytes can: those of the run that is then trained."""
+    config = small_config()
+    experiment = experiment_in(tmp_path)
+    cost = measure(config, Settings())
+    assert cost.seconds > 0
+    assert list(tmp_path.iterdir()) == []
+    actual = execute(config, experiment, Settings()).folder.size()
+    assert actual / 2 < cost.bytes < actual * 2
+    found = forecast([no_norm_config()], experiment, InProcess(1, Terms(experiment.path)))
+    assert found.runs[0].measured

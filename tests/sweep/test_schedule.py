@@ -1,0 +1,478 @@
+"""What a sweep does with its runs, whoever trains them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bnbench.config import CustomNormConfig, RunConfig, dump, run_id
+from bnbench.errors import (
+    ConfigError,
+    DataError,
+    Fault,
+    HeldError,
+    Interrupted,
+    RunError,
+)
+from bnbench.events import Step
+from bnbench.runner import Screen, Stop
+from bnbench.store import ExperimentFolder
+from bnbench.sweep import Outcome, sweep
+from bnbench.sweep.jobs import (
+    Answer,
+    Failed,
+    Job,
+    Lost,
+    Rehearse,
+    Rehearsed,
+    Said,
+    Stated,
+    Stopped,
+    Train,
+    Trained,
+)
+from tests.runs import experiment_in, no_norm_config, small_config
+
+Behaviour = Callable[[Job], list[Answer]]
+
+RECORD: dict[str, Any] = {
+    "state": "completed",
+    "steps": 16,
+    "wall_seconds": 2.0,
+    "val": {"running": {"accuracy": 0.5}},
+}
+
+
+class Scripted:
+    """An executor that answers as a test says, and remembers what it was given."""
+
+    def __init__(self, experiment: ExperimentFolder, behaviour: Behaviour, size: int = 1) -> None:
+        self.size = size
+        self.given: list[RunConfig] = []
+        self.stopped = False
+        self._experiment = experiment
+        self._behaviour = behaviour
+        self._now: list[Job] = []
+
+    @property
+    def busy(self) -> int:
+        return len(self._now)
+
+    def give(self, job: Job) -> None:
+        assert self.busy < self.size
+        if isinstance(job, Train):
+            self.given.append(job.config)
+        self._now.append(job)
+
+    def answers(self, _: float) -> list[tuple[Job, Answer]]:
+        """The oldest job's answers; a job without any stays as it is until the sweep stops."""
+        for job in self._now:
+            answers = self._behaviour(job)
+            if not answers and self.stopped:
+                answers = [Stopped()]
+            if answers:
+                self._now.remove(job)
+                return [(job, answer) for answer in answers]
+        return []
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def screen() -> tuple[Screen, io.StringIO]:
+    said = io.StringIO()
+    return Screen(Console(file=said, width=200), runs=4), said
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> ExperimentFolder:
+    return experiment_in(tmp_path)
+
+
+def trained(_: Job) -> list[Answer]:
+    """Every run succeeds."""
+    return [Trained(RECORD, found=False)]
+
+
+def seeds(count: int, **changes: Any) -> list[RunConfig]:
+    """One cell's runs."""
+    return [small_config(seed=seed, **changes) for seed in range(count)]
+
+
+def finish(experiment: ExperimentFolder, config: RunConfig, **changes: Any) -> None:
+    """Let a run have a result on disk."""
+    folder = experiment.run(run_id(config))
+    folder.begin(config_text=dump(config), manifest={})
+    folder.finish(RECORD | changes)
+
+
+def run_sweep(
+    runs: list[RunConfig],
+    experiment: ExperimentFolder,
+    behaviour: Behaviour,
+    screen: Screen,
+    *,
+    size: int = 1,
+    **options: Any,
+) -> tuple[Outcome, Scripted]:
+    executor = Scripted(experiment, behaviour, size)
+    return sweep(runs, experiment, executor, screen, Stop(), **options), executor
+
+
+def test_only_what_is_missing_is_trained(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(4)
+    finish(experiment, runs[1])
+    finish(experiment, runs[2], state="diverged", step=3, reason="loss is not finite")
+    outcome, executor = run_sweep(runs, experiment, trained, screen[0])
+    assert executor.given == [runs[0], runs[3]]
+    assert outcome == Outcome(runs=4, found=2, trained=2, diverged=1)
+    assert screen[1].getvalue().splitlines() == [
+        f"[3/4] {run_id(runs[0])}: val 50.0% in 2.0 s",
+        f"[4/4] {run_id(runs[3])}: val 50.0% in 2.0 s",
+    ]
+
+
+def test_a_finished_run_of_another_configuration_is_looked_at_closely(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    """Its file is not the one that would be written now: whoever trains compares the two."""
+    runs = seeds(1)
+    finish(experiment, runs[0])
+    path = experiment.run(run_id(runs[0])).path / "config.yaml"
+    path.write_text(path.read_text().replace("log_every: 3", "log_every: 4"))
+    outcome, executor = run_sweep(
+        runs, experiment, lambda _: [Trained(RECORD, found=True)], screen[0]
+    )
+    assert executor.given == runs
+    assert (outcome.found, outcome.trained) == (1, 0)
+
+
+def test_every_cell_once_and_then_the_longest_first(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    short = [replaced(config, setup="short", steps=4) for config in seeds(3)]
+    long = [replaced(config, setup="long", steps=36) for config in seeds(3)]
+    unknown = [replaced(config, setup="unknown", steps=16) for config in seeds(2)]
+    finish(experiment, short[0], wall_seconds=1.0)
+    finish(experiment, long[0], wall_seconds=9.0)
+
+    def timed(job: Job) -> list[Answer]:
+        seconds = {"short": 1.0, "long": 9.0, "unknown": 4.0}[job.config.setup]
+        return [Trained(RECORD | {"wall_seconds": seconds}, found=False)]
+
+    _, executor = run_sweep([*short, *unknown, *long], experiment, timed, screen[0])
+    order = [(config.setup, config.seed) for config in executor.given]
+    assert order == [
+        ("unknown", 0),
+        ("long", 1),
+        ("long", 2),
+        ("unknown", 1),
+        ("short", 1),
+        ("short", 2),
+    ]
+
+
+def replaced(config: RunConfig, *, setup: str, steps: int) -> RunConfig:
+    """The run under another setup and budget."""
+    train = config.train.model_copy(update={"epochs": None, "steps": steps})
+    return config.model_copy(update={"setup": setup, "train": train})
+
+
+def test_of_cells_that_nobody_knows_the_one_with_most_steps_comes_first(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    few, many = (replaced(small_config(), setup=f"steps-{steps}", steps=steps) for steps in (5, 50))
+    _, executor = run_sweep([few, many], experiment, trained, screen[0])
+    assert executor.given == [many, few]
+
+
+def test_all_workers_are_given_work_at_once(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(5)
+    busiest = 0
+
+    def watched(_: Job) -> list[Answer]:
+        nonlocal busiest
+        busiest = max(busiest, executor.busy)
+        return [Trained(RECORD, found=False)]
+
+    executor = Scripted(experiment, watched, size=3)
+    sweep(runs, experiment, executor, screen[0], Stop())
+    assert busiest == 3
+    assert len(executor.given) == 5
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def failing(bad: RunConfig, error: Exception, *, hopeless: bool = False) -> Behaviour:
+    """All runs succeed but one."""
+
+    def behave(job: Job) -> list[Answer]:
+        if job.config == bad:
+            return [Failed(error, hopeless)]  # type: ignore[arg-type]
+        return [Trained(RECORD, found=False)]
+
+    return behave
+
+
+def test_a_failure_is_said_at_once_and_does_not_stop_the_others(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(3)
+    error = RunError("the run failed: a bug", do="look at it")
+    outcome, executor = run_sweep(runs, experiment, failing(runs[0], error), screen[0])
+    assert len(executor.given) == 3
+    assert outcome.failures == [(run_id(runs[0]), "the run failed: a bug\n  look at it")]
+    assert outcome.trained == 2
+    assert screen[1].getvalue().splitlines()[0] == (
+        f"[1/3] {run_id(runs[0])} failed: the run failed: a bug"
+    )
+
+
+def test_fail_fast_lets_the_others_commit_and_leaves_the_rest(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(4)
+
+    def behave(job: Job) -> list[Answer]:
+        return [Failed(RunError("a bug"), hopeless=False)] if job.config == runs[0] else []
+
+    outcome, executor = run_sweep(runs, experiment, behave, screen[0], size=2, fail_fast=True)
+    assert executor.stopped
+    assert executor.given == runs[:2]
+    assert (outcome.done, len(outcome.failures)) == (1, 1)
+
+
+def test_what_would_fail_in_every_run_ends_the_sweep(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(4)
+    executor = Scripted(experiment, failing(runs[1], DataError("no images"), hopeless=True), size=2)
+    with pytest.raises(DataError, match="no images"):
+        sweep(runs, experiment, executor, screen[0], Stop())
+    assert executor.stopped
+    assert len(executor.given) < 4
+
+
+@pytest.mark.parametrize(("of_the_machine", "again"), [(False, False), (True, True)])
+def test_a_failed_run_is_tried_again_if_asked_or_if_it_was_not_its_own_fault(
+    experiment: ExperimentFolder,
+    screen: tuple[Screen, io.StringIO],
+    of_the_machine: bool,
+    again: bool,
+) -> None:
+    runs = seeds(1)
+    folder = experiment.run(run_id(runs[0]))
+    folder.begin(config_text=dump(runs[0]), manifest={})
+    folder.fail({"message": "out of luck", "of_the_machine": of_the_machine})
+    outcome, executor = run_sweep(runs, experiment, trained, screen[0])
+    assert bool(executor.given) == again
+    if not again:
+        assert outcome.failures == [(folder.name, "failed before: out of luck")]
+    outcome, executor = run_sweep(runs, experiment, trained, screen[0], retry_failed=True)
+    assert executor.given == runs
+    assert outcome.failures == []
+
+
+def test_a_run_whose_worker_dies_three_times_is_failed(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(2)
+    experiment.run(run_id(runs[0])).begin(config_text=dump(runs[0]), manifest={})
+
+    def deadly(job: Job) -> list[Answer]:
+        if job.config == runs[0]:
+            return [Lost("was killed by SIGSEGV", at_start=False)]
+        return [Trained(RECORD, found=False)]
+
+    outcome, executor = run_sweep(runs, experiment, deadly, screen[0])
+    assert executor.given.count(runs[0]) == 3
+    assert executor.given.count(runs[1]) == 1
+    assert outcome.trained == 1
+    ((name, message),) = outcome.failures
+    assert name == run_id(runs[0])
+    assert message.startswith("its worker was killed by SIGSEGV, 3 times\n")
+    folder = experiment.run(name)
+    assert folder.state() == "failed"
+    assert (folder.error() or {})["message"] == message
+    outcome, executor = run_sweep(runs, experiment, trained, screen[0])
+    assert executor.given == [runs[1]], "it is kept as failed"
+
+
+def test_deaths_at_the_start_are_not_held_against_the_run(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(1)
+    left = [Lost("was killed by SIGKILL", at_start=True)] * 4
+
+    def behave(_: Job) -> list[Answer]:
+        return [left.pop() if left else Trained(RECORD, found=False)]
+
+    outcome, _ = run_sweep(runs, experiment, behave, screen[0])
+    assert outcome.trained == 1
+
+
+def test_a_run_that_another_process_trains_is_waited_for(
+    experiment: ExperimentFolder,
+    screen: tuple[Screen, io.StringIO],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bnbench.sweep.schedule.HELD_SECONDS", 0.01)
+    runs = seeds(2)
+    held = 3
+
+    def behave(job: Job) -> list[Answer]:
+        nonlocal held
+        if job.config == runs[0] and held:
+            held -= 1
+            return [Failed(HeldError("held"), hopeless=False)]
+        return [Trained(RECORD, found=held == 0)]
+
+    outcome, executor = run_sweep(runs, experiment, behave, screen[0])
+    assert executor.given[:2] == runs, "the others first"
+    assert executor.given.count(runs[0]) == 4
+    assert (outcome.done, outcome.failures) == (2, [])
+
+
+# --- before the first run, and stopping --------------------------------------------------------
+
+
+def test_restart_throws_away_what_is_there_after_saying_so(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(3)
+    finish(experiment, runs[0])
+    experiment.run(run_id(runs[1])).begin(config_text=dump(runs[1]), manifest={})
+    _, executor = run_sweep(runs, experiment, trained, screen[0], restart=True)
+    assert executor.given == runs
+    assert experiment.run(run_id(runs[0])).result() is None
+    assert screen[1].getvalue().startswith("2 earlier runs thrown away\n")
+
+
+def test_a_run_that_is_being_trained_is_not_thrown_away(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(1)
+    finish(experiment, runs[0])
+    folder = experiment.run(run_id(runs[0]))
+    with folder.hold(), pytest.raises(HeldError):
+        run_sweep(runs, experiment, trained, screen[0], restart=True)
+    assert folder.result() is not None
+
+
+def test_networks_that_cannot_be_seen_into_take_a_step_before_the_first_run(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], tmp_path: Path
+) -> None:
+    (tmp_path / "layer.py").write_text("class Layer: ...\n")
+    norm = CustomNormConfig(kind="custom", target=f"{tmp_path / 'layer.py'}:Layer")
+    opaque = [
+        small_config(setup=setup, norm=norm, seed=seed) for setup in ("a", "b") for seed in (0, 1)
+    ]
+    runs = [no_norm_config(), *opaque]
+    jobs: list[Job] = []
+
+    def behave(job: Job) -> list[Answer]:
+        jobs.append(job)
+        if not isinstance(job, Rehearse):
+            return [Trained(RECORD, found=False)]
+        if job.config.setup == "b":
+            return [Failed(ConfigError([Fault("setup b", "it breaks")]), hopeless=False)]
+        return [Said("a note"), Rehearsed()]
+
+    with pytest.raises(ConfigError) as refused:
+        run_sweep(runs, experiment, behave, screen[0])
+    assert str(refused.value) == "setup b: it breaks"
+    assert [(type(job), job.config.setup, job.config.seed) for job in jobs] == [
+        (Rehearse, "a", 0),
+        (Rehearse, "b", 0),
+    ]
+    assert screen[1].getvalue() == "a note\n"
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_stopping_commits_and_says_how_to_go_on(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], code: int
+) -> None:
+    runs = seeds(4)
+    stop = Stop()
+
+    def behave(job: Job) -> list[Answer]:
+        if job.config == runs[0]:
+            stop.exit_code = code
+            return [Trained(RECORD, found=False)]
+        return []
+
+    executor = Scripted(experiment, behave, size=2)
+    with pytest.raises(Interrupted) as stopped:
+        sweep(runs, experiment, executor, screen[0], stop)
+    assert executor.stopped
+    assert executor.given == runs[:2], "nothing is begun after the stop"
+    assert executor.busy == 0
+    assert stopped.value.exit_code == code
+    assert str(stopped.value) == (
+        "stopped with 1 of 4 runs done; what was begun of the others is saved\n"
+        "  the same command goes on from there"
+    )
+
+
+def test_a_worker_that_does_not_commit_is_not_waited_for_forever(
+    experiment: ExperimentFolder,
+    screen: tuple[Screen, io.StringIO],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bnbench.sweep.schedule.COMMIT_SECONDS", 0.05)
+    stop = Stop()
+
+    class Deaf(Scripted):
+        def stop(self) -> None:
+            """Nobody listens."""
+
+    def behave(_: Job) -> list[Answer]:
+        stop.exit_code = 130
+        return []
+
+    with pytest.raises(Interrupted):
+        sweep(seeds(1), experiment, Deaf(experiment, behave), screen[0], stop)
+
+
+def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
+    experiment: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four runs of ten seconds, two workers; half of the first has been trained in five."""
+    runs = seeds(4)
+    now = 100.0
+    monkeypatch.setattr("bnbench.sweep.schedule.time.monotonic", lambda: now)
+    told: list[tuple[int, float | None]] = []
+    screen = Screen(Console(file=io.StringIO()), runs=4)
+    monkeypatch.setattr(
+        screen, "advance", lambda **kinds: told.append((kinds["done"], kinds["seconds_left"]))
+    )
+    half = Step(step=8, examples=64, train_seconds=4.0, loss=1.0, loss_max=1.0, lr=0.1)
+
+    class Slow(Scripted):
+        def answers(self, _: float) -> list[tuple[Job, Answer]]:
+            nonlocal now
+            now += 5.0
+            if now == 105.0:
+                return [(job, Stated([[half]])) for job in self._now]
+            job = self._now.pop(0)
+            return [(job, Trained(RECORD | {"wall_seconds": 10.0}, found=False))]
+
+    sweep(runs, experiment, Slow(experiment, trained, size=2), screen, Stop())
+    assert told[0] == (0, None), "nothing is known yet"
+    assert told[1] == (0, None), "of the waiting ones nothing is known yet"
+    # Ten seconds in: one is done; one is half done since ten seconds; one begins; one waits.
+    assert told[2] == (1, 20.0)

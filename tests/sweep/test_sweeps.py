@@ -1,0 +1,285 @@
+"""Whole sweeps, as a user runs them: real workers, a real terminal, real signals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench.config import RunConfig, expand, load_experiment
+from bnbench.runner import Screen, Stop
+from bnbench.store import ExperimentFolder
+from bnbench.sweep import Terms, Workers, sweep
+from tests.executors import InProcess
+from tests.runs import (
+    SMALL_YAML,
+    committed_step,
+    evidence,
+    experiment_in,
+    quiet_console,
+    write_experiment,
+)
+from tests.torture import Torture
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOUR = "setups: {none: {norm: {kind: none}}, bn: {}}\naxes: {optim.lr: [0.01, 0.1]}\n"
+# Long enough to be disturbed.
+LONG = """\
+setups:
+  none: {norm: {kind: none}, train: {steps: 1000, checkpoint_every: 20}}
+  bn: {train: {steps: 1000, checkpoint_every: 20}}
+axes: {optim.lr: [0.01, 0.02]}
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+
+
+def swept(
+    runs: list[RunConfig], experiment: ExperimentFolder, executor: Workers | InProcess
+) -> dict[str, Any]:
+    """Sweep, and what that leaves behind."""
+    with closing(executor):
+        sweep(runs, experiment, executor, Screen(quiet_console(), runs=1), Stop())
+    return {run.name: evidence(run) for run in experiment.runs()}
+
+
+def command(*arguments: str) -> list[str]:
+    """`bnbench sweep` of the small file."""
+    return [sys.executable, "-m", "bnbench", "sweep", "small.yaml", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Ours, with one thread a process."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
+
+
+def test_two_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path / "small.yaml", FOUR)
+    done = subprocess.run(
+        command("--workers", "2"),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert all(": val " in line for line in lines)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    runs = list(expand(load_experiment(path)).runs)
+    here = experiment_in(tmp_path / "here")
+    whole = swept(runs, here, InProcess(1, Terms(here.path)))
+    experiment = ExperimentFolder(tmp_path / "runs" / "small")
+    assert {run.name: evidence(run) for run in experiment.runs()} == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+def test_neither_the_number_of_workers_nor_the_order_changes_a_bit(
+    tmp_path: Path, workers: int
+) -> None:
+    path = write_experiment(tmp_path / "small.yaml", FOUR + "seeds: 3\n")
+    runs = list(expand(load_experiment(path)).runs)
+    here, there = experiment_in(tmp_path / "here"), experiment_in(tmp_path / "there")
+    whole = swept(runs, here, InProcess(1, Terms(here.path)))
+    random.Random(workers).shuffle(runs)
+    assert swept(runs, there, Workers(workers, Terms(there.path))) == whole
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path / "small.yaml", FOUR + "seeds: 2\n")
+    started = [
+        subprocess.Popen(
+            command("--workers", "1", "--quiet"),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in started:
+        out, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+        assert "missing" not in out
+    experiment = ExperimentFolder(tmp_path / "runs" / "small")
+    assert all((run.manifest() or {})["attempts"] == 1 for run in experiment.runs())
+    here = experiment_in(tmp_path / "here")
+    whole = swept(list(expand(load_experiment(path)).runs), here, InProcess(1, Terms(here.path)))
+    assert {run.name: evidence(run) for run in experiment.runs()} == whole
+
+
+# --- Ctrl-C and SIGTERM ---------------------------------------------------------------------------
+
+
+class Terminal:
+    """A sweep under a pseudo-terminal, whose Ctrl-C reaches its whole process group."""
+
+    def __init__(self, path: Path) -> None:
+        write_experiment(path / "small.yaml", LONG)
+        self.experiment = ExperimentFolder(path / "runs" / "small")
+        self.shown = b""
+        self.process, self._terminal = pty.fork()
+        if self.process == 0:
+            os.chdir(path)
+            os.execve(sys.executable, command("--workers", "2"), environment())
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process, signal.SIGKILL)
+        os.close(self._terminal)
+
+    def wait_for(self, condition: Callable[[], bool], *, seconds: float = 120) -> None:
+        """Read what is shown until it holds."""
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, self.shown.decode(errors="replace")
+            self._read()
+
+    def _read(self) -> None:
+        ready, _, _ = select.select([self._terminal], [], [], 0.02)
+        if ready:
+            with suppress(OSError):  # the other end has been closed
+                self.shown += os.read(self._terminal, 65536)
+
+    def trains(self) -> bool:
+        """Whether two runs have committed something."""
+        return sum(committed_step(run) > 0 for run in self.experiment.runs()) >= 2
+
+    def press_ctrl_c(self) -> None:
+        """What the terminal does with the key: SIGINT to its foreground group."""
+        os.write(self._terminal, b"\x03")
+
+    def ended(self, *, seconds: float) -> int:
+        """The exit code; a test fails that waits longer."""
+        until = time.monotonic() + seconds
+        while True:
+            process, status = os.waitpid(self.process, os.WNOHANG)
+            if process:
+                return os.waitstatus_to_exitcode(status)
+            assert time.monotonic() < until, self.shown.decode(errors="replace")
+            self._read()
+
+
+def resumed(terminal: Terminal, path: Path) -> None:
+    """The same command again, with fewer steps to wait for, gives the undisturbed bits."""
+    experiment = terminal.experiment
+    assert "interrupted" in {run.state() for run in experiment.runs()}
+    done = subprocess.run(
+        command("--workers", "2", "--quiet"),
+        cwd=path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    here = experiment_in(path / "here")
+    runs = list(expand(load_experiment(path / "small.yaml")).runs)
+    whole = swept(runs, here, InProcess(1, Terms(here.path)))
+    assert {run.name: evidence(run) for run in experiment.runs()} == whole
+
+
+@pytest.mark.slow
+def test_ctrl_c_commits_what_trains_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    with Terminal(tmp_path) as terminal:
+        terminal.wait_for(terminal.trains)
+        terminal.press_ctrl_c()
+        assert terminal.ended(seconds=10) == 130
+        shown = terminal.shown.decode()
+        assert "stopping after this step (again: at once)" in shown
+        assert "of 4 runs done; what was begun of the others is saved" in shown
+        assert "the same command goes on from there" in shown
+        assert "Traceback" not in shown
+        resumed(terminal, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_leaves_at_once_and_the_disk_stays_whole(tmp_path: Path) -> None:
+    with Terminal(tmp_path) as terminal:
+        terminal.wait_for(terminal.trains)
+        for worker in children(terminal.process):
+            os.kill(worker, signal.SIGSTOP)  # so that the first one has to wait
+        terminal.press_ctrl_c()
+        terminal.wait_for(lambda: b"stopping" in terminal.shown)
+        terminal.press_ctrl_c()
+        assert terminal.ended(seconds=3) == 130
+        assert "Traceback" not in terminal.shown.decode()
+        assert all(run.state() != "running" for run in terminal.experiment.runs())
+        resumed(terminal, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.05, 0.6, 2.0])
+def test_ctrl_c_while_starting(tmp_path: Path, delay: float) -> None:
+    with Terminal(tmp_path) as terminal:
+        time.sleep(delay)
+        terminal.press_ctrl_c()
+        code = terminal.ended(seconds=10)
+        shown = terminal.shown.decode()
+        # Before Python has come so far as to have handlers, the signal ends it by itself.
+        assert code in (130, -signal.SIGINT)
+        assert "Traceback" not in shown or (delay < 0.5 and "bnbench/sweep" not in shown)
+        assert all(run.state() != "running" for run in terminal.experiment.runs())
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_whole_group_commits_and_is_143(tmp_path: Path) -> None:
+    """As schedulers and `timeout` send it."""
+    with Terminal(tmp_path) as terminal:
+        terminal.wait_for(terminal.trains)
+        before = {run.name: committed_step(run) for run in terminal.experiment.runs()}
+        os.killpg(terminal.process, signal.SIGTERM)
+        assert terminal.ended(seconds=10) == 143
+        after = {run.name: committed_step(run) for run in terminal.experiment.runs()}
+        assert all(after[name] >= step for name, step in before.items())
+        assert "interrupted" in {run.state() for run in terminal.experiment.runs()}
+
+
+def children(process: int) -> list[int]:
+    """A driver's workers."""
+    return [
+        int(child)
+        for task in Path(f"/proc/{process}/task").iterdir()
+        for child in (task / "children").read_text().split()
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+# --- torture --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_random_kills_change_nothing(tmp_path: Path) -> None:
+    """`scripts/torture kills` for as long as CI can wait."""
+    work = Torture(tmp_path, seed=os.getpid())
+    work.sweep_once(kills=8)
+    assert work.tally.faults == []
+    assert work.tally.total == 8
+    assert work.tally.runs == 8
+
+
+def test_negative_control_torture_notices_a_difference(tmp_path: Path) -> None:
+    work = Torture(tmp_path, seed=0, experiment=SMALL_YAML + "setups: {bn: {}}\n")
+    name = next(iter(work.whole))
+    work.whole[name]["events"][0]["loss"] = 0.0
+    work.compare(ExperimentFolder(tmp_path / "reference" / "small"), number=1)
+    assert work.tally.faults == [f"sweep 1: {name} differs"]
