@@ -230,7 +230,15 @@ def sweep(
     from bnbench.report.run_rows import as_csv, run_rows
     from bnbench.runner import Screen, Stop
     from bnbench.store import ExperimentFolder
-    from bnbench.sweep import Terms, Workers, as_lines, as_record, forecast, workers_for
+    from bnbench.sweep import (
+        Terms,
+        Workers,
+        as_lines,
+        as_record,
+        forecast,
+        may_use_gpu,
+        workers_for,
+    )
     from bnbench.sweep import sweep as train_missing
 
     folder = ExperimentFolder(runs_dir / experiment.name)
@@ -258,6 +266,7 @@ def sweep(
                 restart=restart,
                 retry_failed=retry_failed,
                 fail_fast=fail_fast,
+                fit_gpu=workers == "auto" and may_use_gpu(device, plan.runs),
             )
     if as_json:
         print(json.dumps(run_rows(plan.runs, folder), indent=2))
@@ -283,7 +292,7 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Every run and its state, from the evidence on disk."""
-    from bnbench.report.status import as_record, experiments_table, runs_table
+    from bnbench.report.status import as_record, experiments_table, runs_text
     from bnbench.store import experiments, find_experiment
 
     if experiment is not None:
@@ -291,7 +300,7 @@ def status(
         if as_json:
             print(json.dumps(as_record(found), indent=2))
         else:
-            output.print(runs_table(found))
+            print(runs_text(found, columns=output.width))
         return
     there = experiments(runs_dir)
     if as_json:

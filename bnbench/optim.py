@@ -38,18 +38,20 @@ def parameter_groups(
 
 def sgd(groups: Iterable[dict[str, object]], *, momentum: float) -> torch.optim.Optimizer:
     """SGD with heavy-ball momentum; its learning rate is set anew before every step."""
-    return _uncompiled(torch.optim.SGD)(groups, lr=0.0, momentum=momentum, fused=True)
+    kind = _uncompiled(torch.optim.SGD)
+    return kind(groups, lr=0.0, momentum=momentum, fused=True)
 
 
 def adamw(
     groups: Iterable[dict[str, object]], *, betas: tuple[float, float], eps: float
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay; its learning rate is set anew before every step."""
-    return _uncompiled(torch.optim.AdamW)(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+    kind = _uncompiled(torch.optim.AdamW)
+    return kind(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
 
 @cache
-def _uncompiled(kind: Any) -> Any:
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """A torch optimizer without the wrappers that speak to torch's compiler.
 
     Their first call imports the compiler: 2.5 s of every process, for what is never compiled here.
@@ -57,7 +59,7 @@ def _uncompiled(kind: Any) -> Any:
     gives itself.
     """
     names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in names}
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
     return type(kind.__name__, (kind,), methods)
 

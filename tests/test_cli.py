@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -391,7 +392,7 @@ def test_status_tells_the_states() -> None:
     second.fail({"message": "out of luck\nand more"})
     said = bnbench("status", "study")
     assert said.code == 0
-    rows = {line.split()[0]: line.split()[1:] for line in said.out.splitlines() if "_s00_" in line}
+    rows = {line.split()[0]: line.split()[1:] for line in said.out.splitlines()}
     assert rows[first.name] == ["interrupted"]
     assert rows[second.name] == ["failed", "out", "of", "luck"]
     assert rows[third.name][:3] == ["completed", "test", "accuracy"]
@@ -402,6 +403,66 @@ def test_status_tells_the_states() -> None:
     assert {run["run"]: run["state"] for run in record["runs"]}[second.name] == "failed"
     said = bnbench("status", "other")
     assert said == Said(2, "", "no experiment 'other' in runs\n  there is: study\n")
+
+
+def test_status_lists_a_damaged_folder_among_the_others() -> None:
+    write_experiment(Path("study.yaml"), TWO_BY_TWO)
+    bnbench("sweep", "study.yaml", "--quiet")
+    first, second, *_ = ExperimentFolder(Path("runs/study")).runs()
+    (first.path / "result.json").write_text('{"state"')
+    (second.path / "result.json").write_text('{"state": "completed"}')
+    said = bnbench("status", "study")
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert lines[0].split() == [first.name, "damaged"]
+    assert lines[1].strip().startswith(f"{first.path / 'result.json'}: not JSON")
+    assert lines[3].strip() == f"{second.path / 'result.json'}: not a result"
+    states = [run["state"] for run in json.loads(bnbench("status", "study", "--json").out)["runs"]]
+    assert states == ["damaged", "damaged", "completed", "completed"]
+    assert bnbench("status").code == 0
+    # The sweep goes on with the others and says what to do about it.
+    said = bnbench("sweep", "study.yaml", "--quiet")
+    assert said.code == 1
+    assert "2 of 4 runs failed" in said.err
+    assert "--restart" in said.err
+
+
+def test_sweep_for_programs_and_spreadsheets() -> None:
+    write_experiment(Path("study.yaml"), TWO_BY_TWO)
+    rows = json.loads(bnbench("sweep", "study.yaml", "--quiet", "--json").out)
+    assert [(row["setup"], row["optim.lr"], row["state"]) for row in rows] == [
+        ("none", 0.01, "completed"),
+        ("none", 0.1, "completed"),
+        ("bn", 0.01, "completed"),
+        ("bn", 0.1, "completed"),
+    ]
+    result = ExperimentFolder(Path("runs/study")).run(rows[0]["run"]).result() or {}
+    assert rows[0]["test/batch/loss"] == result["test"]["batch"]["loss"]
+    table = list(csv.DictReader(bnbench("sweep", "study.yaml", "--csv").out.splitlines()))
+    assert [row["run"] for row in table] == [row["run"] for row in rows]
+    assert float(table[3]["test/running/accuracy"]) == rows[3]["test/running/accuracy"]
+    forecast = json.loads(bnbench("sweep", "study.yaml", "--dry-run", "--json").out)
+    assert [run["state"] for run in forecast["runs"]] == ["completed"] * 4
+    assert forecast["seconds"] == 0
+
+
+def test_the_size_of_a_grid_is_capped_before_it_is_expanded() -> None:
+    write_experiment(
+        Path("study.yaml"), "axes: {optim.lr: {log: [1.0e-6, 1.0, 400]}}\nseeds: 100\n"
+    )
+    said = bnbench("sweep", "study.yaml", "--dry-run")
+    assert said.code == 2
+    assert "40,000 runs" in said.err
+    assert "--max-runs" in said.err
+    said = bnbench("sweep", "study.yaml", "--dry-run", "--max-runs", "10")
+    assert "more than 10" in said.err
+
+
+@pytest.mark.parametrize("workers", ["0", "some", "2.5"])
+def test_a_wrong_number_of_workers_is_said(workers: str) -> None:
+    write_experiment(Path("study.yaml"))
+    said = bnbench("sweep", "study.yaml", "--workers", workers)
+    assert said == Said(2, "", f"--workers {workers}: not a number of workers\n  1, 2, … or auto\n")
 
 
 def test_configs_list_show_copy_check() -> None:

@@ -141,6 +141,8 @@ def _same(value: Any) -> Any:
     """Equal for equal values: 1 and 1.0 are, 1 and true are not."""
     if isinstance(value, tuple):
         return tuple(_same(item) for item in value)
+    if isinstance(value, dict):  # in a list, as the options of a user's own layer may hold
+        return frozenset((key, _same(item)) for key, item in value.items())
     return (isinstance(value, bool | str), value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from bnbench.config.nodes import Mapping, Node, Origin, Scalar, Sequence, printa
 from bnbench.errors import ConfigError, Fault
 
 FOUND_LENGTH = 60  # characters of a found value that are shown
+MAX_FAULTS = 100  # that are listed; behind them stands how many more there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,19 @@ class Faults:
     def listed(self, setups: int = 0) -> list[Fault]:
         """In file order, the command line last; `setups` is how many the experiment has."""
         result = []
-        for problem in sorted(self.found, key=lambda each: (each.origin.order, each.message)):
+        problems = sorted(self.found, key=lambda each: (each.origin.order, each.message))
+        for problem in problems[:MAX_FAULTS]:
             names = sorted(self.found[problem])
             everywhere = not names or (setups > 1 and len(names) == setups)
             suffix = "" if everywhere else f" ({named_setups(names)})"
-            result.append(Fault(str(problem.origin), problem.message + suffix, problem.hint))
+            # Keys are the user's own words as well: a terminal must not obey them.
+            hint = None if problem.hint is None else printable(problem.hint)
+            result.append(Fault(str(problem.origin), printable(problem.message) + suffix, hint))
+        more = problems[MAX_FAULTS:]
+        if more:
+            result.append(
+                Fault(str(more[0].origin), f"{counted(len(more), 'more fault')} from here")
+            )
         return result
 
     def check(self, setups: int = 0) -> None:
@@ -117,10 +127,14 @@ def counted(number: int, noun: str) -> str:
 
 def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.66) -> str | None:
     """The candidate that a misspelled word probably meant."""
+    return _nearest(word[:80], tuple(candidates), cutoff)
+
+
+# A fault of the base is found again in every setup.
+@functools.lru_cache(maxsize=10_000)
+def _nearest(word: str, candidates: tuple[str, ...], cutoff: float) -> str | None:
     by_lower = {candidate.lower().replace("-", "_"): candidate for candidate in candidates}
-    close = difflib.get_close_matches(
-        word[:80].lower().replace("-", "_"), by_lower, n=1, cutoff=cutoff
-    )
+    close = difflib.get_close_matches(word.lower().replace("-", "_"), by_lower, n=1, cutoff=cutoff)
     return by_lower[close[0]] if close else None
 
 

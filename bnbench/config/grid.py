@@ -176,6 +176,7 @@ class Crossing:
             self.faults.add(
                 origin,
                 f"the grid has {number:,} runs ({grid(self.experiment)}), more than {max_runs:,}",
+                "sweep --max-runs lifts this limit",
             )
             self.faults.check()
 

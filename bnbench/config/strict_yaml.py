@@ -21,7 +21,11 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
-MAX_NODES = 100_000  # after the expansion of aliases
+MAX_NODES = (
+    20_000  # after the expansion of aliases; a faulty file of that size takes under a second
+)
+MAX_KEY = 100  # characters; messages and tables show keys
+MAX_KEYS = 1_000  # of one mapping
 MAX_INTEGER = 2**63 - 1  # what torch and JSON readers can hold
 
 # YAML 1.2's core schema, without its octal and hexadecimal numbers.
@@ -171,6 +175,8 @@ class Composer:
 
     def key(self, text: str, value: object, origin: Origin) -> None:
         level = self.stack[-1]
+        if len(level.entries) >= MAX_KEYS:
+            raise self.stop(origin, f"more than {MAX_KEYS:,} keys in one mapping")
         level.keep = False
         if text == "<<":
             self.faults.add(
@@ -185,6 +191,9 @@ class Composer:
             )
         elif UNPRINTABLE.search(text):
             self.faults.add(origin, "a key holds a character that cannot be printed")
+        elif len(text) > MAX_KEY:
+            message = f"the key {shortened(text)} is longer than {MAX_KEY} characters"
+            self.faults.add(origin, message)
         elif text in level.entries:
             line = level.entries[text].origin.line
             first = "" if line is None else f"; first on line {line}"
@@ -275,7 +284,9 @@ SENTENCES = (
 def report_syntax(error: yaml.MarkedYAMLError, text: str, composer: Composer) -> None:
     """Says in our words what libyaml found."""
     mark = error.problem_mark or error.context_mark
-    lines = text.splitlines()
+    lines = text.splitlines() or [""]
+    if mark is not None and mark.line >= len(lines):  # behind the text: say where it ends
+        mark = yaml.Mark("", 0, len(lines) - 1, len(lines[-1]), None, 0)
     line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
     problem = str(error.problem or error.context or "")
     sentence = next((ours for theirs, ours in SENTENCES if theirs in problem), None)

@@ -20,10 +20,11 @@ from bnbench.sinks import View
 
 if TYPE_CHECKING:
     from bnbench.runner.execution import execute
-    from bnbench.runner.rehearsal import measure, rehearse
+    from bnbench.runner.rehearsal import fitting, measure, rehearse
 
 _WITH_TORCH = {
     "execute": "execution",
+    "fitting": "rehearsal",
     "measure": "rehearsal",
     "rehearse": "rehearsal",
 }
@@ -44,6 +45,7 @@ __all__ = [
     "View",
     "duration",
     "execute",
+    "fitting",
     "measure",
     "rehearse",
 ]

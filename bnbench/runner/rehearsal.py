@@ -19,14 +19,19 @@ from bnbench.train import train
 MEASURED_SECONDS = 0.4
 """Training that tells the cost of a step: tens of steps, or the two that it takes at least."""
 
+CUDA_CONTEXT_BYTES = 600_000_000
+"""CUDA's context with torch's kernels in each process: an allowance, on the large side."""
+
+MEMORY_SHARE = 0.9
+"""How much of a device's memory runs may be planned to fill: evaluations take more than steps."""
+
 BYTES_PER_EVENT = 700
 """One event in `metrics.jsonl` and in TensorBoard's file; measured on default runs: 650 to 680."""
 
 
 def rehearse(config: RunConfig, settings: Settings) -> None:
     """Build the run and take one step. Raises ConfigError where it cannot train."""
-    device = resolve_device(settings.device or config.compute.device)
-    run, _ = build_run(config, device, announce=settings.announce)
+    run, _ = build_run(config, _device(config, settings), announce=settings.announce)
     try:
         images, labels = run.batch_at(0)
         torch.nn.functional.cross_entropy(run.model(images), labels).backward()  # type: ignore[no-untyped-call]
@@ -36,11 +41,32 @@ def rehearse(config: RunConfig, settings: Settings) -> None:
         raise ConfigError([Fault(where=f"setup {config.setup}", message=message)]) from error
 
 
+def fitting(config: RunConfig, settings: Settings) -> int | None:
+    """How many runs like this one a CUDA device's memory holds, at least 1; None elsewhere.
+
+    Each needs what this process takes from the device for one step: torch's reserve, and the
+    context and libraries that every process loads for itself.
+    """
+    device = _device(config, settings)
+    if device.type != "cuda":
+        return None
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    free_before, _ = torch.cuda.mem_get_info(device)
+    rehearse(config, settings)
+    free_after, _ = torch.cuda.mem_get_info(device)
+    # The context is there before the first question; what it takes cannot be asked for.
+    one = free_before - free_after + CUDA_CONTEXT_BYTES
+    return max(1, int(MEMORY_SHARE * (free_after + one) / one))
+
+
+def _device(config: RunConfig, settings: Settings) -> torch.device:
+    return resolve_device(settings.device or config.compute.device)
+
+
 def measure(config: RunConfig, settings: Settings) -> Cost:
     """What the run will cost, from a few steps and an evaluation of it. Raises as `execute`."""
-    device = resolve_device(settings.device or config.compute.device)
     torch.set_num_threads(settings.threads)
-    run, facts = build_run(config, device, announce=settings.announce)
+    run, facts = build_run(config, _device(config, settings), announce=settings.announce)
     at = run.position
     warm: tuple[int, float] | None = None
     with closing(train(replace(run, evaluate_after=frozenset()))) as stated:

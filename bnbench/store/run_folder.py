@@ -131,7 +131,7 @@ class RunFolder:
     def result(self) -> Record | None:
         """How the run ended, or None."""
         result = self._json(RESULT)
-        if result is not None and result.get("state") not in ("completed", "diverged"):
+        if result is not None and not _is_result(result):
             raise _damaged(self.path / RESULT, "not a result")
         return result
 
@@ -286,6 +286,22 @@ def encode_records(records: Iterable[Record]) -> bytes:
         json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
         for record in records
     )
+
+
+def _is_result(record: Record) -> bool:
+    """Whether it says how a run ended, with what everybody who reads results relies on."""
+    match record:
+        case {
+            "state": "completed",
+            "wall_seconds": _,
+            "val": {"running": _},
+            "test": {"running": _},
+        }:
+            return True
+        case {"state": "diverged", "wall_seconds": _, "step": _, "reason": _}:
+            return True
+        case _:
+            return False
 
 
 def _json_bytes(record: Record) -> bytes:

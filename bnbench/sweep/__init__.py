@@ -8,7 +8,7 @@
 - `cores`: how many cores this process may use, and how many workers
 """
 
-from bnbench.sweep.cores import usable_cores, workers_for
+from bnbench.sweep.cores import may_use_gpu, usable_cores, workers_for
 from bnbench.sweep.forecast import Forecast, Planned, as_lines, as_record, forecast
 from bnbench.sweep.jobs import Executor, Terms
 from bnbench.sweep.schedule import Outcome, sweep
@@ -24,6 +24,7 @@ __all__ = [
     "as_lines",
     "as_record",
     "forecast",
+    "may_use_gpu",
     "sweep",
     "usable_cores",
     "workers_for",

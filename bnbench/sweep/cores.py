@@ -12,6 +12,8 @@ from bnbench.errors import UsageError
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
+NVIDIA = Path("/proc/driver/nvidia/version")
+"""There where NVIDIA's driver is loaded, on Linux."""
 
 
 def usable_cores() -> int:
@@ -34,6 +36,13 @@ def workers_for(wanted: str, runs: Iterable[RunConfig]) -> int:
     if workers < 1:
         raise UsageError(f"--workers {wanted}: not a number of workers", do="1, 2, … or auto")
     return workers
+
+
+def may_use_gpu(device: str | None, runs: Iterable[RunConfig]) -> bool:
+    """Whether some run may land on an NVIDIA GPU, as far as can be told without torch."""
+    wanted = {device or run.compute.device for run in runs}
+    named = any(each.startswith("cuda") for each in wanted)
+    return named or ("auto" in wanted and NVIDIA.exists())
 
 
 def _quota() -> float | None:

@@ -76,7 +76,7 @@ def forecast(
             state in ("completed", "diverged") or (state == "failed" and not retry_failed)
         )
         if state in ("completed", "diverged"):
-            seconds = (folder.result() or {}).get("wall_seconds", 0.0)
+            seconds = (folder.result() or {})["wall_seconds"]
             costs.learn(cell_of(config), 0, Cost(seconds, folder.size()))
         looked_at.append((config, folder, state, trains))
 

@@ -34,7 +34,14 @@ class Measure:
     config: RunConfig
 
 
-Job: TypeAlias = Train | Rehearse | Measure
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """Find out how many runs like this one the device's memory holds side by side."""
+
+    config: RunConfig
+
+
+Job: TypeAlias = Train | Rehearse | Measure | Fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,13 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Fits:
+    """So many runs fit; None: the device has no memory of its own."""
+
+    runs: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The job ended with an error; `hopeless`: every other run would fail in the same way."""
 
@@ -92,7 +106,7 @@ class Lost:
     at_start: bool
 
 
-End: TypeAlias = Trained | Rehearsed | Measured | Failed | Stopped | Lost
+End: TypeAlias = Trained | Rehearsed | Measured | Fits | Failed | Stopped | Lost
 """Answers after which the job is over; exactly one for each job."""
 
 Answer: TypeAlias = Stated | Said | End
@@ -111,9 +125,8 @@ class Terms:
 class Executor(Protocol):
     """Does jobs somewhere, several at a time, and survives whatever happens to one of them."""
 
-    @property
-    def size(self) -> int:
-        """How many jobs it does at a time."""
+    size: int
+    """How many jobs it does at a time."""
 
     @property
     def busy(self) -> int:

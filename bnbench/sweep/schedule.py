@@ -25,6 +25,8 @@ from bnbench.sweep.jobs import (
     Answer,
     Executor,
     Failed,
+    Fit,
+    Fits,
     Lost,
     Measured,
     Rehearse,
@@ -78,12 +80,14 @@ def sweep(
     restart: bool = False,
     retry_failed: bool = False,
     fail_fast: bool = False,
+    fit_gpu: bool = False,
 ) -> Outcome:
     """Train what is missing of `runs`; finished ones are only looked at.
 
     A run that fails is kept as failed and the others go on; it is not tried again unless
     `retry_failed`, or unless data or the disk was what failed. A run whose worker dies is tried
-    again, at most twice. Runs that another process trains are waited for.
+    again, at most twice. Runs that another process trains are waited for. `fit_gpu`: no more at a
+    time than a GPU's memory holds, if that is where they train.
 
     Raises Interrupted, and DataError or StorageError where no run could succeed; ConfigError,
     before the first run, where a network that configuration cannot see into cannot train;
@@ -95,6 +99,8 @@ def sweep(
             work.throw_away()
         work.look(retry=retry_failed or restart)
         work.rehearse()
+        if fit_gpu:
+            work.fit()
         work.train(fail_fast=fail_fast)
     return work.outcome
 
@@ -206,6 +212,24 @@ class _Sweep:
         if faults:
             raise ConfigError(dict.fromkeys(faults))
 
+    def fit(self) -> None:
+        """Ask how many of the largest runs fit, and do no more at a time."""
+        if not self._waiting:
+            return
+        largest = max(self._waiting, key=lambda run: run.config.data.batch_size)
+        self._executor.give(Fit(largest.config))
+        while self._executor.busy:
+            self._end_if_stopped()
+            for _, answer in self._executor.answers(WAIT_SECONDS):
+                match answer:
+                    case Fits(int(runs)) if runs < self._executor.size:
+                        self._screen.print(f"{runs} at a time, as many as the GPU holds")
+                        self._executor.size = runs
+                    case Failed(error, _):
+                        raise error
+                    case _:
+                        pass
+
     # --- training -----------------------------------------------------------------------------
 
     def train(self, *, fail_fast: bool) -> None:
@@ -273,7 +297,7 @@ class _Sweep:
                 self._bury(run, how, at_start)
             case Stopped():
                 self._end(job)
-            case Rehearsed() | Measured():
+            case Rehearsed() | Measured() | Fits():
                 raise AssertionError(f"{run.name} was to be trained")
             case _:
                 assert_never(answer)
@@ -347,8 +371,7 @@ class _Sweep:
         self.outcome.found += found
         self.outcome.trained += not found
         self.outcome.diverged += record["state"] == "diverged"
-        seconds = float(record.get("wall_seconds", 0.0))
-        self._costs.learn(run.cell, int(record.get("steps", 0)), Cost(seconds, 0))
+        self._costs.learn(run.cell, run.steps, Cost(record["wall_seconds"], 0))
 
     def _counted(self) -> str:
         return f"[{self.outcome.done}/{self.outcome.runs}]"

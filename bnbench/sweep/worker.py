@@ -36,6 +36,8 @@ from bnbench.sweep.jobs import (
     Answer,
     End,
     Failed,
+    Fit,
+    Fits,
     Job,
     Measure,
     Measured,
@@ -84,7 +86,7 @@ ToWorker: TypeAlias = Job | CommitAndEnd
 
 def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) -> End:
     """Do a job. `send` gets what there is to see until then; whatever goes wrong is an answer."""
-    from bnbench.runner import execute, measure, rehearse
+    from bnbench.runner import execute, fitting, measure, rehearse
 
     settings = Settings(
         device=terms.device,
@@ -104,6 +106,8 @@ def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) 
                 return Rehearsed()
             case Measure(config):
                 return Measured(measure(config, settings))
+            case Fit(config):
+                return Fits(fitting(config, settings))
             case _:
                 assert_never(job)
     except Interrupted:

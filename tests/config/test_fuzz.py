@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnbench.config import Overrides, expand, load_experiment, run_id
 from bnbench.config.keys import BLOCKS, TOP_KEYS, every_key
 from bnbench.errors import BnbenchError
+from tests.config.fuzz_cases import drawn
+from tests.config.fuzzing import outcome as outcome_of
 
 WORDS = ["norm", "kind", "batch", "none", "off", "1e999", ".nan", "- ", ": ", "&a ", "*a", "{", "}"]
 WORDS += [
@@ -160,3 +164,46 @@ def test_structures(tmp_path_factory: Any, tree: dict[str, Any], sets: Any) -> N
     text = json.dumps(tree, ensure_ascii=False)
     path = tmp_path_factory.getbasetemp() / "tree.yaml"
     outcome(path, text.encode("utf-8", "surrogatepass"), Overrides(sets))
+
+
+# --- drawn from seeds; `scripts/torture fuzz` draws as many as asked ----------------------
+
+
+def outcomes(seeds: range) -> Counter[str]:
+    """How many are valid and how many are refused."""
+    return Counter(outcome_of(seed) for seed in seeds)
+
+
+def test_a_seed_is_a_case() -> None:
+    assert drawn(7) == drawn(7)
+    assert len({drawn(seed).data for seed in range(100)}) > 90
+
+
+def test_drawn_configurations_are_valid_or_refused() -> None:
+    counts = outcomes(range(250))
+    assert min(counts["valid"], counts["refused"]) > 50
+
+
+@pytest.mark.slow
+def test_many_drawn_configurations_are_valid_or_refused() -> None:
+    counts = outcomes(range(1_000, 3_000))
+    assert counts.total() == 2_000
+    assert min(counts["valid"], counts["refused"]) > 500
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "bug"),
+    [
+        ("dump", "_text", lambda value: value),  # text that is read back as something else
+        ("identity", "slug", lambda text, *_: text),  # folders that are called anything
+        ("load", "nearest", lambda *_: [][0]),  # an exception that is not ours
+        ("faults", "printable", lambda text: text),  # a terminal's escapes
+        pytest.param("grid", "_seeds", lambda _: 1, marks=pytest.mark.slow),  # grids without a cap
+    ],
+)
+def test_negative_control_a_planted_bug_is_found(
+    monkeypatch: pytest.MonkeyPatch, module: str, name: str, bug: Any
+) -> None:
+    monkeypatch.setattr(importlib.import_module(f"bnbench.config.{module}"), name, bug)
+    with pytest.raises(AssertionError, match=r"^seed \d+: "):
+        outcomes(range(600))

@@ -201,7 +201,8 @@ def test_the_cap_and_the_notes_count_own_axes(faults: Any, plan: Any) -> None:
     text = OWN.replace("log: [0.1, 10, 3]", "linear: [1, 9, 5000]")
     assert faults(text) == (
         "x.yaml: the grid has 20,012 runs (3 setups × 2 values of data.batch_size × 2 values of "
-        "optim.lr (gn: 5,000, ln: 1) × 2 seeds), more than 10,000"
+        "optim.lr (gn: 5,000, ln: 1) × 2 seeds), more than 10,000\n"
+        "  sweep --max-runs lifts this limit"
     )
     assert plan(OWN.replace("[0.5]", "[0.5, 0.50]")).notes == (
         "setup ln: optim.lr lists 2 values, 1 of them distinct",

@@ -38,9 +38,10 @@ def test_states_follow_the_evidence(tmp_path: Path) -> None:
     folder.begin(config_text="", manifest={})
     assert folder.state() == "interrupted", "a new attempt forgets the last one's error"
     folder.fail({"message": "broken"})
-    folder.finish({"state": "diverged"})
+    folder.finish({"state": "diverged", "step": 3, "reason": "too large", "wall_seconds": 1.0})
     assert folder.state() == "diverged"
-    folder.finish({"state": "completed"})
+    reading = {"running": {"accuracy": 0.5}}
+    folder.finish({"state": "completed", "wall_seconds": 1.0, "val": reading, "test": reading})
     assert folder.state() == "completed"
     folder.clear()
     assert folder.state() == "new"
@@ -63,7 +64,7 @@ def test_a_held_run_is_running_and_refused_until_its_holder_is_gone(folder: RunF
     with pytest.raises(HeldError) as refused, folder.hold():
         pytest.fail("two processes hold one run")
     assert str(refused.value) == (
-        f"{folder.path} is held by another process (id 1)\n"
+        f"{folder.path} is held by another process (id {holder.pid})\n"
         "  wait for it to end; the same command then goes on from where it stopped"
     )
     assert refused.value.exit_code == 3
@@ -156,13 +157,28 @@ def test_a_damaged_line_in_the_middle_is_said(folder: RunFolder) -> None:
 
 def test_appending_goes_on_behind_what_is_kept(folder: RunFolder) -> None:
     file = folder.metrics(keep=0)
-    file.append(b"one\ntwo\nthree\n")
+    file.append(b'{"a": 1}\n{"a": 2}\n{"a": 3}\n')
     file.close()
-    file = folder.metrics(keep=8)
-    file.append(b"four\n")
-    assert file.sync() == 13
+    file = folder.metrics(keep=18)
+    file.append(b'{"b": 10}\n')
+    assert file.sync() == 28
     file.close()
-    assert (folder.path / "metrics.jsonl").read_bytes() == b"one\ntwo\nfour\n"
+    path = folder.path / "metrics.jsonl"
+    assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n{"b": 10}\n'
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1}\n', b'{"a": 1}\n{"a": 2} ', b"\0" * 18, b"7\n" * 9]
+)
+def test_events_that_a_checkpoint_counts_must_be_there(folder: RunFolder, content: bytes) -> None:
+    path = folder.path / "metrics.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(StorageError) as refused:
+        folder.metrics(keep=18)
+    said = str(refused.value).splitlines()
+    assert said[0].startswith(f"{path}:")
+    assert said[1:] == ["  train the run again with --restart"]
+    assert path.read_bytes() == content, "what is left is not touched"
 
 
 def test_events_are_strict_json() -> None:

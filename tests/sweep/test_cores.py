@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bnbench.errors import UsageError
-from bnbench.sweep import cores, usable_cores, workers_for
+from bnbench.sweep import cores, may_use_gpu, usable_cores, workers_for
 from tests.runs import small_config
 
 
@@ -18,8 +18,8 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 16 cores without control groups."""
     monkeypatch.setattr(cores, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(cores, "OWN_CGROUP", tmp_path / "own")
-    monkeypatch.setattr(cores.sys, "platform", "linux")
-    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     return tmp_path
 
 
@@ -79,3 +79,17 @@ def test_workers(system: Path) -> None:
     for wrong in ("0", "-1", "many", "1.5"):
         with pytest.raises(UsageError, match=f"--workers {wrong}"):
             workers_for(wrong, [one])
+
+
+def test_whether_a_gpu_may_be_used_is_told_without_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "NVIDIA", tmp_path / "version")
+    auto = [small_config()]
+    assert auto[0].compute.device == "auto"
+    assert not may_use_gpu(None, auto)
+    assert not may_use_gpu("cpu", auto)
+    assert may_use_gpu("cuda:1", auto)
+    (tmp_path / "version").touch()
+    assert may_use_gpu(None, auto)
+    assert not may_use_gpu("cpu", auto)

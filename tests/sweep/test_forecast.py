@@ -56,7 +56,8 @@ def finish(experiment: ExperimentFolder, config: RunConfig, seconds: float) -> i
     """Let a run be finished after so many seconds; its bytes on disk."""
     folder = experiment.run(run_id(config))
     folder.begin(config_text=dump(config), manifest={})
-    folder.finish({"state": "completed", "wall_seconds": seconds})
+    reading = {"running": {"accuracy": 0.5}}
+    folder.finish({"state": "completed", "wall_seconds": seconds, "val": reading, "test": reading})
     return sum(path.stat().st_size for path in folder.path.iterdir())
 
 

@@ -26,6 +26,8 @@ from bnbench.sweep import Outcome, sweep
 from bnbench.sweep.jobs import (
     Answer,
     Failed,
+    Fit,
+    Fits,
     Job,
     Lost,
     Rehearse,
@@ -45,6 +47,7 @@ RECORD: dict[str, Any] = {
     "steps": 16,
     "wall_seconds": 2.0,
     "val": {"running": {"accuracy": 0.5}},
+    "test": {"running": {"accuracy": 0.5}},
 }
 
 
@@ -446,6 +449,36 @@ def test_a_worker_that_does_not_commit_is_not_waited_for_forever(
 
     with pytest.raises(Interrupted):
         sweep(seeds(1), experiment, Deaf(experiment, behave), screen[0], stop)
+
+
+@pytest.mark.parametrize(("fits", "busiest"), [(2, 2), (None, 4), (9, 4)])
+def test_no_more_at_a_time_than_a_gpu_holds_of_the_largest(
+    experiment: ExperimentFolder,
+    screen: tuple[Screen, io.StringIO],
+    fits: int | None,
+    busiest: int,
+) -> None:
+    data = small_config().data
+    runs = [
+        small_config(seed=seed, data=data.model_copy(update={"batch_size": size}))
+        for size in (8, 16, 4)
+        for seed in (0, 1)
+    ]
+    asked: list[RunConfig] = []
+    seen = 0
+
+    def behave(job: Job) -> list[Answer]:
+        nonlocal seen
+        if isinstance(job, Fit):
+            asked.append(job.config)
+            return [Fits(fits)]
+        seen = max(seen, executor.busy)
+        return trained(job)
+
+    executor = Scripted(experiment, behave, size=4)
+    sweep(runs, experiment, executor, screen[0], Stop(), fit_gpu=True)
+    assert asked == [runs[2]]
+    assert seen == busiest
 
 
 def test_time_left_is_told_from_finished_runs_and_from_those_that_train(

@@ -1,0 +1,50 @@
+"""What is found out about a run before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnbench.config import CustomNormConfig
+from bnbench.errors import ConfigError
+from bnbench.runner import Settings, fitting, rehearse
+from bnbench.runner.rehearsal import CUDA_CONTEXT_BYTES, MEMORY_SHARE
+from tests.runs import small_config
+
+
+def test_a_cpu_has_no_memory_of_its_own() -> None:
+    assert fitting(small_config(), Settings(device="cpu")) is None
+
+
+def test_runs_that_fit_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 400 MB of a device of which 10 GB are free: with the context, 1 GB a run."""
+    free = iter([10_000_000_000, 9_600_000_000])
+    monkeypatch.setattr("bnbench.runner.rehearsal.resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("bnbench.runner.rehearsal.rehearse", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (next(free), 0))
+    one = 400_000_000 + CUDA_CONTEXT_BYTES
+    expected = int(MEMORY_SHARE * (9_600_000_000 + one) / one)
+    assert fitting(small_config(), Settings()) == expected == 9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_runs_that_fit_a_real_device() -> None:
+    assert (fitting(small_config(), Settings(device="cuda")) or 0) > 1
+
+
+def test_a_first_step_that_fails_names_the_setup(tmp_path: Path) -> None:
+    path = tmp_path / "layer.py"
+    path.write_text(
+        "from torch import nn\n\nclass Breaks(nn.Identity):\n"
+        "    def __init__(self, channels):\n        super().__init__()\n\n"
+        "    def forward(self, x):\n        return x.reshape(7, 7)\n"
+    )
+    norm = CustomNormConfig(kind="custom", target=f"{path}:Breaks")
+    with pytest.raises(
+        ConfigError, match=r"^setup mine: the first step fails: RuntimeError: shape"
+    ):
+        rehearse(small_config(setup="mine", norm=norm), Settings())
