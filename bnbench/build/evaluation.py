@@ -21,7 +21,7 @@ POPULATION_IMAGES = 1024
 """Training images behind population statistics at the end of a run: 1,000 to 10,000 suffice (Wu &
 Johnson 2021, https://arxiv.org/abs/2105.07576, section 3.2); a power of two splits into batches."""
 
-POPULATION_IMAGES_BEFORE = 512
+POPULATION_IMAGES_BEFORE = 256
 """The same at earlier evaluations, where the pass would otherwise be most of the cost."""
 
 
