@@ -61,6 +61,19 @@ class Gap(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(Fact):
+    """One reading of a probe: `layer` is a module of the network, or "network" for all of it.
+
+    `name`: which of the probe's quantities; `value` in its unit, which the probe states.
+    """
+
+    probe: str
+    layer: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diverged(Fact):
     """The run met the divergence criterion of its configuration: a result, not a failure."""
 
@@ -72,7 +85,7 @@ class Finished(Fact):
     """The budget is spent."""
 
 
-Event: TypeAlias = Step | Evaluation | Gap | Diverged | Finished
+Event: TypeAlias = Step | Evaluation | Gap | Probe | Diverged | Finished
 """What `metrics.jsonl` holds, one line each."""
 
 

@@ -1,4 +1,4 @@
-"""The loop: evaluate when due, one training step, report when due.
+"""The loop: evaluate and probe when due, one training step, report when due.
 
 `train` yields facts and knows no file, no TensorBoard, no terminal. What it needs is in a `Run`,
 which `build` puts together from a configuration.
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, SafePoint, Step
+from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, SafePoint, Step
 from bnbench.probes import Where
 
 Evaluate = Callable[[Where], list[Evaluation | Gap]]
@@ -34,6 +34,7 @@ class Position:
     examples: int = 0
     train_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    probe_seconds: float = 0.0
     losses: list[tuple[Tensor | float, int]] = field(default_factory=list)
     """Minibatch losses since the last report, oldest first, each with the images seen by then;
     reading one waits for the device."""
@@ -64,6 +65,18 @@ class Divergence:
 
 
 @dataclass(slots=True, kw_only=True)
+class Guest:
+    """A probe of a run: after which steps it reads (0: before the first), and how.
+
+    `memory`: what it keeps from one reading for the next; part of the run's state.
+    """
+
+    read_after: frozenset[int]
+    read: Callable[[Where], list[Probe]]
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
 class Run:
     """One training, ready to go: parts that know nothing of configuration."""
 
@@ -79,6 +92,7 @@ class Run:
     divergence: Divergence
     autocast: Callable[[], AbstractContextManager[object]]
     reseed: Callable[[int], None]
+    guests: dict[str, Guest] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,11 +105,13 @@ class Run:
             "examples": at.examples,
             "train_seconds": at.train_seconds,
             "evaluation_seconds": at.evaluation_seconds,
+            "probe_seconds": at.probe_seconds,
             "losses": at.read_losses(),
+            "probes": {name: dict(guest.memory) for name, guest in self.guests.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave."""
+        """Go on from a state that `state_dict` gave; its probes may have been others."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(
@@ -103,8 +119,13 @@ class Run:
             examples=state["examples"],
             train_seconds=state["train_seconds"],
             evaluation_seconds=state["evaluation_seconds"],
+            probe_seconds=state["probe_seconds"],
             losses=list(state["losses"]),
         )
+        remembered = state["probes"]
+        for name, guest in self.guests.items():
+            guest.memory.clear()
+            guest.memory.update(remembered.get(name, {}))
 
 
 def train(run: Run) -> Generator[Event | SafePoint, None, None]:
@@ -120,6 +141,7 @@ def train(run: Run) -> Generator[Event | SafePoint, None, None]:
                 yield diverged
                 return
             yield from _evaluate(run)
+        yield from _probe(run)
         if at.step == run.total_steps:
             yield Finished(**_where(at))
             return
@@ -186,6 +208,19 @@ def _evaluate(run: Run) -> list[Evaluation | Gap]:
     started = perf_counter()
     facts = measure(_where(at))
     at.evaluation_seconds += perf_counter() - started
+    return facts
+
+
+def _probe(run: Run) -> list[Probe]:
+    at = run.position
+    started = perf_counter()
+    facts = [
+        fact
+        for guest in run.guests.values()
+        if at.step in guest.read_after
+        for fact in guest.read(_where(at))
+    ]
+    at.probe_seconds += perf_counter() - started
     return facts
 
 

@@ -15,6 +15,7 @@ from bnbench.config import (
     BatchNormConfig,
     NoNorm,
     PlainModel,
+    ProbesConfig,
     RunConfig,
     SGDConfig,
     SyntheticData,
@@ -54,6 +55,22 @@ def small_config(**changes: Any) -> RunConfig:
 def no_norm_config(**changes: Any) -> RunConfig:
     """The same without normalization."""
     return small_config(setup="none", norm=NoNorm(kind="none"), **changes)
+
+
+def all_probes(every: int = 1) -> ProbesConfig:
+    """Every probe there is, with few images."""
+    few: dict[str, dict[str, Any]] = {
+        "running_error": {"images": 32},
+        "gap_by_layer": {"images": 16},
+        "decomposition": {"images": 16},
+        "batch_noise": {"images": 8, "companions": 3},
+        "activation_drift": {"images": 16},
+        "landscape": {"steps": (0.1,), "relative_steps": (0.1,)},
+        "step_stability": {"steps": (0.01, 1.0), "batches": 1},
+    }
+    return ProbesConfig.model_validate(
+        {name: {"every": every, **few.get(name, {})} for name in ProbesConfig.model_fields}
+    )
 
 
 SMALL_YAML = """\
@@ -109,7 +126,8 @@ def tensor_digests(state: Mapping[str, Any], prefix: str = "") -> dict[str, str]
 
 def without_seconds(record: Record) -> Record:
     """An event or a result without what the clock decides."""
-    clock = ("train_seconds", "evaluation_seconds", "wall_seconds", "images_per_second")
+    seconds = ("train_seconds", "evaluation_seconds", "probe_seconds", "wall_seconds")
+    clock = (*seconds, "images_per_second")
     return {key: value for key, value in record.items() if key not in clock}
 
 

@@ -649,7 +649,7 @@ LARGE: dict[str, Any] = {
     "validation_size": 300,
     "batch_size": 48,
 }
-FEW = TrainConfig(steps=2, evaluation_images=256)
+FEW = TrainConfig(steps=2, evaluation_images=128)
 
 
 def test_evaluations_look_at_the_images_of_their_split(looks: Looks) -> None:
@@ -662,12 +662,12 @@ def test_evaluations_look_at_the_images_of_their_split(looks: Looks) -> None:
 
     passes = looks.of(dataset.train)
     population = next(indices for indices in passes if len(indices) == 1056)
-    prefixes = [indices for indices in passes if len(indices) == 288]
+    prefixes = [indices for indices in passes if len(indices) == 144]
     train_few = next(indices for indices in prefixes if set(indices) <= set(population))
     validation = next(indices for indices in passes if len(indices) == 300)
     validation_few = next(indices for indices in prefixes if set(indices) <= set(validation))
-    assert train_few == population[:288]
-    assert validation_few == validation[:288]
+    assert train_few == population[:144]
+    assert validation_few == validation[:144]
     assert not set(population) & set(validation)
     assert len(set(population)) == 1056
     assert {tuple(i) for i in looks.of(dataset.test)} == {tuple(looks.of(dataset.test)[0])}
@@ -697,8 +697,8 @@ def test_setups_are_evaluated_on_the_same_images_in_the_same_order(looks: Looks)
         seen.append({tuple(indices) for _, indices in looks.passes})
     assert seen[1] == seen[2] < seen[0]
     assert len(seen[1]) == 5
-    # Before the end BatchNorm alone looks at a population: 11 chunks of 48 make 528.
-    assert [len(indices) for indices in seen[0] - seen[1]] == [528]
+    # Before the end BatchNorm alone looks at a population: 6 chunks of 48 make 288.
+    assert [len(indices) for indices in seen[0] - seen[1]] == [288]
 
 
 @pytest.mark.parametrize("order", ["shuffled", "class-sorted"])
@@ -708,7 +708,7 @@ def test_companions_are_as_in_training(order: str, looks: Looks) -> None:
     dataset = build.load_dataset(large.data, lambda _: None)
     run.evaluate(WHERE)
     run.evaluate_last(WHERE)
-    assert {len(indices) for _, indices in looks.passes} == {1056, 528, 288, 300, 70}
+    assert {len(indices) for _, indices in looks.passes} == {1056, 288, 144, 300, 70}
     for source, indices in looks.passes:
         labels = source.labels[indices].tolist()
         whole = [len(set(labels[i : i + 48])) for i in range(0, len(labels) - 47, 48)]
@@ -717,7 +717,7 @@ def test_companions_are_as_in_training(order: str, looks: Looks) -> None:
             # Some datasets are stored class by class: ascending indices would be sorted classes.
             assert sum(a > b for a, b in pairwise(indices)) > len(indices) / 3
         else:
-            # Sorted within the first 288, up to 528 and up to 1,056: two borders in each at
+            # Sorted within the first 144, up to 288 and up to 1,056: two borders in each at
             # most, and one where they meet.
             borders = sum(a != b for a, b in pairwise(labels))
             assert borders <= 8

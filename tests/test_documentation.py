@@ -22,6 +22,11 @@ def test_every_kind_has_a_row_of_a_table(block: str) -> None:
     assert set(BLOCKS[block].kinds) <= named
 
 
+def test_every_probe_has_a_row_of_a_table() -> None:
+    first_cells = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert set(BLOCKS["probes"].all_keys) <= set(first_cells)
+
+
 def test_every_dataset_is_named() -> None:
     for name in BLOCKS["data"].kinds:
         assert name in README

@@ -24,9 +24,10 @@ from bnbench.config import (
     SyntheticData,
     TrainConfig,
 )
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, SafePoint, Step
+from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, SafePoint, Step
 from bnbench.probes import Where
-from bnbench.train import Divergence, Run, train
+from bnbench.train import Divergence, Guest, Run, train
+from tests.runs import all_probes
 
 # --- a run whose losses are known ----------------------------------------------------------
 
@@ -91,6 +92,18 @@ class Stub:
 
         return measure
 
+    def guest(self, name: str, *read_after: int) -> Guest:
+        memory: dict[str, Tensor] = {}
+
+        def read(where: Where) -> list[Probe]:
+            self.diary.append(f"{name} {where['step']}")
+            self.clock.now += 50
+            before = memory.get("reading", torch.tensor(-1.0)).item()
+            memory["reading"] = torch.tensor(float(where["step"]))
+            return [Probe(probe=name, layer="network", name="before", value=before, **where)]
+
+        return Guest(read_after=frozenset(read_after), read=read, memory=memory)
+
     def run(self) -> Run:
         model = Echo()
         return Run(
@@ -134,6 +147,31 @@ def test_events_come_in_order() -> None:
         *("reseed 2", "batch 2", "reseed 3", "batch 3", "reseed 4", "batch 4"),
         "evaluate_last 5",
     ]
+
+
+def test_probes_read_before_the_first_step_and_behind_evaluations() -> None:
+    stub = Stub([0.5] * 4, evaluate_after=frozenset({2, 4}), log_every=4)
+    run = stub.run()
+    run.guests = {"one": stub.guest("one", 0, 4), "other": stub.guest("other", 2, 4)}
+    facts = list(train(run))
+    assert words(facts) == [
+        "Probe 0",
+        "SafePoint 1",
+        "SafePoint 2",
+        "Evaluation 2",
+        "Probe 2",
+        "SafePoint 3",
+        "Step 4",
+        "SafePoint 4",
+        "Evaluation 4",
+        "Probe 4",
+        "Probe 4",
+        "Finished 4",
+    ]
+    read = [(fact.probe, fact.step, fact.value) for fact in facts if isinstance(fact, Probe)]
+    assert read == [("one", 0, -1.0), ("other", 2, -1.0), ("one", 4, 0.0), ("other", 4, 2.0)]
+    state = run.state_dict()["probes"]
+    assert state == {"one": {"reading": 4.0}, "other": {"reading": 4.0}}
 
 
 def test_nothing_is_trained_ahead_of_a_fact() -> None:
@@ -192,19 +230,23 @@ def test_the_clock_runs_for_training_alone(monkeypatch: pytest.MonkeyPatch) -> N
     stub = Stub([0.5] * 4, evaluate_after=frozenset({2, 4}), log_every=3)
     monkeypatch.setattr("bnbench.train.perf_counter", stub.clock)
     run = stub.run()
+    run.guests = {"one": stub.guest("one", 0, 2)}
     seconds: dict[str, float] = {}
     for fact in train(run):
         stub.clock.now += 1000
         if not isinstance(fact, SafePoint):
             seconds[f"{type(fact).__name__} {fact.step}"] = fact.train_seconds
     assert seconds == {
+        "Probe 0": 0.0,
         "Evaluation 2": 6.5,
+        "Probe 2": 6.5,
         "Step 3": 9.75,
         "Step 4": 13.0,
         "Evaluation 4": 13.0,
         "Finished 4": 13.0,
     }
     assert run.position.evaluation_seconds == 200.0
+    assert run.position.probe_seconds == 100.0
 
 
 # --- divergence ---------------------------------------------------------------------------
@@ -292,6 +334,7 @@ def config(optimizer: str = "sgd", model: str = "plain") -> RunConfig:
         if optimizer == "sgd"
         else AdamWConfig(kind="adamw", lr=0.01, weight_decay=0.1),
         train=TrainConfig(steps=STEPS, evaluations=3, evaluation_images=8, log_every=5),
+        probes=all_probes(),
         seed=3,
     )
 
@@ -443,6 +486,10 @@ def lose_losses(state: dict[str, Any], start: dict[str, Any]) -> None:
     state["losses"] = start["losses"]
 
 
+def lose_probes(state: dict[str, Any], start: dict[str, Any]) -> None:
+    state["probes"] = start["probes"]
+
+
 LOSSES_OF_STATE = [
     lose_optimizer,
     lose_weights,
@@ -451,6 +498,7 @@ LOSSES_OF_STATE = [
     lose_step,
     lose_examples,
     lose_losses,
+    lose_probes,
 ]
 
 
@@ -476,10 +524,12 @@ def test_the_state_has_no_other_parts(story: Story) -> None:
         "losses",
         "train_seconds",
         "evaluation_seconds",
+        "probe_seconds",
+        "probes",
     }
 
 
-@pytest.mark.parametrize("key", ["step", "losses", "model", "optimizer"])
+@pytest.mark.parametrize("key", ["step", "losses", "model", "optimizer", "probes"])
 def test_a_state_with_a_part_missing_is_not_taken(story: Story, key: str) -> None:
     state = loaded(story.states[7])
     del state[key]

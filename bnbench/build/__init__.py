@@ -3,8 +3,8 @@
 `build_run` reads a `RunConfig` and makes the parts of a `Run`; what it calls knows no
 configuration. `random`: a generator for each purpose, derived from the run's seed, so that setups
 which share a seed share split, order and initial weights. `dataset`: images. `model`: network,
-normalization, optimizer, learning rate. `evaluation`: what is measured, on which images. `run`:
-all of it put together.
+normalization, optimizer, learning rate. `evaluation`: what is measured, on which images.
+`probes`: optional measurements. `run`: all of it put together.
 """
 
 from bnbench.build.dataset import load_dataset

@@ -12,6 +12,7 @@ from bnbench import data, models, optim
 from bnbench.build.dataset import Announce, load_dataset
 from bnbench.build.evaluation import autocast, evaluation_steps, evaluations
 from bnbench.build.model import learning_rate, make_model, make_optimizer
+from bnbench.build.probes import Ingredients, make_guests
 from bnbench.build.random import generator, reseed_layers
 from bnbench.config import RunConfig, total_steps
 from bnbench.errors import ConfigError, Fault, UsageError
@@ -98,11 +99,27 @@ def build_run(
     evaluate, evaluate_last = evaluations(
         config, dataset, train_indices, validation_indices, model, standardize, device
     )
+    optimizer = make_optimizer(config.optim, model)
+    lr_at = learning_rate(config, steps)
+    reseed = partial(reseed_layers, config.seed, device)
+    ingredients = Ingredients(
+        config=config,
+        images=dataset.train,
+        train_indices=train_indices,
+        validation_indices=validation_indices,
+        standardize=standardize,
+        device=device,
+        model=model,
+        optimizer=optimizer,
+        lr_at=lr_at,
+        reseed=reseed,
+        steps=steps,
+    )
     run = Run(
         model=model,
-        optimizer=make_optimizer(config.optim, model),
+        optimizer=optimizer,
         batch_at=batches,
-        lr_at=learning_rate(config, steps),
+        lr_at=lr_at,
         total_steps=steps,
         evaluate_after=evaluation_steps(steps, config.train.evaluations),
         evaluate=evaluate,
@@ -114,7 +131,8 @@ def build_run(
             criterion=f"{config.train.diverged_above:g}·ln(classes)",
         ),
         autocast=autocast(config, device),
-        reseed=partial(reseed_layers, config.seed, device),
+        reseed=reseed,
+        guests=make_guests(ingredients, announce),
     )
     described = models.describe(model)
     facts = Facts(

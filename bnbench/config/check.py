@@ -93,16 +93,17 @@ def _explain(
     whole: bool,
 ) -> Problem | None:
     """One sentence for what pydantic found, or None where another one already covers it."""
-    path = location
-    # A union's branches are named at the end of the location: cut to what the tree has.
+    # A union's branches are named in the location, models by their class: cut to what the tree has.
+    classes = _schema(block.models[kind]).get("$defs", {})
+    path = tuple(part for part in location if part not in classes)
     while error not in ABSENT and len(path) > 1 and descend(mapping, path) is None:
         path = path[:-1]
     if error == "missing" and isinstance(path[-1], int):  # an item of a fixed number
         path, error = path[:-1], "too_few"
     if path in seen:
         return None
-    if error == "too_short" and any(other[: len(path)] == path for other in seen):
-        return None  # not short as written: its faulty items do not count
+    if error in ("too_short", "bool_type") and any(other[: len(path)] == path for other in seen):
+        return None  # not short as written, and meant as a mapping: what is inside is at fault
     seen.add(path)
     dotted = block.name + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
     if error == "missing":
@@ -113,7 +114,10 @@ def _explain(
     if error == "extra_forbidden" and len(path) == 1:
         return Problem(entry.origin, *keys.no_key(block, kind, str(path[0])))
     if error == "extra_forbidden":
-        return Problem(entry.origin, f"{dotted} is not a key")
+        close = nearest(str(path[-1]), _keys_inside(block, kind, path[:-1]))
+        inside = dotted.rpartition(".")[0]
+        hint = f"did you mean {inside}.{close}?" if close else None
+        return Problem(entry.origin, f"{dotted} is not a key", hint)
     allowed, types = expectation(block, kind, path)
     message = f"{dotted} must be {allowed}, not {found(entry.node)}"
     return Problem(entry.node.origin, message, _meant(block, kind, path, entry.node, types))
@@ -190,6 +194,17 @@ def _part(block: keys.BlockKeys, kind: str | None, path: tuple[str | int, ...]) 
         else:
             return {}
     return part
+
+
+def _keys_inside(block: keys.BlockKeys, kind: str | None, path: tuple[str | int, ...]) -> list[str]:
+    """The keys of a mapping inside a block; [] where any may be."""
+    root = _schema(block.models[kind])
+    part = _part(block, kind, path)
+    found: list[str] = []
+    for branch in part.get("anyOf", [part]):
+        branch = root["$defs"][branch["$ref"].split("/")[-1]] if "$ref" in branch else branch
+        found += branch.get("properties", {})
+    return found
 
 
 def expectation(

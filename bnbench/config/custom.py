@@ -8,7 +8,7 @@ import hashlib
 import warnings
 from pathlib import Path
 
-from bnbench.config.faults import listing, nearest
+from bnbench.config.faults import PATH_LENGTH, listing, nearest, shortened
 from bnbench.errors import DataError
 
 
@@ -31,14 +31,15 @@ def trouble(target: str) -> tuple[str, str | None] | None:
     except DataError as error:
         return error.what, error.do
     names, classes, problem = _defined(content)
+    where = shortened(str(path), PATH_LENGTH)
     if problem:
-        return f"{path} is not Python: {problem}", None
+        return f"{where} is not Python: {problem}", None
     if names is None or class_name in names:
         return None
     close = nearest(class_name, classes)
-    hint = f"it defines {listing(classes, 'and')}" if classes else None
+    hint = f"it defines {shortened(listing(classes, 'and'), PATH_LENGTH)}" if classes else None
     return (
-        f"{path} defines no class {class_name}",
+        f"{where} defines no class {shortened(class_name)}",
         f"did you mean {close}?" if close else hint,
     )
 
@@ -48,13 +49,14 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"there is no file {path}",
+            f"there is no file {shortened(str(path), PATH_LENGTH)}",
             do="a path in a file starts at that file's folder, one on the command line at the "
             "working directory",
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path} cannot be read: {reason}") from error
+        where = shortened(str(path), PATH_LENGTH)
+        raise DataError(f"{where} cannot be read: {reason}") from error
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from bnbench.config.faults import PATH_LENGTH, shortened
 from bnbench.config.schema import (
     DataConfig,
     Fashion12kData,
@@ -41,10 +41,10 @@ DATASETS: dict[str, DatasetFacts] = {
     "svhn": DatasetFacts(73_257, 26_032, 10, 3, 32),
 }
 
-# What torchvision.datasets.folder reads.
+# What `data` takes for an image.
 IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp"),
-    *(".pgm", ".tif", ".tiff", ".webp"),
+    *(".png", ".jpg", ".jpeg", ".bmp", ".webp"),
+    *(".gif", ".ppm", ".pgm", ".tif", ".tiff"),
 )
 
 
@@ -90,15 +90,14 @@ def folder_facts(root: str) -> FolderFacts:
     counts: dict[str, dict[str, int]] = {}
     for part in ("train", "test"):
         top = Path(root, part)
-        if not top.is_dir():
-            raise DataError(f"{top} is not a folder", do="an image folder holds train/ and test/")
         counts[part] = {}
         for name, size in _images(top):
             label = name.split("/", 1)[0]
             counts[part][label] = counts[part].get(label, 0) + 1
             digest.update(f"{part}/{name}\0{size}\n".encode("utf-8", "surrogateescape"))
         if not counts[part]:
-            raise DataError(f"{top} holds no images", do=f"they belong in {top}/<class>/")
+            where = shortened(str(top), PATH_LENGTH)
+            raise DataError(f"{where} holds no images", do=f"they belong in {where}/<class>/")
     return FolderFacts(
         sum(counts["train"].values()),
         sum(counts["test"].values()),
@@ -109,14 +108,20 @@ def folder_facts(root: str) -> FolderFacts:
 
 def _images(top: Path) -> list[tuple[str, int]]:
     """Relative names and sizes in bytes of the images in the class folders, sorted."""
-    result = []
+    where = shortened(str(top), PATH_LENGTH)
     try:
-        for folder, _, names in os.walk(top, followlinks=True):
-            for name in names:
-                path = Path(folder, name)
-                relative = path.relative_to(top).as_posix()
-                if "/" in relative and name.lower().endswith(IMAGE_SUFFIXES):
-                    result.append((relative, path.stat().st_size))
+        if not top.is_dir():
+            raise DataError(f"{where} is not a folder", do="an image folder holds train/ and test/")
+        return sorted(
+            (f"{label.name}/{path.name}", path.stat().st_size)
+            for label in _visible(top)
+            if label.is_dir()
+            for path in _visible(label)
+            if path.suffix.lower() in IMAGE_SUFFIXES
+        )
     except OSError as error:
-        raise DataError(f"{top} cannot be read: {error.strerror}") from error
-    return sorted(result)
+        raise DataError(f"{where} cannot be read: {error.strerror}") from error
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]

@@ -12,6 +12,7 @@ from bnbench.config.nodes import Mapping, Node, Origin, Scalar, Sequence, printa
 from bnbench.errors import ConfigError, Fault
 
 FOUND_LENGTH = 60  # characters of a found value that are shown
+PATH_LENGTH = 200  # of a path, which is of no use when it is cut too early
 MAX_FAULTS = 100  # that are listed; behind them stands how many more there are
 
 

@@ -24,7 +24,8 @@ TITLES = {
 
 def json_schema() -> dict[str, Any]:
     """The schema (draft 2020-12) of an experiment file."""
-    blocks = {f"block-{name}": _block(block) for name, block in BLOCKS.items()}
+    inner: dict[str, Any] = {}
+    blocks = {f"block-{name}": _block(block, inner) for name, block in BLOCKS.items()}
     patch = {name: {"$ref": f"#/$defs/block-{name}"} for name in BLOCKS}
     seed = RunConfig.model_json_schema()["properties"]["seed"]
     text = {"type": ["string", "null"]}
@@ -93,18 +94,22 @@ def json_schema() -> dict[str, Any]:
         "type": ["object", "null"],
         "properties": properties | patch | {"seed": _clean(seed)},
         "additionalProperties": False,
-        "$defs": blocks | {"values-of-an-axis": values},
+        "$defs": blocks | inner | {"values-of-an-axis": values},
     }
 
 
-def _block(block: BlockKeys) -> dict[str, Any]:
-    """A block as base or patch may give it: no key is required, the kind decides which fit."""
+def _block(block: BlockKeys, inner: dict[str, Any]) -> dict[str, Any]:
+    """A block as base or patch may give it: no key is required, the kind decides which fit.
+
+    Mappings inside of it are added to `inner`, by the names that the block refers to.
+    """
     properties: dict[str, Any] = {}
     rules: list[dict[str, Any]] = []
-    definitions: dict[str, Any] = {}
     for kind, model in block.models.items():
         schema = model.model_json_schema()
-        definitions |= schema.get("$defs", {})
+        for name, definition in schema.get("$defs", {}).items():
+            parts = {key: _clean(part) for key, part in definition["properties"].items()}
+            inner[name] = _clean(definition) | {"properties": parts}
         for key, part in schema["properties"].items():
             part = _clean(part)
             if key == block.tag:
@@ -131,8 +136,6 @@ def _block(block: BlockKeys) -> dict[str, Any]:
     }
     if rules:
         result["allOf"] = rules
-    if definitions:
-        result["$defs"] = definitions
     return result
 
 

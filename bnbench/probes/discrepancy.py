@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnbench.events import Evaluation, Gap, Split, Statistics
+from bnbench.probes.readings import Where
 from bnbench.probes.statistics import (
     batch_norm_layers,
     batch_statistics,
@@ -26,14 +26,6 @@ from bnbench.probes.statistics import (
 
 Batch = tuple[Tensor, Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
-
-
-class Where(TypedDict):
-    """Where in the run the measurement stands (see `events.Fact`)."""
-
-    step: int
-    examples: int
-    train_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +76,28 @@ class Discrepancy:
         with evaluating(model):
             if not batch_norm_layers(model):
                 for sample in samples:
-                    logits, labels = self._forward(model, sample, self.pass_size)
+                    logits, labels = self.forward(model, sample, self.pass_size)
                     facts += _state(sample.split, logits, logits, logits, labels, where)
                 return facts
             with batch_statistics(model, self.norm_batch_size) as pools:
-                in_population, _ = self._forward(model, population, self.chunked_size)
+                in_population, _ = self.forward(model, population, self.chunked_size)
             for sample in samples:
-                running, labels = self._forward(model, sample, self.pass_size)
+                running, labels = self.forward(model, sample, self.pass_size)
                 if sample.split == population.split:
                     batch = in_population[: sample.images]
                 else:
                     with batch_statistics(model, self.norm_batch_size):
-                        batch, _ = self._forward(model, sample, self.chunked_size)
+                        batch, _ = self.forward(model, sample, self.chunked_size)
                 with given_statistics(model, pools):
-                    precise, _ = self._forward(model, sample, self.pass_size)
+                    precise, _ = self.forward(model, sample, self.pass_size)
                 facts += _state(sample.split, running, batch, precise, labels, where)
         return facts
 
-    def _forward(self, model: nn.Module, sample: Sample, size: int) -> Batch:
-        """Logits (images, classes) in fp64 and labels (images,), on the CPU."""
+    def forward(self, model: nn.Module, sample: Sample, size: int) -> Batch:
+        """Logits (images, classes) in fp64 and labels (images,), on the CPU.
+
+        `size`: images in one pass: `pass_size`, or `chunked_size` under batch statistics.
+        """
         logits, labels = [], []
         enough = min(size, self.norm_batch_size)  # passes below a chunk have no batch statistics
         for x, y in _without_short_tail(sample.batches(size), enough):

@@ -6,7 +6,7 @@ keeps running ones. Other layers act the same under all three kinds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import gcd
@@ -97,7 +97,7 @@ def _layers_acting_as(acts: dict[_BatchNorm, Callable[[Tensor], Tensor]]) -> Ite
 
 @contextmanager
 def batch_statistics(
-    model: nn.Module, norm_batch_size: int
+    model: nn.Module, norm_batch_size: int, *, only: Collection[str] | None = None
 ) -> Iterator[dict[str, PooledStatistics]]:
     """`model` as in training: each chunk of `norm_batch_size` images has its own statistics.
 
@@ -105,8 +105,11 @@ def batch_statistics(
 
     A forward pass may hold many chunks; what is left over at its end joins the last chunk. Yields
     the statistics seen, pooled by layer name: after passes over many examples, the population's.
+    `only`: the layers that are put so, by name; the others stay as they are.
     """
     layers = batch_norm_layers(model)
+    if only is not None:
+        layers = {name: layers[name] for name in only}
     pools = {name: PooledStatistics() for name in layers}
     with _layers_acting_as(
         {

@@ -33,6 +33,8 @@ def summary(result: Record) -> str:
         f"{result['train_seconds']:.1f} s of training ({result['images_per_second']:,.0f} "
         f"images/s), {result['evaluation_seconds']:.1f} s of evaluation"
     )
+    if result["probe_seconds"]:
+        cost += f", {result['probe_seconds']:.1f} s of probes"
     if result["state"] == "diverged":
         return f"diverged at step {result['step']}: {result['reason']}; {cost}"
     return f"completed: {cost}"

@@ -242,6 +242,7 @@ def _result(run: Run, last: list[Event], wall_seconds: float) -> Record:
         "examples": at.examples,
         "train_seconds": at.train_seconds,
         "evaluation_seconds": at.evaluation_seconds,
+        "probe_seconds": at.probe_seconds,
         "wall_seconds": wall_seconds,
         "images_per_second": images_per_second(at.examples, at.train_seconds),
     }

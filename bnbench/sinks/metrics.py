@@ -6,13 +6,14 @@ from dataclasses import asdict, fields
 from math import isfinite
 from typing import assert_never
 
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Step
+from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, Step
 from bnbench.store import Appender, Record, encode_records
 
 _KINDS: dict[str, type[Event]] = {
     "step": Step,
     "eval": Evaluation,
     "gap": Gap,
+    "probe": Probe,
     "diverged": Diverged,
     "finished": Finished,
 }
@@ -27,6 +28,8 @@ def kind(event: Event) -> str:
             return "eval"
         case Gap():
             return "gap"
+        case Probe():
+            return "probe"
         case Diverged():
             return "diverged"
         case Finished():

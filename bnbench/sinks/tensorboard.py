@@ -18,7 +18,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Step
+from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, Step
 
 POINTS = 1000
 """TensorBoard samples a longer series down to this many points."""
@@ -98,6 +98,8 @@ class TensorBoardSink:
                     f"{which}_disagreement": event.disagreement,
                     f"{which}_kl": event.kl,
                 }
+            case Probe():
+                return {f"probe_{event.probe}/{event.layer}/{event.name}": event.value}
             case Diverged():
                 return {"summary/diverged_at_step": event.step}
             case Finished():

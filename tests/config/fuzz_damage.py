@@ -18,6 +18,7 @@ ODD_TEXT = (
     *("<b>", "$(id)", "'", '"', "é" * 70),
     *("group", "batch", "adamw", "cifar10", "after", "0s", "1s", "999999999s", "cuda:1", "x" * 64),
 )  # fmt: skip
+TEXT_KEYS = ("data.root", "model.target", "norm.target", "model.name", "compute.device")
 ODD_NUMBERS = (
     *("0", "-0", "-0.0", "1", "2", "3", "-1"),
     *("1e308", "1e309", "-1e308", "5e-324", "1e-400", "1e-3"),
@@ -141,8 +142,9 @@ def damage(rng: random.Random, tree: Pairs) -> None:
         case 7:
             part[at] = (key, [value])
         case 8 | 9:
-            name = rng.choice(every_key())
-            scalar = rng.choice([rng.choice(ODD_TEXT), Raw(rng.choice(ODD_NUMBERS))])
+            name = rng.choice([rng.choice(every_key()), rng.choice(TEXT_KEYS)])
+            text = rng.choice(ODD_TEXT)
+            scalar = rng.choice([text, text + ".py:Own", Raw(rng.choice(ODD_NUMBERS))])
             assign(rng, tree, name, scalar)
         case _:
             part.append((word(rng), odd(rng)))

@@ -37,7 +37,7 @@ SECONDS = 1.0
 RUNS_A_SECOND = 2_000  # what expanding a large grid may take beyond that
 LINE_LENGTH = 400  # of a sentence; a hint lists keys and may have twice as many characters
 TOTAL_LENGTH = 40_000
-FOREIGN = re.compile(r"Traceback|pydantic|<class|object at 0x|\w+Error\b|NoneType|\berrno\b", re.I)
+FOREIGN = re.compile(r"Traceback|pydantic|<class|object at 0x|[A-Z]\w*Error\b|NoneType|\berrno\b")
 
 
 @functools.cache

@@ -243,7 +243,7 @@ EVERY_KEY = [
 
 def test_the_walk_sees_every_kind() -> None:
     kinds = {(name, kind) for name, _, kind, _ in EVERY_KEY}
-    bare = {("norm", "none"), ("norm", "scaled-ws"), ("probes", None)}
+    bare = {("norm", "none"), ("norm", "scaled-ws")}
     expected = {(block.name, kind) for block in BLOCKS.values() for kind in block.models} - bare
     assert kinds == expected
     assert len(EVERY_KEY) > 180
@@ -260,6 +260,41 @@ def test_every_key_of_every_kind_says_what_it_must_be(
     for line in found:
         assert re.search(rf": {name}\.{key}(\[0\])? must be \S.*, not a (list|mapping)$", line)
         assert "must be a mapping" not in line or key == "options"
+
+
+PROBES = [
+    ("landscap: {}", "probes.landscap is not a key of probes\n  did you mean probes.landscape?"),
+    (
+        "landscape: {evry: 2}",
+        "probes.landscape.evry is not a key\n  did you mean probes.landscape.every?",
+    ),
+    (
+        "landscape: {images: 2}",
+        "probes.landscape.images is not a key",
+    ),
+    (
+        "landscape: {every: 0}",
+        "probes.landscape.every must be a whole number of at least 1, not 0",
+    ),
+    (
+        "batch_noise: {images: 1}",
+        "probes.batch_noise.images must be a whole number of at least 2, not 1",
+    ),
+    (
+        "landscape: {steps: [0.1, -1]}",
+        "probes.landscape.steps[1] must be a number above 0, not -1",
+    ),
+    (
+        "landscape: 3",
+        "probes.landscape must be settings such as {every: 2}, true or false, not 3",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), PROBES)
+def test_faults_inside_of_a_probe(faults: Any, text: str, expected: str) -> None:
+    found = faults(f"probes: {{{text}}}").partition(": ")[2]
+    assert found == expected
 
 
 def test_all_at_once_in_file_order_command_line_last(faults: Any) -> None:

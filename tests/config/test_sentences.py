@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bnbench.config import Plan
+from bnbench.config.datasets import folder_facts
 
 Complainer = Callable[..., str]
 Planner = Callable[..., Plan]
@@ -65,3 +66,28 @@ def test_mappings_inside_of_axis_values(faults: Complainer, plan: Planner) -> No
         axes: {norm.options.a: [[{b: 1, c: 2}], [{c: 2, b: 1}], [{b: 2, c: 1}]]}
     """
     assert len(plan(text).runs) == 2
+
+
+@pytest.mark.parametrize("path", ["a" * 3000, "/".join("a" * 3000)])
+def test_endless_paths_are_refused_in_a_line(faults: Complainer, path: str) -> None:
+    said = faults(f"data: {{dataset: image-folder, image_size: 8, root: {path}}}")
+    assert said.startswith("x.yaml:1:46: data.root: /")
+    assert said.endswith("… cannot be read: File name too long")
+    said = faults(f"norm: {{kind: custom, target: {path}.py:Own}}")
+    assert len(said.splitlines()[0]) < 300
+
+
+def test_image_folders_are_counted_as_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "test"):
+        for label in ("cat", "dog", ".hidden"):
+            folder = Path("images", part, label)
+            (folder / "deeper").mkdir(parents=True)
+            for name in ("a.gif", "b.PNG", ".c.png", "d.txt", "deeper/e.png"):
+                (folder / name).write_bytes(b"")
+            for name in ("loop", "another"):
+                (folder / name).symlink_to(Path("..").absolute())
+    found = folder_facts(str(Path("images").absolute()))
+    assert (found.train_images, found.test_images, found.classes) == (4, 4, 2)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -564,13 +565,14 @@ def test_of_simultaneous_starts_exactly_one_trains(
 ) -> None:
     command = [sys.executable, "-c", START, str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-        )
-        for _ in range(number)
-    ]
-    try:
+    with ExitStack() as running:
+        processes = []
+        for _ in range(number):
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+            )
+            processes.append(running.enter_context(process))
+            running.callback(process.kill)
         for process in processes:  # the import of torch is over
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -584,9 +586,6 @@ def test_of_simultaneous_starts_exactly_one_trains(
             time.sleep(0.05)
         (tmp_path / "over").touch()
         said = {process.pid: process.communicate()[0] for process in processes}
-    finally:
-        for process in processes:
-            process.kill()
     (holder,) = (pid for pid, text in said.items() if text == "trained\n")
     held = [text for pid, text in said.items() if pid != holder]
     for text in held:

@@ -19,6 +19,7 @@ from bnbench.events import Event
 from bnbench.runner import Settings, Stop, execute
 from bnbench.store import RunFolder, files
 from tests.runs import (
+    all_probes,
     committed_step,
     evidence,
     experiment_in,
@@ -75,8 +76,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return evidence(execute(small_config(), experiment, Settings()).folder)
 
 
-def test_stopped_after_each_step_and_resumed(tmp_path: Path) -> None:
-    config = every_step(small_config())
+@pytest.mark.parametrize("probes", [False, True])
+def test_stopped_after_each_step_and_resumed(tmp_path: Path, probes: bool) -> None:
+    config = every_step(small_config(**({"probes": all_probes()} if probes else {})))
     whole = evidence(execute(config, experiment_in(tmp_path / "whole"), Settings()).folder)
     for step in range(1, 16):
         experiment = experiment_in(tmp_path / str(step))
@@ -122,6 +124,43 @@ def test_negative_control_a_state_without_this_item_is_noticed(
 
         monkeypatch.setattr(RunFolder, "metrics", uncut)
     assert evidence(execute(config, experiment, Settings()).folder) != undisturbed
+
+
+def test_negative_control_a_probe_without_its_memory_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bnbench.train import Run
+
+    config = small_config(probes=all_probes())
+    whole = evidence(execute(config, experiment_in(tmp_path / "whole"), Settings()).folder)
+    assert any("drift" in event.get("name", "") for event in whole["events"])
+    experiment = experiment_in(tmp_path / "killed")
+    with pytest.raises(Killed):
+        execute(config, experiment, Settings(view=lambda *_: KillAt(9)))
+    load = Run.load_state_dict
+    forget: dict[str, Any] = {"probes": {}}
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "load_state_dict", lambda run, state: load(run, state | forget))
+        assert evidence(execute(config, experiment, Settings()).folder) != whole
+
+
+def test_probes_may_be_others_when_a_run_goes_on(tmp_path: Path) -> None:
+    """They are not part of what a run is: with them or without, the result is the same."""
+    results = []
+    for name, first, then in (("on", False, True), ("off", True, False)):
+        experiment = experiment_in(tmp_path / name)
+        configs = [
+            small_config(**({"probes": all_probes()} if probes else {})) for probes in (first, then)
+        ]
+        with pytest.raises(Killed):
+            execute(configs[0], experiment, Settings(view=lambda *_: KillAt(9)))
+        found = evidence(execute(configs[1], experiment, Settings()).folder)
+        kinds = [(event["event"], event["step"]) for event in found["events"]]
+        assert (("probe", 16) in kinds) == then
+        assert (("probe", 4) in kinds) == first
+        weights = {key: v for key, v in found["tensors"].items() if key.startswith("model")}
+        results.append((found["result"], weights))
+    assert results[0] == results[1]
 
 
 OPERATIONS = ("write_synced", "rename", "remove", "sync_folder", "make_folder")

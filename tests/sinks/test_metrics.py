@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Step
+from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, Step
 from bnbench.sinks import MetricsSink, from_record, to_record
 from bnbench.store import RunFolder
 
@@ -34,6 +34,15 @@ EVENTS: list[Event] = [
         kl=0.0071,
     ),
     Diverged(step=31, examples=1984, train_seconds=1.1, reason="loss above 10·ln(classes)"),
+    Probe(
+        step=140,
+        examples=8960,
+        train_seconds=5.2,
+        probe="running_error",
+        layer="stage2.block1.norm",
+        name="mean",
+        value=0.13,
+    ),
     Finished(step=423, examples=27072, train_seconds=16.0),
 ]
 
@@ -58,6 +67,10 @@ def test_the_lines_are_those_of_the_contract(tmp_path: Path) -> None:
         '{"event": "diverged", "step": 31, "examples": 1984, "train_seconds": 1.1, '
         '"reason": "loss above 10·ln(classes)"}'
     )
+    assert lines[4] == (
+        '{"event": "probe", "step": 140, "examples": 8960, "train_seconds": 5.2, '
+        '"probe": "running_error", "layer": "stage2.block1.norm", "name": "mean", "value": 0.13}'
+    )
     assert [from_record(record) for record in folder.records()] == EVENTS
 
 
@@ -69,6 +82,16 @@ def test_numbers_that_are_not_finite_become_null_and_say_so() -> None:
     assert record["loss_max"] is None
     assert record["finite"] is False
     json.dumps(record, allow_nan=False)
+    where = {"step": 1, "examples": 2, "train_seconds": 0.1, "probe": "landscape"}
+    lost = to_record(Probe(**where, layer="network", name="beta", value=math.inf))  # type: ignore[arg-type]
+    assert lost == {
+        "event": "probe",
+        **where,
+        "layer": "network",
+        "name": "beta",
+        "value": None,
+        "finite": False,
+    }
     back = from_record(record)
     assert isinstance(back, Step)
     assert math.isnan(back.loss)

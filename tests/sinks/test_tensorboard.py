@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bnbench.events import Diverged, Evaluation, Gap, Step
+from bnbench.events import Diverged, Evaluation, Gap, Probe, Step
 from bnbench.sinks.tensorboard import POINTS, TensorBoardSink
 
 STARTED = 1_700_000_000.0
@@ -108,6 +108,21 @@ def test_all_scalars_of_a_moment_are_one_record(tmp_path: Path) -> None:
             "loss/val_running",
         ],
     ]
+
+
+def test_readings_of_probes_are_curves_by_layer_and_name(tmp_path: Path) -> None:
+    view = sink(tmp_path)
+    where = {"step": 10, "examples": 640, "train_seconds": 2.5, "probe": "running_error"}
+    view.take(
+        [
+            Probe(**where, layer="stage1.norm", name=name, value=value)  # type: ignore[arg-type]
+            for name, value in (("mean", 0.5), ("variance", 0.25))
+        ]
+    )
+    view.close()
+    found = read(tmp_path)
+    assert points(found, "probe_running_error/stage1.norm/mean") == [(640, 2.5, 0.5)]
+    assert points(found, "probe_running_error/stage1.norm/variance") == [(640, 2.5, 0.25)]
 
 
 def test_what_is_read_once_is_no_curve(tmp_path: Path) -> None:

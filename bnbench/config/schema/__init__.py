@@ -8,7 +8,8 @@ data    datasets, splits, batches
 model   networks
 norm    normalizations
 optim   optimizers and learning rates
-run     budget, probes, computing; the run
+probes  optional measurements
+run     budget, computing; the run
 """
 
 from bnbench.config.schema.base import TARGET, Block, Fraction, HalfOpen, NonNegative, Target
@@ -51,6 +52,19 @@ from bnbench.config.schema.norm import (
     ScaledWSConfig,
 )
 from bnbench.config.schema.optim import AdamWConfig, OptimConfig, Optimizer, SGDConfig
+from bnbench.config.schema.probes import (
+    ActivationDriftProbe,
+    BatchNoiseProbe,
+    DecompositionProbe,
+    EffectiveLrProbe,
+    GapByLayerProbe,
+    GradientShiftProbe,
+    LandscapeProbe,
+    ProbeConfig,
+    ProbesConfig,
+    RunningErrorProbe,
+    StepStabilityProbe,
+)
 from bnbench.config.schema.run import (
     BUDGETS,
     DEFAULT_EPOCHS,
@@ -58,7 +72,6 @@ from bnbench.config.schema.run import (
     SECONDS,
     ComputeConfig,
     Device,
-    ProbesConfig,
     RunConfig,
     Seconds,
     TrainConfig,
@@ -70,7 +83,9 @@ __all__ = [
     "DEVICE",
     "SECONDS",
     "TARGET",
+    "ActivationDriftProbe",
     "AdamWConfig",
+    "BatchNoiseProbe",
     "BatchNormConfig",
     "BatchRenormConfig",
     "BatchStatistics",
@@ -79,13 +94,17 @@ __all__ = [
     "CustomModel",
     "CustomNormConfig",
     "DataConfig",
+    "DecompositionProbe",
     "Device",
+    "EffectiveLrProbe",
     "EvoNormS0Config",
     "FRNConfig",
     "Fashion12kData",
     "Fraction",
     "FrozenNormConfig",
+    "GapByLayerProbe",
     "GhostNormConfig",
+    "GradientShiftProbe",
     "GroupNormConfig",
     "GroupWSConfig",
     "HalfOpen",
@@ -93,6 +112,7 @@ __all__ = [
     "ImageFolderData",
     "InstanceNormConfig",
     "InsteadOfActivation",
+    "LandscapeProbe",
     "LayerNormConfig",
     "MLPModel",
     "ModelConfig",
@@ -105,13 +125,16 @@ __all__ = [
     "Optimizer",
     "PlacedNorm",
     "PlainModel",
+    "ProbeConfig",
     "ProbesConfig",
     "RMSNormConfig",
     "ResNetModel",
     "RunConfig",
+    "RunningErrorProbe",
     "SGDConfig",
     "ScaledWSConfig",
     "Seconds",
+    "StepStabilityProbe",
     "SyntheticData",
     "Target",
     "TorchvisionData",

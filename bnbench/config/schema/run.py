@@ -12,6 +12,7 @@ from bnbench.config.schema.data import DataConfig, Fashion12kData
 from bnbench.config.schema.model import ModelConfig, PlainModel
 from bnbench.config.schema.norm import BatchNormConfig, NormConfig
 from bnbench.config.schema.optim import OptimConfig, SGDConfig
+from bnbench.config.schema.probes import ProbesConfig
 
 DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,3})?"
 SECONDS = r"[0-9]{1,9}(\.[0-9]{1,9})?s"
@@ -76,10 +77,6 @@ class TrainConfig(Block):
         if len(given) > 1:
             raise ValueError(f"exactly one of epochs, steps, examples is allowed, not {given}")
         return values if given else {**values, "epochs": DEFAULT_EPOCHS}
-
-
-class ProbesConfig(Block):
-    """Optional measurements during training."""
 
 
 class ComputeConfig(Block):

@@ -1,0 +1,108 @@
+"""How the distributions of activations move from one reading to the next.
+
+    mean_drift = mean_c |μ_c(t) − μ_c(t−k)| / σ_c(t−k),   std_drift = mean_c |ln σ_c(t)/σ_c(t−k)|
+
+over the channels c of the raw output of each weight layer but the last, and of each normalization
+layer (partly constant by construction); t − k is the reading before. μ, σ: over fixed images in
+batches as in training, with noise where the network has some. Where an activation follows, also
+`p15`, `p50`, `p85`: percentiles of its input, of the middle channel, in its own unit. Channels are
+exchangeable when they are initialized, so any fixed one is typical; it is the same in every setup.
+
+Source: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167, section 4.1 and figure 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnbench.events import Probe
+from bnbench.probes.discrepancy import Sample
+from bnbench.probes.readings import Where, readings
+from bnbench.probes.stand_in import AsInTraining, StandIn, stand_in, weight_layers
+from bnbench.probes.statistics import PooledStatistics
+
+ACTIVATIONS = (
+    *(nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid),
+    *(nn.ELU, nn.Hardswish, nn.Hardtanh, nn.Mish, nn.PReLU, nn.Softplus),  # of other people's
+)
+PERCENTILES = (15, 50, 85)
+
+Values = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+def activation_drift(
+    model: nn.Module,
+    how: AsInTraining,
+    *,
+    images: Sample,
+    batch_size: int,
+    memory: dict[str, Tensor],
+    where: Where,
+) -> list[Probe]:
+    """Drifts and percentiles of each layer.
+
+    `memory`: means and deviations of the reading before, by layer, (2, C); it is replaced by this
+    reading's. The first reading has no drift.
+    """
+    with stand_in(model, how, where["step"]) as copied:
+        watched = list(weight_layers(copied.model))[:-1] + list(how.normalization)
+        moments, units = _distributions(copied, watched, images.batches(batch_size))
+    found: dict[str, dict[str, float]] = {}
+    for name, pool in moments.items():
+        now = torch.stack((pool.mean, pool.variance.sqrt()))
+        before = memory.get(name)
+        found[name] = {}
+        if before is not None and before.shape == now.shape:
+            (mean, std), (mean_before, std_before) = now, before
+            found[name] |= {
+                "mean_drift": ((mean - mean_before).abs() / std_before).mean().item(),
+                "std_drift": (std / std_before).log().abs().mean().item(),
+            }
+        if name in units:
+            values = np.percentile(units[name], PERCENTILES)
+            found[name] |= {f"p{p}": float(v) for p, v in zip(PERCENTILES, values, strict=True)}
+        memory[name] = now
+    return readings("activation_drift", found, where)
+
+
+def _distributions(
+    copied: StandIn, watched: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[
+    dict[str, PooledStatistics], dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
+]:
+    """Statistics of each watched layer's output, and of those that feed an activation all values
+    of the middle channel."""
+    pools: dict[str, PooledStatistics] = {}
+    middles: dict[str, list[Tensor]] = {}
+    feeding: set[str] = set()
+    outputs: dict[int, tuple[Tensor, str]] = {}  # of the pass under way, by identity
+
+    def take(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        outputs[id(output)] = output, name
+        values = output.detach().movedim(1, -1).reshape(1, -1, output.shape[1]).float()
+        mean = values.mean(1)  # two passes: `var_mean` is slow along rows
+        variance = (values - mean.unsqueeze(1)).square().mean(1)
+        pools.setdefault(name, PooledStatistics()).add(mean, variance, values.shape[1])
+        middles.setdefault(name, []).append(values[0, :, values.shape[2] // 2].cpu())
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs and id(inputs[0]) in outputs:
+            feeding.add(outputs[id(inputs[0])][1])
+
+    for name in watched:
+        copied.model.get_submodule(name).register_forward_hook(partial(take, name))
+    for module in copied.model.modules():
+        if isinstance(module, ACTIVATIONS):
+            module.register_forward_pre_hook(note)
+    with torch.no_grad():
+        for images, _ in batches:
+            outputs.clear()
+            copied.output(images)
+    if not feeding:  # activations inside of norms, or functions: their input is the raw output
+        feeding = pools.keys() & weight_layers(copied.model).keys()
+    return pools, {name: torch.cat(middles[name]).numpy() for name in pools if name in feeding}

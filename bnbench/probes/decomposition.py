@@ -1,0 +1,70 @@
+"""What separates training from inference, in three parts (Wu & Johnson 2021,
+https://arxiv.org/abs/2105.07576).
+
+    training_noise = e(train, batch statistics at the training NBS) − e(train, at the largest NBS)
+    generalization = e(val, batch statistics) − e(train, batch statistics)
+    inconsistency  = e(val, running statistics) − e(val, batch statistics)
+
+e is the cross entropy in nats (`loss_…`) or the share of wrong predictions (`error_…`); NBS is how
+many images share statistics, the largest one all images at once. The ingredients are read, too:
+`loss_train_nbs…` for each NBS, `loss_val_batch`, `loss_val_running`. Without batch statistics the
+first and the last part are exactly 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnbench.events import Probe
+from bnbench.probes.discrepancy import Discrepancy, Sample
+from bnbench.probes.readings import NETWORK, Where, readings
+from bnbench.probes.statistics import batch_norm_layers, batch_statistics, evaluating
+
+
+def decomposition(
+    model: nn.Module,
+    how: Discrepancy,
+    *,
+    norm_batch_sizes: Iterable[int],
+    train: Sample,
+    validation: Sample,
+    where: Where,
+) -> list[Probe]:
+    """The three parts and their ingredients; sizes beyond the images there are mean all of them."""
+    own, largest = min(how.norm_batch_size, train.images), train.images
+    sizes = sorted({min(size, largest) for size in norm_batch_sizes} | {own, largest})
+    depends = bool(batch_norm_layers(model))
+
+    def under_batch_statistics(sample: Sample, size: int) -> dict[str, float]:
+        passes = replace(how, norm_batch_size=size)
+        with batch_statistics(model, size):
+            return _errors(*passes.forward(model, sample, passes.chunked_size))
+
+    with evaluating(model):
+        running = _errors(*how.forward(model, validation, how.pass_size))
+        if depends:
+            on_train = {size: under_batch_statistics(train, size) for size in sizes}
+            batch = under_batch_statistics(validation, how.norm_batch_size)
+        else:
+            on_train = dict.fromkeys(sizes, _errors(*how.forward(model, train, how.pass_size)))
+            batch = running
+    found: dict[str, float] = {}
+    for kind in ("loss", "error"):
+        found |= {f"{kind}_train_nbs{size}": on_train[size][kind] for size in sizes}
+        found |= {
+            f"{kind}_val_batch": batch[kind],
+            f"{kind}_val_running": running[kind],
+            f"{kind}_training_noise": on_train[own][kind] - on_train[largest][kind],
+            f"{kind}_generalization": batch[kind] - on_train[own][kind],
+            f"{kind}_inconsistency": running[kind] - batch[kind],
+        }
+    return readings("decomposition", {NETWORK: found}, where)
+
+
+def _errors(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    wrong = (logits.argmax(1) != labels).sum().item()
+    return {"loss": F.cross_entropy(logits, labels).item(), "error": wrong / len(labels)}

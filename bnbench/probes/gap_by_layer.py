@@ -1,0 +1,36 @@
+"""Which layer's running statistics are to blame for the eval-mode gap.
+
+    blame_l = L(all layers on running statistics) − L(layer l on batch statistics, the others not)
+
+in nats of cross entropy, on the same images: like the gap (running minus batch), positive where
+running statistics hurt. "network" puts all layers on batch statistics at once: the gap itself. It
+is not the sum of the others: a layer behind one whose statistics are off is blamed as well, for
+batch statistics there take out again what came in. As a rule the first layer with much blame is
+the cause.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import nn
+
+from bnbench.events import Probe
+from bnbench.probes.discrepancy import Discrepancy, Sample
+from bnbench.probes.readings import NETWORK, Where, readings
+from bnbench.probes.statistics import batch_norm_layers, batch_statistics, evaluating
+
+
+def gap_by_layer(
+    model: nn.Module, how: Discrepancy, *, images: Sample, where: Where
+) -> list[Probe]:
+    """`loss` of each layer with batch statistics and of the network; 0 without such layers."""
+    layers = batch_norm_layers(model)
+    found: dict[str, dict[str, float]] = {}
+    if layers:
+        with evaluating(model):
+            running = F.cross_entropy(*how.forward(model, images, how.chunked_size)).item()
+            for name, chosen in [*((name, [name]) for name in layers), (NETWORK, list(layers))]:
+                with batch_statistics(model, how.norm_batch_size, only=chosen):
+                    batch = F.cross_entropy(*how.forward(model, images, how.chunked_size)).item()
+                found[name] = {"loss": running - batch}
+    return readings("gap_by_layer", found or {NETWORK: {"loss": 0.0}}, where)

@@ -1,0 +1,88 @@
+"""How much a layer's gradient changes when the layers before it have taken their step.
+
+    G_i  = ∇_{W_i} L(W_1 … W_n at step t)
+    G'_i = ∇_{W_i} L(W_1 … W_{i−1} at step t + 1, the others at step t), on the same batch
+
+`shift` = ‖G − G'‖, `relative` = ‖G − G'‖/‖G‖, `cos` = the cosine between them, for each weight
+layer but the first, which has none before it. The step is the optimizer's own, momentum included,
+at the rate of the moment; what follows a weight layer (γ, β) moves with it. Both gradients are of
+one fixed batch with the same noise, without dropout.
+
+Source: Santurkar et al. 2018, https://arxiv.org/abs/1805.11604, definition 2.1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bnbench.events import Probe
+from bnbench.probes.readings import Where, readings
+from bnbench.probes.stand_in import AsInTraining, StandIn, stand_in_with, trained_layers
+
+Batch = tuple[Tensor, Tensor]
+
+
+def blocks(model: nn.Module) -> list[list[str]]:
+    """The trained parameters in groups: each weight layer's, with all that come before the next."""
+    starts = set(trained_layers(model).values())
+    groups: list[list[str]] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name in starts or not groups:
+            groups.append([])
+        groups[-1].append(name)
+    return groups
+
+
+def gradient_shift(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    how: AsInTraining,
+    *,
+    batch: Batch,
+    lr: float,
+    where: Where,
+) -> list[Probe]:
+    """The three measures of each trained weight layer but the first. `lr`: of the step."""
+    found: dict[str, dict[str, float]] = {}
+    layers = {weight: layer for layer, weight in trained_layers(model).items()}
+    with stand_in_with(model, optimizer, how, where["step"]) as (copied, its_optimizer):
+        assert its_optimizer is not None
+        before = copied.weights()
+        _, gradient = copied.gradient(*batch)
+        after = one_step(copied, its_optimizer, gradient, lr)
+        copied.place(before)
+        moved = False
+        for group in blocks(copied.model):
+            weight = group[0]
+            if moved and weight in layers:
+                _, shifted = copied.gradient(*batch, only=weight)
+                found[layers[weight]] = _compared(gradient[weight], shifted[weight])
+            copied.place({name: after[name] for name in group})
+            moved = True
+    return readings("gradient_shift", found, where)
+
+
+def one_step(
+    copied: StandIn, optimizer: torch.optim.Optimizer, gradient: dict[str, Tensor], lr: float
+) -> dict[str, Tensor]:
+    """The weights after one step of the copied optimizer along this gradient."""
+    for name, parameter in copied.parameters.items():
+        parameter.grad = gradient[name].clone()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    return copied.weights()
+
+
+def _compared(gradient: Tensor, shifted: Tensor) -> dict[str, float]:
+    g, s = gradient.double().flatten(), shifted.double().flatten()
+    distance, length = torch.linalg.vector_norm(g - s), torch.linalg.vector_norm(g)
+    cosine = g @ s / (length * torch.linalg.vector_norm(s))
+    return {
+        "shift": distance.item(),
+        "relative": (distance / length).item(),
+        "cos": cosine.item(),
+    }

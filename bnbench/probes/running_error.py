@@ -1,0 +1,58 @@
+"""Running error: how far each layer's running statistics are from the population's.
+
+    mean = mean_c |μ_run − μ_pop| / √(σ²_pop + ε)
+    variance = mean_c |ln (σ²_run + ε)/(σ²_pop + ε)|
+
+over the channels c of a layer. μ_pop, σ²_pop: pooled over images in training's company, with the
+weights of the moment (Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, section 3); σ²_pop is
+biased, σ²_run, as torch keeps it, an average of unbiased ones. ε is the layer's: what it divides
+by is what is compared. "network": the mean over the layers, 0 without any.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnbench.events import Probe
+from bnbench.probes.discrepancy import Discrepancy, Sample
+from bnbench.probes.readings import NETWORK, Where, readings
+from bnbench.probes.statistics import (
+    PooledStatistics,
+    batch_norm_layers,
+    batch_statistics,
+    evaluating,
+)
+
+
+def running_error(
+    model: nn.Module, how: Discrepancy, *, population: Sample, where: Where
+) -> list[Probe]:
+    """`mean` and `variance` of each layer with batch statistics and of the network."""
+    layers = batch_norm_layers(model)
+    found: dict[str, dict[str, float]] = {}
+    if layers:
+        with evaluating(model):
+            with batch_statistics(model, how.norm_batch_size) as pools:
+                how.forward(model, population, how.chunked_size)
+            found = {name: _errors(layer, pools[name]) for name, layer in layers.items()}
+    overall = {
+        quantity: sum(errors[quantity] for errors in found.values()) / max(len(found), 1)
+        for quantity in ("mean", "variance")
+    }
+    return readings("running_error", found | {NETWORK: overall}, where)
+
+
+def _errors(layer: _BatchNorm, pool: PooledStatistics) -> dict[str, float]:
+    mean, variance = (
+        cast(Tensor, each).to("cpu", torch.float64)
+        for each in (layer.running_mean, layer.running_var)
+    )
+    width = pool.variance + layer.eps
+    return {
+        "mean": ((mean - pool.mean).abs() / width.sqrt()).mean().item(),
+        "variance": ((variance + layer.eps) / width).log().abs().mean().item(),
+    }

@@ -1,0 +1,171 @@
+"""A copy of the network that does what training would do, while the network itself stays still.
+
+What moves weights or needs gradients is measured on the copy. The network's weights, buffers,
+gradients, flags and hooks are not touched at all; the random numbers drawn are given back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from math import fsum, sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from bnbench.probes.discrepancy import Autocast
+
+Weights = Mapping[str, Tensor]
+"""A tensor for each trained parameter, by its name."""
+
+
+def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Convolutions and linear layers, by name, in the network's order."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _ConvNd | nn.Linear)
+    }
+
+
+def trained_layers(model: nn.Module) -> dict[str, str]:
+    """The weight layers whose weights are trained, each with the name of its weight."""
+    trained = {name for name, each in model.named_parameters() if each.requires_grad}
+    weights = {name: f"{name}.weight" if name else "weight" for name in weight_layers(model)}
+    return {name: weight for name, weight in weights.items() if weight in trained}
+
+
+@dataclass(frozen=True, slots=True)
+class AsInTraining:
+    """How the network is run in training, as far as it does not know itself.
+
+    `normalization`: the layers that are put in training mode, by name; dropout is left out.
+    `reseed` lets layers that draw numbers draw those of a step.
+    """
+
+    normalization: tuple[str, ...]
+    reseed: Callable[[int], None] = lambda _: None
+    autocast: Autocast = nullcontext
+
+
+class StandIn:
+    """The copy. Each pass starts from the buffers and random numbers of the same step, so that the
+    loss is a function of the weights alone."""
+
+    def __init__(self, model: nn.Module, how: AsInTraining, step: int) -> None:
+        self.model = model
+        self._how, self._step = how, step
+        self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self.parameters = {
+            name: each for name, each in model.named_parameters() if each.requires_grad
+        }
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained parameters as they are now, copied."""
+        return {name: each.detach().clone() for name, each in self.parameters.items()}
+
+    @torch.no_grad()
+    def place(self, weights: Weights) -> None:
+        """Give these parameters these values."""
+        for name, value in weights.items():
+            self.parameters[name].copy_(value)
+
+    def output(self, images: Tensor) -> Tensor:
+        """Logits of one training batch."""
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(self._buffers[name])
+        self._how.reseed(self._step)
+        with self._how.autocast():
+            logits: Tensor = self.model(images)
+        return logits
+
+    def loss(self, images: Tensor, labels: Tensor) -> float:
+        """Mean cross entropy of a batch, in nats."""
+        with torch.no_grad():
+            return self._loss(images, labels).item()
+
+    def gradient(
+        self, images: Tensor, labels: Tensor, only: str | None = None
+    ) -> tuple[float, dict[str, Tensor]]:
+        """The loss of a batch and its gradient, a tensor for each trained parameter, or for one."""
+        loss = self._loss(images, labels)
+        wanted = self.parameters if only is None else {only: self.parameters[only]}
+        found = torch.autograd.grad(
+            loss, list(wanted.values()), allow_unused=True, materialize_grads=True
+        )
+        return loss.item(), dict(zip(wanted, found, strict=True))
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits = self.output(images)
+        with self._how.autocast():
+            return F.cross_entropy(logits, labels)
+
+
+@contextmanager
+def stand_in(model: nn.Module, how: AsInTraining, step: int) -> Iterator[StandIn]:
+    """A copy of `model` as it stands before training step `step`, with gradients enabled.
+
+    Raises what copying raises: see `cannot_be_copied`.
+    """
+    with stand_in_with(model, None, how, step) as (copied, _):
+        yield copied
+
+
+@contextmanager
+def stand_in_with(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None, how: AsInTraining, step: int
+) -> Iterator[tuple[StandIn, torch.optim.Optimizer | None]]:
+    """The same with a copy of the optimizer, which holds the copied parameters."""
+    with torch.inference_mode(False), torch.enable_grad(), _random_numbers_kept(model):
+        twin, its_optimizer = copy.deepcopy((model, optimizer))
+        twin.eval()
+        for name in how.normalization:
+            twin.get_submodule(name).train()
+        for module in twin.modules():
+            if isinstance(module, _BatchNorm):  # another guest's: its layer is not in this copy
+                module.__dict__.pop("forward", None)
+        for parameter in twin.parameters():
+            parameter.grad = None
+        yield StandIn(twin, how, step), its_optimizer
+
+
+def cannot_be_copied(model: nn.Module) -> str | None:
+    """Why there can be no stand-in for the network, or None."""
+    try:
+        copy.deepcopy(model)
+    except Exception as error:
+        return f"the network cannot be copied ({type(error).__name__}: {error})"
+    return None
+
+
+@contextmanager
+def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
+    """Give the default generators of the CPU and of the model's device their state back."""
+    device = next((each.device for each in model.parameters()), torch.device("cpu"))
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index])
+    elif device.type == "mps":
+        generators.append(torch.mps._get_default_mps_generator())
+    states = [each.get_state() for each in generators]
+    try:
+        yield
+    finally:
+        for each, state in zip(generators, states, strict=True):
+            each.set_state(state)
+
+
+def norm(tensors: Weights) -> float:
+    """‖·‖₂ over all of them, summed in fp64."""
+    return sqrt(fsum(each.double().square().sum().item() for each in tensors.values()))
+
+
+def minus(one: Weights, other: Weights) -> dict[str, Tensor]:
+    """one − other, in fp64."""
+    return {name: each.double() - other[name].double() for name, each in one.items()}

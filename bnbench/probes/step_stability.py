@@ -1,0 +1,69 @@
+"""Which learning rates a single step survives, in seconds of compute.
+
+    ratio(η) = L(w − η·g) / L(w),   g = ∇L(w),   on one training batch, for each η of a grid
+
+`largest_stable`: the largest η of the grid with ratio ≤ 1 (up to rounding) there and at all smaller
+ones, 0 where the smallest fails. `smallest_exploding`: the smallest η with ratio > 1,000 or not
+finite; not finite itself where there is none. Both are medians over fixed batches (the lower one
+of two), and what they say is limited by the grid.
+
+Source: Bjorck et al. 2018, https://arxiv.org/abs/1806.02375, who draw this ratio over η.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, isfinite
+from statistics import median_low
+
+from torch import Tensor, nn
+
+from bnbench.events import Probe
+from bnbench.probes.readings import NETWORK, Where, readings
+from bnbench.probes.stand_in import AsInTraining, StandIn, stand_in
+
+Batch = tuple[Tensor, Tensor]
+EXPLODED = 1e3
+"""A step that multiplies the loss by this has exploded."""
+
+ROUNDING = 1e-5
+"""Relative change of a loss that is no change: a hundred units in the last place of fp32."""
+
+
+def step_stability(
+    model: nn.Module,
+    how: AsInTraining,
+    *,
+    batches: Sequence[Batch],
+    steps: Sequence[float],
+    where: Where,
+) -> list[Probe]:
+    """`largest_stable` and `smallest_exploding` of the network; any order of `steps` will do."""
+    stable, exploding = [], []
+    with stand_in(model, how, where["step"]) as copied:
+        for batch in batches:
+            one, other = _limits(copied, batch, sorted(steps))
+            stable.append(one)
+            exploding.append(other)
+    found = {
+        "largest_stable": median_low(stable),
+        "smallest_exploding": median_low(exploding),
+    }
+    return readings("step_stability", {NETWORK: found}, where)
+
+
+def _limits(copied: StandIn, batch: Batch, steps: Sequence[float]) -> tuple[float, float]:
+    weights = copied.weights()
+    loss, gradient = copied.gradient(*batch)
+    stable, exploding, so_far = 0.0, inf, True
+    for step in steps:
+        copied.place({name: each - step * gradient[name] for name, each in weights.items()})
+        there = copied.loss(*batch)
+        so_far = so_far and there <= loss * (1 + ROUNDING)
+        if so_far:
+            stable = step
+        if not isfinite(there) or there > EXPLODED * loss:
+            exploding = step
+            break
+    copied.place(weights)
+    return stable, exploding

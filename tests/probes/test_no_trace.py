@@ -1,0 +1,252 @@
+"""Every probe is a guest: whatever happens, the network and the random numbers are as before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bnbench.config import ProbesConfig
+from bnbench.events import Probe
+from bnbench.norms import (
+    BatchNorm,
+    BatchRenorm,
+    FrozenBatchNorm,
+    GhostBatchNorm,
+    GroupNorm,
+    NoisyBatchNorm,
+)
+from bnbench.probes import (
+    Sample,
+    activation_drift,
+    batch_noise,
+    batch_statistics,
+    companionship,
+    decomposition,
+    effective_lr,
+    evaluating,
+    gap_by_layer,
+    gradient_shift,
+    landscape,
+    running_error,
+    step_stability,
+)
+from tests.probes.examples import (
+    AS_IN_TRAINING,
+    WHERE,
+    Norm,
+    batch,
+    how,
+    network,
+    pictures,
+)
+
+Optimizer = torch.optim.Optimizer
+SHOWN = pictures(24)
+SETS = [companionship(6, 18, 4, torch.Generator().manual_seed(seed)) for seed in range(3)]
+
+
+def readers(sample: Sample) -> dict[str, Callable[[nn.Module, Optimizer], list[Probe]]]:
+    """Every probe, ready to read a network and its optimizer; images come from `sample`."""
+
+    def data() -> tuple[Tensor, Tensor]:
+        return next(iter(sample.batches(8)))
+
+    return {
+        "running_error": lambda m, _: running_error(m, how(), population=sample, where=WHERE),
+        "gap_by_layer": lambda m, _: gap_by_layer(m, how(), images=sample, where=WHERE),
+        "decomposition": lambda m, _: decomposition(
+            m, how(), norm_batch_sizes=(2,), train=sample, validation=sample, where=WHERE
+        ),
+        "batch_noise": lambda m, _: batch_noise(
+            m,
+            how(),
+            sets=SETS,
+            sample_of=lambda _: sample,
+            where=WHERE,  # as long as a set is
+        ),
+        "activation_drift": lambda m, _: activation_drift(
+            m, AS_IN_TRAINING, images=sample, batch_size=8, memory={}, where=WHERE
+        ),
+        "gradient_shift": lambda m, optimizer: gradient_shift(
+            m, optimizer, AS_IN_TRAINING, batch=data(), lr=0.1, where=WHERE
+        ),
+        "landscape": lambda m, _: landscape(
+            m, AS_IN_TRAINING, batch=data(), steps=(0.1,), relative_steps=(0.1,), where=WHERE
+        ),
+        "step_stability": lambda m, _: step_stability(
+            m, AS_IN_TRAINING, batches=[data()], steps=(0.1, 1.0), where=WHERE
+        ),
+        "effective_lr": lambda m, _: effective_lr(
+            m, AS_IN_TRAINING, batch=data(), lr=0.1, where=WHERE
+        ),
+    }
+
+
+PROBES = tuple(readers(SHOWN.sample()))
+
+
+def test_the_walk_sees_every_probe() -> None:
+    assert set(PROBES) == set(ProbesConfig.model_fields)
+
+
+class BrokenError(Exception):
+    """Something in the middle of a measurement."""
+
+
+class BreaksOnCall(nn.Module):
+    """Lets the n-th pass fail, half-way through the network; copies count together."""
+
+    passes: int
+    limit: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).passes += 1
+        if type(self).passes >= type(self).limit:
+            raise BrokenError
+        return x
+
+
+def lived_in(make_norm: Norm = BatchNorm) -> tuple[nn.Sequential, Optimizer]:
+    """A network with gradients, hooks of its owner, mixed flags, and an optimizer with a past."""
+    model = network(make_norm)
+    model.append(BreaksOnCall())
+    BreaksOnCall.passes, BreaksOnCall.limit = 0, inf
+    model.register_forward_hook(lambda *_: None)
+    model.train()
+    model.get_submodule("8").eval()
+    model.get_submodule("4").eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(batch()[0]).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def everything(model: nn.Module, optimizer: Optimizer) -> dict[str, object]:
+    """What a guest must leave alone, in a form that `==` compares bit by bit."""
+
+    def bits(tensor: Tensor | None) -> bytes | None:
+        return None if tensor is None else tensor.detach().numpy().tobytes()
+
+    return {
+        "parameters": {n: (id(p), bits(p), p.requires_grad) for n, p in model.named_parameters()},
+        "gradients": {n: (id(p.grad), bits(p.grad)) for n, p in model.named_parameters()},
+        "buffers": {n: (id(b), bits(b)) for n, b in model.named_buffers()},
+        "flags": [module.training for module in model.modules()],
+        "attributes": [set(vars(module)) for module in model.modules()],
+        "hooks": [
+            [dict(v) for k, v in sorted(vars(module).items()) if k.endswith("_hooks")]
+            for module in model.modules()
+        ],
+        "optimizer": {
+            n: {k: bits(v) for k, v in optimizer.state[p].items()}
+            for n, p in model.named_parameters()
+        },
+        "groups": [
+            {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
+        ],
+        "random": bits(torch.get_rng_state()),
+        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+    }
+
+
+NORMS: dict[str, Norm] = {
+    "batch": BatchNorm,
+    "torch": nn.BatchNorm2d,
+    "ghost": lambda c: GhostBatchNorm(c, batch_size=4),
+    "renorm": lambda c: BatchRenorm(c, r_ramp=(0, 1), d_ramp=(0, 1)),
+    "frozen": lambda c: FrozenBatchNorm(c, freeze_after=1),
+    "noisy": NoisyBatchNorm,
+    "group": lambda c: GroupNorm(c, groups=2),
+    "none": lambda _: nn.Identity(),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("probe", PROBES)
+def test_no_trace(probe: str, norm: str) -> None:
+    model, optimizer = lived_in(NORMS[norm])
+    read = readers(SHOWN.sample())[probe]
+    before = everything(model, optimizer)
+    facts = read(model, optimizer)
+    assert everything(model, optimizer) == before
+    assert facts
+    assert {fact.probe for fact in facts} == {probe}
+    assert read(model, optimizer) == facts  # nor does it remember
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("probe", PROBES)
+def test_no_trace_after_a_failure(probe: str, number: int) -> None:
+    model, optimizer = lived_in()
+    before = everything(model, optimizer)
+    BreaksOnCall.passes, BreaksOnCall.limit = 0, number
+    if (probe, number) == ("effective_lr", 2):  # one pass is all that it takes
+        readers(SHOWN.sample())[probe](model, optimizer)
+        number = 1
+    else:
+        with pytest.raises(BrokenError):
+            readers(SHOWN.sample())[probe](model, optimizer)
+    assert everything(model, optimizer) == before
+    assert BreaksOnCall.passes == number
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_no_trace_when_images_cannot_be_had(probe: str) -> None:
+    def broken(size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        yield SHOWN.x[:size], SHOWN.y[:size]
+        raise BrokenError
+
+    model, optimizer = lived_in()
+    before = everything(model, optimizer)
+    read = readers(Sample(split="train", images=24, batches=broken))[probe]
+    needs_one_batch = probe in ("gradient_shift", "landscape", "step_stability", "effective_lr")
+    if needs_one_batch:
+        read(model, optimizer)
+    else:
+        with pytest.raises(BrokenError):
+            read(model, optimizer)
+    assert everything(model, optimizer) == before
+
+
+@pytest.mark.parametrize("outer", ["evaluating", "batch", "evaluating+batch"])
+@pytest.mark.parametrize("probe", PROBES)
+def test_inside_of_another_guest_it_reads_the_same(probe: str, outer: str) -> None:
+    model, optimizer = lived_in(NoisyBatchNorm)
+    read = readers(SHOWN.sample())[probe]
+    alone = read(model, optimizer)
+    before = everything(model, optimizer)
+    with ExitStack() as stack:
+        if "evaluating" in outer:
+            stack.enter_context(evaluating(model))
+        if "batch" in outer and probe not in ("gap_by_layer", "decomposition"):
+            stack.enter_context(batch_statistics(model, 6))
+        inside = everything(model, optimizer)
+        assert read(model, optimizer) == alone
+        assert everything(model, optimizer) == inside
+    assert everything(model, optimizer) == before
+
+
+def test_the_comparison_can_fail() -> None:
+    """Negative control: each thing that a guest could leave behind is noticed."""
+    traces: dict[str, Callable[[nn.Sequential, Optimizer], object]] = {
+        "parameters": lambda m, _: m.get_parameter("0.bias").data.add_(1e-9),
+        "gradients": lambda m, _: m.zero_grad(),
+        "buffers": lambda m, _: m.get_submodule("1").train()(torch.randn(4, 4, 3, 3).double()),
+        "flags": lambda m, _: m.eval(),
+        "attributes": lambda m, _: setattr(m[1], "forward", m[1].forward),
+        "hooks": lambda m, _: m[0].register_forward_hook(lambda *_: None),
+        "optimizer": lambda _, o: o.state.clear(),
+        "groups": lambda _, o: o.param_groups[0].update(lr=1.0),
+        "random": lambda *_: torch.rand(1),
+    }
+    for key, leave in traces.items():
+        model, optimizer = lived_in()
+        before = copy.copy(everything(model, optimizer))
+        leave(model, optimizer)
+        assert everything(model, optimizer)[key] != before[key], key

@@ -1,0 +1,253 @@
+"""Probes through the door: each is built for all norms and networks and leaves the run alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from bnbench import data
+from bnbench.build import build_run
+from bnbench.build.probes import read_after
+from bnbench.config import (
+    BatchNormConfig,
+    Block,
+    CustomModel,
+    CustomNormConfig,
+    GroupNormConfig,
+    InstanceNormConfig,
+    LayerNormConfig,
+    MLPModel,
+    NoisyNormConfig,
+    NoNorm,
+    ProbeConfig,
+    ProbesConfig,
+    RunConfig,
+    SGDConfig,
+    TorchvisionModel,
+    TrainConfig,
+)
+from bnbench.events import Event, Probe, SafePoint
+from bnbench.train import Run, train
+from tests.runs import all_probes
+from tests.test_build import EXAMPLES, WHERE, config, smooth, synthetic
+
+CPU = torch.device("cpu")
+PACKAGE = Path(__file__).resolve().parents[1] / "bnbench"
+
+
+def probed(**parts: Any) -> RunConfig:
+    """Two steps of a small network; probes read before the first and after the last."""
+    return config(
+        **{
+            "probes": all_probes(),
+            "train": TrainConfig(steps=2, evaluations=1, log_every=1),
+            "optim": SGDConfig(lr=1e-3),
+            **parts,
+        }
+    )
+
+
+def facts_of(settings: RunConfig) -> tuple[list[Event | SafePoint], dict[str, Tensor], list[str]]:
+    """What a run states, without the clock; its state at the end; what it announced."""
+    said: list[str] = []
+    run, _ = build_run(settings, CPU, announce=said.append)
+    facts = [
+        fact if isinstance(fact, SafePoint) else replace(fact, train_seconds=0.0)
+        for fact in train(run)
+    ]
+    return facts, dict(run.model.state_dict()), said
+
+
+def readings(facts: list[Event | SafePoint]) -> list[Probe]:
+    return [fact for fact in facts if isinstance(fact, Probe)]
+
+
+def test_every_probe_is_configured_built_and_tested() -> None:
+    names = set(ProbesConfig.model_fields)
+    assert len(names) == len(get_args(ProbeConfig)) == 9
+    assert {type(each) for each in all_probes().chosen().values()} == set(get_args(ProbeConfig))
+    assert names == set(build_run(probed(), CPU)[0].guests)
+    for name in names:
+        assert (PACKAGE / "probes" / f"{name}.py").is_file()
+        assert (PACKAGE.parent / "tests" / "probes" / f"test_{name}.py").is_file()
+
+
+@pytest.mark.parametrize("norm", EXAMPLES["norm"], ids=repr)
+def test_every_norm_is_probed_without_a_trace(norm: Block) -> None:
+    settings = probed(norm=norm, data=synthetic(augment="flip-crop"))
+    _same_with_and_without(settings)
+
+
+NETWORKS = [
+    pytest.param(model, marks=pytest.mark.slow if isinstance(model, TorchvisionModel) else ())
+    for model in EXAMPLES["model"]
+]
+
+
+@pytest.mark.parametrize("model", NETWORKS, ids=repr)
+def test_every_network_is_probed_without_a_trace(model: Block) -> None:
+    _same_with_and_without(probed(model=smooth(model)))
+    facts, _, _ = facts_of(probed(model=smooth(model), norm=NoNorm(kind="none")))
+    assert {fact.probe for fact in readings(facts)} == set(ProbesConfig.model_fields)
+
+
+def _same_with_and_without(settings: RunConfig) -> None:
+    facts, state, said = facts_of(settings)
+    others, plain, _ = facts_of(settings.model_copy(update={"probes": ProbesConfig()}))
+    assert state.keys() == plain.keys()
+    assert all(torch.equal(state[name], plain[name]) for name in state)
+    assert [fact for fact in facts if not isinstance(fact, Probe)] == others
+    assert said == []
+    found = readings(facts)
+    assert {(fact.probe, fact.step) for fact in found} == {
+        (name, step) for name in ProbesConfig.model_fields for step in (0, 2)
+    }
+    for fact in found:
+        censored = fact.name == "smallest_exploding"  # no step of the grid may explode
+        assert isfinite(fact.value) or censored, fact
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        NoNorm(kind="none"),
+        GroupNormConfig(kind="group", groups=2),
+        LayerNormConfig(kind="layer"),
+        InstanceNormConfig(kind="instance"),
+    ],
+    ids=repr,
+)
+def test_controls_read_exactly_zero(norm: Block) -> None:
+    found = readings(facts_of(probed(norm=norm))[0])
+    zeros = {"gap_by_layer", "batch_noise", "running_error"}
+    assert {fact.value for fact in found if fact.probe in zeros} == {0.0}
+    parts = [fact for fact in found if fact.name.endswith(("training_noise", "inconsistency"))]
+    assert {fact.value for fact in parts} == {0.0}
+    assert len(parts) == 2 * 4
+
+
+def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    chunks = data.chunks
+
+    def watched(images: data.Images, indices: Tensor, **how: Any) -> Any:
+        seen.append(indices.clone())
+        return chunks(images, indices, **how)
+
+    monkeypatch.setattr(data, "chunks", watched)
+
+    def looked_at(norm: Block, seed: int) -> dict[str, list[int]]:
+        found = {}
+        run, _ = build_run(probed(norm=norm, seed=seed), CPU)
+        batches_of_gradients = torch.cat(seen).tolist()  # drawn once, when the run is built
+        for name, guest in run.guests.items():
+            seen.clear()
+            guest.read(WHERE)
+            found[name] = torch.cat(seen).tolist() if seen else batches_of_gradients
+        seen.clear()
+        return found
+
+    one, same = (looked_at(norm, 0) for norm in (BatchNormConfig(), NoisyNormConfig(kind="noisy")))
+    other, none = looked_at(BatchNormConfig(), 1), looked_at(NoNorm(kind="none"), 0)
+    assert one == same
+    for name in ProbesConfig.model_fields:
+        assert one[name] != other[name]
+        if name not in ("running_error", "gap_by_layer", "decomposition", "batch_noise"):
+            assert one[name] == none[name]
+
+
+def test_a_probe_does_not_depend_on_the_others() -> None:
+    every = readings(facts_of(probed())[0])
+    for name in ProbesConfig.model_fields:
+        alone = ProbesConfig.model_validate({name: getattr(all_probes(), name).model_dump()})
+        found = readings(facts_of(probed(probes=alone))[0])
+        assert found == [fact for fact in every if fact.probe == name]
+
+
+# --- what cannot be measured ----------------------------------------------------------------
+
+
+def built(**parts: Any) -> tuple[Run, list[str]]:
+    said: list[str] = []
+    return build_run(probed(**parts), CPU, announce=said.append)[0], said
+
+
+def test_without_trained_weights_three_are_left_out() -> None:
+    run, said = built(optim=SGDConfig(lr=1e-3, train_only="norm"))
+    assert said == [
+        f"note: probes.{name} is left out of setup arm: no convolution or linear layer of the "
+        "network is trained"
+        for name in ("gradient_shift", "landscape", "effective_lr")
+    ]
+    assert len(run.guests) == 6
+    assert readings(list(train(run)))
+
+
+def test_a_network_that_cannot_be_copied_keeps_the_other_probes(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "from tests.custom_layers import TwoLayers\n"
+        "class Stubborn(TwoLayers):\n"
+        "    def __deepcopy__(self, memo):\n"
+        "        raise TypeError('there is only one of me')\n"
+    )
+    run, said = built(model=CustomModel(kind="custom", target=f"{path}:Stubborn"))
+    assert len(said) == 5
+    assert said[0] == (
+        "note: probes.activation_drift is left out of setup arm: the network cannot be copied "
+        "(TypeError: there is only one of me)"
+    )
+    assert set(run.guests) == {"running_error", "gap_by_layer", "decomposition", "batch_noise"}
+    assert readings(list(train(run)))
+
+
+def test_a_batch_of_nearly_everything_leaves_no_other_company() -> None:
+    images = synthetic(batch_size=47)  # of 48
+    run, said = built(data=images)
+    assert said == [
+        "note: probes.batch_noise is left out of setup arm: a batch of 47 of 48 training images "
+        "leaves no other company"
+    ]
+    control, nothing = built(data=images, norm=NoNorm(kind="none"))
+    assert nothing == []
+    assert set(control.guests) - set(run.guests) == {"batch_noise"}
+
+
+def test_images_that_are_not_there_are_not_missed() -> None:
+    """Defaults ask for 1,024 of 48 images."""
+    defaults = ProbesConfig.model_validate(dict.fromkeys(ProbesConfig.model_fields, True))
+    run, said = built(probes=defaults, model=MLPModel(kind="mlp", widths=(4,)))
+    assert said == []
+    assert {fact.probe for fact in readings(list(train(run)))} == set(ProbesConfig.model_fields)
+
+
+def test_a_norm_of_the_user_s_own_is_probed_by_its_name() -> None:
+    custom = next(norm for norm in EXAMPLES["norm"] if isinstance(norm, CustomNormConfig))
+    found = readings(facts_of(probed(norm=custom))[0])
+    layers = {fact.layer for fact in found if fact.probe == "activation_drift"}
+    assert any(layer.endswith(".norm") for layer in layers)
+
+
+# --- when -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("total", "evaluations", "every", "steps"),
+    [
+        (100, 5, 1, {0, 20, 40, 60, 80, 100}),
+        (100, 5, 2, {0, 40, 80, 100}),
+        (100, 5, 5, {0, 100}),
+        (100, 5, 9, {0, 100}),
+        (100, 4, 2, {0, 50, 100}),
+        (3, 10, 2, {0, 2, 3}),
+        (1, 1, 1, {0, 1}),
+    ],
+)
+def test_cadence(total: int, evaluations: int, every: int, steps: set[int]) -> None:
+    assert read_after(total, evaluations, every) == steps
