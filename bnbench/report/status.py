@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -14,17 +15,31 @@ from bnbench.store import ExperimentFolder, Record, RunFolder
 STATES = ("completed", "diverged", "running", "interrupted", "failed", "damaged", "new")
 
 
-def states(experiment: ExperimentFolder) -> list[tuple[RunFolder, str]]:
-    """Every run of an experiment with its state, from the evidence on disk; "damaged" where that
-    cannot be read."""
-    return [(folder, _state(folder)) for folder in experiment.runs()]
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands, from the evidence on disk; `damage`: what cannot be read of it."""
+
+    folder: RunFolder
+    state: str
+    result: Record | None = None
+    error: Record | None = None
+    damage: str | None = None
 
 
-def _state(folder: RunFolder) -> str:
+def standings(experiment: ExperimentFolder) -> list[Standing]:
+    """Every run of an experiment."""
+    return [_standing(folder) for folder in experiment.runs()]
+
+
+def _standing(folder: RunFolder) -> Standing:
     try:
-        return folder.state()
-    except StorageError:
-        return "damaged"
+        result = folder.result()
+        if result is not None:
+            return Standing(folder, result["state"], result)  # the rest would say the same
+        state = folder.state()
+        return Standing(folder, state, error=folder.error())
+    except StorageError as error:
+        return Standing(folder, "damaged", damage=error.what)
 
 
 def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
@@ -32,7 +47,7 @@ def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
 
     Text and no table: rich takes half a second to lay out a thousand rows.
     """
-    rows = [(folder.name, state, _outcome(folder, state)) for folder, state in states(experiment)]
+    rows = [(each.folder.name, each.state, _outcome(each)) for each in standings(experiment)]
     if not rows:
         return "no runs yet"
     name_width = max(len(name) for name, _, _ in rows)
@@ -51,7 +66,7 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
     """A line per experiment, with how many runs are in which state."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("experiment", overflow="fold")
-    counts = [Counter(state for _, state in states(each)) for each in experiments]
+    counts = [Counter(run.state for run in standings(each)) for each in experiments]
     shown = [state for state in STATES if any(count[state] for count in counts)]
     for state in shown:
         table.add_column(state, justify="right")
@@ -65,33 +80,26 @@ def as_record(experiment: ExperimentFolder) -> Record:
     return {
         "experiment": experiment.name,
         "path": str(experiment.path),
-        "runs": [_run_record(folder, state) for folder, state in states(experiment)],
+        "runs": [
+            {
+                "run": run.folder.name,
+                "state": run.state,
+                "result": run.result,
+                "error": run.error or ({"message": run.damage} if run.damage else None),
+            }
+            for run in standings(experiment)
+        ],
     }
 
 
-def _run_record(folder: RunFolder, state: str) -> Record:
-    record: Record = {"run": folder.name, "state": state, "result": None, "error": None}
-    try:
-        return record | {"result": folder.result(), "error": folder.error()}
-    except StorageError as error:
-        return record | {"error": {"error": "StorageError", "message": str(error)}}
-
-
-def _outcome(folder: RunFolder, state: str) -> str:
-    try:
-        match state:
-            case "completed":
-                accuracy = (folder.result() or {})["test"]["running"]["accuracy"]
-                return f"test accuracy {accuracy:.1%}"
-            case "diverged":
-                result = folder.result() or {}
-                return f"at step {result['step']}: {result['reason']}"
-            case "failed":
-                return str((folder.error() or {}).get("message", "")).partition("\n")[0]
-            case "damaged":
-                folder.state()  # raises what is wrong
-                return ""
-            case _:
-                return ""
-    except StorageError as error:
-        return error.what
+def _outcome(run: Standing) -> str:
+    """How it ended, or what is wrong with it, in a line."""
+    if run.damage is not None:
+        return run.damage
+    if run.result is not None:
+        if run.state == "diverged":
+            return f"at step {run.result['step']}: {run.result['reason']}"
+        return f"test accuracy {run.result['test']['running']['accuracy']:.1%}"
+    if run.state == "failed" and run.error is not None:
+        return str(run.error.get("message", "")).partition("\n")[0]
+    return ""

@@ -18,6 +18,7 @@ from bnbench.errors import Interrupted
 from bnbench.events import Event
 from bnbench.runner import Settings, Stop, execute
 from bnbench.store import RunFolder, files
+from tests.injection import Killed, Moment, inject
 from tests.runs import (
     all_probes,
     committed_step,
@@ -42,10 +43,6 @@ class StopAt:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing catches it."""
 
 
 class KillAt:
@@ -163,58 +160,23 @@ def test_probes_may_be_others_when_a_run_goes_on(tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
-OPERATIONS = ("write_synced", "rename", "remove", "sync_folder", "make_folder")
-
-
-@pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], list[str]]:
-    """Lets the n-th file operation be the last one: before, after or half-way through it."""
-
-    def arm(number: int, moment: str) -> list[str]:
-        seen: list[str] = []
-
-        def wrapped(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-            def act(*arguments: Any) -> Any:
-                seen.append(name)
-                if len(seen) != number:
-                    return operation(*arguments)
-                if moment == "after":
-                    operation(*arguments)
-                if moment == "torn" and name in ("write_synced", "append"):
-                    *target, content = arguments
-                    operation(*target, content[: len(content) // 2])
-                raise Killed
-
-            return act
-
-        for name in OPERATIONS:
-            monkeypatch.setattr(files, name, wrapped(name, getattr(files, name)))
-        for name in ("append", "sync"):
-            method = wrapped(name, getattr(files.Appender, name))
-            monkeypatch.setattr(files.Appender, name, method)
-        return seen
-
-    return arm
-
-
 @pytest.mark.parametrize("moment", ["before", "after", "torn"])
 def test_killed_at_every_file_operation(
     tmp_path: Path,
     undisturbed: dict[str, Any],
-    kill_at: Callable[[int, str], list[str]],
     monkeypatch: pytest.MonkeyPatch,
-    moment: str,
+    moment: Moment,
 ) -> None:
     config = small_config()
     with monkeypatch.context():
-        seen = kill_at(0, moment)
+        seen = inject(monkeypatch, 0, moment)
         execute(config, experiment_in(tmp_path / "count"), Settings())
         monkeypatch.undo()
     assert {"append", "sync", "write_synced", "rename"} <= set(seen)
     assert len(seen) > 30
     for number in range(1, len(seen) + 1):
         experiment = experiment_in(tmp_path / str(number))
-        kill_at(number, moment)
+        inject(monkeypatch, number, moment)
         with pytest.raises(Killed):
             execute(config, experiment, Settings())
         monkeypatch.undo()
