@@ -77,17 +77,19 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_stopped_after_each_step_and_resumed(tmp_path: Path, probes: bool) -> None:
     config = every_step(small_config(**({"probes": all_probes()} if probes else {})))
     whole = evidence(execute(config, experiment_in(tmp_path / "whole"), Settings()).folder)
-    for step in range(1, 16):
+    for step in range(1, 15):
         experiment = experiment_in(tmp_path / str(step))
-        stop = Stop()
-        settings = Settings(stop=stop, view=lambda *_, s=step, at=stop: StopAt(at, s))
-        with pytest.raises(Interrupted) as stopped:
-            execute(config, experiment, settings)
-        assert stopped.value.exit_code == 130
-        assert str(stopped.value) == (
-            f"stopped after step {step} of 16; it is saved\n  the same command goes on from there"
-        )
-        assert experiment.run(run_id(config)).state() == "interrupted"
+        for again in (step, step + 1):  # twice in a row
+            stop = Stop()
+            settings = Settings(stop=stop, view=lambda *_, s=again, at=stop: StopAt(at, s))
+            with pytest.raises(Interrupted) as stopped:
+                execute(config, experiment, settings)
+            assert stopped.value.exit_code == 130
+            assert str(stopped.value) == (
+                f"stopped after step {again} of 16; it is saved\n"
+                "  the same command goes on from there"
+            )
+            assert experiment.run(run_id(config)).state() == "interrupted"
         assert evidence(execute(config, experiment, Settings()).folder) == whole
 
 

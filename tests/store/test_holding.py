@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,28 +30,28 @@ except HeldError as error:
 def test_exactly_one_holds_a_run_and_the_others_say_who(tmp_path: Path, number: int) -> None:
     path = tmp_path / "run_s00_01234567"
     command = [sys.executable, "-c", START, str(path)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(number)
-    ]
-    try:
-        answers = {}
-        for expected in ("ready", None):
-            for process in processes:
-                assert process.stdout is not None
-                answers[process.pid] = process.stdout.readline()
-                assert expected is None or answers[process.pid] == f"{expected}\n"
-            for process in processes if expected else []:
-                assert process.stdin is not None
-                process.stdin.write("go\n")
-                process.stdin.flush()
-        (holder,) = (pid for pid, answer in answers.items() if answer == "holds\n")
-        others = {answer for pid, answer in answers.items() if pid != holder}
-        assert others == {f"{path} is held by another process (id {holder})\n"}
-    finally:
+    with ExitStack() as running:
+        processes = []
+        for _ in range(number):
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            processes.append(running.enter_context(process))
+            running.callback(process.kill)
         for process in processes:
-            process.kill()
-            process.communicate()
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        answers = {}
+        for process in processes:
+            assert process.stdout is not None
+            answers[process.pid] = process.stdout.readline()
+    (holder,) = (pid for pid, answer in answers.items() if answer == "holds\n")
+    others = {answer for pid, answer in answers.items() if pid != holder}
+    assert others == {f"{path} is held by another process (id {holder})\n"}
 
 
 def test_a_run_whose_holder_died_can_be_held(tmp_path: Path) -> None:
