@@ -15,6 +15,7 @@ store      run folders: lock, commit, append, read back, state from evidence
 sinks      events → TensorBoard, metrics.jsonl, terminal
 train      the loop: yields events
 build      the one door from configuration to tensors
+board      TensorBoard on an experiment: files anew, bands over seeds, the way to it
 runner     one run from start to result, resumable
 report     stored runs → tables and figures
 sweep      which runs are missing; who trains them

@@ -177,7 +177,7 @@ def train(
     show(f"{result.folder.path}: {done}{summary(result.record)}")
     if not result.diverged:
         output.print(run_table(result.record))
-    show(f"curves: tensorboard --logdir {folder.path}")
+    show(f"curves: bnbench tensorboard {folder.path}")
 
 
 @app.command()
@@ -226,6 +226,8 @@ def sweep(
     for line in (*plan.notes, *plan.warnings):
         say(line)
 
+    from bnbench.board.bands import write_seed_bands
+    from bnbench.board.views import refresh
     from bnbench.report.closing import closing_tables
     from bnbench.report.run_rows import as_csv, run_rows
     from bnbench.runner import Screen, Stop
@@ -255,6 +257,7 @@ def sweep(
                     show(line)
             return
         folder.begin(configuration.dump_experiment(experiment))
+        refresh(folder)
         stop = Stop(say)
         with stop.listening(), Screen(progress_console(quiet), runs=len(plan.runs)) as screen:
             outcome = train_missing(
@@ -268,6 +271,9 @@ def sweep(
                 fail_fast=fail_fast,
                 fit_gpu=workers == "auto" and may_use_gpu(device, plan.runs),
             )
+    refresh(folder)
+    for line in write_seed_bands(folder):
+        say(line)
     if as_json:
         print(json.dumps(run_rows(plan.runs, folder), indent=2))
     elif csv:
@@ -275,7 +281,7 @@ def sweep(
     else:
         for table in closing_tables(experiment, plan.runs, folder):
             output.print(table)
-        show(f"curves: tensorboard --logdir {folder.path}")
+        show(f"curves: bnbench tensorboard {folder.path}")
     if outcome.failures:
         say(f"{len(outcome.failures)} of {outcome.runs} runs failed:")
         for name, message in outcome.failures[:10]:
@@ -309,6 +315,27 @@ def status(
         output.print(experiments_table(there))
     else:
         show(f"no experiments in {runs_dir} yet: bnbench train default trains a first run")
+
+
+@app.command()
+def tensorboard(
+    experiment: Annotated[str | None, typer.Argument(help="Default: all experiments.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Busy: the next free one.")] = 6006,
+    open_: Annotated[bool, typer.Option("--open", help="Open the browser, too.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Only write its files anew.")] = False,
+    debug: Debug = False,
+) -> None:
+    """TensorBoard on this machine, with a link that opens a curated view; Ctrl-C ends it."""
+    from bnbench.store import choose_experiments
+
+    chosen = choose_experiments(runs_dir, experiment)
+
+    from bnbench.board.serve import rebuild_all, serve
+
+    if rebuild:
+        raise typer.Exit(0 if rebuild_all(chosen, show=show, warn=say) else 1)
+    serve(chosen, runs_dir, port=port, browser=open_, show=show, warn=say)
 
 
 @configs.command("list")

@@ -61,6 +61,15 @@ class Gap(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion(Fact):
+    """How often images of each class (a row) were taken for each class (a column)."""
+
+    split: Split
+    stats: Statistics
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe(Fact):
     """One reading of a probe: `layer` is a module of the network, or "network" for all of it.
 
@@ -85,7 +94,10 @@ class Finished(Fact):
     """The budget is spent."""
 
 
-Event: TypeAlias = Step | Evaluation | Gap | Probe | Diverged | Finished
+Measurement: TypeAlias = Evaluation | Gap | Confusion
+"""What an evaluation states."""
+
+Event: TypeAlias = Step | Evaluation | Gap | Confusion | Probe | Diverged | Finished
 """What `metrics.jsonl` holds, one line each."""
 
 

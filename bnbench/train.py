@@ -17,10 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, SafePoint, Step
+from bnbench.events import (
+    Diverged,
+    Event,
+    Finished,
+    Measurement,
+    Probe,
+    SafePoint,
+    Step,
+)
 from bnbench.probes import Where
 
-Evaluate = Callable[[Where], list[Evaluation | Gap]]
+Evaluate = Callable[[Where], list[Measurement]]
 
 
 @dataclass(slots=True)
@@ -202,7 +210,7 @@ def _report(run: Run) -> Step:
     )
 
 
-def _evaluate(run: Run) -> list[Evaluation | Gap]:
+def _evaluate(run: Run) -> list[Measurement]:
     at = run.position
     measure = run.evaluate_last if at.step == run.total_steps else run.evaluate
     started = perf_counter()

@@ -22,7 +22,25 @@ from bnbench.config import (
     TrainConfig,
 )
 from bnbench.errors import StorageError
+from bnbench.events import Event
+from bnbench.runner import Stop
 from bnbench.store import ExperimentFolder, Record, RunFolder
+
+
+class StopAt:
+    """A view that asks the run to stop once it has seen a step."""
+
+    def __init__(self, stop: Stop, step: int) -> None:
+        self._stop, self._step = stop, step
+
+    def take(self, events: list[Event]) -> None:
+        """Look at the step."""
+        if events[0].step >= self._step:
+            self._stop.exit_code = 130
+
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 SMALL_DATA = SyntheticData(
     dataset="synthetic",

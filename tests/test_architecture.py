@@ -30,17 +30,20 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
         3,
         {"config", "data", "errors", "events", "models", "norms", "optim", "probes", "train"},
     ),
-    "runner": (4, {"build", "config", "errors", "events", "sinks", "store", "train"}),
+    "board": (3, {"config", "errors", "events", "sinks", "stats", "store"}),
+    "runner": (4, {"board", "build", "config", "errors", "events", "sinks", "store", "train"}),
     "diagnose": (4, {"build", "config", "errors", "probes", "store"}),
     "report": (4, {"config", "errors", "stats", "store"}),
     "sweep": (5, {"config", "errors", "events", "runner", "store"}),
-    "cli": (6, {"config", "diagnose", "errors", "report", "runner", "store", "sweep"}),
+    "cli": (6, {"board", "config", "diagnose", "errors", "report", "runner", "store", "sweep"}),
 }
 # What a room may not import, however deep: the reasons are `--help` and `status` in no time.
 WITHOUT = {
     "config": {"torch", "torchvision", "numpy", "scipy"},
     "store": {"torch", "torchvision", "numpy", "scipy"},
     "stats": {"torch", "torchvision"},
+    "sinks": {"torch", "torchvision", "tensorflow"},
+    "board": {"torch", "torchvision", "tensorflow"},
     "report": {"torch", "torchvision"},
     "sweep": {"torch", "torchvision", "tensorboard"},
     "train": {"tensorboard", "rich", "yaml"},

@@ -54,7 +54,7 @@ from bnbench.config import (
     TrainConfig,
 )
 from bnbench.errors import ConfigError, UsageError
-from bnbench.events import Evaluation, Finished, Gap, Step
+from bnbench.events import Confusion, Evaluation, Finished, Measurement, Step
 from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm, LayerNorm
 from bnbench.probes import Where
 from bnbench.train import Run, train
@@ -437,6 +437,7 @@ def test_facts_by_hand() -> None:
         train_images=48,
         validation_images=12,
         test_images=14,
+        classes=("class 0", "class 1", "class 2"),
         steps_per_epoch=6,
         total_steps=15,
     )
@@ -598,10 +599,11 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     return found
 
 
-def sizes(facts: list[Evaluation | Gap]) -> dict[str, int]:
+def sizes(facts: list[Measurement]) -> dict[str, int]:
     found: dict[str, set[int]] = {}
     for fact in facts:
-        found.setdefault(fact.split, set()).add(fact.images)
+        images = sum(map(sum, fact.counts)) if isinstance(fact, Confusion) else fact.images
+        found.setdefault(fact.split, set()).add(images)
     assert all(len(images) == 1 for images in found.values())
     return {split: images.pop() for split, images in found.items()}
 

@@ -67,7 +67,15 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["status"], ["configs", "list"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["status"],
+        ["configs", "list"],
+        ["tensorboard"],
+    ],
 )
 def test_light_verbs_import_no_torch(arguments: list[str]) -> None:
     code = (
@@ -143,7 +151,7 @@ def test_train_and_train_again() -> None:
     (run,) = ExperimentFolder(Path("runs/study")).runs()
     lines = said.out.splitlines()
     assert lines[0].startswith(f"{run.path}: completed: 16 steps, 128 images in ")
-    assert lines[-1] == "curves: tensorboard --logdir runs/study"
+    assert lines[-1] == "curves: bnbench tensorboard runs/study"
     assert max(map(len, lines[1:])) <= 80
     assert [line.split(": ")[1].split("  ")[0] for line in said.err.splitlines()] == [
         "step 8/16",

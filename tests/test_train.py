@@ -24,7 +24,16 @@ from bnbench.config import (
     SyntheticData,
     TrainConfig,
 )
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, SafePoint, Step
+from bnbench.events import (
+    Diverged,
+    Evaluation,
+    Event,
+    Finished,
+    Measurement,
+    Probe,
+    SafePoint,
+    Step,
+)
 from bnbench.probes import Where
 from bnbench.train import Divergence, Guest, Run, train
 from tests.runs import all_probes
@@ -81,8 +90,8 @@ class Stub:
         self.diary.append(f"reseed {step}")
         self.clock.now += 0.25
 
-    def evaluate(self, name: str) -> Callable[[Where], list[Evaluation | Gap]]:
-        def measure(where: Where) -> list[Evaluation | Gap]:
+    def evaluate(self, name: str) -> Callable[[Where], list[Measurement]]:
+        def measure(where: Where) -> list[Measurement]:
             self.diary.append(f"{name} {where['step']}")
             self.clock.now += 100
             fact = Evaluation(

@@ -29,6 +29,7 @@ class Facts:
     train_images: int
     validation_images: int
     test_images: int
+    classes: tuple[str, ...]
     steps_per_epoch: int
     total_steps: int
 
@@ -142,6 +143,7 @@ def build_run(
         train_images=len(train_indices),
         validation_images=len(validation_indices),
         test_images=len(dataset.test.labels),
+        classes=dataset.classes,
         steps_per_epoch=batches.steps_per_epoch,
         total_steps=steps,
     )

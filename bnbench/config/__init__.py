@@ -18,6 +18,7 @@ custom       the user's own files
 budget       steps per epoch and per run
 datasets     counts and shapes of the datasets
 identity     what decides the numbers, as a hash; run ids
+hparams      the same as a row of a table; the cell of a run
 labels       slugs and short names
 shipped      the experiments that come with bnbench
 dump         back to YAML
@@ -31,6 +32,7 @@ from bnbench.config.dump import dump, dump_experiment
 from bnbench.config.experiment import ExperimentConfig, Setup, Tune
 from bnbench.config.feasible import opaque, planned_steps
 from bnbench.config.grid import MAX_RUNS, Plan, expand, expand_one
+from bnbench.config.hparams import cell, hparams, probes
 from bnbench.config.identity import (
     IDENTITY_VERSION,
     differences,
@@ -148,6 +150,7 @@ __all__ = [
     "TorchvisionModel",
     "TrainConfig",
     "Tune",
+    "cell",
     "checkpoint_interval",
     "custom_target",
     "differences",
@@ -156,12 +159,14 @@ __all__ = [
     "expand",
     "expand_one",
     "find_config",
+    "hparams",
     "identity",
     "json_schema",
     "load_experiment",
     "opaque",
     "planned_steps",
     "point",
+    "probes",
     "run_id",
     "shipped",
     "slug",

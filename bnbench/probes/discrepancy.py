@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.events import Evaluation, Gap, Split, Statistics
+from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split, Statistics
 from bnbench.probes.readings import Where
 from bnbench.probes.statistics import (
     batch_norm_layers,
@@ -23,6 +23,9 @@ from bnbench.probes.statistics import (
     evaluating,
     given_statistics,
 )
+
+MAX_CONFUSED = 100
+"""Classes in a confusion matrix: more fill no picture that can be read."""
 
 Batch = tuple[Tensor, Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -64,15 +67,15 @@ class Discrepancy:
         population: Sample,
         samples: Iterable[Sample],
         where: Where,
-    ) -> list[Evaluation | Gap]:
+    ) -> list[Measurement]:
         """Evaluations and gaps of each sample; population statistics come from `population`.
 
         A sample of the training split is the beginning of `population`: one pass under batch
         statistics serves both. Models without batch statistics are evaluated once: the three
         kinds are equal and the gap is exactly zero, and both are stated all the same, as the
-        control.
+        control. The test split, which is read once, has its confusion matrix beside them.
         """
-        facts: list[Evaluation | Gap] = []
+        facts: list[Measurement] = []
         with evaluating(model):
             if not batch_norm_layers(model):
                 for sample in samples:
@@ -122,7 +125,7 @@ def _without_short_tail(batches: Iterable[Batch], enough: int) -> Iterator[Batch
 
 def _state(
     split: Split, running: Tensor, batch: Tensor, precise: Tensor, labels: Tensor, where: Where
-) -> list[Evaluation | Gap]:
+) -> list[Measurement]:
     images = len(labels)
     kinds: dict[Statistics, Tensor] = {"running": running, "batch": batch, "population": precise}
     found: dict[Statistics, tuple[float, float]] = {}
@@ -130,7 +133,7 @@ def _state(
         loss = F.cross_entropy(logits, labels).item()
         accuracy = (logits.argmax(1) == labels).sum().item() / images
         found[kind] = loss, accuracy
-    facts: list[Evaluation | Gap] = [
+    facts: list[Measurement] = [
         Evaluation(split=split, stats=kind, images=images, loss=loss, accuracy=accuracy, **where)
         for kind, (loss, accuracy) in found.items()
     ]
@@ -145,4 +148,14 @@ def _state(
         kl=(log_batch.exp() * (log_batch - log_running)).sum(1).mean().item(),
         **where,
     )
-    return [*facts, gap]
+    facts.append(gap)
+    if split == "test" and running.shape[1] <= MAX_CONFUSED:
+        counts = _confusion(running.argmax(1), labels, running.shape[1])
+        facts.append(Confusion(split=split, stats="running", counts=counts, **where))
+    return facts
+
+
+def _confusion(predicted: Tensor, labels: Tensor, classes: int) -> tuple[tuple[int, ...], ...]:
+    """Counts of (label, prediction), a row for each label."""
+    counts = torch.bincount(labels * classes + predicted, minlength=classes**2)
+    return tuple(map(tuple, counts.view(classes, classes).tolist()))

@@ -93,9 +93,11 @@ def _require_same_identity(folder: RunFolder, config: RunConfig) -> None:
         ) from error
     differences = configuration.differences(kept, config)
     if differences:
+        first, *others = differences
+        more = f" (and {len(others)} more)" if others else ""
         raise StorageError(
             f"{folder.path / 'config.yaml'} is not the configuration that the folder is named "
-            "after:\n" + "\n".join(f"  {line}" for line in differences),
+            f"after:\n  {first}{more}",
             do="undo the change, or train the run again with --restart",
         )
 
@@ -140,18 +142,19 @@ def _execute(config: RunConfig, folder: RunFolder, settings: Settings) -> Record
             )
         )
 
-    views = Views(
-        config,
-        folder,
-        facts,
-        manifest["started"],
-        view=settings.view,
-        announce=settings.announce,
-    )
     last: list[Event] = []
     with (
         closing(metrics),
-        closing(views),
+        closing(
+            Views(
+                config,
+                folder,
+                facts,
+                lambda: run.batch_at(0),
+                view=settings.view,
+                announce=settings.announce,
+            )
+        ) as views,
         closing(train(run)) as stated,
         settings.stop.deferred(),
     ):

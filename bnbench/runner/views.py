@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 
-from bnbench import config as configuration
+from torch import Tensor
+
 from bnbench.build import Facts
 from bnbench.config import RunConfig
 from bnbench.events import Event
 from bnbench.runner.settings import MakeView
-from bnbench.sinks import View, from_record
+from bnbench.sinks import View
 from bnbench.store import RunFolder
 
 
@@ -23,15 +23,16 @@ class Views:
         config: RunConfig,
         folder: RunFolder,
         facts: Facts,
-        started: float,
+        first_batch: Callable[[], tuple[Tensor, Tensor]],
         *,
         view: MakeView | None,
         announce: Callable[[str], None],
     ) -> None:
+        """`folder`: begun, since TensorBoard's view is made from what it holds."""
         self._announce = announce
         self._views: list[View] = []
         with self._harmless(None):
-            self._views.append(_tensorboard_rebuilt(config, folder, facts, started))
+            self._views.append(_tensorboard(folder, facts, *first_batch()))
         if view is not None:
             with self._harmless(None):
                 self._views.append(view(config, facts.total_steps))
@@ -60,20 +61,11 @@ class Views:
             )
 
 
-def _tensorboard_rebuilt(
-    config: RunConfig, folder: RunFolder, facts: Facts, started: float
-) -> View:
-    """TensorBoard's files anew, from the events that are there."""
-    from bnbench.sinks.tensorboard import TensorBoardSink  # slow to import
+def _tensorboard(folder: RunFolder, facts: Facts, images: Tensor, labels: Tensor) -> View:
+    """TensorBoard's files anew, with a picture of the first images (n, C, H, W) as trained."""
+    from bnbench.board.views import open_view  # slow to import
+    from bnbench.sinks.tensorboard import first_images
 
-    folder.clear_views()
-    view = TensorBoardSink(
-        folder.path,
-        started=started,
-        examples_per_epoch=facts.steps_per_epoch * config.data.batch_size,
-        reports=-(-facts.total_steps // config.train.log_every),
-        about=f"```yaml\n{configuration.dump(config)}```",
-    )
-    for _, moment in groupby(folder.records(), key=lambda record: record["step"]):
-        view.take([from_record(record) for record in moment])
-    return view
+    names = [facts.classes[label] for label in labels.tolist()]
+    folder.keep_first_batch(first_images(images.cpu().numpy(), names))
+    return open_view(folder)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from math import isfinite
-from typing import assert_never
+from typing import Any, assert_never
 
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, Step
+from bnbench.events import Confusion, Diverged, Evaluation, Event, Finished, Gap, Probe, Step
 from bnbench.store import Appender, Record, encode_records
 
 _KINDS: dict[str, type[Event]] = {
@@ -14,6 +14,7 @@ _KINDS: dict[str, type[Event]] = {
     "eval": Evaluation,
     "gap": Gap,
     "probe": Probe,
+    "confusion": Confusion,
     "diverged": Diverged,
     "finished": Finished,
 }
@@ -30,6 +31,8 @@ def kind(event: Event) -> str:
             return "gap"
         case Probe():
             return "probe"
+        case Confusion():
+            return "confusion"
         case Diverged():
             return "diverged"
         case Finished():
@@ -53,10 +56,15 @@ def to_record(event: Event) -> Record:
 def from_record(record: Record) -> Event:
     """The event that `to_record` made the record of; a lost number comes back as NaN."""
     event = _KINDS[record["event"]]
-    values = {field.name: record[field.name] for field in fields(event)}
+    values = {field.name: _frozen(record[field.name]) for field in fields(event)}
     if record.get("finite") is False:
         values = {name: float("nan") if v is None else v for name, v in values.items()}
     return event(**values)
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 class MetricsSink:

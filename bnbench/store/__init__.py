@@ -5,7 +5,12 @@ All file writing of runs lives here. `files`: the single operations. `run_folder
 thousand runs without it.
 """
 
-from bnbench.store.experiment_folder import ExperimentFolder, experiments, find_experiment
+from bnbench.store.experiment_folder import (
+    ExperimentFolder,
+    choose_experiments,
+    experiments,
+    find_experiment,
+)
 from bnbench.store.files import Appender
 from bnbench.store.run_folder import Checkpoint, Record, RunFolder, State, encode_records
 
@@ -16,6 +21,7 @@ __all__ = [
     "Record",
     "RunFolder",
     "State",
+    "choose_experiments",
     "encode_records",
     "experiments",
     "find_experiment",

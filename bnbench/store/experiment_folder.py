@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from bnbench.errors import StorageError, UsageError
@@ -27,6 +28,15 @@ class ExperimentFolder:
         """The experiment's name."""
         return self.path.name
 
+    @property
+    def file(self) -> Path:
+        """Where the experiment's own file lies."""
+        return self.path / EXPERIMENT
+
+    def content(self) -> bytes | None:
+        """What the experiment's own file says, or None where there is none."""
+        return files.read(self.file)
+
     def run(self, run_id: str) -> RunFolder:
         """The folder of this run: the one with the same hash, or a new one of this name."""
         exact = self.path / run_id
@@ -43,12 +53,20 @@ class ExperimentFolder:
             paths = sorted(self.path.iterdir()) if self.path.is_dir() else []
             return [RunFolder(path) for path in paths if _is_run(path)]
 
+    def replace_views(self, folder: str, file: str, contents: Mapping[str, bytes]) -> None:
+        """Make `folder` hold these folders with this one file each, and no other such file."""
+        for path in sorted((self.path / folder).rglob(file)):
+            if str(path.parent.relative_to(self.path / folder)) not in contents:
+                files.remove(path)
+        for name, content in contents.items():
+            files.make_folder(self.path / folder / name)
+            files.replace_content(self.path / folder / name / file, content)
+
     def begin(self, experiment_text: str) -> None:
         """Keep the experiment's file beside its runs."""
         files.make_folder(self.path)
-        known = files.read(self.path / EXPERIMENT)
-        if known != experiment_text.encode():
-            files.replace_content(self.path / EXPERIMENT, experiment_text.encode())
+        if self.content() != experiment_text.encode():
+            files.replace_content(self.file, experiment_text.encode())
 
 
 def _is_run(path: Path) -> bool:
@@ -62,6 +80,18 @@ def experiments(runs_dir: Path) -> list[ExperimentFolder]:
         paths = sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []
         folders = [ExperimentFolder(path) for path in paths if path.is_dir()]
         return [each for each in folders if each.runs() or (each.path / EXPERIMENT).exists()]
+
+
+def choose_experiments(runs_dir: Path, name: str | None) -> list[ExperimentFolder]:
+    """The experiment of this name, or all where there is none given. Raises UsageError for none."""
+    if name is not None:
+        return [find_experiment(runs_dir, name)]
+    found = experiments(runs_dir)
+    if not found:
+        raise UsageError(
+            f"no experiments in {runs_dir} yet", do="bnbench train default trains a first run"
+        )
+    return found
 
 
 def find_experiment(runs_dir: Path, name: str) -> ExperimentFolder:

@@ -28,6 +28,7 @@ PREVIOUS = "checkpoint.prev.pt"
 RESULT = "result.json"
 ERROR = "error.json"
 LOCK = "lock"
+FIRST_BATCH = "first_batch.png"
 EVENT_FILES = "events.out.tfevents.*"
 
 _SEAL = b"bnbench-sha256:"
@@ -128,6 +129,13 @@ class RunFolder:
         """What the run was started with, or None."""
         return self._json(MANIFEST)
 
+    def manifest_or_none(self) -> Record | None:
+        """The manifest, or None where it is missing or damaged: for what can do without."""
+        try:
+            return self.manifest()
+        except StorageError:
+            return None
+
     def result(self) -> Record | None:
         """How the run ended, or None."""
         result = self._json(RESULT)
@@ -138,6 +146,15 @@ class RunFolder:
     def error(self) -> Record | None:
         """Why the last attempt failed, or None."""
         return self._json(ERROR)
+
+    def first_batch(self) -> bytes | None:
+        """A PNG of the first images that are trained on, or None."""
+        return files.read(self.path / FIRST_BATCH)
+
+    def views(self) -> list[Path]:
+        """TensorBoard's files, sorted by name."""
+        with files.translated(self.path):
+            return sorted(self.path.glob(EVENT_FILES))
 
     def records(self) -> Iterator[Record]:
         """The events, oldest first. A last line that is still being written is left out."""
@@ -238,9 +255,21 @@ class RunFolder:
         if not (self.path / RESULT).exists():
             files.replace_content(self.path / ERROR, _json_bytes(error))
 
+    def keep_first_batch(self, png: bytes) -> None:
+        """Keep a picture of the first images that are trained on."""
+        files.write_synced(self.path / FIRST_BATCH, png)
+
+    def replace_views(self, pattern: str, name: str, content: bytes) -> None:
+        """Put one of TensorBoard's files in the place of those that match a pattern."""
+        files.write_synced(self.path / name, content)
+        for path in sorted(self.path.glob(pattern)):
+            if path.name != name:
+                files.remove(path)
+
     def clear_views(self) -> None:
         """Remove TensorBoard's files: a view, rebuilt from the events."""
-        self._remove_all(EVENT_FILES)
+        for path in self.views():
+            files.remove(path)
 
     def _remove_all(self, pattern: str) -> None:
         with files.translated(self.path):
@@ -253,7 +282,7 @@ class RunFolder:
 
         What proves a result goes first.
         """
-        names = (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG)
+        names = (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG, FIRST_BATCH)
         there = any((self.path / name).exists() for name in names)
         for name in names:
             files.remove(self.path / name)

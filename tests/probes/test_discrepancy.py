@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.events import Evaluation, Gap, Split
+from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split
 from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm
 from bnbench.probes import Discrepancy, Sample, Where
 
@@ -176,13 +176,13 @@ def twin_measure(
     return found
 
 
-def by_name(facts: list[Evaluation | Gap]) -> dict[tuple[str, str], dict[str, float]]:
+def by_name(facts: list[Measurement]) -> dict[tuple[str, str], dict[str, float]]:
     found: dict[tuple[str, str], dict[str, float]] = {}
     for fact in facts:
         assert (fact.step, fact.examples, fact.train_seconds) == (7, 70, 1.5)
         if isinstance(fact, Evaluation):
             found[fact.split, fact.stats] = {"loss": fact.loss, "accuracy": fact.accuracy}
-        else:
+        elif isinstance(fact, Gap):
             found[fact.split, "gap"] = {
                 "loss": fact.loss,
                 "accuracy": fact.accuracy,
@@ -224,6 +224,7 @@ def test_measure_equals_the_twin(norm: str, sizes: tuple[int, int, int], pass_si
     for key, numbers in expected.items():
         assert found[key] == pytest.approx(numbers, rel=1e-4, abs=1e-5), key
     for fact in facts:
+        assert isinstance(fact, Evaluation | Gap)
         assert fact.images == (sizes[1] if fact.split == "train" else sizes[2])
     # The example tells the three apart, or the comparison above would prove little.
     losses = [found["val", stats]["loss"] for stats in ("running", "batch", "population")]
@@ -332,6 +333,31 @@ def test_measuring_leaves_no_trace(norm: str, fails: bool) -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_the_test_split_has_its_confusion_matrix(norm: str) -> None:
+    model = network(NORMS[norm])
+    test = pictures("test", 21, seed=2)
+    facts = Discrepancy(norm_batch_size=4, pass_size=8).measure(
+        model,
+        population=pictures("train", 16).sample(),
+        samples=[pictures("val", 10, seed=1).sample(), test.sample()],
+        where=WHERE,
+    )
+    (found,) = [fact for fact in facts if isinstance(fact, Confusion)]
+    expected = [[0] * CLASSES for _ in range(CLASSES)]
+    for label, scores_of_one in zip(test.y.tolist(), one_by_one(model, test.x), strict=True):
+        expected[label][int(scores_of_one.argmax())] += 1
+    assert (found.split, found.stats, found.step) == ("test", "running", 7)
+    assert found.counts == tuple(map(tuple, expected))
+    assert len({sum(row) for row in expected}) > 1, "rows and columns can be told apart"
+    (accuracy,) = [
+        fact.accuracy
+        for fact in facts
+        if isinstance(fact, Evaluation) and (fact.split, fact.stats) == ("test", "running")
+    ]
+    assert sum(found.counts[i][i] for i in range(CLASSES)) == pytest.approx(21 * accuracy)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_bf16_autocast_changes_the_numbers_a_little(norm: str) -> None:
     model = network(NORMS[norm])
@@ -368,5 +394,6 @@ def test_logits_that_are_not_finite_are_measured_all_the_same(norm: str, poison:
     )
     assert len(facts) == 4
     for fact in facts:
+        assert isinstance(fact, Evaluation | Gap)
         assert isnan(fact.loss)
         assert 0 <= fact.accuracy <= 1

@@ -20,6 +20,7 @@ from bnbench.runner import Settings, Stop, execute
 from bnbench.store import RunFolder, files
 from tests.injection import Killed, Moment, inject
 from tests.runs import (
+    StopAt,
     all_probes,
     committed_step,
     evidence,
@@ -28,21 +29,6 @@ from tests.runs import (
     small_config,
     write_experiment,
 )
-
-
-class StopAt:
-    """A view that asks the run to stop once it has seen a step."""
-
-    def __init__(self, stop: Stop, step: int) -> None:
-        self._stop, self._step = stop, step
-
-    def take(self, events: list[Event]) -> None:
-        """Look at the step."""
-        if events[0].step >= self._step:
-            self._stop.exit_code = 130
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class KillAt:

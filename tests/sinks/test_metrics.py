@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from bnbench.events import Diverged, Evaluation, Event, Finished, Gap, Probe, Step
+from bnbench.events import Confusion, Diverged, Evaluation, Event, Finished, Gap, Probe, Step
 from bnbench.sinks import MetricsSink, from_record, to_record
 from bnbench.store import RunFolder
 
@@ -32,6 +32,14 @@ EVENTS: list[Event] = [
         accuracy=-0.004,
         disagreement=0.031,
         kl=0.0071,
+    ),
+    Confusion(
+        step=423,
+        examples=27072,
+        train_seconds=16.0,
+        split="test",
+        stats="running",
+        counts=((7, 1), (0, 8)),
     ),
     Diverged(step=31, examples=1984, train_seconds=1.1, reason="loss above 10·ln(classes)"),
     Probe(
@@ -64,6 +72,10 @@ def test_the_lines_are_those_of_the_contract(tmp_path: Path) -> None:
         '"stats": "running", "images": 1000, "loss": 0.61, "accuracy": 0.781}'
     )
     assert lines[3] == (
+        '{"event": "confusion", "step": 423, "examples": 27072, "train_seconds": 16.0, '
+        '"split": "test", "stats": "running", "counts": [[7, 1], [0, 8]]}'
+    )
+    assert lines[4] == (
         '{"event": "diverged", "step": 31, "examples": 1984, "train_seconds": 1.1, '
         '"reason": "loss above 10·ln(classes)"}'
     )

@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from bnbench.events import Diverged, Evaluation, Gap, Probe, Step
-from bnbench.sinks.tensorboard import POINTS, TensorBoardSink
+from bnbench.events import Confusion, Diverged, Evaluation, Finished, Gap, Probe, Step
+from bnbench.sinks.tensorboard import (
+    METRICS,
+    POINTS,
+    Card,
+    TensorBoardSink,
+    columns,
+    encoded,
+    first_images,
+    header,
+    is_whole,
+)
+from bnbench.sinks.tensorboard.hparams import Plain
 
 STARTED = 1_700_000_000.0
 
 
+def card(**changes: Any) -> Card:
+    """What is known of an invented run."""
+    values: dict[str, Any] = {
+        "started": STARTED,
+        "examples_per_epoch": 1000,
+        "reports": 10,
+        "group": "bn_bs064",
+        "hparams": HPARAMS,
+        "columns": columns([HPARAMS]),
+        "texts": {"about": "what it is about"},
+        "classes": ("cat", "dog"),
+    }
+    return Card(**(values | changes))
+
+
+HPARAMS: dict[str, Plain] = {
+    "setup": "bn",
+    "data.batch_size": 64,
+    "optim.lr": 0.1,
+    "norm.affine": True,
+}
+
+
 def sink(folder: Path, *, reports: int = 10) -> TensorBoardSink:
     """A view of an invented run."""
-    return TensorBoardSink(
-        folder, started=STARTED, examples_per_epoch=1000, reports=reports, about="the config"
-    )
+    return TensorBoardSink(folder, card(reports=reports))
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -146,13 +185,144 @@ def test_a_long_series_is_thinned_without_losing_a_spike(tmp_path: Path) -> None
     assert points(found, "loss/train_max") == [(128, 0.5, 9.0)]
 
 
-def test_a_divergence_and_what_the_run_is_are_shown(tmp_path: Path) -> None:
+def end(number: int = 20) -> Finished:
+    """The end of an invented run."""
+    return Finished(step=number, examples=64 * number, train_seconds=0.25 * number)
+
+
+def status(accumulator: EventAccumulator) -> tuple[int, float]:
+    """How the session ended, and when."""
+    content = accumulator.SummaryMetadata(metadata.SESSION_END_INFO_TAG).plugin_data.content
+    ended = metadata.parse_session_end_info_plugin_data(content)
+    return ended.status, ended.end_time_secs - STARTED
+
+
+def test_a_divergence_is_told_from_a_result(tmp_path: Path) -> None:
     view = sink(tmp_path)
+    view.take([step_evaluation(10)])
     view.take([Diverged(step=31, examples=1984, train_seconds=1.0, reason="loss is not finite")])
     view.close()
     found = read(tmp_path)
     assert points(found, "summary/diverged_at_step") == [(1984, 1.0, 31.0)]
-    (text,) = found.Tensors("about")
-    said = text.tensor_proto.string_val[0].decode()
-    assert "Step = images seen" in said
-    assert "the config" in said
+    assert points(found, "summary/diverged") == [(1984, 1.0, 1.0)]
+    assert points(found, "summary/steps") == [(1984, 1.0, 31.0)]
+    assert "summary/val_running_accuracy" not in found.Tags()["scalars"]
+    assert status(found) == (api_pb2.STATUS_FAILURE, 1.0)
+
+
+def test_a_finished_run_has_every_metric(tmp_path: Path) -> None:
+    view = sink(tmp_path)
+    view.take([step_evaluation(10)])
+    last = replace(step_evaluation(20), accuracy=0.875)
+    train = replace(last, split="train", loss=0.25)
+    test = replace(last, split="test", accuracy=0.625)
+    gap = Gap(
+        step=20,
+        examples=1280,
+        train_seconds=5.0,
+        split="test",
+        images=4,
+        loss=0.1,
+        accuracy=-0.125,
+        disagreement=0.5,
+        kl=0.1,
+    )
+    view.take([last, train, test, gap, end()])
+    view.close()
+    found = read(tmp_path)
+    values = {tag: [value for _, _, value in points(found, tag)] for tag in METRICS}
+    assert values == {
+        "summary/test_running_accuracy": [0.625],
+        "summary/diverged": [0.0],
+        "summary/steps": [20.0],
+        "summary/val_running_accuracy": [0.875],
+        "summary/test_gap_accuracy": [-0.125],
+        "summary/train_running_loss": [0.25],
+        "summary/images_per_second": [256.0],
+    }
+    assert status(found) == (api_pb2.STATUS_SUCCESS, 5.0)
+
+
+def test_what_the_run_is_is_said_before_its_first_event(tmp_path: Path) -> None:
+    sink(tmp_path).close()
+    (text,) = read(tmp_path).Tensors("about")
+    assert text.tensor_proto.string_val[0].decode() == "what it is about"
+
+
+def picture(accumulator: EventAccumulator, tag: str) -> tuple[int, Image.Image]:
+    """The step and the picture of a tag."""
+    assert accumulator.SummaryMetadata(tag).plugin_data.plugin_name == "images"
+    (event,) = accumulator.Tensors(tag)
+    width, height, png = event.tensor_proto.string_val
+    image = Image.open(io.BytesIO(png))
+    image.load()
+    assert image.size == (int(width), int(height))
+    return event.step, image
+
+
+def test_pictures_of_the_first_images_and_of_the_confusion(tmp_path: Path) -> None:
+    images = np.zeros((3, 1, 8, 8), np.float32)
+    png = first_images(images, ["cat", "dog", "cat"])
+    view = TensorBoardSink(tmp_path, card(first_batch=png))
+    confusion = Confusion(
+        step=20,
+        examples=1280,
+        train_seconds=5.0,
+        split="test",
+        stats="running",
+        counts=((3, 1), (0, 4)),
+    )
+    view.take([confusion])
+    view.close()
+    found = read(tmp_path)
+    assert picture(found, "images/first_batch")[0] == 0
+    assert picture(found, "images/confusion_test")[0] == 1280
+
+
+def test_the_header_is_the_same_bytes_and_its_name_tells_what_is_in_it(tmp_path: Path) -> None:
+    name, content = header(card())
+    assert header(card()) == (name, content)
+    # The slower loader reads files by name and never returns to an earlier one.
+    assert name < "events.out.tfevents.1700000000.host.1.0"
+    changed = [
+        card(group="bn_bs032"),
+        card(hparams=HPARAMS | {"optim.lr": 0.2}),
+        card(columns=columns([HPARAMS, HPARAMS | {"optim.lr": 0.2}])),
+        card(batch_sizes=2),
+        card(probes=("running_error",)),
+    ]
+    names = {header(each)[0] for each in changed}
+    assert len(names | {name}) == 6
+    (tmp_path / name).write_bytes(content)
+    tags = set(read(tmp_path).Tags()["tensors"])
+    assert tags == {
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "custom_scalars__config__",
+    }
+
+
+def test_a_file_is_whole_only_at_the_end_of_a_record(tmp_path: Path) -> None:
+    view = sink(tmp_path)
+    view.take([step(10)])
+    view.close()
+    (path,) = tmp_path.iterdir()
+    assert is_whole(path)
+    content = path.read_bytes()
+    ends = []
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        if is_whole(path):
+            ends.append(size)
+    assert len(ends) == 2, "behind the version and behind the texts"
+    assert not is_whole(tmp_path / "nothing")
+
+
+def test_records_are_those_that_tensorboard_writes() -> None:
+    texts = ["", "a", "images " * 1000, "μ ± σ"]
+    events = [Event(wall_time=7.5, step=step, file_version=text) for step, text in enumerate(texts)]
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    for event in events:
+        writer.write(event.SerializeToString())
+    assert encoded(events) == buffer.getvalue()

@@ -247,3 +247,20 @@ def test_json_files_are_replaced_whole(folder: RunFolder, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         folder.finish({"state": "completed", "n": 2})
     assert json.loads((folder.path / "result.json").read_text())["n"] == 1
+
+
+def test_views_are_replaced_by_pattern_and_cleared(folder: RunFolder) -> None:
+    folder.replace_views("*.hparams", "events.out.tfevents.0.a.hparams", b"first")
+    (folder.path / "events.out.tfevents.1.host").write_bytes(b"scalars")
+    folder.replace_views("*.hparams", "events.out.tfevents.0.b.hparams", b"second")
+    assert [(path.name, path.read_bytes()) for path in folder.views()] == [
+        ("events.out.tfevents.0.b.hparams", b"second"),
+        ("events.out.tfevents.1.host", b"scalars"),
+    ]
+    folder.keep_first_batch(b"a picture")
+    assert folder.first_batch() == b"a picture"
+    folder.clear_views()
+    assert folder.views() == []
+    assert folder.first_batch() == b"a picture", "what views are made from stays"
+    folder.clear()
+    assert folder.first_batch() is None

@@ -1,0 +1,136 @@
+"""TensorBoard itself, on this machine alone."""
+
+from __future__ import annotations
+
+import getpass
+import io
+import socket
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from bnbench.board.bands import FILE, FOLDER, write_seed_bands
+from bnbench.board.link import deep_link
+from bnbench.board.views import rebuild, refresh, survey
+from bnbench.errors import RunError, StorageError, UsageError
+from bnbench.store import ExperimentFolder
+
+Say = Callable[[str], None]
+
+HOST = "127.0.0.1"
+PORT = 6006  # TensorBoard's own
+TRIED = 100
+SELECTED = 40  # maxNamesToEnableByDefault of TensorBoard's tf-multi-checkbox
+ANSWERS_WITHIN = 60.0  # seconds
+
+
+def rebuild_all(experiments: Sequence[ExperimentFolder], *, show: Say, warn: Say) -> bool:
+    """Write the files of all runs and bands anew; whether every run has them."""
+    whole = True
+    for each in experiments:
+        done = rebuild(each)
+        for line in (*done.notes, *write_seed_bands(each)):
+            warn(line)
+        whole = whole and not done.notes
+        files = "files of 1 run are" if done.runs == 1 else f"files of {done.runs} runs are"
+        show(f"{each.path}: TensorBoard's {files} new")
+    return whole
+
+
+def serve(
+    experiments: Sequence[ExperimentFolder],
+    runs_dir: Path,
+    *,
+    port: int,
+    browser: bool,
+    show: Say,
+    warn: Say,
+) -> None:
+    """TensorBoard on one experiment, or on all of a folder, until Ctrl-C.
+
+    `port`: or the next free one. `show` gets the link, `warn` what is not as asked.
+    """
+    for each in experiments:
+        try:
+            refresh(each)
+        except StorageError as error:
+            warn(f"{error.what}: TensorBoard shows the files as they are")
+        for line in survey(each):
+            warn(line)
+    folder = experiments[0].path if len(experiments) == 1 else runs_dir
+    if len(experiments) > 1:
+        warn("the HParams tab compares the runs of one experiment: bnbench tensorboard NAME")
+    names = sum(1 for _ in folder.rglob("*tfevents*.hparams")) + sum(1 for _ in folder.rglob(FILE))
+    if names > SELECTED:
+        warn(
+            f"{names} runs and means: beyond {SELECTED}, the older tabs (Custom Scalars, Scalars, "
+            f"Text, Images) begin with none; tick all of them, or those that match {FOLDER}"
+        )
+    taken = free_port(port)
+    if taken != port:
+        warn(f"port {port} is busy: using {taken}")
+    start(folder, taken)
+    link = deep_link(experiments, port=taken)
+    show(f"TensorBoard on {folder}; Ctrl-C ends it\n\n  {link}\n")
+    there = f"{getpass.getuser()}@{socket.gethostname()}"
+    show(f"from another machine, first: ssh -L {taken}:{HOST}:{taken} {there}")
+    if browser and not webbrowser.open(link):
+        warn("no browser opened: copy the link")
+    threading.Event().wait()
+
+
+def free_port(wanted: int) -> int:
+    """The first port from `wanted` on that nothing listens on. Raises UsageError."""
+    for port in range(wanted, min(wanted + TRIED, 65536)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # As the server will: a port whose last connections only fade away is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise UsageError(
+        f"no free port from {wanted} on", do="name another one with --port, above 1023"
+    )
+
+
+def start(folder: Path, port: int) -> None:
+    """Start TensorBoard on `folder` in this process, and return when it answers.
+
+    It ends with the process, its data server too. Raises RunError.
+    """
+    from tensorboard import program  # slow to import
+
+    said = io.StringIO()
+    try:
+        # What it says goes to the user's terminal only where it fails: it announces its fast
+        # loader as experimental each time.
+        with redirect_stderr(said):
+            board = program.TensorBoard()
+            board.configure(
+                argv=["tensorboard", "--logdir", str(folder), "--host", HOST, "--port", str(port)]
+            )
+            board.launch()
+    except (Exception, SystemExit) as error:
+        lines = said.getvalue().strip().splitlines() or [str(error)]
+        raise RunError(f"TensorBoard did not start: {lines[-1]}") from error
+    _wait_for_answer(port)
+
+
+def _wait_for_answer(port: int) -> None:
+    opener = build_opener(ProxyHandler({}))
+    deadline = time.monotonic() + ANSWERS_WITHIN
+    while True:
+        try:
+            with opener.open(f"http://{HOST}:{port}/data/environment", timeout=5.0):
+                return
+        except (URLError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise RunError(f"TensorBoard does not answer on port {port}: {error}") from error
+            time.sleep(0.05)

@@ -1,0 +1,150 @@
+"""Means over seeds: which seeds are in them, and what is said about the others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bnbench.board.bands import write_seed_bands
+from bnbench.sinks.tensorboard import BANDS, BY_BATCH_SIZE
+from bnbench.store import ExperimentFolder, RunFolder
+
+
+def read(study: ExperimentFolder, name: str) -> EventAccumulator:
+    """A band as TensorBoard reads it."""
+    accumulator = EventAccumulator(str(study.path / "seed-bands" / name))
+    accumulator.Reload()
+    return accumulator
+
+
+def values(found: EventAccumulator, tag: str) -> dict[int, float]:
+    """Values by step."""
+    return {event.step: event.value for event in found.Scalars(tag)}
+
+
+def names(study: ExperimentFolder) -> list[str]:
+    """The runs below `seed-bands`."""
+    root = study.path / "seed-bands"
+    return sorted(str(path.parent.relative_to(root)) for path in root.rglob("*tfevents*"))
+
+
+def invent(run: RunFolder, accuracies: dict[int, float]) -> None:
+    """Give a run these validation accuracies."""
+    template = next(r for r in run.records() if r["event"] == "eval" and r["split"] == "val")
+    lines = [
+        template | {"stats": "running", "examples": step, "step": step, "accuracy": value}
+        for step, value in accuracies.items()
+    ]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_diverged_seeds_are_left_out_and_said(own_study: ExperimentFolder) -> None:
+    assert write_seed_bands(own_study) == [
+        "wild_bs004: no mean, without 2 diverged",
+        "wild_bs016: no mean, without 2 diverged",
+    ]
+    assert names(own_study) == [
+        "bn_bs004",
+        "bn_bs016",
+        "by-batch-size/bn",
+        "by-batch-size/gn",
+        "gn_bs004",
+        "gn_bs016",
+    ]
+
+
+def test_one_diverged_and_one_unfinished_seed(own_study: ExperimentFolder) -> None:
+    first, second, third, *_ = own_study.runs()
+    result = {"state": "diverged", "step": 3, "reason": "invented"}
+    (first.path / "result.json").write_text(json.dumps(result))
+    (third.path / "result.json").unlink()
+    said = write_seed_bands(own_study)
+    assert said[:2] == [
+        "bn_bs004: the mean of 1 seed, without 1 diverged",
+        "bn_bs016: the mean of 1 seed, without 1 interrupted",
+    ]
+    found = read(own_study, "bn_bs004")
+    (text,) = found.Tensors("seed_bands")
+    assert text.tensor_proto.string_val[0].decode() == (
+        "Mean of the completed seeds (1); band: its 95 % interval. Not in it: 1 diverged."
+    )
+    curve = {
+        r["examples"]: r["accuracy"]
+        for r in second.records()
+        if r["event"] == "eval" and (r["split"], r["stats"]) == ("val", "running")
+    }
+    for tag in (BANDS[0].tag, BANDS[0].lower, BANDS[0].upper):
+        assert values(found, tag) == pytest.approx(curve), "one seed has a line and no band"
+
+
+def test_a_band_is_cut_to_what_is_possible_and_to_shared_points(
+    own_study: ExperimentFolder,
+) -> None:
+    first, second, *_ = own_study.runs()
+    invent(first, {32: 0.75, 64: 0.5, 96: 0.0})
+    invent(second, {32: 0.75, 64: 0.52, 128: 1.0})
+    write_seed_bands(own_study)
+    found = read(own_study, "bn_bs004")
+    band = BANDS[0]
+    assert values(found, band.tag) == pytest.approx({32: 0.75, 64: 0.51})
+    # Student's t at 97.5 % with one degree of freedom: 12.706; times |a − b|/2 = 0.01.
+    assert values(found, band.lower) == pytest.approx({32: 0.75, 64: 0.51 - 0.12706}, abs=1e-5)
+    assert values(found, band.upper) == pytest.approx({32: 0.75, 64: 0.51 + 0.12706}, abs=1e-5)
+    invent(second, {64: 0.9})
+    write_seed_bands(own_study)
+    found = read(own_study, "bn_bs004")
+    assert values(found, band.lower) == {64: 0.0}
+    assert values(found, band.upper) == {64: 1.0}
+
+
+def test_what_is_not_finite_is_no_point(own_study: ExperimentFolder) -> None:
+    first, second, *_ = own_study.runs()
+    lost = {32: float("inf"), 64: 0.5}
+    invent(first, lost)
+    lines = (first.path / "metrics.jsonl").read_text().replace("Infinity", "null")
+    (first.path / "metrics.jsonl").write_text(
+        lines.replace('"accuracy": null', '"accuracy": null, "finite": false')
+    )
+    invent(second, {32: 0.5, 64: 0.5})
+    write_seed_bands(own_study)
+    assert values(read(own_study, "bn_bs004"), BANDS[0].tag) == {64: 0.5}
+
+
+def test_bands_of_earlier_times_go_away(own_study: ExperimentFolder) -> None:
+    for run in own_study.runs():
+        if "_bs016_" in run.name:
+            shutil.rmtree(run.path)
+    write_seed_bands(own_study)
+    assert names(own_study) == ["bn_bs004", "gn_bs004"], "one batch size has no axis"
+
+
+def test_cells_that_share_a_name_are_kept_apart(own_study: ExperimentFolder) -> None:
+    first, _, third, fourth, *_ = own_study.runs()
+    for run in (third, fourth):
+        manifest = run.manifest() or {}
+        manifest["cell"] = "bn_bs004_12345678"
+        (run.path / "manifest.json").write_text(json.dumps(manifest))
+    write_seed_bands(own_study)
+    found = names(own_study)
+    assert "bn_bs004_12345678" in found
+    assert (first.manifest() or {})["cell"] in found
+    assert "bn_bs004" not in found
+
+
+def test_a_damaged_run_is_said(own_study: ExperimentFolder) -> None:
+    first = own_study.runs()[0]
+    (first.path / "metrics.jsonl").write_text("{\n")
+    said = write_seed_bands(own_study)
+    assert said[0].startswith(f"{first.name}: not in a band: ")
+    assert "bn_bs004" in names(own_study)
+
+
+def test_accuracy_by_batch_size_is_a_run_for_each_setup(own_study: ExperimentFolder) -> None:
+    found = read(own_study, "by-batch-size/bn")
+    assert sorted(found.Tags()["scalars"]) == sorted(
+        [BY_BATCH_SIZE.tag, BY_BATCH_SIZE.lower, BY_BATCH_SIZE.upper]
+    )
+    assert list(values(found, BY_BATCH_SIZE.tag)) == [4, 16]

@@ -1,0 +1,159 @@
+"""What a person sees: every tab of a finished experiment in headless Chromium."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from bnbench.sinks.tensorboard import METRICS
+from bnbench.store import ExperimentFolder
+from tests import chromium
+from tests.chromium import Page
+from tests.studies import QUESTION, served
+
+pytestmark = pytest.mark.browser
+
+COMPLETED = 8  # two setups × two batch sizes × two seeds; the third setup diverges at once
+RUNS = 12
+
+
+@pytest.fixture(scope="module")
+def page(study: ExperimentFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser on the study's curated view."""
+    program = chromium.find()
+    if program is None:
+        message = "there is no Chromium on this machine (Debian: apt-get install chromium)"
+        if os.environ.get("BNBENCH_BROWSER") == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    files = tmp_path_factory.mktemp("browser")
+    with served(study) as board, chromium.browser(program, files) as found:
+        found.open(board.link)
+        yield found
+        assert not found.errors
+    assert board.process.returncode == 130
+
+
+def tab(page: Page, name: str) -> None:
+    """Go to a tab."""
+    address = urlsplit(str(page.evaluate("location.href")))
+    page.open(f"http://{address.netloc}/#{name}")
+
+
+def wait_for_counts(page: Page, parent: str, child: str, expected: list[int]) -> None:
+    """Wait until so many of one kind are inside of each of another; else say how many are."""
+    counts = f"deep('{parent}').map(each => deep('{child}', each).length)"
+    try:
+        page.wait_for(f"{counts}.join(', ') === '{', '.join(map(str, expected))}'")
+    except AssertionError:
+        assert page.evaluate(counts) == expected
+
+
+def test_the_link_opens_pinned_cards_without_the_bands(page: Page) -> None:
+    wait_for_counts(page, "metrics-pinned-view", "card-view", [3])
+    # A table below each card has a row for each of its curves.
+    wait_for_counts(page, "metrics-pinned-view card-view", "tb-data-table-content-row", [8, 8, 8])
+    wait_for_counts(page, "runs-data-table", "tb-data-table-content-row", [RUNS])
+    titles = page.evaluate("deep('metrics-pinned-view card-view').map(each => each.innerText)")
+    pinned = ("accuracy/val_running", "loss/train", "gap/val_loss")
+    for title, tag in zip(titles, pinned, strict=True):
+        assert "".join(title.split()).startswith(tag)
+    smoothing = page.evaluate("deep('.scalars-smoothing input[type=number]')[0].value")
+    assert float(smoothing) == 0
+    colours = page.evaluate(
+        "new Set(deep('runs-data-table .run-color-swatch')"
+        ".map(each => getComputedStyle(each).backgroundColor)).size"
+    )
+    assert colours == 3, "one for each setup"
+
+
+def test_curves_are_drawn_in_scalars(page: Page) -> None:
+    tab(page, "scalars")
+    card = "deep('tf-scalar-card').find(each => each.tag === 'accuracy/val_running')"
+    page.wait_for(f"{card} !== undefined")
+    # Each run has a path as it is and a smoothed one; runs without the tag have none.
+    page.wait_for(f"deep('path.line', {card}).length === {2 * COMPLETED}")
+
+
+def test_custom_scalars_draw_both_modes_and_bands(page: Page) -> None:
+    tab(page, "custom_scalars")
+    lines, bands = "tf-custom-scalar-multi-line-chart-card", "tf-custom-scalar-margin-chart-card"
+    two_tags, one_tag = 2 * 2 * COMPLETED, 2 * COMPLETED
+    wait_for_counts(page, lines, "path.line", [two_tags, one_tag, two_tags])
+    # By batch size a band for each setup; over images seen one for each cell.
+    areas = f"deep('{bands}').map(each => deep('path.area', each).length)"
+    page.wait_for(f"{areas}.sort().join() === '2,4,4'")
+    drawn = page.evaluate(
+        f"deep('{bands}').flatMap(each => deep('path.area', each)).map(e => e.getAttribute('d'))"
+    )
+    assert len(drawn) == 10
+    assert all(path and "NaN" not in path for path in drawn)
+
+
+HEADINGS = "deep('tf-hparams-table-view').flatMap(view => deep('thead#header th', view))"
+ROWS = "deep('tf-hparams-table-view').flatMap(view => deep('tbody#items tr', view))"
+TEXT = "(cell => cell.querySelector('slot').assignedElements()[0]?.innerText.trim())"
+
+
+def test_hparams_has_a_row_for_each_cell(page: Page) -> None:
+    tab(page, "hparams")
+    page.wait_for("deep('tf-hparams-table-view')[0]?.sessionGroups?.length === 6")
+    page.wait_for(f"{ROWS}.filter(row => {TEXT}(row.children[0])).length === 6")
+    headings = page.evaluate(f"{HEADINGS}.map{TEXT}")
+    rows = page.evaluate(f"{ROWS}.map(row => [...row.children].map{TEXT})")
+    assert headings == [
+        "Trial ID",
+        "Show Metrics",
+        "data.batch_size",
+        "norm.kind",
+        "optim.lr",
+        "setup",
+        # The tab shows five metrics, and further ones to whom ticks them.
+        *[heading for heading, _ in METRICS.values()][:5],
+    ]
+    # Behind its cells a row has one for details, which are closed.
+    cells = {row[0]: dict(zip(headings, row[:-1], strict=True)) for row in rows if row[0]}
+    assert sorted(name.rsplit("_", 1)[0] for name in cells) == [
+        f"{setup}_bs{size:03d}" for setup in ("bn", "gn", "wild") for size in (4, 16)
+    ]
+    for row in cells.values():
+        assert row["Trial ID"].startswith(row["setup"])
+        wild = row["setup"] == "wild"
+        empty = {heading for heading, cell in row.items() if not cell} - {"Show Metrics"}
+        assert empty == ({"test accuracy", "val accuracy", "test gap"} if wild else set())
+        assert float(row["diverged"]) == wild
+
+
+def test_hparams_as_parallel_coordinates(page: Page) -> None:
+    tab(page, "hparams")
+    page.wait_for("deep('paper-tab').length === 3")
+    page.evaluate("deep('paper-tab')[1].click()")
+    # A line for each row that has all values: not where all seeds diverged.
+    wait_for_counts(page, "tf-hparams-parallel-coords-plot", "g.foreground path", [4])
+
+
+def test_text_shows_question_and_setups(page: Page) -> None:
+    tab(page, "text")
+    page.wait_for("deep('tf-text-loader').some(each => deep('td', each).length >= 20)")
+    # What is Markdown has lost its asterisks.
+    paragraphs = page.evaluate(
+        "deep('tf-text-loader').flatMap(e => deep('p', e)).map(e => e.innerText)"
+    )
+    assert QUESTION in paragraphs
+    assert any(paragraph.startswith("Step = images seen") for paragraph in paragraphs)
+    headings = page.evaluate(
+        "deep('tf-text-loader').flatMap(e => deep('th', e)).map(e => e.innerText)"
+    )
+    assert {"setup", "norm.kind", "norm.groups"} <= set(headings)
+
+
+def test_images_are_shown(page: Page) -> None:
+    tab(page, "images")
+    # The first page of 8 confusion matrices and 12 first batches.
+    page.wait_for(
+        "deep('tf-image-loader').length === 12 && deep('tf-image-loader')"
+        ".every(each => deep('img', each).some(img => img.complete && img.naturalWidth > 50))"
+    )

@@ -1,0 +1,205 @@
+"""The command as its users type it: a port, a link, and an end."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+from typer.testing import CliRunner
+
+from bnbench import cli
+from bnbench.board import serve
+from bnbench.board.link import deep_link
+from bnbench.errors import RunError, StorageError, UsageError
+from bnbench.store import ExperimentFolder
+from tests.studies import served
+
+
+def listening(port: int) -> socket.socket:
+    """Somebody else on a port; 0: any."""
+    found = socket.socket()
+    found.bind(("127.0.0.1", port))
+    found.listen()
+    return found
+
+
+def test_it_serves_until_ctrl_c_on_the_next_free_port(study: ExperimentFolder) -> None:
+    with listening(0) as other:
+        busy = other.getsockname()[1]
+        with served(study, port=busy) as board:
+            address = urlsplit(board.link)
+            assert address.hostname == "127.0.0.1"
+            port = address.port
+            assert port is not None
+            opener = build_opener(ProxyHandler({}))
+            with opener.open(f"http://127.0.0.1:{port}/data/plugins_listing") as answer:
+                assert "hparams" in json.load(answer)
+    assert port > busy
+    assert board.process.returncode == 130
+    assert board.err == [f"port {busy} is busy: using {port}", "stopped"]
+    assert board.out[0] == f"TensorBoard on {study.path}; Ctrl-C ends it"
+    assert f"ssh -L {port}:127.0.0.1:{port} " in board.out[-1]
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, "nothing is left behind"
+
+
+def test_the_next_free_port() -> None:
+    with listening(0) as first:
+        port = first.getsockname()[1]
+        assert serve.free_port(port) > port
+    with pytest.MonkeyPatch.context() as patched:
+
+        def taken(*_: object) -> None:
+            raise OSError
+
+        patched.setattr(socket.socket, "bind", taken)
+        with pytest.raises(UsageError, match="no free port from 65530 on"):
+            serve.free_port(65530)
+
+
+def test_the_link_opens_a_curated_view(study: ExperimentFolder) -> None:
+    address = urlsplit(deep_link([study], port=6006))
+    assert (address.netloc, address.path, address.fragment) == ("127.0.0.1:6006", "/", "timeseries")
+    query = {key: value for key, (value,) in parse_qs(address.query).items()}
+    pinned = [card["tag"] for card in json.loads(query["pinnedCards"])]
+    assert pinned == ["accuracy/val_running", "loss/train", "gap/val_loss"]
+    assert query["smoothing"] == "0"
+    kind, _, regex = query["runColorGroup"].partition(":")
+    assert kind == "regex"
+    for run in study.runs():
+        for name in (run.name, f"study/{run.name}"):
+            found = re.search(regex, name)
+            assert found is not None
+            assert found[1] == (run.manifest() or {})["setup"]
+            assert re.search(query["runFilter"], name)
+    for band in ("seed-bands/bn_bs004", "study/seed-bands/by-batch-size/bn"):
+        assert not re.search(query["runFilter"], band)
+
+
+def test_a_setup_that_begins_like_another_has_its_own_colour(own_study: ExperimentFolder) -> None:
+    first = own_study.runs()[0]
+    text = (first.path / "manifest.json").read_text()
+    (first.path / "manifest.json").write_text(text.replace('"setup": "bn"', '"setup": "bn_x"'))
+    first.path.rename(first.path.with_name("bn_x_bs004_s00_00000000"))
+    query = parse_qs(urlsplit(deep_link([own_study], port=1)).query)
+    regex = query["runColorGroup"][0].partition(":")[2]
+    found = [re.search(regex, name) for name in ("bn_x_bs004_s00_0", "bn_bs004_s01_0")]
+    assert [match and match[1] for match in found] == ["bn_x", "bn"]
+
+
+def test_a_link_without_runs_has_no_colours(tmp_path: Path) -> None:
+    assert "runColorGroup" not in deep_link([ExperimentFolder(tmp_path)], port=6006)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is said, where TensorBoard starts and is stopped at once."""
+    lines: list[str] = []
+
+    class Stopped:
+        def wait(self) -> None:
+            lines.append("waits")
+
+    monkeypatch.setattr(serve, "start", lambda folder, _: lines.append(f"starts on {folder}"))
+    monkeypatch.setattr("threading.Event", Stopped)
+    monkeypatch.setattr("webbrowser.open", lambda link: lines.append(f"opens {link}"))
+    return lines
+
+
+def test_read_only_logs_are_shown_as_they_are(
+    study: ExperimentFolder, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: ExperimentFolder) -> int:
+        raise StorageError(f"{study.path}: not writable (Read-only file system)", do="elsewhere")
+
+    monkeypatch.setattr(serve, "refresh", refused)
+    serve.serve(
+        [study], study.path.parent, port=6006, browser=True, show=said.append, warn=said.append
+    )
+    lines = [line for line in said if not line.startswith("port 6006 is busy")]
+    assert lines[:2] == [
+        f"{study.path}: not writable (Read-only file system): TensorBoard shows the files as they "
+        "are",
+        f"starts on {study.path}",
+    ]
+    (opened,) = [line for line in said if line.startswith("opens http://127.0.0.1:")]
+    assert opened.removeprefix("opens ") in "\n".join(said[2:-3])
+    assert said[-1] == "waits"
+
+
+def test_more_runs_than_the_older_tabs_begin_with_are_said(
+    study: ExperimentFolder, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warnings(limit: int) -> list[str]:
+        monkeypatch.setattr(serve, "SELECTED", limit)
+        said.clear()
+        serve.serve(
+            [study], study.path, port=6006, browser=False, show=said.append, warn=said.append
+        )
+        return [line for line in said if "the older tabs" in line]
+
+    assert warnings(18) == []  # 12 runs and 6 means
+    (line,) = warnings(17)
+    assert line.startswith("18 runs and means: beyond 17, the older tabs (Custom Scalars, Scalars,")
+
+
+def test_several_experiments_are_shown_together(
+    own_study: ExperimentFolder, said: list[str]
+) -> None:
+    runs_dir = own_study.path.parent
+    (runs_dir / "other").mkdir()
+    (runs_dir / "other" / "experiment.yaml").write_text("{}")
+    result = CliRunner().invoke(cli.app, ["tensorboard", "--runs-dir", str(runs_dir)])
+    assert result.exit_code == 0, result.output
+    assert f"starts on {runs_dir}" in said
+    assert "other has no runs yet" in result.stderr
+    assert "the HParams tab compares the runs of one experiment" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["nothing"], 2, "no experiment 'nothing' in"),
+        ([], 2, "no experiments in"),
+        (["--rebuild"], 2, "no experiments in"),
+        (["--port", "0"], 2, "Invalid value"),
+    ],
+)
+def test_what_cannot_be_shown_is_a_sentence(
+    tmp_path: Path, arguments: list[str], code: int, line: str
+) -> None:
+    command = ["tensorboard", "--runs-dir", str(tmp_path), *arguments]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == code
+    assert line in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_rebuild_says_what_it_did_and_what_it_could_not(own_study: ExperimentFolder) -> None:
+    result = CliRunner().invoke(cli.app, ["tensorboard", "--rebuild", str(own_study.path)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{own_study.path}: TensorBoard's files of 12 runs are new\n"
+    first = own_study.runs()[0]
+    (first.path / "metrics.jsonl").write_text("{\n")
+    result = CliRunner().invoke(cli.app, ["tensorboard", "--rebuild", str(own_study.path)])
+    assert result.exit_code == 1
+    assert "metrics.jsonl:1: not a JSON event" in result.stderr
+    assert "files of 11 runs are new" in result.stdout
+
+
+def test_a_tensorboard_that_does_not_start_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard import program
+
+    def broken(_: object) -> str:
+        raise program.TensorBoardServerException("no such luck")
+
+    monkeypatch.setattr(program.TensorBoard, "launch", broken)
+    with pytest.raises(RunError, match="TensorBoard did not start: no such luck"):
+        serve.start(tmp_path, 6006)

@@ -1,0 +1,202 @@
+"""TensorBoard's files, anew from the folders of runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from bnbench.board.description import describe
+from bnbench.board.views import open_view, rebuild, refresh, survey
+from bnbench.config import Overrides, dump_experiment, load_experiment
+from bnbench.errors import StorageError
+from bnbench.store import ExperimentFolder, RunFolder
+from tests.studies import DIVERGING, QUESTION, RESUMED
+
+
+def content(run: RunFolder) -> list[tuple[Any, ...]]:
+    """Everything that TensorBoard reads of a run, in order, but for when a file was begun."""
+    return [
+        (value.tag, event.step, event.wall_time, value.SerializeToString(deterministic=True))
+        for path in run.views()
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    ]
+
+
+def test_rebuilt_files_say_what_the_run_wrote(own_study: ExperimentFolder) -> None:
+    written = {run.name: content(run) for run in own_study.runs()}
+    assert all(len(each) > 10 for each in written.values())
+    for run in own_study.runs():
+        run.clear_views()
+    done = rebuild(own_study)
+    assert (done.runs, done.notes) == (12, [])
+    assert {run.name: content(run) for run in own_study.runs()} == written
+    rebuild(own_study)
+    assert {run.name: content(run) for run in own_study.runs()} == written, "and nothing twice"
+
+
+def test_an_interrupted_run_shows_what_it_has(own_study: ExperimentFolder) -> None:
+    run = own_study.runs()[0]
+    (run.path / "result.json").unlink()
+    lines = (run.path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (run.path / "metrics.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
+    whole = content(run)
+    rebuild(own_study)
+    found = content(run)
+    lost = {tag for tag, *_ in whole} - {tag for tag, *_ in found}
+    assert {"_hparams_/session_end_info", "summary/steps", "summary/diverged"} <= lost
+    assert found == whole[: len(found)]
+
+
+def test_a_damaged_run_is_noted_and_the_others_are_rebuilt(own_study: ExperimentFolder) -> None:
+    first, second, third, fourth, *_ = own_study.runs()
+    lines = (first.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (first.path / "metrics.jsonl").write_text("".join([lines[0], "{\n", *lines[1:]]))
+    unknown = json.dumps({"event": "sighting", "step": 1}) + "\n"
+    (second.path / "metrics.jsonl").write_text(unknown + lines[0])
+    (third.path / "manifest.json").write_text('{"run": "of long ago"}')
+    with fourth.hold():
+        done = rebuild(own_study)
+    assert done.runs == 8
+    said = "\n".join(done.notes)
+    assert "metrics.jsonl:2: not a JSON event" in said
+    assert "an event that is unknown here ('sighting')" in said
+    assert "manifest.json does not say what the run is" in said
+    assert f"{fourth.name} is being trained" in said
+
+
+def test_a_full_or_read_only_disk_is_a_sentence(
+    own_study: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    done = rebuild(own_study)
+    assert done.runs == 0
+    assert all("not writable (Read-only file system)" in note for note in done.notes)
+    assert len(done.notes) == 12
+
+
+def test_an_experiment_that_grows_tells_every_run(own_study: ExperimentFolder) -> None:
+    before = {column.name: column.values for column in describe(own_study).columns}
+    assert before["data.batch_size"] == (4, 16)
+    assert refresh(own_study) == 0, "all runs say the same already"
+    scalars = {run.name: run.views()[-1].read_bytes() for run in own_study.runs()}
+    larger = load_experiment(own_study.file, Overrides(over=("data.batch_size=4,16,32",)))
+    own_study.begin(dump_experiment(larger))
+    assert refresh(own_study) == 12
+    assert refresh(own_study) == 0
+    after = {column.name: column.values for column in describe(own_study).columns}
+    assert after == before | {"data.batch_size": (4, 16, 32)}
+    for run in own_study.runs():
+        assert len(run.views()) == 2, "the older file is gone"
+        assert run.views()[-1].read_bytes() == scalars[run.name]
+
+
+def test_what_is_described_without_the_experiments_file(own_study: ExperimentFolder) -> None:
+    planned = describe(own_study)
+    assert planned.question == QUESTION
+    assert planned.batch_sizes == 2
+    own_study.file.unlink()
+    found = describe(own_study)
+    assert found.question is None
+    assert found.columns == planned.columns
+    own_study.file.write_text("data: {batch_size: many}\n")
+    assert describe(own_study).columns == planned.columns, "a damaged one is as none"
+
+
+def test_a_run_beside_the_plan_is_described_too(own_study: ExperimentFolder) -> None:
+    run = own_study.runs()[0]
+    manifest = run.manifest() or {}
+    manifest["hparams"]["optim.lr"] = 7.0
+    found = describe(own_study, own=manifest)
+    (rates,) = [column.values for column in found.columns if column.name == "optim.lr"]
+    assert 7.0 in rates
+    (planned,) = [
+        column.values for column in describe(own_study).columns if column.name == "optim.lr"
+    ]
+    assert 7.0 not in planned
+
+
+def test_setups_stand_side_by_side(study: ExperimentFolder) -> None:
+    heading, line, *rows = describe(study).setups.splitlines()
+    names = [cell.strip() for cell in heading.strip("|").split("|")]
+    assert set(line) <= set("|- ")
+    cells = {
+        row.split("|")[1].strip(): dict(
+            zip(names, (cell.strip() for cell in row.strip("|").split("|")), strict=True)
+        )
+        for row in rows
+    }
+    assert list(cells) == ["bn", "gn", "wild"]
+    assert [cells[setup]["norm.kind"] for setup in cells] == ["batch", "group", "none"]
+    assert [cells[setup]["optim.lr"] for setup in cells] == ["0.1", "0.1", "1e+06"]
+    assert [cells[setup]["norm.groups"] for setup in cells] == ["–", "2", "–"]
+    assert "data.batch_size" not in names, "all setups have both"
+
+
+def test_survey_says_what_is_missing(own_study: ExperimentFolder) -> None:
+    assert survey(own_study) == []
+    bare, torn, *_ = own_study.runs()
+    bare.clear_views()
+    path = torn.views()[-1]
+    path.write_bytes(path.read_bytes()[:-1])
+    command = "bnbench tensorboard --rebuild study"
+    assert survey(own_study) == [
+        f"{bare.name} has no curves: {command} writes those of runs that have begun",
+        f"{torn.name} has a torn event file, which is shown as far as it goes: {command} mends it",
+    ]
+    rebuild(own_study)
+    assert survey(own_study) == []
+    shutil.rmtree(own_study.path)
+    own_study.path.mkdir()
+    (said,) = survey(own_study)
+    assert said.endswith("has no runs yet: they appear as soon as they begin")
+
+
+def test_a_run_without_a_manifest_is_refused(own_study: ExperimentFolder) -> None:
+    run = own_study.runs()[0]
+    (run.path / "manifest.json").unlink()
+    with pytest.raises(StorageError, match="does not say what the run is"):
+        open_view(run)
+
+
+def test_resumed_and_diverged_runs_are_what_they_are_called(study: ExperimentFolder) -> None:
+    """Holds the other tests' assumptions."""
+    states = {run.name: run.state() for run in study.runs()}
+    assert [name for name, state in states.items() if state == "diverged"] == [
+        name for name in states if name.startswith(DIVERGING)
+    ]
+    attempts = {run.name: (run.manifest() or {})["attempts"] for run in study.runs()}
+    assert [name[: len(RESUMED)] for name, count in attempts.items() if count > 1] == [RESUMED]
+
+
+def test_nothing_of_it_needs_torch(own_study: ExperimentFolder) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from bnbench.board.views import refresh, survey\n"
+        "from bnbench.cli import app\n"
+        "from bnbench.store import ExperimentFolder\n"
+        f"place = {str(own_study.path)!r}\n"
+        "try: app(['tensorboard', '--rebuild', place])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "study = ExperimentFolder(Path(place))\n"
+        "refresh(study), survey(study)\n"
+        "print(sorted({'torch', 'tensorflow', 'matplotlib', 'pandas'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines() == [
+        f"{own_study.path}: TensorBoard's files of 12 runs are new",
+        "[]",
+    ]

@@ -1,0 +1,139 @@
+"""Headless Chromium, driven through its debugging protocol: as much of it as tests need.
+
+https://chromedevtools.github.io/devtools-protocol/
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+from websockets.sync.client import ClientConnection, connect
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+)
+# TensorBoard's older tabs keep what they draw in shadow trees, which selectors do not enter.
+DEEP = """
+const deep = (selector, root = document) => [
+  ...(root.shadowRoot ? deep(selector, root.shadowRoot) : []),
+  ...root.querySelectorAll(selector),
+  ...[...root.querySelectorAll('*')].flatMap(
+    each => each.shadowRoot ? deep(selector, each.shadowRoot) : []),
+];
+const shown = (selector, root = document) =>
+  deep(selector, root).filter(each => each.getClientRects().length > 0);
+"""
+
+
+def find() -> str | None:
+    """Where Chromium is, or None."""
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+class Page:
+    """One page of the browser."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._sent = 0
+        self.errors: list[str] = []
+        for domain in ("Page", "Runtime"):
+            self._call(f"{domain}.enable")
+
+    def open(self, address: str) -> None:
+        """Go to an address; what is drawn there takes its time."""
+        self._call("Page.navigate", url="about:blank")  # so that a change behind # counts, too
+        self._call("Page.navigate", url=address)
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression, in which `deep` and `shown` find elements."""
+        answer = self._call(
+            "Runtime.evaluate",
+            expression=f"(() => {{ {DEEP} return ({expression}); }})()",
+            returnByValue=True,
+            awaitPromise=True,
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str, *, seconds: float = 60.0) -> Any:
+        """The value of an expression as soon as it is truthy."""
+        deadline = time.monotonic() + seconds
+        while True:
+            value = self.evaluate(expression)
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.1)
+
+    def picture(self, path: Path) -> None:
+        """Write what the page looks like as a PNG."""
+        answer = self._call("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(answer["data"]))
+
+    def _call(self, method: str, **parameters: Any) -> Any:
+        self._sent += 1
+        message = {"id": self._sent, "method": method, "params": parameters}
+        self._connection.send(json.dumps(message))
+        while True:
+            answer = json.loads(self._connection.recv(timeout=60))
+            if answer.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(answer["params"]["exceptionDetails"]["text"])
+            if answer.get("id") == self._sent:
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+
+
+@contextmanager
+def browser(program: str, folder: Path, *, size: tuple[int, int] = (1500, 1000)) -> Iterator[Page]:
+    """A browser that keeps its files in `folder`, and its page."""
+    command = [program, *FLAGS, f"--user-data-dir={folder}", "--window-size={},{}".format(*size)]
+    process = subprocess.Popen(
+        [*command, "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"HOME": str(folder)},
+    )
+    try:
+        port = _port(folder / "DevToolsActivePort", process)
+        opener = build_opener(ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
+            (page,) = [each for each in json.load(answer) if each["type"] == "page"]
+        with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
+            yield Page(connection)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _port(file: Path, process: subprocess.Popen[bytes]) -> int:
+    """The port that the browser has chosen, once it says so."""
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_text().strip()):
+        assert process.poll() is None, "the browser ended"
+        assert time.monotonic() < deadline, "the browser does not start"
+        time.sleep(0.05)
+    return int(file.read_text().splitlines()[0])

@@ -1,0 +1,93 @@
+"""A finished experiment: two batch sizes, two seeds, a setup that diverges and a resumed run; and
+TensorBoard on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bnbench.board.bands import write_seed_bands
+from bnbench.config import dump_experiment, expand, load_experiment
+from bnbench.errors import Interrupted
+from bnbench.runner import Settings, Stop, execute
+from bnbench.store import ExperimentFolder
+from tests.runs import StopAt, write_experiment
+
+QUESTION = "Which one survives small batches?"
+SETUPS = """\
+setups:
+  bn: {norm: {kind: batch}}
+  gn: {norm: {kind: group, groups: 2}}
+  wild: {norm: {kind: none}, optim: {lr: 1.0e+6}}
+axes: {data.batch_size: [4, 16]}
+seeds: 2
+"""
+RESUMED = "bn_bs004_s01"
+DIVERGING = "wild"
+
+
+def finished(path: Path) -> ExperimentFolder:
+    """Train it below `path`."""
+    write_experiment(path / "study.yaml", f"question: {QUESTION}\n{SETUPS}")
+    experiment = load_experiment(path / "study.yaml")
+    folder = ExperimentFolder(path / "runs" / "study")
+    folder.begin(dump_experiment(experiment))
+    for run in expand(experiment).runs:
+        stop = Stop()
+        settings = Settings(stop=stop, view=lambda *_, at=stop: StopAt(at, 30))
+        if (run.setup, run.seed) == ("bn", 1) and run.data.batch_size == 4:
+            with pytest.raises(Interrupted):
+                execute(run, folder, settings)
+        execute(run, folder, Settings())
+    write_seed_bands(folder)
+    return folder
+
+
+@contextmanager
+def served(folder: ExperimentFolder, *, port: int = 6006) -> Iterator[Served]:
+    """`bnbench tensorboard` on it, in a process of its own, until Ctrl-C."""
+    command = [sys.executable, "-m", "bnbench", "tensorboard", str(folder.path)]
+    process = subprocess.Popen(
+        [*command, "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    found = Served(process)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            found.out.append(line.rstrip("\n"))
+            if line.startswith("from another machine"):
+                break
+        yield found
+    finally:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        out, err = process.communicate(timeout=60)
+        found.out.extend(out.splitlines())
+        found.err.extend(err.splitlines())
+
+
+@dataclass(frozen=True)
+class Served:
+    """A process that serves, and what it has said; its errors are known when it has ended."""
+
+    process: subprocess.Popen[str]
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+
+    @property
+    def link(self) -> str:
+        """The address that it names."""
+        (line,) = [line.strip() for line in self.out if line.strip().startswith("http")]
+        return line
