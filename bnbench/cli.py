@@ -226,8 +226,7 @@ def sweep(
     for line in (*plan.notes, *plan.warnings):
         say(line)
 
-    from bnbench.board.bands import write_seed_bands
-    from bnbench.board.views import refresh
+    from bnbench.board.bands import keep_up
     from bnbench.report.closing import closing_tables
     from bnbench.report.run_rows import as_csv, run_rows
     from bnbench.runner import Screen, Stop
@@ -257,7 +256,7 @@ def sweep(
                     show(line)
             return
         folder.begin(configuration.dump_experiment(experiment))
-        refresh(folder)
+        keep_up(folder, say)
         stop = Stop(say)
         with stop.listening(), Screen(progress_console(quiet), runs=len(plan.runs)) as screen:
             outcome = train_missing(
@@ -271,9 +270,7 @@ def sweep(
                 fail_fast=fail_fast,
                 fit_gpu=workers == "auto" and may_use_gpu(device, plan.runs),
             )
-    refresh(folder)
-    for line in write_seed_bands(folder):
-        say(line)
+    keep_up(folder, say)
     if as_json:
         print(json.dumps(run_rows(plan.runs, folder), indent=2))
     elif csv:

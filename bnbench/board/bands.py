@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from bnbench.board.views import refresh
 from bnbench.errors import StorageError
 from bnbench.events import Evaluation, Gap
 from bnbench.sinks import from_record
@@ -45,6 +46,16 @@ class Cell:
         others = {key: value for key, value in self.manifest["point"].items() if key != BATCH_SIZE}
         part = f"_bs{self.manifest['hparams'][BATCH_SIZE]:03d}"
         return repr((self.manifest["setup"], sorted(others.items()))), self.name.replace(part, "")
+
+
+def keep_up(experiment: ExperimentFolder, warn: Callable[[str], None]) -> None:
+    """Let TensorBoard's files tell what the experiment has become. They are a view: what cannot be
+    written is a warning."""
+    try:
+        refresh(experiment)
+        write_seed_bands(experiment)
+    except StorageError as error:
+        warn(f"warning: TensorBoard's files are not up to date: {error}")
 
 
 def write_seed_bands(experiment: ExperimentFolder) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torch import Tensor
 
@@ -56,6 +56,8 @@ class Views:
         except Exception as error:
             if view is not None:
                 self._views.remove(view)
+                with suppress(Exception):
+                    view.close()
             self._announce(
                 f"warning: a view of the run failed and is left out ({error}); training goes on"
             )

@@ -58,7 +58,7 @@ def test_diverged_seeds_are_left_out_and_said(own_study: ExperimentFolder) -> No
 
 def test_one_diverged_and_one_unfinished_seed(own_study: ExperimentFolder) -> None:
     first, second, third, *_ = own_study.runs()
-    result = {"state": "diverged", "step": 3, "reason": "invented"}
+    result = {"state": "diverged", "step": 3, "reason": "invented", "wall_seconds": 1.0}
     (first.path / "result.json").write_text(json.dumps(result))
     (third.path / "result.json").unlink()
     said = write_seed_bands(own_study)

@@ -262,7 +262,8 @@ def test_the_cap_comes_before_the_expansion(faults: Any) -> None:
     text = "{setups: {a: , b: }, axes: {optim.lr: [1, 2, 3]}, seeds: 9000000000000000000}"
     assert faults(text) == (
         "x.yaml: the grid has 54,000,000,000,000,000,000 runs (2 setups × 3 values of optim.lr × "
-        "9,000,000,000,000,000,000 seeds), more than 10,000"
+        "9,000,000,000,000,000,000 seeds), more than 10,000\n"
+        "  sweep --max-runs lifts this limit"
     )
 
 

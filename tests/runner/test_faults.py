@@ -21,7 +21,7 @@ from bnbench.config import TrainConfig, run_id
 from bnbench.errors import StorageError
 from bnbench.events import Event
 from bnbench.runner import Settings, execute
-from bnbench.store import ExperimentFolder, RunFolder
+from bnbench.store import Appender, ExperimentFolder, RunFolder
 from tests.runs import evidence, experiment_in, run_state, small_config
 
 CONFIG = small_config(
@@ -302,18 +302,17 @@ def test_every_file_operation_fails_in_every_way(
 def test_a_failing_tensorboard_never_stops_training(
     tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
     calls: list[None] = []
-    add_event = EventFileWriter.add_event
+    append = Appender.append
 
-    def broken(writer: Any, event: Any) -> None:
-        calls.append(None)
-        if len(calls) >= call:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        add_event(writer, event)
+    def broken(file: Appender, content: bytes) -> None:
+        if "tfevents" in file.path.name:
+            calls.append(None)
+            if len(calls) >= call:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        append(file, content)
 
-    monkeypatch.setattr(EventFileWriter, "add_event", broken)
+    monkeypatch.setattr(Appender, "append", broken)
     announced: list[str] = []
     result = execute(CONFIG, experiment_in(tmp_path), Settings(announce=announced.append))
     assert evidence(result.folder) == undisturbed

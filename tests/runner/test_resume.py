@@ -148,7 +148,14 @@ def test_probes_may_be_others_when_a_run_goes_on(tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("moment", ["before", "after", "torn"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("before", marks=pytest.mark.slow),
+        pytest.param("after", marks=pytest.mark.slow),
+        "torn",
+    ],
+)
 def test_killed_at_every_file_operation(
     tmp_path: Path,
     undisturbed: dict[str, Any],

@@ -79,7 +79,7 @@ def test_the_lines_are_those_of_the_contract(tmp_path: Path) -> None:
         '{"event": "diverged", "step": 31, "examples": 1984, "train_seconds": 1.1, '
         '"reason": "loss above 10·ln(classes)"}'
     )
-    assert lines[4] == (
+    assert lines[5] == (
         '{"event": "probe", "step": 140, "examples": 8960, "train_seconds": 5.2, '
         '"probe": "running_error", "layer": "stage2.block1.norm", "name": "mean", "value": 0.13}'
     )
