@@ -83,6 +83,18 @@ class Probe(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram(Fact):
+    """How values of a layer are distributed: counts in bins of equal width from `low` to `high`."""
+
+    probe: str
+    layer: str
+    name: str
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diverged(Fact):
     """The run met the divergence criterion of its configuration: a result, not a failure."""
 
@@ -97,7 +109,10 @@ class Finished(Fact):
 Measurement: TypeAlias = Evaluation | Gap | Confusion
 """What an evaluation states."""
 
-Event: TypeAlias = Step | Evaluation | Gap | Confusion | Probe | Diverged | Finished
+Reading: TypeAlias = Probe | Histogram
+"""What a probe states."""
+
+Event: TypeAlias = Step | Measurement | Reading | Diverged | Finished
 """What `metrics.jsonl` holds, one line each."""
 
 

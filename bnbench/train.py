@@ -6,7 +6,7 @@ which `build` puts together from a configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import fsum, isfinite
@@ -17,18 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.events import (
-    Diverged,
-    Event,
-    Finished,
-    Measurement,
-    Probe,
-    SafePoint,
-    Step,
-)
+from bnbench.events import Diverged, Event, Finished, Measurement, Reading, SafePoint, Step
 from bnbench.probes import Where
 
 Evaluate = Callable[[Where], list[Measurement]]
+Read = Callable[[Where], Sequence[Reading]]
 
 
 @dataclass(slots=True)
@@ -80,7 +73,7 @@ class Guest:
     """
 
     read_after: frozenset[int]
-    read: Callable[[Where], list[Probe]]
+    read: Read
     memory: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -219,7 +212,7 @@ def _evaluate(run: Run) -> list[Measurement]:
     return facts
 
 
-def _probe(run: Run) -> list[Probe]:
+def _probe(run: Run) -> list[Reading]:
     at = run.position
     started = perf_counter()
     facts = [

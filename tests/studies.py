@@ -29,6 +29,7 @@ setups:
   wild: {norm: {kind: none}, optim: {lr: 1.0e+6}}
 axes: {data.batch_size: [4, 16]}
 seeds: 2
+probes: {histograms: {every: 2}}
 """
 RESUMED = "bn_bs004_s01"
 DIVERGING = "wild"

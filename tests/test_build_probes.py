@@ -32,7 +32,7 @@ from bnbench.config import (
     TorchvisionModel,
     TrainConfig,
 )
-from bnbench.events import Event, Probe, SafePoint
+from bnbench.events import Event, Probe, Reading, SafePoint
 from bnbench.train import Run, train
 from tests.runs import all_probes
 from tests.test_build import EXAMPLES, WHERE, config, smooth, synthetic
@@ -64,13 +64,17 @@ def facts_of(settings: RunConfig) -> tuple[list[Event | SafePoint], dict[str, Te
     return facts, dict(run.model.state_dict()), said
 
 
-def readings(facts: list[Event | SafePoint]) -> list[Probe]:
+def readings(facts: list[Event | SafePoint]) -> list[Reading]:
+    return [fact for fact in facts if isinstance(fact, Reading)]
+
+
+def numbers(facts: list[Event | SafePoint]) -> list[Probe]:
     return [fact for fact in facts if isinstance(fact, Probe)]
 
 
 def test_every_probe_is_configured_built_and_tested() -> None:
     names = set(ProbesConfig.model_fields)
-    assert len(names) == len(get_args(ProbeConfig)) == 9
+    assert len(names) == len(get_args(ProbeConfig)) == 10
     assert {type(each) for each in all_probes().chosen().values()} == set(get_args(ProbeConfig))
     assert names == set(build_run(probed(), CPU)[0].guests)
     for name in names:
@@ -102,13 +106,13 @@ def _same_with_and_without(settings: RunConfig) -> None:
     others, plain, _ = facts_of(settings.model_copy(update={"probes": ProbesConfig()}))
     assert state.keys() == plain.keys()
     assert all(torch.equal(state[name], plain[name]) for name in state)
-    assert [fact for fact in facts if not isinstance(fact, Probe)] == others
+    assert [fact for fact in facts if not isinstance(fact, Reading)] == others
     assert said == []
     found = readings(facts)
     assert {(fact.probe, fact.step) for fact in found} == {
         (name, step) for name in ProbesConfig.model_fields for step in (0, 2)
     }
-    for fact in found:
+    for fact in numbers(facts):
         censored = fact.name == "smallest_exploding"  # no step of the grid may explode
         assert isfinite(fact.value) or censored, fact
 
@@ -124,7 +128,7 @@ def _same_with_and_without(settings: RunConfig) -> None:
     ids=repr,
 )
 def test_controls_read_exactly_zero(norm: Block) -> None:
-    found = readings(facts_of(probed(norm=norm))[0])
+    found = numbers(facts_of(probed(norm=norm))[0])
     zeros = {"gap_by_layer", "batch_noise", "running_error"}
     assert {fact.value for fact in found if fact.probe in zeros} == {0.0}
     parts = [fact for fact in found if fact.name.endswith(("training_noise", "inconsistency"))]
@@ -185,7 +189,7 @@ def test_without_trained_weights_three_are_left_out() -> None:
         "network is trained"
         for name in ("gradient_shift", "landscape", "effective_lr")
     ]
-    assert len(run.guests) == 6
+    assert len(run.guests) == 7
     assert readings(list(train(run)))
 
 
@@ -198,7 +202,7 @@ def test_a_network_that_cannot_be_copied_keeps_the_other_probes(tmp_path: Path) 
         "        raise TypeError('there is only one of me')\n"
     )
     run, said = built(model=CustomModel(kind="custom", target=f"{path}:Stubborn"))
-    assert len(said) == 5
+    assert len(said) == 6
     assert said[0] == (
         "note: probes.activation_drift is left out of setup arm: the network cannot be copied "
         "(TypeError: there is only one of me)"

@@ -27,6 +27,7 @@ from bnbench.config import (
     EffectiveLrProbe,
     GapByLayerProbe,
     GradientShiftProbe,
+    HistogramsProbe,
     LandscapeProbe,
     ProbeConfig,
     RunConfig,
@@ -36,7 +37,7 @@ from bnbench.config import (
 from bnbench.events import Probe
 from bnbench.optim import LearningRate
 from bnbench.probes import Where
-from bnbench.train import Guest
+from bnbench.train import Guest, Read
 
 MOST_OTHERS = 4096
 """Images that companions are drawn from, at most: as many as make no difference."""
@@ -147,9 +148,7 @@ def make_guests(run: Ingredients, announce: Announce) -> dict[str, Guest]:
     return guests
 
 
-def _reader(
-    name: str, settings: ProbeConfig, run: Ingredients, memory: dict[str, Tensor]
-) -> Callable[[Where], list[Probe]]:
+def _reader(name: str, settings: ProbeConfig, run: Ingredients, memory: dict[str, Tensor]) -> Read:
     match settings:
         case RunningErrorProbe():
             population = run.sample(name, "train", settings.images, run.chunk)
@@ -213,6 +212,10 @@ def _reader(
             how, (batch,) = run.as_in_training, run.batches(name, 1)
             rates = partial(probes.effective_lr, run.model, how, batch=batch)
             return lambda where: rates(lr=run.lr(where), where=where)
+        case HistogramsProbe():
+            how, (batch,) = run.as_in_training, run.batches(name, 1)
+            spread = partial(probes.histograms, run.model, how, batch=batch)
+            return lambda where: spread(where=where)
         case _:
             assert_never(settings)
 

@@ -3,8 +3,9 @@
 `discrepancy`: loss and accuracy under running, batch and population statistics, always logged.
 Optional: `running_error`, `gap_by_layer`, `decomposition`, `batch_noise` (statistics);
 `activation_drift`, `gradient_shift` (covariate shift); `landscape`, `step_stability`,
-`effective_lr` (step sizes). What they share: `statistics`, how a model is put under each kind of
-statistics, and taken back; `stand_in`, a copy that does what training would do; `readings`, events.
+`effective_lr` (step sizes); `histograms`. What they share: `statistics`, how a model is put under
+each kind of statistics, and taken back; `stand_in`, a copy that does what training would do;
+`readings`, events.
 """
 
 from bnbench.probes.activation_drift import activation_drift
@@ -14,6 +15,7 @@ from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
 from bnbench.probes.effective_lr import effective_lr
 from bnbench.probes.gap_by_layer import gap_by_layer
 from bnbench.probes.gradient_shift import gradient_shift
+from bnbench.probes.histograms import histograms
 from bnbench.probes.landscape import landscape
 from bnbench.probes.readings import NETWORK, Where
 from bnbench.probes.running_error import running_error
@@ -47,6 +49,7 @@ __all__ = [
     "gap_by_layer",
     "given_statistics",
     "gradient_shift",
+    "histograms",
     "landscape",
     "running_error",
     "step_stability",

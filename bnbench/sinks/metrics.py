@@ -6,7 +6,17 @@ from dataclasses import asdict, fields
 from math import isfinite
 from typing import Any, assert_never
 
-from bnbench.events import Confusion, Diverged, Evaluation, Event, Finished, Gap, Probe, Step
+from bnbench.events import (
+    Confusion,
+    Diverged,
+    Evaluation,
+    Event,
+    Finished,
+    Gap,
+    Histogram,
+    Probe,
+    Step,
+)
 from bnbench.store import Appender, Record, encode_records
 
 _KINDS: dict[str, type[Event]] = {
@@ -14,6 +24,7 @@ _KINDS: dict[str, type[Event]] = {
     "eval": Evaluation,
     "gap": Gap,
     "probe": Probe,
+    "histogram": Histogram,
     "confusion": Confusion,
     "diverged": Diverged,
     "finished": Finished,
@@ -31,6 +42,8 @@ def kind(event: Event) -> str:
             return "gap"
         case Probe():
             return "probe"
+        case Histogram():
+            return "histogram"
         case Confusion():
             return "confusion"
         case Diverged():

@@ -9,7 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from bnbench.events import Confusion, Diverged, Evaluation, Event, Finished, Gap, Probe, Step
+from bnbench.events import (
+    Confusion,
+    Diverged,
+    Evaluation,
+    Event,
+    Finished,
+    Gap,
+    Histogram,
+    Probe,
+    Step,
+)
 
 
 def progress_bar(console: Console) -> Progress:
@@ -79,7 +89,7 @@ class TerminalSink:
                     if event.split == "val" and event.stats == "running":
                         self._accuracy = event.accuracy
                         evaluated = True
-                case Gap() | Confusion() | Probe() | Finished():
+                case Gap() | Confusion() | Probe() | Histogram() | Finished():
                     pass
                 case Diverged():
                     line = f"{self._name}: diverged at step {event.step}: {event.reason}"

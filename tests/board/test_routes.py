@@ -141,6 +141,7 @@ def test_every_tab_has_something(asked: Asked) -> None:
     listing = asked.get("plugins_listing")
     active = {name for name, plugin in listing.items() if plugin["enabled"]}
     assert {"timeseries", "scalars", "custom_scalars", "images", "text", "hparams"} <= active
+    assert "histograms" in active
 
 
 def test_there_are_no_runs_but_the_runs_and_the_bands(
@@ -160,6 +161,10 @@ def test_tags_group_well(asked: Asked, study: ExperimentFolder) -> None:
     assert set(METRICS) <= set(of_run)
     images = set(tags["images"]["tagDescriptions"])
     assert images == {"images/first_batch", "images/confusion_test"}
+    of_run = tags["histograms"]["runTagInfo"][named(study, RESUMED).name]
+    spread = {tag.split("/")[0] for tag in of_run}
+    state = ("weight", "bias", "running_mean", "running_var", "input")
+    assert spread == {f"histogram_{name}" for name in state}
 
 
 def test_a_resumed_run_states_each_evaluation_once(asked: Asked, study: ExperimentFolder) -> None:

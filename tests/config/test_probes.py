@@ -26,7 +26,7 @@ def loaded(path: Path, text: str, *sets: str) -> RunConfig:
 
 def test_all_are_off_by_default() -> None:
     assert ProbesConfig().chosen() == {}
-    assert len(ProbesConfig.model_fields) == 9
+    assert len(ProbesConfig.model_fields) == 10
 
 
 @pytest.mark.parametrize("text", ["landscape: {}", "landscape: true", "landscape: "])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from math import inf
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.config import ProbesConfig
-from bnbench.events import Probe
+from bnbench.events import Reading
 from bnbench.norms import (
     BatchNorm,
     BatchRenorm,
@@ -32,6 +32,7 @@ from bnbench.probes import (
     evaluating,
     gap_by_layer,
     gradient_shift,
+    histograms,
     landscape,
     running_error,
     step_stability,
@@ -51,7 +52,7 @@ SHOWN = pictures(24)
 SETS = [companionship(6, 18, 4, torch.Generator().manual_seed(seed)) for seed in range(3)]
 
 
-def readers(sample: Sample) -> dict[str, Callable[[nn.Module, Optimizer], list[Probe]]]:
+def readers(sample: Sample) -> dict[str, Callable[[nn.Module, Optimizer], Sequence[Reading]]]:
     """Every probe, ready to read a network and its optimizer; images come from `sample`."""
 
     def data() -> tuple[Tensor, Tensor]:
@@ -85,6 +86,7 @@ def readers(sample: Sample) -> dict[str, Callable[[nn.Module, Optimizer], list[P
         "effective_lr": lambda m, _: effective_lr(
             m, AS_IN_TRAINING, batch=data(), lr=0.1, where=WHERE
         ),
+        "histograms": lambda m, _: histograms(m, AS_IN_TRAINING, batch=data(), where=WHERE),
     }
 
 
@@ -186,7 +188,7 @@ def test_no_trace_after_a_failure(probe: str, number: int) -> None:
     model, optimizer = lived_in()
     before = everything(model, optimizer)
     BreaksOnCall.passes, BreaksOnCall.limit = 0, number
-    if (probe, number) == ("effective_lr", 2):  # one pass is all that it takes
+    if (probe, number) in (("effective_lr", 2), ("histograms", 2)):  # one pass is all that it takes
         readers(SHOWN.sample())[probe](model, optimizer)
         number = 1
     else:
@@ -205,7 +207,13 @@ def test_no_trace_when_images_cannot_be_had(probe: str) -> None:
     model, optimizer = lived_in()
     before = everything(model, optimizer)
     read = readers(Sample(split="train", images=24, batches=broken))[probe]
-    needs_one_batch = probe in ("gradient_shift", "landscape", "step_stability", "effective_lr")
+    needs_one_batch = probe in (
+        "gradient_shift",
+        "landscape",
+        "step_stability",
+        "effective_lr",
+        "histograms",
+    )
     if needs_one_batch:
         read(model, optimizer)
     else:

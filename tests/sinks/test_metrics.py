@@ -6,7 +6,17 @@ import json
 import math
 from pathlib import Path
 
-from bnbench.events import Confusion, Diverged, Evaluation, Event, Finished, Gap, Probe, Step
+from bnbench.events import (
+    Confusion,
+    Diverged,
+    Evaluation,
+    Event,
+    Finished,
+    Gap,
+    Histogram,
+    Probe,
+    Step,
+)
 from bnbench.sinks import MetricsSink, from_record, to_record
 from bnbench.store import RunFolder
 
@@ -50,6 +60,17 @@ EVENTS: list[Event] = [
         layer="stage2.block1.norm",
         name="mean",
         value=0.13,
+    ),
+    Histogram(
+        step=140,
+        examples=8960,
+        train_seconds=5.2,
+        probe="histograms",
+        layer="stage2.block1.norm",
+        name="weight",
+        low=0.5,
+        high=1.5,
+        counts=(1, 3),
     ),
     Finished(step=423, examples=27072, train_seconds=16.0),
 ]

@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_ndarray
 
 from bnbench.events import Confusion, Diverged, Evaluation, Finished, Gap, Probe, Step
+from bnbench.probes import Where
+from bnbench.probes.histograms import histogram
 from bnbench.sinks.tensorboard import (
     METRICS,
     POINTS,
@@ -26,6 +31,7 @@ from bnbench.sinks.tensorboard import (
     first_images,
     header,
     is_whole,
+    records,
 )
 from bnbench.sinks.tensorboard.hparams import Plain
 
@@ -162,6 +168,18 @@ def test_readings_of_probes_are_curves_by_layer_and_name(tmp_path: Path) -> None
     found = read(tmp_path)
     assert points(found, "probe_running_error/stage1.norm/mean") == [(640, 2.5, 0.5)]
     assert points(found, "probe_running_error/stage1.norm/variance") == [(640, 2.5, 0.25)]
+
+
+def test_histograms_are_those_that_tensorboard_would_make() -> None:
+    """Its own builder makes the same edges and counts from the same values."""
+    where: Where = {"step": 10, "examples": 640, "train_seconds": 2.5}
+    values = np.random.default_rng(0).normal(size=500)
+    made = histogram("stage1.norm", "weight", torch.from_numpy(values), where)
+    assert made is not None
+    ours = records.histogram("tag", made.low, made.high, made.counts)
+    (theirs,) = histogram_pb("tag", values, buckets=30).value
+    assert make_ndarray(ours.tensor) == pytest.approx(make_ndarray(theirs.tensor))
+    assert ours.metadata == theirs.metadata
 
 
 def test_what_is_read_once_is_no_curve(tmp_path: Path) -> None:

@@ -90,6 +90,10 @@ class EffectiveLrProbe(Probe):
     """How large a step is for the direction of the weights."""
 
 
+class HistogramsProbe(Probe):
+    """How parameters, running statistics and the inputs of activations are distributed."""
+
+
 ProbeConfig: TypeAlias = (
     RunningErrorProbe
     | GapByLayerProbe
@@ -100,6 +104,7 @@ ProbeConfig: TypeAlias = (
     | LandscapeProbe
     | StepStabilityProbe
     | EffectiveLrProbe
+    | HistogramsProbe
 )
 
 
@@ -125,6 +130,7 @@ class ProbesConfig(Block):
     landscape: LandscapeProbe | bool = _off("how smooth the loss is along the gradient")
     step_stability: StepStabilityProbe | bool = _off("which learning rates one step survives")
     effective_lr: EffectiveLrProbe | bool = _off("the step size in terms of the weights' norm")
+    histograms: HistogramsProbe | bool = _off("distributions, for TensorBoard's Histograms tab")
 
     @model_validator(mode="before")
     @classmethod

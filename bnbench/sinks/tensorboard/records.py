@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_STRING
+from tensorboard.plugins.histogram.metadata import (
+    create_summary_metadata as histogram_metadata,
+)
 from tensorboard.plugins.image.metadata import create_summary_metadata as image_metadata
 
 _BEFORE, _BEHIND = 12, 4
@@ -42,6 +45,16 @@ def image(tag: str, png: bytes, *, describes: str) -> Summary.Value:
     width, height = struct.unpack(">II", png[16:24])  # PNG's first chunk, IHDR
     content = [str(width).encode(), str(height).encode(), png]
     return strings(tag, content, image_metadata(None, describes))
+
+
+def histogram(tag: str, low: float, high: float, counts: Sequence[int]) -> Summary.Value:
+    """Counts in bins of equal width: a row of left edge, right edge and count for each."""
+    width = (high - low) / len(counts)
+    rows = [(low + i * width, low + (i + 1) * width, count) for i, count in enumerate(counts)]
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in (len(rows), 3)])
+    values = [value for row in rows for value in row]
+    tensor = TensorProto(dtype=DT_DOUBLE, tensor_shape=shape, double_val=values)
+    return Summary.Value(tag=tag, tensor=tensor, metadata=histogram_metadata(None, None))
 
 
 def strings(tag: str, content: list[bytes], metadata: SummaryMetadata) -> Summary.Value:

@@ -15,7 +15,18 @@ from typing import assert_never
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from bnbench.events import Confusion, Diverged, Evaluation, Event, Fact, Finished, Gap, Probe, Step
+from bnbench.events import (
+    Confusion,
+    Diverged,
+    Evaluation,
+    Event,
+    Fact,
+    Finished,
+    Gap,
+    Histogram,
+    Probe,
+    Step,
+)
 from bnbench.sinks.tensorboard import hparams, records
 from bnbench.sinks.tensorboard.card import Card
 from bnbench.sinks.tensorboard.pictures import confusion_matrix
@@ -104,6 +115,9 @@ class TensorBoardSink:
             case Probe():
                 tag = f"probe_{event.probe}/{event.layer}/{event.name}"
                 return records.scalars({tag: event.value})
+            case Histogram():
+                tag = f"histogram_{event.name}/{event.layer}"
+                return [records.histogram(tag, event.low, event.high, event.counts)]
             case Diverged():
                 ending = {"summary/diverged": 1.0, "summary/diverged_at_step": float(event.step)}
                 return self._end(event, ending, completed=False)
