@@ -1,6 +1,7 @@
 """Which runs are missing, and who trains them. No torch: that is in the workers.
 
 - `schedule`: the policy: what is missing, in which order, what to do about failures and deaths
+- `beforehand`: what is found out before the first run
 - `jobs`: what an executor can be asked to do, and what it answers
 - `workers`: the executor of this machine, one spawned process per worker; `worker`: its inside
 - `costs`: what runs will cost, from those that are done; `forecast`: what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -11,8 +12,6 @@ from bnbench import config as configuration
 from bnbench.config import RunConfig, run_id
 from bnbench.errors import (
     BnbenchError,
-    ConfigError,
-    Fault,
     HeldError,
     Interrupted,
     RunError,
@@ -20,16 +19,15 @@ from bnbench.errors import (
 )
 from bnbench.runner import Cost, Screen, Stop, View
 from bnbench.store import ExperimentFolder, Record
+from bnbench.sweep.beforehand import fit, rehearse
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.jobs import (
     Answer,
     Executor,
     Failed,
-    Fit,
     Fits,
     Lost,
     Measured,
-    Rehearse,
     Rehearsed,
     Said,
     Stated,
@@ -146,6 +144,7 @@ class _Sweep:
         self._look_again = 0.0
         self._deaths: dict[str, int] = {}
         self._costs = Costs()
+        self._failed = False  # now; those that had failed before are kept, and stop nothing
 
     # --- before the first run -----------------------------------------------------------------
 
@@ -183,52 +182,21 @@ class _Sweep:
             self._waiting.append(run)
 
     def rehearse(self) -> None:
-        """Let each network that configuration cannot see into take a step."""
+        """Let each network that configuration cannot see into take a step, if it never has."""
         opaque = [
             run.config
             for run in self._waiting
             if configuration.opaque(run.config)
             and run.config.seed == self._runs[0].seed
-            and self._experiment.run(run.name).state() == "new"
+            and not self._experiment.run(run.name).path.exists()
         ]
-        faults: list[Fault] = []
-        while opaque or self._executor.busy:
-            self._end_if_stopped()
-            while opaque and self._executor.busy < self._executor.size:
-                self._executor.give(Rehearse(opaque.pop(0)))
-            for job, answer in self._executor.answers(WAIT_SECONDS):
-                match answer:
-                    case Said(line):
-                        self._screen.print(line)
-                    case Failed(ConfigError() as error, _):
-                        faults.extend(error.faults)
-                    case Failed(error, _):
-                        raise error
-                    case Lost(how, _):
-                        message = f"the first step fails: the worker {how}"
-                        faults.append(Fault(where=f"setup {job.config.setup}", message=message))
-                    case _:
-                        pass
-        if faults:
-            raise ConfigError(dict.fromkeys(faults))
+        rehearse(opaque, self._executor, self._screen, self._end_if_stopped)
 
     def fit(self) -> None:
-        """Ask how many of the largest runs fit, and do no more at a time."""
-        if not self._waiting:
-            return
-        largest = max(self._waiting, key=lambda run: run.config.data.batch_size)
-        self._executor.give(Fit(largest.config))
-        while self._executor.busy:
-            self._end_if_stopped()
-            for _, answer in self._executor.answers(WAIT_SECONDS):
-                match answer:
-                    case Fits(int(runs)) if runs < self._executor.size:
-                        self._screen.print(f"{runs} at a time, as many as the GPU holds")
-                        self._executor.size = runs
-                    case Failed(error, _):
-                        raise error
-                    case _:
-                        pass
+        """Do no more at a time than fit a GPU, of those that need most."""
+        if self._waiting:
+            largest = max(self._waiting, key=lambda run: run.config.data.batch_size)
+            fit(largest.config, self._executor, self._screen, self._end_if_stopped)
 
     # --- training -----------------------------------------------------------------------------
 
@@ -236,7 +204,7 @@ class _Sweep:
         """Keep all workers busy until nothing is missing."""
         while self._waiting or self._held or self._running:
             self._end_if_stopped()
-            if fail_fast and self.outcome.failures:
+            if fail_fast and self._failed:
                 self._commit_and_end()
                 return
             if self._held and time.monotonic() >= self._look_again:
@@ -306,6 +274,7 @@ class _Sweep:
         self._running.pop(job).view.close()
 
     def _fail(self, run: _Missing, error: BnbenchError) -> None:
+        self._failed = True
         self.outcome.failures.append((run.name, str(error)))
         self._screen.print(f"{self._counted()} {run.name} failed: {error.what}")
 
@@ -323,15 +292,15 @@ class _Sweep:
             do="look at its memory (data.batch_size, model.widths) and at its custom code",
         )
         folder = self._experiment.run(run.name)
-        with folder.hold():
-            folder.fail(
-                {
-                    "error": type(error).__name__,
-                    "message": str(error),
-                    "traceback": str(error),
-                    "of_the_machine": False,
-                }
-            )
+        record = {
+            "error": type(error).__name__,
+            "message": str(error),
+            "traceback": str(error),
+            "of_the_machine": False,
+        }
+        # Held by another sweep that has begun it in the meantime: then it is that one's to judge.
+        with suppress(HeldError), folder.hold():
+            folder.fail(record)
         self._fail(run, error)
 
     # --- ending early -------------------------------------------------------------------------

@@ -259,6 +259,18 @@ def test_fail_fast_lets_the_others_commit_and_leaves_the_rest(
     assert (outcome.done, len(outcome.failures)) == (1, 1)
 
 
+def test_a_failure_from_before_stops_nothing(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
+) -> None:
+    runs = seeds(3)
+    folder = experiment.run(run_id(runs[0]))
+    folder.begin(config_text=dump(runs[0]), manifest={})
+    folder.fail({"message": "out of luck", "of_the_machine": False})
+    outcome, executor = run_sweep(runs, experiment, trained, screen[0], fail_fast=True)
+    assert executor.given == runs[1:]
+    assert (outcome.trained, len(outcome.failures)) == (2, 1)
+
+
 def test_what_would_fail_in_every_run_ends_the_sweep(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
 ) -> None:
@@ -391,6 +403,8 @@ def test_networks_that_cannot_be_seen_into_take_a_step_before_the_first_run(
         jobs.append(job)
         if not isinstance(job, Rehearse):
             return [Trained(RECORD, found=False)]
+        if job.config.setup == "a" and len(jobs) == 1:
+            return [Lost("was killed by SIGKILL", at_start=True)]
         if job.config.setup == "b":
             return [Failed(ConfigError([Fault("setup b", "it breaks")]), hopeless=False)]
         return [Said("a note"), Rehearsed()]
@@ -401,6 +415,7 @@ def test_networks_that_cannot_be_seen_into_take_a_step_before_the_first_run(
     assert [(type(job), job.config.setup, job.config.seed) for job in jobs] == [
         (Rehearse, "a", 0),
         (Rehearse, "b", 0),
+        (Rehearse, "a", 0),
     ]
     assert screen[1].getvalue() == "a note\n"
 
