@@ -181,8 +181,8 @@ HARMLESS = (
     "unlink events",
     "read_bytes manifest.json",
 )
-"""Who holds a run, space that a finished one takes up, and what the descriptions of a TensorBoard view
-say of other runs: no reason to fail."""
+"""Who holds a run, space that a finished one takes up, and what a view in TensorBoard says of other
+runs: no reason to fail."""
 
 
 def require_sentence(error: StorageError, below: Path) -> None:
