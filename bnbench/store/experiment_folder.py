@@ -50,7 +50,11 @@ class ExperimentFolder:
     def runs(self) -> list[RunFolder]:
         """Every run of which there is a trace, sorted by name."""
         with files.translated(self.path):
-            paths = sorted(self.path.iterdir(), key=lambda path: path.name) if self.path.is_dir() else []
+            paths = (
+                sorted(self.path.iterdir(), key=lambda path: path.name)
+                if self.path.is_dir()
+                else []
+            )
             return [RunFolder(path) for path in paths if _is_run(path)]
 
     def replace_views(self, folder: str, file: str, contents: Mapping[str, bytes]) -> None:

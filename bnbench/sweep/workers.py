@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -81,7 +83,8 @@ class Workers:
             target=serve, args=(theirs, self._terms, os.getpid()), name="bnbench worker"
         )
         try:
-            process.start()
+            with _signals_held():
+                process.start()
         except OSError as error:
             raise RunError(
                 f"a worker process cannot be started: {error.strerror}",
@@ -164,6 +167,22 @@ class Workers:
             worker.process.join()
             worker.connection.close()
         self._workers.clear()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Who is started inside inherits that these signals are held back, so that Ctrl-C does not
+    reach it before it has learned to leave them to us; ours are delivered afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let them through again while it starts
+    ours = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cause(exit_code: int | None) -> str:
