@@ -402,8 +402,3 @@ def configs_schema() -> None:
     from bnbench.config import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
-
-
-def main() -> None:
-    """What the console script calls."""
-    app()

@@ -86,6 +86,20 @@ def test_light_verbs_import_no_torch(arguments: list[str]) -> None:
     assert python(code).endswith("heavy:")
 
 
+def test_ctrl_c_while_importing_shows_no_traceback() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'bnbench.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "from bnbench.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_misspelled_key_is_named_before_torch_is_imported() -> None:
     write_experiment(Path("study.yaml"), "norm: {kind: group, grops: 2}\n")
     said = bnbench("train", "study.yaml")

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from bnbench.config import RunConfig
 from bnbench.errors import ConfigError, Fault
 from bnbench.runner import Screen
-from bnbench.sweep.jobs import Executor, Failed, Fit, Fits, Lost, Rehearse, Said
-
-WAIT_SECONDS = 0.25
+from bnbench.sweep.jobs import WAIT_SECONDS, Executor, Failed, Fit, Fits, Lost, Rehearse, Said
 
 
 def rehearse(

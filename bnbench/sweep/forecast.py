@@ -15,12 +15,10 @@ from bnbench.errors import RunError, StorageError
 from bnbench.runner import Cost, duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.sweep.costs import Costs, cell_of, makespan
-from bnbench.sweep.jobs import Executor, Failed, Lost, Measure, Measured
+from bnbench.sweep.jobs import WAIT_SECONDS, Executor, Failed, Job, Lost, Measure, Measured
 
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
-
-WAIT_SECONDS = 0.25
 
 DAY = 24 * 3600
 
@@ -122,7 +120,7 @@ def _fraction(config: RunConfig, folder: RunFolder) -> float:
 
 def _measured(unknown: dict[str, RunConfig], executor: Executor) -> dict[str, Cost]:
     waiting = list(unknown.items())
-    works: dict[Measure, str] = {}
+    works: dict[Job, str] = {}
     costs: dict[str, Cost] = {}
     while len(costs) < len(unknown):
         while waiting and executor.busy < executor.size:
@@ -133,10 +131,11 @@ def _measured(unknown: dict[str, RunConfig], executor: Executor) -> dict[str, Co
         for done, answer in executor.answers(WAIT_SECONDS):
             match answer:
                 case Measured(cost):
-                    assert isinstance(done, Measure)
                     costs[works[done]] = cost
                 case Failed(error, _):
                     raise error
+                case Lost(_, True):
+                    waiting.append((works[done], done.config))  # not its fault
                 case Lost(how, _):
                     raise RunError(f"{run_id(done.config)} cannot be measured: its worker {how}")
                 case _:

@@ -122,6 +122,10 @@ class Terms:
     accept_changes: bool = False
 
 
+WAIT_SECONDS = 0.25
+"""How long to wait for an answer before looking at the clock and at Ctrl-C."""
+
+
 class Executor(Protocol):
     """Does jobs somewhere, several at a time, and survives whatever happens to one of them."""
 

@@ -22,6 +22,7 @@ from bnbench.store import ExperimentFolder, Record
 from bnbench.sweep.beforehand import fit, rehearse
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.jobs import (
+    WAIT_SECONDS,
     Answer,
     Executor,
     Failed,
@@ -41,9 +42,6 @@ ATTEMPTS = 3
 
 HELD_SECONDS = 1.0
 """How often to look again at runs that another process trains."""
-
-WAIT_SECONDS = 0.25
-"""How long to wait for an answer before looking at the clock and at Ctrl-C."""
 
 COMMIT_SECONDS = 8.0
 """How long a stopped sweep waits for its workers to commit, before it ends them."""

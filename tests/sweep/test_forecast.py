@@ -128,6 +128,17 @@ def test_a_worker_that_dies_while_measuring_is_an_error(tmp_path: Path) -> None:
         forecast([small_config()], experiment_in(tmp_path), Dying(COSTS))
 
 
+def test_a_worker_that_dies_at_its_start_is_not_the_run_s_fault(tmp_path: Path) -> None:
+    class Unlucky(Measuring):
+        def answers(self, _: float) -> list[tuple[Job, Any]]:
+            if len(self.asked) == 1:
+                return [(self._now.pop(), Lost("was killed by SIGKILL", at_start=True))]
+            return super().answers(_)
+
+    (run,) = forecast([small_config()], experiment_in(tmp_path), Unlucky(COSTS)).runs
+    assert run.cost == COSTS["bn"]
+
+
 def test_lines_and_record(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
     runs = [small_config(), no_norm_config()]
