@@ -157,3 +157,19 @@ def test_images_are_shown(page: Page) -> None:
         "deep('tf-image-loader').length === 12 && deep('tf-image-loader')"
         ".every(each => deep('img', each).some(img => img.complete && img.naturalWidth > 50))"
     )
+
+
+def test_histograms_have_a_slice_for_each_reading(page: Page) -> None:
+    tab(page, "histograms")
+    # The first pages of β's and of the inputs' histograms; a diverged run was read before only.
+    loaders = "deep('tf-histogram-loader')"
+    expected = "(each.run.startsWith('wild') ? 1 : 2)"
+    page.wait_for(
+        f"{loaders}.length === 24 && {loaders}"
+        f".every(each => deep('.histogram path', each).length === {expected})"
+    )
+    drawn = page.evaluate(
+        "deep('tf-histogram-loader').flatMap(each => deep('.histogram path', each))"
+        ".map(each => each.getAttribute('d'))"
+    )
+    assert all(path and "NaN" not in path for path in drawn)
