@@ -118,7 +118,7 @@ def evaluations(
             images.labels[indices],
             counts,
             generator(config.seed, "evaluation", split),
-            by_class=config.data.order == "class-sorted",
+            by_class=config.data.order != "shuffled",
         )
         return Part(split, images, indices[order]), counts
 

@@ -106,7 +106,7 @@ class Ingredients:
             self.images.labels[indices],
             (count,),
             generator(self.config.seed, "probe", probe, split),
-            by_class=self.config.data.order == "class-sorted",
+            by_class=self.config.data.order != "shuffled",
         )
         part = Part(split, self.images, indices[order])
         return part.beginning(count, self.standardize, self.device)

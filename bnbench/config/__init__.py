@@ -10,6 +10,9 @@ merge        patches
 overrides    --set, --over
 axes         axes and seeds
 experiment   the types of an experiment
+profiles     named variants of its size
+metrics      what claims are about
+claims       what is to be judged
 load         file + command line → ExperimentConfig
 grid         ExperimentConfig → Plan of RunConfigs
 feasible     what cannot train
@@ -26,10 +29,11 @@ json_schema  for editors
 """
 
 from bnbench.config.budget import checkpoint_interval, steps_per_epoch, total_steps
+from bnbench.config.claims import doubts, runs_of
 from bnbench.config.custom import custom_target
 from bnbench.config.datasets import DATASETS, DatasetFacts
 from bnbench.config.dump import dump, dump_experiment
-from bnbench.config.experiment import ExperimentConfig, Setup, Tune
+from bnbench.config.experiment import Arm, Claim, ExperimentConfig, Setup, Tune
 from bnbench.config.feasible import opaque, planned_steps
 from bnbench.config.grid import MAX_RUNS, Plan, expand, expand_one
 from bnbench.config.hparams import cell, hparams, probes
@@ -41,8 +45,20 @@ from bnbench.config.identity import (
     run_id,
 )
 from bnbench.config.json_schema import json_schema
-from bnbench.config.labels import slug
+from bnbench.config.labels import in_words, slug
 from bnbench.config.load import load_experiment
+from bnbench.config.metrics import (
+    Cost,
+    EndReading,
+    GapReading,
+    Metric,
+    ProbeReading,
+    ToTarget,
+    UsableLr,
+    parse_metric,
+    unit,
+    worst,
+)
 from bnbench.config.overrides import Overrides
 from bnbench.config.schema import (
     ActivationDriftProbe,
@@ -101,23 +117,28 @@ __all__ = [
     "MAX_RUNS",
     "ActivationDriftProbe",
     "AdamWConfig",
+    "Arm",
     "BatchNoiseProbe",
     "BatchNormConfig",
     "BatchRenormConfig",
     "Block",
+    "Claim",
     "ComputeConfig",
+    "Cost",
     "CustomModel",
     "CustomNormConfig",
     "DataConfig",
     "DatasetFacts",
     "DecompositionProbe",
     "EffectiveLrProbe",
+    "EndReading",
     "EvoNormS0Config",
     "ExperimentConfig",
     "FRNConfig",
     "Fashion12kData",
     "FrozenNormConfig",
     "GapByLayerProbe",
+    "GapReading",
     "GhostNormConfig",
     "GradientShiftProbe",
     "GroupNormConfig",
@@ -129,6 +150,7 @@ __all__ = [
     "LandscapeProbe",
     "LayerNormConfig",
     "MLPModel",
+    "Metric",
     "ModelConfig",
     "NoNorm",
     "NoisyNormConfig",
@@ -138,6 +160,7 @@ __all__ = [
     "PlainModel",
     "Plan",
     "ProbeConfig",
+    "ProbeReading",
     "ProbesConfig",
     "RMSNormConfig",
     "ResNetModel",
@@ -148,14 +171,17 @@ __all__ = [
     "Setup",
     "StepStabilityProbe",
     "SyntheticData",
+    "ToTarget",
     "TorchvisionData",
     "TorchvisionModel",
     "TrainConfig",
     "Tune",
+    "UsableLr",
     "cell",
     "checkpoint_interval",
     "custom_target",
     "differences",
+    "doubts",
     "dump",
     "dump_experiment",
     "expand",
@@ -163,15 +189,20 @@ __all__ = [
     "find_config",
     "hparams",
     "identity",
+    "in_words",
     "json_schema",
     "load_experiment",
     "opaque",
+    "parse_metric",
     "planned_steps",
     "point",
     "probes",
     "run_id",
+    "runs_of",
     "shipped",
     "slug",
     "steps_per_epoch",
     "total_steps",
+    "unit",
+    "worst",
 ]

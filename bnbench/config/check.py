@@ -24,8 +24,14 @@ def check_block(name: str, mapping: Mapping, *, whole: bool) -> tuple[Block | No
     Without `whole`, only what is written is judged: keys that a kind requires may still come from
     a patch.
     """
-    block = keys.BLOCKS[name]
-    kind = block.kind(mapping)
+    return check_against(keys.BLOCKS[name], mapping, whole=whole)
+
+
+def check_against(
+    block: keys.BlockKeys, mapping: Mapping, *, whole: bool
+) -> tuple[Block | None, list[Problem]]:
+    """The same for a mapping that need not be one of the blocks."""
+    name, kind = block.name, block.kind(mapping)
     if kind not in block.models:
         return None, [*_wrong_kind(block, mapping), *_unknown_to_all(block, mapping)]
     problems: list[Problem] = []

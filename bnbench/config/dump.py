@@ -95,6 +95,8 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
     result["seeds"] = len(seeds) if isinstance(seeds, range) else tuple(seeds)
     if experiment.tune is not None:
         result["tune"] = {"axis": experiment.tune.axis, "by": experiment.tune.by}
+    if experiment.claims:
+        result["claims"] = plain(experiment.root.entries["claims"].node)
     if experiment.sets:
         result["set"] = _tree(experiment.sets)
     return result

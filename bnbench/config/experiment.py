@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from bnbench.config.axes import Axis, Seeds
+from bnbench.config.labels import in_words
 from bnbench.config.merge import Tree
+from bnbench.config.metrics import Metric
 from bnbench.config.nodes import Mapping
 
 
@@ -28,6 +31,41 @@ class Tune:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """A side of a comparison: a setup, at values of axes where these are given."""
+
+    setup: str
+    at: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        values = ",".join(f"{key}={in_words(value)}" for key, value in self.at)
+        return f"{self.setup}@{values}" if values else self.setup
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is to be judged: `better` minus `worse` in `metric`, at the same seed.
+
+    Of two arms the first minus the second counts: a difference of differences. Without `worse` the
+    opponent is zero.
+    """
+
+    id: str
+    says: str
+    metric: Metric
+    metric_name: str
+    better: tuple[Arm, ...]
+    worse: tuple[Arm, ...]
+    at: dict[str, Any]
+    slope_over: str | None
+    target: float | None
+    when: Literal["last", "first", "mean"]
+    smallest_effect: float
+    direction: Literal["up", "down", "two-sided"]
+    literature: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentConfig:
     """An experiment as written, with the command line's overrides; `expand` makes its runs."""
 
@@ -38,7 +76,8 @@ class ExperimentConfig:
     axes: tuple[Axis, ...]
     seeds: Seeds
     tune: Tune | None
-    claims: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    profile: str | None  # which of the file's profiles is in it
     sets: Tree  # assignments that win over base, setups and axes
     label: str | None  # the setup of a resolved run's own file
     swept: tuple[str, ...]  # the axes of a resolved run's own file

@@ -12,6 +12,7 @@ from typing import Any
 from bnbench.config import keys
 from bnbench.config.axes import Axis
 from bnbench.config.check import check_block
+from bnbench.config.claims import doubts
 from bnbench.config.experiment import ExperimentConfig, Setup
 from bnbench.config.faults import Faults, Problem, counted, listing, shortened
 from bnbench.config.feasible import obstacles
@@ -78,7 +79,14 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         for _, config in unique.values()
     )
     notes = (*experiment.notes, *crossing.notes())
-    warnings = (*risks.warnings(), *unequal_trials(experiment))
+    warnings = (
+        *risks.warnings(),
+        *unequal_trials(experiment),
+        *(
+            f"claim {claim.id} cannot be judged: {reason}"
+            for claim, reason in doubts(experiment.claims, runs)
+        ),
+    )
     return Plan(runs, notes, warnings, grid(experiment), experiment.path)
 
 

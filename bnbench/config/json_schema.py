@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bnbench.config.keys import BLOCKS, BlockKeys, every_key
+from bnbench.config.keys import BLOCKS, PROFILE_KEYS, BlockKeys, every_key
 from bnbench.config.load import METRICS
-from bnbench.config.schema import RunConfig
+from bnbench.config.schema import ClaimConfig, RunConfig
 
 TITLES = {
     "experiment": "folder under the runs directory; default: the file's name",
@@ -17,7 +17,9 @@ TITLES = {
     "axes": "dotted keys with the values that are crossed with every setup",
     "seeds": "how many seeds, from 0; or a list of seeds",
     "tune": "the axis from which the report picks a value per cell, on validation only",
-    "claims": "not judged by this version",
+    "claims": "what is judged from the runs by `bnbench report`",
+    "profile": "which of the profiles is in force; default: the first",
+    "profiles": "named variants of the size: seeds, axes and blocks in the place of the file's",
     "set": "dotted keys whose values win over base, setups and axes",
 }
 
@@ -55,6 +57,15 @@ def json_schema() -> dict[str, Any]:
         "properties": dict.fromkeys(every_key(), reference),
         "additionalProperties": reference,
     }
+    seeds = {
+        "oneOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "array", "minItems": 1, "uniqueItems": True}
+            | {"items": {"type": "integer", "minimum": 0}},
+            {"type": "null"},
+        ]
+    }
+    claim = _block(BlockKeys("claims", None, {None: ClaimConfig}, None), inner)
     own: dict[str, dict[str, Any]] = {
         "experiment": text,
         "question": text,
@@ -70,21 +81,27 @@ def json_schema() -> dict[str, Any]:
             }
         },
         "axes": axes,
-        "seeds": {
-            "oneOf": [
-                {"type": "integer", "minimum": 1},
-                {"type": "array", "minItems": 1, "uniqueItems": True}
-                | {"items": {"type": "integer", "minimum": 0}},
-                {"type": "null"},
-            ]
-        },
+        "seeds": seeds,
         "tune": mapping
         | {
             "properties": {"axis": {"enum": every_key()}, "by": {"enum": list(METRICS)}},
             "required": ["axis"],
             "additionalProperties": False,
         },
-        "claims": {"type": ["array", "null"], "maxItems": 0},
+        "claims": {"type": ["array", "null"], "items": claim},
+        "profile": text,
+        "profiles": mapping
+        | {
+            "additionalProperties": mapping
+            | {
+                "properties": {
+                    key: part
+                    for key, part in (patch | {"axes": axes, "seeds": seeds}).items()
+                    if key in PROFILE_KEYS
+                },
+                "additionalProperties": False,
+            }
+        },
         "set": mapping,
     }
     properties = {key: {**part, "description": TITLES[key]} for key, part in own.items()}

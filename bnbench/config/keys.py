@@ -71,11 +71,12 @@ BLOCKS: dict[str, BlockKeys] = {
     "probes": BlockKeys("probes", None, {None: schema.ProbesConfig}, None),
     "compute": BlockKeys("compute", None, {None: schema.ComputeConfig}, None),
 }
-OWN_KEYS = ("experiment", "question", "seed", "seeds", "tune")  # `--set` may name these
+OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "tune")  # `--set` may name these
 SETUP_KEYS = (*BLOCKS, "axes")
+PROFILE_KEYS = (*BLOCKS, "axes", "seeds")
 TOP_KEYS = (
     *("experiment", "question", "setup", "swept", *BLOCKS, "seed"),
-    *("setups", "axes", "seeds", "tune", "claims", "set"),
+    *("profile", "profiles", "setups", "axes", "seeds", "tune", "claims", "set"),
 )
 
 # What other programs call it, or what it is called for short.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnbench.config import axes, keys
+from bnbench.config import axes, keys, profiles
 from bnbench.config.axes import Axis
 from bnbench.config.check import check_block, nulls_are_empty
+from bnbench.config.claims import ClaimReader
 from bnbench.config.experiment import ExperimentConfig, Setup, Tune
 from bnbench.config.faults import Faults, found, listing, nearest
 from bnbench.config.grid import run_faults
@@ -78,6 +79,10 @@ class Reader:
                 message = keys.no_top_key(key, keys.TOP_KEYS, "an experiment")
                 self.faults.add(entry.origin, *message)
         arguments = read_sets(overrides.set, self.faults)
+        asked = [each.entry for each in arguments if each.key == ("profile",)]
+        profile = profiles.chosen(self.root, asked[-1] if asked else None, self.faults)
+        if profile is not None:
+            self.root = profiles.applied(self.root, profile, self.faults)
         own = {key: self.root.entries[key] for key in keys.OWN_KEYS if key in self.root.entries}
         for each in arguments:
             if each.key[0] in keys.OWN_KEYS:
@@ -92,7 +97,8 @@ class Reader:
         grid = axes.read_axes(self.root.entries.get("axes"), overs, self.faults, self.notes)
         setups = self.setups(overs)
         self.check(base, setups)
-        self.claims()
+        tune = self.tune(own.get("tune"), grid)
+        claims = ClaimReader(setups, grid, tune, self.faults).read(self.root.entries.get("claims"))
         return ExperimentConfig(
             name=self.name(own.get("experiment"), path),
             question=self.text("question", own.get("question")),
@@ -100,8 +106,9 @@ class Reader:
             setups=setups,
             axes=grid,
             seeds=axes.read_seeds(own, overrides.seeds, overrides.seed, rank, self.faults),
-            tune=self.tune(own.get("tune"), grid),
-            claims=(),
+            tune=tune,
+            claims=claims,
+            profile=None if profile is None else profile.name,
             sets=sets,
             label=self.label(setups, sets),
             swept=self.swept(),
@@ -281,13 +288,3 @@ class Reader:
         message = f"{dotted} must be {words}, not {found(entry.node)}"
         self.faults.add(entry.node.origin, message, f"did you mean {close}?" if close else None)
         return None
-
-    def claims(self) -> None:
-        entry = self.root.entries.get("claims")
-        if entry is None or is_null(entry.node):
-            return
-        if not isinstance(entry.node, Sequence):
-            self.faults.add(entry.node.origin, f"claims must be a list, not {found(entry.node)}")
-        elif entry.node.items:
-            message = "claims are not judged by this version of bnbench"
-            self.faults.add(entry.node.items[0].origin, message, "write claims: []")

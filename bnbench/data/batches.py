@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from bnbench.data.augment import flip_crop
 from bnbench.data.dataset import Images
+
+
+Order: TypeAlias = Literal["shuffled", "class-sorted", "class-sorted-batches"]
+"""Random; by class within an epoch; or random, and by class within each batch, so that an optimizer
+step sees the same images and normalization batches are of few classes."""
 
 
 class Standardize:
@@ -56,7 +61,7 @@ class Batches:
         *,
         batch_size: int,
         drop_last: bool,
-        order: Literal["shuffled", "class-sorted"],
+        order: Order,
         standardize: Standardize,
         augment: Literal["none", "flip-crop"],
         generator_for: Callable[..., torch.Generator],
@@ -85,6 +90,9 @@ class Batches:
             self._epoch = epoch
         start = position * self.batch_size
         chosen = self._epoch_indices[start : start + self.batch_size]
+        if self._order == "class-sorted-batches":
+            labels = self._images.labels.index_select(0, chosen)
+            chosen = chosen[labels.argsort(stable=True)]
         pixels = self._images.pixels.index_select(0, chosen)
         if self._augment == "flip-crop":
             pixels = flip_crop(pixels, self._generator_for("augment", step))

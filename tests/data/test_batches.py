@@ -2,7 +2,7 @@
 
 import hashlib
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bnbench.data import Batches, Images, Standardize, chunks
 from bnbench.data.augment import flip_crop
+from bnbench.data.batches import Order
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ def make(
     *,
     batch_size: int = 8,
     drop_last: bool = True,
-    order: Literal["shuffled", "class-sorted"] = "shuffled",
+    order: Order = "shuffled",
     augment: Literal["none", "flip-crop"] = "none",
     indices: Tensor | None = None,
 ) -> Batches:
@@ -63,8 +64,8 @@ def epoch(batches: Batches, number: int) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("order", ["shuffled", "class-sorted"])
-def test_an_epoch_holds_every_image_once(order: Literal["shuffled", "class-sorted"]) -> None:
+@pytest.mark.parametrize("order", get_args(Order))
+def test_an_epoch_holds_every_image_once(order: Order) -> None:
     batches = make(drop_last=False, order=order)
     assert batches.steps_per_epoch == 7
     assert len(members(batches(6))) == 2
@@ -77,8 +78,8 @@ def test_only_the_given_indices_are_served() -> None:
     assert sorted(epoch(make(batch_size=2, indices=indices), 0)) == indices.tolist()
 
 
-@pytest.mark.parametrize("order", ["shuffled", "class-sorted"])
-def test_no_image_is_always_dropped(order: Literal["shuffled", "class-sorted"]) -> None:
+@pytest.mark.parametrize("order", get_args(Order))
+def test_no_image_is_always_dropped(order: Order) -> None:
     batches = make(batch_size=7, order=order)
     assert batches.steps_per_epoch == 7  # 49 of 50
     dropped = [set(range(50)) - set(epoch(batches, number)) for number in range(12)]
@@ -111,6 +112,15 @@ def test_class_sorted_is_sorted_up_to_a_rotation() -> None:
     assert len(starts) > 1
     by_class = [[image for image in order if image % 5 == 0] for order in orders]
     assert any(sorted(a) == sorted(b) and a != b for a, b in pairwise(by_class))
+
+
+def test_class_sorted_batches_are_the_shuffled_ones_each_sorted() -> None:
+    shuffled, sorted_ = make(), make(order="class-sorted-batches")
+    for step in range(12):
+        found = members(sorted_(step))
+        assert found != members(shuffled(step))
+        assert sorted(found) == sorted(members(shuffled(step)))
+        assert [image % 5 for image in found] == sorted(image % 5 for image in found)
 
 
 @pytest.mark.parametrize("augment", ["none", "flip-crop"])

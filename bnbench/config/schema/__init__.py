@@ -10,9 +10,11 @@ norm    normalizations
 optim   optimizers and learning rates
 probes  optional measurements
 run     budget, computing; the run
+claims  what an experiment is to show
 """
 
 from bnbench.config.schema.base import TARGET, Block, Fraction, HalfOpen, NonNegative, Target
+from bnbench.config.schema.claims import ClaimConfig
 from bnbench.config.schema.data import (
     DataConfig,
     Fashion12kData,
@@ -91,6 +93,7 @@ __all__ = [
     "BatchRenormConfig",
     "BatchStatistics",
     "Block",
+    "ClaimConfig",
     "ComputeConfig",
     "CustomModel",
     "CustomNormConfig",

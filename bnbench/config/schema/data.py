@@ -25,8 +25,10 @@ class ImageData(Block):
         128, description="examples per forward pass of an evaluation"
     )
     drop_last: bool = Field(True, description="leave out an epoch's last, smaller batch")
-    order: Literal["shuffled", "class-sorted"] = Field(
-        "shuffled", description="class-sorted: deliberately non-iid batches"
+    order: Literal["shuffled", "class-sorted", "class-sorted-batches"] = Field(
+        "shuffled",
+        description="deliberately non-iid: class-sorted, each epoch; class-sorted-batches, the "
+        "images of each batch, which norm.batch_size then splits into batches of few classes",
     )
     augment: Literal["none", "flip-crop"] = Field(
         "none", description="flip-crop: random horizontal flip and a crop after 4 pixels of padding"

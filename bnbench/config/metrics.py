@@ -1,0 +1,154 @@
+"""The metrics that claims name: what a run, or a row of runs, is reduced to.
+
+test/running/accuracy          split/statistics/quantity, from a run's last evaluation
+val/gap/kl                     running minus batch statistics at the end
+val/running/examples_to_target when an accuracy is reached, twice in a row; as log₂
+usable_lr_max                  the largest learning rate that trains, as log₁₀
+probe/batch_noise/noise        a probe's reading, for the network or a mean over layers
+images_per_second              what training costs, as log₂
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from bnbench.config.faults import listing, nearest
+from bnbench.config.schema import ProbesConfig
+
+SPLITS = ("train", "val", "test")
+STATISTICS = ("running", "batch", "population")
+QUANTITIES = ("accuracy", "error", "loss")
+GAPS = ("accuracy", "loss", "disagreement", "kl")
+TO_TARGET = ("examples_to_target", "steps_to_target", "seconds_to_target")
+USABLE = ("usable_lr_max", "usable_lr_decades")
+COSTS = ("images_per_second", "train_seconds")
+LR = "optim.lr"
+
+Worst: TypeAlias = Literal["high", "low"] | None
+"""At which end of a metric a run lies that diverged; None: it has no value there."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndReading:
+    """What the last evaluation of a split says under one kind of statistics."""
+
+    split: str
+    statistics: str
+    quantity: str
+
+
+@dataclass(frozen=True, slots=True)
+class GapReading:
+    """Running minus batch statistics at the last evaluation of a split."""
+
+    split: str
+    quantity: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToTarget:
+    """Examples, steps or seconds to an accuracy, as log₂: a difference of 1 is twice as many."""
+
+    split: str
+    statistics: str
+    quantity: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsableLr:
+    """The largest learning rate that trains, or the width of their range; in decades."""
+
+    quantity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A whole run's speed or time, as log₂."""
+
+    quantity: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReading:
+    """A probe's reading; of several layers, their mean.
+
+    `layers`: a pattern as in file names; "network"; or "inputs": of each activation's input.
+    """
+
+    probe: str
+    layers: str
+    quantity: str
+
+
+Metric: TypeAlias = EndReading | GapReading | ToTarget | UsableLr | Cost | ProbeReading
+
+
+def parse_metric(text: str) -> Metric:
+    """The metric of a name. Raises ValueError, with the nearest name if one is near."""
+    parts = text.split("/")
+    match parts:
+        case [quantity] if quantity in USABLE:
+            return UsableLr(quantity)
+        case [quantity] if quantity in COSTS:
+            return Cost(quantity)
+        case ["probe", probe, *layers, quantity] if len(layers) <= 1:
+            if probe not in ProbesConfig.model_fields:
+                close = nearest(probe, ProbesConfig.model_fields)
+                hint = f"did you mean {close}?" if close else "see the probes in README"
+                raise ValueError(f"{probe} is not a probe; {hint}")
+            return ProbeReading(probe, layers[0] if layers else "*", quantity)
+        case [split, "gap", quantity] if split in SPLITS and quantity in GAPS:
+            return GapReading(split, quantity)
+        case [split, kind, quantity] if split in SPLITS and kind in STATISTICS:
+            if quantity in QUANTITIES:
+                return EndReading(split, kind, quantity)
+            if quantity in TO_TARGET and split != "test":
+                return ToTarget(split, kind, quantity)
+    close = nearest(text, every_metric(), 0.6)
+    if close:
+        raise ValueError(f"did you mean {close}?")
+    raise ValueError(
+        f"{listing(SPLITS)}/{listing(STATISTICS)}/{listing((*QUANTITIES, *TO_TARGET))}, "
+        f"{listing((*USABLE, *COSTS))}, val/gap/{listing(GAPS)}, or probe/batch_noise/noise"
+    )
+
+
+def every_metric() -> list[str]:
+    """Each name but those of probes' readings."""
+    return [
+        *(f"{s}/{kind}/{name}" for s in SPLITS for kind in STATISTICS for name in QUANTITIES),
+        *(f"{split}/gap/{name}" for split in SPLITS for name in GAPS),
+        *(f"{s}/{k}/{name}" for s in SPLITS[:2] for k in STATISTICS for name in TO_TARGET),
+        *USABLE,
+        *COSTS,
+    ]
+
+
+def worst(metric: Metric) -> Worst:
+    """Where a run that diverged stands."""
+    match metric:
+        case EndReading(quantity="accuracy"):
+            return "low"
+        case EndReading() | ToTarget():
+            return "high"
+        case _:
+            return None
+
+
+def unit(metric: Metric) -> str:
+    """What a difference of the metric counts; "" for pure numbers."""
+    match metric:
+        case (
+            EndReading(quantity="accuracy" | "error")
+            | GapReading(quantity="accuracy" | "disagreement")
+        ):
+            return "points"
+        case EndReading() | GapReading():
+            return "nats"
+        case ToTarget() | Cost():
+            return "doublings"
+        case UsableLr():
+            return "decades"
+        case ProbeReading():
+            return ""

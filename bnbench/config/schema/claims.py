@@ -1,0 +1,51 @@
+"""A claim: what an experiment is to show, and what would count as showing it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bnbench.config.schema.base import Block, NonNegative
+
+Arms = Annotated[tuple[str, ...], Field(min_length=1, max_length=2, strict=False)]
+
+
+class ClaimConfig(Block):
+    """One claim, judged from paired differences: `better` minus `worse` at the same seed."""
+
+    id: str = Field(description="a short name, e.g. higher-learning-rates")
+    says: str = Field(description="the claim in words")
+    metric: str = Field(description="what is compared, e.g. test/running/accuracy")
+    better: str | Arms = Field(
+        description="the setup that the claim favours, e.g. bn, bn@32 or bn@data.batch_size=32; "
+        "two: the first minus the second",
+        json_schema_extra={"x-allowed": "a setup such as bn or bn@32, or a list of two"},
+    )
+    worse: str | Arms | None = Field(
+        None,
+        description="its opponent; null: zero",
+        json_schema_extra={"x-allowed": "a setup such as bn or bn@32, a list of two, or null"},
+    )
+    at: dict[str, Any] = Field(
+        default_factory=dict, description="which cells: values of axes, e.g. {data.batch_size: 64}"
+    )
+    slope_over: str | None = Field(
+        None,
+        description="an axis: the metric's least-squares slope per doubling of it is compared",
+    )
+    target: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="the accuracy that …_to_target and usable_lr_… are about"
+    )
+    when: Literal["last", "first", "mean"] = Field(
+        "last", description="which readings of a probe count"
+    )
+    smallest_effect: NonNegative = Field(
+        0.0, description="in the metric's unit: what is smaller does not matter"
+    )
+    direction: Literal["up", "down", "two-sided"] = Field(
+        "up", description="up: better has more of the metric; down: less; two-sided: they differ"
+    )
+    literature: str | None = Field(
+        None, description="what others found; shown beside the verdict, never used by it"
+    )
