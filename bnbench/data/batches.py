@@ -11,7 +11,6 @@ from torch import Tensor
 from bnbench.data.augment import flip_crop
 from bnbench.data.dataset import Images
 
-
 Order: TypeAlias = Literal["shuffled", "class-sorted", "class-sorted-batches"]
 """Random; by class within an epoch; or random, and by class within each batch, so that an optimizer
 step sees the same images and normalization batches are of few classes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,12 +156,19 @@ class RunFolder:
         with files.translated(self.path):
             return sorted(self.path.glob(EVENT_FILES))
 
-    def records(self) -> Iterator[Record]:
-        """The events, oldest first. A last line that is still being written is left out."""
-        yield from self._events(files.read(self.path / METRICS) or b"")
+    def records(self, *, without: Collection[str] = ()) -> Iterator[Record]:
+        """The events, oldest first. A last line that is still being written is left out.
 
-    def _events(self, content: bytes) -> Iterator[Record]:
+        `without`: kinds of events that are not wanted; lines of theirs are not even decoded.
+        """
+        yield from self._events(files.read(self.path / METRICS) or b"", without)
+
+    def _events(self, content: bytes, without: Collection[str] = ()) -> Iterator[Record]:
+        # As `encode_records` begins its lines.
+        unwanted = tuple(f'{{"event": "{kind}"'.encode() for kind in without)
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+            if line.startswith(unwanted):
+                continue
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
