@@ -117,6 +117,7 @@ class ClaimReader:
             at=dict(model.at),
             slope_over=model.slope_over,
             target=model.target,
+            log=model.log,
             when=model.when,
             smallest_effect=model.smallest_effect,
             direction=model.direction,
@@ -167,11 +168,6 @@ class ClaimReader:
                 return None
             node = parse(value, origin.source, self.faults)
             at[axis] = getattr(node, "value", None)
-        left = [axis for axis in free if axis not in at]
-        if left:
-            message = f"{what}: {shortened(text)} has several values of {listing(left, 'and')}"
-            self.faults.add(origin, message, f"name one: {setup}@{left[0]}=…, or in at:")
-            return None
         return Arm(setup, tuple(at.items()))
 
     def _axes_of(self, setup: str) -> Iterator[Axis]:
@@ -196,9 +192,13 @@ def runs_of(claim: Claim, arm: Arm, runs: tuple[RunConfig, ...]) -> list[RunConf
     return [run for run in runs if fits(run)]
 
 
-def doubts(claims: tuple[Claim, ...], runs: tuple[RunConfig, ...]) -> Iterator[tuple[Claim, str]]:
+def doubts(
+    claims: tuple[Claim, ...], runs: tuple[RunConfig, ...], tune: Tune | None
+) -> Iterator[tuple[Claim, str]]:
     """Why a claim cannot be judged from these runs, where it cannot."""
     for claim in claims:
+        open_axes = {claim.slope_over, tune.axis if tune is not None else None}
+        open_axes |= {LR} if isinstance(claim.metric, UsableLr) else set()
         sides = [
             [runs_of(claim, arm, runs) for arm in arms] for arms in (claim.better, claim.worse)
         ]
@@ -210,10 +210,28 @@ def doubts(claims: tuple[Claim, ...], runs: tuple[RunConfig, ...]) -> Iterator[t
         ]
         if empty:
             yield claim, f"no run is {listing([str(arm) for arm in empty], 'or')}{_at(claim)}"
+            continue
+        several = [
+            f"{arm} has several values of {listing(left, 'and')}"
+            for arms, side in zip((claim.better, claim.worse), sides, strict=True)
+            for arm, chosen in zip(arms, side, strict=True)
+            if (left := sorted(_varying(chosen) - open_axes))
+        ]
+        if several:
+            yield claim, f"{several[0]}: name one, with @ or at:"
         elif claim.worse:
             better, worse = ([{identity(run) for run in arm} for arm in side] for side in sides)
             if better == worse:
                 yield claim, "better and worse are the same runs"
+
+
+def _varying(runs: list[RunConfig]) -> set[str]:
+    """The axes of which the runs have several values."""
+    seen: dict[str, set[str]] = {}
+    for run in runs:
+        for key, value in point(run).items():
+            seen.setdefault(key, set()).add(repr(value))
+    return {key for key, values in seen.items() if len(values) > 1}
 
 
 def _at(claim: Claim) -> str:

@@ -59,6 +59,7 @@ class Claim:
     at: dict[str, Any]
     slope_over: str | None
     target: float | None
+    log: bool  # log₂ of the metric
     when: Literal["last", "first", "mean"]
     smallest_effect: float
     direction: Literal["up", "down", "two-sided"]

@@ -84,7 +84,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         *unequal_trials(experiment),
         *(
             f"claim {claim.id} cannot be judged: {reason}"
-            for claim, reason in doubts(experiment.claims, runs)
+            for claim, reason in doubts(experiment.claims, runs, experiment.tune)
         ),
     )
     return Plan(runs, notes, warnings, grid(experiment), experiment.path)

@@ -37,11 +37,15 @@ class ClaimConfig(Block):
     target: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         None, description="the accuracy that …_to_target and usable_lr_… are about"
     )
+    log: bool = Field(
+        False, description="compare log₂ of the metric: ratios; for what is always above 0"
+    )
     when: Literal["last", "first", "mean"] = Field(
         "last", description="which readings of a probe count"
     )
     smallest_effect: NonNegative = Field(
-        0.0, description="in the metric's unit: what is smaller does not matter"
+        0.0,
+        description="in the metric's unit (accuracies: percentage points): what is smaller does not matter",
     )
     direction: Literal["up", "down", "two-sided"] = Field(
         "up", description="up: better has more of the metric; down: less; two-sided: they differ"

@@ -1,0 +1,157 @@
+"""Runs reduced to one number: the metrics of claims, each computed within a seed.
+
+A run that diverged stands at the bad end of a metric (−inf accuracy, +inf examples to a target); so
+does a target that was never reached. What is missing is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from math import inf, isfinite, log2, log10
+from typing import Literal, assert_never
+
+from bnbench import config as configuration
+from bnbench.config import (
+    Cost,
+    EndReading,
+    GapReading,
+    Metric,
+    ProbeReading,
+    ToTarget,
+    UsableLr,
+)
+from bnbench.report.study import Curve, StudiedRun
+
+NETWORK = "network"
+POINTS = 100.0
+"""Of shares: accuracies, errors and disagreement count in percentage points."""
+INPUTS = "inputs"
+LR = "optim.lr"
+When = Literal["last", "first", "mean"]
+
+
+def quantity(
+    metric: Metric, runs: Sequence[StudiedRun], *, target: float | None, when: When
+) -> float | None:
+    """The metric of one seed: of its single run, or (`UsableLr`) of its runs at all rates."""
+    if isinstance(metric, UsableLr):
+        return usable_lr(runs, metric.quantity, target=target or 0.0)
+    (run,) = runs
+    if not run.done:
+        return None
+    if run.state == "diverged" and (end := configuration.worst(metric)) is not None:
+        return inf if end == "high" else -inf
+    return _of_run(metric, run, target=target, when=when)
+
+
+def _of_run(metric: Metric, run: StudiedRun, *, target: float | None, when: When) -> float | None:
+    result = run.result or {}
+    match metric:
+        case EndReading():
+            reading = result.get(metric.split, {}).get(metric.statistics)
+            if reading is None:
+                return None
+            if metric.quantity == "error":
+                return 100.0 - POINTS * float(reading["accuracy"])
+            value = reading[metric.quantity]
+            if value is None:
+                return inf  # a loss that was not finite
+            return float(value) * (POINTS if metric.quantity == "accuracy" else 1.0)
+        case GapReading():
+            gap = run.history.gaps.get(metric.split, {}).get(metric.quantity)
+            if gap is None or not isfinite(gap) or run.state != "completed":
+                return None  # the last gap of a diverged run is not at its end
+            return gap * (POINTS if metric.quantity in ("accuracy", "disagreement") else 1.0)
+        case ToTarget():
+            curve = run.history.curves.get((metric.split, metric.statistics))
+            return None if curve is None else to_target(curve, metric.quantity, target or 0.0)
+        case Cost():
+            value = result.get(metric.quantity)
+            return log2(value) if value else None
+        case ProbeReading():
+            return _probe(metric, run, when)
+        case UsableLr():
+            raise ValueError("usable learning rates are a metric of several runs")
+        case _:
+            assert_never(metric)
+
+
+def to_target(curve: Curve, name: str, target: float) -> float:
+    """log₂ of the examples, steps or seconds after which the accuracy stood at `target` or above
+    at two evaluations in a row: at the first of the two. inf where that never was."""
+    counted: dict[str, Sequence[float]] = {
+        "examples_to_target": curve.examples,
+        "steps_to_target": curve.steps,
+        "seconds_to_target": curve.seconds,
+    }
+    at = counted[name]
+    there = [accuracy >= target for accuracy in curve.accuracy]
+    for position in range(len(there) - 1):
+        if there[position] and there[position + 1] and at[position] > 0:
+            return log2(at[position])
+    return inf
+
+
+def usable_lr(runs: Sequence[StudiedRun], name: str, *, target: float) -> float | None:
+    """The usable learning rates of one seed, in decades: log₁₀ of the largest, or of the widest
+    unbroken range's ends' ratio.
+
+    A rate is usable where the run completed with a final validation accuracy (running statistics)
+    of `target` or more. −inf where none is. None while a run of the seed is missing.
+    """
+    if not runs or not all(run.done for run in runs):
+        return None
+    rates = sorted((float(run.point[LR]), usable(run, target)) for run in runs)
+    if not any(works for _, works in rates):
+        return -inf
+    if name == "usable_lr_max":
+        return max(log10(rate) for rate, works in rates if works)
+    widest, begin = 0.0, None
+    for rate, works in rates:
+        begin = (begin or rate) if works else None
+        if begin is not None:
+            widest = max(widest, log10(rate / begin))
+    return widest
+
+
+def usable(run: StudiedRun, target: float) -> bool:
+    """Whether a run trained to `target`, a validation accuracy under running statistics."""
+    return (
+        run.state == "completed"
+        and run.result is not None
+        and run.result["val"]["running"]["accuracy"] >= target
+    )
+
+
+def _probe(metric: ProbeReading, run: StudiedRun, when: When) -> float | None:
+    """The mean over the layers that are meant; None where one of their readings is not finite."""
+    layers = run.history.probes.get(metric.probe, {})
+    series = [layers[layer][metric.quantity] for layer in _layers(metric, layers)]
+    values = [_at(list(readings.values()), when) for readings in series]
+    if not values or not all(isfinite(value) for value in values):
+        return None
+    return sum(values) / len(values)
+
+
+def _layers(metric: ProbeReading, layers: dict[str, dict[str, dict[int, float]]]) -> list[str]:
+    named = [layer for layer, readings in layers.items() if metric.quantity in readings]
+    if metric.layers == "*":
+        return [NETWORK] if NETWORK in named else named
+    if metric.layers == INPUTS:
+        # Of the layers in front of an activation the last: the norm, where there is one.
+        last = {layer.rpartition(".")[0]: layer for layer in named if layer != NETWORK}
+        return list(last.values())
+    return [layer for layer in named if fnmatchcase(layer, metric.layers)]
+
+
+def _at(readings: list[float], when: When) -> float:
+    match when:
+        case "last":
+            return readings[-1]
+        case "first":
+            return readings[0]
+        case "mean":
+            return sum(readings) / len(readings)
+        case _:
+            assert_never(when)
