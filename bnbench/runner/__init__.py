@@ -3,8 +3,8 @@
 `execution`: the order on disk that makes a kill at any moment harmless. `settings`: how runs are
 executed, and how one ended. `provenance`: versions and fingerprint. `views`: TensorBoard and
 terminal, which may fail without harm. `screen`: the terminal that runs share. `stop`: Ctrl-C and
-SIGTERM. `rehearsal`: one step, where only trying shows whether a network can train, and what a run
-will cost.
+SIGTERM. `sharing`: identical runs of several experiments. `rehearsal`: one step, where only trying
+shows whether a network can train, and what a run will cost.
 
 What needs torch is imported when it is first asked for: who only hands out runs and shows them,
 as the driver of a sweep does, never waits for it.

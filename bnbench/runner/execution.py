@@ -24,6 +24,7 @@ from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, Stora
 from bnbench.events import Diverged, Evaluation, Event, SafePoint
 from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
 from bnbench.runner.settings import Result, Settings
+from bnbench.runner.sharing import take_over
 from bnbench.runner.views import Views
 from bnbench.sinks import MetricsSink
 from bnbench.store import ExperimentFolder, Record, RunFolder
@@ -117,6 +118,8 @@ def _execute(config: RunConfig, folder: RunFolder, settings: Settings) -> Record
             accept=settings.accept_changes,
             announce=settings.announce,
         )
+    elif (shared := take_over(config, folder, settings, fingerprint)) is not None:
+        return shared
     run, facts = build_run(config, device, announce=settings.announce)
     if state is not None:
         run.load_state_dict(state["run"])

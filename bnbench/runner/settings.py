@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 from bnbench.config import RunConfig
@@ -24,6 +25,7 @@ class Settings:
 
     `threads`: for a configuration that says auto. `restart`: throw earlier attempts away.
     `accept_changes`: go on from a checkpoint of another machine or release, and mark it.
+    `siblings`: folders of experiments from which a finished run that is the same is taken over.
     `view`: makes what shows a run while it trains. `announce` gets notes and warnings.
     """
 
@@ -31,6 +33,7 @@ class Settings:
     threads: int = 1
     restart: bool = False
     accept_changes: bool = False
+    siblings: tuple[Path, ...] = ()
     view: MakeView | None = None
     announce: Callable[[str], None] = lambda _: None
     stop: Stop = field(default_factory=Stop)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -217,6 +217,16 @@ class RunFolder:
             files.replace_content(self.path / CONFIG, config_text.encode())
         files.replace_content(self.path / MANIFEST, _json_bytes(manifest))
         files.remove(self.path / ERROR)
+
+    def take_over(self, source: RunFolder, checkpoint: Checkpoint) -> None:
+        """Hold what another folder of the same run holds: its events, and its last state."""
+        with closing(self.metrics(keep=0)) as events:
+            events.append(files.read(source.path / METRICS) or b"")
+            events.sync()
+        picture = source.first_batch()
+        if picture is not None:
+            self.keep_first_batch(picture)
+        self.commit(checkpoint.content)
 
     def recover(self) -> Checkpoint | None:
         """`checkpoint`, for going on from: a damaged one is removed, so that the next commit does

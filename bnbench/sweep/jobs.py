@@ -120,6 +120,7 @@ class Terms:
     device: str | None = None
     threads: int = 1
     accept_changes: bool = False
+    siblings: tuple[Path, ...] = ()
 
 
 WAIT_SECONDS = 0.25

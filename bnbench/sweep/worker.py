@@ -92,6 +92,7 @@ def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) 
         device=terms.device,
         threads=terms.threads,
         accept_changes=terms.accept_changes,
+        siblings=terms.siblings,
         view=lambda *_: _Forwarded(send),
         announce=lambda line: send(Said(line)),
         stop=stop,

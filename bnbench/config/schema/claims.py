@@ -45,7 +45,7 @@ class ClaimConfig(Block):
     )
     smallest_effect: NonNegative = Field(
         0.0,
-        description="in the metric's unit (accuracies: percentage points): what is smaller does not matter",
+        description="in the metric's unit (accuracies: percentage points): less does not matter",
     )
     direction: Literal["up", "down", "two-sided"] = Field(
         "up", description="up: better has more of the metric; down: less; two-sided: they differ"

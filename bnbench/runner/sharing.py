@@ -1,0 +1,75 @@
+"""Identical runs of several experiments: one is trained, the others take it over."""
+
+from __future__ import annotations
+
+from bnbench import config as configuration
+from bnbench.config import RunConfig
+from bnbench.errors import BnbenchError, StorageError
+from bnbench.runner.settings import Settings
+from bnbench.store import ExperimentFolder, Record, RunFolder
+
+READ_AT = ("evaluations", "evaluation_images", "log_every")
+"""Keys of `train` that decide not what is trained but what is read of it."""
+
+
+def take_over(
+    config: RunConfig, folder: RunFolder, settings: Settings, fingerprint: Record
+) -> Record | None:
+    """The result of the same run in one of the settings' siblings, made this folder's own.
+
+    The same: identity, fingerprint, and everything that decides what was read. None where there is
+    no such run. Killed at any moment, the folder is one of a run that has just begun.
+    """
+    for sibling in settings.siblings:
+        source = ExperimentFolder(sibling).run(configuration.run_id(config))
+        try:
+            result, manifest = source.result(), source.manifest()
+            if result is None or manifest is None or source.path == folder.path:
+                continue
+            if manifest["fingerprints"] != [fingerprint] or not _same(config, source):
+                continue
+            checkpoint = source.checkpoint()
+            if checkpoint is None:
+                continue
+            ours = manifest | {
+                "run": folder.name,
+                "experiment": config.experiment,
+                "setup": config.setup,
+                "cell": configuration.cell(config),
+                "point": configuration.point(config),
+                "hparams": configuration.hparams(config),
+                "taken_over_from": f"{sibling.name}/{source.name}",
+            }
+            folder.begin(config_text=configuration.dump(config), manifest=ours)
+            folder.take_over(source, checkpoint)
+        except (StorageError, KeyError):
+            continue  # a damaged twin is none
+        folder.finish(result)
+        _show(folder, settings)
+        settings.announce(f"{folder.name} is {sibling.name}/{source.name}: taken over")
+        return result
+    return None
+
+
+def _show(folder: RunFolder, settings: Settings) -> None:
+    """TensorBoard's files of the run: a view, whose failure loses nothing."""
+    from bnbench.board.views import open_view  # slow to import
+
+    try:
+        open_view(folder).close()
+    except BnbenchError as error:
+        settings.announce(f"warning: {folder.name} has no TensorBoard files: {error.what}")
+
+
+def _same(config: RunConfig, source: RunFolder) -> bool:
+    """Whether the run of that folder is this one, and has been read at the same points."""
+    try:
+        path = source.path / "config.yaml"
+        other = configuration.expand_one(configuration.load_experiment(path))
+    except BnbenchError:
+        return False
+    return (
+        configuration.identity(other) == configuration.identity(config)
+        and other.probes == config.probes
+        and all(getattr(other.train, key) == getattr(config.train, key) for key in READ_AT)
+    )
