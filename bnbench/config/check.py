@@ -141,7 +141,7 @@ def _missing(
     described = _schema(block.models[kind])["properties"].get(str(path[0]), {}).get("description")
     return Problem(
         place,
-        f'{dotted} is missing: {block.tag or block.name} "{kind}" needs it',
+        f"{dotted} is missing" + (f': {block.tag} "{kind}" needs it' if kind else ""),
         f"{path[0]}: {described}" if described else None,
     )
 

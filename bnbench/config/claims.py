@@ -99,9 +99,10 @@ class ClaimReader:
             used.add(LR)
         elif self.tune is not None:
             used.add(self.tune.axis)
+        sound = len(self.faults.found)
         better = self._arms(name, "better", model.better, used, place("better"))
         worse = self._arms(name, "worse", model.worse or (), used, place("worse"))
-        if worse and len(worse) != len(better):
+        if worse and len(worse) != len(better) and len(self.faults.found) == sound:
             message = f"{name}.worse must name as many setups as better: {len(better)}"
             self.faults.add(place("worse"), message)
         if worse and worse == better:

@@ -163,8 +163,7 @@ CASES = [
     ("seeds: []", "x.yaml:1:8: seeds has no values"),
     ("seed: 9\nseeds: 3", "x.yaml:1:1: seed 9 is not among the seeds\n"
      "  give seed or seeds, not both"),
-    ("claims: [{a: b}]", "x.yaml:1:10: claims are not judged by this version of bnbench\n"
-     "  write claims: []"),
+    ("claims: 3", "x.yaml:1:9: claims must be a list, not 3"),
     ("tune: {axis: optim.lr}", "x.yaml:1:14: tune.axis must be one of the axes, and there are "
      'none, not "optim.lr"'),
     ("axes: {optim.lr: [1, 2]}\ntune: {axis: optim.r, by: test/accuracy}",

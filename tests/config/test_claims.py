@@ -1,0 +1,244 @@
+"""Claims and profiles as they are written: what they mean, and the text of each fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench.config import (
+    Arm,
+    Cost,
+    EndReading,
+    GapReading,
+    Overrides,
+    ProbeReading,
+    ToTarget,
+    UsableLr,
+    doubts,
+    dump_experiment,
+    expand,
+    load_experiment,
+    parse_metric,
+    runs_of,
+    unit,
+    worst,
+)
+from bnbench.config.metrics import every_metric
+
+BASE = """\
+setups:
+  bn: {norm: {kind: batch}}
+  gn: {norm: {kind: group}}
+axes: {data.batch_size: [2, 32], optim.lr: [0.1, 0.316228]}
+tune: {axis: optim.lr}
+"""
+
+
+def claim(text: str) -> str:
+    return f"{BASE}claims: [{{{text}}}]\n"
+
+
+def loaded(tmp_path: Path, text: str, *sets: str) -> Any:
+    path = tmp_path / "x.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_experiment(path, Overrides(set=sets))
+
+
+GOOD = "id: a, says: s, metric: test/running/accuracy, better: bn@2, worse: gn@data.batch_size=2"
+
+
+def test_a_claim_as_it_is_read(tmp_path: Path) -> None:
+    experiment = loaded(tmp_path, claim(GOOD + ", smallest_effect: 1"))
+    (found,) = experiment.claims
+    assert found.metric == EndReading("test", "running", "accuracy")
+    assert found.better == (Arm("bn", (("data.batch_size", 2),)),)
+    assert found.worse == (Arm("gn", (("data.batch_size", 2),)),)
+    assert (found.direction, found.when, found.log, found.smallest_effect) == (
+        *("up", "last", False, 1.0),
+    )
+    runs = expand(experiment).runs
+    chosen = runs_of(found, found.better[0], runs)
+    # Both learning rates: tuning picks one of them later.
+    assert [(run.setup, run.data.batch_size, run.optim.lr) for run in chosen] == [
+        ("bn", 2, 0.1),
+        ("bn", 2, 0.316228),
+    ]
+
+
+def test_a_value_may_be_written_shorter_than_the_axis_has_it(tmp_path: Path) -> None:
+    experiment = loaded(tmp_path, claim(GOOD + ", at: {optim.lr: 0.316}"))
+    runs = expand(experiment).runs
+    (found,) = experiment.claims
+    assert {run.optim.lr for run in runs_of(found, found.better[0], runs)} == {0.316228}
+
+
+CASES = [
+    ("{a: b}", "claims[0].a is not a key of claims"),
+    ("3", "claims[0] must be a mapping, not 3"),
+    ("{id: a}", "claims[0].says is missing\n  says: the claim in words"),
+    ("{%s, direction: sideways}", "claims[0].direction must be up, down or two-sided, not "),
+    ("{%s, smallest_effect: -1}", "claims[0].smallest_effect must be a number of at least 0"),
+    ("{%s, target: 2}", "claims[0].target must be"),
+    ("{%s, at: {optim.rl: 1}}", "claims[0].at: optim.rl is not an axis\n  did you mean optim.lr?"),
+    ("{%s, slope_over: norm.eps}", "claims[0].slope_over: norm.eps is not an axis\n  axes: data."),
+    ("{%s, log: 3}", "claims[0].log must be true or false, not 3"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), CASES)
+def test_faults(faults: Any, text: str, expected: str) -> None:
+    said = faults(f"{BASE}claims: [{text.replace('%s', GOOD)}]")
+    assert expected in said
+    assert "Error" not in said
+
+
+REPLACED = [
+    ("metric: test/running/accuracy", "metric: test/running/acuracy", "did you mean test/running/"),
+    ("metric: test/running/accuracy", "metric: probe/batch_nois/noise", "did you mean batch_noise"),
+    ("metric: test/running/accuracy", "metric: test/running/steps_to_target", "is not a metric"),
+    ("metric: test/running/accuracy", "metric: usable_lr_max", "target is missing"),
+    ("metric: test/running/accuracy", "metric: speed", "train, val or test/running, batch or"),
+    ("better: bn@2", "better: bm@2", "bm is not a setup\n  setups: bn and gn"),
+    ("better: bn@2", "better: bn@norm.eps=2", "norm.eps is not an axis"),
+    ("better: bn@2", "better: [bn@2, bn@32, gn@2]", "claims[0].better must be a setup such as"),
+    ("better: bn@2", "better: [bn@2, bn@32]", "worse must name as many setups as better: 2"),
+    ("better: bn@2", "better: gn@2", "better and worse are the same\n  name the opponent"),
+    ("id: a", "id: a b", 'id "a b" is no name\n  write a-b'),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), REPLACED)
+def test_faults_of_names(faults: Any, old: str, new: str, expected: str) -> None:
+    assert expected in faults(claim(GOOD.replace(old, new)))
+
+
+def test_without_a_learning_rate_axis_no_rate_is_usable(faults: Any) -> None:
+    text = "setups: {a: , b: {optim: {lr: 1}}}\nclaims: [{id: a, says: s, better: a, worse: b, "
+    said = faults(text + "metric: usable_lr_max, target: 0.5}]")
+    assert said == (
+        "x.yaml:2:56: claims[0]: usable_lr_max needs learning rates to try\n  make optim.lr an axis"
+    )
+
+
+def test_ids_are_unique(faults: Any) -> None:
+    assert "two claims have the id a" in faults(f"{BASE}claims: [{{{GOOD}}}, {{{GOOD}}}]")
+
+
+DOUBTS = [
+    ("better: bn@2", "better: bn@4", "no run is bn@data.batch_size=4"),
+    ("better: bn@2", "better: bn", "bn has several values of data.batch_size: name one"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), DOUBTS)
+def test_what_cannot_be_judged_is_a_warning(plan: Any, old: str, new: str, expected: str) -> None:
+    (warning,) = plan(claim(GOOD.replace(old, new))).warnings
+    assert warning.startswith(f"claim a cannot be judged: {expected}")
+
+
+def test_the_same_runs_under_two_names_are_no_comparison(plan: Any) -> None:
+    text = "setups: {a: {norm: {kind: none}}, b: {norm: {kind: none}}}\nclaims: [{id: a, says: s, "
+    (warning,) = plan(text + "metric: val/running/loss, better: a, worse: b}]\n").warnings
+    assert warning == "claim a cannot be judged: no run is b"  # both are trained once, as a
+
+
+def test_doubts_know_the_tuned_axis(tmp_path: Path) -> None:
+    experiment = loaded(tmp_path, claim(GOOD))
+    runs = expand(experiment).runs
+    assert list(doubts(experiment.claims, runs, experiment.tune)) == []
+    assert len(list(doubts(experiment.claims, runs, None))) == 1
+
+
+METRICS = {
+    "test/running/accuracy": (EndReading("test", "running", "accuracy"), "low", "points"),
+    "train/batch/loss": (EndReading("train", "batch", "loss"), "high", "nats"),
+    "val/gap/kl": (GapReading("val", "kl"), None, "nats"),
+    "test/gap/accuracy": (GapReading("test", "accuracy"), None, "points"),
+    "val/running/examples_to_target": (
+        ToTarget("val", "running", "examples_to_target"), "high", "doublings",
+    ),
+    "usable_lr_max": (UsableLr("usable_lr_max"), None, "decades"),
+    "images_per_second": (Cost("images_per_second"), None, "doublings"),
+    "probe/batch_noise/noise": (ProbeReading("batch_noise", "*", "noise"), None, ""),
+    "probe/activation_drift/inputs/mean_drift": (
+        ProbeReading("activation_drift", "inputs", "mean_drift"), None, "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics(name: str) -> None:
+    metric = parse_metric(name)
+    assert (metric, worst(metric), unit(metric)) == METRICS[name]
+
+
+def test_every_metric_is_one() -> None:
+    names = every_metric()
+    assert len(names) == len(set(names)) == 27 + 12 + 18 + 4
+    for name in names:
+        parse_metric(name)
+
+
+PROFILES = """\
+profile: small
+profiles:
+  small: {seeds: 2}
+  large: {seeds: [1, 5, 7], axes: {optim.lr: [1, 2, 3]}, train: {steps: 7}, data: {batch_size: 4}}
+axes: {optim.lr: [0.1], norm.eps: [0.1]}
+train: {epochs: 3, evaluations: 5}
+seed: 3
+"""
+
+
+def test_a_profile_replaces_seeds_and_axes_and_patches_blocks(plan: Any) -> None:
+    small, large = plan(PROFILES), plan(PROFILES, "profile=large")
+    assert [run.seed for run in small.runs] == [0, 1]
+    assert {(run.train.epochs, run.optim.lr) for run in small.runs} == {(3, 0.1)}
+    assert sorted({run.seed for run in large.runs}) == [1, 5, 7]
+    assert sorted({run.optim.lr for run in large.runs}) == [1, 2, 3]
+    assert {(r.train.steps, r.train.epochs, r.train.evaluations) for r in large.runs} == {
+        (7, None, 5)
+    }
+    assert {(run.norm.eps, run.data.batch_size) for run in large.runs} == {(0.1, 4)}
+
+
+def test_what_the_command_line_sets_wins_over_the_profile(plan: Any) -> None:
+    made = plan(PROFILES, "profile=large", "train.steps=9", over=("optim.lr=5",), seeds=1)
+    assert [(run.train.steps, run.optim.lr, run.seed) for run in made.runs] == [(9, 5, 0)]
+
+
+def test_without_a_choice_the_first_profile_is_in_force(plan: Any) -> None:
+    assert len(plan(PROFILES.partition("\n")[2]).runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sets", "expected"),
+    [
+        (PROFILES, ("profile=larg",), "profile must be small or large, not \"larg\"\n  did you "),
+        ("train: {steps: 3}", ("profile=full",), "the file has no profiles"),
+        ("profiles: [1]", (), "profiles must be a mapping, not a list"),
+        ("profiles: {a: 3}", (), "profiles.a must be a mapping, not 3"),
+        ("profiles: {a: {setups: {}}}", (), "setups is not a key of a profile"),
+        ("profiles: {a: {train: 3}}", (), "profiles.a.train must be a mapping, not 3"),
+        ("profiles: {a: {optim: {lr: -1}}}", (), "optim.lr must be a number above 0, not -1"),
+        ("profiles: {a: {axes: {optim.rl: [1]}}}", (), "did you mean optim.lr?"),
+    ],
+)  # fmt: skip
+def test_faults_of_profiles(faults: Any, text: str, sets: tuple[str, ...], expected: str) -> None:
+    assert expected in faults(text, *sets)
+
+
+def test_an_experiment_is_kept_with_its_claims_and_the_profile_in_force(tmp_path: Path) -> None:
+    text = claim(GOOD) + PROFILES.replace("axes: {optim.lr: [0.1], norm.eps: [0.1]}\n", "")
+    there = loaded(tmp_path, text, "profile=large")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    again = loaded(kept, dump_experiment(there))
+    assert again.claims == there.claims
+    assert [run.model_dump() for run in expand(again).runs] == [
+        run.model_dump() for run in expand(there).runs
+    ]
+    assert json.loads(json.dumps(expand(again).grid)) == expand(there).grid
