@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "runner": (4, {"board", "build", "config", "errors", "events", "sinks", "store", "train"}),
     "diagnose": (4, {"build", "config", "errors", "probes", "store"}),
     "report": (4, {"config", "errors", "stats", "store"}),
-    "sweep": (5, {"config", "errors", "events", "runner", "store"}),
+    "sweep": (5, {"config", "errors", "events", "report", "runner", "store"}),
     "cli": (6, {"board", "config", "diagnose", "errors", "report", "runner", "store", "sweep"}),
 }
 # What a room may not import, however deep: the reasons are `--help` and `status` in no time.

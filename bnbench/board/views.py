@@ -149,6 +149,7 @@ def _card(folder: RunFolder, manifest: Record, description: Description) -> Card
         },
         classes=tuple(manifest["classes"]),
         first_batch=folder.first_batch(),
+        pictures=folder.pictures(),
     )
 
 

@@ -25,7 +25,7 @@ from bnbench.events import Diverged, Evaluation, Event, SafePoint
 from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
 from bnbench.runner.settings import Result, Settings
 from bnbench.runner.sharing import take_over
-from bnbench.runner.views import Views
+from bnbench.runner.views import Views, add_pictures
 from bnbench.sinks import MetricsSink
 from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.train import Run, train
@@ -47,7 +47,10 @@ def execute(config: RunConfig, experiment: ExperimentFolder, settings: Settings)
         if found is not None:
             return Result(folder, found, found=True)
         with _failures_recorded(folder):
-            return Result(folder, _execute(config, folder, settings), found=False)
+            record = _execute(config, folder, settings)
+        if settings.draw is not None and config.probes.chosen():
+            add_pictures(folder, settings.draw, settings.announce)
+        return Result(folder, record, found=False)
 
 
 @contextmanager

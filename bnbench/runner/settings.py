@@ -5,7 +5,7 @@ No torch: whoever hands out runs needs these.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +18,9 @@ from bnbench.store import Record, RunFolder
 MakeView: TypeAlias = Callable[[RunConfig, int], View]
 """What shows a run of so many optimizer steps while it trains."""
 
+Draw: TypeAlias = Callable[[RunFolder], Mapping[str, bytes]]
+"""PNGs of a run that has ended, by name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -26,7 +29,7 @@ class Settings:
     `threads`: for a configuration that says auto. `restart`: throw earlier attempts away.
     `accept_changes`: go on from a checkpoint of another machine or release, and mark it.
     `siblings`: folders of experiments from which a finished run that is the same is taken over.
-    `view`: makes what shows a run while it trains. `announce` gets notes and warnings.
+    `view`: makes what shows a run while it trains. `draw`: draws what its probes have read. `announce` gets notes and warnings.
     """
 
     device: str | None = None
@@ -35,6 +38,7 @@ class Settings:
     accept_changes: bool = False
     siblings: tuple[Path, ...] = ()
     view: MakeView | None = None
+    draw: Draw | None = None
     announce: Callable[[str], None] = lambda _: None
     stop: Stop = field(default_factory=Stop)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from bnbench.build import Facts
 from bnbench.config import RunConfig
 from bnbench.events import Event
-from bnbench.runner.settings import MakeView
+from bnbench.runner.settings import Draw, MakeView
 from bnbench.sinks import View
 from bnbench.store import RunFolder
 
@@ -61,6 +61,17 @@ class Views:
             self._announce(
                 f"warning: a view of the run failed and is left out ({error}); training goes on"
             )
+
+
+def add_pictures(folder: RunFolder, draw: Draw, announce: Callable[[str], None]) -> None:
+    """Show what the probes of a finished run have read; the run itself cannot suffer from it."""
+    from bnbench.board.views import open_view  # slow to import
+
+    try:
+        folder.keep_pictures(draw(folder))
+        open_view(folder).close()
+    except Exception as error:
+        announce(f"warning: {folder.name}: no pictures of its probes ({error})")
 
 
 def _tensorboard(folder: RunFolder, facts: Facts, images: Tensor, labels: Tensor) -> View:

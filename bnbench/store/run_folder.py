@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ RESULT = "result.json"
 ERROR = "error.json"
 LOCK = "lock"
 FIRST_BATCH = "first_batch.png"
+PICTURE = "picture_"
 EVENT_FILES = "events.out.tfevents.*"
 
 _SEAL = b"bnbench-sha256:"
@@ -150,6 +151,13 @@ class RunFolder:
     def first_batch(self) -> bytes | None:
         """A PNG of the first images that are trained on, or None."""
         return files.read(self.path / FIRST_BATCH)
+
+    def pictures(self) -> dict[str, bytes]:
+        """PNGs that were drawn of the run when it had ended, by name."""
+        with files.translated(self.path):
+            paths = sorted(self.path.glob(f"{PICTURE}*.png"))
+        read = {path.stem.removeprefix(PICTURE): files.read(path) for path in paths}
+        return {name: content for name, content in read.items() if content is not None}
 
     def views(self) -> list[Path]:
         """TensorBoard's files, sorted by name."""
@@ -276,6 +284,11 @@ class RunFolder:
         """Keep a picture of the first images that are trained on."""
         files.write_synced(self.path / FIRST_BATCH, png)
 
+    def keep_pictures(self, pngs: Mapping[str, bytes]) -> None:
+        """Keep pictures of the run, by name."""
+        for name, png in pngs.items():
+            files.write_synced(self.path / f"{PICTURE}{name}.png", png)
+
     def replace_views(self, pattern: str, name: str, content: bytes) -> None:
         """Put one of TensorBoard's files in the place of those that match a pattern."""
         files.write_synced(self.path / name, content)
@@ -303,6 +316,7 @@ class RunFolder:
         there = any((self.path / name).exists() for name in names)
         for name in names:
             files.remove(self.path / name)
+        self._remove_all(f"{PICTURE}*.png")
         self.clear_views()
         return there
 

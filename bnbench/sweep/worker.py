@@ -31,7 +31,7 @@ from bnbench.errors import (
 )
 from bnbench.events import Event
 from bnbench.runner import Settings, Stop
-from bnbench.store import ExperimentFolder
+from bnbench.store import ExperimentFolder, RunFolder
 from bnbench.sweep.jobs import (
     Answer,
     End,
@@ -94,6 +94,7 @@ def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) 
         accept_changes=terms.accept_changes,
         siblings=terms.siblings,
         view=lambda *_: _Forwarded(send),
+        draw=_pictures,
         announce=lambda line: send(Said(line)),
         stop=stop,
     )
@@ -117,6 +118,13 @@ def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) 
         return Failed(error, _hopeless(error))
     except Exception as error:
         return Failed(RunError(f"{type(error).__name__}: {error}"), hopeless=False)
+
+
+def _pictures(run: RunFolder) -> dict[str, bytes]:
+    """What the probes of a run have read."""
+    from bnbench.report.pictures import probe_pictures  # slow to import
+
+    return probe_pictures(run)
 
 
 def _hopeless(error: BnbenchError) -> bool:

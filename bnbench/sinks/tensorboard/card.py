@@ -21,6 +21,7 @@ class Card:
     `started`: seconds since the epoch. `reports`: how many `Step` events will come, at most.
     `group`: what its seeds share. `columns`, `batch_sizes` (different ones), `probes`: of the
     whole experiment. `texts`: Markdown by tag. `first_batch`: a PNG.
+    `pictures`: PNGs of the run as it ended, by name.
     """
 
     started: float
@@ -34,6 +35,7 @@ class Card:
     texts: Mapping[str, str] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     first_batch: bytes | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def header(card: Card) -> tuple[str, bytes]:

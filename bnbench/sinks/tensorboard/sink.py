@@ -161,7 +161,12 @@ class TensorBoardSink:
             "summary/images_per_second": at.examples / seconds if seconds > 0 else 0.0,
         }
         session = hparams.end(completed=completed, wall_time=self._card.started + seconds)
-        return [*records.scalars(values | cost), session]
+        shows = "Drawn from the readings of the run's probes when it had ended."
+        pictures = [
+            records.image(f"images/{name}", png, describes=shows)
+            for name, png in self._card.pictures.items()
+        ]
+        return [*records.scalars(values | cost), *pictures, session]
 
     def _add(self, values: Iterable[Summary.Value], *, step: int, train_seconds: float) -> None:
         wall_time = self._card.started + train_seconds

@@ -1,0 +1,43 @@
+"""What a run's probes have read, as PNGs: shown beside its curves when it has ended."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from bnbench.report.probes import landscape_bands, layer_heat_maps, percentile_bands
+from bnbench.store import RunFolder
+
+HEAT_MAPS = {
+    "running_error": "mean",
+    "gap_by_layer": "loss",
+    "activation_drift": "mean_drift",
+    "gradient_shift": "relative",
+}
+"""Of each probe with readings of layers the one that is drawn as layer × time."""
+
+DPI = 90
+
+
+def probe_pictures(run: RunFolder) -> dict[str, bytes]:
+    """PNGs by name; {} for a run without readings. What cannot be drawn is left out."""
+    drawings: dict[str, Callable[[], Figure]] = {
+        "percentiles": lambda: percentile_bands([run]),
+        "landscape": lambda: landscape_bands([run]),
+    }
+    for probe, name in HEAT_MAPS.items():
+        drawings[f"{probe}_by_layer"] = lambda probe=probe, name=name: layer_heat_maps(
+            [run], probe, name, log=probe == "running_error"
+        )
+    found = {}
+    for name, draw in drawings.items():
+        try:
+            figure = draw()
+        except ValueError:
+            continue  # no such readings
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI)
+        found[name] = buffer.getvalue()
+    return found

@@ -1,0 +1,150 @@
+"""Experiments with invented numbers: what lies on disk after a sweep, without training anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from bnbench import config as configuration
+from bnbench.config import RunConfig, run_id
+from bnbench.store import ExperimentFolder, Record, encode_records
+
+KINDS = ("running", "batch", "population")
+
+
+@dataclass
+class Told:
+    """How a run came out.
+
+    `curve`: validation accuracies at evenly spaced evaluations; its last one is the final one.
+    `probes`: values over time by (probe, layer, name). `gap`: running minus batch accuracy.
+    """
+
+    curve: Sequence[float] = (0.5,)
+    test: float = 0.5
+    train_loss: float = 0.1
+    gap: float = 0.0
+    probes: Mapping[tuple[str, str, str], Sequence[float]] = field(default_factory=dict)
+    state: str = "completed"
+    images_per_second: float = 1000.0
+
+
+def invented(
+    path: Path, text: str, tell: Callable[[RunConfig], Told | None], *sets: str
+) -> ExperimentFolder:
+    """An experiment folder `path`/runs/x; None from `tell`: the run has not been begun."""
+    file = path / "x.yaml"
+    file.write_text(text, encoding="utf-8")
+    overrides = configuration.Overrides(set=sets)
+    experiment = configuration.load_experiment(file, overrides)
+    folder = ExperimentFolder(path / "runs" / "x")
+    folder.begin(configuration.dump_experiment(experiment))
+    for config in configuration.expand(experiment).runs:
+        told = tell(config)
+        if told is not None:
+            _write(config, folder, told)
+    return folder
+
+
+def _write(config: RunConfig, experiment: ExperimentFolder, told: Told) -> None:
+    run = experiment.run(run_id(config))
+    run.begin(config_text=configuration.dump(config), manifest=_manifest(config, run.name))
+    records, last = _records(config, told)
+    metrics = run.metrics(keep=0)
+    metrics.append(encode_records(records))
+    metrics.close()
+    if told.state == "failed":
+        run.fail({"error": "ValueError", "message": "it broke", "traceback": "…"})
+    elif told.state != "interrupted":
+        run.finish(_result(told, last))
+
+
+def _manifest(config: RunConfig, name: str) -> Record:
+    return {
+        "run": name,
+        "identity": configuration.identity(config),
+        "experiment": config.experiment,
+        "setup": config.setup,
+        "cell": configuration.cell(config),
+        "point": configuration.point(config),
+        "seed": config.seed,
+        "hparams": configuration.hparams(config),
+        "log_every": 10,
+        "probes": configuration.probes(config),
+        "started": 1.0e9,
+        "started_utc": "2026-01-01T00:00:00+00:00",
+        "attempts": 1,
+        "command": ["bnbench", "sweep", "x.yaml"],
+        "versions": {"bnbench": "0", "python": "3.11", "torch": "2"},
+        "git_commit": None,
+        "machine": "x86_64",
+        "fingerprints": [{"torch": "2", "device": "cpu", "cpu_capability": "AVX2", "threads": 1}],
+        "parameters": 100,
+        "trainable_parameters": 100,
+        "normalization_layers": 3,
+        "total_steps": 100,
+        "examples_per_epoch": 1000,
+        "classes": ["a", "b"],
+    }
+
+
+def _records(config: RunConfig, told: Told) -> tuple[list[Record], Record]:
+    records: list[Record] = []
+    at: Record = {}
+    points = len(told.curve)
+    for number, accuracy in enumerate(told.curve, start=1):
+        at = {"step": 10 * number, "examples": 1000 * number, "train_seconds": 0.5 * number}
+        splits = ("train", "val", "test") if number == points else ("train", "val")
+        if told.state != "completed" and number == points:
+            splits = ("train", "val")
+        for split in splits:
+            for kind in KINDS:
+                value = told.test if split == "test" else accuracy
+                value -= told.gap if kind == "batch" else 0.0
+                loss = told.train_loss if split == "train" else 1 - value
+                records.append(
+                    {"event": "eval", **at, "split": split, "stats": kind, "images": 100}
+                    | {"loss": loss, "accuracy": value}
+                )
+            records.append(
+                {"event": "gap", **at, "split": split, "images": 100, "loss": -told.gap}
+                | {"accuracy": told.gap, "disagreement": abs(told.gap), "kl": abs(told.gap)}
+            )
+    for (probe, layer, name), values in told.probes.items():
+        for number, value in enumerate(values):
+            where = {"step": 10 * number, "examples": 1000 * number, "train_seconds": 0.5 * number}
+            finite = {"value": value} if isfinite(value) else {"value": None, "finite": False}
+            records.append(
+                {"event": "probe", **where, "probe": probe, "layer": layer, "name": name} | finite
+            )
+    if told.state == "diverged":
+        records.append({"event": "diverged", **at, "reason": "loss above 10·ln(classes)"})
+    return records, at
+
+
+def _result(told: Told, at: Record) -> Record:
+    cost: dict[str, Any] = {
+        "state": told.state,
+        "steps": at["step"],
+        "examples": at["examples"],
+        "train_seconds": at["train_seconds"],
+        "evaluation_seconds": 0.1,
+        "probe_seconds": 0.0,
+        "wall_seconds": at["train_seconds"] + 0.1,
+        "images_per_second": told.images_per_second,
+    }
+    if told.state == "diverged":
+        return cost | {"step": at["step"], "reason": "loss above 10·ln(classes)"}
+    for split in ("train", "val", "test"):
+        value = told.test if split == "test" else told.curve[-1]
+        cost[split] = {
+            kind: {
+                "loss": told.train_loss if split == "train" else 1 - value,
+                "accuracy": value - (told.gap if kind == "batch" else 0.0),
+            }
+            for kind in KINDS
+        }
+    return cost
