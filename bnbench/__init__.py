@@ -10,7 +10,7 @@ models     networks that take their normalization as an argument
 data       datasets, splits, resident batches, augmentation
 optim      parameter groups, learning-rate schedules and rules
 probes     measurements that leave no trace
-stats      arrays → means and intervals
+stats      paired differences → intervals, tests, verdicts
 store      run folders: lock, commit, append, read back, state from evidence
 sinks      events → TensorBoard, metrics.jsonl, terminal
 train      the loop: yields events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -24,13 +25,12 @@ DPI = 90
 def probe_pictures(run: RunFolder) -> dict[str, bytes]:
     """PNGs by name; {} for a run without readings. What cannot be drawn is left out."""
     drawings: dict[str, Callable[[], Figure]] = {
-        "percentiles": lambda: percentile_bands([run]),
-        "landscape": lambda: landscape_bands([run]),
+        "percentiles": partial(percentile_bands, [run]),
+        "landscape": partial(landscape_bands, [run]),
     }
     for probe, name in HEAT_MAPS.items():
-        drawings[f"{probe}_by_layer"] = lambda probe=probe, name=name: layer_heat_maps(
-            [run], probe, name, log=probe == "running_error"
-        )
+        log = probe == "running_error"
+        drawings[f"{probe}_by_layer"] = partial(layer_heat_maps, [run], probe, name, log=log)
     found = {}
     for name, draw in drawings.items():
         try:

@@ -52,7 +52,7 @@ def invented(
 def _write(config: RunConfig, experiment: ExperimentFolder, told: Told) -> None:
     run = experiment.run(run_id(config))
     run.begin(config_text=configuration.dump(config), manifest=_manifest(config, run.name))
-    records, last = _records(config, told)
+    records, last = _records(told)
     metrics = run.metrics(keep=0)
     metrics.append(encode_records(records))
     metrics.close()
@@ -91,7 +91,7 @@ def _manifest(config: RunConfig, name: str) -> Record:
     }
 
 
-def _records(config: RunConfig, told: Told) -> tuple[list[Record], Record]:
+def _records(told: Told) -> tuple[list[Record], Record]:
     records: list[Record] = []
     at: Record = {}
     points = len(told.curve)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from scipy import special as scipy_special
 from scipy import stats as scipy_stats
 
 from bnbench.stats import Mean, mean
@@ -60,3 +64,25 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
 def test_no_values_are_refused() -> None:
     with pytest.raises(ValueError, match="the mean of no values"):
         mean([])
+
+
+def test_large_numbers_do_not_overflow() -> None:
+    """At a scale of 10³⁰⁰ the squares have no room; the interval is that of the small ones."""
+    small, large = mean([1.0, 2.0, 4.0]), mean([1e300, 2e300, 4e300])
+    assert small.half_width is not None
+    assert large.value == pytest.approx(1e300 * small.value, rel=1e-12)
+    assert large.half_width == pytest.approx(1e300 * small.half_width, rel=1e-12)
+    assert mean([1e308, -1e308]).half_width == np.inf
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 21])
+def test_the_scale_changes_no_bit(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.83, 0.004, n)
+    found = mean(values.tolist())
+    quantile = float(scipy_special.stdtrit(n - 1, 0.975))
+    assert found == Mean(float(values.mean()), quantile * float(values.std(ddof=1)) / n**0.5, n)
+
+
+def test_the_room_does_not_pay_for_all_of_scipys_statistics() -> None:
+    asked = "import sys, bnbench.stats; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], timeout=60).returncode == 0

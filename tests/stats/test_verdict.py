@@ -1,0 +1,388 @@
+"""Each rule of a verdict, with the case on the other side of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import inf, nan
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnbench.stats import (
+    Direction,
+    Interval,
+    Outcome,
+    Verdict,
+    effect,
+    judge,
+    median,
+    paired_t_interval,
+    seeds_needed,
+    sign_flip,
+)
+
+DIRECTIONS: list[Direction] = ["up", "down", "two-sided"]
+ONE_SIDED = DIRECTIONS[:2]
+
+
+def verdict(
+    differences: Sequence[float],
+    *,
+    smallest: float = 1.0,
+    direction: Direction = "up",
+    objections: Sequence[str] = (),
+    others: int = 0,
+) -> Verdict:
+    """Of one claim, in a family with others that say nothing."""
+    nothing = effect([1, -1, 2, -2, 0.5, -0.5], smallest_effect=1, direction="up")
+    claim = effect(differences, smallest_effect=smallest, direction=direction)
+    return judge([(claim, objections), *[(nothing, ())] * others])[0]
+
+
+def around(centre: float, half_width: float, n: int = 8) -> list[float]:
+    """n differences, evenly spaced, whose 95 % interval is centre ± half_width."""
+    values = np.linspace(-1, 1, n)
+    low, high = paired_t_interval(values.tolist())
+    return list(centre + values * half_width / ((high - low) / 2))
+
+
+CASES: list[tuple[float, float, Outcome, Outcome]] = [
+    # centre, half-width, one-sided, two-sided; the smallest effect is 1
+    (2.0, 0.9, "supported", "supported"),
+    (2.0, 1.1, "inconclusive", "inconclusive"),
+    (-2.0, 0.9, "refuted", "supported"),
+    (-2.0, 1.1, "inconclusive", "inconclusive"),
+    (0.0, 0.9, "negligible", "negligible"),
+    (0.0, 1.1, "inconclusive", "inconclusive"),
+    (0.5, 0.4, "negligible", "negligible"),  # above 0, and still too small to matter
+    (0.5, 0.6, "inconclusive", "inconclusive"),
+    (-0.5, 0.6, "inconclusive", "inconclusive"),
+    (-0.5, 0.4, "negligible", "negligible"),
+]
+
+
+@pytest.mark.parametrize(("centre", "half_width", "one_sided", "two_sided"), CASES)
+def test_where_the_interval_lies(
+    centre: float, half_width: float, one_sided: Outcome, two_sided: Outcome
+) -> None:
+    differences = around(centre, half_width)
+    for direction in DIRECTIONS:
+        found = verdict(differences, direction=direction)
+        assert found.outcome == (two_sided if direction == "two-sided" else one_sided)
+        assert bool(found.reasons) == (found.outcome == "inconclusive")
+        assert found.leaning is None
+
+
+def test_an_interval_above_the_smallest_effect_is_not_enough() -> None:
+    """p is 2⁻⁶ with six seeds that agree: enough for three claims, too much for four."""
+    differences = around(2.0, 0.2, n=6)
+    alone, three, four = (verdict(differences, others=others) for others in (0, 2, 3))
+    assert alone.outcome == three.outcome == "supported"
+    assert [each.p_adjusted for each in (alone, three, four)] == [1 / 64, 3 / 64, 4 / 64]
+    assert four.outcome == "inconclusive"
+    assert four.reasons == (
+        "the interval 1.8 … 2.2 lies above the smallest effect 1, but p = 0.0625 after Holm's "
+        "correction for 4 claims (0.0156 before) is not below 0.05; 7 seeds that all agree would "
+        "reach it",
+    )
+    assert verdict(around(2.0, 0.2, n=7), others=3).outcome == "supported"
+
+
+def test_a_two_sided_test_needs_twice_as_small_a_share() -> None:
+    assert verdict(around(2, 0.2, n=6), direction="two-sided").p_adjusted == 2 / 64
+    found = verdict(around(-2, 0.2, n=6), direction="two-sided", others=1)
+    assert found.outcome == "inconclusive"
+    assert found.reasons[0].startswith(
+        "the interval −2.2 … −1.8 lies below the smallest effect on the other side, −1, but p"
+    )
+    assert "7 seeds that all agree" in found.reasons[0]
+
+
+def test_seeds_that_could_have_agreed_more() -> None:
+    """Eight seeds can reach 7·2⁻⁸; one small loss among them makes it 7·2·2⁻⁸ = 0.0547."""
+    differences = [-1.0, 8, 8, 9, 9, 8, 9, 8]
+    assert verdict(differences, smallest=0, others=5).outcome == "supported"
+    found = verdict(differences, smallest=0, others=6)
+    assert found.p_adjusted == 14 / 256
+    assert found.outcome == "inconclusive"
+    assert found.reasons[0].endswith(
+        "lies above 0, but p = 0.0547 after Holm's correction for 7 claims (0.00781 before) is "
+        "not below 0.05; the 8 seeds would have to agree more"
+    )
+    assert verdict(list(map(abs, differences)), smallest=0, others=6).outcome == "supported"
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_fewer_than_six_seeds_only_lean(n: int, direction: Direction) -> None:
+    found = verdict([5 + 0.01 * seed for seed in range(n)], direction=direction)
+    assert found.outcome == "inconclusive"
+    assert found.reasons == (f"{n} seed{'s' * (n > 1)}; 6 are needed for a verdict",)
+    assert found.leaning == "for"
+    six = verdict([5 + 0.01 * seed for seed in range(6)], direction=direction)
+    assert six.outcome == "supported"
+    assert six.leaning is None
+
+
+def test_where_few_seeds_lean() -> None:
+    def leaning(differences: Sequence[float], direction: Direction = "up") -> str | None:
+        return verdict(differences, direction=direction).leaning
+
+    assert leaning([-3, -4]) == "against"
+    assert leaning([-3, -4], "two-sided") == "for"
+    assert leaning([0.5, 0.2]) == "neither"
+    assert leaning([1.0, 1.0]) == "neither"  # not beyond the smallest effect
+    assert leaning([-2, -2, -2, -2, 30]) == "neither"  # mean and median disagree
+    assert leaning([inf, inf, -3]) == "for"
+    assert leaning([-inf, inf]) == "neither"
+    assert leaning([-inf]) == "against"
+
+
+@pytest.mark.parametrize("centre", [2.0, 0.0, -2.0])
+def test_an_objection_makes_any_verdict_inconclusive(centre: float) -> None:
+    assert verdict(around(centre, 0.2)).outcome != "inconclusive"
+    objections = ["the best learning rate is at the edge of its grid", "3 of 16 runs are missing"]
+    found = verdict(around(centre, 0.2), objections=objections)
+    assert found.outcome == "inconclusive"
+    assert found.reasons == tuple(objections)
+
+
+def test_what_else_is_wrong_is_said_after_the_objections() -> None:
+    found = verdict([1.0, 2.0], objections=["a failed check"])
+    assert found.reasons == ("a failed check", "2 seeds; 6 are needed for a verdict")
+    found = verdict(around(1.0, 0.2), objections=["a failed check"])
+    assert found.reasons[0] == "a failed check"
+    assert found.reasons[1].startswith("the interval 0.8 … 1.2 reaches over")
+
+
+def test_claims_without_runs() -> None:
+    claim = effect(around(2, 0.2, n=6), smallest_effect=1, direction="up")
+    found = judge([(None, ["no runs"]), (claim, ()), (None, ())])
+    assert found[0] == Verdict("inconclusive", None, None, ("no runs",), None)
+    assert found[1].outcome == "supported"
+    assert found[1].p_adjusted == 1 / 64  # the others are not of the family
+    assert found[2].reasons == ("there is no pair of runs to compare",)
+    assert judge([]) == []
+
+
+def test_what_is_objected_to_counts_in_the_correction_all_the_same() -> None:
+    claim = effect(around(2, 0.2, n=6), smallest_effect=1, direction="up")
+    found = judge([(claim, ["a failed check"])] * 3 + [(claim, [])])
+    assert found[3].p_adjusted == 4 / 64
+    assert found[3].outcome == "inconclusive"
+
+
+REASONS = [
+    (around(0.85, 1.25, 6), "the interval −0.4 … 2.1 reaches over the smallest effect 1; about "),
+    (around(-0.85, 1.25), "the interval −2.1 … 0.4 reaches over the smallest effect on the other "),
+    (
+        around(0.0, 5.0),
+        "the interval −5 … 5 reaches over the smallest effect on both sides, −1 and",
+    ),
+    (around(1.0, 0.25), "the effect is too near to it for 8 seeds to tell"),
+    (around(1.0, 0.0004), "the interval 0.9996 … 1.0004 reaches over the smallest effect 1;"),
+    ([1.0] * 6, "the interval 1 … 1 ends at the smallest effect 1"),
+    ([-1.0] * 6, "the interval −1 … −1 ends at the smallest effect on the other side, −1"),
+    ([inf, 2, 3, 4, 5, -inf], "the median's interval −∞ … ∞ reaches over the smallest effect on "),
+    ([inf, 2, 3, 4, 5, 0.5], "the median's interval 0.5 … ∞ reaches over the smallest effect 1; "),
+    ([inf, 2, 3, 4, 5, -0.0], "the median's interval 0 … ∞ reaches over the smallest effect 1; "),
+    ([inf, 2, 3, 4, 5, 0.5], "1 of 6 differences is infinite"),
+    ([inf, inf, 3, 4, 5, 0.5], "2 of 6 differences are infinite"),
+]
+
+
+@pytest.mark.parametrize(("differences", "said"), REASONS)
+def test_why_it_is_inconclusive_is_said_in_numbers(differences: list[float], said: str) -> None:
+    found = verdict(differences)
+    assert found.outcome == "inconclusive"
+    assert said in found.reasons[0]
+    assert not re.search(r"nan|inf\b|-\d", found.reasons[0])
+
+
+def test_about_how_many_seeds() -> None:
+    """Interval −0.4 … 2.1 of six: s = 1.25·√6/2.571 = 1.191; ((2.179 + 0.873)·1.191)² = 13.2 at
+    n = 13, ((2.160 + 0.870)·1.191)² = 13.0 at n = 14."""
+    assert "about 14 seeds would be needed" in verdict(around(0.85, 1.25, 6)).reasons[0]
+
+
+def test_a_smallest_effect_of_zero() -> None:
+    assert verdict(around(0.3, 0.2), smallest=0).outcome == "supported"
+    assert verdict(around(-0.3, 0.2), smallest=0).outcome == "refuted"
+    found = verdict(around(0.1, 0.2), smallest=0)
+    assert found.reasons == ("the interval −0.1 … 0.3 reaches over 0",)
+    assert found.effect is not None
+    assert found.effect.seeds_needed is None
+
+
+@pytest.mark.parametrize("smallest", [0.0, 0.5])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_nothing_but_zeros_is_negligible(smallest: float, direction: Direction) -> None:
+    """GroupNorm's gap is exactly 0 for every seed."""
+    found = verdict([0.0, -0.0] * 4, smallest=smallest, direction=direction)
+    assert found.outcome == "negligible"
+    assert found.p_adjusted == 1
+    assert found.effect is not None
+    assert found.effect.interval == Interval(0, 0)
+    assert verdict([0.0] * 7 + [1e-9], smallest=0, direction=direction).outcome == "inconclusive"
+
+
+def test_equal_differences() -> None:
+    """Decades of usable learning rates lie on a grid: no spread is no error."""
+    assert verdict([1.5] * 6).outcome == "supported"
+    assert verdict([-1.5] * 6).outcome == "refuted"
+    assert verdict([0.5] * 6).outcome == "negligible"
+
+
+def test_rounding_does_not_lift_an_effect_above_the_smallest() -> None:
+    step = 0.76 - 0.75
+    assert step > 0.01  # by 9·10⁻¹⁸
+    found = verdict([step] * 8, smallest=0.01)
+    assert found.outcome == "inconclusive"
+    assert "ends at the smallest effect" in found.reasons[0]
+    assert verdict([step + 1e-6] * 8, smallest=0.01).outcome == "supported"
+    assert verdict([step - 1e-6] * 8, smallest=0.01).outcome == "negligible"
+
+
+def test_one_diverged_seed_is_not_left_out() -> None:
+    """Seven seeds alone would support the claim; the eighth, where our setup diverged, stays in."""
+    seven = around(3.0, 0.5, 7)
+    assert verdict(seven).outcome == "supported"
+    found = verdict([*seven, -inf])
+    assert found.outcome == "inconclusive"
+    assert found.effect is not None
+    assert found.effect.mean is None
+    assert found.effect.infinite == 1
+    assert found.effect.n == 8
+    assert found.effect.interval.low == -inf
+
+
+@pytest.mark.parametrize("n", [6, 8])
+def test_an_opponent_that_never_arrives(n: int) -> None:
+    found = verdict([inf] * n)
+    assert found.outcome == "supported"
+    assert found.effect is not None
+    assert found.effect.interval == Interval(inf, inf)
+    assert found.effect.method == "order statistics"
+    assert found.effect.coverage == 1 - 2 / 2**n
+    assert verdict([-inf] * n).outcome == "refuted"
+    assert verdict([-inf] * n, direction="two-sided").outcome == "supported"
+
+
+def test_what_an_effect_says() -> None:
+    differences = [1.0, 2.0, 4.0, 3.0, 2.5, 0.0]
+    found = effect(differences, smallest_effect=0.5, direction="two-sided")
+    assert found.differences == tuple(differences)
+    assert found.mean == pytest.approx(12.5 / 6)
+    assert found.median == 2.25
+    assert found.interval == paired_t_interval(differences)
+    assert (found.method, found.coverage) == ("paired t", 0.95)
+    assert (found.n, found.infinite) == (6, 0)
+    assert found.p == sign_flip(differences, alternative="two-sided")
+    assert found.seeds_needed == seeds_needed(differences, 0.5)
+
+
+def test_no_verdict_needs_fewer_seeds_than_six() -> None:
+    found = effect([1.0, 1.1, 1.2], smallest_effect=1, direction="up")
+    assert seeds_needed([1.0, 1.1, 1.2], 1) == 2
+    assert found.seeds_needed == 6
+
+
+def test_one_pair_has_no_bounds() -> None:
+    assert effect([2.0], smallest_effect=1, direction="up").interval == Interval(-inf, inf)
+    found = effect([inf], smallest_effect=1, direction="up")
+    assert found.interval == Interval(inf, inf)
+    assert found.coverage == 0
+
+
+def test_what_is_no_effect() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        effect([], smallest_effect=1, direction="up")
+    with pytest.raises(ValueError, match="not a number"):
+        effect([1.0, nan, inf], smallest_effect=1, direction="up")
+    for smallest in (-1.0, inf, nan):
+        with pytest.raises(ValueError, match="not a finite number from 0 up"):
+            effect([1.0], smallest_effect=smallest, direction="up")
+
+
+ANY = st.lists(
+    st.floats(allow_nan=False) | st.integers(-3, 3).map(float) | st.sampled_from([inf, -inf]),
+    min_size=1,
+    max_size=10,
+)
+
+
+@given(ANY, st.floats(0, 1e300) | st.sampled_from([0.0, 1.0]), st.sampled_from(DIRECTIONS))
+@settings(deadline=None)
+def test_whatever_the_numbers(values: list[float], smallest: float, direction: Direction) -> None:
+    """No crash, no warning, no NaN; infinite ones are never averaged; reasons where due."""
+    found = verdict(values, smallest=smallest, direction=direction)
+    assert found.effect is not None
+    low, high = found.effect.interval
+    assert low <= high
+    assert (found.effect.mean is None) == any(map(np.isinf, values))
+    assert found.effect.mean is None or np.isfinite(found.effect.mean)
+    assert found.effect.infinite == sum(map(np.isinf, values))
+    assert found.effect.median == median(values)
+    assert bool(found.reasons) == (found.outcome == "inconclusive")
+    assert (found.leaning is None) == (len(values) >= 6)
+    if found.outcome == "supported":
+        assert found.p_adjusted is not None
+        assert found.p_adjusted < 0.05
+        assert max(low, -high) > smallest
+    if found.outcome == "refuted":
+        assert high < -smallest
+
+
+@given(
+    st.lists(st.integers(-4, 9) | st.sampled_from([inf, -inf]), min_size=1, max_size=9),
+    st.sampled_from(DIRECTIONS),
+    st.randoms(),
+)
+@settings(deadline=None)
+def test_invariances(values: list[float], direction: Direction, random: Random) -> None:
+    """The order of the seeds decides nothing, nor does the unit; swapped arms say the opposite."""
+    found = verdict(values, direction=direction)
+    shuffled = random.sample(values, len(values))
+    assert verdict(shuffled, direction=direction).outcome == found.outcome
+    other_unit = verdict([value / 100 for value in values], smallest=0.01, direction=direction)
+    assert other_unit.outcome == found.outcome
+    swapped = verdict([-value for value in values], direction=direction)
+    if direction == "two-sided":
+        assert swapped.outcome == found.outcome
+        assert swapped.leaning == found.leaning
+    elif found.outcome == "supported":
+        assert swapped.outcome == "refuted"
+    elif found.outcome == "negligible":
+        assert swapped.outcome == "negligible"
+    assert found.effect is not None
+    assert swapped.effect is not None
+    low, high = found.effect.interval
+    assert swapped.effect.interval == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_interval_and_a_p_value_can_be_recomputed(seed: int) -> None:
+    """The verdicts of a family of seven from the definitions alone."""
+    random = np.random.default_rng(seed)
+    samples = [random.normal(shift, 1, 8) for shift in (-2, -1, 0, 0.5, 1, 2, 3)]
+    claims = [effect(each.tolist(), smallest_effect=0.5, direction="up") for each in samples]
+    found = judge([(claim, ()) for claim in claims])
+    p_values = [sign_flip(each.tolist(), alternative="greater") for each in samples]
+    for position, sample in enumerate(samples):
+        low, high = paired_t_interval(sample.tolist())
+        smaller = sorted(range(7), key=lambda each: p_values[each])
+        rank = smaller.index(position)
+        adjusted = max((7 - i) * p_values[smaller[i]] for i in range(rank + 1))
+        expected = "inconclusive"
+        if low > 0.5 and adjusted < 0.05:
+            expected = "supported"
+        elif high < -0.5:
+            expected = "refuted"
+        elif low > -0.5 and high < 0.5:
+            expected = "negligible"
+        assert found[position].outcome == expected
+        assert found[position].p_adjusted == pytest.approx(min(1, adjusted))
