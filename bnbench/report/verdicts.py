@@ -230,7 +230,7 @@ def _missing(arm: Arm, runs: Sequence[StudiedRun], missing: int) -> str:
     if undone:
         states = sorted({run.state for run in undone})
         return f"{arm}: {len(undone)} of {len(runs)} runs have no result ({', '.join(states)})"
-    return f"{arm}: {missing} seeds have no such value"
+    return f"{arm}: no such value of {missing} {'seed' if missing == 1 else 'seeds'}"
 
 
 def _at_the_end(claim: Claim, arm: Arm, runs: Sequence[StudiedRun]) -> Iterator[str]:
@@ -259,6 +259,8 @@ def _insane(found: _Measured, study: Study) -> Iterator[str]:
             yield f"sanity: {run.folder.name} has no batch statistics, yet a gap of {gap:g}"
             return
     metric = found.claim.metric
+    if found.claim.slope_over is not None:
+        return
     if isinstance(metric, EndReading) and metric.quantity == "accuracy":
         dataset = study.runs[0].config.data.dataset
         classes = DATASETS[dataset].classes if dataset in DATASETS else None

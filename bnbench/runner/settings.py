@@ -29,7 +29,8 @@ class Settings:
     `threads`: for a configuration that says auto. `restart`: throw earlier attempts away.
     `accept_changes`: go on from a checkpoint of another machine or release, and mark it.
     `siblings`: folders of experiments from which a finished run that is the same is taken over.
-    `view`: makes what shows a run while it trains. `draw`: draws what its probes have read. `announce` gets notes and warnings.
+    `view`: makes what shows a run while it trains. `draw`: draws what its probes have read.
+    `announce` gets notes and warnings.
     """
 
     device: str | None = None

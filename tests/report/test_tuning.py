@@ -1,0 +1,62 @@
+"""Which value tuning takes, and which it must not take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench.report.study import study
+from bnbench.report.tuning import best, tuned
+from tests.report.invented import Told, invented
+
+TEXT = """\
+setups: {a: , b: {norm: {kind: group}, axes: {optim.lr: [1, 2]}}}
+axes: {data.batch_size: [2, 4], optim.lr: [0.1, 0.2, 0.4]}
+tune: {axis: optim.lr, by: %s}
+seeds: 2
+"""
+
+
+def test_the_best_mean_on_validation_wins_not_on_test(tmp_path: Path) -> None:
+    def tell(config: Any) -> Told:
+        rates = {0.1: 0.5, 0.2: 0.6, 0.4: 0.4, 1: 0.3, 2: 0.2}
+        # Test says the opposite: it must not be read.
+        return Told((rates[config.optim.lr],), test=1 - rates[config.optim.lr])
+
+    found = tuned(study(invented(tmp_path, TEXT % "val/accuracy", tell)))
+    assert [(each.setup, each.others, each.value, each.at_edge) for each in found] == [
+        ("a", {"data.batch_size": 2}, 0.2, False),
+        ("a", {"data.batch_size": 4}, 0.2, False),
+        ("b", {"data.batch_size": 2}, 1, True),
+        ("b", {"data.batch_size": 4}, 1, True),
+    ]
+    assert [len(each.values) for each in found] == [3, 3, 2, 2]
+
+
+def test_losses_are_tuned_downwards(tmp_path: Path) -> None:
+    folder = invented(tmp_path, TEXT % "val/loss", lambda config: Told((config.optim.lr / 4,)))
+    # The invented loss is 1 − accuracy.
+    assert [each.value for each in tuned(study(folder))] == [0.4, 0.4, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("trials", "higher", "expected"),
+    [
+        ({1: [0.5, 0.5], 2: [0.9, None]}, True, 1),  # one that may diverge is not the best
+        ({1: [None, None], 2: [0.1, None]}, True, 2),
+        ({1: [None], 2: [None]}, True, 1),
+        ({1: [0.5], 2: [0.6, 0.3]}, True, 1),
+        ({1: [], 2: [0.1]}, True, 2),  # not tried
+        ({1: [0.5], 2: [0.6]}, False, 1),
+        ({1: [None], 2: [0.6]}, False, 2),
+    ],
+)
+def test_best(trials: dict[int, list[float | None]], higher: bool, expected: int) -> None:
+    assert best(trials, higher=higher) == expected
+
+
+def test_without_results_nothing_is_chosen() -> None:
+    with pytest.raises(ValueError, match="no trial"):
+        best({1: [], 2: []}, higher=True)

@@ -1,0 +1,315 @@
+"""From runs to verdicts, on experiments whose truth is invented."""
+
+from __future__ import annotations
+
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench.config import RunConfig
+from bnbench.report.study import study
+from bnbench.report.verdicts import Judged, judged
+from tests.report.invented import Told, invented
+
+BASE = """\
+setups:
+  bn: {norm: {kind: batch}}
+  gn: {norm: {kind: group}}
+axes: {data.batch_size: [32%s]}
+seeds: %d
+claims:
+  - {id: a, says: s, metric: %s, better: %s, worse: %s, smallest_effect: %s, %s}
+"""
+
+
+def ask(
+    path: Path,
+    tell: Any,
+    *,
+    metric: str = "test/running/accuracy",
+    better: str = "bn",
+    worse: str = "gn",
+    smallest: float = 1,
+    rest: str = "direction: up",
+    seeds: int = 8,
+    sizes: str = "",
+) -> Judged:
+    written = BASE % (sizes, seeds, metric, better, worse, smallest, rest)
+    (found,) = judged(study(invented(path, written, tell)))
+    return found
+
+
+def noise(config: RunConfig, setup: str = "") -> float:
+    """Two points of fixed noise, other in each run."""
+    return ((config.seed * 7919 + len(setup) * 104729 + 13) % 1000) / 1000 * 0.02 - 0.01
+
+
+def accuracies(**means: float) -> Any:
+    """Test accuracies by setup, with noise that differs between setups."""
+    return lambda config: Told(
+        test=means[config.setup] + noise(config) * (1 if config.setup == "bn" else -1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("bn", "gn", "outcome"),
+    [
+        (0.80, 0.70, "supported"),
+        (0.70, 0.80, "refuted"),
+        (0.75, 0.75, "inconclusive"),
+    ],
+)
+def test_the_outcome_follows_the_truth(tmp_path: Path, bn: float, gn: float, outcome: str) -> None:
+    found = ask(tmp_path, accuracies(bn=bn, gn=gn))
+    assert found.verdict.outcome == outcome
+    assert found.unit == "points"
+    assert list(found.pairs) == list(range(8))
+    effect = found.verdict.effect
+    assert effect is not None
+    assert effect.mean == pytest.approx(100 * (bn - gn), abs=2.5)
+    if bn != gn:
+        assert found.superiority == (1.0 if bn > gn else 0.0)
+
+
+def test_equal_runs_are_negligible(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda _: Told(test=0.5)).verdict.outcome == "negligible"
+
+
+def test_a_claim_of_less_turns_the_differences(tmp_path: Path) -> None:
+    found = ask(
+        tmp_path, accuracies(bn=0.8, gn=0.7), metric="test/running/error", rest="direction: down"
+    )
+    assert found.verdict.outcome == "supported"
+    assert all(difference > 0 for difference in found.pairs.values())
+    assert found.superiority == 1.0
+
+
+def test_pairs_are_of_the_same_seed(tmp_path: Path) -> None:
+    # Seeds differ by far more than setups: unpaired, nothing would show.
+    found = ask(
+        tmp_path,
+        lambda config: Told(test=0.1 * config.seed + (0.02 if config.setup == "bn" else 0.0)),
+    )
+    assert found.verdict.outcome == "supported"
+    assert list(found.pairs.values()) == pytest.approx([2.0] * 8)
+
+
+def test_differences_of_differences(tmp_path: Path) -> None:
+    values = {("bn", 2): 0.5, ("bn", 32): 0.8, ("gn", 2): 0.7, ("gn", 32): 0.75}
+    found = ask(
+        tmp_path,
+        lambda config: Told(test=values[config.setup, config.data.batch_size] + noise(config)),
+        better="[bn@32, bn@2]",
+        worse="[gn@32, gn@2]",
+        sizes=", 2",
+    )
+    assert list(found.pairs.values()) == pytest.approx([25.0] * 8)
+    assert found.verdict.outcome == "supported"
+    assert found.superiority is None
+
+
+def test_diverged_seeds_are_ranked_and_never_averaged(tmp_path: Path) -> None:
+    def tell(config: RunConfig) -> Told:
+        if config.setup == "gn" and config.seed < 3:
+            return Told(state="diverged")
+        return Told(test={"bn": 0.8, "gn": 0.7}[config.setup])
+
+    found = ask(tmp_path, tell)
+    effect = found.verdict.effect
+    assert effect is not None
+    assert (effect.infinite, effect.mean, effect.method) == (3, None, "order statistics")
+    assert [found.pairs[seed] for seed in range(3)] == [inf] * 3
+    assert found.worse[0].diverged == 3
+    assert found.verdict.outcome == "supported"
+    assert effect.median == pytest.approx(10)
+
+
+def test_where_both_diverge_no_difference_was_seen(tmp_path: Path) -> None:
+    found = ask(tmp_path, lambda _: Told(state="diverged"))
+    assert found.pairs == dict.fromkeys(range(8), 0.0)
+    assert found.verdict.outcome == "inconclusive"
+    assert "neither side ever got there" in found.verdict.reasons
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted", None])
+def test_missing_runs_make_it_inconclusive(tmp_path: Path, state: str | None) -> None:
+    truth = accuracies(bn=0.9, gn=0.5)
+
+    def tell(config: RunConfig) -> Told | None:
+        if (config.setup, config.seed) != ("gn", 7):
+            return truth(config)  # type: ignore[no-any-return]
+        return None if state is None else Told(state=state)
+
+    found = ask(tmp_path, tell)
+    assert found.verdict.outcome == "inconclusive"
+    assert found.verdict.reasons == (f"gn: 1 of 8 runs have no result ({state or 'new'})",)
+    assert len(found.pairs) == 7
+
+
+def test_few_seeds_only_indicate(tmp_path: Path) -> None:
+    found = ask(tmp_path, accuracies(bn=0.9, gn=0.5), seeds=3)
+    assert (found.verdict.outcome, found.verdict.leaning) == ("inconclusive", "for")
+
+
+TUNED = """\
+setups:
+  bn: {norm: {kind: batch}}
+  gn: {norm: {kind: group}%s}
+axes: {optim.lr: [0.01, 0.1, 1]}
+tune: {axis: optim.lr}
+seeds: 8
+claims:
+  - {id: a, says: s, metric: test/running/accuracy, better: bn, worse: gn, smallest_effect: 1}
+"""
+
+
+def at_rates(**values: dict[float, float]) -> Any:
+    return lambda config: Told(
+        (values[config.setup][config.optim.lr],), test=values[config.setup][config.optim.lr]
+    )
+
+
+def test_each_side_at_its_own_best_rate(tmp_path: Path) -> None:
+    tell = at_rates(bn={0.01: 0.1, 0.1: 0.9, 1: 0.2}, gn={0.01: 0.1, 0.1: 0.7, 1: 0.2})
+    (found,) = judged(study(invented(tmp_path, TUNED % "", tell)))
+    assert found.verdict.outcome == "supported"
+    assert list(found.pairs.values()) == pytest.approx([20.0] * 8)
+    assert found.better[0].words == "bn, lr 0.1 (best of 3)"
+
+
+def test_a_choice_at_the_edge_is_no_choice(tmp_path: Path) -> None:
+    tell = at_rates(bn={0.01: 0.1, 0.1: 0.7, 1: 0.9}, gn={0.01: 0.1, 0.1: 0.7, 1: 0.2})
+    (found,) = judged(study(invented(tmp_path, TUNED % "", tell)))
+    assert found.verdict.outcome == "inconclusive"
+    assert found.verdict.reasons == ("bn: the chosen optim.lr 1 is an end of its grid",)
+
+
+def test_unequal_trials_are_not_fair(tmp_path: Path) -> None:
+    own = ", axes: {optim.lr: [0.01, 0.1, 0.2, 1]}"
+    text = (TUNED % "").replace("gn: {norm: {kind: group}}", f"gn: {{norm: {{kind: group}}{own}}}")
+    rates = {0.01: 0.1, 0.1: 0.9, 0.2: 0.3, 1: 0.2}
+    (found,) = judged(study(invented(tmp_path, text, at_rates(bn=rates, gn=rates))))
+    assert found.verdict.reasons == ("unequal trials to choose from (bn: 3, gn: 4)",)
+
+
+def test_a_slope_over_an_axis(tmp_path: Path) -> None:
+    text = (
+        "setups: {a: }\naxes: {norm.batch_size: [4, 16, 128]}\ndata: {batch_size: 128}\nseeds: 8\n"
+        "claims: [{id: a, says: s, metric: val/running/accuracy, better: a, "
+        "slope_over: norm.batch_size, smallest_effect: 1, direction: down}]"
+    )
+    accuracy = {4: 0.9, 16: 0.7, 128: 0.4}  # ten points less per doubling: 2, 4 and 7 doublings
+
+    def tell(config: Any) -> Told:
+        return Told((accuracy[config.norm.batch_size] + noise(config) / 100,))
+
+    (found,) = judged(study(invented(tmp_path, text, tell)))
+    assert list(found.pairs.values()) == pytest.approx([10.0] * 8, abs=0.01)
+    assert found.verdict.reasons == ()
+    assert found.verdict.outcome == "supported"
+
+
+def test_a_slope_over_a_diverged_run_is_missing(tmp_path: Path) -> None:
+    text = (
+        "setups: {a: }\naxes: {norm.batch_size: [4, 16]}\ndata: {batch_size: 128}\nseeds: 8\n"
+        "claims: [{id: a, says: s, metric: val/running/accuracy, better: a, "
+        "slope_over: norm.batch_size}]"
+    )
+    tell = lambda config: Told(state="diverged" if config.seed == 1 else "completed")  # noqa: E731
+    (found,) = judged(study(invented(tmp_path, text, tell)))
+    assert 1 not in found.pairs
+    assert found.verdict.reasons == ("a: no such value of 1 seed",)
+
+
+RATES = """\
+setups: {bn: {norm: {kind: batch}}, none: {norm: {kind: none}}}
+axes: {optim.lr: [0.01, 0.1, 1, 10]}
+tune: {axis: optim.lr}
+seeds: 8
+claims:
+  - {id: a, says: s, metric: usable_lr_max, target: 0.5, better: %s, worse: %s,
+     smallest_effect: 0.5}
+"""
+
+
+def trains_up_to(**limits: float) -> Any:
+    def tell(config: Any) -> Told:
+        trains = config.optim.lr <= limits[config.setup]
+        return Told((0.9,)) if trains else Told((0.1,), state="diverged")
+
+    return tell
+
+
+def test_usable_rates_are_compared_in_decades(tmp_path: Path) -> None:
+    folder = invented(tmp_path, RATES % ("bn", "none"), trains_up_to(bn=1, none=0.01))
+    (found,) = judged(study(folder))
+    assert found.unit == "decades"
+    assert list(found.pairs.values()) == pytest.approx([2.0] * 8)
+    assert found.verdict.outcome == "supported"
+
+
+def test_beyond_the_largest_rate_tried_the_opponent_may_still_train(tmp_path: Path) -> None:
+    folder = invented(tmp_path, RATES % ("none", "bn"), trains_up_to(bn=10, none=0.01))
+    (found,) = judged(study(folder))
+    assert found.verdict.outcome == "inconclusive"
+    assert found.verdict.reasons == ("bn: the largest optim.lr tried, 10, is still usable",)
+
+
+def test_of_the_favoured_side_that_only_makes_the_effect_larger(tmp_path: Path) -> None:
+    folder = invented(tmp_path, RATES % ("bn", "none"), trains_up_to(bn=10, none=0.01))
+    (found,) = judged(study(folder))
+    assert found.verdict.outcome == "supported"
+
+
+def test_a_gap_without_batch_statistics_fails_the_sanity_check(tmp_path: Path) -> None:
+    def tell(config: RunConfig) -> Told:
+        return Told(test=0.9 if config.setup == "bn" else 0.5, gap=0.01)
+
+    found = ask(tmp_path, tell)
+    assert found.verdict.outcome == "inconclusive"
+    assert found.verdict.reasons[0].startswith("sanity: gn_bs032_s00_")
+
+
+def test_nobody_learned(tmp_path: Path) -> None:
+    found = ask(tmp_path, accuracies(bn=0.13, gn=0.10))
+    assert found.verdict.outcome == "inconclusive"
+    assert found.verdict.reasons == ("sanity: nobody learned; chance is 10 %",)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "test/gap/accuracy",
+        "val/gap/kl",
+        "probe/batch_noise/noise",
+        "images_per_second",
+        "train/batch/loss",
+        "val/running/examples_to_target",
+    ],
+)
+@pytest.mark.parametrize("state", ["diverged", "failed", "interrupted"])
+def test_no_metric_crashes_on_what_did_not_end(tmp_path: Path, metric: str, state: str) -> None:
+    def tell(config: RunConfig) -> Told:
+        return Told((0.5, 0.6), state=state if config.seed % 2 else "completed")
+
+    found = ask(tmp_path, tell, metric=metric, rest="target: 0.9, direction: two-sided")
+    assert found.verdict.outcome in ("inconclusive", "negligible")
+    effect = found.verdict.effect
+    assert effect is None or effect.mean is None or effect.infinite == 0
+
+
+def test_claims_of_a_file_are_one_family(tmp_path: Path) -> None:
+    text = BASE % ("", 6, "test/running/accuracy", "bn", "gn", 1, "direction: up")
+    line = text.splitlines()[-1]
+    lines = [line.replace("id: a", f"id: a{number}") for number in range(5)]
+    whole = text.replace(line, "\n".join(lines))
+    alone = ask(tmp_path, accuracies(bn=0.9, gn=0.5), seeds=6)
+    assert alone.verdict.outcome == "supported"
+    many = tmp_path / "many"
+    many.mkdir()
+    five = judged(study(invented(many, whole, accuracies(bn=0.9, gn=0.5))))
+    # 2⁻⁶ · 5 > 0.05: six seeds cannot carry five claims.
+    assert {each.verdict.outcome for each in five} == {"inconclusive"}
+    assert all("Holm" in each.verdict.reasons[0] for each in five)
