@@ -29,7 +29,8 @@ def take_over(
             if manifest["fingerprints"] != [fingerprint] or not _same(config, source):
                 continue
             checkpoint = source.checkpoint()
-            if checkpoint is None:
+            ending = [event["event"] for event in source.records(without=("step", "eval"))][-1:]
+            if checkpoint is None or ending not in (["finished"], ["diverged"]):
                 continue
             ours = manifest | {
                 "run": folder.name,

@@ -1,0 +1,122 @@
+"""The same run in two experiments is trained once; nearly the same is not the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench.config import RunConfig
+from bnbench.runner import Settings, execute, execution
+from bnbench.store import ExperimentFolder, RunFolder
+from tests.injection import Killed, inject
+from tests.runs import all_probes, committed_step, evidence, small_config
+
+FIRST = small_config(experiment="first")
+SECOND = small_config(experiment="second", setup="other", swept=("optim.lr",))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> RunFolder:
+    """A finished run of the experiment `first`."""
+    return execute(FIRST, ExperimentFolder(tmp_path / "first"), Settings()).folder
+
+
+def take(config: RunConfig, tmp_path: Path, said: list[str] | None = None) -> RunFolder:
+    notes: list[str] = [] if said is None else said
+    settings = Settings(siblings=(tmp_path / "first",), announce=notes.append)
+    return execute(config, ExperimentFolder(tmp_path / "second"), settings).folder
+
+
+@pytest.fixture
+def no_training(source: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever `first` needed is trained: from now on it would be a mistake."""
+    assert source.result()
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it was to be taken over")
+
+    monkeypatch.setattr(execution, "build_run", refused)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_finished_run_is_taken_over(tmp_path: Path, source: RunFolder) -> None:
+    said: list[str] = []
+    folder = take(SECOND, tmp_path, said)
+    assert folder.path.parent.name == "second"
+    assert folder.name.startswith("other_lr0.05_s00_")
+    assert folder.result() == source.result()
+    assert list(folder.records()) == list(source.records())
+    assert evidence(folder) == evidence(source)
+    assert folder.first_batch() == source.first_batch()
+    assert committed_step(folder) == committed_step(source)
+    assert folder.views()
+    manifest = folder.manifest()
+    assert manifest is not None
+    assert manifest["taken_over_from"] == f"first/{source.name}"
+    assert (manifest["setup"], manifest["point"]) == ("other", {"optim.lr": 0.05})
+    assert said == [f"{folder.name} is first/{source.name}: taken over"]
+    # From now on it is a finished run like any other.
+    assert take(SECOND, tmp_path).path == folder.path
+
+
+NEARLY = {
+    "another seed": {"seed": 1},
+    "other probes": {"probes": all_probes()},
+    "more evaluations": {
+        "train": FIRST.train.model_copy(update={"evaluations": 5}),
+    },
+    "other images to evaluate": {
+        "train": FIRST.train.model_copy(update={"evaluation_images": 8}),
+    },
+}
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("change", NEARLY)
+def test_what_would_read_otherwise_is_trained(tmp_path: Path, change: str) -> None:
+    with pytest.raises(Exception, match="it was to be taken over"):
+        take(SECOND.model_copy(update=NEARLY[change]), tmp_path)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("damage", ["fingerprint", "result", "checkpoint", "metrics", "manifest"])
+def test_a_doubtful_twin_is_none(tmp_path: Path, source: RunFolder, damage: str) -> None:
+    match damage:
+        case "fingerprint":
+            path = source.path / "manifest.json"
+            manifest = json.loads(path.read_text())
+            manifest["fingerprints"][0]["cpu_capability"] = "other"
+            path.write_text(json.dumps(manifest))
+        case "checkpoint":
+            content = (source.path / "checkpoint.pt").read_bytes()
+            (source.path / "checkpoint.pt").write_bytes(content[:100] + b"x" + content[101:])
+        case "metrics":
+            content = (source.path / "metrics.jsonl").read_bytes()
+            (source.path / "metrics.jsonl").write_bytes(content[:-30])
+        case _:
+            (source.path / f"{damage}.json").unlink()
+    with pytest.raises(Exception, match="it was to be taken over"):
+        take(SECOND, tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "torn"])
+def test_killed_while_it_is_taken_over(
+    tmp_path: Path, source: RunFolder, monkeypatch: pytest.MonkeyPatch, moment: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        seen = inject(patch, 0, moment)
+        take(SECOND, tmp_path)
+        operations = len(seen)
+    assert operations > 8
+    for number in range(1, operations + 1):
+        place = tmp_path / f"{number}"
+        settings = Settings(siblings=(tmp_path / "first",))
+        with monkeypatch.context() as patch:
+            inject(patch, number, moment)
+            with pytest.raises(Killed):
+                execute(SECOND, ExperimentFolder(place), settings)
+        folder = execute(SECOND, ExperimentFolder(place), settings).folder
+        assert evidence(folder) == evidence(source)
