@@ -109,7 +109,7 @@ from bnbench.config.schema import (
     TorchvisionModel,
     TrainConfig,
 )
-from bnbench.config.shipped import find_config, shipped
+from bnbench.config.shipped import find_config, find_configs, shipped
 
 __all__ = [
     "DATASETS",
@@ -187,6 +187,7 @@ __all__ = [
     "expand",
     "expand_one",
     "find_config",
+    "find_configs",
     "hparams",
     "identity",
     "in_words",

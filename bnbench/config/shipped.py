@@ -44,6 +44,20 @@ def _description(path: Path) -> str:
     return ""
 
 
+def find_configs(name: str) -> list[Path]:
+    """The file that a name means, or all of a folder's, sorted. Raises UsageError for none."""
+    inside = name.removeprefix("./").removeprefix("configs/").rstrip("/")
+    ours = [each for each in folder().iterdir() if each.is_dir() and each.name == inside]
+    for path in (Path(name), *ours):
+        try:
+            files = sorted(path.glob("*.yaml")) if path.is_dir() else []
+        except (OSError, ValueError):  # too long, or no path at all
+            files = []
+        if files:
+            return files
+    return [find_config(name)]
+
+
 def find_config(name: str) -> Path:
     """The file that a name means: a path that exists, or a shipped experiment.
 

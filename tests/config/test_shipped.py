@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnbench.config import expand, find_config, json_schema, load_experiment, shipped
+from bnbench.config import expand, find_config, find_configs, json_schema, load_experiment, shipped
 from bnbench.errors import UsageError
 
 
@@ -81,4 +81,33 @@ def test_the_schema_beside_the_experiments_is_the_current_one() -> None:
     folder = shipped()[0][1].parent
     assert json.loads((folder / "schema.json").read_text()) == json_schema()
     for _, path, _ in shipped():
-        assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+        named = "../" * (len(path.relative_to(folder).parts) - 1) + "schema.json"
+        assert path.read_text().startswith(f"# yaml-language-server: $schema={named}\n")
+
+
+def test_a_folder_means_all_of_its_experiments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    claims = find_configs("claims")
+    assert [path.stem for path in claims] == [
+        *("batch-size", "covariate-shift", "faster-convergence", "higher-learning-rates"),
+        *("placement", "regularization", "train-vs-inference"),
+    ]
+    assert find_configs("configs/claims/") == claims
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("b.yaml", "a.yaml", "notes.txt"):
+        (mine / name).write_text("")
+    assert find_configs("mine") == [Path("mine/a.yaml"), Path("mine/b.yaml")]
+    assert find_configs("default") == [find_config("default")]
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "", "configs", "x" * 5000, "\0"])
+def test_a_folder_without_experiments_is_none(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    with pytest.raises(UsageError):
+        find_configs(name)
