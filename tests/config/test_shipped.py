@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bnbench.config import expand, find_config, find_configs, json_schema, load_experiment, shipped
+from bnbench.config import (
+    Overrides,
+    expand,
+    find_config,
+    find_configs,
+    json_schema,
+    load_experiment,
+    shipped,
+)
 from bnbench.errors import UsageError
 
 
@@ -111,3 +119,18 @@ def test_a_folder_without_experiments_is_none(
     monkeypatch.chdir(tmp_path / "inner")
     with pytest.raises(UsageError):
         find_configs(name)
+
+
+CLAIMS = [path for name, path, _ in shipped() if name.startswith("claims/")]
+
+
+@pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)
+def test_every_shipped_claim_can_be_judged(path: Path) -> None:
+    for profile, seeds in (("quick", (2, 3)), ("full", (8,))):
+        experiment = load_experiment(path, Overrides(set=(f"profile={profile}",)))
+        plan = expand(experiment)
+        assert len({run.seed for run in plan.runs}) in seeds
+        judged = [line for line in plan.warnings if "cannot be judged" in line]
+        # The quick profiles leave out cells, never all of a claim's.
+        assert not judged or profile == "quick"
+        assert len(judged) < len(experiment.claims)
