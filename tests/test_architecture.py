@@ -12,7 +12,7 @@ import bnbench
 
 PACKAGE = Path(bnbench.__file__).parent
 
-# room: (level, what it may import of ours). `diagnose` has its place before it is built.
+# room: (level, what it may import of ours).
 ROOMS: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "events": (0, set()),
@@ -32,10 +32,10 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     ),
     "board": (3, {"config", "errors", "events", "sinks", "stats", "store"}),
     "runner": (4, {"board", "build", "config", "errors", "events", "sinks", "store", "train"}),
-    "diagnose": (4, {"build", "config", "errors", "probes", "store"}),
+    "diagnosis": (4, {"build", "config", "errors", "probes", "store"}),
     "report": (4, {"config", "errors", "stats", "store"}),
     "sweep": (5, {"config", "errors", "events", "report", "runner", "store"}),
-    "cli": (6, {"board", "config", "diagnose", "errors", "report", "runner", "store", "sweep"}),
+    "cli": (6, {"board", "config", "diagnosis", "errors", "report", "runner", "store", "sweep"}),
 }
 # What a room may not import, however deep: the reasons are `--help` and `status` in no time.
 WITHOUT = {

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,12 @@ class Said:
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("bnbench.sweep.Workers", InProcess)  # starting real ones takes seconds
-    debug = cli._debug
-    yield
-    cli._debug = debug
+    monkeypatch.setattr("bnbench.cli.options._debug", False)
 
 
 def bnbench(*arguments: str) -> Said:
@@ -72,6 +69,7 @@ def test_version() -> None:
         ["--help"],
         ["--version"],
         ["train", "--help"],
+        ["diagnose", "--help"],
         ["status"],
         ["configs", "list"],
         ["tensorboard"],

@@ -4,7 +4,8 @@
 configuration. `random`: a generator for each purpose, derived from the run's seed, so that setups
 which share a seed share split, order and initial weights. `dataset`: images. `model`: network,
 normalization, optimizer, learning rate. `evaluation`: what is measured, on which images.
-`probes`: optional measurements. `run`: all of it put together.
+`probes`: optional measurements. `run`: all of it put together. `showing`: what a stored run is
+shown again.
 """
 
 from bnbench.build.dataset import load_dataset
@@ -12,6 +13,7 @@ from bnbench.build.evaluation import evaluation_steps, norm_batch_size
 from bnbench.build.model import make_model
 from bnbench.build.random import derived, generator
 from bnbench.build.run import Facts, build_run, resolve_device
+from bnbench.build.showing import training_batches, validation_batches
 
 __all__ = [
     "Facts",
@@ -23,4 +25,6 @@ __all__ = [
     "make_model",
     "norm_batch_size",
     "resolve_device",
+    "training_batches",
+    "validation_batches",
 ]

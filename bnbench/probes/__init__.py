@@ -18,7 +18,7 @@ from bnbench.probes.gradient_shift import gradient_shift
 from bnbench.probes.histograms import histograms
 from bnbench.probes.landscape import landscape
 from bnbench.probes.readings import NETWORK, Where
-from bnbench.probes.running_error import running_error
+from bnbench.probes.running_error import running_error, statistics_error
 from bnbench.probes.stand_in import AsInTraining, cannot_be_copied, trained_layers
 from bnbench.probes.statistics import (
     PooledStatistics,
@@ -52,6 +52,7 @@ __all__ = [
     "histograms",
     "landscape",
     "running_error",
+    "statistics_error",
     "step_stability",
     "trained_layers",
 ]

@@ -38,7 +38,7 @@ def running_error(
         with evaluating(model):
             with batch_statistics(model, how.norm_batch_size) as pools:
                 how.forward(model, population, how.chunked_size)
-            found = {name: _errors(layer, pools[name]) for name, layer in layers.items()}
+            found = {name: statistics_error(layer, pools[name]) for name, layer in layers.items()}
     overall = {
         quantity: sum(errors[quantity] for errors in found.values()) / max(len(found), 1)
         for quantity in ("mean", "variance")
@@ -46,7 +46,8 @@ def running_error(
     return readings("running_error", found | {NETWORK: overall}, where)
 
 
-def _errors(layer: _BatchNorm, pool: PooledStatistics) -> dict[str, float]:
+def statistics_error(layer: _BatchNorm, pool: PooledStatistics) -> dict[str, float]:
+    """`mean` and `variance` of one layer against the population's statistics."""
     mean, variance = (
         cast(Tensor, each).to("cpu", torch.float64)
         for each in (layer.running_mean, layer.running_var)

@@ -11,7 +11,7 @@ from bnbench.store.experiment_folder import (
     experiments,
     find_experiment,
 )
-from bnbench.store.files import Appender
+from bnbench.store.files import Appender, read, write_new
 from bnbench.store.run_folder import Checkpoint, Record, RunFolder, State, encode_records
 
 __all__ = [
@@ -25,4 +25,6 @@ __all__ = [
     "encode_records",
     "experiments",
     "find_experiment",
+    "read",
+    "write_new",
 ]

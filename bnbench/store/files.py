@@ -105,6 +105,21 @@ def replace_content(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, whole or not at all. Raises StorageError where it is."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        write_synced(temporary, content)
+        if path.exists():
+            raise StorageError(f"{path} is there already")
+        rename(temporary, path)
+        sync_folder(path.parent)
+    except StorageError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(error.what, do="choose another place or name for it") from error
+
+
 def read(path: Path) -> bytes | None:
     """The content of a file, or None where there is none."""
     try:

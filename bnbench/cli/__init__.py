@@ -1,0 +1,28 @@
+"""The command line: thin verbs, a file each, errors without tracebacks, exit codes.
+
+Heavy rooms are imported inside the verbs, after the configuration has been checked: `--help`,
+`--version` and a misspelled key need no torch.
+
+root         the command itself
+options      what several verbs take
+screen       where verbs print
+<verb>       the verb, a function of the same name
+"""
+
+from bnbench.cli.configs import configs
+from bnbench.cli.diagnose import diagnose
+from bnbench.cli.root import app
+from bnbench.cli.status import status
+from bnbench.cli.sweep import sweep
+from bnbench.cli.tensorboard import tensorboard
+from bnbench.cli.train import train
+
+__all__ = ["app"]
+
+# In the order in which `--help` lists them.
+app.command()(train)
+app.command()(sweep)
+app.command()(status)
+app.command()(tensorboard)
+app.command()(diagnose)
+app.add_typer(configs, name="configs")

@@ -1,0 +1,88 @@
+"""`bnbench configs …`: the shipped experiments, and checking one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnbench.cli.options import Config, Set
+from bnbench.cli.screen import output, say, show
+from bnbench.errors import UsageError
+
+configs = typer.Typer(
+    help="The shipped experiments: list, show, copy; check a file; schema.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@configs.command("list")
+def configs_list() -> None:
+    """The shipped experiments, a line each."""
+    from rich.table import Table
+
+    from bnbench.config import shipped
+
+    table = Table.grid(padding=(0, 2))
+    for name, _, description in shipped():
+        table.add_row(name, description)
+    output.print(table)
+
+
+@configs.command("show")
+def configs_show(
+    name: Config,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Every key with its value (one run only).")
+    ] = False,
+) -> None:
+    """Print an experiment's file."""
+    from bnbench.config import dump, expand_one, find_config, load_experiment
+
+    path = find_config(name)
+    print(dump(expand_one(load_experiment(path))) if resolved else path.read_text(), end="")
+
+
+@configs.command("copy")
+def configs_copy(
+    name: Config,
+    target: Annotated[Path | None, typer.Argument(help="Default: the same name, here.")] = None,
+) -> None:
+    """Copy a shipped experiment, to change it."""
+    from bnbench.config import find_config
+
+    source = find_config(name)
+    target = target or Path(source.name)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists():
+        raise UsageError(f"{target} is there already", do="name another file to copy to")
+    try:
+        target.write_text(source.read_text())
+    except OSError as error:
+        raise UsageError(f"{target}: {error.strerror}", do="name another file to copy to") from None
+    show(f"copied to {target}: bnbench sweep {target}")
+
+
+@configs.command("check")
+def configs_check(config: Config, set_: Set = None) -> None:
+    """Check a file as train and sweep would, and say what it describes."""
+    from bnbench.config import Overrides, expand, find_config, load_experiment
+
+    path = find_config(config)
+    plan = expand(load_experiment(path, Overrides(set=tuple(set_ or ()))))
+    for line in (*plan.notes, *plan.warnings):
+        say(line)
+    runs = "1 run" if len(plan.runs) == 1 else f"{len(plan.runs)} runs ({plan.grid})"
+    show(f"{path}: {runs}, no faults")
+
+
+@configs.command("schema")
+def configs_schema() -> None:
+    """Print the JSON Schema of an experiment's file, for editors."""
+    from bnbench.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

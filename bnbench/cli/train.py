@@ -1,0 +1,57 @@
+"""`bnbench train`: one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnbench.cli.options import AcceptChanges, Config, Debug, Device, Quiet, Restart, RunsDir, Set
+from bnbench.cli.screen import output, progress_console, say, show
+
+
+def train(
+    config: Config,
+    set_: Set = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The run's seed.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    device: Device = None,
+    restart: Restart = False,
+    accept_changes: AcceptChanges = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train one run; the same command again goes on where it stopped."""
+    from bnbench import config as configuration
+
+    overrides = configuration.Overrides(set=tuple(set_ or ()), seed=seed)
+    experiment = configuration.load_experiment(configuration.find_config(config), overrides)
+    plan = configuration.expand(experiment)
+    run = plan.only()
+    for line in (*experiment.notes, *plan.warnings):
+        say(line)
+
+    from bnbench.report.run_table import run_table, summary
+    from bnbench.runner import Screen, Settings, Stop, execute
+    from bnbench.store import ExperimentFolder
+    from bnbench.sweep import usable_cores
+
+    folder = ExperimentFolder(runs_dir / run.experiment)
+    stop = Stop(say)
+    with stop.listening(), Screen(progress_console(quiet)) as screen:
+        settings = Settings(
+            device=device,
+            threads=usable_cores(),
+            restart=restart,
+            accept_changes=accept_changes,
+            view=screen.view,
+            announce=say,
+            stop=stop,
+        )
+        result = execute(run, folder, settings)
+    done = "was already there: " if result.found else ""
+    show(f"{result.folder.path}: {done}{summary(result.record)}")
+    if not result.diverged:
+        output.print(run_table(result.record))
+    show(f"curves: bnbench tensorboard {folder.path}")

@@ -1,0 +1,173 @@
+"""What a diagnosis states: readings, a row for each layer, findings with their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+from bnbench.probes import PooledStatistics
+
+Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
+"""`batch`: of the loader's batches as they come; `shuffled`: of the same images in random company;
+`population`: pooled over the shuffled batches."""
+
+Loader: TypeAlias = Literal["train", "eval"]
+
+Fault: TypeAlias = Literal[
+    "non-finite",
+    "no-running-statistics",
+    "never-updated",
+    "frozen",
+    "momentum-too-high",
+    "stale",
+    "non-iid-batches",
+    "mismatched",
+    "batch-too-small",
+    "distribution-shift",
+    "dead-channels",
+    "eps-dominates",
+]
+"""In this order where nothing else decides: causes before what they lead to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Mean cross entropy, in nats, and share of right predictions of one loader's images.
+
+    `batch_size`: images that share batch statistics; None where it makes no difference.
+    """
+
+    loader: Loader
+    statistics: Kind
+    batch_size: int | None
+    images: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerReading:
+    """One BatchNorm layer.
+
+    `tracks`: whether it keeps running statistics. `used`: whether the forward pass reaches it.
+    `momentum`: the weight of the new batch; None: the average of all batches. `updates`: batches
+    that it says it has tracked. `initial_weight`: what that leaves of the initial statistics in
+    the running ones. `mean_error`, `variance_error`: the probe `running_error`; `blame`: the probe
+    `gap_by_layer`, in nats. `dead`, `under_eps`: channels whose variance over the images is next
+    to nothing, and at most ε.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    tracks: bool
+    used: bool
+    momentum: float | None
+    eps: float
+    updates: int | None
+    initial_weight: float | None
+    mean_error: float | None
+    variance_error: float | None
+    blame: float | None
+    dead: int
+    under_eps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is wrong: its name, the figures that say so, and what to do.
+
+    `harmful`: it costs loss or accuracy on these images; else it is a risk. `layers`: where.
+    """
+
+    name: Fault
+    harmful: bool
+    evidence: str
+    do: str
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What `diagnose` found; `findings` with the likeliest cause first, none in a healthy network.
+
+    `images`: looked at, of each loader. `batch_size`: the training loader's own. `population`: the
+    statistics that `recalibrated` writes, by layer.
+    """
+
+    batch_size: int
+    images: Mapping[Loader, int]
+    readings: tuple[Reading, ...]
+    layers: tuple[LayerReading, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    population: Mapping[str, PooledStatistics] = field(repr=False)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong, as far as these figures can tell."""
+        return not self.findings
+
+    def reading(
+        self, statistics: Kind, loader: Loader = "train", batch_size: int | None = None
+    ) -> Reading:
+        """The reading of this kind; batch_size None: at the loader's own. Raises KeyError."""
+        for each in self.readings:
+            if (
+                each.statistics == statistics
+                and each.loader == loader
+                and each.batch_size in (None, batch_size or self.batch_size)
+            ):
+                return each
+        raise KeyError(f"no reading of {loader} images under {statistics} statistics")
+
+    def recalibrated(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of the same model with the population's statistics as running ones.
+
+        The variance is unbiased, as torch keeps it. Everything else is the tensor that was there.
+        """
+        mended = dict(state)
+        for name, (mean, variance) in self.running_statistics().items():
+            for key, value in ((f"{name}.running_mean", mean), (f"{name}.running_var", variance)):
+                key = key.removeprefix(".")  # a model that is one BatchNorm layer
+                mended[key] = value.to(state[key]) if key in state else value.float()
+        return mended
+
+    def running_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and unbiased variance of each layer, (C,) fp64: what should have been tracked."""
+        return {
+            name: (pool.mean, pool.variance * (pool.count / max(pool.count - 1, 1)))
+            for name, pool in self.population.items()
+        }
+
+    def as_record(self) -> dict[str, Any]:
+        """For programs: everything but the statistics themselves; what is not finite is None."""
+        record = {
+            "healthy": self.healthy,
+            "batch_size": self.batch_size,
+            "images": dict(self.images),
+            "seconds": self.seconds,
+            "findings": [asdict(each) for each in self.findings],
+            "readings": [asdict(each) for each in self.readings],
+            "layers": [asdict(each) for each in self.layers],
+            "notes": list(self.notes),
+        }
+        finite: dict[str, Any] = _finite(record)
+        return finite
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not isfinite(value):
+            return None
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+        case _:
+            return value

@@ -1,0 +1,193 @@
+"""Checkpoints as people save them: read, refused in a sentence, mended in nothing else."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bnbench
+from bnbench.diagnosis import Diagnosis
+from bnbench.diagnosis.checkpoint import of_model, put_into, read_checkpoint, recalibrate
+from bnbench.errors import StorageError, UsageError
+from tests.diagnosis.patients import IMAGES, eval_loader, loader, network, trained
+
+
+def spoiled() -> nn.Module:
+    """Running statistics as if from far away."""
+    model = trained()
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.mul_(3).add_(0.2)
+    return model
+
+
+@cache
+def diagnosis() -> Diagnosis:
+    return bnbench.diagnose(spoiled(), loader(), eval_loader(), images=IMAGES)
+
+
+State = dict[str, Tensor]
+CONTAINERS: dict[str, tuple[Callable[[State], Any], Callable[[Any], State]]] = {
+    "state dict": (lambda state: state, lambda content: content),
+    "ordered": (lambda state: OrderedDict(state), lambda content: content),
+    "state_dict": (lambda state: {"state_dict": state, "epoch": 3}, lambda c: c["state_dict"]),
+    "model": (
+        lambda state: {"epoch": 3, "model": state, "optimizer": {"state": {0: torch.ones(2)}}},
+        lambda content: content["model"],
+    ),
+    "model_state_dict": (
+        lambda state: {"model_state_dict": state, "best": 0.8},
+        lambda content: content["model_state_dict"],
+    ),
+}
+PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_only_running_statistics_change(container: str, prefix: str, tmp_path: Path) -> None:
+    put, take = CONTAINERS[container]
+    path = tmp_path / "saved.pt"
+    state = {f"{prefix}{key}": value for key, value in spoiled().state_dict().items()}
+    torch.save(put(state), path)
+
+    model = network(seed=5)
+    checkpoint = read_checkpoint(path)
+    assert put_into(model, checkpoint) == []
+    for key, value in spoiled().state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+
+    mended = torch.load(io.BytesIO(recalibrate(checkpoint, diagnosis())), weights_only=True)
+    before = torch.load(path, weights_only=True)
+    assert type(mended) is type(before)
+    assert list(take(mended)) == list(take(before))
+    for key, value in take(before).items():
+        now = take(mended)[key]
+        assert now.dtype == value.dtype
+        if key.endswith(("running_mean", "running_var")):
+            assert not torch.equal(now, value)
+        else:
+            assert now.numpy().tobytes() == value.numpy().tobytes()
+    if container != "state dict" and container != "ordered":
+        rest = {key: value for key, value in mended.items() if take(mended) is not value}
+        assert str(rest) == str({k: v for k, v in before.items() if take(before) is not v})
+
+
+def test_a_mended_checkpoint_restores_accuracy(tmp_path: Path) -> None:
+    path = tmp_path / "saved.pt"
+    torch.save(spoiled().state_dict(), path)
+    (tmp_path / "mended.pt").write_bytes(recalibrate(read_checkpoint(path), diagnosis()))
+    model = network(seed=5)
+    put_into(model, read_checkpoint(tmp_path / "mended.pt"))
+    found = bnbench.diagnose(model, loader(), eval_loader(), images=IMAGES)
+    healthy = bnbench.diagnose(trained(), loader(), eval_loader(), images=IMAGES)
+    before = diagnosis().reading("running", "eval").accuracy
+    after = found.reading("running", "eval").accuracy
+    assert before < 0.7
+    assert after == pytest.approx(healthy.reading("running", "eval").accuracy, abs=0.01)
+    assert found.healthy
+
+
+def test_without_a_checkpoint_it_is_the_models_own_state() -> None:
+    model = spoiled()
+    mended = torch.load(io.BytesIO(recalibrate(of_model(model), diagnosis())), weights_only=True)
+    assert list(mended) == list(model.state_dict())
+    assert torch.equal(mended["10.bias"], model.state_dict()["10.bias"])
+    assert not torch.equal(mended["1.running_var"], model.state_dict()["1.running_var"])
+
+
+def test_parameters_alone_are_loaded_and_named(tmp_path: Path) -> None:
+    """A classic: only the parameters were saved."""
+    path = tmp_path / "saved.pt"
+    torch.save({f"module.{k}": v.detach() for k, v in trained().named_parameters()}, path)
+    model = network(seed=5)
+    checkpoint = read_checkpoint(path)
+    (note,) = put_into(model, checkpoint)
+    assert "has no running statistics for 1.running_mean, 1.running_var" in note
+    found = bnbench.diagnose(model, loader(), eval_loader(), images=IMAGES)
+    assert found.findings[0].name == "never-updated"
+    mended = torch.load(io.BytesIO(recalibrate(checkpoint, found)), weights_only=True)
+    assert {"module.1.running_mean", "module.7.running_var"} <= set(mended)
+
+
+@dataclass
+class Settings:
+    """Something that is no tensor."""
+
+    lr: float = 0.1
+
+
+def write(path: Path, content: Any) -> Path:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    return path
+
+
+UNREADABLE: dict[str, tuple[Any, str]] = {
+    "text": (b"weights", "is not a checkpoint of PyTorch"),
+    "empty": (b"", "is not a checkpoint of PyTorch"),
+    "an object": ({"model": {"a": torch.ones(1)}, "args": Settings()}, "holds more than tensors ("),
+    "a list": ([torch.ones(1)], "holds a list of Tensor: no state dict"),
+    "no state": ({"epoch": 3, "loss": [1.0]}, "holds a dict with 'epoch', 'loss': no state dict"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_cannot_be_read(case: str, tmp_path: Path) -> None:
+    content, sentence = UNREADABLE[case]
+    with pytest.raises(StorageError) as caught:
+        read_checkpoint(write(tmp_path / "saved.pt", content))
+    assert sentence in str(caught.value)
+    assert caught.value.do
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    path = write(tmp_path / "saved.pt", trained().state_dict())
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(StorageError, match="not a checkpoint of PyTorch, or damaged"):
+        read_checkpoint(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no such file"):
+        read_checkpoint(tmp_path / "none.pt")
+
+
+def without(key: str) -> dict[str, Tensor]:
+    return {k: v for k, v in trained().state_dict().items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (without("3.weight"), "1 missing (3.weight)"),
+        ({**trained().state_dict(), "head.bias": torch.ones(2)}, "1 unexpected (head.bias)"),
+        (
+            {f"net.{k}": v for k, v in trained().state_dict().items()},
+            "11 missing (0.weight, 1.weight, 1.bias, …), 20 unexpected (net.0.weight",
+        ),
+        (
+            {**trained().state_dict(), "3.weight": torch.ones(2, 2)},
+            "3.weight (2, 2), in the model (16, 8, 3, 3)",
+        ),
+    ],
+    ids=["missing", "unexpected", "renamed", "another shape"],
+)
+def test_another_models_checkpoint(state: dict[str, Tensor], sentence: str, tmp_path: Path) -> None:
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(UsageError) as caught:
+        put_into(model, read_checkpoint(write(tmp_path / "saved.pt", state)))
+    assert sentence in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -1,0 +1,273 @@
+"""`bnbench diagnose` as its users type it, on files of theirs and on runs of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bnbench import cli
+from bnbench.errors import StorageError
+from bnbench.store import RunFolder, files
+from tests.diagnosis.patients import network, steps, trained
+from tests.runs import write_experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MINE = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.diagnosis.patients import *
+
+print("I am talking")
+
+def make():
+    print("and talking")
+    return network(), loader(count=1024), eval_loader()
+
+def alone():
+    return trained(), loader(count=256)
+
+def with_two():
+    return nn.Linear(2, 2), [], [], []
+
+def only_model():
+    return network()
+
+def loader_is_int():
+    return network(), 3
+
+def raises():
+    number = 1
+    return number / 0
+
+def leaves():
+    sys.exit("no data")
+
+value = 3
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("bnbench.cli.options._debug", False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("mine", "plain", "broken", "lacking"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "mine.py").write_text(MINE.format(root=str(ROOT)))
+
+
+def bnbench(*arguments: str) -> Said:
+    """Run a command in this process."""
+    result = CliRunner().invoke(cli.app, list(arguments))
+    return Said(result.exit_code, result.stdout, result.stderr)
+
+
+def test_a_file_of_the_users_own_from_a_shell(tmp_path: Path) -> None:
+    torch.save({"model": steps(network(), 10).state_dict()}, tmp_path / "saved.pt")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bnbench", "diagnose", "mine.py:make", "--images", "512"),
+            *("--checkpoint", "saved.pt", "--fix", "mended.pt"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1. stale: it costs accuracy or loss here" in done.stdout
+    assert "after 10 updates" in " ".join(done.stdout.split()).lower()
+    assert "mended.pt: the checkpoint with recalibrated statistics" in done.stdout
+    assert "talking" not in done.stdout
+    assert "talking" in done.stderr
+    assert max(map(len, done.stdout.splitlines()[:-3])) <= 80
+    mended = torch.load(tmp_path / "mended.pt", weights_only=True)["model"]
+    before = torch.load(tmp_path / "saved.pt", weights_only=True)["model"]
+    changed = {key for key in before if not torch.equal(before[key], mended[key])}
+    assert changed == {f"{n}.{part}" for n in (1, 4, 7) for part in ("running_mean", "running_var")}
+
+
+def test_a_healthy_network_is_said_to_be_one() -> None:
+    said = bnbench("diagnose", "mine.py:alone", "--images", "256")
+    assert said.code == 0
+    assert "nothing is wrong: " in said.out
+    assert "note: one loader only" in said.out
+
+
+def test_for_programs() -> None:
+    said = bnbench("diagnose", "mine.py:make", "--images", "256", "--json", "--batch-sizes", "8,32")
+    assert said.code == 0
+    record = json.loads(said.out)
+    assert record["findings"][0]["name"] == "never-updated"
+    assert {each["batch_size"] for each in record["readings"]} == {None, 8, 32, 64}
+    assert [each["name"] for each in record["layers"]] == ["1", "4", "7"]
+    assert record["images"] == {"train": 256, "eval": 400}
+
+
+ERRORS: dict[str, tuple[list[str], int, str]] = {
+    "no target": (["nothing"], 2, "nothing is nothing that can be diagnosed"),
+    "no function": (["mine.py"], 2, "name the function, too: mine.py:FUNCTION"),
+    "no file": (["none.py:make"], 2, "there is no file none.py"),
+    "another function": (["mine.py:other"], 2, "mine.py defines no other"),
+    "no function but a number": (["mine.py:value"], 2, "is an object of type int"),
+    "four things": (["mine.py:with_two"], 2, "returned a tuple of Linear, list, list, list"),
+    "one thing": (["mine.py:only_model"], 2, "returned an object of type Sequential"),
+    "no loader": (["mine.py:loader_is_int"], 2, "returned an object of type int as a loader"),
+    "raises": (["mine.py:raises"], 2, "mine.py:26: raises() raised ZeroDivisionError: division"),
+    "exits": (["mine.py:leaves"], 2, "leaves() raised SystemExit: no data"),
+    "no checkpoint": (["mine.py:make", "--checkpoint", "no.pt"], 4, "no.pt: no such file"),
+    "fix is there": (["mine.py:make", "--fix", "mine.py"], 2, "mine.py is there already"),
+    "sizes": (["mine.py:make", "--batch-sizes", "1,x"], 2, "'1,x' are not batch sizes"),
+    "device": (["mine.py:alone", "--device", "cuda:99"], 2, "there is no device cuda:99"),
+    "syntax": (["broken.py:make"], 2, "broken.py:2: importing it raised SyntaxError: "),
+    "import": (["lacking.py:make"], 2, "lacking.py:1: importing it raised ModuleNotFoundError: "),
+    "an empty folder": (["."], 2, ". is not the folder of a run: it has no config.yaml"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_sentences(case: str) -> None:
+    Path("broken.py").write_text("def make():\n    return (\n")
+    Path("lacking.py").write_text("import no_such_library_anywhere\n")
+    arguments, code, sentence = ERRORS[case]
+    said = bnbench("diagnose", *arguments)
+    assert said.code == code, said
+    assert said.out == ""
+    assert sentence in said.err
+    assert "Traceback" not in said.err
+    assert (
+        len(said.err.replace("I am talking\n", "").replace("and talking\n", "").splitlines()) <= 3
+    )
+
+
+def test_debug_shows_the_users_traceback() -> None:
+    result = CliRunner().invoke(cli.app, ["diagnose", "mine.py:raises", "--debug"])
+    assert result.exception is not None
+    assert isinstance(result.exception.__cause__, ZeroDivisionError)
+
+
+def test_a_disk_that_is_full_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: bytes) -> None:
+        raise StorageError(f"{path}: no space left on the disk")
+
+    monkeypatch.setattr(files, "write_synced", full)
+    said = bnbench("diagnose", "mine.py:alone", "--images", "256", "--fix", "mended.pt")
+    assert said.code == 4
+    assert "no space left" in said.err
+    assert not (tmp_path / "mended.pt").exists()
+
+
+def test_nothing_to_recalibrate() -> None:
+    Path("plain.py").write_text(
+        "import torch\nfrom torch import nn\n\n\ndef make():\n"
+        "    data = [(torch.randn(8, 3), torch.arange(8) % 2) for _ in range(4)]\n"
+        "    return nn.Linear(3, 2), data\n"
+    )
+    said = bnbench("diagnose", "plain.py:make")
+    assert said.code == 0
+    assert "no layer depends on batch statistics" in " ".join(said.out.split())
+    said = bnbench("diagnose", "plain.py:make", "--fix", "mended.pt")
+    assert said.code == 2
+    assert "there are no statistics to recalibrate" in said.err
+
+
+def run_of(more: str = "") -> RunFolder:
+    write_experiment(Path("study.yaml"), "compute: {threads: 1}\n" + more)
+    assert bnbench("train", "study.yaml", "--quiet").code == 0
+    (path,) = (each for each in Path("runs/study").iterdir() if (each / "config.yaml").exists())
+    return RunFolder(path)
+
+
+def test_a_run_of_ours(tmp_path: Path) -> None:
+    run = run_of()
+    said = bnbench("diagnose", str(run.path), "--fix", "mended.pt", "--json")
+    assert said.code == 0, said.err
+    record = json.loads(said.out)
+    assert record["batch_size"] == 8
+    assert record["images"] == {"train": 64, "eval": 32}
+    assert [each["updates"] for each in record["layers"]] == [16, 16]
+    assert {each["initial_weight"] for each in record["layers"]} == {0.9**16}
+    # What the run itself has measured on its validation images, with the same weights:
+    result = run.result()
+    assert result is not None
+    running = next(
+        each
+        for each in record["readings"]
+        if each["loader"] == "eval" and each["statistics"] == "running"
+    )
+    assert running["loss"] == pytest.approx(result["val"]["running"]["loss"], abs=1e-4)
+    mended = torch.load(tmp_path / "mended.pt", weights_only=True)
+    assert mended["run"]["step"] == 16
+    assert "note: state after step 16 of 16" in said.err
+
+
+def test_a_run_with_ghost_batches_has_them_as_company() -> None:
+    run = run_of("norm: {batch_size: 4}\n")
+    record = json.loads(bnbench("diagnose", str(run.path), "--json").out)
+    assert record["batch_size"] == 4
+
+
+def test_a_run_without_batch_norm_is_the_control() -> None:
+    run = run_of("norm: {kind: group}\n")
+    said = bnbench("diagnose", str(run.path), "--json")
+    assert said.code == 0
+    record = json.loads(said.out)
+    assert record["healthy"]
+    assert len({each["loss"] for each in record["readings"] if each["loader"] == "train"}) == 1
+
+
+def test_a_run_that_has_only_begun() -> None:
+    run = run_of()
+    for name in ("checkpoint.pt", "result.json"):
+        (run.path / name).unlink()
+    said = bnbench("diagnose", str(run.path))
+    assert said.code == 4
+    assert "has no checkpoint yet" in said.err
+    said = bnbench("diagnose", "runs/study")
+    assert said.code == 2
+    assert "is not the folder of a run" in said.err
+
+
+def test_a_run_has_its_own_checkpoint() -> None:
+    run = run_of()
+    torch.save(trained().state_dict(), "other.pt")
+    said = bnbench("diagnose", str(run.path), "--checkpoint", "other.pt")
+    assert said.code == 2
+    assert "has a checkpoint of its own" in said.err
+
+
+def test_importing_the_package_needs_no_torch() -> None:
+    code = (
+        "import sys, bnbench\nassert 'torch' not in sys.modules\n"
+        "try: bnbench.diagnos\nexcept AttributeError as error: print(error)\n"
+        "bnbench.diagnose\nimport bnbench.diagnosis\n"
+        "assert bnbench.diagnose is bnbench.diagnosis.diagnose\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "module 'bnbench' has no attribute 'diagnos'\n"

@@ -1,0 +1,288 @@
+"""Each fault is planted in a network that has learned, and its name is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bnbench
+from bnbench.diagnosis import Diagnosis, Fault
+from tests.diagnosis.patients import (
+    BATCH,
+    IMAGES,
+    Pairs,
+    eval_loader,
+    loader,
+    network,
+    norms,
+    pictures,
+    recalibrated,
+    statistics,
+    steps,
+    trained,
+)
+
+
+def diagnosed(
+    model: nn.Module, train: Pairs | None = None, evaluation: Pairs | None = None
+) -> Diagnosis:
+    return bnbench.diagnose(model, train or loader(), evaluation or eval_loader(), images=IMAGES)
+
+
+# --- the patients ---------------------------------------------------------------------------------
+
+
+def non_finite() -> Diagnosis:
+    model = trained()
+    with torch.no_grad():
+        model.get_parameter("3.weight")[2, 1, 0, 0] = float("nan")
+    return diagnosed(model)
+
+
+def no_running_statistics() -> Diagnosis:
+    model = network(tracks=False)
+    model.load_state_dict(trained().state_dict(), strict=False)
+    return diagnosed(model)
+
+
+def never_updated() -> Diagnosis:
+    model = network()
+    model.load_state_dict(dict(trained().named_parameters()), strict=False)
+    return diagnosed(model)
+
+
+def momentum_is_0() -> Diagnosis:
+    return diagnosed(steps(network(momentum=0.0), 40))
+
+
+def frozen() -> Diagnosis:
+    early, model = steps(network(), 15), trained()
+    for name, kept in norms(early).items():
+        if name == "4":
+            norms(model)[name].load_state_dict(
+                {**norms(model)[name].state_dict(), **dict(kept.named_buffers())}
+            )
+    return diagnosed(model)
+
+
+def keras_momentum() -> Diagnosis:
+    """As after a last step: the running statistics are the last batch's."""
+    model = trained().train()
+    x, *_ = pictures()
+    for each in norms(model).values():
+        each.momentum = 0.99
+    with torch.no_grad():
+        model(x[:16])
+    return diagnosed(model)
+
+
+def too_few_steps() -> Diagnosis:
+    return diagnosed(steps(network(), 10))
+
+
+def too_slow() -> Diagnosis:
+    return diagnosed(steps(network(momentum=0.001), 100))
+
+
+def class_by_class() -> Diagnosis:
+    """Each training batch is of one class, which the network reads off its company."""
+    x, y, *_ = pictures()
+
+    def one_class(k: int) -> tuple[Tensor, Tensor]:
+        inside = (y == k * 7 % 10).nonzero().flatten()
+        at = k * BATCH % (len(inside) - BATCH)
+        chosen = inside[at : at + BATCH]
+        return x[chosen], y[chosen]
+
+    return diagnosed(steps(network(), 150, batch=one_class), loader(by_class=True))
+
+
+def averaged_weights() -> Diagnosis:
+    """Weights half-way between two moments of training, statistics of the first one."""
+    model, later = trained(), steps(trained(), 60, lr=0.2)
+    with torch.no_grad():
+        for one, other in zip(model.parameters(), later.parameters(), strict=True):
+            one.lerp_(other, 0.5)
+    return diagnosed(model)
+
+
+def pairs() -> Diagnosis:
+    """Batches of two and (N, C) inputs: each feature becomes 1 or −1, whatever it was."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(784, 64, bias=False),
+        nn.BatchNorm1d(64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+    x, y, *_ = pictures()
+    steps(model, 400, lr=0.01, batch=lambda k: (x[2 * k : 2 * k + 2], y[2 * k : 2 * k + 2]))
+    return diagnosed(model, loader(2))
+
+
+def another_scale() -> Diagnosis:
+    return diagnosed(trained(), evaluation=eval_loader(lambda x: 2 * x + 1))
+
+
+def dead_channels() -> Diagnosis:
+    model = trained()
+    with torch.no_grad():
+        model.get_parameter("3.weight")[:4] = 0
+    return diagnosed(recalibrated(model))
+
+
+def tiny_weights() -> Diagnosis:
+    model = trained()
+    with torch.no_grad():
+        model.get_parameter("3.weight").mul_(1e-3)
+    return diagnosed(recalibrated(model))
+
+
+PATIENTS: dict[Callable[[], Diagnosis], Fault] = {
+    non_finite: "non-finite",
+    no_running_statistics: "no-running-statistics",
+    never_updated: "never-updated",
+    momentum_is_0: "never-updated",
+    frozen: "frozen",
+    keras_momentum: "momentum-too-high",
+    too_few_steps: "stale",
+    too_slow: "stale",
+    class_by_class: "non-iid-batches",
+    averaged_weights: "mismatched",
+    pairs: "batch-too-small",
+    another_scale: "distribution-shift",
+    dead_channels: "dead-channels",
+    tiny_weights: "eps-dominates",
+}
+
+
+def test_every_fault_is_planted() -> None:
+    assert set(PATIENTS.values()) == set(get_args(Fault))
+
+
+@pytest.mark.parametrize("patient", PATIENTS, ids=lambda each: each.__name__)
+def test_a_planted_fault_is_named_and_no_other(patient: Callable[[], Diagnosis]) -> None:
+    found = patient()
+    assert [each.name for each in found.findings] == [PATIENTS[patient]]
+    (finding,) = found.findings
+    assert finding.evidence
+    assert finding.do
+    assert not found.healthy
+
+
+def test_nothing_is_wrong_with_a_healthy_network() -> None:
+    found = diagnosed(trained())
+    assert found.findings == ()
+    assert found.healthy
+    assert found.reading("running").accuracy > 0.8
+    assert found.images == {"train": IMAGES, "eval": 1200}
+
+
+def test_a_sorted_loader_is_no_fault_of_a_network_that_does_not_rely_on_it() -> None:
+    """An evaluation loader, as a rule, lies class by class."""
+    found = diagnosed(trained(), loader(by_class=True))
+    assert found.healthy
+    assert any("fewer classes than shuffled ones" in each for each in found.notes)
+    assert found.reading("batch").accuracy < found.reading("running").accuracy - 0.05
+
+
+def test_the_layer_is_named() -> None:
+    model = trained()
+    _, variance = statistics(norms(model)["4"])
+    variance.mul_(50)
+    (finding,) = diagnosed(model).findings
+    assert finding.name == "mismatched"
+    assert finding.layers == ("4",)
+    blame = {each.name: each.blame or 0.0 for each in diagnosed(model).layers}
+    assert max(blame, key=lambda name: blame[name]) == "4"
+
+
+def test_what_names_a_fault_is_its_own_evidence() -> None:
+    """The same running statistics, with other circumstances, have another name."""
+    model = steps(network(), 10)
+    assert diagnosed(model).findings[0].name == "stale"
+    for each in norms(model).values():
+        cast(Tensor, each.num_batches_tracked).fill_(1000)
+    assert diagnosed(model).findings[0].name == "mismatched"
+    for each in norms(model).values():
+        each.momentum = 0.001
+    assert diagnosed(model).findings[0].name == "stale"
+
+
+def test_a_run_that_was_reset_and_counts_is_told_from_a_new_one() -> None:
+    model = trained()
+    for each in norms(model).values():
+        mean, variance = statistics(each)
+        mean.zero_()
+        variance.fill_(1.0)
+    assert "they were reset, or not loaded" in diagnosed(model).findings[0].evidence
+
+
+def test_an_old_file_without_counts_is_not_taken_for_a_new_network() -> None:
+    model = trained()
+    for each in norms(model).values():
+        cast(Tensor, each.num_batches_tracked).zero_()
+    found = diagnosed(model)
+    assert found.healthy
+    assert {each.initial_weight for each in found.layers} == {None}
+
+
+class StaysInEvalMode(nn.BatchNorm2d):
+    """A frozen layer, as detectors have them."""
+
+    def train(self, mode: bool = True) -> StaysInEvalMode:
+        return super().train(mode and False)
+
+
+def trained_in_eval_mode(mean: float, variance: float) -> nn.Module:
+    """Its BatchNorm layers never saw training mode; the network has learned with them."""
+    model = network(norm=StaysInEvalMode)
+    for each in norms(model).values():
+        statistics(each)[0].fill_(mean)
+        statistics(each)[1].fill_(variance)
+    return steps(model, 150, lr=0.02)
+
+
+def test_a_network_that_was_trained_on_its_running_statistics_is_left_alone() -> None:
+    found = diagnosed(trained_in_eval_mode(0.1, 0.25))
+    assert found.healthy
+    assert any("Do not recalibrate" in each for each in found.notes)
+
+
+def test_a_network_that_was_trained_on_initial_statistics_is_not_to_be_recalibrated() -> None:
+    (finding,) = diagnosed(trained_in_eval_mode(0.0, 1.0)).findings
+    assert finding.name == "never-updated"
+    assert not finding.harmful
+    assert "do not recalibrate" in finding.do
+
+
+def test_without_batch_norm_all_statistics_are_the_same() -> None:
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    found = diagnosed(plain)
+    assert found.layers == ()
+    assert found.healthy
+    assert (
+        len({(each.loss, each.accuracy) for each in found.readings if each.loader == "train"}) == 1
+    )
+    assert any("no layer depends on batch statistics" in each for each in found.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 7))
+@pytest.mark.parametrize("batch_size", [16, 64, 128])
+def test_no_healthy_network_is_called_ill(seed: int, batch_size: int) -> None:
+    """False alarms: other initial weights, other images, a rate that does not fall to 0."""
+    x, y, *_ = pictures()
+    random = torch.Generator().manual_seed(seed)
+
+    def drawn(_: int) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(len(y), (batch_size,), generator=random)
+        return x[chosen], y[chosen]
+
+    model = steps(network(seed=seed), 200, lr=0.1 if seed % 2 else 0.03, batch=drawn)
+    assert diagnosed(model, loader(batch_size)).healthy

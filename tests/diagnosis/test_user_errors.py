@@ -1,0 +1,157 @@
+"""What users give that cannot be diagnosed: a sentence with what was found and what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bnbench
+from bnbench.errors import BnbenchError, DataError, UsageError
+from tests.diagnosis.patients import loader, trained
+
+X, Y = torch.randn(8, 1, 28, 28), torch.arange(8)
+
+
+class Answers(nn.Module):
+    """Gives what it is told to."""
+
+    def __init__(self, output: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.output = output
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x: Tensor) -> Any:
+        self.norm(x)
+        return self.output(x)
+
+
+LOADERS: dict[str, tuple[Any, type[BnbenchError], str]] = {
+    "empty": ([], DataError, "the train loader gave no batch"),
+    "one image": ([(X[:1], Y[:1])], DataError, "the train loader gave one image"),
+    "no tuple": ([X], UsageError, "the train loader yields a tensor of shape 8×1×28×28"),
+    "dict": ([{"image": X, "label": Y}], UsageError, "yields a dict with 'image', 'label'"),
+    "one thing": ([(X,)], UsageError, "yields a tuple of Tensor"),
+    "nested": ([((X, X), Y)], UsageError, "yields a tuple of tuple, Tensor"),
+    "strings": ([(X, ["a"] * 8)], UsageError, "yields a tuple of Tensor, list"),
+    "none": ([None], UsageError, "yields None"),
+    "an object": ([object()], UsageError, "an object of type object"),
+    "real labels": ([(X, Y.float())], UsageError, "with float32 labels of shape 8"),
+    "one-hot": ([(X, torch.eye(8).long())], UsageError, "labels of shape 8×8"),
+    "unequal": ([(X, Y[:4])], UsageError, "labels of shape 4"),
+    "shapes differ": ([(X, Y), (X[..., :14], Y)], UsageError, "1×1×28×28 and 1×1×28×14"),
+    "too many classes": ([(X, Y + 5)], UsageError, "labels run from 5 to 12, and the model has 10"),
+    "negative": ([(X, Y - 1)], UsageError, "labels run from -1 to 6"),
+    "wrong channels": ([(X.repeat(1, 3, 1, 1), Y)], UsageError, "the model raised RuntimeError on"),
+}
+
+
+@pytest.mark.parametrize("case", LOADERS)
+def test_loaders(case: str) -> None:
+    batches, kind, sentence = LOADERS[case]
+    with pytest.raises(kind) as caught:
+        bnbench.diagnose(trained(), batches)
+    assert sentence in str(caught.value)
+    assert caught.value.do
+
+
+MODELS: dict[str, tuple[Any, str]] = {
+    "no module": (lambda x: x, "the model is an object of type function"),
+    "a number": (Answers(lambda _: 3.0), "the model gives an object of type float"),
+    "nothing": (Answers(lambda _: None), "the model gives None"),
+    "images": (Answers(lambda x: x), "outputs of shape 8×1×28×28 for 8 inputs"),
+    "one output": (Answers(lambda x: x[:, 0, 0, :1]), "outputs of shape 8×1 for 8 inputs"),
+    "fewer": (Answers(lambda x: x[:4, 0, 0]), "outputs of shape 4×28 for 8 inputs"),
+    "breaks": (
+        Answers(lambda _: int("a")),
+        "the model raised ValueError on inputs of shape 8×1×28×28",
+    ),
+    "lazy": (nn.LazyBatchNorm2d(), "a lazy layer that has never seen an input"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_models(case: str) -> None:
+    model, sentence = MODELS[case]
+    with pytest.raises(UsageError) as caught:
+        bnbench.diagnose(model, [(X, Y)])
+    assert sentence in str(caught.value)
+    assert caught.value.do
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning"
+)
+def test_torchscript_is_not_taken_for_a_model_without_batch_norm() -> None:
+    scripted = torch.jit.trace(trained().eval(), X)  # type: ignore[no-untyped-call]
+    with pytest.raises(UsageError, match="TorchScript"):
+        bnbench.diagnose(scripted, [(X, Y)])
+
+
+def test_settings() -> None:
+    with pytest.raises(UsageError, match="a batch of 1 has no batch statistics"):
+        bnbench.diagnose(trained(), loader(), batch_sizes=[1])
+    with pytest.raises(UsageError, match="1 images are too few"):
+        bnbench.diagnose(trained(), loader(), images=1)
+
+
+def not_finite_layer() -> nn.Module:
+    """Its weights are finite, what one of its layers makes of inputs is not."""
+    model = trained()
+    model[2] = nn.Sequential(nn.Identity(), Logarithm())  # type: ignore[operator]
+    return model
+
+
+class Logarithm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log()
+
+
+def nan_weight() -> nn.Module:
+    model = trained()
+    model.get_parameter("6.weight").data[0] = float("nan")
+    return model
+
+
+def infinite_statistics() -> nn.Module:
+    model = trained()
+    model.get_buffer("4.running_var")[3] = float("inf")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "evidence"),
+    [
+        (nan_weight, "6", "6.weight holds 144 of 4,608 values"),
+        (infinite_statistics, "4", "4.running_var holds 1 of 16 values"),
+        (not_finite_layer, "2.1", "the outputs of 2.1 are not"),
+    ],
+)
+def test_where_what_is_not_finite_begins(
+    make: Callable[[], nn.Module], layer: str, evidence: str
+) -> None:
+    found = bnbench.diagnose(make(), loader(count=128), images=128)
+    assert [each.name for each in found.findings] == ["non-finite"]
+    assert found.findings[0].layers == (layer,)
+    assert evidence in found.findings[0].evidence
+    record = found.as_record()  # strict JSON has no NaN
+    losses = {each["loss"] for each in record["readings"]}
+    assert all(each is None or each == each for each in losses)
+
+
+def test_inputs_that_are_not_finite() -> None:
+    x = X.clone()
+    x[3, 0, 0, 0] = float("nan")
+    (finding,) = bnbench.diagnose(trained(), [(x, Y)]).findings
+    assert finding.name == "non-finite"
+    assert "1 of 8 inputs of the train loader" in finding.evidence
+
+
+def test_infinite_running_statistics_can_be_mended() -> None:
+    model = infinite_statistics()
+    found = bnbench.diagnose(model, loader(count=128), images=128)
+    model.load_state_dict(found.recalibrated(model.state_dict()))
+    assert bnbench.diagnose(model, loader(count=128), images=128).healthy
