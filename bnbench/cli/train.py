@@ -32,6 +32,7 @@ def train(
     for line in (*experiment.notes, *plan.warnings):
         say(line)
 
+    from bnbench.report.pictures import probe_pictures
     from bnbench.report.run_table import run_table, summary
     from bnbench.runner import Screen, Settings, Stop, execute
     from bnbench.store import ExperimentFolder
@@ -46,6 +47,7 @@ def train(
             restart=restart,
             accept_changes=accept_changes,
             view=screen.view,
+            draw=probe_pictures,
             announce=say,
             stop=stop,
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
-from bnbench.report.probes import landscape_bands, layer_heat_maps, percentile_bands
 from bnbench.store import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEAT_MAPS = {
     "running_error": "mean",
@@ -24,13 +25,21 @@ DPI = 90
 
 def probe_pictures(run: RunFolder) -> dict[str, bytes]:
     """PNGs by name; {} for a run without readings. What cannot be drawn is left out."""
+    from bnbench.report.probes import (  # slow to import
+        landscape_bands,
+        layer_heat_maps,
+        percentile_bands,
+    )
+
     drawings: dict[str, Callable[[], Figure]] = {
         "percentiles": partial(percentile_bands, [run]),
         "landscape": partial(landscape_bands, [run]),
     }
     for probe, name in HEAT_MAPS.items():
         log = probe == "running_error"
-        drawings[f"{probe}_by_layer"] = partial(layer_heat_maps, [run], probe, name, log=log)
+        drawings[f"{probe.removesuffix('_by_layer')}_by_layer"] = partial(
+            layer_heat_maps, [run], probe, name, log=log
+        )
     found = {}
     for name, draw in drawings.items():
         try:

@@ -30,8 +30,9 @@ from bnbench.errors import (
     UsageError,
 )
 from bnbench.events import Event
+from bnbench.report.pictures import probe_pictures
 from bnbench.runner import Settings, Stop
-from bnbench.store import ExperimentFolder, RunFolder
+from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import (
     Answer,
     End,
@@ -94,7 +95,7 @@ def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) 
         accept_changes=terms.accept_changes,
         siblings=terms.siblings,
         view=lambda *_: _Forwarded(send),
-        draw=_pictures,
+        draw=probe_pictures,
         announce=lambda line: send(Said(line)),
         stop=stop,
     )
@@ -118,13 +119,6 @@ def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) 
         return Failed(error, _hopeless(error))
     except Exception as error:
         return Failed(RunError(f"{type(error).__name__}: {error}"), hopeless=False)
-
-
-def _pictures(run: RunFolder) -> dict[str, bytes]:
-    """What the probes of a run have read."""
-    from bnbench.report.pictures import probe_pictures  # slow to import
-
-    return probe_pictures(run)
 
 
 def _hopeless(error: BnbenchError) -> bool:

@@ -62,7 +62,7 @@ def test_a_finished_run_is_taken_over(tmp_path: Path, source: RunFolder) -> None
     assert take(SECOND, tmp_path).path == folder.path
 
 
-NEARLY = {
+NEARLY: dict[str, dict[str, Any]] = {
     "another seed": {"seed": 1},
     "other probes": {"probes": all_probes()},
     "more evaluations": {
