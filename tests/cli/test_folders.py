@@ -1,0 +1,86 @@
+"""`bnbench sweep FOLDER`: several experiments, and what they share."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bnbench import cli
+from bnbench.store import ExperimentFolder
+from tests.executors import InProcess
+from tests.runs import write_experiment
+
+A = "setups: {none: {norm: {kind: none}}, bn: {}}\n"
+B = "setups: {batch: {norm: {kind: batch}}, gn: {norm: {kind: group, groups: 2}}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("bnbench.sweep.Workers", InProcess)
+    (tmp_path / "study").mkdir()
+    write_experiment(tmp_path / "study" / "a.yaml", A)
+    write_experiment(tmp_path / "study" / "b.yaml", B)
+
+
+def sweep(*arguments: str, code: int = 0) -> tuple[str, str]:
+    """What it prints, and what it says beside it."""
+    result = CliRunner().invoke(cli.app, ["sweep", "study", *arguments])
+    assert result.exit_code == code, result.stderr
+    return result.stdout, result.stderr
+
+
+def test_a_run_of_two_experiments_is_trained_once() -> None:
+    out, err = sweep()
+    assert "a: 2 runs (2 setups × 1 seed)" in err
+    assert "b: 2 runs (2 setups × 1 seed)" in err
+    assert err.count("taken over") == 1
+    assert "report: bnbench report runs/a" in out
+    assert "report: bnbench report runs/b" in out
+    found = {
+        run.name.rsplit("_", 2)[0]: (run.result(), run.manifest() or {})
+        for name in ("a", "b")
+        for run in ExperimentFolder(Path("runs") / name).runs()
+    }
+    assert found["bn"][0] == found["batch"][0]
+    assert found["batch"][1]["taken_over_from"].startswith("a/bn_s00_")
+    assert all("taken_over_from" not in found[name][1] for name in ("none", "bn", "gn"))
+    # Again: nothing is missing, nothing is taken over.
+    _, err = sweep()
+    assert "taken over" not in err
+
+
+def test_for_programs_and_spreadsheets_each_row_names_its_experiment() -> None:
+    out, _ = sweep("--json", "--quiet")
+    rows = json.loads(out)
+    assert [(row["experiment"], row["setup"]) for row in rows] == [
+        *(("a", "none"), ("a", "bn"), ("b", "batch"), ("b", "gn"))
+    ]
+    out, _ = sweep("--csv", "--quiet")
+    assert [row["experiment"] for row in csv.DictReader(out.splitlines())] == ["a", "a", "b", "b"]
+
+
+def test_a_dry_run_lists_them_all() -> None:
+    out, _ = sweep("--dry-run", "--json")
+    assert [len(each["runs"]) for each in json.loads(out)] == [2, 2]
+    assert not Path("runs/a/experiment.yaml").exists()
+
+
+def test_the_faults_of_all_files_are_said_before_the_first_run() -> None:
+    for name in ("a", "b"):
+        write_experiment(Path(f"study/{name}.yaml"), "norm: {kind: bach}\n")
+    _, err = sweep(code=2)
+    assert "study/a.yaml:" in err
+    assert "study/b.yaml:" in err
+    assert not Path("runs").exists()
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    write_experiment(Path("study/b.yaml"), "experiment: a\n")
+    _, err = sweep(code=2)
+    assert "study/b.yaml and study/a.yaml are both called a" in err
