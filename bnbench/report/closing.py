@@ -28,8 +28,7 @@ def closing_tables(
         Replicate(config.setup, configuration.point(config), result)
         for config, (_, result) in zip(runs, read, strict=True)
     ]
-    tuned = None if experiment.tune is None else experiment.tune.axis
-    shown.append(comparison_table(replicates, tuned_axis=tuned))
+    shown.append(comparison_table(replicates, tune=experiment.tune))
     return shown
 
 

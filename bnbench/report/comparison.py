@@ -9,6 +9,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from bnbench.config import Tune
+from bnbench.report.tuning import best
 from bnbench.stats import Mean, mean
 from bnbench.store import Record
 
@@ -31,11 +33,13 @@ class Cell:
 
     Accuracies under running statistics; `gap` is validation accuracy under running minus under
     batch statistics. Means are over the completed seeds, None where there is none; diverged and
-    missing ones are counted beside them.
+    missing ones are counted beside them. `validation`: the readings of each seed, None where it
+    diverged.
     """
 
     setup: str
     point: dict[str, Any]
+    validation: tuple[Record | None, ...]
     completed: int
     diverged: int
     missing: int
@@ -64,6 +68,10 @@ def _cell(runs: Sequence[Replicate]) -> Cell:
     return Cell(
         setup=runs[0].setup,
         point=runs[0].point,
+        validation=tuple(
+            result["val"]["running"] if result["state"] == "completed" else None
+            for result in results
+        ),
         completed=len(completed),
         diverged=len(results) - len(completed),
         missing=len(runs) - len(results),
@@ -76,30 +84,24 @@ def _cell(runs: Sequence[Replicate]) -> Cell:
     )
 
 
-def chosen(cells: Sequence[Cell], axis: str) -> set[int]:
-    """Positions of the cells whose value of `axis` has the best mean validation accuracy.
-
-    One for each setup and each value of the other axes: chosen on validation, never on test.
-    """
-    best: dict[tuple[str, str], int] = {}
+def chosen(cells: Sequence[Cell], tune: Tune) -> set[int]:
+    """Positions of the cells that tuning chooses: one for each setup and each value of the other
+    axes."""
+    quantity = tune.by.rpartition("/")[2]
+    trials: dict[tuple[str, str], dict[int, list[float | None]]] = {}
     for position, cell in enumerate(cells):
-        if cell.val_accuracy is None:
-            continue
-        others = sorted((key, value) for key, value in cell.point.items() if key != axis)
-        key = (cell.setup, repr(others))
-        held = best.get(key)
-        if held is None or cell.val_accuracy.value > _value(cells[held].val_accuracy):
-            best[key] = position
-    return set(best.values())
+        others = sorted((key, value) for key, value in cell.point.items() if key != tune.axis)
+        if cell.point.get(tune.axis) is not None and cell.validation:
+            trials.setdefault((cell.setup, repr(others)), {})[position] = [
+                None if reading is None else reading[quantity] for reading in cell.validation
+            ]
+    return {best(each, higher=quantity == "accuracy") for each in trials.values()}
 
 
-def comparison_table(runs: Iterable[Replicate], *, tuned_axis: str | None = None) -> Table:
-    """The cells as a table of at most 80 columns.
-
-    `tuned_axis`: mark the cells that tuning along this axis chooses.
-    """
+def comparison_table(runs: Iterable[Replicate], *, tune: Tune | None = None) -> Table:
+    """The cells as a table of at most 80 columns, those marked that tuning chooses."""
     rows = cells(runs)
-    marked = chosen(rows, tuned_axis) if tuned_axis is not None else set()
+    marked = chosen(rows, tune) if tune is not None else set()
     axes = list(dict.fromkeys(key for cell in rows for key in cell.point))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("setup", overflow="ellipsis", no_wrap=True)
@@ -118,8 +120,8 @@ def comparison_table(runs: Iterable[Replicate], *, tuned_axis: str | None = None
     explained = "accuracy with running statistics; gap: running − batch statistics (val)"
     if any(cell.completed > 1 for cell in rows):
         explained += "; ±: 95 % interval"
-    if marked:
-        explained += f"\n*: {tuned_axis} chosen on validation"
+    if tune is not None and marked:
+        explained += f"\n*: {tune.axis} chosen on validation"
     table.caption = explained
     table.caption_justify = "left"
     return table
@@ -132,10 +134,6 @@ def _replicates(cell: Cell) -> str:
     if cell.missing:
         parts.append(f"{cell.missing} missing")
     return " + ".join(parts)
-
-
-def _value(reading: Mean | None) -> float:
-    return float("-inf") if reading is None else reading.value
 
 
 def _percent(reading: Mean | None, *, sign: str = "") -> str:
