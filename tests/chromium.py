@@ -85,6 +85,16 @@ class Page:
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.1)
 
+    def resize(self, width: int, height: int) -> None:
+        """Look at it in a window of this size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
+
+    def prefer(self, *, dark: bool, media: str = "screen") -> None:
+        """Look at it as somebody who prefers dark pages, or on paper."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", media=media, features=[scheme])
+
     def picture(self, path: Path) -> None:
         """Write what the page looks like as a PNG."""
         answer = self._call("Page.captureScreenshot", format="png")

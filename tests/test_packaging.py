@@ -34,6 +34,7 @@ def test_the_wheel_holds_data_and_experiments_and_nothing_else(wheel: Path) -> N
     names = zipfile.ZipFile(wheel).namelist()
     assert "bnbench/data/bundled/fashion-mnist-12k-train.png" in names
     assert "bnbench/data/bundled/LICENSE" in names
+    assert "bnbench/report/report.html" in names
     shipped = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml")}
     assert shipped
     assert {f"bnbench/configs/{path.as_posix()}" for path in shipped} <= set(names)

@@ -9,8 +9,10 @@ screen       where verbs print
 <verb>       the verb, a function of the same name
 """
 
+from bnbench.cli.compare import compare
 from bnbench.cli.configs import configs
 from bnbench.cli.diagnose import diagnose
+from bnbench.cli.report import report
 from bnbench.cli.root import app
 from bnbench.cli.status import status
 from bnbench.cli.sweep import sweep
@@ -23,6 +25,8 @@ __all__ = ["app"]
 app.command()(train)
 app.command()(sweep)
 app.command()(status)
+app.command()(report)
+app.command()(compare)
 app.command()(tensorboard)
 app.command()(diagnose)
 app.add_typer(configs, name="configs")

@@ -25,20 +25,23 @@ DPI = 90
 
 def probe_pictures(run: RunFolder) -> dict[str, bytes]:
     """PNGs by name; {} for a run without readings. What cannot be drawn is left out."""
-    from bnbench.report.probes import (  # slow to import
+    from bnbench.report.figures.probes import (  # slow to import
         landscape_bands,
         layer_heat_maps,
         percentile_bands,
+        probed,
     )
 
+    runs = [probed(run)]
+
     drawings: dict[str, Callable[[], Figure]] = {
-        "percentiles": partial(percentile_bands, [run]),
-        "landscape": partial(landscape_bands, [run]),
+        "percentiles": partial(percentile_bands, runs),
+        "landscape": partial(landscape_bands, runs),
     }
     for probe, name in HEAT_MAPS.items():
         log = probe == "running_error"
         drawings[f"{probe.removesuffix('_by_layer')}_by_layer"] = partial(
-            layer_heat_maps, [run], probe, name, log=log
+            layer_heat_maps, runs, probe, name, log=log
         )
     found = {}
     for name, draw in drawings.items():

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from bnbench import config as configuration
 from bnbench.config import RunConfig, run_id
 from bnbench.errors import StorageError
-from bnbench.store import ExperimentFolder
+from bnbench.report.study import StudiedRun
+from bnbench.store import ExperimentFolder, Record, RunFolder
 
 Row: TypeAlias = dict[str, Any]
 
@@ -24,22 +25,34 @@ def run_rows(runs: Iterable[RunConfig], experiment: ExperimentFolder) -> list[Ro
     return [_row(config, experiment) for config in runs]
 
 
+def studied_rows(runs: Iterable[StudiedRun]) -> list[Row]:
+    """The same of runs that have been read already."""
+    return [_flat_row(run.config, run.folder, run.state, run.result, run.problem) for run in runs]
+
+
 def _row(config: RunConfig, experiment: ExperimentFolder) -> Row:
     folder = experiment.run(run_id(config))
+    try:
+        state: str = folder.state()
+        result = folder.result()
+        reason = (folder.error() or {}).get("message") if state == "failed" else None
+    except StorageError as error:
+        return _flat_row(config, folder, "damaged", None, str(error))
+    return _flat_row(config, folder, state, result, reason)
+
+
+def _flat_row(
+    config: RunConfig, folder: RunFolder, state: str, result: Record | None, reason: str | None
+) -> Row:
     row: Row = {
         "run": folder.name,
         "setup": config.setup,
         **configuration.point(config),
         "seed": config.seed,
+        "state": state,
     }
-    try:
-        state = folder.state()
-        result = folder.result() or {}
-        reason = (folder.error() or {}).get("message") if state == "failed" else None
-    except StorageError as error:
-        return row | {"state": "damaged", "reason": str(error)}
-    row |= {"state": state} if reason is None else {"state": state, "reason": reason}
-    return row | {key: value for key, value in _flat(result) if key != "state"}
+    row |= {} if reason is None else {"reason": reason}
+    return row | {key: value for key, value in _flat(result or {}) if key != "state"}
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

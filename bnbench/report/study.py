@@ -193,22 +193,23 @@ def _run(config: RunConfig, folder: ExperimentFolder) -> StudiedRun:
         result = run.result()
         state = result["state"] if result else run.state()
         error = (run.error() or {}) if state == "failed" else {}
-        history = _history(run) if state != "new" else History()
+        told = history(run) if state != "new" else History()
         manifest = run.manifest()
         problem = error.get("message")
-        return StudiedRun(config, run, point, state, result, manifest, history, problem)
+        return StudiedRun(config, run, point, state, result, manifest, told, problem)
     except (StorageError, KeyError, TypeError) as error:
         problem = error.what if isinstance(error, StorageError) else f"an event lacks {error}"
         return StudiedRun(config, run, point, "damaged", None, None, History(), problem)
 
 
-def _history(run: RunFolder) -> History:
-    history = History()
+def history(run: RunFolder) -> History:
+    """Read a run's events. Raises StorageError, KeyError and TypeError where they are damaged."""
+    found = History()
     for record in run.records(without=("step", "histogram", "confusion")):
         match record["event"]:
             case "eval":
                 key = record["split"], record["stats"]
-                curve = history.curves.setdefault(key, Curve())
+                curve = found.curves.setdefault(key, Curve())
                 curve.examples.append(record["examples"])
                 curve.steps.append(record["step"])
                 curve.seconds.append(record["train_seconds"])
@@ -216,29 +217,38 @@ def _history(run: RunFolder) -> History:
                 curve.accuracy.append(record["accuracy"])
             case "gap":
                 names = ("loss", "accuracy", "disagreement", "kl")
-                found = {name: record[name] for name in names}
-                history.gaps[record["split"]] = {
-                    name: nan if value is None else value for name, value in found.items()
+                read = {name: record[name] for name in names}
+                found.gaps[record["split"]] = {
+                    name: nan if value is None else value for name, value in read.items()
                 }
             case "probe":
-                layers = history.probes.setdefault(record["probe"], {})
+                layers = found.probes.setdefault(record["probe"], {})
                 values = layers.setdefault(record["layer"], {}).setdefault(record["name"], {})
                 value = record["value"]
                 values[record["examples"]] = nan if value is None else value
             case "diverged":
-                history.diverged_at = record["examples"]
+                found.diverged_at = record["examples"]
             case _:
                 pass
-    return history
+    return found
 
 
 def cell_words(point: dict[str, Any], varying: Sequence[str]) -> str:
     """The values of what varies, e.g. `batch_size 32, lr 0.1`; "" where nothing does."""
+    names = short_names(varying)
     return ", ".join(
-        f"{key.rpartition('.')[2]} {configuration.in_words(point[key])}"
+        f"{names[key]} {configuration.in_words(point[key])}"
         for key in varying
         if point.get(key) is not None
     )
+
+
+def short_names(axes: Sequence[str]) -> dict[str, str]:
+    """The last part of each dotted key, or all of it where two would be called the same."""
+    ends = [axis.rpartition(".")[2] for axis in axes]
+    return {
+        axis: axis if ends.count(end) > 1 else end for axis, end in zip(axes, ends, strict=True)
+    }
 
 
 def by_seed(runs: Sequence[StudiedRun]) -> Iterator[tuple[int, list[StudiedRun]]]:

@@ -10,6 +10,7 @@ from bnbench.store.experiment_folder import (
     choose_experiments,
     experiments,
     find_experiment,
+    find_run,
 )
 from bnbench.store.files import Appender, read, write_new
 from bnbench.store.run_folder import Checkpoint, Record, RunFolder, State, encode_records
@@ -25,6 +26,7 @@ __all__ = [
     "encode_records",
     "experiments",
     "find_experiment",
+    "find_run",
     "read",
     "write_new",
 ]

@@ -66,6 +66,21 @@ class ExperimentFolder:
             files.make_folder(self.path / folder / name)
             files.replace_content(self.path / folder / name / file, content)
 
+    def keep_report(self, contents: Mapping[str, bytes]) -> None:
+        """Keep the files of a report beside the runs, each whole or as it was."""
+        for name, content in contents.items():
+            files.replace_content(self.path / name, content)
+
+    def replace_pictures(self, folder: str, contents: Mapping[str, bytes]) -> None:
+        """Make `folder` hold these SVG files and no others; other files in it stay."""
+        files.make_folder(self.path / folder)
+        with files.translated(self.path / folder):
+            there = sorted((self.path / folder).glob("*.svg"))
+        for path in there:
+            if path.name not in contents:
+                files.remove(path)
+        self.keep_report({f"{folder}/{name}": content for name, content in contents.items()})
+
     def begin(self, experiment_text: str) -> None:
         """Keep the experiment's file beside its runs."""
         files.make_folder(self.path)
@@ -115,3 +130,33 @@ def find_experiment(runs_dir: Path, name: str) -> ExperimentFolder:
         f"no experiment {name!r} in {runs_dir}",
         do=f"there is: {known}" if known else "there is none yet: train something first",
     )
+
+
+def find_run(runs_dir: Path, name: str) -> RunFolder:
+    """The run at this path, or the one below `runs_dir` whose id is or begins with this.
+
+    Raises UsageError where there is none or several, StorageError.
+    """
+    path = Path(name)
+    with files.translated(path):
+        if _is_run(RunFolder(path.resolve()).path):
+            return RunFolder(path)
+    found = [run for each in experiments(runs_dir) for run in each.runs()]
+    wanted = name.rstrip("/").rpartition("/")[2]
+    where = name.rstrip("/").rpartition("/")[0]
+    found = [run for run in found if not where or run.path.parent.name == where]
+    exact = [run for run in found if wanted in (run.name, run.name.rpartition("_")[2])]
+    fitting = exact or [run for run in found if wanted and run.name.startswith(wanted)]
+    if not fitting:
+        raise UsageError(
+            f"no run {name!r} in {runs_dir}",
+            do="bnbench status EXPERIMENT lists them; a run can also be named by its folder",
+        )
+    if len(fitting) > 1:
+        several = ", ".join(str(run.path.relative_to(runs_dir)) for run in fitting[:4])
+        more = f" and {len(fitting) - 4} more" if len(fitting) > 4 else ""
+        raise UsageError(
+            f"{name!r} is the beginning of several runs: {several}{more}",
+            do="name one of them",
+        )
+    return fitting[0]

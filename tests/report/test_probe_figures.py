@@ -14,17 +14,19 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bnbench.report.probes import (
+from bnbench.report.figures.probes import (
+    Probed,
     landscape_bands,
     layer_heat_maps,
     percentile_bands,
+    probed,
     reading_curves,
     readings_of,
 )
 from bnbench.store import RunFolder
 
 
-def run_with(path: Path, setup: str, readings: dict[tuple[str, str, str], list[Any]]) -> RunFolder:
+def run_with(path: Path, setup: str, readings: dict[tuple[str, str, str], list[Any]]) -> Probed:
     """A run whose probes read these values after 0, 100, 300, … images."""
     folder = path / setup
     folder.mkdir()
@@ -46,7 +48,7 @@ def run_with(path: Path, setup: str, readings: dict[tuple[str, str, str], list[A
                 record | ({"value": value} if finite else {"value": None, "finite": False})
             )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return RunFolder(folder)
+    return probed(RunFolder(folder))
 
 
 def drawn(figure: Figure) -> Figure:
@@ -77,7 +79,7 @@ def test_heat_maps_have_a_row_a_layer_and_a_column_a_reading(tmp_path: Path) -> 
     )
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b.norm", "a.norm"]
     assert axes.yaxis_inverted()
-    assert axes.get_title() == "bn"
+    assert axes.get_title(loc="left") == "bn"
     assert (mesh.norm.vmin, mesh.norm.vmax) == (0.25, 4.0)
     assert np.asarray(mesh.get_coordinates())[0, :, 0].tolist() == [0.0, 50.0, 200.0, 300.0]
 
@@ -108,7 +110,7 @@ def test_percentiles_are_those_of_the_last_unit(tmp_path: Path) -> None:
     readings["activation_drift", "b.conv", "mean_drift"] = [1.0, 1.0, 1.0]
     runs = [run_with(tmp_path, "bn", readings), run_with(tmp_path, "gn", readings)]
     figure = drawn(percentile_bands(runs))
-    assert [axes.get_title() for axes in figure.axes] == ["bn\nb.norm", "gn\nb.norm"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["bn, b.norm", "gn, b.norm"]
     middle, low, high = figure.axes[0].lines
     assert heights(middle) == [20, 21, 22]
     assert heights(low) == [19, 20, 21]

@@ -1,28 +1,29 @@
 """Pictures of what probes have read: bands, curves, and heat maps of layer × time.
 
-Each function takes run folders of one experiment, reads nothing but their events, and raises
-ValueError where none of them has the readings.
+Each function takes what was read in runs of one experiment, and raises ValueError where none of
+them has the readings. `looks`: of the setups, where the figure stands beside others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import ceil, nan
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
-from bnbench.report.curves import COLORS
+from bnbench.report.figures import style
+from bnbench.report.figures.style import Look
+from bnbench.report.study import history
 from bnbench.store import RunFolder
 
 NETWORK = "network"
 Series = dict[int, float]
 """A reading by images seen; NaN where it was not finite."""
+Looks = Mapping[str, Look] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Readings:
     """What one probe has read in one run: layers in the order of the network."""
 
     setup: str
-    layers: dict[str, dict[str, Series]] = field(default_factory=dict)
+    layers: dict[str, dict[str, Series]]
 
     def of(self, layer: str, name: str) -> tuple[list[int], list[float]]:
         """Images seen and values, for drawing."""
@@ -42,52 +43,68 @@ class Readings:
         return [layer for layer, found in self.layers.items() if name in found and layer != NETWORK]
 
 
-def readings_of(runs: Sequence[RunFolder], probe: str) -> list[Readings]:
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """All that probes have read in one run: values by probe, layer, name and images seen."""
+
+    setup: str
+    probes: dict[str, dict[str, dict[str, Series]]]
+
+
+def probed(run: RunFolder) -> Probed:
+    """What was read in the run of a folder."""
+    setup = str((run.manifest() or {}).get("setup", run.name))
+    return Probed(setup, history(run).probes)
+
+
+def readings_of(runs: Sequence[Probed], probe: str) -> list[Readings]:
     """One probe's readings of each run that has some, in the order of the runs."""
-    found = []
-    for run in runs:
-        readings = Readings((run.manifest() or {}).get("setup", run.name))
-        for record in run.records():
-            if record["event"] == "probe" and record["probe"] == probe:
-                series = readings.layers.setdefault(record["layer"], {})
-                value = record["value"]
-                here = series.setdefault(record["name"], {})
-                here[record["examples"]] = nan if value is None else value
-        if readings.layers:
-            found.append(readings)
+    found = [Readings(run.setup, run.probes[probe]) for run in runs if run.probes.get(probe)]
     if not found:
         raise ValueError(f"no run has readings of the probe {probe}")
     return found
 
 
-def percentile_bands(runs: Sequence[RunFolder], *, layer: str | None = None) -> Figure:
+def _looks(found: Sequence[Readings], looks: Looks) -> Mapping[str, Look]:
+    setups = dict.fromkeys(readings.setup for readings in found)
+    return looks or {setup: style.look(number) for number, setup in enumerate(setups)}
+
+
+def percentile_bands(
+    runs: Sequence[Probed], *, layer: str | None = None, looks: Looks = None
+) -> Figure:
     """15th, 50th and 85th percentile of a typical unit's input over training, a panel a run.
 
     `layer`: whose unit; by default the last that feeds an activation (Ioffe & Szegedy 2015, figure
     1b and 1c). All panels share their scale.
     """
-    found = readings_of(runs, "activation_drift")
-    figure, panels = _panels(len(found), columns=4, height=2.4, share_y=True)
+    found = [each for each in readings_of(runs, "activation_drift") if each.with_name("p50")]
+    if not found:
+        raise ValueError("no run has percentiles of the probe activation_drift")
+    seen = _looks(found, looks)
+    figure, panels = style.panels(len(found), columns=4, height=2.4, share_y=True)
     for axes, readings in zip(panels, found, strict=True):
         shown = layer or readings.with_name("p50")[-1]
+        color = seen[readings.setup].color
         examples, low = readings.of(shown, "p15")
         _, middle = readings.of(shown, "p50")
         _, high = readings.of(shown, "p85")
-        axes.fill_between(examples, low, high, color=COLORS[0], alpha=0.25, lw=0)
-        axes.plot(examples, middle, color=COLORS[0], lw=1.5)
+        axes.fill_between(examples, low, high, color=color, alpha=0.25, lw=0)
+        axes.plot(examples, middle, color=color, lw=1.5)
         for edge in (low, high):
-            axes.plot(examples, edge, color=COLORS[0], lw=0.8)
-        axes.set_title(f"{readings.setup}\n{shown}", fontsize=9)
-    figure.supylabel("input of a unit: 15, 50, 85 %", fontsize=9)
-    figure.supxlabel("training images seen", fontsize=9)
+            axes.plot(examples, edge, color=color, lw=0.8)
+        style.headed(axes, f"{readings.setup}, {shown}")
+        style.count_on_x(axes)
+    style.labelled(figure, x="training images seen", y="input of a unit: 15, 50, 85 %")
     return figure
 
 
-def landscape_bands(runs: Sequence[RunFolder]) -> Figure:
+def landscape_bands(runs: Sequence[Probed], *, looks: Looks = None) -> Figure:
     """How loss and gradient vary along the gradient (Santurkar et al. 2018, figure 4), over
-    training: raw above, at matched relative steps below; ranges as bands, a colour a run."""
+    training: raw above, at matched relative steps below; ranges as bands, a setup a colour."""
     found = readings_of(runs, "landscape")
-    figure, panels = _panels(6, columns=3, height=2.7)
+    seen = _looks(found, looks)
+    figure, panels = style.panels(6, columns=3, height=2.7)
     rows = (
         ("", "change", "beta", "steps η"),
         ("relative_", "relative_change", "relative_beta_w2", "relative steps"),
@@ -96,71 +113,89 @@ def landscape_bands(runs: Sequence[RunFolder]) -> Figure:
     scale_free = ("range of the loss", "the same, scale-free, over ‖gradient‖", "β·‖w‖²")
     for row, (prefix, change, beta, steps) in enumerate(rows):
         loss, gradient, smoothness = panels[3 * row : 3 * row + 3]
-        for color, readings in zip(COLORS, found, strict=False):
+        for readings in found:
+            look = seen[readings.setup]
             for axes, name in ((loss, f"{prefix}loss"), (gradient, change)):
                 examples, low = readings.of(NETWORK, f"{name}_min")
                 _, high = readings.of(NETWORK, f"{name}_max")
-                axes.fill_between(examples, low, high, color=color, alpha=0.3, lw=0)
-                axes.plot(examples, high, color=color, lw=1.2)
-                axes.plot(examples, low, color=color, lw=0.6)
-            smoothness.plot(*readings.of(NETWORK, beta), color=color, lw=1.5, label=readings.setup)
+                axes.fill_between(examples, low, high, color=look.color, alpha=0.3, lw=0)
+                axes.plot(examples, high, color=look.color, lw=1.2)
+                axes.plot(examples, low, color=look.color, lw=0.6)
+            _curve(smoothness, *readings.of(NETWORK, beta), look)
         words = titles if row == 0 else scale_free
         for axes, title in zip((loss, gradient, smoothness), words, strict=True):
-            axes.set_title(title, fontsize=9)
-            axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        loss.set_ylabel(steps, fontsize=9)
-    figure.legend(*panels[2].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.supxlabel("training images seen", fontsize=9)
+            style.headed(axes, title)
+            style.count_on_x(axes)
+            style.log_on_y(axes)
+        loss.set_ylabel(steps)
+    _keyed(figure, found, seen)
+    style.labelled(figure, x="training images seen")
     return figure
 
 
 def reading_curves(
-    runs: Sequence[RunFolder], probe: str, name: str, *, layers: str | None = None
+    runs: Sequence[Probed],
+    probe: str,
+    name: str,
+    *,
+    layers: str | None = None,
+    looks: Looks = None,
 ) -> Figure:
     """A reading over training, a line a run: the network's, else the mean over its layers.
 
     `layers`: only those that also have a reading of this name (`p50`: those that feed an
     activation).
     """
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for color, readings in zip(COLORS, readings_of(runs, probe), strict=False):
+    found = readings_of(runs, probe)
+    seen = _looks(found, looks)
+    figure, (axes,) = style.panels(1, height=2.6)
+    for readings in found:
         if layers is None and name in readings.layers.get(NETWORK, {}):
             examples, values = readings.of(NETWORK, name)
         else:
             table = _table(readings, name, within=layers)
             examples, values = table.examples, list(table.values.mean(0))
-        axes.plot(examples, values, color=color, lw=1.5, label=readings.setup)
-    _plain(axes)
-    axes.set_xlabel("training images seen")
-    axes.set_ylabel(f"{probe}: {name}")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
+        _curve(axes, examples, values, seen[readings.setup])
+    style.count_on_x(axes)
+    style.labelled(figure, x="training images seen", y=f"{probe}: {name}")
+    _keyed(figure, found, seen)
     return figure
 
 
-def layer_heat_maps(
-    runs: Sequence[RunFolder], probe: str, name: str, *, log: bool = False
-) -> Figure:
+def _curve(axes: Axes, examples: list[int], values: list[float], look: Look) -> None:
+    (line,) = axes.plot(examples, values, color=look.color, lw=1.5, marker=look.marker, ms=3.6)
+    style.dashed(line, look)
+
+
+def _keyed(figure: Figure, found: Sequence[Readings], looks: Mapping[str, Look]) -> None:
+    setups = dict.fromkeys(readings.setup for readings in found)
+    style.keyed(figure, [style.key(setup, looks[setup]) for setup in setups])
+
+
+def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool = False) -> Figure:
     """Layer × time, a panel a run, one colour scale for all; the first layer on top.
 
     Readings below zero get a scale that is white at zero. What was not finite is grey, and so is,
     where `log`, what is not positive.
     """
-    tables = {
-        readings.setup: _table(readings, name)
+    tables = [
+        (readings.setup, _table(readings, name))
         for readings in readings_of(runs, probe)
         if readings.with_name(name)
-    }
+    ]
     if not tables:
         raise ValueError(f"no run has layers with a reading {name} of the probe {probe}")
-    values = np.concatenate([table.values.ravel() for table in tables.values()])
+    values = np.concatenate([table.values.ravel() for _, table in tables])
     finite = values[np.isfinite(values) & (values > 0 if log else True)]
     colors, norm = _scale(finite, log=log)
-    tallest = max(len(table.layers) for table in tables.values())
-    figure, panels = _panels(len(tables), columns=2, height=0.9 + 0.2 * tallest)
-    for axes, (setup, table) in zip(panels, tables.items(), strict=True):
+    tallest = max(len(table.layers) for _, table in tables)
+    figure, panels = style.panels(
+        len(tables),
+        columns=2,
+        height=0.9 + 0.16 * tallest,
+        left=style.room_for([layer for _, table in tables for layer in table.layers], 6),
+    )
+    for axes, (setup, table) in zip(panels, tables, strict=True):
         shown = np.ma.masked_invalid(table.values)
         shown = np.ma.masked_less_equal(shown, 0) if log else shown
         drawn = axes.pcolormesh(
@@ -170,13 +205,16 @@ def layer_heat_maps(
             cmap=colors,
             norm=norm,
         )
-        axes.set_facecolor("0.8")
+        axes.patch.set(facecolor="0.8", alpha=1)
         axes.set_yticks(np.arange(len(table.layers)) + 0.5, table.layers, fontsize=6)
         axes.invert_yaxis()
         axes.grid(visible=False)
-        axes.set_title(setup, fontsize=9)
-    figure.colorbar(drawn, ax=panels, label=f"{probe}: {name}", aspect=30)
-    figure.supxlabel("training images seen", fontsize=9)
+        style.headed(axes, setup)
+        style.count_on_x(axes)
+    bar = figure.colorbar(drawn, ax=panels, aspect=30)
+    bar.set_label(f"{probe}: {name}", size=style.SMALL, color=style.INK)
+    bar.ax.tick_params(labelsize=style.SMALL - 1, colors=style.FAINT, labelcolor=style.INK)
+    style.labelled(figure, x="training images seen")
     return figure
 
 
@@ -222,27 +260,3 @@ def _edges(examples: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.f
         return np.array([at[0] - 0.5, at[0] + 0.5])
     middles = (at[1:] + at[:-1]) / 2
     return np.concatenate([[at[0]], middles, [at[-1]]])
-
-
-def _panels(
-    count: int, *, columns: int, height: float, share_y: bool = False
-) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, in rows; those left over are taken out."""
-    wide = min(count, columns)
-    rows = ceil(count / wide)
-    figure = Figure(figsize=(1.2 + 2.7 * wide, 0.4 + height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(rows, wide, sharey=share_y, squeeze=False).ravel())
-    for left_over in panels[count:]:
-        left_over.remove()
-    for axes in panels[:count]:
-        _plain(axes)
-    return figure, panels[:count]
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=7)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 5k

@@ -1,0 +1,84 @@
+"""Paired differences: what each verdict rests on, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from bnbench.report.figures import style
+from bnbench.report.verdicts import Judged
+
+MOST = 24
+DOT = style.PALETTE[0]
+
+
+def paired_differences(claims: Sequence[Judged]) -> Figure | None:
+    """A strip for each claim, in its own unit: a dot for each seed, mean or median with interval,
+    ± the smallest effect shaded, infinite differences as arrows at the edge. None without any."""
+    shown = [each for each in claims if each.pairs][:MOST]
+    if not shown:
+        return None
+    figure, panels = style.panels(len(shown), columns=1, height=1.05, left=0.15)
+    for axes, each in zip(panels, shown, strict=True):
+        _strip(axes, each)
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color=DOT, marker=".", ms=7, ls="", alpha=0.55, label="one seed"),
+        Line2D([], [], color=style.INK, marker="D", ms=4.5, lw=1.6, label="middle and interval"),
+        Patch(facecolor=style.FAINT, alpha=0.22, label="too small to matter"),
+    ]
+    if any(not isfinite(value) for each in shown for value in each.pairs.values()):
+        handles.insert(1, Line2D([], [], color=DOT, marker=">", ms=5, ls="", label="infinite"))
+    style.keyed(figure, handles)
+    return figure
+
+
+def _strip(axes: Axes, each: Judged) -> None:
+    values = list(each.pairs.values())
+    finite = [value for value in values if isfinite(value)]
+    smallest = each.claim.smallest_effect
+    effect = each.verdict.effect
+    ends = list(effect.interval or ()) if effect is not None else []
+    middle = None
+    if effect is not None:
+        middle = effect.median if effect.mean is None else effect.mean
+    inside = [*finite, 0.0, 1.3 * smallest, -1.3 * smallest]
+    inside += [value for value in (middle, *ends) if value is not None and isfinite(value)]
+    low, high = min(inside), max(inside)
+    room = 0.06 * (high - low) or 1.0
+    low, high = low - room, high + room
+    if finite and ends:  # an interval of few seeds may be so wide that nothing else is seen
+        most = 4 * (max(*finite, smallest, 0.0) - min(*finite, -smallest, 0.0) or 1.0)
+        low, high = max(low, -most), min(high, most)
+    axes.set_xlim(low, high)
+    axes.set_ylim(-1.0, 1.0)
+    axes.axvspan(-smallest, smallest, color=style.FAINT, alpha=0.22, lw=0)
+    axes.axvline(0, color=style.FAINT, lw=1)
+    for sign, marker, edge in ((1, ">", high), (-1, "<", low)):
+        count = sum(not isfinite(value) and value * sign > 0 for value in values)
+        if count:
+            axes.plot([edge], [0.45], marker=marker, color=DOT, ms=6, ls="", clip_on=False)
+            axes.annotate(
+                str(count),
+                (edge, 0.45),
+                xytext=(-7 * sign, -2.5),
+                textcoords="offset points",
+                ha="right" if sign > 0 else "left",
+                fontsize=7,
+                color=style.INK,
+            )
+    # Dots side by side, so that equal ones are counted.
+    heights = [0.45 + 0.12 * ((place % 3) - 1) for place in range(len(finite))]
+    axes.plot(finite, heights, ls="", marker=".", ms=7, color=DOT, alpha=0.55)
+    if middle is not None and ends:
+        bounds = [min(max(end, low), high) for end in ends]
+        axes.plot(bounds, [-0.4, -0.4], color=style.INK, lw=1.6)
+    if middle is not None and isfinite(middle):
+        axes.plot([middle], [-0.4], marker="D", ms=4.5, color=style.INK, ls="")
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    style.headed(axes, f"{each.claim.id} ({each.unit or 'no unit'})")

@@ -1,0 +1,79 @@
+"""Numbers as people read them: in the terminal, on the page, always alike."""
+
+from __future__ import annotations
+
+from math import isfinite, isinf, isnan
+
+MINUS, INFINITY = "−", "∞"
+SYMBOLS = {"supported": "✓", "refuted": "✗", "negligible": "≈", "inconclusive": "?"}
+
+
+def number(value: float | None, *, digits: int = 3, sign: bool = False) -> str:
+    """A few significant digits; – where there is none."""
+    if value is None or isnan(value):
+        return "–"
+    if isinf(value):
+        return (MINUS if value < 0 else "+" * sign) + INFINITY
+    rounded = float(f"{value:.{digits}g}") + 0.0  # + 0.0: no −0
+    if rounded and not 1e-3 <= abs(rounded) < 1e6:
+        words = f"{rounded:{'+' if sign else ''}.{digits - 1}e}"
+    else:
+        places = max(0, digits - 1 - _magnitude(rounded))
+        words = f"{rounded:{'+' if sign and rounded else ''},.{places}f}"
+        words = words.rstrip("0").rstrip(".") if "." in words else words
+    return words.replace("-", MINUS)
+
+
+def _magnitude(value: float) -> int:
+    return int(f"{value:e}".partition("e")[2]) if value else 0
+
+
+def percent(value: float | None, *, sign: bool = False) -> str:
+    """A fraction in percent, with one decimal."""
+    if value is None or isnan(value):
+        return "–"
+    words = f"{100 * value + 0.0:{'+' if sign else ''}.1f}"
+    return words.replace("-0.0", "0.0").replace("+0.0", "0.0").replace("-", MINUS)
+
+
+def difference(value: float | None, unit: str) -> str:
+    """A signed difference with its unit; doublings also as a factor."""
+    if value is None:
+        return "–"
+    words = bare(value, unit)
+    match unit:
+        case "points":
+            return f"{words} points"
+        case "doublings" if isfinite(value) and abs(value) < 60:
+            return f"{words} doublings (×{number(2.0**value)})"
+        case "":
+            return words
+        case _:
+            return f"{words} {unit}"
+
+
+def bare(value: float, unit: str) -> str:
+    """The same without its unit."""
+    if unit != "points" or not isfinite(value):
+        return number(value, sign=True)
+    words = f"{value:+.1f}" if abs(value) >= 0.05 else f"{value:+.2f}"
+    return "0.0" if float(words) == 0 else words.replace("-", MINUS)
+
+
+def interval(ends: tuple[float, float] | None, unit: str) -> str:
+    """Both ends of an interval of a difference, in its unit."""
+    if ends is None or all(map(isinf, ends)):
+        return "–"
+    return f"{bare(ends[0], unit)} … {bare(ends[1], unit)}"
+
+
+def p_value(value: float | None) -> str:
+    """A probability; what is tiny as a bound."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,83 @@
+"""`bnbench report` and `bnbench compare` as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bnbench import cli
+from bnbench.store import ExperimentFolder
+from tests.report.invented import Told, invented
+from tests.runs import SMALL_YAML
+
+TEXT = f"{SMALL_YAML}question: Which one?\nsetups: {{none: {{norm: {{kind: none}}}}, bn: {{}}}}\n"
+PROBES = {
+    ("running_error", "a.norm", "mean"): [1.0, 0.5],
+    ("running_error", "b.norm", "mean"): [2.0, float("nan")],
+    ("activation_drift", "a.norm", "p15"): [-1.0, -1.0],
+    ("activation_drift", "a.norm", "p50"): [0.0, 0.1],
+    ("activation_drift", "a.norm", "p85"): [1.0, 1.0],
+    ("batch_noise", "network", "noise"): [0.1, 0.2],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
+    return invented(tmp_path, TEXT, lambda _: Told(curve=[0.3, 0.5], test=0.5, probes=PROBES))
+
+
+def bnbench(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli.app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_report_by_name_and_by_folder(folder: ExperimentFolder) -> None:
+    for name in ("x", str(folder.path)):
+        code, out, err = bnbench("report", name)
+        assert (code, err) == (0, "")
+        assert out.startswith("Which one?")
+        assert "runs/x/report.html" in "".join(out.split("\n"))
+        assert max(map(len, out.splitlines())) <= 80
+    names = {path.name for path in folder.path.iterdir()}
+    assert {"report.html", "report.json", "report.csv", "figures"} <= names
+    assert "x" not in {run.name for run in folder.runs()}
+    assert len(folder.runs()) == 2, "a report is no run"
+
+
+def test_report_as_json_prints_the_file_and_nothing_else(folder: ExperimentFolder) -> None:
+    code, out, err = bnbench("report", "x", "--json")
+    assert (code, err) == (0, "")
+    assert out == (folder.path / "report.json").read_text()
+    figures = {figure["name"] for figure in json.loads(out)["figures"]}
+    assert {"probe-activations", "probe-running-error", "probe-batch-noise"} <= figures
+    assert "probe-landscape" not in figures
+
+
+def test_what_cannot_be_reported_is_said(folder: ExperimentFolder, tmp_path: Path) -> None:
+    code, _, err = bnbench("report", "nothing")
+    assert code == 2
+    assert "no experiment 'nothing'" in err
+    empty = ExperimentFolder(tmp_path / "runs" / "empty")
+    empty.begin((folder.path / "experiment.yaml").read_text())
+    code, _, err = bnbench("report", "empty")
+    assert code == 2
+    assert "has no run yet" in err
+
+
+def test_compare(folder: ExperimentFolder) -> None:
+    names = [run.name for run in folder.runs()]
+    code, out, err = bnbench("compare", *names)
+    assert (code, err) == (0, "")
+    assert "norm.kind" in out
+    code, out, err = bnbench("compare", *names, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["differences"]["norm.kind"] == ["batch", "none"]
+    code, _, err = bnbench("compare", names[0], "nobody")
+    assert code == 2
+    assert "no run 'nobody'" in err

@@ -1,0 +1,62 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from math import inf, nan
+
+import pytest
+
+from bnbench.report import words
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1.0, "1"),
+        (-1.5, "−1.5"),
+        (1234.5, "1,230"),
+        (0.01234, "0.0123"),
+        (0.1, "0.1"),
+        (99.96, "100"),
+        (1e-5, "1.00e−05"),
+        (2.5e7, "2.50e+07"),
+        (inf, "∞"),
+        (-inf, "−∞"),
+        (nan, "–"),
+        (None, "–"),
+    ],
+)
+def test_number(value: float | None, expected: str) -> None:
+    assert words.number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (1.04, "points", "+1.0 points"),
+        (-0.02, "points", "−0.02 points"),
+        (0.0001, "points", "0.0 points"),
+        (0.0, "points", "0.0 points"),
+        (1.0, "doublings", "+1 doublings (×2)"),
+        (-1.0, "doublings", "−1 doublings (×0.5)"),
+        (inf, "doublings", "+∞ doublings"),
+        (0.5, "decades", "+0.5 decades"),
+        (0.25, "", "+0.25"),
+        (None, "points", "–"),
+    ],
+)
+def test_difference(value: float | None, unit: str, expected: str) -> None:
+    assert words.difference(value, unit) == expected
+
+
+def test_percent_and_interval() -> None:
+    assert words.percent(0.12345) == "12.3"
+    assert words.percent(-0.0001, sign=True) == "0.0"
+    assert words.percent(0.01, sign=True) == "+1.0"
+    assert words.percent(None) == "–"
+    assert words.interval((-0.5, inf), "decades") == "−0.5 … +∞"
+    assert words.interval((-inf, inf), "decades") == "–"
+    assert words.interval(None, "points") == "–"
+    assert words.p_value(0.0001) == "< 0.001"
