@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any, TypeVar
 
+from bnbench.report import tuning
 from bnbench.report.study import Cell, StudiedRun, Study
-from bnbench.report.tuning import Tuned, choice
-from bnbench.stats import Mean, mean
+from bnbench.report.tuning import Tuned, choice, trial
 
 Value = TypeVar("Value")
 
@@ -34,24 +34,13 @@ def gap(run: StudiedRun) -> float | None:
     return None if running is None or batch is None else running - batch
 
 
-def validation(cell: Cell) -> Mean | None:
-    """Mean validation accuracy of the completed seeds under running statistics."""
-    found = readings(cell.runs, "val", "running", "accuracy")
-    return mean(found) if found else None
-
-
 def best(cells: Sequence[Cell]) -> Cell | None:
-    """Of the cells with the smallest share of diverged seeds the one with the best validation
-    accuracy: the rule of `tuning`. None where none has a result."""
-
-    def rank(cell: Cell) -> tuple[float, float]:
-        done = cell.count("completed", "diverged")
-        reading = validation(cell)
-        value = float("-inf") if reading is None else reading.value
-        return -cell.count("diverged") / done, value
-
-    tried = [cell for cell in cells if cell.count("completed", "diverged")]
-    return max(tried, key=rank) if tried else None
+    """The best of the cells on validation, by the rule of `tuning`; None without a result."""
+    trials = {place: trial(cell, "val/accuracy") for place, cell in enumerate(cells)}
+    if not any(trials.values()):
+        return None
+    place: int = tuning.best(trials, higher=True)
+    return cells[place]
 
 
 def tuned_cells(study: Study, choices: Sequence[Tuned]) -> list[Cell]:

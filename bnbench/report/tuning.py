@@ -59,7 +59,7 @@ def tuned(study: Study) -> list[Tuned]:
             groups.setdefault((cell.setup, key), []).append(cell)
     found = []
     for (setup, _), cells in groups.items():
-        trials = {cell.point[tune.axis]: _readings(cell, tune.by) for cell in cells}
+        trials = {cell.point[tune.axis]: trial(cell, tune.by) for cell in cells}
         if any(trials.values()):
             value = best(trials, higher=tune.by.endswith("accuracy"))
             others = _others(cells[0], tune.axis)
@@ -77,7 +77,9 @@ def _others(cell: Cell, axis: str) -> dict[str, Any]:
     return {key: value for key, value in cell.point.items() if key != axis}
 
 
-def _readings(cell: Cell, by: str) -> list[float | None]:
+def trial(cell: Cell, by: str) -> list[float | None]:
+    """What tuning goes by: a reading of each seed of a cell that has a result, None where it
+    diverged."""
     quantity = by.rpartition("/")[2]
     return [
         run.result["val"]["running"][quantity] if run.state == "completed" else None

@@ -193,9 +193,10 @@ def _at_the_choice(
 ) -> tuple[list[StudiedRun], list[Tuned]]:
     """The runs at the value that tuning chose among their neighbours, and the choices."""
     kept, taken = [], list[Tuned]()
+    wanted = {id(run) for run in runs}
     for cell in study.cells:
         found = choice(choices, cell, axis)
-        inside = [run for run in cell.runs if run in runs]
+        inside = [run for run in cell.runs if id(run) in wanted]
         if not inside:
             continue
         if found is None or cell.point[axis] == found.value:

@@ -75,7 +75,6 @@ def _figures(study: Study, choices: Sequence[Tuned], claims: Sequence[Judged]) -
         ("accuracy", "examples"),
         ("accuracy", "seconds"),
         ("loss", "examples"),
-        ("loss", "seconds"),
     ):
         unit = "images seen" if against == "examples" else "seconds of training"
         yield (
