@@ -171,7 +171,7 @@ def test_the_walk_sees_every_word() -> None:
         ("optim", "lr_rule"): 3,
         ("optim", "schedule"): 3,
         ("compute", "precision"): 2,
-        ("data", "order"): 2,
+        ("data", "order"): 3,
         ("data", "augment"): 2,
     }
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bnbench.report.selection import best, reading, readings, tuned_cells
-from bnbench.report.study import Cell, Study, cell_words
+from bnbench.report.selection import best, readings, tuned_cells
+from bnbench.report.study import Cell, Study, cell_words, reading
 from bnbench.report.tuning import Tuned
 from bnbench.report.verdicts import Judged
 from bnbench.report.words import difference, interval, percent, plural

@@ -21,7 +21,7 @@ from bnbench.config import (
     ToTarget,
     UsableLr,
 )
-from bnbench.report.study import Curve, StudiedRun
+from bnbench.report.study import Curve, StudiedRun, reading
 
 NETWORK = "network"
 POINTS = 100.0
@@ -46,18 +46,16 @@ def quantity(
 
 
 def _of_run(metric: Metric, run: StudiedRun, *, target: float | None, when: When) -> float | None:
-    result = run.result or {}
     match metric:
         case EndReading():
-            reading = result.get(metric.split, {}).get(metric.statistics)
-            if reading is None:
+            accuracy = reading(run, metric.split, metric.statistics, "accuracy")
+            if accuracy is None:
                 return None
-            if metric.quantity == "error":
-                return 100.0 - POINTS * float(reading["accuracy"])
-            value = reading[metric.quantity]
-            if value is None:
-                return inf  # a loss that was not finite
-            return float(value) * (POINTS if metric.quantity == "accuracy" else 1.0)
+            if metric.quantity != "loss":
+                share = POINTS * accuracy
+                return share if metric.quantity == "accuracy" else 100.0 - share
+            loss = reading(run, metric.split, metric.statistics, metric.quantity)
+            return inf if loss is None else loss  # it was not finite
         case GapReading():
             gap = run.history.gaps.get(metric.split, {}).get(metric.quantity)
             if gap is None or not isfinite(gap) or run.state != "completed":
@@ -67,7 +65,7 @@ def _of_run(metric: Metric, run: StudiedRun, *, target: float | None, when: When
             curve = run.history.curves.get((metric.split, metric.statistics))
             return None if curve is None else to_target(curve, metric.quantity, target or 0.0)
         case Cost():
-            value = result.get(metric.quantity)
+            value = reading(run, metric.quantity)
             return log2(value) if value else None
         case ProbeReading():
             return _probe(metric, run, when)
@@ -117,11 +115,7 @@ def usable_lr(runs: Sequence[StudiedRun], name: str, *, target: float) -> float 
 
 def usable(run: StudiedRun, target: float) -> bool:
     """Whether a run trained to `target`, a validation accuracy under running statistics."""
-    return (
-        run.state == "completed"
-        and run.result is not None
-        and run.result["val"]["running"]["accuracy"] >= target
-    )
+    return (reading(run, "val", "running", "accuracy") or 0.0) >= target
 
 
 def _probe(metric: ProbeReading, run: StudiedRun, when: When) -> float | None:

@@ -38,9 +38,9 @@ from typing import Any
 from bnbench import __version__
 from bnbench.report.answer import answer, notices
 from bnbench.report.figures import Drawn
-from bnbench.report.selection import gap, is_choice, reading
+from bnbench.report.selection import gap, is_choice
 from bnbench.report.status import STATES
-from bnbench.report.study import Cell, StudiedRun, Study
+from bnbench.report.study import Cell, StudiedRun, Study, reading
 from bnbench.report.tuning import Tuned
 from bnbench.report.verdicts import Judged, Side
 from bnbench.stats import mean

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from typing import Any, TypeVar
 
 from bnbench.report import tuning
-from bnbench.report.study import Cell, StudiedRun, Study
+from bnbench.report.study import Cell, StudiedRun, Study, reading
 from bnbench.report.tuning import Tuned, choice, trial
 
 Value = TypeVar("Value")
-
-
-def reading(run: StudiedRun, *path: str) -> float | None:
-    """A finite number of a completed run's result, e.g. of "test", "running", "accuracy"; None
-    where there is none: a damaged file, a loss that was not finite, a run without an end."""
-    found: Any = run.result if run.state == "completed" else None
-    for part in path:
-        found = found.get(part) if isinstance(found, dict) else None
-    number = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if number and isfinite(found) else None
 
 
 def readings(runs: Sequence[StudiedRun], *path: str) -> list[float]:

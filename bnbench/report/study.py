@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf, nan
+from math import inf, isfinite, nan
 from typing import Any
 
 from bnbench import config as configuration
@@ -231,6 +231,16 @@ def history(run: RunFolder) -> History:
             case _:
                 pass
     return found
+
+
+def reading(run: StudiedRun, *path: str) -> float | None:
+    """A finite number of a completed run's result, e.g. of "test", "running", "accuracy"; None
+    where there is none: a damaged file, a loss that was not finite, a run without an end."""
+    found: Any = run.result if run.state == "completed" else None
+    for part in path:
+        found = found.get(part) if isinstance(found, dict) else None
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    return float(found) if number and isfinite(found) else None
 
 
 def cell_words(point: dict[str, Any], varying: Sequence[str]) -> str:

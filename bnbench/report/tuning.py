@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnbench.report.study import Cell, Study
+from bnbench.report.study import Cell, Study, reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,6 @@ def _others(cell: Cell, axis: str) -> dict[str, Any]:
 
 def trial(cell: Cell, by: str) -> list[float | None]:
     """What tuning goes by: a reading of each seed of a cell that has a result, None where it
-    diverged."""
+    diverged or the reading is not finite."""
     quantity = by.rpartition("/")[2]
-    return [
-        run.result["val"]["running"][quantity] if run.state == "completed" else None
-        for run in cell.runs
-        if run.result is not None
-    ]
+    return [reading(run, "val", "running", quantity) for run in cell.runs if run.result is not None]

@@ -15,7 +15,7 @@ from bnbench.report import selection
 from bnbench.report.figures import style
 from bnbench.report.figures.style import Look
 from bnbench.report.selection import at, evenly, is_choice, tuned_cells
-from bnbench.report.study import Cell, StudiedRun, Study, cell_words
+from bnbench.report.study import Cell, StudiedRun, Study, cell_words, reading
 from bnbench.report.tuning import Tuned
 from bnbench.stats import mean
 
@@ -27,7 +27,7 @@ LOG_FROM = 8  # times: values that span more are drawn on a logarithmic scale
 
 def accuracy(run: StudiedRun) -> float | None:
     """Test accuracy under running statistics, in percent."""
-    found = selection.reading(run, "test", "running", "accuracy")
+    found = reading(run, "test", "running", "accuracy")
     return None if found is None else 100 * found
 
 
