@@ -476,6 +476,7 @@ def test_losses_that_were_not_finite_are_not_drawn_or_averaged(tmp_path: Path) -
     assert "nan" not in loss.svg.lower()
 
 
+@pytest.mark.slow
 def test_many_setups_and_cells_stay_bounded(tmp_path: Path) -> None:
     setups = ", ".join(
         f"setup-number-{number:02}: {{optim: {{momentum: 0.{number + 10}}}}}"

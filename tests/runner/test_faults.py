@@ -255,6 +255,7 @@ TOUCHED = {"write metrics.jsonl", "write checkpoint.pt.tmp", "replace checkpoint
 TOUCHED |= {"replace checkpoint.pt.tmp", "replace result.json.tmp", "os.open lock"}
 
 
+@pytest.mark.slow
 def test_every_file_operation_of_a_run_fails(
     tmp_path: Path,
     undisturbed: dict[str, Any],

@@ -59,7 +59,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return evidence(execute(small_config(), experiment, Settings()).folder)
 
 
-@pytest.mark.parametrize("probes", [False, True])
+@pytest.mark.parametrize("probes", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_stopped_after_each_step_and_resumed(tmp_path: Path, probes: bool) -> None:
     config = every_step(small_config(**({"probes": all_probes()} if probes else {})))
     whole = evidence(execute(config, experiment_in(tmp_path / "whole"), Settings()).folder)
@@ -153,7 +153,7 @@ def test_probes_may_be_others_when_a_run_goes_on(tmp_path: Path) -> None:
     [
         pytest.param("before", marks=pytest.mark.slow),
         pytest.param("after", marks=pytest.mark.slow),
-        "torn",
+        pytest.param("torn", marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_every_file_operation(

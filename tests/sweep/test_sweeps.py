@@ -64,6 +64,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
     path = write_experiment(tmp_path / "small.yaml", FOUR)
     done = subprocess.run(
