@@ -45,7 +45,7 @@ from bnbench.config.identity import (
     run_id,
 )
 from bnbench.config.json_schema import json_schema
-from bnbench.config.labels import in_words, slug
+from bnbench.config.labels import SHORT_NAMES, in_words, slug
 from bnbench.config.load import load_experiment
 from bnbench.config.metrics import (
     Cost,
@@ -115,6 +115,7 @@ __all__ = [
     "DATASETS",
     "IDENTITY_VERSION",
     "MAX_RUNS",
+    "SHORT_NAMES",
     "ActivationDriftProbe",
     "AdamWConfig",
     "Arm",

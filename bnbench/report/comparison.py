@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bnbench.config import Tune
+from bnbench.report.study import short_names
 from bnbench.report.tuning import best
 from bnbench.stats import Mean, mean
 from bnbench.store import Record
@@ -105,7 +106,7 @@ def comparison_table(runs: Iterable[Replicate], *, tune: Tune | None = None) -> 
     axes = list(dict.fromkeys(key for cell in rows for key in cell.point))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("setup", overflow="ellipsis", no_wrap=True)
-    for heading in (*(axis.rsplit(".", 1)[-1] for axis in axes), *HEADINGS):
+    for heading in (*short_names(axes).values(), *HEADINGS):
         table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for position, cell in enumerate(rows):
         table.add_row(

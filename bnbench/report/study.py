@@ -254,10 +254,12 @@ def cell_words(point: dict[str, Any], varying: Sequence[str]) -> str:
 
 
 def short_names(axes: Sequence[str]) -> dict[str, str]:
-    """The last part of each dotted key, or all of it where two would be called the same."""
+    """The last part of each dotted key; where two would be called the same, what the runs' ids
+    call it (`bs`, `nbs`), or all of it."""
     ends = [axis.rpartition(".")[2] for axis in axes]
     return {
-        axis: axis if ends.count(end) > 1 else end for axis, end in zip(axes, ends, strict=True)
+        axis: configuration.SHORT_NAMES.get(axis, axis) if ends.count(end) > 1 else end
+        for axis, end in zip(axes, ends, strict=True)
     }
 
 
