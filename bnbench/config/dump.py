@@ -79,6 +79,8 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
     result: dict[str, Any] = {"experiment": experiment.name}
     if experiment.question is not None:
         result["question"] = experiment.question
+    if experiment.profile is not None:  # what it says is in everything below
+        result |= {"profile": experiment.profile, "profiles": {experiment.profile: {}}}
     if experiment.label is not None:
         result["setup"] = experiment.label
     if experiment.swept:

@@ -238,6 +238,7 @@ def test_an_experiment_is_kept_with_its_claims_and_the_profile_in_force(tmp_path
     kept.mkdir()
     again = loaded(kept, dump_experiment(there))
     assert again.claims == there.claims
+    assert again.profile == there.profile == "large"
     assert [run.model_dump() for run in expand(again).runs] == [
         run.model_dump() for run in expand(there).runs
     ]
