@@ -133,9 +133,8 @@ def _layers(metric: ProbeReading, layers: dict[str, dict[str, dict[int, float]]]
     if metric.layers == "*":
         return [NETWORK] if NETWORK in named else named
     if metric.layers == INPUTS:
-        # Of the layers in front of an activation the last: the norm, where there is one.
-        last = {layer.rpartition(".")[0]: layer for layer in named if layer != NETWORK}
-        return list(last.values())
+        # Percentiles are read where an activation follows: behind the norm, where there is one.
+        return [layer for layer in named if "p50" in layers[layer]]
     return [layer for layer in named if fnmatchcase(layer, metric.layers)]
 
 

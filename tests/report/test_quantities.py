@@ -78,9 +78,11 @@ def test_what_was_not_finished_is_missing(tmp_path: Path) -> None:
 
 
 PROBES = {
+    ("activation_drift", "b1.norm", "mean_drift"): (10.0, 30.0),
+    ("activation_drift", "b1.norm", "p50"): (0.0, 0.0),  # an activation follows
     ("activation_drift", "b1.conv", "mean_drift"): (1.0, 2.0),
     ("activation_drift", "b2.conv", "mean_drift"): (3.0, 6.0),
-    ("activation_drift", "b1.norm", "mean_drift"): (10.0, 30.0),
+    ("activation_drift", "b2.conv", "p50"): (0.0, 0.0),
     ("batch_noise", "network", "noise"): (5.0, 7.0),
     ("batch_noise", "b1.conv", "noise"): (500.0, 700.0),
     ("landscape", "network", "beta"): (1.0, float("nan")),
