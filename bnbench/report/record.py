@@ -116,8 +116,15 @@ def as_record(
 
 
 def as_json(record: Record) -> str:
-    """The record as text. Raises ValueError where it is not strict JSON."""
-    return json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    """The record as text, a line a key: indenting all of it takes five times as long.
+
+    Raises ValueError where it is not strict JSON.
+    """
+    lines = (
+        f"{json.dumps(key)}: {json.dumps(value, allow_nan=False, ensure_ascii=False)}"
+        for key, value in record.items()
+    )
+    return "{" + ",\n ".join(lines) + "}\n"
 
 
 def strict(value: Any) -> Any:
