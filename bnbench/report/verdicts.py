@@ -113,13 +113,13 @@ def _measured(claim: Claim, study: Study, choices: Sequence[Tuned]) -> _Measured
         values = [[side.values.get(seed) for side in part] for part in (found.better, found.worse)]
         if any(value is None for part in values for value in part):
             continue
-        difference = _minus(_parts(values[0]), _parts(values[1]))
+        difference = _parts(values[0]) - _parts(values[1])
         if isnan(difference):  # both are infinite: no difference was seen
             neither += 1
             difference = 0.0
         found.pairs[seed] = -difference if claim.direction == "down" else difference
-    if neither:
-        found.objections += [] if neither < len(found.pairs) else ["neither side ever got there"]
+    if neither and neither == len(found.pairs):
+        found.objections.append("neither side ever got there")
     found.objections += _insane(found, study)
     if found.pairs:
         found.effect = effect(
@@ -137,11 +137,7 @@ def _parts(values: Sequence[float | None]) -> float:
     numbers = [value for value in values if value is not None]
     if not numbers:
         return 0.0
-    return numbers[0] if len(numbers) == 1 else _minus(numbers[0], numbers[1])
-
-
-def _minus(one: float, other: float) -> float:
-    return one - other
+    return numbers[0] if len(numbers) == 1 else numbers[0] - numbers[1]
 
 
 def _side(
