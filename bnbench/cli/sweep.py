@@ -167,7 +167,7 @@ def planned(name: str, overrides: Overrides, max_runs: int) -> list[tuple[Experi
             )
         plans[experiment.name] = experiment, plan
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(dict.fromkeys(faults))  # the command line's own arise in every file
     for experiment, plan in plans.values():
         for line in (*plan.notes, *plan.warnings):
             say(f"{experiment.name}: {line}" if len(plans) > 1 else line)

@@ -84,3 +84,8 @@ def test_two_files_of_one_name_are_refused() -> None:
     write_experiment(Path("study/b.yaml"), "experiment: a\n")
     _, err = sweep(code=2)
     assert "study/b.yaml and study/a.yaml are both called a" in err
+
+
+def test_a_fault_of_the_command_line_is_said_once() -> None:
+    _, err = sweep("--set", "optim.rl=1", code=2)
+    assert err.count("optim.rl is not a key") == 1
