@@ -14,7 +14,7 @@ stats      paired differences → intervals, tests, verdicts
 store      run folders: lock, commit, append, read back, state from evidence
 sinks      events → TensorBoard, metrics.jsonl, terminal
 train      the loop: yields events
-build      the one door from configuration to tensors
+assemble   the one door from configuration to tensors
 board      TensorBoard on an experiment: files anew, bands over seeds, the way to it
 runner     one run from start to result, resumable
 diagnosis  a stranger's model, or a stored run: what is wrong in eval mode, and the mend

@@ -1,7 +1,7 @@
 """The loop: evaluate and probe when due, one training step, report when due.
 
 `train` yields facts and knows no file, no TensorBoard, no terminal. What it needs is in a `Run`,
-which `build` puts together from a configuration.
+which `assemble` puts together from a configuration.
 """
 
 from __future__ import annotations

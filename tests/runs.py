@@ -11,16 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from bnbench.config import (
-    BatchNormConfig,
-    NoNorm,
-    PlainModel,
-    ProbesConfig,
-    RunConfig,
-    SGDConfig,
-    SyntheticData,
-    TrainConfig,
-)
+from bnbench.config import schema
 from bnbench.errors import StorageError
 from bnbench.events import Event
 from bnbench.runner import Stop
@@ -42,7 +33,7 @@ class StopAt:
         """Nothing is held."""
 
 
-SMALL_DATA = SyntheticData(
+SMALL_DATA = schema.SyntheticData(
     dataset="synthetic",
     train_images=96,
     test_images=32,
@@ -54,28 +45,28 @@ SMALL_DATA = SyntheticData(
 )
 
 
-def small_config(**changes: Any) -> RunConfig:
+def small_config(**changes: Any) -> schema.RunConfig:
     """Sixteen steps of a network with two convolutions, dropout and augmentation."""
     values: dict[str, Any] = {
         "experiment": "small",
         "setup": "bn",
         "data": SMALL_DATA.model_copy(update={"augment": "flip-crop"}),
-        "model": PlainModel(widths=(4, 8), blocks=1, dropout=0.2),
-        "norm": BatchNormConfig(),
-        "optim": SGDConfig(lr=0.05),
-        "train": TrainConfig(
+        "model": schema.PlainModel(widths=(4, 8), blocks=1, dropout=0.2),
+        "norm": schema.BatchNormConfig(),
+        "optim": schema.SGDConfig(lr=0.05),
+        "train": schema.TrainConfig(
             epochs=2.0, evaluations=4, evaluation_images=16, log_every=3, checkpoint_every=4
         ),
     }
-    return RunConfig(**(values | changes))
+    return schema.RunConfig(**(values | changes))
 
 
-def no_norm_config(**changes: Any) -> RunConfig:
+def no_norm_config(**changes: Any) -> schema.RunConfig:
     """The same without normalization."""
-    return small_config(setup="none", norm=NoNorm(kind="none"), **changes)
+    return small_config(setup="none", norm=schema.NoNorm(kind="none"), **changes)
 
 
-def all_probes(every: int = 1) -> ProbesConfig:
+def all_probes(every: int = 1) -> schema.ProbesConfig:
     """Every probe there is, with few images."""
     few: dict[str, dict[str, Any]] = {
         "running_error": {"images": 32},
@@ -86,8 +77,8 @@ def all_probes(every: int = 1) -> ProbesConfig:
         "landscape": {"steps": (0.1,), "relative_steps": (0.1,)},
         "step_stability": {"steps": (0.01, 1.0), "batches": 1},
     }
-    return ProbesConfig.model_validate(
-        {name: {"every": every, **few.get(name, {})} for name in ProbesConfig.model_fields}
+    return schema.ProbesConfig.model_validate(
+        {name: {"every": every, **few.get(name, {})} for name in schema.ProbesConfig.model_fields}
     )
 
 

@@ -26,13 +26,13 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "store": (1, {"errors", "events"}),
     "sinks": (2, {"events", "store"}),
     "train": (2, {"events", "probes"}),
-    "build": (
+    "assemble": (
         3,
         {"config", "data", "errors", "events", "models", "norms", "optim", "probes", "train"},
     ),
     "board": (3, {"config", "errors", "events", "sinks", "stats", "store"}),
-    "runner": (4, {"board", "build", "config", "errors", "events", "sinks", "store", "train"}),
-    "diagnosis": (4, {"build", "config", "errors", "probes", "store"}),
+    "runner": (4, {"board", "assemble", "config", "errors", "events", "sinks", "store", "train"}),
+    "diagnosis": (4, {"assemble", "config", "errors", "probes", "store"}),
     "report": (4, {"config", "errors", "stats", "store"}),
     "sweep": (5, {"config", "errors", "events", "report", "runner", "store"}),
     "cli": (6, {"board", "config", "diagnosis", "errors", "report", "runner", "store", "sweep"}),

@@ -13,17 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.build import build_run
-from bnbench.config import (
-    AdamWConfig,
-    BatchNormConfig,
-    MLPModel,
-    PlainModel,
-    RunConfig,
-    SGDConfig,
-    SyntheticData,
-    TrainConfig,
-)
+from bnbench.assemble import build_run
+from bnbench.config import schema
 from bnbench.events import (
     Diverged,
     Evaluation,
@@ -320,12 +311,12 @@ def test_losses_are_what_was_planned() -> None:
 STEPS = 12
 
 
-def config(optimizer: str = "sgd", model: str = "plain") -> RunConfig:
+def config(optimizer: str = "sgd", model: str = "plain") -> schema.RunConfig:
     """Everything that could be lost: momentum, dropout, augmentation, running statistics."""
-    return RunConfig(
+    return schema.RunConfig(
         experiment="t",
         setup="t",
-        data=SyntheticData(
+        data=schema.SyntheticData(
             dataset="synthetic",
             train_images=56,
             test_images=12,
@@ -335,20 +326,20 @@ def config(optimizer: str = "sgd", model: str = "plain") -> RunConfig:
             batch_size=8,
             augment="flip-crop",
         ),
-        model=PlainModel(widths=(4, 6), blocks=1, dropout=0.3)
+        model=schema.PlainModel(widths=(4, 6), blocks=1, dropout=0.3)
         if model == "plain"
-        else MLPModel(kind="mlp", widths=(8,), dropout=0.3),
-        norm=BatchNormConfig(batch_size=4, momentum=None),
-        optim=SGDConfig(lr=0.1, momentum=0.9)
+        else schema.MLPModel(kind="mlp", widths=(8,), dropout=0.3),
+        norm=schema.BatchNormConfig(batch_size=4, momentum=None),
+        optim=schema.SGDConfig(lr=0.1, momentum=0.9)
         if optimizer == "sgd"
-        else AdamWConfig(kind="adamw", lr=0.01, weight_decay=0.1),
-        train=TrainConfig(steps=STEPS, evaluations=3, evaluation_images=8, log_every=5),
+        else schema.AdamWConfig(kind="adamw", lr=0.01, weight_decay=0.1),
+        train=schema.TrainConfig(steps=STEPS, evaluations=3, evaluation_images=8, log_every=5),
         probes=all_probes(),
         seed=3,
     )
 
 
-def fresh(config: RunConfig) -> Run:
+def fresh(config: schema.RunConfig) -> Run:
     run, _ = build_run(config, torch.device("cpu"))
     return run
 
@@ -391,7 +382,7 @@ class Story:
         return self.facts[self.facts.index(SafePoint(step)) + 1 :]
 
 
-def tell(config: RunConfig) -> Story:
+def tell(config: schema.RunConfig) -> Story:
     run, facts, states = fresh(config), [], {}
     for fact in train(run):
         facts.append(fact)
@@ -400,7 +391,7 @@ def tell(config: RunConfig) -> Story:
     return Story(timeless(facts), weights(run), states)
 
 
-def resume(config: RunConfig, state: dict[str, Any]) -> tuple[list[Event | SafePoint], Run]:
+def resume(config: schema.RunConfig, state: dict[str, Any]) -> tuple[list[Event | SafePoint], Run]:
     run = fresh(config)
     run.load_state_dict(state)
     torch.manual_seed(999)  # another process has other global random numbers
@@ -550,8 +541,8 @@ def test_dropout_and_augmentation_are_at_work_in_what_resumes(story: Story) -> N
     """Else resuming them proves nothing."""
     without = config()
     for changed in (
-        without.model_copy(update={"model": PlainModel(widths=(4, 6), blocks=1)}),
+        without.model_copy(update={"model": schema.PlainModel(widths=(4, 6), blocks=1)}),
         without.model_copy(update={"data": without.data.model_copy(update={"augment": "none"})}),
-        without.model_copy(update={"optim": SGDConfig(lr=0.1, momentum=0.0)}),
+        without.model_copy(update={"optim": schema.SGDConfig(lr=0.1, momentum=0.0)}),
     ):
         assert timeless(list(train(fresh(changed)))) != story.facts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnbench.config.schema import TrainConfig
+from bnbench.config import schema
 
 
 def steps_per_epoch(train_images: int, batch_size: int, drop_last: bool) -> int:
@@ -13,7 +13,9 @@ def steps_per_epoch(train_images: int, batch_size: int, drop_last: bool) -> int:
     return steps
 
 
-def total_steps(train: TrainConfig, train_images: int, batch_size: int, drop_last: bool) -> int:
+def total_steps(
+    train: schema.TrainConfig, train_images: int, batch_size: int, drop_last: bool
+) -> int:
     """Optimizer steps of a run.
 
     A fraction of an epoch is rounded to whole steps, at least one. A budget of examples is never
@@ -31,7 +33,7 @@ def total_steps(train: TrainConfig, train_images: int, batch_size: int, drop_las
     return max(1, round(train.epochs * epoch))
 
 
-def checkpoint_interval(train: TrainConfig) -> tuple[float | None, int | None]:
+def checkpoint_interval(train: schema.TrainConfig) -> tuple[float | None, int | None]:
     """Seconds between checkpoints and steps between them; at most one is not None."""
     every = train.checkpoint_every
     if isinstance(every, str):

@@ -9,16 +9,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bnbench.config import keys
+from bnbench.config import keys, schema
 from bnbench.config.faults import Problem, found, listing, meant_value, nearest
 from bnbench.config.nodes import Entry, Key, Mapping, Node, Scalar, descend, is_null, plain
-from bnbench.config.schema import BUDGETS, Block
 
 OFF_WORDS = ("off", "no", "false", "null", "nothing", "identity")
 ABSENT = {"missing", "extra_forbidden"}
 
 
-def check_block(name: str, mapping: Mapping, *, whole: bool) -> tuple[Block | None, list[Problem]]:
+def check_block(
+    name: str, mapping: Mapping, *, whole: bool
+) -> tuple[schema.Block | None, list[Problem]]:
     """The block's model, or None and its faults.
 
     Without `whole`, only what is written is judged: keys that a kind requires may still come from
@@ -29,7 +30,7 @@ def check_block(name: str, mapping: Mapping, *, whole: bool) -> tuple[Block | No
 
 def check_against(
     block: keys.BlockKeys, mapping: Mapping, *, whole: bool
-) -> tuple[Block | None, list[Problem]]:
+) -> tuple[schema.Block | None, list[Problem]]:
     """The same for a mapping that need not be one of the blocks."""
     name, kind = block.name, block.kind(mapping)
     if kind not in block.models:
@@ -52,7 +53,7 @@ def check_against(
 
 
 def _one_budget(mapping: Mapping, values: dict[str, Any], problems: list[Problem]) -> None:
-    given = [key for key in BUDGETS if values.get(key) is not None]
+    given = [key for key in schema.BUDGETS if values.get(key) is not None]
     for extra in given[1:]:
         problems.append(
             Problem(

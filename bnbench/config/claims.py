@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bnbench.config import schema
 from bnbench.config.axes import Axis
 from bnbench.config.check import check_against
 from bnbench.config.experiment import Arm, Claim, Setup, Tune
@@ -16,7 +17,6 @@ from bnbench.config.keys import BlockKeys
 from bnbench.config.labels import slug
 from bnbench.config.metrics import LR, ToTarget, UsableLr, parse_metric
 from bnbench.config.nodes import Entry, Mapping, Node, Origin, Sequence, is_null
-from bnbench.config.schema import ClaimConfig, RunConfig
 from bnbench.config.strict_yaml import parse
 
 
@@ -60,16 +60,16 @@ class ClaimReader:
             self.faults.add(node.origin, f"{name} must be a mapping, not {found(node)}")
             return None
         model, problems = check_against(
-            BlockKeys(name, None, {None: ClaimConfig}, None), node, whole=True
+            BlockKeys(name, None, {None: schema.ClaimConfig}, None), node, whole=True
         )
         self.faults.extend(problems)
-        if not isinstance(model, ClaimConfig):
+        if not isinstance(model, schema.ClaimConfig):
             return None
         before = len(self.faults.found)
         claim = self._checked(name, model, node)
         return claim if len(self.faults.found) == before else None
 
-    def _checked(self, name: str, model: ClaimConfig, node: Mapping) -> Claim | None:
+    def _checked(self, name: str, model: schema.ClaimConfig, node: Mapping) -> Claim | None:
         def place(key: str) -> Origin:
             return node.entries[key].node.origin if key in node.entries else node.origin
 
@@ -176,14 +176,14 @@ class ClaimReader:
         return (own.get(axis.key, axis) for axis in self.axes)
 
 
-def runs_of(claim: Claim, arm: Arm, runs: tuple[RunConfig, ...]) -> list[RunConfig]:
+def runs_of(claim: Claim, arm: Arm, runs: tuple[schema.RunConfig, ...]) -> list[schema.RunConfig]:
     """The runs that an arm is about: all seeds, and all values of the axes that it leaves open.
 
     A value that has no meaning in a setup is not asked for there.
     """
     wanted = claim.at | dict(arm.at)
 
-    def fits(run: RunConfig) -> bool:
+    def fits(run: schema.RunConfig) -> bool:
         values = point(run)
         return run.setup == arm.setup and all(
             values.get(key) is None or same_value(values[key], value)
@@ -194,7 +194,7 @@ def runs_of(claim: Claim, arm: Arm, runs: tuple[RunConfig, ...]) -> list[RunConf
 
 
 def doubts(
-    claims: tuple[Claim, ...], runs: tuple[RunConfig, ...], tune: Tune | None
+    claims: tuple[Claim, ...], runs: tuple[schema.RunConfig, ...], tune: Tune | None
 ) -> Iterator[tuple[Claim, str]]:
     """Why a claim cannot be judged from these runs, where it cannot."""
     for claim in claims:
@@ -226,7 +226,7 @@ def doubts(
                 yield claim, "better and worse are the same runs"
 
 
-def _varying(runs: list[RunConfig]) -> set[str]:
+def _varying(runs: list[schema.RunConfig]) -> set[str]:
     """The axes of which the runs have several values."""
     seen: dict[str, set[str]] = {}
     for run in runs:

@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from bnbench.config import schema
 from bnbench.config.faults import PATH_LENGTH, shortened
-from bnbench.config.schema import (
-    DataConfig,
-    Fashion12kData,
-    ImageFolderData,
-    SyntheticData,
-    TorchvisionData,
-)
 from bnbench.errors import DataError
 
 
@@ -58,16 +52,16 @@ class FolderFacts:
     fingerprint: str
 
 
-def facts(data: DataConfig) -> DatasetFacts:
+def facts(data: schema.DataConfig) -> DatasetFacts:
     """The facts of any dataset; raises DataError for an image folder that is not there."""
     match data:
-        case Fashion12kData() | TorchvisionData():
+        case schema.Fashion12kData() | schema.TorchvisionData():
             return DATASETS[data.dataset]
-        case SyntheticData():
+        case schema.SyntheticData():
             return DatasetFacts(
                 data.train_images, data.test_images, data.classes, data.channels, data.image_size
             )
-        case ImageFolderData():
+        case schema.ImageFolderData():
             folder = folder_facts(data.root)
             return DatasetFacts(
                 folder.train_images,

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from bnbench.config import schema
 from bnbench.config.axes import Axis
 from bnbench.config.check import PATH_KEYS, absolute_paths
 from bnbench.config.experiment import ExperimentConfig
@@ -13,7 +14,6 @@ from bnbench.config.faults import Faults
 from bnbench.config.keys import BLOCKS
 from bnbench.config.merge import Tree
 from bnbench.config.nodes import Entry, Mapping, Node, Source, plain
-from bnbench.config.schema import RunConfig
 from bnbench.config.strict_yaml import parse
 
 # Text that no reader of YAML takes for anything but text; the rest is quoted.
@@ -22,7 +22,7 @@ WORDS = frozenset(["true", "false", "null", "yes", "no", "on", "off", "y", "n"])
 CONTROL = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
 
 
-def dump(config: RunConfig) -> str:
+def dump(config: schema.RunConfig) -> str:
     """A resolved run as a file that `load_experiment` reads back to an equal run."""
     header = "# One run, fully resolved: every key has its value. `bnbench train` accepts it.\n"
     return header + _block(config.model_dump())

@@ -6,36 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
+from bnbench.config import schema
 from bnbench.config.budget import total_steps
 from bnbench.config.custom import trouble
 from bnbench.config.datasets import DatasetFacts, facts
 from bnbench.config.faults import counted, shortened
-from bnbench.config.schema import (
-    BatchNormConfig,
-    BatchRenormConfig,
-    CustomModel,
-    CustomNormConfig,
-    EvoNormS0Config,
-    FRNConfig,
-    FrozenNormConfig,
-    GhostNormConfig,
-    GroupNormConfig,
-    GroupWSConfig,
-    InstanceNormConfig,
-    InsteadOfActivation,
-    LayerNormConfig,
-    MLPModel,
-    ModelConfig,
-    NoisyNormConfig,
-    NoNorm,
-    NormConfig,
-    PlainModel,
-    ResNetModel,
-    RMSNormConfig,
-    RunConfig,
-    ScaledWSConfig,
-    TorchvisionModel,
-)
 from bnbench.errors import DataError
 
 RESNETS = ("resnet", "resnext", "wide_resnet")  # torchvision/models/resnet.py
@@ -58,7 +33,7 @@ class Site:
     side: int
 
 
-def obstacles(config: RunConfig) -> list[Obstacle]:
+def obstacles(config: schema.RunConfig) -> list[Obstacle]:
     """Everything that keeps a valid configuration from training."""
     try:
         dataset = facts(config.data)
@@ -78,27 +53,27 @@ def obstacles(config: RunConfig) -> list[Obstacle]:
     return result
 
 
-def train_images_left(config: RunConfig, dataset: DatasetFacts) -> int:
+def train_images_left(config: schema.RunConfig, dataset: DatasetFacts) -> int:
     """Training images after the hold-out and the subset."""
     return config.data.train_size or dataset.train_images - config.data.validation_size
 
 
-def planned_steps(config: RunConfig) -> int:
+def planned_steps(config: schema.RunConfig) -> int:
     """Optimizer steps of a feasible run."""
     left = train_images_left(config, facts(config.data))
     return total_steps(config.train, left, config.data.batch_size, config.data.drop_last)
 
 
-def opaque(config: RunConfig) -> bool:
+def opaque(config: schema.RunConfig) -> bool:
     """Whether only building shows if network and normalization fit together."""
-    return isinstance(config.model, TorchvisionModel | CustomModel) or isinstance(
-        config.norm, CustomNormConfig
+    return isinstance(config.model, schema.TorchvisionModel | schema.CustomModel) or isinstance(
+        config.norm, schema.CustomNormConfig
     )
 
 
-def _custom(config: RunConfig) -> Iterator[Obstacle]:
+def _custom(config: schema.RunConfig) -> Iterator[Obstacle]:
     for name, block in (("model", config.model), ("norm", config.norm)):
-        if isinstance(block, CustomModel | CustomNormConfig):
+        if isinstance(block, schema.CustomModel | schema.CustomNormConfig):
             wrong = trouble(block.target)
             if wrong:
                 message, hint = wrong
@@ -107,10 +82,10 @@ def _custom(config: RunConfig) -> Iterator[Obstacle]:
                 )
 
 
-def _network(config: RunConfig) -> Iterator[Obstacle]:
+def _network(config: schema.RunConfig) -> Iterator[Obstacle]:
     model, norm = config.model, config.norm
     match model:
-        case ResNetModel():
+        case schema.ResNetModel():
             if model.depth < 8 or (model.depth - 2) % 6:
                 yield Obstacle(
                     ("model.depth", "model.kind"),
@@ -119,7 +94,7 @@ def _network(config: RunConfig) -> Iterator[Obstacle]:
                 )
             if model.zero_init_last_norm:
                 yield from _last_norms(model, norm)
-        case TorchvisionModel():
+        case schema.TorchvisionModel():
             if model.stem == "small" and not model.name.startswith(RESNETS):
                 yield Obstacle(
                     ("model.stem", "model.name", "model.kind"),
@@ -131,11 +106,11 @@ def _network(config: RunConfig) -> Iterator[Obstacle]:
             pass
 
 
-def _last_norms(model: ResNetModel, norm: NormConfig) -> Iterator[Obstacle]:
+def _last_norms(model: schema.ResNetModel, norm: schema.NormConfig) -> Iterator[Obstacle]:
     hint = None
-    if isinstance(norm, NoNorm | ScaledWSConfig):
+    if isinstance(norm, schema.NoNorm | schema.ScaledWSConfig):
         return  # there is nothing to start at 0, and nothing happens
-    if isinstance(norm, InsteadOfActivation):
+    if isinstance(norm, schema.InsteadOfActivation):
         why = f"{norm.kind} is the activation as well, and no branch ends in it"
     elif model.variant == "pre":
         why = "in variant pre a branch ends in a convolution"
@@ -151,9 +126,9 @@ def _last_norms(model: ResNetModel, norm: NormConfig) -> Iterator[Obstacle]:
     yield Obstacle(("model.zero_init_last_norm",), f"model.zero_init_last_norm: {why}", hint)
 
 
-def _norm(config: RunConfig) -> Iterator[Obstacle]:
+def _norm(config: schema.RunConfig) -> Iterator[Obstacle]:
     norm, model = config.norm, config.model
-    if isinstance(norm, BatchRenormConfig):
+    if isinstance(norm, schema.BatchRenormConfig):
         for key, value in (("r_open", norm.r_open), ("d_open", norm.d_open)):
             if norm.correct_from > value:
                 yield Obstacle(
@@ -161,9 +136,9 @@ def _norm(config: RunConfig) -> Iterator[Obstacle]:
                     f"norm.{key}: {value:g} lies before norm.correct_from {norm.correct_from:g}",
                     f"the bounds open from correct_from to {key}",
                 )
-    if isinstance(norm, GroupWSConfig | ScaledWSConfig):
-        inner = model.widths[:-1] if isinstance(model, MLPModel) else ()
-        if 1 in inner or (isinstance(model, ResNetModel) and model.width == 1):
+    if isinstance(norm, schema.GroupWSConfig | schema.ScaledWSConfig):
+        inner = model.widths[:-1] if isinstance(model, schema.MLPModel) else ()
+        if 1 in inner or (isinstance(model, schema.ResNetModel) and model.width == 1):
             key = _width_key(model)
             yield Obstacle(
                 (key, "norm.kind"),
@@ -171,25 +146,31 @@ def _norm(config: RunConfig) -> Iterator[Obstacle]:
             )
 
 
-def _together(config: RunConfig) -> Iterator[Obstacle]:
+def _together(config: schema.RunConfig) -> Iterator[Obstacle]:
     """What does not go with the normalization."""
     model, norm = config.model, config.norm
-    if isinstance(model, TorchvisionModel | CustomModel):
-        if isinstance(norm, FRNConfig | EvoNormS0Config | GroupWSConfig | ScaledWSConfig):
+    if isinstance(model, schema.TorchvisionModel | schema.CustomModel):
+        if isinstance(
+            norm,
+            schema.FRNConfig
+            | schema.EvoNormS0Config
+            | schema.GroupWSConfig
+            | schema.ScaledWSConfig,
+        ):
             yield Obstacle(
                 ("norm.kind", "model.kind"),
                 f"norm.kind: {norm.kind} changes more than the norm layers, which is all that a "
                 f"{model.kind} network lets others choose",
                 "model.kind: plain, mlp and resnet take it",
             )
-        elif not isinstance(norm, NoNorm) and norm.placement == "after":
+        elif not isinstance(norm, schema.NoNorm) and norm.placement == "after":
             yield Obstacle(
                 ("norm.placement", "norm.kind", "model.kind"),
                 f"norm.placement: a {model.kind} network decides itself where its norms stand",
                 "leave norm.placement at before",
             )
     if config.optim.train_only == "norm":
-        if isinstance(norm, NoNorm | ScaledWSConfig):
+        if isinstance(norm, schema.NoNorm | schema.ScaledWSConfig):
             yield Obstacle(
                 ("optim.train_only", "norm.kind"),
                 f"optim.train_only: norm.kind {norm.kind} has no γ and β to train",
@@ -202,7 +183,7 @@ def _together(config: RunConfig) -> Iterator[Obstacle]:
             )
 
 
-def _splits(config: RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
+def _splits(config: schema.RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
     data, pool, classes = config.data, dataset.train_images, dataset.classes
     held, wanted = data.validation_size, data.train_size
     if classes < 2:
@@ -232,7 +213,7 @@ def _splits(config: RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
         )
 
 
-def _batches(config: RunConfig, left: int) -> Iterator[Obstacle]:
+def _batches(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
     batch = config.data.batch_size
     if batch > left:
         yield Obstacle(
@@ -246,7 +227,10 @@ def _batches(config: RunConfig, left: int) -> Iterator[Obstacle]:
             f"data.batch_size: a batch of {batch} is larger than the {left} training images",
         )
     norm = config.norm
-    if not isinstance(norm, BatchNormConfig | GhostNormConfig) or norm.batch_size is None:
+    if (
+        not isinstance(norm, schema.BatchNormConfig | schema.GhostNormConfig)
+        or norm.batch_size is None
+    ):
         return
     keys = ("norm.batch_size", "data.batch_size")
     if norm.batch_size > batch:
@@ -266,50 +250,53 @@ def _batches(config: RunConfig, left: int) -> Iterator[Obstacle]:
         )
 
 
-def _last_batch(config: RunConfig, left: int) -> int:
+def _last_batch(config: schema.RunConfig, left: int) -> int:
     rest = 0 if config.data.drop_last else left % config.data.batch_size
     return rest or config.data.batch_size
 
 
-def sites(config: RunConfig, dataset: DatasetFacts) -> list[Site]:
+def sites(config: schema.RunConfig, dataset: DatasetFacts) -> list[Site]:
     """The smallest map of each width: what a norm of that stage sees; [] where only the network
     itself knows."""
     match config.model:
-        case PlainModel(widths=widths):
+        case schema.PlainModel(widths=widths):
             result, side = [], dataset.side
             for stage, width in enumerate(widths):
                 side = -(-side // 2) if stage else side  # 3×3, stride 2, padding 1
                 result.append(Site(width, side))
             return result
-        case MLPModel(widths=widths):
+        case schema.MLPModel(widths=widths):
             return [Site(width, 1) for width in widths]
-        case ResNetModel(width=width):
+        case schema.ResNetModel(width=width):
             half = -(-dataset.side // 2)
             return [
                 Site(width, dataset.side),
                 Site(2 * width, half),
                 Site(4 * width, -(-half // 2)),
             ]
-        case TorchvisionModel() | CustomModel():
+        case schema.TorchvisionModel() | schema.CustomModel():
             return []
         case _:
             assert_never(config.model)
 
 
-def _width_key(model: ModelConfig) -> str:
-    return "model.width" if isinstance(model, ResNetModel) else "model.widths"
+def _width_key(model: schema.ModelConfig) -> str:
+    return "model.width" if isinstance(model, schema.ResNetModel) else "model.widths"
 
 
-def _statistics(config: RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
+def _statistics(config: schema.RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
     places = sites(config, dataset)
     width_key = _width_key(config.model)
     match config.norm:
-        case NoNorm() | ScaledWSConfig() | CustomNormConfig():
+        case schema.NoNorm() | schema.ScaledWSConfig() | schema.CustomNormConfig():
             return
-        case GroupNormConfig() | GroupWSConfig() | EvoNormS0Config():
+        case schema.GroupNormConfig() | schema.GroupWSConfig() | schema.EvoNormS0Config():
             yield from _groups(config.norm.groups, places, width_key)
-        case InstanceNormConfig() | FRNConfig():
-            if isinstance(config.norm, InstanceNormConfig) and config.norm.placement == "after":
+        case schema.InstanceNormConfig() | schema.FRNConfig():
+            if (
+                isinstance(config.norm, schema.InstanceNormConfig)
+                and config.norm.placement == "after"
+            ):
                 yield Obstacle(
                     ("norm.placement", "norm.kind"),
                     "norm.placement: behind the last activation instance norm makes the mean of "
@@ -322,7 +309,7 @@ def _statistics(config: RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
                     f"norm.kind: on a 1×1 map {config.norm.kind} has one value per channel",
                     "batch, group and layer share statistics between images or channels",
                 )
-        case LayerNormConfig() | RMSNormConfig():
+        case schema.LayerNormConfig() | schema.RMSNormConfig():
             for site in places:
                 if site.channels * site.side**2 == 1:
                     yield Obstacle(
@@ -331,11 +318,11 @@ def _statistics(config: RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
                         "value",
                     )
         case (
-            BatchNormConfig()
-            | GhostNormConfig()
-            | BatchRenormConfig()
-            | FrozenNormConfig()
-            | NoisyNormConfig()
+            schema.BatchNormConfig()
+            | schema.GhostNormConfig()
+            | schema.BatchRenormConfig()
+            | schema.FrozenNormConfig()
+            | schema.NoisyNormConfig()
         ):
             if any(site.side == 1 for site in places):
                 yield from _single_values(config, train_images_left(config, dataset))
@@ -360,7 +347,7 @@ def _groups(groups: int, places: Iterable[Site], width_key: str) -> Iterator[Obs
             )
 
 
-def _single_values(config: RunConfig, left: int) -> Iterator[Obstacle]:
+def _single_values(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
     batch = config.data.batch_size
     shared = getattr(config.norm, "batch_size", None)
     if shared == 1 or batch == 1:

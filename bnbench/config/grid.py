@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnbench.config import keys
+from bnbench.config import keys, schema
 from bnbench.config.axes import Axis
 from bnbench.config.check import check_block
 from bnbench.config.claims import doubts
@@ -21,7 +21,6 @@ from bnbench.config.labels import default_setup
 from bnbench.config.merge import Tree, deeper, fitting, merged
 from bnbench.config.nodes import Entry, Key, Mapping, Origin, Source, nested
 from bnbench.config.risks import Risks
-from bnbench.config.schema import Block, RunConfig
 from bnbench.errors import ConfigError, UsageError
 
 MAX_RUNS = 10_000
@@ -31,13 +30,13 @@ MAX_RUNS = 10_000
 class Plan:
     """The runs of an experiment, seeds outermost, with what is worth saying about them."""
 
-    runs: tuple[RunConfig, ...]
+    runs: tuple[schema.RunConfig, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     grid: str  # "4 setups × 2 values of optim.lr (gn: 3) × 3 seeds"
     path: Path
 
-    def only(self) -> RunConfig:
+    def only(self) -> schema.RunConfig:
         """The run of an experiment that has just one; raises UsageError otherwise."""
         if len(self.runs) == 1:
             return self.runs[0]
@@ -67,7 +66,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     first = crossing.configs()
     crossing.faults.check(len(experiment.setups))
     risks = Risks()
-    unique: dict[str, tuple[Point, RunConfig]] = {}
+    unique: dict[str, tuple[Point, schema.RunConfig]] = {}
     for point, config in first:
         risks.add(config)
         kept = unique.setdefault(identity(config), (point, config))
@@ -90,7 +89,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     return Plan(runs, notes, warnings, grid(experiment), experiment.path)
 
 
-def expand_one(experiment: ExperimentConfig) -> RunConfig:
+def expand_one(experiment: ExperimentConfig) -> schema.RunConfig:
     """The single run of an experiment; raises UsageError where it has several."""
     return expand(experiment).only()
 
@@ -172,7 +171,7 @@ class Crossing:
 
     experiment: ExperimentConfig
     faults: Faults = field(default_factory=Faults)
-    checked: dict[tuple[str, int], tuple[Mapping, Block | None, list[Problem]]] = field(
+    checked: dict[tuple[str, int], tuple[Mapping, schema.Block | None, list[Problem]]] = field(
         default_factory=dict
     )
     collapsed: dict[str, int] = field(default_factory=dict)
@@ -223,7 +222,7 @@ class Crossing:
                 result[name] = Mapping(entries, block.origin)
         return result
 
-    def configs(self) -> list[tuple[Point, RunConfig]]:
+    def configs(self) -> list[tuple[Point, schema.RunConfig]]:
         """Each valid, feasible point with the first seed; the others leave faults."""
         result = []
         never_used: dict[str | None, frozenset[Key]] = {}
@@ -240,7 +239,7 @@ class Crossing:
             self.useless_in(setup, never_used[setup.name] - everywhere)
         return result
 
-    def config(self, point: Point) -> RunConfig | None:
+    def config(self, point: Point) -> schema.RunConfig | None:
         setup = point.setup.name if point.setup else None
         blocks: dict[str, Any] = {}
         for name in keys.BLOCKS:
@@ -250,7 +249,7 @@ class Crossing:
         if any(block is None for block in blocks.values()):
             return None
         names = [axis.name for axis in self.experiment.axes]
-        config = RunConfig.model_construct(
+        config = schema.RunConfig.model_construct(
             experiment=self.experiment.name,
             setup=setup or self.experiment.label or default_setup(blocks["norm"]),
             swept=(*(key for key in self.experiment.swept if key not in names), *names),
@@ -263,7 +262,7 @@ class Crossing:
             self.faults.extend([Problem(origin, obstacle.message, obstacle.hint)], setup)
         return None if hindered else config
 
-    def checked_block(self, name: str, block: Mapping) -> tuple[Block | None, list[Problem]]:
+    def checked_block(self, name: str, block: Mapping) -> tuple[schema.Block | None, list[Problem]]:
         """Merging shares what it does not change, so most blocks of a grid are seen once."""
         known = self.checked.get((name, id(block)))
         if known is None:
@@ -309,7 +308,9 @@ class Crossing:
 
     # --- what collapsed -------------------------------------------------------------------
 
-    def collapse(self, kept: tuple[Point, RunConfig], same: tuple[Point, RunConfig]) -> None:
+    def collapse(
+        self, kept: tuple[Point, schema.RunConfig], same: tuple[Point, schema.RunConfig]
+    ) -> None:
         """Counts a point that is the same run as an earlier one, under the reason for it."""
         reasons = []
         for block, name in sorted(kept[0].left_out | same[0].left_out):

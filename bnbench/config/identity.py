@@ -8,18 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from bnbench.config import schema
 from bnbench.config.custom import content_hash, custom_target
 from bnbench.config.datasets import folder_facts
 from bnbench.config.labels import SLUG_LENGTH, folder_part, in_words, slug
-from bnbench.config.schema import (
-    CustomModel,
-    CustomNormConfig,
-    ImageFolderData,
-    NoNorm,
-    ResNetModel,
-    RunConfig,
-    ScaledWSConfig,
-)
 
 # Raise it when the same configuration begins to mean other numbers.
 IDENTITY_VERSION = 1
@@ -42,7 +34,7 @@ NOT_IDENTITY = frozenset(
 )
 
 
-def identity(config: RunConfig) -> str:
+def identity(config: schema.RunConfig) -> str:
     """The sha256, in hex, of everything that decides the numbers and of nothing else.
 
     Raises DataError for an image folder or a custom file that is not there: its content is part of
@@ -52,9 +44,9 @@ def identity(config: RunConfig) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _facts(config: RunConfig) -> dict[str, Any]:
+def _facts(config: schema.RunConfig) -> dict[str, Any]:
     blocks: dict[str, Any] = {"version": IDENTITY_VERSION}
-    for name in RunConfig.model_fields:
+    for name in schema.RunConfig.model_fields:
         value = getattr(config, name)
         if name in NOT_IDENTITY:
             continue
@@ -74,13 +66,13 @@ def _facts(config: RunConfig) -> dict[str, Any]:
         del blocks["optim"]["base_batch_size"]
     if optim.weight_decay == 0:
         del blocks["optim"]["decay_norm_and_bias"]
-    if isinstance(config.model, ResNetModel):
-        without = isinstance(config.norm, NoNorm | ScaledWSConfig)
+    if isinstance(config.model, schema.ResNetModel):
+        without = isinstance(config.norm, schema.NoNorm | schema.ScaledWSConfig)
         del blocks["model"]["zero_init_last_norm" if without else "fixup"]
-    if isinstance(config.data, ImageFolderData):
+    if isinstance(config.data, schema.ImageFolderData):
         blocks["data"]["content"] = folder_facts(config.data.root).fingerprint
     for name, block in (("model", config.model), ("norm", config.norm)):
-        if isinstance(block, CustomModel | CustomNormConfig):
+        if isinstance(block, schema.CustomModel | schema.CustomNormConfig):
             _, class_name = custom_target(block.target)
             blocks[name] |= {"target": class_name, "content": content_hash(block.target)}
     return blocks
@@ -97,7 +89,7 @@ def _even(value: Any) -> Any:
     return value
 
 
-def value_at(config: RunConfig, key: str) -> Any:
+def value_at(config: schema.RunConfig, key: str) -> Any:
     """The value at a dotted key; None where the run's kinds do not have it."""
     value: Any = config
     for part in key.split("."):
@@ -105,12 +97,12 @@ def value_at(config: RunConfig, key: str) -> Any:
     return value
 
 
-def point(config: RunConfig) -> dict[str, Any]:
+def point(config: schema.RunConfig) -> dict[str, Any]:
     """The values of what the experiment varies, by dotted key; None where one has no meaning."""
     return {key: value_at(config, key) for key in config.swept}
 
 
-def run_id(config: RunConfig) -> str:
+def run_id(config: schema.RunConfig) -> str:
     """The run's folder, e.g. `bn-before_bs064_lr0.1_s00_1f3a9c2e`; at most 64 characters.
 
     Where the axes are many, the middle is cut; the hash keeps ids apart.
@@ -121,7 +113,7 @@ def run_id(config: RunConfig) -> str:
     return "_".join(parts)[: SLUG_LENGTH - len(tail)].rstrip("._-") + tail
 
 
-def differences(kept: RunConfig, given: RunConfig) -> list[str]:
+def differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
     """What decides the numbers and is not the same in both, a line each."""
 
     def leaves(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:

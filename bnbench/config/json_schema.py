@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from bnbench.config import schema
 from bnbench.config.keys import BLOCKS, PROFILE_KEYS, BlockKeys, every_key
 from bnbench.config.load import METRICS
-from bnbench.config.schema import ClaimConfig, RunConfig
 
 TITLES = {
     "experiment": "folder under the runs directory; default: the file's name",
@@ -29,7 +29,7 @@ def json_schema() -> dict[str, Any]:
     inner: dict[str, Any] = {}
     blocks = {f"block-{name}": _block(block, inner) for name, block in BLOCKS.items()}
     patch = {name: {"$ref": f"#/$defs/block-{name}"} for name in BLOCKS}
-    seed = RunConfig.model_json_schema()["properties"]["seed"]
+    seed = schema.RunConfig.model_json_schema()["properties"]["seed"]
     text = {"type": ["string", "null"]}
     mapping = {"type": ["object", "null"]}
     range_of_three = {
@@ -65,7 +65,7 @@ def json_schema() -> dict[str, Any]:
             {"type": "null"},
         ]
     }
-    claim = _block(BlockKeys("claims", None, {None: ClaimConfig}, None), inner)
+    claim = _block(BlockKeys("claims", None, {None: schema.ClaimConfig}, None), inner)
     own: dict[str, dict[str, Any]] = {
         "experiment": text,
         "question": text,

@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from bnbench.config.schema import InsteadOfActivation, NoNorm, NormConfig, ScaledWSConfig
+from bnbench.config import schema
 
 SLUG_LENGTH = 64
 SHORT_NAMES = {
@@ -52,9 +52,9 @@ def folder_part(key: str, value: Any) -> str:
     return f"{name}{words}" if isinstance(value, float) else f"{name}-{slug(words, 24)}"
 
 
-def default_setup(norm: NormConfig) -> str:
+def default_setup(norm: schema.NormConfig) -> str:
     """The label of a run that belongs to no named setup: `none`, `frn`, `batch-before`."""
-    if isinstance(norm, NoNorm | ScaledWSConfig | InsteadOfActivation):
+    if isinstance(norm, schema.NoNorm | schema.ScaledWSConfig | schema.InsteadOfActivation):
         return norm.kind  # there is no placement, or only one
     return f"{norm.kind}-{norm.placement}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping as AbstractMapping
 from typing import TypeAlias
 
+from bnbench.config import schema
 from bnbench.config.keys import BLOCKS
 from bnbench.config.nodes import Entry, Key, Mapping, is_null
-from bnbench.config.schema import BUDGETS
 
 Tree: TypeAlias = AbstractMapping[str, Mapping]
 """The blocks of a run or of a patch, by name."""
@@ -37,9 +37,9 @@ def merged_block(name: str, base: Mapping, patch: Mapping) -> Mapping:
                 if block.has(kind, key) or not block.kinds_with(key)
             }
     if name == "train" and any(
-        key in patch.entries and not is_null(patch.entries[key].node) for key in BUDGETS
+        key in patch.entries and not is_null(patch.entries[key].node) for key in schema.BUDGETS
     ):
-        entries = {key: entry for key, entry in entries.items() if key not in BUDGETS}
+        entries = {key: entry for key, entry in entries.items() if key not in schema.BUDGETS}
     for key, entry in patch.entries.items():
         old = entries.get(key)
         entries[key] = entry if old is None else deeper(old, entry)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from bnbench.config import schema
 from bnbench.config.faults import listing, nearest
-from bnbench.config.schema import ProbesConfig
 
 SPLITS = ("train", "val", "test")
 STATISTICS = ("running", "batch", "population")
@@ -93,8 +93,8 @@ def parse_metric(text: str) -> Metric:
         case [quantity] if quantity in COSTS:
             return Cost(quantity)
         case ["probe", probe, *layers, quantity] if len(layers) <= 1:
-            if probe not in ProbesConfig.model_fields:
-                close = nearest(probe, ProbesConfig.model_fields)
+            if probe not in schema.ProbesConfig.model_fields:
+                close = nearest(probe, schema.ProbesConfig.model_fields)
                 hint = f"did you mean {close}?" if close else "see the probes in README"
                 raise ValueError(f"{probe} is not a probe; {hint}")
             return ProbeReading(probe, layers[0] if layers else "*", quantity)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from bnbench.config import schema
 from bnbench.config.faults import counted, named_setups
 from bnbench.config.feasible import planned_steps
-from bnbench.config.schema import BatchStatistics, FrozenNormConfig, NoNorm, RunConfig
 
 
 @dataclass(slots=True)
@@ -21,19 +21,19 @@ class Risks:
     worst: tuple[float, int, float] = (0.0, 0, 0.0)  # share, steps, momentum
     earliest: tuple[float, float] = (math.inf, math.inf)  # freeze_after, steps
 
-    def add(self, config: RunConfig) -> None:
+    def add(self, config: schema.RunConfig) -> None:
         """Looks at one feasible run."""
         norm = config.norm
-        if isinstance(norm, NoNorm):
+        if isinstance(norm, schema.NoNorm):
             return
         if config.optim.decay_norm_and_bias and config.optim.weight_decay > 0:
             self.decayed[config.setup] = None
-        if not isinstance(norm, BatchStatistics):
+        if not isinstance(norm, schema.BatchStatistics):
             return
         if (getattr(norm, "batch_size", None) or config.data.batch_size) == 1:
             self.alone[config.setup] = None
         steps = planned_steps(config)
-        if isinstance(norm, FrozenNormConfig):
+        if isinstance(norm, schema.FrozenNormConfig):
             updates = round(norm.freeze_after * steps)
             if updates == 0:
                 self.never_moved[config.setup] = None

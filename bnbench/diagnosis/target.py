@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from bnbench.build import build_run, resolve_device, training_batches, validation_batches
+from bnbench.assemble import build_run, resolve_device, training_batches, validation_batches
 from bnbench.config import expand_one, load_experiment
 from bnbench.diagnosis.checkpoint import Checkpoint, parse_checkpoint
 from bnbench.diagnosis.loader import described

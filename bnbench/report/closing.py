@@ -8,14 +8,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from bnbench import config as configuration
-from bnbench.config import ExperimentConfig, RunConfig, run_id
+from bnbench.config import ExperimentConfig, run_id, schema
 from bnbench.errors import StorageError
 from bnbench.report.comparison import Replicate, comparison_table, setups_table
 from bnbench.store import ExperimentFolder, Record
 
 
 def closing_tables(
-    experiment: ExperimentConfig, runs: Sequence[RunConfig], folder: ExperimentFolder
+    experiment: ExperimentConfig, runs: Sequence[schema.RunConfig], folder: ExperimentFolder
 ) -> list[RenderableType]:
     """To be printed one below the other, at most 80 columns wide. Damaged runs count as missing."""
     shown: list[RenderableType] = []
@@ -32,7 +32,9 @@ def closing_tables(
     return shown
 
 
-def _read(config: RunConfig, folder: ExperimentFolder) -> tuple[Record | None, Record | None]:
+def _read(
+    config: schema.RunConfig, folder: ExperimentFolder
+) -> tuple[Record | None, Record | None]:
     run = folder.run(run_id(config))
     try:
         return run.manifest(), run.result()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from bnbench import config as configuration
-from bnbench.config import RunConfig, run_id
+from bnbench.config import run_id, schema
 from bnbench.errors import StorageError
 from bnbench.report.study import StudiedRun
 from bnbench.store import ExperimentFolder, Record, RunFolder
@@ -19,7 +19,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What spreadsheets take for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection"""
 
 
-def run_rows(runs: Iterable[RunConfig], experiment: ExperimentFolder) -> list[Row]:
+def run_rows(runs: Iterable[schema.RunConfig], experiment: ExperimentFolder) -> list[Row]:
     """A row per run: its id, setup, axis values, seed and state, and its result, flattened:
     `test/running/accuracy` and so on."""
     return [_row(config, experiment) for config in runs]
@@ -30,7 +30,7 @@ def studied_rows(runs: Iterable[StudiedRun]) -> list[Row]:
     return [_flat_row(run.config, run.folder, run.state, run.result, run.problem) for run in runs]
 
 
-def _row(config: RunConfig, experiment: ExperimentFolder) -> Row:
+def _row(config: schema.RunConfig, experiment: ExperimentFolder) -> Row:
     folder = experiment.run(run_id(config))
     try:
         state: str = folder.state()
@@ -42,7 +42,11 @@ def _row(config: RunConfig, experiment: ExperimentFolder) -> Row:
 
 
 def _flat_row(
-    config: RunConfig, folder: RunFolder, state: str, result: Record | None, reason: str | None
+    config: schema.RunConfig,
+    folder: RunFolder,
+    state: str,
+    result: Record | None,
+    reason: str | None,
 ) -> Row:
     row: Row = {
         "run": folder.name,

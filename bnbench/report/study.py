@@ -12,7 +12,7 @@ from math import inf, isfinite, nan
 from typing import Any
 
 from bnbench import config as configuration
-from bnbench.config import ExperimentConfig, Plan, RunConfig, run_id
+from bnbench.config import ExperimentConfig, Plan, run_id, schema
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.store import ExperimentFolder, Record, RunFolder
 
@@ -53,7 +53,7 @@ class StudiedRun:
     of it cannot be read.
     """
 
-    config: RunConfig
+    config: schema.RunConfig
     folder: RunFolder
     point: dict[str, Any]
     state: str
@@ -167,13 +167,13 @@ def study(folder: ExperimentFolder) -> Study:
     return Study(experiment, folder, runs, others)
 
 
-def _planned(folder: ExperimentFolder) -> tuple[ExperimentConfig, Sequence[RunConfig]]:
+def _planned(folder: ExperimentFolder) -> tuple[ExperimentConfig, Sequence[schema.RunConfig]]:
     """The experiment of the folder's file; of single runs, the first and all of them."""
     if folder.content() is not None:
         experiment = configuration.load_experiment(folder.file)
         plan: Plan = configuration.expand(experiment)
         return experiment, plan.runs
-    found: list[tuple[ExperimentConfig, RunConfig]] = []
+    found: list[tuple[ExperimentConfig, schema.RunConfig]] = []
     problem: BnbenchError | None = None
     for run in folder.runs():
         try:
@@ -186,7 +186,7 @@ def _planned(folder: ExperimentFolder) -> tuple[ExperimentConfig, Sequence[RunCo
     return found[0][0], [run for _, run in found]
 
 
-def _run(config: RunConfig, folder: ExperimentFolder) -> StudiedRun:
+def _run(config: schema.RunConfig, folder: ExperimentFolder) -> StudiedRun:
     run = folder.run(run_id(config))
     point = configuration.point(config)
     try:

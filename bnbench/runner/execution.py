@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from bnbench import config as configuration
-from bnbench.build import build_run, resolve_device
-from bnbench.config import RunConfig
+from bnbench.assemble import build_run, resolve_device
+from bnbench.config import schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Event, SafePoint
 from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
@@ -31,7 +31,7 @@ from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.train import Run, train
 
 
-def execute(config: RunConfig, experiment: ExperimentFolder, settings: Settings) -> Result:
+def execute(config: schema.RunConfig, experiment: ExperimentFolder, settings: Settings) -> Result:
     """Train one run to its result, going on from its last commit; a finished run is only read.
 
     Raises HeldError where another process trains it, Interrupted after a stop was requested,
@@ -83,7 +83,7 @@ def _keep_error(folder: RunFolder, error: Exception, text: str) -> None:
         folder.fail(record)
 
 
-def _require_same_identity(folder: RunFolder, config: RunConfig) -> None:
+def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
     """Refuse a folder whose configuration is not the one that its name stands for."""
     text = folder.config_text()
     if text is None:
@@ -106,7 +106,7 @@ def _require_same_identity(folder: RunFolder, config: RunConfig) -> None:
         )
 
 
-def _execute(config: RunConfig, folder: RunFolder, settings: Settings) -> Record:
+def _execute(config: schema.RunConfig, folder: RunFolder, settings: Settings) -> Record:
     begun = time.perf_counter()
     state = _committed_state(folder, settings)
     device = resolve_device(settings.device or config.compute.device)
@@ -202,7 +202,7 @@ def _execute(config: RunConfig, folder: RunFolder, settings: Settings) -> Record
 class _CommitSchedule:
     """When the next checkpoint is due, by steps or by seconds."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: schema.RunConfig) -> None:
         self._seconds, self._steps = configuration.checkpoint_interval(config.train)
         self._last = time.perf_counter()
 
@@ -233,7 +233,7 @@ def _serialized(state: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _threads(config: RunConfig, settings: Settings, state: dict[str, Any] | None) -> int:
+def _threads(config: schema.RunConfig, settings: Settings, state: dict[str, Any] | None) -> int:
     """As configured; else as in the attempt that is resumed; else as the caller says."""
     if config.compute.threads != "auto":
         return config.compute.threads

@@ -18,8 +18,8 @@ import torch
 
 import bnbench
 from bnbench import config as configuration
-from bnbench.build import Facts
-from bnbench.config import RunConfig
+from bnbench.assemble import Facts
+from bnbench.config import schema
 from bnbench.errors import StorageError
 from bnbench.store import Record, RunFolder
 
@@ -55,7 +55,7 @@ def require_same_fingerprint(
 
 
 def manifest_of(
-    config: RunConfig, folder: RunFolder, facts: Facts, fingerprint: Record, *, resumed: bool
+    config: schema.RunConfig, folder: RunFolder, facts: Facts, fingerprint: Record, *, resumed: bool
 ) -> Record:
     """Who trains what, with what, since when. Only facts from this list are recorded."""
     before = (folder.manifest() or {}) if resumed else {}

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import torch
 
-from bnbench.build import build_run, resolve_device
-from bnbench.config import RunConfig
+from bnbench.assemble import build_run, resolve_device
+from bnbench.config import schema
 from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.runner.settings import Cost, Settings
@@ -29,7 +29,7 @@ BYTES_PER_EVENT = 700
 """One event in `metrics.jsonl` and in TensorBoard's file; measured on default runs: 650 to 680."""
 
 
-def rehearse(config: RunConfig, settings: Settings) -> None:
+def rehearse(config: schema.RunConfig, settings: Settings) -> None:
     """Build the run and take one step. Raises ConfigError where it cannot train."""
     run, _ = build_run(config, _device(config, settings), announce=settings.announce)
     try:
@@ -41,7 +41,7 @@ def rehearse(config: RunConfig, settings: Settings) -> None:
         raise ConfigError([Fault(where=f"setup {config.setup}", message=message)]) from error
 
 
-def fitting(config: RunConfig, settings: Settings) -> int | None:
+def fitting(config: schema.RunConfig, settings: Settings) -> int | None:
     """How many runs like this one a CUDA device's memory holds, at least 1; None elsewhere.
 
     Each needs what this process takes from the device for one step: torch's reserve, and the
@@ -59,11 +59,11 @@ def fitting(config: RunConfig, settings: Settings) -> int | None:
     return max(1, int(MEMORY_SHARE * (free_after + one) / one))
 
 
-def _device(config: RunConfig, settings: Settings) -> torch.device:
+def _device(config: schema.RunConfig, settings: Settings) -> torch.device:
     return resolve_device(settings.device or config.compute.device)
 
 
-def measure(config: RunConfig, settings: Settings) -> Cost:
+def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     """What the run will cost, from a few steps and an evaluation of it. Raises as `execute`."""
     torch.set_num_threads(settings.threads)
     run, facts = build_run(config, _device(config, settings), announce=settings.announce)

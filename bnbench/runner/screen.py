@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from bnbench.config import RunConfig, run_id
+from bnbench.config import run_id, schema
 from bnbench.sinks import TerminalSink, View, progress_bar, progress_lines
 
 
@@ -65,7 +65,7 @@ class Screen:
         elif self._lines is not None:
             self._lines.stop()
 
-    def view(self, config: RunConfig, total_steps: int) -> View:
+    def view(self, config: schema.RunConfig, total_steps: int) -> View:
         """What shows this run."""
         return TerminalSink(
             self._console,

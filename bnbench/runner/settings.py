@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.runner.stop import Stop
 from bnbench.sinks import View
 from bnbench.store import Record, RunFolder
 
-MakeView: TypeAlias = Callable[[RunConfig, int], View]
+MakeView: TypeAlias = Callable[[schema.RunConfig, int], View]
 """What shows a run of so many optimizer steps while it trains."""
 
 Draw: TypeAlias = Callable[[RunFolder], Mapping[str, bytes]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnbench import config as configuration
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, Record, RunFolder
@@ -13,7 +13,7 @@ READ_AT = ("evaluations", "evaluation_images", "log_every")
 
 
 def take_over(
-    config: RunConfig, folder: RunFolder, settings: Settings, fingerprint: Record
+    config: schema.RunConfig, folder: RunFolder, settings: Settings, fingerprint: Record
 ) -> Record | None:
     """The result of the same run in one of the settings' siblings, made this folder's own.
 
@@ -62,7 +62,7 @@ def _show(folder: RunFolder, settings: Settings) -> None:
         settings.announce(f"warning: {folder.name} has no TensorBoard files: {error.what}")
 
 
-def _same(config: RunConfig, source: RunFolder) -> bool:
+def _same(config: schema.RunConfig, source: RunFolder) -> bool:
     """Whether the run of that folder is this one, and has been read at the same points."""
     try:
         path = source.path / "config.yaml"

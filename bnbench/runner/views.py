@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 
 from torch import Tensor
 
-from bnbench.build import Facts
-from bnbench.config import RunConfig
+from bnbench.assemble import Facts
+from bnbench.config import schema
 from bnbench.events import Event
 from bnbench.runner.settings import Draw, MakeView
 from bnbench.sinks import View
@@ -20,7 +20,7 @@ class Views:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: schema.RunConfig,
         folder: RunFolder,
         facts: Facts,
         first_batch: Callable[[], tuple[Tensor, Tensor]],

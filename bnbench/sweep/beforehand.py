@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.errors import ConfigError, Fault
 from bnbench.runner import Screen
 from bnbench.sweep.jobs import WAIT_SECONDS, Executor, Failed, Fit, Fits, Lost, Rehearse, Said
 
 
 def rehearse(
-    configs: Iterable[RunConfig], executor: Executor, screen: Screen, pause: Callable[[], None]
+    configs: Iterable[schema.RunConfig],
+    executor: Executor,
+    screen: Screen,
+    pause: Callable[[], None],
 ) -> None:
     """Let each of the runs take one step. `pause` is called again and again, and may raise.
 
@@ -42,7 +45,9 @@ def rehearse(
         raise ConfigError(dict.fromkeys(faults))
 
 
-def fit(config: RunConfig, executor: Executor, screen: Screen, pause: Callable[[], None]) -> None:
+def fit(
+    config: schema.RunConfig, executor: Executor, screen: Screen, pause: Callable[[], None]
+) -> None:
     """Ask how many runs like this one fit a GPU, and let the executor do no more at a time."""
     executor.give(Fit(config))
     while executor.busy:

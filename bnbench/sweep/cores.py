@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.errors import UsageError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -23,7 +23,7 @@ def usable_cores() -> int:
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
-def workers_for(wanted: str, runs: Iterable[RunConfig]) -> int:
+def workers_for(wanted: str, runs: Iterable[schema.RunConfig]) -> int:
     """How many workers `wanted` asks for, a number or "auto": then as many as keep every core
     busy with the threads that the runs ask for. Raises UsageError."""
     if wanted == "auto":
@@ -38,7 +38,7 @@ def workers_for(wanted: str, runs: Iterable[RunConfig]) -> int:
     return workers
 
 
-def may_use_gpu(device: str | None, runs: Iterable[RunConfig]) -> bool:
+def may_use_gpu(device: str | None, runs: Iterable[schema.RunConfig]) -> bool:
     """Whether some run may land on an NVIDIA GPU, as far as can be told without torch."""
     wanted = {device or run.compute.device for run in runs}
     named = any(each.startswith("cuda") for each in wanted)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bnbench import config as configuration
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.runner import Cost
 
 
-def cell_of(config: RunConfig) -> str:
+def cell_of(config: schema.RunConfig) -> str:
     """A run's setup and axis values: seeds differ in their numbers, not in their work."""
     return repr((config.setup, sorted(configuration.point(config).items())))
 

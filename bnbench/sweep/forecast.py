@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bnbench import config as configuration
-from bnbench.config import RunConfig, run_id
+from bnbench.config import run_id, schema
 from bnbench.errors import RunError, StorageError
 from bnbench.runner import Cost, duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
@@ -29,7 +29,7 @@ class Planned:
     it; `cost`: what that will take; `measured`: from a few steps just now, not from finished runs.
     """
 
-    config: RunConfig
+    config: schema.RunConfig
     name: str
     state: str
     trains: bool
@@ -53,7 +53,7 @@ class Forecast:
 
 
 def forecast(
-    runs: Sequence[RunConfig],
+    runs: Sequence[schema.RunConfig],
     experiment: ExperimentFolder,
     executor: Executor,
     *,
@@ -103,14 +103,14 @@ def _state(folder: RunFolder) -> str:
         return "damaged"
 
 
-def _work(config: RunConfig) -> str:
+def _work(config: schema.RunConfig) -> str:
     """What decides how long a run takes: neither its seed nor its learning rate does."""
     facts = config.model_dump(mode="json", exclude={"seed", "setup", "swept", "experiment"})
     facts["optim"] = {"kind": facts["optim"]["kind"], "only": facts["optim"]["train_only"]}
     return repr(facts)
 
 
-def _fraction(config: RunConfig, folder: RunFolder) -> float:
+def _fraction(config: schema.RunConfig, folder: RunFolder) -> float:
     """How much of an interrupted run is done, by its last event."""
     step = 0
     for record in folder.records():
@@ -118,7 +118,7 @@ def _fraction(config: RunConfig, folder: RunFolder) -> float:
     return min(1.0, step / configuration.planned_steps(config))
 
 
-def _measured(unknown: dict[str, RunConfig], executor: Executor) -> dict[str, Cost]:
+def _measured(unknown: dict[str, schema.RunConfig], executor: Executor) -> dict[str, Cost]:
     waiting = list(unknown.items())
     works: dict[Job, str] = {}
     costs: dict[str, Cost] = {}

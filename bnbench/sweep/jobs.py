@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.errors import BnbenchError
 from bnbench.events import Event
 from bnbench.runner import Cost
@@ -17,28 +17,28 @@ from bnbench.store import Record
 class Train:
     """Train a run to its result, going on from its last commit."""
 
-    config: RunConfig
+    config: schema.RunConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rehearse:
     """Take one step, to see whether the network can train at all."""
 
-    config: RunConfig
+    config: schema.RunConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measure:
     """Take a few steps, to see what the run will cost."""
 
-    config: RunConfig
+    config: schema.RunConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """Find out how many runs like this one the device's memory holds side by side."""
 
-    config: RunConfig
+    config: schema.RunConfig
 
 
 Job: TypeAlias = Train | Rehearse | Measure | Fit

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from bnbench import config as configuration
-from bnbench.config import RunConfig, run_id
+from bnbench.config import run_id, schema
 from bnbench.errors import (
     BnbenchError,
     HeldError,
@@ -67,7 +67,7 @@ class Outcome:
 
 
 def sweep(
-    runs: Sequence[RunConfig],
+    runs: Sequence[schema.RunConfig],
     experiment: ExperimentFolder,
     executor: Executor,
     screen: Screen,
@@ -105,7 +105,7 @@ def sweep(
 class _Missing:
     """A run that has no result yet; all that choosing the next one looks at, worked out once."""
 
-    config: RunConfig
+    config: schema.RunConfig
     name: str
     cell: str
     steps: int
@@ -124,7 +124,7 @@ class _Running:
 class _Sweep:
     def __init__(
         self,
-        runs: Sequence[RunConfig],
+        runs: Sequence[schema.RunConfig],
         experiment: ExperimentFolder,
         executor: Executor,
         screen: Screen,

@@ -20,7 +20,6 @@ from bnbench.config import (
     MAX_RUNS,
     ExperimentConfig,
     Plan,
-    RunConfig,
     dump,
     dump_experiment,
     expand,
@@ -28,6 +27,7 @@ from bnbench.config import (
     identity,
     load_experiment,
     run_id,
+    schema,
 )
 from bnbench.errors import BnbenchError, ConfigError
 from tests.config.fuzz_cases import Case, drawn
@@ -139,7 +139,7 @@ def require_sound(experiment: ExperimentConfig, plan: Plan, case: Case, rng: ran
         must(identities(other) == identities(plan), "the order of keys matters")
 
 
-def require_stable(run: RunConfig, rng: random.Random) -> None:
+def require_stable(run: schema.RunConfig, rng: random.Random) -> None:
     """A run and its file are the same thing, in any order of keys and with any comments."""
     text = dump(run)
     must(expand_one(loaded(text)) == run, f"not read back: {text}")

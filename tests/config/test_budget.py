@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bnbench.config import TrainConfig, checkpoint_interval, steps_per_epoch, total_steps
+from bnbench.config import checkpoint_interval, schema, steps_per_epoch, total_steps
 
 
 @pytest.mark.parametrize(
@@ -21,18 +21,18 @@ def test_no_batch_can_be_had() -> None:
 @pytest.mark.parametrize(
     ("train", "drop_last", "steps"),
     [
-        (TrainConfig(), True, 30),
-        (TrainConfig(epochs=2.5), True, 25),
-        (TrainConfig(epochs=0.001), True, 1),
-        (TrainConfig(epochs=2), False, 22),
-        (TrainConfig(steps=7), True, 7),
-        (TrainConfig(examples=101), True, 11),
-        (TrainConfig(examples=105), False, 11),
-        (TrainConfig(examples=106), False, 12),
-        (TrainConfig(examples=210), False, 22),
+        (schema.TrainConfig(), True, 30),
+        (schema.TrainConfig(epochs=2.5), True, 25),
+        (schema.TrainConfig(epochs=0.001), True, 1),
+        (schema.TrainConfig(epochs=2), False, 22),
+        (schema.TrainConfig(steps=7), True, 7),
+        (schema.TrainConfig(examples=101), True, 11),
+        (schema.TrainConfig(examples=105), False, 11),
+        (schema.TrainConfig(examples=106), False, 12),
+        (schema.TrainConfig(examples=210), False, 22),
     ],
 )
-def test_total_steps(train: TrainConfig, drop_last: bool, steps: int) -> None:
+def test_total_steps(train: schema.TrainConfig, drop_last: bool, steps: int) -> None:
     assert total_steps(train, 105, 10, drop_last) == steps
 
 
@@ -41,4 +41,4 @@ def test_total_steps(train: TrainConfig, drop_last: bool, steps: int) -> None:
     [("30s", (30.0, None)), ("0.5s", (0.5, None)), (200, (None, 200)), (None, (None, None))],
 )
 def test_checkpoint_interval(every: str | int | None, expected: object) -> None:
-    assert checkpoint_interval(TrainConfig(checkpoint_every=every)) == expected
+    assert checkpoint_interval(schema.TrainConfig(checkpoint_every=every)) == expected

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from bnbench.config import (
     Overrides,
-    RunConfig,
     dump,
     dump_experiment,
     expand,
     expand_one,
     load_experiment,
+    schema,
 )
 from bnbench.config.keys import BLOCKS
 from bnbench.errors import ConfigError
 
 
-def again(config: RunConfig, folder: Path) -> RunConfig:
+def again(config: schema.RunConfig, folder: Path) -> schema.RunConfig:
     path = folder / "config.yaml"
     path.write_text(dump(config), encoding="utf-8")
     return expand_one(load_experiment(path))

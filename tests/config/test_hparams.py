@@ -6,22 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bnbench.config import (
-    CustomNormConfig,
-    GroupNormConfig,
-    RunConfig,
-    SGDConfig,
-    SyntheticData,
-    cell,
-    hparams,
-    run_id,
-)
+from bnbench.config import cell, hparams, run_id, schema
 
 
-def config(**changes: object) -> RunConfig:
+def config(**changes: object) -> schema.RunConfig:
     """A run of synthetic images."""
-    values = {"experiment": "x", "setup": "bn", "data": SyntheticData(dataset="synthetic")}
-    return RunConfig.model_validate(values | changes)
+    values = {"experiment": "x", "setup": "bn", "data": schema.SyntheticData(dataset="synthetic")}
+    return schema.RunConfig.model_validate(values | changes)
 
 
 def test_a_row_has_what_decides_the_numbers_and_no_seed() -> None:
@@ -40,7 +31,9 @@ def test_a_row_has_what_decides_the_numbers_and_no_seed() -> None:
 
 def test_options_of_a_custom_layer_are_columns_and_its_folder_is_not(tmp_path: Path) -> None:
     target = f"{tmp_path}/my_norm.py:PeakNorm"
-    norm = CustomNormConfig(kind="custom", target=target, options={"eps": 0.5, "deep": [1, 2]})
+    norm = schema.CustomNormConfig(
+        kind="custom", target=target, options={"eps": 0.5, "deep": [1, 2]}
+    )
     found = hparams(config(norm=norm))
     assert found["norm.target"] == "my_norm.py:PeakNorm"
     assert found["norm.options.eps"] == 0.5
@@ -53,8 +46,8 @@ def test_seeds_share_a_cell_and_nothing_else_does() -> None:
     assert name.startswith("bn_lr0.1_")
     assert len(name.rsplit("_", 1)[1]) == 8
     others = [
-        config(optim=SGDConfig(lr=0.2)),
-        config(norm=GroupNormConfig(kind="group", groups=4)),
+        config(optim=schema.SGDConfig(lr=0.2)),
+        config(norm=schema.GroupNormConfig(kind="group", groups=4)),
         config(train={"steps": 7}),
     ]
     assert len({name.rsplit("_", 1)[1], *(cell(each).rsplit("_", 1)[1] for each in others)}) == 4

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from bnbench.config import RunConfig, differences, identity, point, run_id, slug
+from bnbench.config import differences, identity, point, run_id, schema, slug
 from bnbench.config.keys import BLOCKS
 from bnbench.config.labels import folder_part
 from bnbench.errors import DataError
@@ -145,7 +145,7 @@ def test_every_key_is_classified() -> None:
     keys = {f"{block.name}.{key}" for block in BLOCKS.values() for key in block.all_keys}
     # Probes leave no trace in the numbers, whatever their keys.
     assert {key for key in keys if not key.startswith("probes.")} == tried
-    assert set(RunConfig.model_fields) == {"experiment", "setup", "swept", "seed", *BLOCKS}
+    assert set(schema.RunConfig.model_fields) == {"experiment", "setup", "swept", "seed", *BLOCKS}
     for block in BLOCKS.values():
         for model in block.models.values():
             for key, field in model.model_fields.items():

@@ -7,32 +7,24 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import (
-    LandscapeProbe,
-    Overrides,
-    ProbesConfig,
-    RunConfig,
-    dump,
-    expand_one,
-    load_experiment,
-)
+from bnbench.config import Overrides, dump, expand_one, load_experiment, schema
 from bnbench.config.identity import identity
 
 
-def loaded(path: Path, text: str, *sets: str) -> RunConfig:
+def loaded(path: Path, text: str, *sets: str) -> schema.RunConfig:
     (path / "x.yaml").write_text(text)
     return expand_one(load_experiment(path / "x.yaml", Overrides(set=sets)))
 
 
 def test_all_are_off_by_default() -> None:
-    assert ProbesConfig().chosen() == {}
-    assert len(ProbesConfig.model_fields) == 10
+    assert schema.ProbesConfig().chosen() == {}
+    assert len(schema.ProbesConfig.model_fields) == 10
 
 
 @pytest.mark.parametrize("text", ["landscape: {}", "landscape: true", "landscape: "])
 def test_a_probe_that_is_named_is_on(tmp_path: Path, text: str) -> None:
     config = loaded(tmp_path, f"probes:\n  {text}\n  effective_lr: false\n")
-    assert config.probes.chosen() == {"landscape": LandscapeProbe()}
+    assert config.probes.chosen() == {"landscape": schema.LandscapeProbe()}
 
 
 @pytest.mark.parametrize(
@@ -61,5 +53,5 @@ def test_a_resolved_run_reads_back(tmp_path: Path) -> None:
 
 def test_probes_do_not_decide_what_a_run_is(tmp_path: Path) -> None:
     with_probes = loaded(tmp_path, "probes: {landscape: {every: 3}}")
-    without = with_probes.model_copy(update={"probes": ProbesConfig()})
+    without = with_probes.model_copy(update={"probes": schema.ProbesConfig()})
     assert identity(with_probes) == identity(without)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.config import ProbesConfig
+from bnbench.config import schema
 from bnbench.events import Reading
 from bnbench.norms import (
     BatchNorm,
@@ -94,7 +94,7 @@ PROBES = tuple(readers(SHOWN.sample()))
 
 
 def test_the_walk_sees_every_probe() -> None:
-    assert set(PROBES) == set(ProbesConfig.model_fields)
+    assert set(PROBES) == set(schema.ProbesConfig.model_fields)
 
 
 class BrokenError(Exception):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bnbench import config as configuration
-from bnbench.config import RunConfig, run_id
+from bnbench.config import run_id, schema
 from bnbench.store import ExperimentFolder, Record, encode_records
 
 KINDS = ("running", "batch", "population")
@@ -33,7 +33,7 @@ class Told:
 
 
 def invented(
-    path: Path, text: str, tell: Callable[[RunConfig], Told | None], *sets: str
+    path: Path, text: str, tell: Callable[[schema.RunConfig], Told | None], *sets: str
 ) -> ExperimentFolder:
     """An experiment folder `path`/runs/x; None from `tell`: the run has not been begun."""
     file = path / "x.yaml"
@@ -49,7 +49,7 @@ def invented(
     return folder
 
 
-def _write(config: RunConfig, experiment: ExperimentFolder, told: Told) -> None:
+def _write(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -> None:
     run = experiment.run(run_id(config))
     run.begin(config_text=configuration.dump(config), manifest=_manifest(config, run.name))
     records, last = _records(told)
@@ -62,7 +62,7 @@ def _write(config: RunConfig, experiment: ExperimentFolder, told: Told) -> None:
         run.finish(_result(told, last))
 
 
-def _manifest(config: RunConfig, name: str) -> Record:
+def _manifest(config: schema.RunConfig, name: str) -> Record:
     return {
         "run": name,
         "identity": configuration.identity(config),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.errors import UsageError
 from bnbench.report.compare import compared, side_by_side
 from bnbench.store import ExperimentFolder
@@ -25,7 +25,7 @@ seeds: 2
 """
 
 
-def tell(config: RunConfig) -> Told | None:
+def tell(config: schema.RunConfig) -> Told | None:
     states = {("none", 1): "diverged", ("gn", 0): "interrupted", ("gn", 1): "failed"}
     state = states.get((config.setup, config.seed), "completed")
     return Told(curve=[0.25, 0.625], test=0.5, state=state)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.report.figures.style import looks
 from bnbench.report.study import study
 from bnbench.report.writing import make, write
@@ -58,7 +58,7 @@ def program() -> str:
     return found
 
 
-def tell(config: RunConfig) -> Told:
+def tell(config: schema.RunConfig) -> Told:
     """BatchNorm is better; plain networks diverge at the highest rate."""
     if config.setup == "none" and config.optim.lr == 1.0:
         return Told(curve=[0.1], state="diverged")

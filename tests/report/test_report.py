@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.report.record import as_json, strict
 from bnbench.report.study import Study, study
 from bnbench.report.terminal import terminal
@@ -116,7 +116,7 @@ def table(page: Cells, heading: str) -> list[dict[str, str]]:
     raise AssertionError(f"no table begins with {heading}")
 
 
-def spread(config: RunConfig) -> Told | None:
+def spread(config: schema.RunConfig) -> Told | None:
     """Accuracies that are known: 50 % and more with the rate, 10 points more with BatchNorm."""
     rate = {0.01: 0.0, 0.1: 0.05, 1.0: -0.1}[config.optim.lr]
     value = 0.5 + rate + 0.1 * (config.setup == "bn") + 0.004 * config.seed
@@ -305,7 +305,7 @@ def test_without_claims_the_table_answers(tmp_path: Path) -> None:
     assert lead.startswith("Over none (lr 0.1) that is +10.0 points (95 % interval +10.0 … +10.0")
 
 
-def noisy(config: RunConfig) -> Told:
+def noisy(config: schema.RunConfig) -> Told:
     """No difference but noise."""
     sign = 1 if (config.seed + (config.setup == "bn")) % 2 else -1
     return Told(test=0.5 + 0.05 * sign + 0.001 * (config.setup == "bn"))
@@ -324,7 +324,7 @@ def test_an_answer_within_noise_says_so(tmp_path: Path, seeds: int, words: str) 
 
 
 def test_few_seeds_are_indicative_only(tmp_path: Path) -> None:
-    def tell(config: RunConfig) -> Told:
+    def tell(config: schema.RunConfig) -> Told:
         return Told(test=0.5 + 0.2 * (config.setup == "bn") + 0.001 * config.seed)
 
     folder = invented(tmp_path, f"{SMALL_YAML}{SETUPS}seeds: 4\n{CLAIM}", tell)
@@ -337,11 +337,11 @@ def test_few_seeds_are_indicative_only(tmp_path: Path) -> None:
     assert "Indicative only" in shown(record)
 
 
-def only(*states: str) -> Callable[[RunConfig], Told | None]:
+def only(*states: str) -> Callable[[schema.RunConfig], Told | None]:
     """Runs that end in these ways, one after the other."""
     made: list[str] = []
 
-    def tell(_: RunConfig) -> Told | None:
+    def tell(_: schema.RunConfig) -> Told | None:
         made.append(states[len(made) % len(states)])
         return None if made[-1] == "new" else Told(curve=[0.2, 0.3], state=made[-1])
 
@@ -423,7 +423,7 @@ def test_infinite_differences_are_arrows_and_medians(tmp_path: Path) -> None:
     claim = claim.replace("smallest_effect: 1", "smallest_effect: 0.3\n    target: 0.5")
     claim = claim.replace("direction: up", "direction: down")
 
-    def tell(config: RunConfig) -> Told:
+    def tell(config: schema.RunConfig) -> Told:
         there = config.setup == "bn" or config.seed > 2
         return Told(curve=[0.6, 0.6, 0.6] if there else [0.1, 0.1, 0.1], test=0.5)
 
@@ -506,7 +506,7 @@ def test_no_torch_is_imported(folder: ExperimentFolder) -> None:
 
 
 def test_a_study_without_seeds_in_common(tmp_path: Path) -> None:
-    def tell(config: RunConfig) -> Told | None:
+    def tell(config: schema.RunConfig) -> Told | None:
         return Told(test=0.5) if (config.seed == 0) == (config.setup == "bn") else None
 
     read: Study = study(invented(tmp_path, f"{SMALL_YAML}{SETUPS}seeds: 2\n{CLAIM}", tell))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.report.study import study
 from bnbench.report.verdicts import Judged, judged
 from tests.report.invented import Told, invented
@@ -41,7 +41,7 @@ def ask(
     return found
 
 
-def noise(config: RunConfig, setup: str = "") -> float:
+def noise(config: schema.RunConfig, setup: str = "") -> float:
     """Two points of fixed noise, other in each run."""
     return ((config.seed * 7919 + len(setup) * 104729 + 13) % 1000) / 1000 * 0.02 - 0.01
 
@@ -111,7 +111,7 @@ def test_differences_of_differences(tmp_path: Path) -> None:
 
 
 def test_diverged_seeds_are_ranked_and_never_averaged(tmp_path: Path) -> None:
-    def tell(config: RunConfig) -> Told:
+    def tell(config: schema.RunConfig) -> Told:
         if config.setup == "gn" and config.seed < 3:
             return Told(state="diverged")
         return Told(test={"bn": 0.8, "gn": 0.7}[config.setup])
@@ -137,7 +137,7 @@ def test_where_both_diverge_no_difference_was_seen(tmp_path: Path) -> None:
 def test_missing_runs_make_it_inconclusive(tmp_path: Path, state: str | None) -> None:
     truth = accuracies(bn=0.9, gn=0.5)
 
-    def tell(config: RunConfig) -> Told | None:
+    def tell(config: schema.RunConfig) -> Told | None:
         if (config.setup, config.seed) != ("gn", 7):
             return truth(config)  # type: ignore[no-any-return]
         return None if state is None else Told(state=state)
@@ -264,7 +264,7 @@ def test_of_the_favoured_side_that_only_makes_the_effect_larger(tmp_path: Path) 
 
 
 def test_a_gap_without_batch_statistics_fails_the_sanity_check(tmp_path: Path) -> None:
-    def tell(config: RunConfig) -> Told:
+    def tell(config: schema.RunConfig) -> Told:
         return Told(test=0.9 if config.setup == "bn" else 0.5, gap=0.01)
 
     found = ask(tmp_path, tell)
@@ -291,7 +291,7 @@ def test_nobody_learned(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("state", ["diverged", "failed", "interrupted"])
 def test_no_metric_crashes_on_what_did_not_end(tmp_path: Path, metric: str, state: str) -> None:
-    def tell(config: RunConfig) -> Told:
+    def tell(config: schema.RunConfig) -> Told:
         return Told((0.5, 0.6), state=state if config.seed % 2 else "completed")
 
     found = ask(tmp_path, tell, metric=metric, rest="target: 0.9, direction: two-sided")

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import pytest
 
-from bnbench.config import TrainConfig, run_id
+from bnbench.config import run_id, schema
 from bnbench.errors import StorageError
 from bnbench.events import Event
 from bnbench.runner import Settings, execute
@@ -25,7 +25,9 @@ from bnbench.store import Appender, ExperimentFolder, RunFolder
 from tests.runs import evidence, experiment_in, run_state, small_config
 
 CONFIG = small_config(
-    train=TrainConfig(steps=9, evaluations=2, evaluation_images=16, log_every=1, checkpoint_every=3)
+    train=schema.TrainConfig(
+        steps=9, evaluations=2, evaluation_images=16, log_every=1, checkpoint_every=3
+    )
 )
 """Three commits, with events behind each."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnbench.config import CustomNormConfig
+from bnbench.config import schema
 from bnbench.errors import ConfigError
 from bnbench.runner import Settings, fitting, rehearse
 from bnbench.runner.rehearsal import CUDA_CONTEXT_BYTES, MEMORY_SHARE
@@ -43,7 +43,7 @@ def test_a_first_step_that_fails_names_the_setup(tmp_path: Path) -> None:
         "    def __init__(self, channels):\n        super().__init__()\n\n"
         "    def forward(self, x):\n        return x.reshape(7, 7)\n"
     )
-    norm = CustomNormConfig(kind="custom", target=f"{path}:Breaks")
+    norm = schema.CustomNormConfig(kind="custom", target=f"{path}:Breaks")
     with pytest.raises(
         ConfigError, match=r"^setup mine: the first step fails: RuntimeError: shape"
     ):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import RunConfig, run_id
+from bnbench.config import run_id, schema
 from bnbench.errors import Interrupted
 from bnbench.events import Event
 from bnbench.runner import Settings, Stop, execute
@@ -46,7 +46,7 @@ class KillAt:
         """Nothing is held."""
 
 
-def every_step(config: RunConfig) -> RunConfig:
+def every_step(config: schema.RunConfig) -> schema.RunConfig:
     """The same run, which states something after each step."""
     train = config.train.model_copy(update={"log_every": 1})
     return config.model_copy(update={"train": train})
@@ -199,7 +199,7 @@ def start_training(path: Path) -> subprocess.Popen[bytes]:
 LONG = "setups: {bn: {}}\ncompute: {threads: 1}\n"
 
 
-def long_run(path: Path, steps: int) -> RunConfig:
+def long_run(path: Path, steps: int) -> schema.RunConfig:
     """A file of one run of so many steps, committed every 30 of them."""
     from bnbench.config import expand_one, load_experiment
 

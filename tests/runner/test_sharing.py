@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import RunConfig
+from bnbench.config import schema
 from bnbench.runner import Settings, execute, execution
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.injection import Killed, inject
@@ -24,7 +24,7 @@ def source(tmp_path: Path) -> RunFolder:
     return execute(FIRST, ExperimentFolder(tmp_path / "first"), Settings()).folder
 
 
-def take(config: RunConfig, tmp_path: Path, said: list[str] | None = None) -> RunFolder:
+def take(config: schema.RunConfig, tmp_path: Path, said: list[str] | None = None) -> RunFolder:
     notes: list[str] = [] if said is None else said
     settings = Settings(siblings=(tmp_path / "first",), announce=notes.append)
     return execute(config, ExperimentFolder(tmp_path / "second"), settings).folder

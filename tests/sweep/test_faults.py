@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import RunConfig, TrainConfig
+from bnbench.config import schema
 from bnbench.errors import StorageError
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
@@ -18,8 +18,10 @@ from tests.executors import InProcess
 from tests.injection import Killed, Moment, inject
 from tests.runs import evidence, experiment_in, no_norm_config, quiet_console, small_config
 
-TRAIN = TrainConfig(steps=4, evaluations=2, evaluation_images=16, log_every=1, checkpoint_every=2)
-RUNS: list[RunConfig] = [small_config(train=TRAIN), no_norm_config(train=TRAIN)]
+TRAIN = schema.TrainConfig(
+    steps=4, evaluations=2, evaluation_images=16, log_every=1, checkpoint_every=2
+)
+RUNS: list[schema.RunConfig] = [small_config(train=TRAIN), no_norm_config(train=TRAIN)]
 
 
 def swept(experiment: ExperimentFolder) -> Outcome:

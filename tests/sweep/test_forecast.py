@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import RunConfig, dump, run_id
+from bnbench.config import dump, run_id, schema
 from bnbench.errors import RunError
 from bnbench.runner import Cost, Settings, execute, measure
 from bnbench.store import ExperimentFolder, encode_records
@@ -25,7 +25,7 @@ class Measuring:
 
     def __init__(self, costs: dict[str, Cost], size: int = 2) -> None:
         self.size = size
-        self.asked: list[RunConfig] = []
+        self.asked: list[schema.RunConfig] = []
         self._costs = costs
         self._now: list[Job] = []
 
@@ -52,7 +52,7 @@ class Measuring:
 COSTS = {"bn": Cost(40.0, 2_000_000), "none": Cost(10.0, 1_000_000)}
 
 
-def finish(experiment: ExperimentFolder, config: RunConfig, seconds: float) -> int:
+def finish(experiment: ExperimentFolder, config: schema.RunConfig, seconds: float) -> int:
     """Let a run be finished after so many seconds; its bytes on disk."""
     folder = experiment.run(run_id(config))
     folder.begin(config_text=dump(config), manifest={})

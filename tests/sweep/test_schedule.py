@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bnbench.config import CustomNormConfig, RunConfig, dump, run_id
+from bnbench.config import dump, run_id, schema
 from bnbench.errors import (
     ConfigError,
     DataError,
@@ -56,7 +56,7 @@ class Scripted:
 
     def __init__(self, experiment: ExperimentFolder, behaviour: Behaviour, size: int = 1) -> None:
         self.size = size
-        self.given: list[RunConfig] = []
+        self.given: list[schema.RunConfig] = []
         self.stopped = False
         self._experiment = experiment
         self._behaviour = behaviour
@@ -106,12 +106,12 @@ def trained(_: Job) -> list[Answer]:
     return [Trained(RECORD, found=False)]
 
 
-def seeds(count: int, **changes: Any) -> list[RunConfig]:
+def seeds(count: int, **changes: Any) -> list[schema.RunConfig]:
     """One cell's runs."""
     return [small_config(seed=seed, **changes) for seed in range(count)]
 
 
-def finish(experiment: ExperimentFolder, config: RunConfig, **changes: Any) -> None:
+def finish(experiment: ExperimentFolder, config: schema.RunConfig, **changes: Any) -> None:
     """Let a run have a result on disk."""
     folder = experiment.run(run_id(config))
     folder.begin(config_text=dump(config), manifest={})
@@ -119,7 +119,7 @@ def finish(experiment: ExperimentFolder, config: RunConfig, **changes: Any) -> N
 
 
 def run_sweep(
-    runs: list[RunConfig],
+    runs: list[schema.RunConfig],
     experiment: ExperimentFolder,
     behaviour: Behaviour,
     screen: Screen,
@@ -186,7 +186,7 @@ def test_every_cell_once_and_then_the_longest_first(
     ]
 
 
-def replaced(config: RunConfig, *, setup: str, steps: int) -> RunConfig:
+def replaced(config: schema.RunConfig, *, setup: str, steps: int) -> schema.RunConfig:
     """The run under another setup and budget."""
     train = config.train.model_copy(update={"epochs": None, "steps": steps})
     return config.model_copy(update={"setup": setup, "train": train})
@@ -220,7 +220,7 @@ def test_all_workers_are_given_work_at_once(
 # --- failures ------------------------------------------------------------------------------------
 
 
-def failing(bad: RunConfig, error: Exception, *, hopeless: bool = False) -> Behaviour:
+def failing(bad: schema.RunConfig, error: Exception, *, hopeless: bool = False) -> Behaviour:
     """All runs succeed but one."""
 
     def behave(job: Job) -> list[Answer]:
@@ -392,7 +392,7 @@ def test_networks_that_cannot_be_seen_into_take_a_step_before_the_first_run(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], tmp_path: Path
 ) -> None:
     (tmp_path / "layer.py").write_text("class Layer: ...\n")
-    norm = CustomNormConfig(kind="custom", target=f"{tmp_path / 'layer.py'}:Layer")
+    norm = schema.CustomNormConfig(kind="custom", target=f"{tmp_path / 'layer.py'}:Layer")
     opaque = [
         small_config(setup=setup, norm=norm, seed=seed) for setup in ("a", "b") for seed in (0, 1)
     ]
@@ -479,7 +479,7 @@ def test_no_more_at_a_time_than_a_gpu_holds_of_the_largest(
         for size in (8, 16, 4)
         for seed in (0, 1)
     ]
-    asked: list[RunConfig] = []
+    asked: list[schema.RunConfig] = []
     seen = 0
 
     def behave(job: Job) -> list[Answer]:

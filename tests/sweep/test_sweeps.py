@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import RunConfig, expand, load_experiment
+from bnbench.config import expand, load_experiment, schema
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import Terms, Workers, sweep
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-termi
 
 
 def swept(
-    runs: list[RunConfig], experiment: ExperimentFolder, executor: Workers | InProcess
+    runs: list[schema.RunConfig], experiment: ExperimentFolder, executor: Workers | InProcess
 ) -> dict[str, Any]:
     """Sweep, and what that leaves behind."""
     with closing(executor):

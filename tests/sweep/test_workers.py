@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import CustomNormConfig, RunConfig, run_id
+from bnbench.config import run_id, schema
 from bnbench.errors import RunError
 from bnbench.events import Finished
 from bnbench.runner import Settings, execute
@@ -44,15 +44,15 @@ class Trouble(nn.Identity):
 '''
 
 
-def in_trouble(path: Path, *orders: str, seed: int = 0) -> RunConfig:
+def in_trouble(path: Path, *orders: str, seed: int = 0) -> schema.RunConfig:
     """A run whose layer follows the orders, one in each forward pass."""
     (path / "trouble.py").write_text(TROUBLE)
     (path / "orders").write_text("".join(f"{order}\n" for order in orders))
-    norm = CustomNormConfig(kind="custom", target=f"{path / 'trouble.py'}:Trouble")
+    norm = schema.CustomNormConfig(kind="custom", target=f"{path / 'trouble.py'}:Trouble")
     return small_config(setup="trouble", norm=norm, seed=seed)
 
 
-def long_config(steps: int = 4000) -> RunConfig:
+def long_config(steps: int = 4000) -> schema.RunConfig:
     """A run that takes long enough to be disturbed."""
     config = small_config()
     train = config.train.model_copy(
@@ -71,7 +71,7 @@ def until_end(workers: Workers, seconds: float = 120) -> list[Answer]:
     return answers
 
 
-def trained(folder: Path, config: RunConfig) -> dict[str, Any]:
+def trained(folder: Path, config: schema.RunConfig) -> dict[str, Any]:
     """What the run leaves behind where nobody disturbs it."""
     return evidence(execute(config, experiment_in(folder), Settings()).folder)
 

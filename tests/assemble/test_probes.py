@@ -12,48 +12,33 @@ import torch
 from torch import Tensor
 
 from bnbench import data
-from bnbench.build import build_run
-from bnbench.build.probes import read_after
-from bnbench.config import (
-    BatchNormConfig,
-    Block,
-    CustomModel,
-    CustomNormConfig,
-    GroupNormConfig,
-    InstanceNormConfig,
-    LayerNormConfig,
-    MLPModel,
-    NoisyNormConfig,
-    NoNorm,
-    ProbeConfig,
-    ProbesConfig,
-    RunConfig,
-    SGDConfig,
-    TorchvisionModel,
-    TrainConfig,
-)
+from bnbench.assemble import build_run
+from bnbench.assemble.probes import read_after
+from bnbench.config import schema
 from bnbench.events import Event, Probe, Reading, SafePoint
 from bnbench.train import Run, train
+from tests.assemble.test_run import EXAMPLES, WHERE, config, smooth, synthetic
 from tests.runs import all_probes
-from tests.test_build import EXAMPLES, WHERE, config, smooth, synthetic
 
 CPU = torch.device("cpu")
 PACKAGE = Path(__file__).resolve().parents[1] / "bnbench"
 
 
-def probed(**parts: Any) -> RunConfig:
+def probed(**parts: Any) -> schema.RunConfig:
     """Two steps of a small network; probes read before the first and after the last."""
     return config(
         **{
             "probes": all_probes(),
-            "train": TrainConfig(steps=2, evaluations=1, log_every=1),
-            "optim": SGDConfig(lr=1e-3),
+            "train": schema.TrainConfig(steps=2, evaluations=1, log_every=1),
+            "optim": schema.SGDConfig(lr=1e-3),
             **parts,
         }
     )
 
 
-def facts_of(settings: RunConfig) -> tuple[list[Event | SafePoint], dict[str, Tensor], list[str]]:
+def facts_of(
+    settings: schema.RunConfig,
+) -> tuple[list[Event | SafePoint], dict[str, Tensor], list[str]]:
     """What a run states, without the clock; its state at the end; what it announced."""
     said: list[str] = []
     run, _ = build_run(settings, CPU, announce=said.append)
@@ -73,9 +58,11 @@ def numbers(facts: list[Event | SafePoint]) -> list[Probe]:
 
 
 def test_every_probe_is_configured_built_and_tested() -> None:
-    names = set(ProbesConfig.model_fields)
-    assert len(names) == len(get_args(ProbeConfig)) == 10
-    assert {type(each) for each in all_probes().chosen().values()} == set(get_args(ProbeConfig))
+    names = set(schema.ProbesConfig.model_fields)
+    assert len(names) == len(get_args(schema.ProbeConfig)) == 10
+    assert {type(each) for each in all_probes().chosen().values()} == set(
+        get_args(schema.ProbeConfig)
+    )
     assert names == set(build_run(probed(), CPU)[0].guests)
     for name in names:
         assert (PACKAGE / "probes" / f"{name}.py").is_file()
@@ -83,34 +70,36 @@ def test_every_probe_is_configured_built_and_tested() -> None:
 
 
 @pytest.mark.parametrize("norm", EXAMPLES["norm"], ids=repr)
-def test_every_norm_is_probed_without_a_trace(norm: Block) -> None:
+def test_every_norm_is_probed_without_a_trace(norm: schema.Block) -> None:
     settings = probed(norm=norm, data=synthetic(augment="flip-crop"))
     _same_with_and_without(settings)
 
 
 NETWORKS = [
-    pytest.param(model, marks=pytest.mark.slow if isinstance(model, TorchvisionModel) else ())
+    pytest.param(
+        model, marks=pytest.mark.slow if isinstance(model, schema.TorchvisionModel) else ()
+    )
     for model in EXAMPLES["model"]
 ]
 
 
 @pytest.mark.parametrize("model", NETWORKS, ids=repr)
-def test_every_network_is_probed_without_a_trace(model: Block) -> None:
+def test_every_network_is_probed_without_a_trace(model: schema.Block) -> None:
     _same_with_and_without(probed(model=smooth(model)))
-    facts, _, _ = facts_of(probed(model=smooth(model), norm=NoNorm(kind="none")))
-    assert {fact.probe for fact in readings(facts)} == set(ProbesConfig.model_fields)
+    facts, _, _ = facts_of(probed(model=smooth(model), norm=schema.NoNorm(kind="none")))
+    assert {fact.probe for fact in readings(facts)} == set(schema.ProbesConfig.model_fields)
 
 
-def _same_with_and_without(settings: RunConfig) -> None:
+def _same_with_and_without(settings: schema.RunConfig) -> None:
     facts, state, said = facts_of(settings)
-    others, plain, _ = facts_of(settings.model_copy(update={"probes": ProbesConfig()}))
+    others, plain, _ = facts_of(settings.model_copy(update={"probes": schema.ProbesConfig()}))
     assert state.keys() == plain.keys()
     assert all(torch.equal(state[name], plain[name]) for name in state)
     assert [fact for fact in facts if not isinstance(fact, Reading)] == others
     assert said == []
     found = readings(facts)
     assert {(fact.probe, fact.step) for fact in found} == {
-        (name, step) for name in ProbesConfig.model_fields for step in (0, 2)
+        (name, step) for name in schema.ProbesConfig.model_fields for step in (0, 2)
     }
     for fact in numbers(facts):
         censored = fact.name == "smallest_exploding"  # no step of the grid may explode
@@ -120,14 +109,14 @@ def _same_with_and_without(settings: RunConfig) -> None:
 @pytest.mark.parametrize(
     "norm",
     [
-        NoNorm(kind="none"),
-        GroupNormConfig(kind="group", groups=2),
-        LayerNormConfig(kind="layer"),
-        InstanceNormConfig(kind="instance"),
+        schema.NoNorm(kind="none"),
+        schema.GroupNormConfig(kind="group", groups=2),
+        schema.LayerNormConfig(kind="layer"),
+        schema.InstanceNormConfig(kind="instance"),
     ],
     ids=repr,
 )
-def test_controls_read_exactly_zero(norm: Block) -> None:
+def test_controls_read_exactly_zero(norm: schema.Block) -> None:
     found = numbers(facts_of(probed(norm=norm))[0])
     zeros = {"gap_by_layer", "batch_noise", "running_error"}
     assert {fact.value for fact in found if fact.probe in zeros} == {0.0}
@@ -146,7 +135,7 @@ def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(data, "chunks", watched)
 
-    def looked_at(norm: Block, seed: int) -> dict[str, list[int]]:
+    def looked_at(norm: schema.Block, seed: int) -> dict[str, list[int]]:
         found = {}
         run, _ = build_run(probed(norm=norm, seed=seed), CPU)
         batches_of_gradients = torch.cat(seen).tolist()  # drawn once, when the run is built
@@ -157,10 +146,13 @@ def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.Monk
         seen.clear()
         return found
 
-    one, same = (looked_at(norm, 0) for norm in (BatchNormConfig(), NoisyNormConfig(kind="noisy")))
-    other, none = looked_at(BatchNormConfig(), 1), looked_at(NoNorm(kind="none"), 0)
+    one, same = (
+        looked_at(norm, 0)
+        for norm in (schema.BatchNormConfig(), schema.NoisyNormConfig(kind="noisy"))
+    )
+    other, none = looked_at(schema.BatchNormConfig(), 1), looked_at(schema.NoNorm(kind="none"), 0)
     assert one == same
-    for name in ProbesConfig.model_fields:
+    for name in schema.ProbesConfig.model_fields:
         assert one[name] != other[name]
         if name not in ("running_error", "gap_by_layer", "decomposition", "batch_noise"):
             assert one[name] == none[name]
@@ -168,8 +160,8 @@ def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.Monk
 
 def test_a_probe_does_not_depend_on_the_others() -> None:
     every = readings(facts_of(probed())[0])
-    for name in ProbesConfig.model_fields:
-        alone = ProbesConfig.model_validate({name: getattr(all_probes(), name).model_dump()})
+    for name in schema.ProbesConfig.model_fields:
+        alone = schema.ProbesConfig.model_validate({name: getattr(all_probes(), name).model_dump()})
         found = readings(facts_of(probed(probes=alone))[0])
         assert found == [fact for fact in every if fact.probe == name]
 
@@ -183,7 +175,7 @@ def built(**parts: Any) -> tuple[Run, list[str]]:
 
 
 def test_without_trained_weights_three_are_left_out() -> None:
-    run, said = built(optim=SGDConfig(lr=1e-3, train_only="norm"))
+    run, said = built(optim=schema.SGDConfig(lr=1e-3, train_only="norm"))
     assert said == [
         f"note: probes.{name} is left out of setup arm: no convolution or linear layer of the "
         "network is trained"
@@ -201,7 +193,7 @@ def test_a_network_that_cannot_be_copied_keeps_the_other_probes(tmp_path: Path) 
         "    def __deepcopy__(self, memo):\n"
         "        raise TypeError('there is only one of me')\n"
     )
-    run, said = built(model=CustomModel(kind="custom", target=f"{path}:Stubborn"))
+    run, said = built(model=schema.CustomModel(kind="custom", target=f"{path}:Stubborn"))
     assert len(said) == 6
     assert said[0] == (
         "note: probes.activation_drift is left out of setup arm: the network cannot be copied "
@@ -218,21 +210,25 @@ def test_a_batch_of_nearly_everything_leaves_no_other_company() -> None:
         "note: probes.batch_noise is left out of setup arm: a batch of 47 of 48 training images "
         "leaves no other company"
     ]
-    control, nothing = built(data=images, norm=NoNorm(kind="none"))
+    control, nothing = built(data=images, norm=schema.NoNorm(kind="none"))
     assert nothing == []
     assert set(control.guests) - set(run.guests) == {"batch_noise"}
 
 
 def test_images_that_are_not_there_are_not_missed() -> None:
     """Defaults ask for 1,024 of 48 images."""
-    defaults = ProbesConfig.model_validate(dict.fromkeys(ProbesConfig.model_fields, True))
-    run, said = built(probes=defaults, model=MLPModel(kind="mlp", widths=(4,)))
+    defaults = schema.ProbesConfig.model_validate(
+        dict.fromkeys(schema.ProbesConfig.model_fields, True)
+    )
+    run, said = built(probes=defaults, model=schema.MLPModel(kind="mlp", widths=(4,)))
     assert said == []
-    assert {fact.probe for fact in readings(list(train(run)))} == set(ProbesConfig.model_fields)
+    assert {fact.probe for fact in readings(list(train(run)))} == set(
+        schema.ProbesConfig.model_fields
+    )
 
 
 def test_a_norm_of_the_user_s_own_is_probed_by_its_name() -> None:
-    custom = next(norm for norm in EXAMPLES["norm"] if isinstance(norm, CustomNormConfig))
+    custom = next(norm for norm in EXAMPLES["norm"] if isinstance(norm, schema.CustomNormConfig))
     found = readings(facts_of(probed(norm=custom))[0])
     layers = {fact.layer for fact in found if fact.probe == "activation_drift"}
     assert any(layer.endswith(".norm") for layer in layers)

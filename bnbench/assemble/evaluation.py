@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bnbench import data
-from bnbench.build.random import generator
-from bnbench.config import BatchNormConfig, GhostNormConfig, RunConfig
+from bnbench.assemble.random import generator
+from bnbench.config import schema
 from bnbench.probes import Autocast, Discrepancy, Sample
 from bnbench.train import Evaluate
 
@@ -30,14 +30,14 @@ def evaluation_steps(total: int, evaluations: int) -> frozenset[int]:
     return frozenset(max(1, round(i * total / evaluations)) for i in range(1, evaluations + 1))
 
 
-def norm_batch_size(config: RunConfig) -> int:
+def norm_batch_size(config: schema.RunConfig) -> int:
     """Examples that share batch statistics in training, were the normalization BatchNorm."""
-    if isinstance(config.norm, BatchNormConfig | GhostNormConfig):
+    if isinstance(config.norm, schema.BatchNormConfig | schema.GhostNormConfig):
         return config.norm.batch_size or config.data.batch_size
     return config.data.batch_size
 
 
-def autocast(config: RunConfig, device: torch.device) -> Autocast:
+def autocast(config: schema.RunConfig, device: torch.device) -> Autocast:
     match config.compute.precision:
         case "fp32":
             return nullcontext
@@ -89,7 +89,7 @@ def ordered(
 
 
 def evaluations(
-    config: RunConfig,
+    config: schema.RunConfig,
     dataset: data.Dataset,
     train_indices: Tensor,
     validation_indices: Tensor,

@@ -8,12 +8,12 @@ normalization, optimizer, learning rate. `evaluation`: what is measured, on whic
 shown again.
 """
 
-from bnbench.build.dataset import load_dataset
-from bnbench.build.evaluation import evaluation_steps, norm_batch_size
-from bnbench.build.model import make_model
-from bnbench.build.random import derived, generator
-from bnbench.build.run import Facts, build_run, resolve_device
-from bnbench.build.showing import training_batches, validation_batches
+from bnbench.assemble.dataset import load_dataset
+from bnbench.assemble.evaluation import evaluation_steps, norm_batch_size
+from bnbench.assemble.model import make_model
+from bnbench.assemble.random import derived, generator
+from bnbench.assemble.run import Facts, build_run, resolve_device
+from bnbench.assemble.showing import training_batches, validation_batches
 
 __all__ = [
     "Facts",

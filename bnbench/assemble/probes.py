@@ -11,29 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from bnbench import data, models, probes
-from bnbench.build.dataset import Announce
-from bnbench.build.evaluation import (
+from bnbench.assemble.dataset import Announce
+from bnbench.assemble.evaluation import (
     Part,
     autocast,
     evaluation_steps,
     norm_batch_size,
     ordered,
 )
-from bnbench.build.random import generator
-from bnbench.config import (
-    ActivationDriftProbe,
-    BatchNoiseProbe,
-    DecompositionProbe,
-    EffectiveLrProbe,
-    GapByLayerProbe,
-    GradientShiftProbe,
-    HistogramsProbe,
-    LandscapeProbe,
-    ProbeConfig,
-    RunConfig,
-    RunningErrorProbe,
-    StepStabilityProbe,
-)
+from bnbench.assemble.random import generator
+from bnbench.config import schema
 from bnbench.events import Probe
 from bnbench.optim import LearningRate
 from bnbench.probes import Where
@@ -54,7 +41,7 @@ class LeftOutError(Exception):
 class Ingredients:
     """The parts of a run that probes look at."""
 
-    config: RunConfig
+    config: schema.RunConfig
     images: data.Images
     train_indices: Tensor
     validation_indices: Tensor
@@ -148,17 +135,19 @@ def make_guests(run: Ingredients, announce: Announce) -> dict[str, Guest]:
     return guests
 
 
-def _reader(name: str, settings: ProbeConfig, run: Ingredients, memory: dict[str, Tensor]) -> Read:
+def _reader(
+    name: str, settings: schema.ProbeConfig, run: Ingredients, memory: dict[str, Tensor]
+) -> Read:
     match settings:
-        case RunningErrorProbe():
+        case schema.RunningErrorProbe():
             population = run.sample(name, "train", settings.images, run.chunk)
             error = partial(probes.running_error, run.model, run.how, population=population)
             return lambda where: error(where=where)
-        case GapByLayerProbe():
+        case schema.GapByLayerProbe():
             images = run.sample(name, "val", settings.images, run.chunk)
             blame = partial(probes.gap_by_layer, run.model, run.how, images=images)
             return lambda where: blame(where=where)
-        case DecompositionProbe():
+        case schema.DecompositionProbe():
             count = max(settings.images, BATCHES_AT_LEAST * run.chunk)
             parts = partial(
                 probes.decomposition,
@@ -169,9 +158,9 @@ def _reader(name: str, settings: ProbeConfig, run: Ingredients, memory: dict[str
                 validation=run.sample(name, "val", settings.images, run.chunk),
             )
             return lambda where: parts(where=where)
-        case BatchNoiseProbe():
+        case schema.BatchNoiseProbe():
             return _batch_noise(name, settings, run)
-        case ActivationDriftProbe():
+        case schema.ActivationDriftProbe():
             drift = partial(
                 probes.activation_drift,
                 run.model,
@@ -181,12 +170,12 @@ def _reader(name: str, settings: ProbeConfig, run: Ingredients, memory: dict[str
                 memory=memory,
             )
             return lambda where: drift(where=where)
-        case GradientShiftProbe():
+        case schema.GradientShiftProbe():
             run.trained()
             how, (batch,) = run.as_in_training, run.batches(name, 1)
             shift = partial(probes.gradient_shift, run.model, run.optimizer, how, batch=batch)
             return lambda where: shift(lr=run.lr(where), where=where)
-        case LandscapeProbe():
+        case schema.LandscapeProbe():
             run.trained()
             (batch,) = run.batches(name, 1)
             smoothness = partial(
@@ -198,7 +187,7 @@ def _reader(name: str, settings: ProbeConfig, run: Ingredients, memory: dict[str
                 relative_steps=settings.relative_steps,
             )
             return lambda where: smoothness(where=where)
-        case StepStabilityProbe():
+        case schema.StepStabilityProbe():
             stability = partial(
                 probes.step_stability,
                 run.model,
@@ -207,12 +196,12 @@ def _reader(name: str, settings: ProbeConfig, run: Ingredients, memory: dict[str
                 steps=settings.steps,
             )
             return lambda where: stability(where=where)
-        case EffectiveLrProbe():
+        case schema.EffectiveLrProbe():
             run.trained()
             how, (batch,) = run.as_in_training, run.batches(name, 1)
             rates = partial(probes.effective_lr, run.model, how, batch=batch)
             return lambda where: rates(lr=run.lr(where), where=where)
-        case HistogramsProbe():
+        case schema.HistogramsProbe():
             how, (batch,) = run.as_in_training, run.batches(name, 1)
             spread = partial(probes.histograms, run.model, how, batch=batch)
             return lambda where: spread(where=where)
@@ -228,7 +217,7 @@ def _whole_batches(run: Ingredients, name: str, images: int) -> probes.Sample:
 
 
 def _batch_noise(
-    name: str, settings: BatchNoiseProbe, run: Ingredients
+    name: str, settings: schema.BatchNoiseProbe, run: Ingredients
 ) -> Callable[[Where], list[Probe]]:
     there, random = len(run.train_indices), partial(generator, run.config.seed, "probe", name)
     fixed = min(settings.images, there - run.chunk)

@@ -15,44 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bnbench import build, data
-from bnbench.build import Facts, build_run, evaluation_steps, generator, resolve_device
-from bnbench.config import (
-    AdamWConfig,
-    BatchNormConfig,
-    BatchRenormConfig,
-    Block,
-    ComputeConfig,
-    CustomModel,
-    CustomNormConfig,
-    DataConfig,
-    EvoNormS0Config,
-    Fashion12kData,
-    FRNConfig,
-    FrozenNormConfig,
-    GhostNormConfig,
-    GroupNormConfig,
-    GroupWSConfig,
-    ImageFolderData,
-    InstanceNormConfig,
-    LayerNormConfig,
-    MLPModel,
-    ModelConfig,
-    NoisyNormConfig,
-    NoNorm,
-    NormConfig,
-    OptimConfig,
-    PlainModel,
-    ResNetModel,
-    RMSNormConfig,
-    RunConfig,
-    ScaledWSConfig,
-    SGDConfig,
-    SyntheticData,
-    TorchvisionData,
-    TorchvisionModel,
-    TrainConfig,
-)
+from bnbench import assemble, data
+from bnbench.assemble import Facts, build_run, evaluation_steps, generator, resolve_device
+from bnbench.config import schema
 from bnbench.errors import ConfigError, UsageError
 from bnbench.events import Confusion, Evaluation, Finished, Measurement, Step
 from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm, LayerNorm
@@ -63,7 +28,7 @@ CPU = torch.device("cpu")
 WHERE = Where(step=0, examples=0, train_seconds=0.0)
 
 
-def synthetic(**changed: Any) -> SyntheticData:
+def synthetic(**changed: Any) -> schema.SyntheticData:
     given: dict[str, Any] = {
         "train_images": 60,
         "test_images": 14,
@@ -73,71 +38,75 @@ def synthetic(**changed: Any) -> SyntheticData:
         "validation_size": 12,
         "batch_size": 8,
     }
-    return SyntheticData(dataset="synthetic", **{**given, **changed})
+    return schema.SyntheticData(dataset="synthetic", **{**given, **changed})
 
 
-SMALL = PlainModel(widths=(4, 8), blocks=1)
-SMALLEST = MLPModel(kind="mlp", widths=(4,))
+SMALL = schema.PlainModel(widths=(4, 8), blocks=1)
+SMALLEST = schema.MLPModel(kind="mlp", widths=(4,))
 
 
-def config(**parts: Any) -> RunConfig:
+def config(**parts: Any) -> schema.RunConfig:
     given: dict[str, Any] = {
         "data": synthetic(),
         "model": SMALL,
-        "train": TrainConfig(steps=2, evaluations=1, log_every=1),
+        "train": schema.TrainConfig(steps=2, evaluations=1, log_every=1),
     }
-    return RunConfig(experiment="t", setup="arm", **{**given, **parts})
+    return schema.RunConfig(experiment="t", setup="arm", **{**given, **parts})
 
 
-def built(config: RunConfig) -> Run:
+def built(config: schema.RunConfig) -> Run:
     return build_run(config, CPU)[0]
 
 
 # --- every kind ---------------------------------------------------------------------------
 
 
-def kinds(union: Any) -> list[type[Block]]:
+def kinds(union: Any) -> list[type[schema.Block]]:
     """The classes of a discriminated union, Annotated[A | B | …, …]."""
     return list(get_args(get_args(union)[0]))
 
 
 CUSTOM = Path(__file__).parent / "custom_layers.py"
 
-EXAMPLES: dict[str, list[Block]] = {
+EXAMPLES: dict[str, list[schema.Block]] = {
     "norm": [
-        NoNorm(kind="none"),
-        BatchNormConfig(),
-        BatchNormConfig(batch_size=2, placement="after", momentum=None),
-        BatchNormConfig(affine=False),
-        GroupNormConfig(kind="group", groups=2),
-        LayerNormConfig(kind="layer", placement="after"),
-        GhostNormConfig(kind="ghost", batch_size=4),
-        BatchRenormConfig(kind="batch-renorm"),
-        FrozenNormConfig(kind="frozen"),
-        NoisyNormConfig(kind="noisy"),
-        InstanceNormConfig(kind="instance"),
-        RMSNormConfig(kind="rms"),
-        FRNConfig(kind="frn"),
-        EvoNormS0Config(kind="evonorm-s0", groups=2),
-        GroupWSConfig(kind="group-ws", groups=2),
-        ScaledWSConfig(kind="scaled-ws"),
-        CustomNormConfig(kind="custom", target=f"{CUSTOM}:PeakNorm", options={"eps": 0.1}),
+        schema.NoNorm(kind="none"),
+        schema.BatchNormConfig(),
+        schema.BatchNormConfig(batch_size=2, placement="after", momentum=None),
+        schema.BatchNormConfig(affine=False),
+        schema.GroupNormConfig(kind="group", groups=2),
+        schema.LayerNormConfig(kind="layer", placement="after"),
+        schema.GhostNormConfig(kind="ghost", batch_size=4),
+        schema.BatchRenormConfig(kind="batch-renorm"),
+        schema.FrozenNormConfig(kind="frozen"),
+        schema.NoisyNormConfig(kind="noisy"),
+        schema.InstanceNormConfig(kind="instance"),
+        schema.RMSNormConfig(kind="rms"),
+        schema.FRNConfig(kind="frn"),
+        schema.EvoNormS0Config(kind="evonorm-s0", groups=2),
+        schema.GroupWSConfig(kind="group-ws", groups=2),
+        schema.ScaledWSConfig(kind="scaled-ws"),
+        schema.CustomNormConfig(kind="custom", target=f"{CUSTOM}:PeakNorm", options={"eps": 0.1}),
     ],
     "model": [
         SMALL,
-        MLPModel(kind="mlp", widths=(8, 4)),
+        schema.MLPModel(kind="mlp", widths=(8, 4)),
         # Fixup and a zeroed γ keep some weights where they are for a step or two.
-        ResNetModel(kind="resnet", depth=8, width=8, fixup=False),
-        ResNetModel(kind="resnet", depth=8, width=8, variant="pre", fixup=False),
-        TorchvisionModel(kind="torchvision", name="resnet18"),
-        CustomModel(kind="custom", target=f"{CUSTOM}:TwoLayers", options={"width": 4}),
+        schema.ResNetModel(kind="resnet", depth=8, width=8, fixup=False),
+        schema.ResNetModel(kind="resnet", depth=8, width=8, variant="pre", fixup=False),
+        schema.TorchvisionModel(kind="torchvision", name="resnet18"),
+        schema.CustomModel(kind="custom", target=f"{CUSTOM}:TwoLayers", options={"width": 4}),
     ],
     "optim": [
-        SGDConfig(weight_decay=0.01),
-        AdamWConfig(kind="adamw", lr=0.01, decay_norm_and_bias=True),
+        schema.SGDConfig(weight_decay=0.01),
+        schema.AdamWConfig(kind="adamw", lr=0.01, decay_norm_and_bias=True),
     ],
 }
-UNIONS = {"norm": (NormConfig, 15), "model": (ModelConfig, 5), "optim": (OptimConfig, 2)}
+UNIONS = {
+    "norm": (schema.NormConfig, 15),
+    "model": (schema.ModelConfig, 5),
+    "optim": (schema.OptimConfig, 2),
+}
 
 
 @pytest.mark.parametrize("block", UNIONS)
@@ -152,10 +121,10 @@ def words() -> dict[tuple[str, str], list[str]]:
     """Every word that a key of a closed set may be, by (block, key)."""
     found = {}
     for block, kind in (
-        ("model", PlainModel),
-        ("optim", SGDConfig),
-        ("compute", ComputeConfig),
-        ("data", SyntheticData),
+        ("model", schema.PlainModel),
+        ("optim", schema.SGDConfig),
+        ("compute", schema.ComputeConfig),
+        ("data", schema.SyntheticData),
     ):
         for key, field in kind.model_fields.items():
             choices = [word for word in get_args(field.annotation) if isinstance(word, str)]
@@ -176,7 +145,7 @@ def test_the_walk_sees_every_word() -> None:
     }
 
 
-def trains(config: RunConfig) -> list[Step]:
+def trains(config: schema.RunConfig) -> list[Step]:
     """Trains to the end; the weights have moved and every number is finite."""
     run = built(config)
     before = [parameter.detach().clone() for parameter in run.model.parameters()]
@@ -198,7 +167,7 @@ def trains(config: RunConfig) -> list[Step]:
     return steps
 
 
-def smooth(model: Block) -> Block:
+def smooth(model: schema.Block) -> schema.Block:
     """With sigmoids: a rectifier can be dead for two steps, and a weight then rightly stays."""
     if "activation" not in type(model).model_fields:
         return model
@@ -206,24 +175,24 @@ def smooth(model: Block) -> Block:
 
 
 @pytest.mark.parametrize("norm", EXAMPLES["norm"], ids=repr)
-def test_every_norm_trains(norm: Block) -> None:
+def test_every_norm_trains(norm: schema.Block) -> None:
     trains(config(norm=norm, model=smooth(SMALL)))
 
 
-@pytest.mark.parametrize("norm", [NoNorm(kind="none"), BatchNormConfig()], ids=repr)
+@pytest.mark.parametrize("norm", [schema.NoNorm(kind="none"), schema.BatchNormConfig()], ids=repr)
 @pytest.mark.parametrize("model", EXAMPLES["model"], ids=repr)
-def test_every_model_trains(model: Block, norm: Block) -> None:
+def test_every_model_trains(model: schema.Block, norm: schema.Block) -> None:
     # At this rate the deep ones do not diverge without normalization either.
-    trains(config(norm=norm, model=smooth(model), optim=SGDConfig(lr=1e-3)))
+    trains(config(norm=norm, model=smooth(model), optim=schema.SGDConfig(lr=1e-3)))
 
 
 @pytest.mark.parametrize("optim", EXAMPLES["optim"], ids=repr)
-def test_every_optimizer_trains(optim: Block) -> None:
+def test_every_optimizer_trains(optim: schema.Block) -> None:
     trains(config(optim=optim, model=smooth(SMALL)))
 
 
 def test_only_the_norms_are_trained_when_asked() -> None:
-    run = built(config(optim=SGDConfig(train_only="norm")))
+    run = built(config(optim=schema.SGDConfig(train_only="norm")))
     before = {name: value.clone() for name, value in run.model.named_parameters()}
     list(train(run))
     moved = {
@@ -237,10 +206,10 @@ def test_only_the_norms_are_trained_when_asked() -> None:
 def test_every_word_trains_and_makes_a_difference(block: str, key: str) -> None:
     """A word that changed nothing would have been built as another one."""
     parts = {
-        "model": PlainModel(widths=(4, 8), blocks=1, activation="sigmoid"),
+        "model": schema.PlainModel(widths=(4, 8), blocks=1, activation="sigmoid"),
         # A drop half-way and a base that differs, so that schedules and rules do by step two.
-        "optim": SGDConfig(warmup=0.0, base_batch_size=64),
-        "compute": ComputeConfig(),
+        "optim": schema.SGDConfig(warmup=0.0, base_batch_size=64),
+        "compute": schema.ComputeConfig(),
         "data": synthetic(),
     }
     results = set()
@@ -260,30 +229,34 @@ def norm_layers(run: Run) -> list[nn.Module]:
 
 
 def test_norms_are_built_with_the_values_of_the_configuration() -> None:
-    batch = norm_layers(built(config(norm=BatchNormConfig(momentum=0.3, eps=0.5, affine=False))))
+    batch = norm_layers(
+        built(config(norm=schema.BatchNormConfig(momentum=0.3, eps=0.5, affine=False)))
+    )
     assert [type(layer) for layer in batch] == [BatchNorm, BatchNorm]
     for layer in batch:
         assert isinstance(layer, BatchNorm)
         assert (layer.momentum, layer.eps, layer.affine) == (0.3, 0.5, False)
-    ghost = norm_layers(built(config(norm=BatchNormConfig(batch_size=2, momentum=None, eps=0.25))))
+    ghost = norm_layers(
+        built(config(norm=schema.BatchNormConfig(batch_size=2, momentum=None, eps=0.25)))
+    )
     for layer in ghost:
         assert isinstance(layer, GhostBatchNorm)
         assert (layer.batch_size, layer.momentum, layer.eps, layer.affine) == (2, None, 0.25, True)
-    group = norm_layers(built(config(norm=GroupNormConfig(kind="group", groups=2, eps=0.5))))
+    group = norm_layers(built(config(norm=schema.GroupNormConfig(kind="group", groups=2, eps=0.5))))
     assert [type(layer) for layer in group] == [GroupNorm, GroupNorm]
     for layer in group:
         assert isinstance(layer, GroupNorm)
         assert (layer.num_groups, layer.eps, layer.affine) == (2, 0.5, True)
-    layer_norm = norm_layers(built(config(norm=LayerNormConfig(kind="layer", affine=False))))
+    layer_norm = norm_layers(built(config(norm=schema.LayerNormConfig(kind="layer", affine=False))))
     assert [type(layer) for layer in layer_norm] == [LayerNorm, LayerNorm]
     assert not any(list(layer.parameters()) for layer in layer_norm)
-    assert norm_layers(built(config(norm=NoNorm(kind="none")))) == []
+    assert norm_layers(built(config(norm=schema.NoNorm(kind="none")))) == []
 
 
 def test_the_optimizer_and_the_rate_are_those_of_the_configuration() -> None:
     run = built(
         config(
-            optim=SGDConfig(
+            optim=schema.SGDConfig(
                 lr=0.5,
                 momentum=0.75,
                 weight_decay=0.125,
@@ -294,7 +267,7 @@ def test_the_optimizer_and_the_rate_are_those_of_the_configuration() -> None:
                 milestones=(0.5,),
                 decay=0.25,
             ),
-            train=TrainConfig(steps=10),
+            train=schema.TrainConfig(steps=10),
         )
     )
     assert isinstance(run.optimizer, torch.optim.SGD)
@@ -302,7 +275,7 @@ def test_the_optimizer_and_the_rate_are_those_of_the_configuration() -> None:
     assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0.125, 0.0]
     # 0.5 · 8/4 = 1 at the peak, after two steps of warm-up; a quarter from half-way on.
     assert [run.lr_at(step) for step in range(10)] == pytest.approx([0.5, *[1.0] * 4, *[0.25] * 5])
-    adam = built(config(optim=AdamWConfig(kind="adamw", betas=(0.5, 0.75), eps=0.1)))
+    adam = built(config(optim=schema.AdamWConfig(kind="adamw", betas=(0.5, 0.75), eps=0.1)))
     assert isinstance(adam.optimizer, torch.optim.AdamW)
     for group in adam.optimizer.param_groups:
         assert (group["betas"], group["eps"]) == ((0.5, 0.75), 0.1)
@@ -311,8 +284,8 @@ def test_the_optimizer_and_the_rate_are_those_of_the_configuration() -> None:
 def test_divergence_is_that_of_the_configuration() -> None:
     run = built(
         config(
-            train=TrainConfig(steps=40, diverged_above=2.5, log_every=3),
-            optim=SGDConfig(warmup=0.1),
+            train=schema.TrainConfig(steps=40, diverged_above=2.5, log_every=3),
+            optim=schema.SGDConfig(warmup=0.1),
         )
     )
     assert run.log_every == 3
@@ -327,16 +300,16 @@ def test_divergence_is_that_of_the_configuration() -> None:
 
 @pytest.fixture
 def no_dataset_kept() -> Iterator[None]:
-    build.dataset._loaded.clear()
+    assemble.dataset._loaded.clear()
     yield
-    build.dataset._loaded.clear()
+    assemble.dataset._loaded.clear()
 
 
-def datasets(folder: Path) -> list[DataConfig]:
+def datasets(folder: Path) -> list[schema.DataConfig]:
     return [
-        Fashion12kData(train_size=30, validation_size=20, batch_size=8),
-        TorchvisionData(dataset="cifar10", validation_size=12, batch_size=8, root="/x"),
-        ImageFolderData(
+        schema.Fashion12kData(train_size=30, validation_size=20, batch_size=8),
+        schema.TorchvisionData(dataset="cifar10", validation_size=12, batch_size=8, root="/x"),
+        schema.ImageFolderData(
             dataset="image-folder",
             root=str(folder),
             image_size=8,
@@ -373,15 +346,15 @@ def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(data, "load_torchvision", fetched)  # tests/data look into the real one
     configs = datasets(tmp_path)
-    assert {type(one) for one in configs} == set(kinds(DataConfig))
-    assert len(kinds(DataConfig)) == 4
+    assert {type(one) for one in configs} == set(kinds(schema.DataConfig))
+    assert len(kinds(schema.DataConfig)) == 4
     channels = []
     for one in configs:
         run, _ = build_run(
             config(
                 data=one,
-                model=PlainModel(widths=(4, 8), blocks=1, activation="sigmoid"),
-                train=TrainConfig(steps=2, evaluations=1, evaluation_images=8),
+                model=schema.PlainModel(widths=(4, 8), blocks=1, activation="sigmoid"),
+                train=schema.TrainConfig(steps=2, evaluations=1, evaluation_images=8),
             ),
             CPU,
         )
@@ -424,8 +397,8 @@ def test_facts_by_hand() -> None:
     _, facts = build_run(
         config(
             data=synthetic(batch_size=7),
-            norm=BatchNormConfig(placement="after"),
-            train=TrainConfig(epochs=2.5),
+            norm=schema.BatchNormConfig(placement="after"),
+            train=schema.TrainConfig(epochs=2.5),
         ),
         CPU,
     )
@@ -444,8 +417,8 @@ def test_facts_by_hand() -> None:
     _, facts = build_run(
         config(
             data=synthetic(batch_size=7, drop_last=False, train_size=30),
-            norm=NoNorm(kind="none"),
-            train=TrainConfig(epochs=2),
+            norm=schema.NoNorm(kind="none"),
+            train=schema.TrainConfig(epochs=2),
         ),
         CPU,
     )
@@ -496,7 +469,7 @@ def test_no_two_purposes_or_seeds_share_random_numbers() -> None:
 def test_seeds_are_derived_as_they_always_were() -> None:
     """Written down: another derivation would silently make every stored run another one."""
     # blake2b of "0/order/3", 8 bytes, halved; worked out with hashlib alone.
-    assert build.derived(0, "order", 3) == 228_291_028_133_782_092
+    assert assemble.derived(0, "order", 3) == 228_291_028_133_782_092
     draws = [torch.rand(4, generator=generator(0, "order", 3)) for _ in range(2)]
     assert torch.equal(draws[0], draws[1])
 
@@ -518,11 +491,11 @@ def test_dropout_draws_what_seed_and_step_say_and_nothing_else() -> None:
 
 SETUPS: list[dict[str, Any]] = [
     {},
-    {"norm": NoNorm(kind="none")},
-    {"norm": BatchNormConfig(batch_size=2, placement="after")},
-    {"norm": GroupNormConfig(kind="group", groups=4)},
-    {"optim": AdamWConfig(kind="adamw")},
-    {"model": PlainModel(widths=(4, 8), blocks=1, activation="tanh", dropout=0.5)},
+    {"norm": schema.NoNorm(kind="none")},
+    {"norm": schema.BatchNormConfig(batch_size=2, placement="after")},
+    {"norm": schema.GroupNormConfig(kind="group", groups=4)},
+    {"optim": schema.AdamWConfig(kind="adamw")},
+    {"model": schema.PlainModel(widths=(4, 8), blocks=1, activation="tanh", dropout=0.5)},
     {"data": synthetic(eval_batch_size=3)},
 ]
 
@@ -612,24 +585,24 @@ def sizes(facts: list[Measurement]) -> dict[str, int]:
     ("batch_size", "norm", "few", "interim", "last"),
     [
         # 256 images are whole chunks of 64, as are 1,024 for the population.
-        (64, BatchNormConfig(), 256, (256, 256), 1024),
+        (64, schema.BatchNormConfig(), 256, (256, 256), 1024),
         # Chunks of 48: 6 make 288, 22 make 1,056.
-        (48, BatchNormConfig(), 256, (288, 288), 1056),
-        (48, BatchNormConfig(batch_size=16), 256, (256, 256), 1024),
-        (2, BatchNormConfig(), 256, (256, 256), 1024),
+        (48, schema.BatchNormConfig(), 256, (288, 288), 1056),
+        (48, schema.BatchNormConfig(batch_size=16), 256, (256, 256), 1024),
+        (2, schema.BatchNormConfig(), 256, (256, 256), 1024),
         # One chunk is more than 256, and more than there is to validate on.
-        (400, BatchNormConfig(), 256, (400, 300), 1200),
+        (400, schema.BatchNormConfig(), 256, (400, 300), 1200),
         # Everything there is.
-        (64, BatchNormConfig(), None, (1024, 300), 1024),
-        (1300, BatchNormConfig(), 256, (1300, 300), 1300),
+        (64, schema.BatchNormConfig(), None, (1024, 300), 1024),
+        (1300, schema.BatchNormConfig(), 256, (1300, 300), 1300),
         # Others look at the same images, so that they can be compared.
-        (48, NoNorm(kind="none"), 256, (288, 288), 1056),
-        (48, GroupNormConfig(kind="group", groups=2), 256, (288, 288), 1056),
-        (64, BatchNormConfig(), 10, (64, 64), 1024),
+        (48, schema.NoNorm(kind="none"), 256, (288, 288), 1056),
+        (48, schema.GroupNormConfig(kind="group", groups=2), 256, (288, 288), 1056),
+        (64, schema.BatchNormConfig(), 10, (64, 64), 1024),
     ],
 )
 def test_evaluations_take_whole_chunks(
-    batch_size: int, norm: NormConfig, few: int | None, interim: tuple[int, int], last: int
+    batch_size: int, norm: schema.NormConfig, few: int | None, interim: tuple[int, int], last: int
 ) -> None:
     run = built(
         config(
@@ -638,7 +611,7 @@ def test_evaluations_take_whole_chunks(
             ),
             model=SMALLEST,
             norm=norm,
-            train=TrainConfig(steps=2, evaluation_images=few),
+            train=schema.TrainConfig(steps=2, evaluation_images=few),
         )
     )
     assert sizes(run.evaluate(WHERE)) == {"train": interim[0], "val": interim[1]}
@@ -651,13 +624,13 @@ LARGE: dict[str, Any] = {
     "validation_size": 300,
     "batch_size": 48,
 }
-FEW = TrainConfig(steps=2, evaluation_images=128)
+FEW = schema.TrainConfig(steps=2, evaluation_images=128)
 
 
 def test_evaluations_look_at_the_images_of_their_split(looks: Looks) -> None:
     large = config(data=synthetic(**LARGE), model=SMALLEST, train=FEW)
     run = built(large)
-    dataset = build.load_dataset(large.data, lambda _: None)
+    dataset = assemble.load_dataset(large.data, lambda _: None)
     trained = {tuple(x.flatten().tolist()) for x in epoch(run, 27)[0]}
     run.evaluate(WHERE)
     run.evaluate_last(WHERE)
@@ -691,7 +664,11 @@ def test_evaluations_look_at_the_images_of_their_split(looks: Looks) -> None:
 
 def test_setups_are_evaluated_on_the_same_images_in_the_same_order(looks: Looks) -> None:
     seen = []
-    for norm in (BatchNormConfig(), NoNorm(kind="none"), GroupNormConfig(kind="group", groups=2)):
+    for norm in (
+        schema.BatchNormConfig(),
+        schema.NoNorm(kind="none"),
+        schema.GroupNormConfig(kind="group", groups=2),
+    ):
         looks.passes.clear()
         run = built(config(data=synthetic(**LARGE), model=SMALLEST, norm=norm, train=FEW))
         run.evaluate(WHERE)
@@ -707,7 +684,7 @@ def test_setups_are_evaluated_on_the_same_images_in_the_same_order(looks: Looks)
 def test_companions_are_as_in_training(order: str, looks: Looks) -> None:
     large = config(data=synthetic(**LARGE, order=order), model=SMALLEST, train=FEW)
     run = built(large)
-    dataset = build.load_dataset(large.data, lambda _: None)
+    dataset = assemble.load_dataset(large.data, lambda _: None)
     run.evaluate(WHERE)
     run.evaluate_last(WHERE)
     assert {len(indices) for _, indices in looks.passes} == {1056, 288, 144, 300, 70}
@@ -743,12 +720,12 @@ def test_evaluations_are_not_augmented_and_do_not_move_the_run() -> None:
 
 def test_statistics_are_shared_by_as_many_images_as_in_training() -> None:
     for norm, expected in (
-        (BatchNormConfig(), 8),
-        (BatchNormConfig(batch_size=2), 2),
-        (NoNorm(kind="none"), 8),
-        (GroupNormConfig(kind="group", groups=2), 8),
+        (schema.BatchNormConfig(), 8),
+        (schema.BatchNormConfig(batch_size=2), 2),
+        (schema.NoNorm(kind="none"), 8),
+        (schema.GroupNormConfig(kind="group", groups=2), 8),
     ):
-        assert build.norm_batch_size(config(norm=norm)) == expected
+        assert assemble.norm_batch_size(config(norm=norm)) == expected
 
 
 # --- refusals -----------------------------------------------------------------------------
@@ -758,7 +735,7 @@ def test_statistics_are_shared_by_as_many_images_as_in_training() -> None:
     ("parts", "message"),
     [
         (
-            {"norm": GroupNormConfig(kind="group", groups=3)},
+            {"norm": schema.GroupNormConfig(kind="group", groups=3)},
             "setup arm: 4 channels do not split into 3 groups",
         ),
         (
@@ -842,7 +819,7 @@ def test_precision_is_that_of_the_configuration() -> None:
         dtypes.append(y.dtype)
 
     for precision in ("fp32", "bf16"):
-        run = built(config(compute=ComputeConfig(precision=precision)))
+        run = built(config(compute=schema.ComputeConfig(precision=precision)))
         run.model.get_submodule("stage1.block1.conv").register_forward_hook(see)
         list(train(run))
         assert {p.dtype for p in run.model.parameters()} == {torch.float32}

@@ -7,25 +7,18 @@ from pathlib import Path
 from typing import assert_never
 
 from bnbench import data
-from bnbench.config import (
-    DataConfig,
-    Fashion12kData,
-    ImageData,
-    ImageFolderData,
-    SyntheticData,
-    TorchvisionData,
-)
+from bnbench.config import schema
 
 Announce = Callable[[str], None]
 
-_loaded: dict[DataConfig, data.Dataset] = {}
+_loaded: dict[schema.DataConfig, data.Dataset] = {}
 
 
-def load_dataset(config: DataConfig, announce: Announce) -> data.Dataset:
+def load_dataset(config: schema.DataConfig, announce: Announce) -> data.Dataset:
     """The images that a configuration names; kept in memory for the next run. Raises DataError."""
     usage = {
         name: field.default
-        for name, field in ImageData.model_fields.items()
+        for name, field in schema.ImageData.model_fields.items()
         if name not in ("root", "download")
     }
     source = config.model_copy(update=usage)
@@ -35,25 +28,25 @@ def load_dataset(config: DataConfig, announce: Announce) -> data.Dataset:
     return _loaded[source]
 
 
-def _load(config: DataConfig, announce: Announce) -> data.Dataset:
+def _load(config: schema.DataConfig, announce: Announce) -> data.Dataset:
     match config:
-        case Fashion12kData():
+        case schema.Fashion12kData():
             return data.load_fashion_mnist_12k()
-        case TorchvisionData():
+        case schema.TorchvisionData():
             return data.load_torchvision(
                 config.dataset,
                 root=None if config.root is None else Path(config.root),
                 download=config.download,
                 announce=announce,
             )
-        case ImageFolderData():
+        case schema.ImageFolderData():
             return data.load_image_folder(
                 Path(config.root),
                 image_size=config.image_size,
                 channels=config.channels,
                 announce=announce,
             )
-        case SyntheticData():
+        case schema.SyntheticData():
             return data.generate_synthetic(
                 train_images=config.train_images,
                 test_images=config.test_images,

@@ -9,45 +9,27 @@ from typing import Literal, assert_never
 from torch import nn
 
 from bnbench import models, norms
-from bnbench.build.custom import load_class
-from bnbench.config import (
-    BatchNormConfig,
-    BatchRenormConfig,
-    CustomModel,
-    CustomNormConfig,
-    EvoNormS0Config,
-    FRNConfig,
-    FrozenNormConfig,
-    GhostNormConfig,
-    GroupNormConfig,
-    GroupWSConfig,
-    InstanceNormConfig,
-    LayerNormConfig,
-    ModelConfig,
-    NoisyNormConfig,
-    NoNorm,
-    NormConfig,
-    RMSNormConfig,
-    ScaledWSConfig,
-    TorchvisionModel,
-)
+from bnbench.assemble.custom import load_class
+from bnbench.config import schema
 
 MakeNorm = Callable[[int], nn.Module]
 Activation = Literal["relu", "leaky-relu", "gelu", "silu", "tanh", "sigmoid"]
 
 
-def make_recipe(norm: NormConfig, model: ModelConfig, steps: int) -> models.Recipe:
+def make_recipe(norm: schema.NormConfig, model: schema.ModelConfig, steps: int) -> models.Recipe:
     """How the weight layers of a network are made and followed up, in a run of so many steps."""
     # The others' networks choose their activation themselves.
     activation: Activation = (
-        "relu" if isinstance(model, TorchvisionModel | CustomModel) else model.activation
+        "relu"
+        if isinstance(model, schema.TorchvisionModel | schema.CustomModel)
+        else model.activation
     )
     make_conv: Callable[..., nn.Conv2d] = nn.Conv2d
     make_linear: Callable[..., nn.Linear] = nn.Linear
     match norm:
-        case GroupWSConfig():
+        case schema.GroupWSConfig():
             make_conv, make_linear = norms.StandardizedConv2d, norms.StandardizedLinear
-        case ScaledWSConfig():
+        case schema.ScaledWSConfig():
             gain = norms.ACTIVATION_GAINS[activation]
             make_conv = partial(norms.ScaledStandardizedConv2d, activation_gain=gain)
             make_linear = partial(norms.ScaledStandardizedLinear, activation_gain=gain)
@@ -56,22 +38,24 @@ def make_recipe(norm: NormConfig, model: ModelConfig, steps: int) -> models.Reci
     return models.Recipe(
         make_norm=make_norm(norm, steps),
         make_activation=make_activation(activation),
-        placement="before" if isinstance(norm, NoNorm | ScaledWSConfig) else norm.placement,
-        activates=isinstance(norm, FRNConfig | EvoNormS0Config),
+        placement="before"
+        if isinstance(norm, schema.NoNorm | schema.ScaledWSConfig)
+        else norm.placement,
+        activates=isinstance(norm, schema.FRNConfig | schema.EvoNormS0Config),
         make_conv=make_conv,
         make_linear=make_linear,
     )
 
 
-def make_norm(config: NormConfig, steps: int) -> MakeNorm | None:
+def make_norm(config: schema.NormConfig, steps: int) -> MakeNorm | None:
     """What makes a normalization layer for a number of channels; None: there is none.
 
     Fractions of the budget become numbers of training steps, of which a run has `steps`.
     """
     match config:
-        case NoNorm() | ScaledWSConfig():
+        case schema.NoNorm() | schema.ScaledWSConfig():
             return None
-        case BatchNormConfig() | GhostNormConfig():
+        case schema.BatchNormConfig() | schema.GhostNormConfig():
             return partial(
                 norms.batch_norm,
                 batch_size=config.batch_size,
@@ -79,7 +63,7 @@ def make_norm(config: NormConfig, steps: int) -> MakeNorm | None:
                 eps=config.eps,
                 affine=config.affine,
             )
-        case BatchRenormConfig():
+        case schema.BatchRenormConfig():
             start = round(config.correct_from * steps)
             return partial(
                 norms.BatchRenorm,
@@ -91,7 +75,7 @@ def make_norm(config: NormConfig, steps: int) -> MakeNorm | None:
                 eps=config.eps,
                 affine=config.affine,
             )
-        case FrozenNormConfig():
+        case schema.FrozenNormConfig():
             return partial(
                 norms.FrozenBatchNorm,
                 freeze_after=round(config.freeze_after * steps),
@@ -99,28 +83,28 @@ def make_norm(config: NormConfig, steps: int) -> MakeNorm | None:
                 eps=config.eps,
                 affine=config.affine,
             )
-        case NoisyNormConfig():
+        case schema.NoisyNormConfig():
             return partial(
                 norms.NoisyBatchNorm,
                 momentum=config.momentum,
                 eps=config.eps,
                 affine=config.affine,
             )
-        case GroupNormConfig() | GroupWSConfig():
+        case schema.GroupNormConfig() | schema.GroupWSConfig():
             return partial(
                 norms.GroupNorm, groups=config.groups, eps=config.eps, affine=config.affine
             )
-        case LayerNormConfig():
+        case schema.LayerNormConfig():
             return partial(norms.LayerNorm, eps=config.eps, affine=config.affine)
-        case InstanceNormConfig():
+        case schema.InstanceNormConfig():
             return partial(norms.InstanceNorm, eps=config.eps, affine=config.affine)
-        case RMSNormConfig():
+        case schema.RMSNormConfig():
             return partial(norms.RMSNorm, eps=config.eps, affine=config.affine)
-        case FRNConfig():
+        case schema.FRNConfig():
             return partial(norms.FilterResponseNorm, eps=config.eps)
-        case EvoNormS0Config():
+        case schema.EvoNormS0Config():
             return partial(norms.EvoNormS0, groups=config.groups, eps=config.eps)
-        case CustomNormConfig():
+        case schema.CustomNormConfig():
             return partial(load_class(config.target, "norm.target"), **config.options)
         case _:
             assert_never(config)

@@ -9,12 +9,12 @@ from math import log
 import torch
 
 from bnbench import data, models, optim
-from bnbench.build.dataset import Announce, load_dataset
-from bnbench.build.evaluation import autocast, evaluation_steps, evaluations
-from bnbench.build.model import learning_rate, make_model, make_optimizer
-from bnbench.build.probes import Ingredients, make_guests
-from bnbench.build.random import generator, reseed_layers
-from bnbench.config import RunConfig, total_steps
+from bnbench.assemble.dataset import Announce, load_dataset
+from bnbench.assemble.evaluation import autocast, evaluation_steps, evaluations
+from bnbench.assemble.model import learning_rate, make_model, make_optimizer
+from bnbench.assemble.probes import Ingredients, make_guests
+from bnbench.assemble.random import generator, reseed_layers
+from bnbench.config import schema, total_steps
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.train import Divergence, Run
 
@@ -57,7 +57,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def build_run(
-    config: RunConfig, device: torch.device, *, announce: Announce = lambda _: None
+    config: schema.RunConfig, device: torch.device, *, announce: Announce = lambda _: None
 ) -> tuple[Run, Facts]:
     """Everything that training needs, and what a user wants to know about it.
 

@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from bnbench import data
-from bnbench.build.dataset import load_dataset
-from bnbench.build.evaluation import norm_batch_size, ordered
-from bnbench.build.random import generator
-from bnbench.config import RunConfig
+from bnbench.assemble.dataset import load_dataset
+from bnbench.assemble.evaluation import norm_batch_size, ordered
+from bnbench.assemble.random import generator
+from bnbench.config import schema
 from bnbench.train import Run
 
 Batch = tuple[Tensor, Tensor]
 
 
-def training_batches(config: RunConfig, run: Run, steps_per_epoch: int, images: int) -> list[Batch]:
+def training_batches(
+    config: schema.RunConfig, run: Run, steps_per_epoch: int, images: int
+) -> list[Batch]:
     """Batches of the first epoch, evenly spread over it, that hold `images`, on the CPU.
 
     As trained on: augmented, in the run's order, cut into what shares batch statistics.
@@ -29,7 +31,7 @@ def training_batches(config: RunConfig, run: Run, steps_per_epoch: int, images: 
     return found
 
 
-def validation_batches(config: RunConfig, images: int) -> list[Batch]:
+def validation_batches(config: schema.RunConfig, images: int) -> list[Batch]:
     """A stratified sample of the validation images, on the CPU, as they are evaluated."""
     dataset = load_dataset(config.data, lambda _: None)
     _, validation = data.split(

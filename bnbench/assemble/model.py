@@ -9,24 +9,14 @@ import torch
 from torch import nn
 
 from bnbench import models, optim
-from bnbench.build.custom import load_class
-from bnbench.build.random import derived, generator
-from bnbench.build.recipe import make_recipe
-from bnbench.config import (
-    AdamWConfig,
-    CustomModel,
-    MLPModel,
-    OptimConfig,
-    PlainModel,
-    ResNetModel,
-    RunConfig,
-    SGDConfig,
-    TorchvisionModel,
-)
+from bnbench.assemble.custom import load_class
+from bnbench.assemble.random import derived, generator
+from bnbench.assemble.recipe import make_recipe
+from bnbench.config import schema
 
 
 def make_model(
-    config: RunConfig, *, image_shape: tuple[int, int, int], classes: int, steps: int
+    config: schema.RunConfig, *, image_shape: tuple[int, int, int], classes: int, steps: int
 ) -> nn.Module:
     """The network for images of `image_shape` (C, H, W), initialized, channels-last.
 
@@ -37,7 +27,7 @@ def make_model(
     recipe = make_recipe(config.norm, config.model, steps)
     model: nn.Module
     match config.model:
-        case PlainModel():
+        case schema.PlainModel():
             model = models.Plain(
                 in_channels=channels,
                 classes=classes,
@@ -46,7 +36,7 @@ def make_model(
                 recipe=recipe,
                 dropout=config.model.dropout,
             )
-        case MLPModel():
+        case schema.MLPModel():
             model = models.MLP(
                 features=channels * height * width,
                 classes=classes,
@@ -54,7 +44,7 @@ def make_model(
                 recipe=recipe,
                 dropout=config.model.dropout,
             )
-        case ResNetModel():
+        case schema.ResNetModel():
             model = models.ResNet(
                 in_channels=channels,
                 classes=classes,
@@ -66,7 +56,7 @@ def make_model(
                 recipe=recipe,
                 dropout=config.model.dropout,
             )
-        case TorchvisionModel():
+        case schema.TorchvisionModel():
             model = models.torchvision_classifier(
                 config.model.name,
                 in_channels=channels,
@@ -74,7 +64,7 @@ def make_model(
                 recipe=recipe,
                 stem=config.model.stem,
             )
-        case CustomModel():
+        case schema.CustomModel():
             model = _custom_model(config.model, config.seed, recipe, channels, classes)
         case _:
             assert_never(config.model)
@@ -86,7 +76,7 @@ def make_model(
 
 
 def _custom_model(
-    config: CustomModel, seed: int, recipe: models.Recipe, channels: int, classes: int
+    config: schema.CustomModel, seed: int, recipe: models.Recipe, channels: int, classes: int
 ) -> nn.Module:
     make_norm = recipe.make_norm or (lambda _: nn.Identity())
     # Its own initial weights come from torch's own generator: the same in every setup, as long as
@@ -100,7 +90,7 @@ def _custom_model(
     )
 
 
-def make_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(config: schema.OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over all of a model's parameters."""
     groups = optim.parameter_groups(
         model,
@@ -108,15 +98,15 @@ def make_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimiz
         decay_norm_and_bias=config.decay_norm_and_bias,
     )
     match config:
-        case SGDConfig():
+        case schema.SGDConfig():
             return optim.sgd(groups, momentum=config.momentum)
-        case AdamWConfig():
+        case schema.AdamWConfig():
             return optim.adamw(groups, betas=config.betas, eps=config.eps)
         case _:
             assert_never(config)
 
 
-def learning_rate(config: RunConfig, steps: int) -> optim.LearningRate:
+def learning_rate(config: schema.RunConfig, steps: int) -> optim.LearningRate:
     """The learning rate of each of `steps` steps."""
     settings = config.optim
     peak = optim.scaled_lr(
