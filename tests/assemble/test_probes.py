@@ -21,7 +21,7 @@ from tests.assemble.test_run import EXAMPLES, WHERE, config, smooth, synthetic
 from tests.runs import all_probes
 
 CPU = torch.device("cpu")
-PACKAGE = Path(__file__).resolve().parents[1] / "bnbench"
+PACKAGE = Path(__file__).resolve().parents[2] / "bnbench"
 
 
 def probed(**parts: Any) -> schema.RunConfig:

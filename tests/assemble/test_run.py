@@ -66,7 +66,7 @@ def kinds(union: Any) -> list[type[schema.Block]]:
     return list(get_args(get_args(union)[0]))
 
 
-CUSTOM = Path(__file__).parent / "custom_layers.py"
+CUSTOM = Path(__file__).resolve().parents[1] / "custom_layers.py"
 
 EXAMPLES: dict[str, list[schema.Block]] = {
     "norm": [
