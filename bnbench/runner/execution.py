@@ -9,16 +9,16 @@ from __future__ import annotations
 import io
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from bnbench import config as configuration
-from bnbench.assemble import build_run, resolve_device
+from bnbench.assemble import Facts, build_run, resolve_device
 from bnbench.config import schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Event, SafePoint
@@ -31,8 +31,27 @@ from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.train import Run, train
 
 
-def execute(config: schema.RunConfig, experiment: ExperimentFolder, settings: Settings) -> Result:
+class Build(Protocol):
+    """What makes a run from its configuration, as `assemble.build_run` does."""
+
+    def __call__(
+        self,
+        config: schema.RunConfig,
+        device: torch.device,
+        *,
+        announce: Callable[[str], None] = ...,
+    ) -> tuple[Run, Facts]: ...
+
+
+def execute(
+    config: schema.RunConfig,
+    experiment: ExperimentFolder,
+    settings: Settings,
+    build: Build = build_run,
+) -> Result:
     """Train one run to its result, going on from its last commit; a finished run is only read.
+
+    `build` makes the parts that train: the disk protocol does not depend on what they compute.
 
     Raises HeldError where another process trains it, Interrupted after a stop was requested,
     ConfigError, DataError, StorageError for what a user can mend, and RunError, with the
@@ -47,7 +66,7 @@ def execute(config: schema.RunConfig, experiment: ExperimentFolder, settings: Se
         if found is not None:
             return Result(folder, found, found=True)
         with _failures_recorded(folder):
-            record = _execute(config, folder, settings)
+            record = _execute(config, folder, settings, build)
         if settings.draw is not None and config.probes.chosen():
             add_pictures(folder, settings.draw, settings.announce)
         return Result(folder, record, found=False)
@@ -106,7 +125,9 @@ def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
         )
 
 
-def _execute(config: schema.RunConfig, folder: RunFolder, settings: Settings) -> Record:
+def _execute(
+    config: schema.RunConfig, folder: RunFolder, settings: Settings, build: Build
+) -> Record:
     begun = time.perf_counter()
     state = _committed_state(folder, settings)
     device = resolve_device(settings.device or config.compute.device)
@@ -123,7 +144,7 @@ def _execute(config: schema.RunConfig, folder: RunFolder, settings: Settings) ->
         )
     elif (shared := take_over(config, folder, settings, fingerprint)) is not None:
         return shared
-    run, facts = build_run(config, device, announce=settings.announce)
+    run, facts = build(config, device, announce=settings.announce)
     if state is not None:
         run.load_state_dict(state["run"])
 
