@@ -16,9 +16,11 @@ from bnbench.probes import evaluating
 
 
 def non_finite(model: Answers, images: Images) -> Finding | None:
-    """The finding, with the layer where it begins; None where all is finite.
+    """Inputs, weights, statistics or outputs that are not finite.
 
-    Inputs first, then weights and buffers, then the outputs of layers in the order of the pass.
+    Names the layer where they begin: inputs first, then weights and buffers, then outputs in the
+    order of the forward pass. Fix: an earlier checkpoint; recalibrate (--fix) if only statistics
+    are affected.
     """
     wrong = (~images.x.isfinite()).flatten(1).any(1).sum().item()
     if wrong:

@@ -22,7 +22,10 @@ class Network(Block):
 
 
 class PlainModel(Network):
-    """Stages of conv-norm-activation, global mean, linear head."""
+    """Stages of conv-norm-activation, global mean, linear head.
+
+    Network: `models.plain.Plain`.
+    """
 
     kind: Literal["plain"] = "plain"
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = Field(
@@ -32,7 +35,10 @@ class PlainModel(Network):
 
 
 class ResNetModel(Network):
-    """The CIFAR residual networks of He et al. 2015, with 6n + 2 layers."""
+    """The CIFAR residual networks, with 6n + 2 layers (He 2015 and 2016).
+
+    Network: `models.resnet.ResNet`.
+    """
 
     kind: Literal["resnet"]
     depth: PositiveInt = Field(20, description="layers: 8, 14, 20, 32, 44, 56, … (6n + 2)")
@@ -53,7 +59,10 @@ class ResNetModel(Network):
 
 
 class MLPModel(Network):
-    """Fully connected layers, each linear-norm-activation."""
+    """Fully connected layers, each linear-norm-activation, and a linear head.
+
+    Network: `models.mlp.MLP`.
+    """
 
     kind: Literal["mlp"]
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = Field(
@@ -62,7 +71,10 @@ class MLPModel(Network):
 
 
 class TorchvisionModel(Block):
-    """A classifier of torchvision whose constructor takes norm_layer."""
+    """A torchvision classifier whose constructor takes norm_layer; untrained.
+
+    Network: `models.torchvision_classifier`.
+    """
 
     kind: Literal["torchvision"]
     name: str = Field(description="the constructor's name, e.g. resnet18")
@@ -75,7 +87,10 @@ class TorchvisionModel(Block):
 
 
 class CustomModel(Block):
-    """A network of your own: called as Class(in_channels=, classes=, make_norm=, **options)."""
+    """A network of your own.
+
+    It is made as Class(in_channels=, classes=, make_norm=, **options).
+    """
 
     kind: Literal["custom"]
     init: Literal["own", "he", "xavier", "small-gaussian"] = Field(

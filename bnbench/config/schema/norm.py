@@ -26,7 +26,10 @@ class PlacedNorm(Block):
 
 
 class BatchNormConfig(PlacedNorm):
-    """Ioffe & Szegedy 2015; with `batch_size` below the batch size, Ghost BatchNorm."""
+    """BatchNorm: each channel over the batch and all positions (Ioffe & Szegedy 2015).
+
+    With `batch_size` below the batch size it is Ghost BatchNorm. Layer: `norms.batch.BatchNorm`.
+    """
 
     kind: Literal["batch"] = "batch"
     batch_size: PositiveInt | None = Field(
@@ -38,7 +41,10 @@ class BatchNormConfig(PlacedNorm):
 
 
 class GhostNormConfig(PlacedNorm):
-    """Hoffer 2017: BatchNorm over chunks of the batch."""
+    """Ghost BatchNorm: BatchNorm over chunks of the batch (Hoffer 2017).
+
+    Layer: `norms.batch.GhostBatchNorm`.
+    """
 
     kind: Literal["ghost"]
     batch_size: PositiveInt = Field(description="examples that share statistics")
@@ -48,7 +54,10 @@ class GhostNormConfig(PlacedNorm):
 
 
 class BatchRenormConfig(PlacedNorm):
-    """Ioffe 2017: BatchNorm corrected towards its running statistics."""
+    """BatchNorm corrected towards its running statistics (Ioffe 2017).
+
+    Layer: `norms.renorm.BatchRenorm`.
+    """
 
     kind: Literal["batch-renorm"]
     momentum: Fraction | None = Field(0.01, description="weight of the new batch")
@@ -62,7 +71,10 @@ class BatchRenormConfig(PlacedNorm):
 
 
 class FrozenNormConfig(PlacedNorm):
-    """BatchNorm whose statistics freeze (Wu & Johnson 2021); γ and β go on learning."""
+    """BatchNorm whose statistics freeze during training (Wu & Johnson 2021).
+
+    γ and β keep learning. Layer: `norms.frozen.FrozenBatchNorm`.
+    """
 
     kind: Literal["frozen"]
     freeze_after: Fraction = Field(0.5, description="fraction of the budget")
@@ -72,7 +84,10 @@ class FrozenNormConfig(PlacedNorm):
 
 
 class NoisyNormConfig(PlacedNorm):
-    """BatchNorm followed by noise that moves the distributions again (Santurkar 2018)."""
+    """BatchNorm, then random noise that moves the distributions again (Santurkar 2018).
+
+    Layer: `norms.noisy.NoisyBatchNorm`.
+    """
 
     kind: Literal["noisy"]
     momentum: Fraction | None = Field(
@@ -81,39 +96,54 @@ class NoisyNormConfig(PlacedNorm):
 
 
 class GroupNormConfig(PlacedNorm):
-    """Wu & He 2018: per image, over groups of channels."""
+    """GroupNorm: each image over groups of channels (Wu & He 2018).
+
+    Layer: `norms.group.GroupNorm`.
+    """
 
     kind: Literal["group"]
     groups: PositiveInt = Field(4, description="groups of channels that share statistics")
 
 
 class GroupWSConfig(PlacedNorm):
-    """GroupNorm behind convolutions with weight standardization (Qiao 2019)."""
+    """GroupNorm after convolutions with standardized weights (Qiao 2019).
+
+    Layers: `norms.weight.StandardizedConv2d` and `norms.group.GroupNorm`.
+    """
 
     kind: Literal["group-ws"]
     groups: PositiveInt = Field(4, description="groups of channels that share statistics")
 
 
 class LayerNormConfig(PlacedNorm):
-    """Per image, over all channels and positions: GroupNorm with one group."""
+    """LayerNorm: each image over all channels and positions (Ba 2016).
+
+    Layer: `norms.group.LayerNorm`.
+    """
 
     kind: Literal["layer"]
 
 
 class InstanceNormConfig(PlacedNorm):
-    """Per image and channel, over positions: GroupNorm with one channel per group."""
+    """InstanceNorm: each channel of each image over its positions (Ulyanov 2016).
+
+    Layer: `norms.group.InstanceNorm`.
+    """
 
     kind: Literal["instance"]
 
 
 class RMSNormConfig(PlacedNorm):
-    """LayerNorm without subtracting the mean."""
+    """LayerNorm without subtracting the mean (Zhang & Sennrich 2019).
+
+    Layer: `norms.group.RMSNorm`.
+    """
 
     kind: Literal["rms"]
 
 
 class InsteadOfActivation(Block):
-    """Keys of normalizations that stand in the place of the activation, too."""
+    """Keys of normalizations that are the activation as well."""
 
     placement: Literal["before"] = Field(
         "before",
@@ -125,14 +155,20 @@ class InsteadOfActivation(Block):
 
 
 class FRNConfig(InsteadOfActivation):
-    """Filter response normalization with thresholded linear unit (Singh & Krishnan 2020)."""
+    """Filter response normalization and activation in one (Singh & Krishnan 2020).
+
+    Layer: `norms.activated.FilterResponseNorm`.
+    """
 
     kind: Literal["frn"]
     eps: PositiveFloat = Field(1e-6, description="added to the mean square")
 
 
 class EvoNormS0Config(InsteadOfActivation):
-    """EvoNorm-S0 (Liu 2020)."""
+    """EvoNorm-S0: normalization and activation in one (Liu 2020).
+
+    Layer: `norms.activated.EvoNormS0`.
+    """
 
     kind: Literal["evonorm-s0"]
     groups: PositiveInt = Field(4, description="groups of channels that share a variance")
@@ -140,13 +176,16 @@ class EvoNormS0Config(InsteadOfActivation):
 
 
 class ScaledWSConfig(Block):
-    """Scaled weight standardization without activation normalization (Brock 2021)."""
+    """Scaled standardized weights, activations not normalized (Brock 2021).
+
+    Layer: `norms.weight.ScaledStandardizedConv2d`.
+    """
 
     kind: Literal["scaled-ws"]
 
 
 class CustomNormConfig(Block):
-    """A layer of your own: called as Class(channels, **options)."""
+    """A layer of your own, made as Class(channels, **options)."""
 
     kind: Literal["custom"]
     target: Target = Field(description="path/to/file.py:ClassName")
