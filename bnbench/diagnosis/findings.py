@@ -136,11 +136,7 @@ class Judge:
     # --- faults -------------------------------------------------------------------------------
 
     def no_running_statistics(self) -> Finding | None:
-        """Layers without running statistics (track_running_stats=False).
-
-        In eval mode, too, a prediction depends on the other images in its batch. Fix: keep running
-        statistics and train again, or use GroupNorm.
-        """
+        """Layers that use the batch's statistics in eval mode, too."""
         without = [each for each in self.layers if not each.tracks]
         if not without:
             return None
@@ -158,11 +154,7 @@ class Judge:
         )
 
     def never_updated(self) -> Finding | None:
-        """Running statistics are those of a new layer: mean 0, variance 1.
-
-        The buffers were not saved or not loaded, or the momentum is 0. Fix: recalibrate (--fix);
-        save and load the whole state dict.
-        """
+        """Layers whose running statistics are those of a new layer."""
         new = [each for each in self.tracking if self.never(each)]
         if not new:
             return None
@@ -188,10 +180,7 @@ class Judge:
         )
 
     def frozen(self) -> Finding | None:
-        """Some layers were updated far less often than others and are far from the population.
-
-        They stayed in eval() while weights moved. Fix: recalibrate (--fix).
-        """
+        """Layers that stopped tracking while others went on."""
         kept = self.kept
         if not kept or not self.gap:
             return None
@@ -208,11 +197,7 @@ class Judge:
         )
 
     def momentum_too_high(self) -> Finding | None:
-        """Momentum ≥ 0.5: running statistics are those of the last few batches.
-
-        TensorFlow and Keras give the weight of the old statistics: their 0.99 is 0.01 here. Fix:
-        recalibrate (--fix); train with 1 − momentum, or 0.1.
-        """
+        """Layers whose running statistics are those of the last few batches."""
         fast = [each for each in self.moved if each.momentum is not None and each.momentum >= FAST]
         if not fast:
             return None
@@ -233,12 +218,7 @@ class Judge:
         )
 
     def stale(self) -> Finding | None:
-        """Running statistics lag behind the weights: too few updates, or too slow ones.
-
-        (1 − momentum)^updates leaves ≥ 5 % of the initial values, or the average spans 99 batches
-        or more, and population statistics are better. Fix: recalibrate (--fix); more steps, or a
-        larger momentum.
-        """
+        """Layers whose running statistics are behind: too few updates, or too slow ones."""
         if not self.gap:
             return None
         behind = [each for each in self.moved if off(each) and each not in self.kept]
@@ -276,11 +256,7 @@ class Judge:
         )
 
     def non_iid_batches(self) -> Finding | None:
-        """The network relies on which images are in a batch together.
-
-        The loader's batches as they come do better than the same images shuffled. Fix: shuffle the
-        training loader and train again; recalibrating does not help.
-        """
+        """Batches whose company the network has learned to rely on."""
         evidence = self.evidence
         at_random = evidence.own.outcome
         if not harms(at_random, evidence.batch, loss=NON_IID_LOSS):
@@ -305,10 +281,7 @@ class Judge:
         )
 
     def batch_too_small(self) -> Finding | None:
-        """Batches of 16 or fewer, and predictions change with the other images in the batch.
-
-        Their statistics are mostly noise. Fix: 32 or more images a device, or GroupNorm.
-        """
+        """Batches so small that their statistics are mostly noise."""
         evidence, size = self.evidence, self.evidence.train.batch_size
         own, largest = evidence.own.outcome, evidence.largest.outcome
         flips = own.differs(evidence.again)
@@ -330,11 +303,7 @@ class Judge:
         )
 
     def distribution_shift(self) -> Finding | None:
-        """Evaluation images have other statistics than training images.
-
-        At a layer their means or variances differ, and their own statistics do better. Fix: compare
-        the preprocessing of the two loaders.
-        """
+        """Evaluation images that do not look like training images."""
         evidence = self.evidence
         if evidence.eval is None or evidence.eval_shuffled is None:
             return None
@@ -386,11 +355,7 @@ class Judge:
         return (torch.hypot(*errors) / width).mean().item()
 
     def dead_channels(self) -> Finding | None:
-        """Channels that are constant over all images.
-
-        They carry nothing, and 1/√ε magnifies what little changes. Fix: look at the weights before
-        them.
-        """
+        """Channels that are the same for every image."""
         dead = [each for each in self.tracking if each.dead >= DEAD_SHARE * each.channels]
         if not dead:
             return None
@@ -407,11 +372,7 @@ class Judge:
         )
 
     def eps_dominates(self) -> Finding | None:
-        """Variances at or below ε.
-
-        The layer shrinks these channels instead of normalizing them. Fix: a smaller ε, or larger
-        inputs.
-        """
+        """Channels whose variance is no larger than what is added to it."""
         under = [each for each in self.tracking if each.under_eps >= EPS_SHARE * each.channels]
         if not under:
             return None
@@ -429,11 +390,7 @@ class Judge:
         )
 
     def mismatched(self) -> Finding:
-        """Population statistics do better, and no other finding says why.
-
-        Averaged weights (SWA, EMA), layers in eval() while weights moved, buffers of another
-        checkpoint. Fix: recalibrate (--fix).
-        """
+        """Running statistics that are not of these weights, and nothing says why."""
         behind = sorted(
             (each for each in self.tracking if off(each)), key=lambda each: -(each.blame or 0.0)
         )

@@ -16,11 +16,9 @@ from bnbench.probes import evaluating
 
 
 def non_finite(model: Answers, images: Images) -> Finding | None:
-    """Inputs, weights, statistics or outputs that are not finite.
+    """The finding, with the layer where it begins; None where all is finite.
 
-    Names the layer where they begin: inputs first, then weights and buffers, then outputs in the
-    order of the forward pass. Fix: an earlier checkpoint; recalibrate (--fix) if only statistics
-    are affected.
+    Inputs first, then weights and buffers, then the outputs of layers in the order of the pass.
     """
     wrong = (~images.x.isfinite()).flatten(1).any(1).sum().item()
     if wrong:

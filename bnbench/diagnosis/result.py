@@ -33,6 +33,65 @@ Fault: TypeAlias = Literal[
 ]
 """In this order where nothing else decides: causes before what they lead to."""
 
+FINDINGS: Mapping[Fault, tuple[str, str]] = {
+    "non-finite": (
+        "inputs, weights, statistics or outputs that are not finite, and the layer where they "
+        "begin",
+        "an earlier checkpoint; recalibrate where only statistics are affected",
+    ),
+    "no-running-statistics": (
+        "track_running_stats=False: in eval mode, too, a prediction changes with the other "
+        "images in the batch",
+        "keep running statistics, or use GroupNorm",
+    ),
+    "never-updated": (
+        "mean 0 and variance 1 exactly, as in a new layer: buffers not saved, not loaded, or "
+        "momentum 0",
+        "recalibrate; save the whole state dict",
+    ),
+    "frozen": (
+        "far fewer updates than other layers, and far from the population: eval() while weights "
+        "moved",
+        "recalibrate",
+    ),
+    "momentum-too-high": (
+        "momentum ≥ 0.5: the statistics of the last few batches (TensorFlow's 0.99 is 0.01 here)",
+        "recalibrate; train with 1 − momentum",
+    ),
+    "stale": (
+        "(1 − momentum)^updates leaves 5 % or more of the initial values, or an average spans "
+        "99 batches or more; population statistics are better",
+        "recalibrate; more steps, or a larger momentum",
+    ),
+    "non-iid-batches": (
+        "the loader's batches as they come are better than the same images shuffled",
+        "shuffle, and train again",
+    ),
+    "mismatched": (
+        "population statistics are better, and no other finding says why: averaged weights "
+        "(SWA, EMA), layers in eval() while weights moved, buffers of another checkpoint",
+        "recalibrate",
+    ),
+    "batch-too-small": (
+        "batches of 16 or fewer, and predictions change with the other images in the batch",
+        "32 or more images a device, or GroupNorm",
+    ),
+    "distribution-shift": (
+        "at a layer, evaluation images have other statistics than training images, and their "
+        "own are better",
+        "compare the preprocessing",
+    ),
+    "dead-channels": (
+        "channels that are constant over the images",
+        "look at the weights before them",
+    ),
+    "eps-dominates": (
+        "variances at or below ε",
+        "a smaller ε, or larger inputs",
+    ),
+}
+"""What gives each finding away, and what to do about it; `bnbench explain findings` prints this."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
