@@ -12,6 +12,7 @@ optim      parameter groups, learning-rate schedules and rules
 probes     measurements that leave no trace
 stats      paired differences → intervals, tests, verdicts
 store      run folders: lock, commit, append, read back, state from evidence
+explain    what a name means: kinds, keys, probes, metrics, findings
 sinks      events → TensorBoard, metrics.jsonl, terminal
 train      the loop: yields events
 assemble   the one door from configuration to tensors

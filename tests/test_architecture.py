@@ -24,6 +24,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "probes": (1, {"events"}),
     "stats": (1, set()),
     "store": (1, {"errors", "events"}),
+    "explain": (2, {"config", "errors"}),
     "sinks": (2, {"events", "store"}),
     "train": (2, {"events", "probes"}),
     "assemble": (
@@ -35,7 +36,10 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "diagnosis": (4, {"assemble", "config", "errors", "probes", "store"}),
     "report": (4, {"config", "errors", "stats", "store"}),
     "sweep": (5, {"config", "errors", "events", "report", "runner", "store"}),
-    "cli": (6, {"board", "config", "diagnosis", "errors", "report", "runner", "store", "sweep"}),
+    "cli": (
+        6,
+        {"board", "config", "diagnosis", "errors", "explain", "report", "runner", "store", "sweep"},
+    ),
 }
 # What a room may not import, however deep: the reasons are `--help` and `status` in no time.
 WITHOUT = {

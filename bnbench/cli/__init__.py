@@ -12,6 +12,7 @@ screen       where verbs print
 from bnbench.cli.compare import compare
 from bnbench.cli.configs import configs
 from bnbench.cli.diagnose import diagnose
+from bnbench.cli.explain import explain
 from bnbench.cli.report import report
 from bnbench.cli.root import app
 from bnbench.cli.status import status
@@ -29,4 +30,5 @@ app.command()(report)
 app.command()(compare)
 app.command()(tensorboard)
 app.command()(diagnose)
+app.command()(explain)
 app.add_typer(configs, name="configs")

@@ -72,6 +72,7 @@ def test_version() -> None:
         ["diagnose", "--help"],
         ["status"],
         ["configs", "list"],
+        ["explain", "norms"],
         ["tensorboard"],
     ],
 )

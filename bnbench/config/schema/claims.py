@@ -12,7 +12,17 @@ Arms = Annotated[tuple[str, ...], Field(min_length=1, max_length=2, strict=False
 
 
 class ClaimConfig(Block):
-    """One claim, judged from paired differences: `better` minus `worse` at the same seed."""
+    """One claim, judged from paired differences: `better` minus `worse` at the same seed.
+
+    `better: bn@32` names a value of the one axis that is left, `bn@data.batch_size=32` of any.
+    `better: [bn@32, bn@2]` against `worse: [gn@32, gn@2]` is a difference of differences. An axis
+    that a claim does not fix is tuned (`tune:`) on validation, with equal trials for each setup.
+
+    A run that diverged is worse than any number, and a target never reached is further than any;
+    both are ranked and counted, never averaged. Always inconclusive, with the reason: missing
+    runs, a chosen learning rate at the end of its grid, unequal trials, a failed sanity check (a
+    gap without batch statistics; no setup learned), setups that come to the same runs.
+    """
 
     id: str = Field(description="a short name, e.g. higher-learning-rates")
     says: str = Field(description="the claim in words")

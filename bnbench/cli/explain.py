@@ -1,0 +1,121 @@
+"""`bnbench explain`: what a name means."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bnbench.cli.options import Debug, Json
+from bnbench.cli.screen import output, show
+
+if TYPE_CHECKING:
+    from bnbench.explain import Entry, Key
+
+WIDEST = 100  # columns: longer lines are hard to read
+
+
+def explain(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A topic (norms, models, probes, metrics, claims, findings, …), a kind, a key or "
+            "a metric. Default: list the topics."
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a name means: formula, keys with type and default, source."""
+    from bnbench import explain
+
+    found: Sequence[Entry | Key] = explain.entries() if name is None else explain.find(name)
+    if as_json:
+        records = [
+            each.as_record() if isinstance(each, explain.Entry) else asdict(each) for each in found
+        ]
+        print(json.dumps(records, indent=2, ensure_ascii=False))
+    elif name is None:
+        for topic in explain.topics():
+            names = [entry.name for entry in explain.entries() if entry.topic == topic]
+            _row(topic, ", ".join(names), 10)
+        show("\nbnbench explain NAME: a topic, a name of one, or a key such as norm.momentum")
+    elif len(found) > 1 and explain.is_topic(name):
+        for entry in explain.entries():
+            if entry in found:
+                _row(entry.name, entry.summary, 18)
+    else:
+        for number, one in enumerate(found):
+            if number:
+                show("")
+            if isinstance(one, explain.Entry):
+                _show_entry(one)
+            else:
+                _show_key(one)
+
+
+def _show_entry(entry: Entry) -> None:
+    title = entry.name if entry.name == entry.topic else f"{entry.topic}: {entry.name}"
+    output.print(title, style="bold", markup=False, highlight=False)
+    _show_text(entry.text)
+    for detail in entry.details:
+        show("")
+        _show_text(detail)
+    if entry.keys:
+        show("")
+    for name in entry.keys:
+        _show_key(entry.key(name), of_kinds=False)
+
+
+def _show_key(key: Key, *, of_kinds: bool = True) -> None:
+    default = "required" if key.required else f"default {_in_yaml(key.default)}"
+    kinds = f" ({', '.join(key.kinds)})" if of_kinds and key.kinds else ""
+    _wrapped(f"{key.name}{kinds}: {key.allowed}; {default}", "", "    ")
+    _wrapped(key.description, "    ", "    ")
+
+
+def _in_yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _row(label: str, text: str, width: int) -> None:
+    """A label in a column of that width and a text that wraps next to it, or below a long label."""
+    indent = " " * (width + 2)
+    first = f"{label:<{width}}  "
+    if len(label) > width:
+        _wrapped(label, "", "  ")
+        first = indent
+    _wrapped(text, first, indent)
+
+
+def _show_text(text: str) -> None:
+    """A docstring in as many columns as there are: sentences wrap, formulas keep their lines."""
+    lines: list[tuple[str, int]] = []  # each with the indent of what continues it
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        label = re.match(r"\S+(?: \S+)? {2,}(?=\S)", line)
+        hang = label.end() if label else indent + 4 if indent else 0
+        if lines and lines[-1][0] and line and indent == lines[-1][1] and not label:
+            lines[-1] = (f"{lines[-1][0]} {line.strip()}", lines[-1][1])
+        else:
+            lines.append((line, hang))
+    for line, hang in lines:
+        _wrapped(line, "", " " * hang)
+
+
+def _wrapped(text: str, first: str, indent: str) -> None:
+    show(
+        textwrap.fill(
+            text,
+            min(output.width, WIDEST),
+            initial_indent=first,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )

@@ -1,0 +1,267 @@
+"""What a name means: kinds, keys, probes, metrics, findings, and how claims are judged.
+
+Every text comes from where the thing is defined: docstrings and descriptions of the schema; the
+docstrings of layers, networks and probes, read as text so that nothing imports torch;
+`config/metrics.py`; the table of findings in `diagnosis/result.py`; `stats/verdict.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, Discriminator
+
+from bnbench.config import metrics, schema
+from bnbench.config.faults import listing, nearest
+from bnbench.errors import UsageError
+
+PACKAGE = Path(__file__).parent
+PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+SYNONYMS = {"norms": "norm", "models": "model", "datasets": "data", "optimizers": "optim"}
+SYNONYMS |= {"probe": "probes", "metric": "metrics", "finding": "findings", "claim": "claims"}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a block, dotted as `--set` takes it, and the kinds that have it like this."""
+
+    name: str
+    kinds: tuple[str, ...]
+    allowed: str
+    required: bool
+    default: Any
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one name of a topic means.
+
+    `text`: its own docstring; `details`: docstrings of its layers, network or file, with formula
+    and source. `prefix`: what its keys begin with.
+    """
+
+    topic: str
+    name: str
+    text: str
+    details: tuple[str, ...] = ()
+    model: type[BaseModel] | None = None
+    prefix: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph, on one line."""
+        return " ".join(self.text.split("\n\n")[0].split())
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of its block; those without a description only choose the kind."""
+        fields = {} if self.model is None else self.model.model_fields
+        return [f"{self.prefix}{name}" for name, info in fields.items() if info.description]
+
+    def key(self, name: str) -> Key:
+        """One of its keys."""
+        assert self.model is not None
+        field = name.removeprefix(self.prefix)
+        info = self.model.model_fields[field]
+        part = _json_schema(self.model)["properties"][field]
+        words = [word for each in part.get("anyOf", [part]) for word in _words(each)]
+        return Key(
+            name=name,
+            kinds=() if self.name == self.topic else (self.name,),
+            allowed=str(part.get("x-allowed") or listing(dict.fromkeys(words))),
+            required=info.is_required(),
+            default=None if info.is_required() else info.get_default(call_default_factory=True),
+            description=info.description or "",
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "topic": self.topic,
+            "name": self.name,
+            "text": self.text,
+            "details": list(self.details),
+            "keys": [asdict(self.key(name)) for name in self.keys],
+        }
+
+
+@functools.cache
+def entries() -> tuple[Entry, ...]:
+    """Everything that has a name of its own, topic by topic."""
+    return (*_blocks(), *_probes(), *_metrics(), *_findings(), _claims())
+
+
+def is_topic(word: str) -> bool:
+    """Whether a word names a topic, not one of its entries."""
+    return _meant(word) in topics()
+
+
+def _meant(word: str) -> str:
+    """The topic that a plural or the key of a kind means, else the word itself."""
+    return SYNONYMS.get(word, word).removesuffix(".kind").removesuffix(".dataset")
+
+
+def topics() -> list[str]:
+    """The topics, each once."""
+    return list(dict.fromkeys(entry.topic for entry in entries()))
+
+
+def find(word: str) -> Sequence[Entry | Key]:
+    """What a topic, a name, a metric or a key means. Raises UsageError with the nearest name."""
+    found = [each for each in entries() if _meant(word) in (each.topic, each.name)]
+    if found:
+        return found
+    if keys := _keys(word):
+        return keys
+    if "/" in word or word in metrics.every_metric():
+        try:
+            return [_metric(type(metrics.parse_metric(word)))]
+        except ValueError as error:
+            raise UsageError(f"{word} is not a metric", do=str(error)) from None
+    every = [key for each in entries() for key in each.keys]
+    names = [*topics(), *SYNONYMS, *(each.name for each in entries())]
+    close = nearest(word, [*names, *every, *(key.rpartition(".")[2] for key in every)])
+    raise UsageError(
+        f"nothing is called {word}",
+        do=f"did you mean {close}?" if close else "`bnbench explain` lists the topics",
+    )
+
+
+def _keys(word: str) -> list[Key]:
+    """Keys of that name, dotted or not; kinds that have the same one are named together."""
+    found: list[Key] = []
+    for entry in entries():
+        for name in entry.keys:
+            if word not in (name, name.rpartition(".")[2]):
+                continue
+            key = entry.key(name)
+            same = next((each for each in found if replace(each, kinds=key.kinds) == key), None)
+            if same is None:
+                found.append(key)
+            else:
+                found[found.index(same)] = replace(same, kinds=same.kinds + key.kinds)
+    return found
+
+
+# --- topics ---------------------------------------------------------------------------------
+
+
+def _blocks() -> Iterator[Entry]:
+    for block, info in schema.RunConfig.model_fields.items():
+        tags = [each.discriminator for each in info.metadata if isinstance(each, Discriminator)]
+        for model in _models(info.annotation):
+            if model is schema.ProbesConfig:
+                continue
+            text = _docstring(model)
+            names = get_args(model.model_fields[str(tags[0])].annotation) if tags else (block,)
+            for name in names:
+                yield Entry(block, name, text, _details(text), model, f"{block}.")
+    yield Entry("run", "run", _docstring(schema.RunConfig), (), schema.RunConfig)
+
+
+def _probes() -> Iterator[Entry]:
+    for name, info in schema.ProbesConfig.model_fields.items():
+        (model,) = _models(info.annotation)
+        detail = _definition(f"probes.{name}")
+        details = (detail,) if detail else ()
+        yield Entry("probes", name, _docstring(model), details, model, f"probes.{name}.")
+
+
+def _metrics() -> Iterator[Entry]:
+    yield from map(_metric, get_args(metrics.Metric))
+
+
+def _metric(kind: type) -> Entry:
+    """A kind of metric; its name shows what may stand at each place."""
+    names = [each for each in metrics.every_metric() if type(metrics.parse_metric(each)) is kind]
+    places = zip(*(name.split("/") for name in names), strict=True)
+    name = " / ".join("|".join(dict.fromkeys(place)) for place in places) or PROBE_READING
+    units: dict[str, dict[str, None]] = {}
+    for each in names:
+        units.setdefault(metrics.unit(metrics.parse_metric(each)), {})[each.split("/")[-1]] = None
+    unit = "; ".join(
+        f"{unit} for {listing(quantities, 'and')}" for unit, quantities in units.items()
+    )
+    text = " ".join(_docstring(kind).split())
+    return Entry("metrics", name, f"{text} Unit: {unit or 'its own'}.")
+
+
+def _findings() -> Iterator[Entry]:
+    source = (PACKAGE / "diagnosis/result.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FINDINGS":
+            assert node.value is not None
+            for name, (evidence, do) in ast.literal_eval(node.value).items():
+                yield Entry("findings", name, evidence, (f"Do: {do}.",))
+
+
+def _claims() -> Entry:
+    model, verdicts = schema.ClaimConfig, _definition("stats.verdict")
+    return Entry("claims", "claims", _docstring(model), (verdicts,), model, "claims.")
+
+
+# --- where texts come from --------------------------------------------------------------------
+
+
+def _docstring(kind: type) -> str:
+    return inspect.getdoc(kind) or ""
+
+
+def _details(text: str) -> tuple[str, ...]:
+    """The docstrings that a text refers to, as in `norms.group.GroupNorm`."""
+    return tuple(filter(None, map(_definition, re.findall(r"`(\w+(?:\.\w+)+)`", text))))
+
+
+def _definition(name: str) -> str:
+    """The docstring of a module, or of a class in one, without importing it; "" for neither."""
+    folder, module, *inside = name.split(".")
+    path = PACKAGE / folder / f"{module}.py"
+    if not path.is_file():
+        return ""
+    tree: Any = ast.parse(path.read_text(encoding="utf-8"))
+    for part in inside:
+        tree = next((node for node in tree.body if getattr(node, "name", None) == part), None)
+    return (tree and ast.get_docstring(tree)) or ""
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models among the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for member in get_args(annotation) for model in _models(member)]
+
+
+@functools.cache
+def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+def _words(part: dict[str, Any]) -> list[str]:
+    """What one branch of a JSON Schema allows."""
+    if "enum" in part or "const" in part:
+        return [str(word) for word in part.get("enum", [part.get("const")])]
+    match part.get("type"):
+        case "null":
+            return ["null"]
+        case "boolean":
+            return ["true", "false"]
+        case "integer" | "number" as kind:
+            bounds = [f"{sign} {part[key]:g}" for key, sign in BOUNDS.items() if key in part]
+            noun = "a whole number" if kind == "integer" else "a number"
+            return [f"{noun} {' and '.join(bounds)}".rstrip()]
+        case "array":
+            item = (part.get("prefixItems") or [part.get("items", {})])[0]
+            return [f"a list of: {listing(_words(item))}"]
+        case "string":
+            return ["text"]
+        case _:
+            return ["a mapping"]

@@ -1,0 +1,193 @@
+"""`bnbench explain` explains every kind, key, probe, metric and finding that there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from bnbench import cli, diagnosis, explain
+from bnbench.config import metrics, schema
+from bnbench.errors import UsageError
+
+REFERENCE = re.compile(r"`\w+(?:\.\w+)+`")
+
+
+def said(*arguments: str, columns: int = 80) -> str:
+    """What the command prints."""
+    result = CliRunner().invoke(cli.app, ["explain", *arguments], env={"COLUMNS": str(columns)})
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for member in get_args(annotation):
+        yield from models(member)
+
+
+def kinds() -> Iterator[tuple[str, str, type[BaseModel]]]:
+    """Block, kind and model of everything that the schema lets one choose."""
+    for block, info in schema.RunConfig.model_fields.items():
+        for model in models(info.annotation):
+            tag = next((name for name in ("kind", "dataset") if name in model.model_fields), None)
+            if tag is not None:
+                for kind in get_args(model.model_fields[tag].annotation):
+                    yield block, kind, model
+
+
+KINDS = list(kinds())
+PROBES = {
+    name: next(models(info.annotation)) for name, info in schema.ProbesConfig.model_fields.items()
+}
+
+
+def test_the_schema_was_searched() -> None:
+    blocks = {block for block, _, _ in KINDS}
+    assert blocks == {"data", "model", "norm", "optim"}
+    assert PROBES
+
+
+@pytest.mark.parametrize(("block", "kind", "model"), KINDS)
+def test_every_kind_is_explained_with_its_keys(
+    block: str, kind: str, model: type[BaseModel]
+) -> None:
+    (entry,) = [
+        each
+        for each in explain.find(kind)
+        if isinstance(each, explain.Entry) and each.topic == block
+    ]
+    assert entry.summary
+    keys = [entry.key(name) for name in entry.keys]
+    fields = {name: info for name, info in model.model_fields.items() if info.description}
+    assert [key.name for key in keys] == [f"{block}.{name}" for name in fields]
+    assert set(model.model_fields) - set(fields) <= {"kind", "dataset"}
+    for key, info in zip(keys, fields.values(), strict=True):
+        assert key.allowed
+        assert key.required == info.is_required()
+        if not key.required:
+            assert key.default == info.get_default(call_default_factory=True)
+
+
+@pytest.mark.parametrize(("block", "kind", "model"), KINDS)
+def test_every_layer_that_a_docstring_names_is_quoted_with_its_source(
+    block: str, kind: str, model: type[BaseModel]
+) -> None:
+    (entry,) = [
+        each
+        for each in explain.find(kind)
+        if isinstance(each, explain.Entry) and each.topic == block
+    ]
+    assert len(entry.details) == len(REFERENCE.findall(entry.text))
+    if block == "norm" and kind != "none" and "target" not in model.model_fields:
+        assert "Source: " in "".join(entry.details)
+        assert re.search(r"^    .+=", entry.details[0], re.MULTILINE), "a formula"
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_every_probe_is_explained_with_its_definition(name: str) -> None:
+    (entry,) = explain.find(name)
+    assert isinstance(entry, explain.Entry)
+    assert entry.details
+    assert entry.keys == [f"probes.{name}.{key}" for key in PROBES[name].model_fields]
+
+
+def test_every_finding_is_explained() -> None:
+    findings = get_args(diagnosis.Fault)
+    assert findings
+    for name in findings:
+        text = said(name)
+        assert f"findings: {name}" in text
+        assert "Do: " in text
+
+
+def test_every_metric_is_explained() -> None:
+    assert len(explain.find("metrics")) == len(get_args(metrics.Metric))
+    for name in (*metrics.every_metric(), "probe/batch_noise/noise"):
+        (entry,) = explain.find(name)
+        assert isinstance(entry, explain.Entry)
+        assert entry.topic == "metrics"
+        assert metrics.unit(metrics.parse_metric(name)) in entry.text
+
+
+def test_claims_are_explained_by_how_they_are_judged() -> None:
+    text = said("claims")
+    for word in (
+        "supported",
+        "refuted",
+        "negligible",
+        "inconclusive",
+        *schema.ClaimConfig.model_fields,
+    ):
+        assert word in text
+
+
+def test_a_key_is_explained_for_each_kind_that_has_it() -> None:
+    assert said("momentum").splitlines() == [
+        "norm.momentum (batch, ghost, frozen, noisy): a number ≥ 0 and ≤ 1 or null;",
+        "    default 0.1",
+        "    weight of the new batch, as in PyTorch; null: cumulative average",
+        "",
+        "norm.momentum (batch-renorm): a number ≥ 0 and ≤ 1 or null; default 0.01",
+        "    weight of the new batch",
+        "",
+        "optim.momentum (sgd): a number ≥ 0 and < 1; default 0.9",
+        "    heavy-ball momentum",
+    ]
+    assert said("optim.momentum") == said("momentum").split("\n\n")[-1]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_everything_fits_the_screen(columns: int) -> None:
+    words = ["", *explain.topics(), *(entry.name for entry in explain.entries())]
+    for word in words:
+        text = said(*([word] if word and " " not in word else []), columns=columns)
+        assert text.strip()
+        assert max(map(len, text.splitlines())) <= columns, word
+
+
+def test_what_is_printed_for_programs() -> None:
+    (entry,) = json.loads(said("group", "--json"))
+    assert (entry["topic"], entry["name"]) == ("norm", "group")
+    groups = next(key for key in entry["keys"] if key["name"] == "norm.groups")
+    assert (groups["default"], groups["required"]) == (4, False)
+    assert len(json.loads(said("--json"))) == len(explain.entries())
+    assert json.loads(said("norm.groups", "--json"))[0]["kinds"] == ["group", "group-ws"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("nrom", "norm"), ("gruop", "group"), ("norm.grops", "norm.groups"), ("momentun", "momentum")],
+)
+def test_a_misspelling_is_recognized(word: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean {meant}"):
+        explain.find(word)
+    result = CliRunner().invoke(cli.app, ["explain", word])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"nothing is called {word}\n  did you mean {meant}?\n"
+
+
+def test_what_is_nothing_like_a_name() -> None:
+    with pytest.raises(UsageError, match="lists the topics"):
+        explain.find("xyzzy-plugh")
+    with pytest.raises(UsageError, match="is not a metric"):
+        explain.find("val/running/acuracy")
+
+
+def test_no_torch_is_imported() -> None:
+    code = (
+        "import sys\nfrom bnbench.cli import app\n"
+        "try: app(['explain', 'findings'])\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'scipy', 'numpy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
