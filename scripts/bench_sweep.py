@@ -18,7 +18,7 @@ import torch
 
 from bnbench.data import load_fashion_mnist_12k
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import usable_cores
+from bnbench.sweep.cores import usable_cores
 
 EXPERIMENT = """\
 setups:

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bnbench.runner import Stop
-from bnbench.sweep import Terms
-from bnbench.sweep.jobs import Answer, Job
+from bnbench.store import ExperimentFolder
+from bnbench.sweep.jobs import Answer, Job, WorkerOptions
 from bnbench.sweep.worker import perform
 
 
 class InProcess:
     """Does one job at a time, here, with the code that a worker runs."""
 
-    def __init__(self, size: int, terms: Terms) -> None:
-        del size
-        self.size = 1
-        self.busy = 0
-        self._terms = terms
-        self._stop = Stop()
-        self._given: list[Job] = []
+    size = 1
 
-    def give(self, job: Job) -> None:
+    def __init__(
+        self,
+        _size: int,
+        options: WorkerOptions,
+        experiment: ExperimentFolder,
+        siblings: Sequence[ExperimentFolder] = (),
+    ) -> None:
+        self._place = (options, experiment)
+        self._siblings = siblings
+        self._stop = Stop()
+        self._submitted: list[Job] = []
+
+    def start(self, jobs: int) -> None:
+        """There is nothing to start."""
+
+    def submit(self, job: Job) -> None:
         """It waits for `answers`."""
-        self._given.append(job)
-        self.busy = 1
+        self._submitted.append(job)
 
     def answers(self, seconds: float) -> list[tuple[Job, Answer]]:
-        """Does the job that was given."""
+        """Does the job that was submitted."""
         del seconds
-        if not self._given:
+        if not self._submitted:
             return []
-        job = self._given.pop()
+        job = self._submitted.pop()
         said: list[Answer] = []
-        end = perform(job, self._terms, said.append, self._stop)
-        self.busy = 0
+        end = perform(job, *self._place, said.append, self._stop, siblings=self._siblings)
         return [(job, answer) for answer in (*said, end)]
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         """The next run ends after its first step."""
         self._stop.exit_code = 130
 

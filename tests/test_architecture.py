@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "runner": (4, {"board", "assemble", "config", "errors", "events", "sinks", "store", "train"}),
     "diagnosis": (4, {"assemble", "config", "errors", "probes", "store"}),
     "report": (4, {"config", "errors", "stats", "store"}),
-    "sweep": (5, {"config", "errors", "events", "report", "runner", "store"}),
+    "sweep": (5, {"board", "config", "errors", "events", "report", "runner", "store"}),
     "cli": (
         6,
         {"board", "config", "diagnosis", "errors", "explain", "report", "runner", "store", "sweep"},

@@ -21,7 +21,8 @@ from typing import Any
 from bnbench.config import expand, load_experiment
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import Terms, sweep
+from bnbench.sweep.jobs import WorkerOptions
+from bnbench.sweep.schedule import sweep
 from tests.executors import InProcess
 from tests.runs import committed_step, evidence, quiet_console
 
@@ -83,10 +84,8 @@ class Torture:
     def _undisturbed(self) -> dict[str, Any]:
         """What nobody disturbs leaves behind: one run after the other, in this process."""
         reference = ExperimentFolder(self._folder / "reference" / "small")
-        terms = Terms(reference.path)
-        sweep(
-            self._configs, reference, InProcess(1, terms), Screen(quiet_console(), runs=1), Stop()
-        )
+        executor = InProcess(1, WorkerOptions(), reference)
+        sweep(self._configs, reference, executor, Screen(quiet_console(), runs=1), Stop())
         return {run.name: evidence(run) for run in reference.runs()}
 
     def sweep_once(self, kills: int) -> None:

@@ -36,7 +36,7 @@ def train(
     from bnbench.report.run_table import run_table, summary
     from bnbench.runner import Screen, Settings, Stop, execute
     from bnbench.store import ExperimentFolder
-    from bnbench.sweep import usable_cores
+    from bnbench.sweep.cores import usable_cores
 
     folder = ExperimentFolder(runs_dir / run.experiment)
     stop = Stop(say)

@@ -12,10 +12,12 @@ from pathlib import Path
 from bnbench import config as configuration
 from bnbench.config import run_id, schema
 from bnbench.errors import RunError, StorageError
-from bnbench.runner import Cost, duration
+from bnbench.runner import Cost, Stop, duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.sweep import preflight
 from bnbench.sweep.costs import Costs, cell_of, makespan
-from bnbench.sweep.jobs import WAIT_SECONDS, Executor, Failed, Job, Lost, Measure, Measured
+from bnbench.sweep.dispatch import Dispatcher
+from bnbench.sweep.jobs import Answer, Executor, Failed, Job, Lost, Measure, Measured
 
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
@@ -23,30 +25,30 @@ WORKER_SECONDS = 4.0
 DAY = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+@dataclass(slots=True)
+class ForecastRun:
     """A run of a sweep. `state` as on disk, or "damaged"; `trains`: whether the sweep will work on
     it; `cost`: what that will take; `measured`: from a few steps just now, not from finished runs.
     """
 
     config: schema.RunConfig
-    name: str
+    folder: RunFolder
     state: str
     trains: bool
     cost: Cost
-    measured: bool
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """Every run of a sweep, and the cost of all: seconds by the clock with all workers."""
 
-    runs: list[Planned]
+    runs: list[ForecastRun]
     workers: int
 
     @property
     def cost(self) -> Cost:
-        """What is still to pay."""
+        """What is left to spend."""
         costs = [run.cost for run in self.runs if run.trains]
         seconds = WORKER_SECONDS + makespan((cost.seconds for cost in costs), self.workers)
         return Cost(seconds if costs else 0.0, sum(cost.bytes for cost in costs))
@@ -55,7 +57,7 @@ class Forecast:
 def forecast(
     runs: Sequence[schema.RunConfig],
     experiment: ExperimentFolder,
-    executor: Executor,
+    executor: Executor[Job, Answer],
     *,
     restart: bool = False,
     retry_failed: bool = False,
@@ -66,34 +68,30 @@ def forecast(
     Raises what `sweep` would raise before its first run.
     """
     costs = Costs()
-    looked_at = []
+    found = []
     for config in runs:
         folder = experiment.run(run_id(config))
         state = _state(folder)
-        trains = restart or not (
-            state in ("completed", "diverged") or (state == "failed" and not retry_failed)
-        )
-        if state in ("completed", "diverged"):
+        finished = state in ("completed", "diverged")
+        trains = restart or not (finished or (state == "failed" and not retry_failed))
+        if finished:
             seconds = (folder.result() or {})["wall_seconds"]
             costs.learn(cell_of(config), 0, Cost(seconds, folder.size()))
-        looked_at.append((config, folder, state, trains))
+        found.append(ForecastRun(config, folder, state, trains, Cost(0.0, 0)))
 
-    unknown = {
-        _work(config): config
-        for config, _, _, trains in reversed(looked_at)
-        if trains and costs.of(cell_of(config)) is None
-    }
-    measured = _measured(unknown, executor)
-    planned = []
-    for config, folder, state, trains in looked_at:
-        known = costs.of(cell_of(config))
-        cost = Cost(0.0, 0)
-        if trains:
-            cost = known if known is not None else measured[_work(config)]
-            if state == "interrupted" and not restart:
-                cost = Cost(cost.seconds * (1 - _fraction(config, folder)), cost.bytes)
-        planned.append(Planned(config, folder.name, state, trains, cost, known is None and trains))
-    return Forecast(planned, executor.size)
+    missing = [run for run in found if run.trains]
+    dispatcher = Dispatcher(executor, lambda _: None, Stop())
+    new = [run.config for run in missing if not run.folder.path.exists()]
+    preflight.check_networks(new, dispatcher)
+    unknown = [run.config for run in missing if costs.of(cell_of(run.config)) is None]
+    measured = _measure(unknown, dispatcher)
+    for run in missing:
+        known = costs.of(cell_of(run.config))
+        run.measured = known is None
+        run.cost = measured[_work(run.config)] if known is None else known
+        if run.state == "interrupted" and not restart:
+            run.cost = Cost(run.cost.seconds * (1 - _fraction(run)), run.cost.bytes)
+    return Forecast(found, executor.size)
 
 
 def _state(folder: RunFolder) -> str:
@@ -110,41 +108,35 @@ def _work(config: schema.RunConfig) -> str:
     return repr(facts)
 
 
-def _fraction(config: schema.RunConfig, folder: RunFolder) -> float:
+def _fraction(run: ForecastRun) -> float:
     """How much of an interrupted run is done, by its last event."""
     step = 0
-    for record in folder.records():
+    for record in run.folder.records():
         step = record["step"]
-    return min(1.0, step / configuration.planned_steps(config))
+    return min(1.0, step / configuration.planned_steps(run.config))
 
 
-def _measured(unknown: dict[str, schema.RunConfig], executor: Executor) -> dict[str, Cost]:
-    waiting = list(unknown.items())
-    works: dict[Job, str] = {}
+def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dict[str, Cost]:
+    """The cost of each distinct work among these runs."""
+    distinct = {_work(config): config for config in reversed(configs)}
+    works: dict[Job, str] = {Measure(config): work for work, config in distinct.items()}
     costs: dict[str, Cost] = {}
-    while len(costs) < len(unknown):
-        while waiting and executor.busy < executor.size:
-            work, config = waiting.pop(0)
-            job = Measure(config)
-            works[job] = work
-            executor.give(job)
-        for done, answer in executor.answers(WAIT_SECONDS):
-            match answer:
-                case Measured(cost):
-                    costs[works[done]] = cost
-                case Failed(error, _):
-                    raise error
-                case Lost(_, True):
-                    waiting.append((works[done], done.config))  # not its fault
-                case Lost(how, _):
-                    raise RunError(f"{run_id(done.config)} cannot be measured: its worker {how}")
-                case _:
-                    pass
+    dispatcher.add(works)
+    for job, answer in dispatcher.answers():
+        match job, answer:
+            case _, Measured(cost):
+                costs[works[job]] = cost
+            case _, Failed(error, _):
+                raise error
+            case Measure(config), Lost(how, _):
+                raise RunError(f"{run_id(config)} cannot be measured: its worker {how}")
+            case _:
+                pass
     return costs
 
 
 def as_record(forecast: Forecast, experiment: ExperimentFolder) -> Record:
-    """A forecast for programs; times in seconds, sizes in bytes."""
+    """A forecast as JSON; times in seconds, sizes in bytes."""
     return {
         "experiment": experiment.name,
         "path": str(experiment.path),
@@ -154,7 +146,7 @@ def as_record(forecast: Forecast, experiment: ExperimentFolder) -> Record:
         "finish": _finish(forecast).astimezone(UTC).isoformat(timespec="seconds"),
         "runs": [
             {
-                "run": run.name,
+                "run": run.folder.name,
                 "setup": run.config.setup,
                 "point": configuration.point(run.config),
                 "seed": run.config.seed,
@@ -174,7 +166,7 @@ def as_lines(forecast: Forecast, experiment: ExperimentFolder) -> list[str]:
     lines = []
     for run in forecast.runs:
         cost = f"{duration(run.cost.seconds):>10} {_size(run.cost.bytes):>8}"
-        lines.append(f"{run.state:12}{cost if run.trains else ' ' * 19}  {run.name}")
+        lines.append(f"{run.state:12}{cost if run.trains else ' ' * 19}  {run.folder.name}")
     states = Counter(run.state for run in forecast.runs)
     counted = ", ".join(f"{number} {state}" for state, number in states.items())
     runs = "1 run" if len(forecast.runs) == 1 else f"{len(forecast.runs)} runs"
@@ -206,7 +198,7 @@ def _size(count: float) -> str:
 
 
 def _free(path: Path) -> int:
-    """Bytes free where `path` is, or will be."""
+    """Bytes free at `path`, or where it will be."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

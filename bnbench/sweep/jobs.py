@@ -1,13 +1,18 @@
-"""What an executor can be asked to do, and what it answers."""
+"""What an executor can be asked to do, and what it answers.
+
+Jobs and answers are pickled on their way. They carry configurations, records and bytes, and never
+need a path of the driver's machine; `shipping` adds the files that a machine without the driver's
+disk needs.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from errno import EDQUOT, ENOSPC, EROFS
+from typing import Protocol, TypeAlias, TypeVar
 
 from bnbench.config import schema
-from bnbench.errors import BnbenchError
+from bnbench.errors import BnbenchError, DataError, Fault, StorageError, UsageError
 from bnbench.events import Event
 from bnbench.runner import Cost
 from bnbench.store import Record
@@ -15,16 +20,16 @@ from bnbench.store import Record
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Train:
-    """Train a run to its result, going on from its last commit."""
+    """Train a run to its result, continuing from its last checkpoint."""
 
     config: schema.RunConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rehearse:
-    """Take one step, to see whether the network can train at all."""
+class Check:
+    """See whether the networks of these runs can train at all."""
 
-    config: schema.RunConfig
+    configs: tuple[schema.RunConfig, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +41,12 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """Find out how many runs like this one the device's memory holds side by side."""
+    """Find out how many runs like this one fit into the device's memory at the same time."""
 
     config: schema.RunConfig
 
 
-Job: TypeAlias = Train | Rehearse | Measure | Fit
+Job: TypeAlias = Train | Check | Measure | Fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +65,17 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A run has a result; `found`: it was there before."""
+    """A run has a result; `found`: it had one before the job began."""
 
     record: Record
     found: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """The network can train."""
+class Checked:
+    """The networks have been checked; none of `faults`: all of them can train."""
+
+    faults: tuple[Fault, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """So many runs fit; None: the device has no memory of its own."""
+    """This many runs fit; None: the device has no memory of its own."""
 
     runs: int | None
 
@@ -100,51 +107,66 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Whoever did the job has died; `how` is for people. `at_start`: before it took the job."""
+    """The worker of the job has died; `how` is for people. `at_start`: before it took the job."""
 
     how: str
     at_start: bool
 
 
-End: TypeAlias = Trained | Rehearsed | Measured | Fits | Failed | Stopped | Lost
+End: TypeAlias = Trained | Checked | Measured | Fits | Failed | Stopped | Lost
 """Answers after which the job is over; exactly one for each job."""
 
 Answer: TypeAlias = Stated | Said | End
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What all jobs of an executor share; the fields of `runner.Settings` of the same names."""
+def failed(error: BnbenchError) -> Failed:
+    """The answer to a job that ended with this error."""
+    cause = error.__cause__
+    full = isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT, EROFS)
+    hopeless = isinstance(error, DataError | UsageError) or (
+        isinstance(error, StorageError) and full
+    )
+    return Failed(error, hopeless)
 
-    experiment: Path
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What all jobs of an executor share; fields of `runner.Settings` of the same names."""
+
     device: str | None = None
     threads: int = 1
     accept_changes: bool = False
-    siblings: tuple[Path, ...] = ()
 
 
-WAIT_SECONDS = 0.25
-"""How long to wait for an answer before looking at the clock and at Ctrl-C."""
+J = TypeVar("J")
+A = TypeVar("A")
 
 
-class Executor(Protocol):
-    """Does jobs somewhere, several at a time, and survives whatever happens to one of them."""
+class Executor(Protocol[J, A]):
+    """Does jobs somewhere, several at a time; the failure of one never harms another.
 
-    size: int
-    """How many jobs it does at a time."""
+    The driver of a sweep uses an `Executor[Job, Answer]`. One whose workers share no disk with the
+    driver is an `Executor[Shipment, Reply]`, and `shipping.Shipping` makes the former of it.
+    """
 
     @property
-    def busy(self) -> int:
-        """How many it does now."""
+    def size(self) -> int:
+        """How many jobs it does at a time."""
 
-    def give(self, job: Job) -> None:
-        """Start a job; only while `busy` is below `size`."""
+    def start(self, jobs: int) -> None:
+        """Prepare for this many jobs, so that workers start at the same time."""
 
-    def answers(self, seconds: float) -> list[tuple[Job, Answer]]:
-        """What has been answered, oldest first, after waiting at most so long for the first.
+    def submit(self, job: J) -> None:
+        """Start a job; the caller keeps to `size`."""
+
+    def answers(self, seconds: float) -> list[tuple[J, A]]:
+        """What has been answered, oldest first, after waiting at most this long for the first.
 
         Raises RunError where no job can be done at all.
         """
 
-    def stop(self) -> None:
-        """Ask all runs to commit after their step and to end."""
+    def ask_to_stop(self) -> None:
+        """Ask all runs to commit after their current step and to end."""
+
+    def close(self) -> None:
+        """End everything now. What was not committed is lost; disks stay consistent."""

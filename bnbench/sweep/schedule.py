@@ -1,4 +1,4 @@
-"""Which runs are missing, in which order they are trained, and what becomes of those that fail."""
+"""Which runs are missing, in which order they are trained, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -10,26 +10,21 @@ from typing import assert_never
 
 from bnbench import config as configuration
 from bnbench.config import run_id, schema
-from bnbench.errors import (
-    BnbenchError,
-    HeldError,
-    Interrupted,
-    RunError,
-    StorageError,
-)
+from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
 from bnbench.runner import Cost, Screen, Stop, View
-from bnbench.store import ExperimentFolder, Record
-from bnbench.sweep.beforehand import fit, rehearse
+from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.sweep import preflight
 from bnbench.sweep.costs import Costs, cell_of, makespan
+from bnbench.sweep.dispatch import Dispatcher
 from bnbench.sweep.jobs import (
-    WAIT_SECONDS,
     Answer,
+    Checked,
     Executor,
     Failed,
     Fits,
+    Job,
     Lost,
     Measured,
-    Rehearsed,
     Said,
     Stated,
     Stopped,
@@ -38,17 +33,14 @@ from bnbench.sweep.jobs import (
 )
 
 ATTEMPTS = 3
-"""A run whose worker died so often is failed."""
+"""A run whose worker has died this often is failed."""
 
 HELD_SECONDS = 1.0
 """How often to look again at runs that another process trains."""
 
-COMMIT_SECONDS = 8.0
-"""How long a stopped sweep waits for its workers to commit, before it ends them."""
-
 
 @dataclass(slots=True)
-class Outcome:
+class SweepOutcome:
     """What became of a sweep's runs: counts, and the failures with their reasons.
 
     Results are on disk; kept here they would grow with their number.
@@ -62,14 +54,14 @@ class Outcome:
 
     @property
     def done(self) -> int:
-        """Runs that are dealt with."""
+        """Runs that have ended: found, trained or failed."""
         return self.found + self.trained + len(self.failures)
 
 
 def sweep(
     runs: Sequence[schema.RunConfig],
     experiment: ExperimentFolder,
-    executor: Executor,
+    executor: Executor[Job, Answer],
     screen: Screen,
     stop: Stop,
     *,
@@ -77,48 +69,41 @@ def sweep(
     retry_failed: bool = False,
     fail_fast: bool = False,
     fit_gpu: bool = False,
-) -> Outcome:
+) -> SweepOutcome:
     """Train what is missing of `runs`; finished ones are only looked at.
 
-    A run that fails is kept as failed and the others go on; it is not tried again unless
-    `retry_failed`, or unless data or the disk was what failed. A run whose worker dies is tried
-    again, at most twice. Runs that another process trains are waited for. `fit_gpu`: no more at a
-    time than a GPU's memory holds, if that is where they train.
+    A run that fails is recorded as failed, and the others go on. It is not tried again unless
+    `retry_failed`, or unless data or the disk was the cause. A run whose worker dies is tried
+    again, at most twice. Runs that another process trains are waited for. `fit_gpu`: if the runs
+    train on a GPU, no more at a time than its memory holds.
 
-    Raises Interrupted, and DataError or StorageError where no run could succeed; ConfigError,
-    before the first run, where a network that configuration cannot see into cannot train;
-    HeldError where a run that is to be restarted is being trained by another process.
+    Raises Interrupted; DataError or StorageError where no run could succeed; ConfigError, before
+    the first run, for networks that cannot train; HeldError where a run that is to be restarted is
+    being trained by another process.
     """
     work = _Sweep(runs, experiment, executor, screen, stop)
     with stop.deferred():
         if restart:
-            work.throw_away()
-        work.look(retry=retry_failed or restart)
-        work.rehearse()
-        if fit_gpu:
-            work.fit()
+            work.discard_earlier_attempts()
+        work.find_missing(retry=retry_failed or restart)
+        work.prepare(fit_gpu=fit_gpu)
         work.train(fail_fast=fail_fast)
     return work.outcome
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
-    """A run that has no result yet; all that choosing the next one looks at, worked out once."""
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A run that has no result yet. `fraction`: how much of it is trained; `view` shows that."""
 
     config: schema.RunConfig
+    folder: RunFolder
     name: str
     cell: str
     steps: int
-
-
-@dataclass(slots=True)
-class _Running:
-    """A run in a worker; `fraction` of its steps is done."""
-
-    run: _Missing
-    begun: float
-    view: View
+    deaths: int = 0
+    begun: float = 0.0
     fraction: float = 0.0
+    view: View | None = None
 
 
 class _Sweep:
@@ -126,44 +111,41 @@ class _Sweep:
         self,
         runs: Sequence[schema.RunConfig],
         experiment: ExperimentFolder,
-        executor: Executor,
+        executor: Executor[Job, Answer],
         screen: Screen,
         stop: Stop,
     ) -> None:
-        self.outcome = Outcome(len(runs))
-        self._runs = runs
+        self.outcome = SweepOutcome(len(runs))
+        self._configs = runs
         self._experiment = experiment
         self._executor = executor
         self._screen = screen
         self._stop = stop
-        self._waiting: list[_Missing] = []
-        self._running: dict[Train, _Running] = {}
-        self._held: list[_Missing] = []
-        self._look_again = 0.0
-        self._deaths: dict[str, int] = {}
+        self._dispatcher = Dispatcher(executor, screen.print, stop)
+        self._missing: dict[Job, _Run] = {}
         self._costs = Costs()
-        self._failed = False  # now; those that had failed before are kept, and stop nothing
+        self._hopeless: BnbenchError | None = None
 
     # --- before the first run -----------------------------------------------------------------
 
-    def throw_away(self) -> None:
-        """Forget every earlier attempt, after saying so."""
-        thrown = 0
-        for config in self._runs:
+    def discard_earlier_attempts(self) -> None:
+        """Clear the folders of all runs, and say how many had something in them."""
+        cleared = 0
+        for config in self._configs:
             folder = self._experiment.run(run_id(config))
             if folder.path.exists():
                 with folder.hold():
-                    thrown += folder.clear()
-        if thrown:
-            self._screen.print(f"{thrown} earlier {'run' if thrown == 1 else 'runs'} thrown away")
+                    cleared += folder.clear()
+        if cleared:
+            self._screen.print(f"{cleared} earlier {'run' if cleared == 1 else 'runs'} thrown away")
 
-    def look(self, *, retry: bool) -> None:
+    def find_missing(self, *, retry: bool) -> None:
         """Sort the runs into finished, failed and missing ones, from the evidence on disk."""
-        for config in self._runs:
-            run = _Missing(
-                config, run_id(config), cell_of(config), configuration.planned_steps(config)
-            )
-            folder = self._experiment.run(run.name)
+        for config in self._configs:
+            name = run_id(config)
+            folder = self._experiment.run(name)
+            steps = configuration.planned_steps(config)
+            run = _Run(config, folder, name, cell_of(config), steps)
             try:
                 result = folder.result()
                 if result is not None and folder.config_text() == configuration.dump(config):
@@ -177,164 +159,128 @@ class _Sweep:
                     continue
             except StorageError:
                 pass  # something in the folder is damaged: training it will say what
-            self._waiting.append(run)
+            self._missing[Train(config)] = run
 
-    def rehearse(self) -> None:
-        """Let each network that configuration cannot see into take a step, if it never has."""
-        opaque = [
-            run.config
-            for run in self._waiting
-            if configuration.opaque(run.config)
-            and run.config.seed == self._runs[0].seed
-            and not self._experiment.run(run.name).path.exists()
-        ]
-        rehearse(opaque, self._executor, self._screen, self._end_if_stopped)
-
-    def fit(self) -> None:
-        """Do no more at a time than fit a GPU, of those that need most."""
-        if self._waiting:
-            largest = max(self._waiting, key=lambda run: run.config.data.batch_size)
-            fit(largest.config, self._executor, self._screen, self._end_if_stopped)
+    def prepare(self, *, fit_gpu: bool) -> None:
+        """Check networks of which no run has begun yet, and how many runs fit a GPU's memory."""
+        if not self._missing:
+            return
+        self._executor.start(min(self._executor.size, len(self._missing)))
+        configs = [run.config for run in self._missing.values()]
+        new = [run.config for run in self._missing.values() if not run.folder.path.exists()]
+        preflight.check_networks(new, self._dispatcher)
+        if fit_gpu:
+            largest = max(configs, key=lambda config: config.data.batch_size)
+            preflight.fit_memory(largest, self._dispatcher, self._screen.print)
 
     # --- training -----------------------------------------------------------------------------
 
     def train(self, *, fail_fast: bool) -> None:
         """Keep all workers busy until nothing is missing."""
-        while self._waiting or self._held or self._running:
-            self._end_if_stopped()
-            if fail_fast and self._failed:
-                self._commit_and_end()
-                return
-            if self._held and time.monotonic() >= self._look_again:
-                self._waiting += self._held
-                self._held = []
-            while self._waiting and self._executor.busy < self._executor.size:
-                self._give(self._next())
-            self._show()
-            for job, answer in self._executor.answers(WAIT_SECONDS):
-                assert isinstance(job, Train)
-                self._take(job, answer)
+        failures_before = len(self.outcome.failures)
+        self._dispatcher.add(self._missing)
+        for job, answer in self._dispatcher.answers(choose=self._next, each_turn=self._show):
+            self._take(job, answer)
+            if fail_fast and len(self.outcome.failures) > failures_before:
+                self._dispatcher.stop()
+        if self._hopeless is not None:
+            raise self._hopeless
+        if self._dispatcher.stopping and self._stop.exit_code is not None:
+            raise Interrupted(
+                f"stopped with {self.outcome.done} of {self.outcome.runs} runs done; what was "
+                "begun of the others is saved",
+                do="the same command goes on from there",
+                exit_code=self._stop.exit_code,
+            )
 
-    def _next(self) -> _Missing:
-        """The longest of what is waiting, so that the end has no idle core; before those, a run of
-        each cell whose cost nobody knows yet."""
-        begun = {running.run.cell for running in self._running.values()}
+    def _next(self, waiting: list[Job]) -> Job:
+        """The longest run that waits, so that no core is idle at the end; before that, a run of
+        each cell whose cost is unknown."""
+        begun = {run.cell for run in self._missing.values() if run.view is not None}
 
-        def urgency(run: _Missing) -> tuple[bool, float]:
+        def urgency(job: Job) -> tuple[bool, float]:
+            run = self._missing[job]
             unknown = self._costs.of(run.cell) is None and run.cell not in begun
             return unknown, self._costs.guess(run.cell, run.steps) or float(run.steps)
 
-        run = max(self._waiting, key=urgency)  # the first of equals
-        self._waiting.remove(run)
-        return run
+        job = max(waiting, key=urgency)  # the first of equals
+        run = self._missing[job]
+        run.begun, run.fraction = time.monotonic(), 0.0
+        run.view = run.view or self._screen.view(run.config, run.steps)
+        return job
 
-    def _give(self, run: _Missing) -> None:
-        job = Train(run.config)
-        view = self._screen.view(run.config, run.steps)
-        self._running[job] = _Running(run, time.monotonic(), view)
-        self._executor.give(job)
-
-    def _take(self, job: Train, answer: Answer) -> None:
-        running = self._running[job]
-        run = running.run
+    def _take(self, job: Job, answer: Answer) -> None:
+        run = self._missing[job]
+        if run.view is not None and isinstance(answer, Stated):
+            run.fraction = answer.moments[-1][0].step / run.steps
+            for events in answer.moments:
+                run.view.take(events)
+            return
+        if run.view is not None:
+            run.view.close()
+            run.view = None
         match answer:
-            case Stated(moments):
-                running.fraction = moments[-1][0].step / run.steps
-                for events in moments:
-                    running.view.take(events)
-            case Said(line):
-                self._screen.print(line)
             case Trained(record, found):
-                self._end(job)
+                del self._missing[job]
                 self._count(run, record, found=found)
                 self._screen.ended(f"{self._counted()} {run.name}: {_summary(record)}")
             case Failed(HeldError(), _):
-                self._end(job)
-                self._held.append(run)
-                self._look_again = time.monotonic() + HELD_SECONDS
-            case Failed(error, hopeless):
-                self._end(job)
-                if hopeless:
-                    self._commit_and_end()
-                    raise error
-                self._fail(run, error)
-            case Lost(how, at_start):
-                self._end(job)
-                self._bury(run, how, at_start)
+                self._again(job, delay_seconds=HELD_SECONDS)
+            case Failed(error, hopeless=True) if self._dispatcher.stopping:
+                self._screen.print(error.what)
+            case Failed(error, hopeless=True):
+                self._hopeless = error
+                self._dispatcher.stop()
+            case Failed(error, _):
+                self._fail(job, error)
+            case Lost(how, _):
+                self._lost(job, how)
             case Stopped():
-                self._end(job)
-            case Rehearsed() | Measured() | Fits():
-                raise AssertionError(f"{run.name} was to be trained")
+                pass
+            case Stated() | Said() | Checked() | Measured() | Fits():
+                raise AssertionError(f"not an answer to a training: {answer}")
             case _:
                 assert_never(answer)
 
-    def _end(self, job: Train) -> None:
-        self._running.pop(job).view.close()
+    def _again(self, job: Job, *, delay_seconds: float = 0.0) -> None:
+        if not self._dispatcher.stopping:
+            self._dispatcher.add([job], delay_seconds=delay_seconds)
 
-    def _fail(self, run: _Missing, error: BnbenchError) -> None:
-        self._failed = True
+    def _fail(self, job: Job, error: BnbenchError) -> None:
+        run = self._missing.pop(job)
         self.outcome.failures.append((run.name, str(error)))
         self._screen.print(f"{self._counted()} {run.name} failed: {error.what}")
 
-    def _bury(self, run: _Missing, how: str, at_start: bool) -> None:
-        """A worker has died over a run: once more, or failed."""
-        deaths = self._deaths[run.name] = self._deaths.get(run.name, 0) + (not at_start)
-        if deaths < ATTEMPTS:
+    def _lost(self, job: Job, how: str) -> None:
+        """A worker has died while it trained a run, which is tried again or has failed."""
+        if self._dispatcher.stopping:
+            return
+        run = self._missing[job]
+        run.deaths += 1
+        if run.deaths < ATTEMPTS:
             self._screen.print(
                 f"warning: the worker of {run.name} {how}; the run goes on in another"
             )
-            self._waiting.append(run)
+            self._again(job)
             return
         error = RunError(
             f"its worker {how}, {ATTEMPTS} times",
             do="look at its memory (data.batch_size, model.widths) and at its custom code",
         )
-        folder = self._experiment.run(run.name)
         record = {
             "error": type(error).__name__,
             "message": str(error),
             "traceback": str(error),
             "of_the_machine": False,
         }
-        # Held by another sweep that has begun it in the meantime: then it is that one's to judge.
-        with suppress(HeldError), folder.hold():
-            folder.fail(record)
-        self._fail(run, error)
+        # Held by another sweep that has begun it in the meantime: then that sweep decides.
+        with suppress(HeldError), run.folder.hold():
+            run.folder.fail(record)
+        self._fail(job, error)
 
-    # --- ending early -------------------------------------------------------------------------
+    # --- what is shown ------------------------------------------------------------------------
 
-    def _end_if_stopped(self) -> None:
-        if self._stop.exit_code is None:
-            return
-        self._commit_and_end()
-        raise Interrupted(
-            f"stopped with {self.outcome.done} of {self.outcome.runs} runs done; what was begun of "
-            "the others is saved",
-            do="the same command goes on from there",
-            exit_code=self._stop.exit_code,
-        )
-
-    def _commit_and_end(self) -> None:
-        """Let the runs that train commit and end; one that takes too long goes on from before."""
-        self._executor.stop()
-        until = time.monotonic() + COMMIT_SECONDS
-        while self._running and time.monotonic() < until:
-            for job, answer in self._executor.answers(WAIT_SECONDS):
-                if not isinstance(job, Train):
-                    continue
-                match answer:
-                    case Lost():
-                        self._end(job)
-                    case Failed(error, True):
-                        self._end(job)
-                        self._screen.print(error.what)
-                    case _:
-                        self._take(job, answer)
-            self._show()
-
-    # --- what there is to see -----------------------------------------------------------------
-
-    def _count(self, run: _Missing, record: Record, *, found: bool) -> None:
+    def _count(self, run: _Run, record: Record, *, found: bool) -> None:
         self.outcome.found += found
         self.outcome.trained += not found
         self.outcome.diverged += record["state"] == "diverged"
@@ -352,23 +298,18 @@ class _Sweep:
         )
 
     def _seconds_left(self) -> float | None:
-        """From what other runs took, and from how far those are that train; None: too early."""
+        """From what other runs took, and from the progress of those that train; None: unknown."""
         left = []
-        for running in self._running.values():
-            elapsed, fraction = time.monotonic() - running.begun, running.fraction
-            whole = self._costs.guess(running.run.cell, running.run.steps)
-            if fraction > 0.1:
-                left.append(elapsed / fraction * (1 - fraction))
-            elif whole is not None:
-                left.append(max(0.0, whole - elapsed))
-            else:
-                return None
-        for run in (*self._waiting, *self._held):
+        for run in self._missing.values():
             whole = self._costs.guess(run.cell, run.steps)
-            if whole is None:
+            elapsed = time.monotonic() - run.begun
+            if run.view is not None and run.fraction > 0.1:
+                left.append(elapsed / run.fraction * (1 - run.fraction))
+            elif whole is None:
                 return None
-            left.append(whole)
-        return makespan(left, self._executor.size)
+            else:
+                left.append(max(0.0, whole - elapsed) if run.view is not None else whole)
+        return makespan(left, self._dispatcher.limit)
 
 
 def _summary(record: Record) -> str:

@@ -1,6 +1,6 @@
-"""The inside of a worker: one process that does one job after the other, and its tie to the driver.
+"""The inside of a worker: a process that does one job after the other, and its pipe to the driver.
 
-Torch is imported once, here. The worker outlives nothing: when the driver is gone, so is it.
+Torch is imported once, here. When the driver ends, the worker ends.
 """
 
 from __future__ import annotations
@@ -12,29 +12,24 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from errno import EDQUOT, ENOSPC, EROFS
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeAlias, assert_never
 
-from bnbench.errors import (
-    BnbenchError,
-    DataError,
-    Interrupted,
-    RunError,
-    StorageError,
-    UsageError,
-)
+from bnbench.config import schema
+from bnbench.errors import BnbenchError, ConfigError, Fault, Interrupted, RunError
 from bnbench.events import Event
 from bnbench.report.pictures import probe_pictures
 from bnbench.runner import Settings, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import (
     Answer,
+    Check,
+    Checked,
     End,
     Failed,
     Fit,
@@ -42,14 +37,13 @@ from bnbench.sweep.jobs import (
     Job,
     Measure,
     Measured,
-    Rehearse,
-    Rehearsed,
     Said,
     Stated,
     Stopped,
-    Terms,
     Train,
     Trained,
+    WorkerOptions,
+    failed,
 )
 
 BEAT_SECONDS = 1.0
@@ -78,23 +72,34 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class CommitAndEnd:
-    """Asks the worker's run to commit after its step and to end."""
+    """Asks the worker's run to commit after its current step and to end."""
 
 
 FromWorker: TypeAlias = Ready | Beat | Unusable | Answer
 ToWorker: TypeAlias = Job | CommitAndEnd
 
 
-def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) -> End:
-    """Do a job. `send` gets what there is to see until then; whatever goes wrong is an answer."""
-    from bnbench.runner import execute, fitting, measure, rehearse
+def perform(
+    job: Job,
+    options: WorkerOptions,
+    experiment: ExperimentFolder,
+    send: Callable[[Answer], None],
+    stop: Stop,
+    *,
+    siblings: Sequence[ExperimentFolder] = (),
+) -> End:
+    """Do a job. `send` gets what there is to see until then; whatever goes wrong is an answer.
+
+    A run is trained in its folder of `experiment`.
+    """
+    from bnbench.runner import execute, fitting, measure
 
     settings = Settings(
-        device=terms.device,
-        threads=terms.threads,
-        accept_changes=terms.accept_changes,
-        siblings=terms.siblings,
-        view=lambda *_: _Forwarded(send),
+        device=options.device,
+        threads=options.threads,
+        accept_changes=options.accept_changes,
+        siblings=tuple(sibling.path for sibling in siblings),
+        view=lambda *_: _Forwarder(send),
         draw=probe_pictures,
         announce=lambda line: send(Said(line)),
         stop=stop,
@@ -102,11 +107,10 @@ def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) 
     try:
         match job:
             case Train(config):
-                result = execute(config, ExperimentFolder(terms.experiment), settings)
+                result = execute(config, experiment, settings)
                 return Trained(result.record, result.found)
-            case Rehearse(config):
-                rehearse(config, settings)
-                return Rehearsed()
+            case Check(configs):
+                return Checked(tuple(_network_faults(configs, settings)))
             case Measure(config):
                 return Measured(measure(config, settings))
             case Fit(config):
@@ -116,19 +120,24 @@ def perform(job: Job, terms: Terms, send: Callable[[Answer], None], stop: Stop) 
     except Interrupted:
         return Stopped()
     except BnbenchError as error:
-        return Failed(error, _hopeless(error))
+        return failed(error)
     except Exception as error:
         return Failed(RunError(f"{type(error).__name__}: {error}"), hopeless=False)
 
 
-def _hopeless(error: BnbenchError) -> bool:
-    """Whether every other run would fail in the same way."""
-    cause = error.__cause__
-    full = isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT, EROFS)
-    return isinstance(error, DataError | UsageError) or (isinstance(error, StorageError) and full)
+def _network_faults(configs: Sequence[schema.RunConfig], settings: Settings) -> list[Fault]:
+    from bnbench.runner import rehearse
+
+    faults: list[Fault] = []
+    for config in configs:
+        try:
+            rehearse(config, settings)
+        except ConfigError as error:
+            faults += error.faults
+    return faults
 
 
-class _Forwarded:
+class _Forwarder:
     """A view that sends what it is shown, as often as a screen needs it."""
 
     def __init__(self, send: Callable[[Answer], None]) -> None:
@@ -150,33 +159,40 @@ class _Forwarded:
         self._sent = time.monotonic()
 
 
-def serve(connection: Connection, terms: Terms, driver: int) -> None:
-    """Do jobs that come through `connection` until the process `driver` closes it or dies."""
+def serve(
+    connection: Connection,
+    options: WorkerOptions,
+    experiment: ExperimentFolder,
+    siblings: Sequence[ExperimentFolder],
+    driver: int,
+) -> None:
+    """Do jobs that come through `connection` until the process `driver` closes it or ends."""
     _leave_signals_to_the_driver()
     _die_with(driver)
-    os.environ.setdefault("OMP_NUM_THREADS", str(terms.threads))  # before torch makes its threads
-    link = _Link(connection)
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))  # before torch makes its threads
+    pipe = _Pipe(connection)
     jobs: SimpleQueue[Job] = SimpleQueue()
     stop = Stop()
     Thread(target=_listen, args=(connection, jobs, stop), daemon=True).start()
-    Thread(target=_beat, args=(link,), daemon=True).start()
-    spoken = _Spoken(link)
-    with redirect_stdout(spoken), redirect_stderr(spoken):
-        warnings.showwarning = lambda message, category, *_: link.send(
+    Thread(target=_beat, args=(pipe,), daemon=True).start()
+    forwarder = _LineForwarder(pipe)
+    with redirect_stdout(forwarder), redirect_stderr(forwarder):
+        warnings.showwarning = lambda message, category, *_: pipe.send(
             Said(f"warning: {category.__name__}: {message}")
         )
         try:
             from bnbench.runner import execute  # noqa: F401  and with it torch
         except Exception as error:
-            link.send(Unusable(f"{type(error).__name__}: {error}"))
+            pipe.send(Unusable(f"{type(error).__name__}: {error}"))
             return
-        link.send(Ready())
+        pipe.send(Ready())
         while True:
-            link.send(perform(jobs.get(), terms, link.send, stop))
+            job = jobs.get()
+            pipe.send(perform(job, options, experiment, pipe.send, stop, siblings=siblings))
 
 
-class _Link:
-    """The way to the driver, for several threads."""
+class _Pipe:
+    """The connection to the driver, for several threads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -190,17 +206,17 @@ class _Link:
                 os._exit(1)  # the driver is gone
 
 
-class _Spoken(io.TextIOBase):
-    """Standard output of a worker: what a user's own layer prints, line by line."""
+class _LineForwarder(io.TextIOBase):
+    """Standard output of a worker: what the user's own code prints, line by line."""
 
-    def __init__(self, link: _Link) -> None:
-        self._link = link
+    def __init__(self, pipe: _Pipe) -> None:
+        self._pipe = pipe
         self._begun = ""
 
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            self._link.send(Said(line))
+            self._pipe.send(Said(line))
         return len(text)
 
 
@@ -209,7 +225,7 @@ def _listen(connection: Connection, jobs: SimpleQueue[Job], stop: Stop) -> None:
         try:
             message: ToWorker = connection.recv()
         except (EOFError, OSError):
-            # Nobody wants the result. What is committed is whole, and the lock goes with us.
+            # The driver is gone. The last checkpoint is intact; exiting releases the lock.
             os._exit(1)
         match message:
             case CommitAndEnd():
@@ -218,10 +234,10 @@ def _listen(connection: Connection, jobs: SimpleQueue[Job], stop: Stop) -> None:
                 jobs.put(message)
 
 
-def _beat(link: _Link) -> None:
+def _beat(pipe: _Pipe) -> None:
     while True:
         time.sleep(BEAT_SECONDS)
-        link.send(Beat())
+        pipe.send(Beat())
 
 
 def _leave_signals_to_the_driver() -> None:
@@ -232,7 +248,7 @@ def _leave_signals_to_the_driver() -> None:
 
 
 def _die_with(driver: int) -> None:
-    """Linux: be killed when the driver dies, even while stopped or deep in native code."""
+    """Linux: be killed when the driver dies, even while suspended or deep in native code."""
     if sys.platform != "linux":
         return
     PR_SET_PDEATHSIG = 1  # <linux/prctl.h>

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -19,14 +19,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from bnbench.errors import RunError
-from bnbench.sweep.jobs import Answer, End, Job, Lost, Terms
+from bnbench.store import ExperimentFolder
+from bnbench.sweep.jobs import Answer, End, Job, Lost, WorkerOptions
 from bnbench.sweep.worker import Beat, CommitAndEnd, FromWorker, Ready, Unusable, serve
 
 SILENCE_SECONDS = 60.0
-"""A worker that has not beaten for so long does not respond, and is killed: sixty beats."""
+"""A worker that has sent nothing for this long does not respond and is killed: sixty beats."""
 
 FAILED_STARTS = 5
-"""So many deaths in a row of workers that had not started are not chance."""
+"""This many deaths in a row of workers that had not started are not chance."""
 
 
 @dataclass(slots=True)
@@ -38,52 +39,65 @@ class _Worker:
     silent_seconds: float = 0.0
 
     def read(self) -> list[FromWorker]:
-        """What it has sent. Raises EOFError or OSError behind its last word."""
+        """What it has sent. Raises EOFError or OSError after its last message."""
         messages = []
         while self.connection.poll():
             messages.append(self.connection.recv())
         return messages
 
+    def send(self, message: Job | CommitAndEnd) -> None:
+        with suppress(OSError):  # it has died: `answers` will say so
+            self.connection.send(message)
+
 
 class Workers:
-    """As `jobs.Executor` says. A worker is started when a job needs one and kept for the next."""
+    """An `Executor[Job, Answer]`. A worker is started when it is needed and kept for later jobs.
+
+    Workers train in the folder of the experiment itself, and take a run that a sibling experiment
+    has finished over from there.
+    """
 
     def __init__(
-        self, size: int, terms: Terms, *, silence_seconds: float = SILENCE_SECONDS
+        self,
+        size: int,
+        options: WorkerOptions,
+        experiment: ExperimentFolder,
+        siblings: Sequence[ExperimentFolder] = (),
+        *,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self.size = size
-        self._terms = terms
+        self._arguments = (options, experiment, tuple(siblings), os.getpid())
         self._silence_seconds = silence_seconds
         self._workers: list[_Worker] = []
         self._failed_starts = 0
-
-    @property
-    def busy(self) -> int:
-        """How many jobs are being done."""
-        return sum(worker.job is not None for worker in self._workers)
 
     @property
     def processes(self) -> list[int]:
         """The ids of the living workers' processes, oldest first."""
         return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
-    def give(self, job: Job) -> None:
+    def start(self, jobs: int) -> None:
+        """Start workers, so that they import torch at the same time."""
+        while len(self._workers) < min(jobs, self.size):
+            self._spawn()
+
+    def submit(self, job: Job) -> None:
         """Start a job in a worker that has none, or in a new one."""
         idle = [worker for worker in self._workers if worker.job is None]
         worker = idle[0] if idle else self._spawn()
         worker.job = job
         worker.silent_seconds = 0.0
-        with suppress(OSError):  # it has died: `answers` will say so
-            worker.connection.send(job)
+        worker.send(job)
 
     def _spawn(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=serve, args=(theirs, self._terms, os.getpid()), name="bnbench worker"
+            target=serve, args=(theirs, *self._arguments), name="bnbench worker"
         )
         try:
-            with _signals_held():
+            with _signals_blocked():
                 process.start()
         except OSError as error:
             raise RunError(
@@ -96,7 +110,7 @@ class Workers:
         return worker
 
     def answers(self, seconds: float) -> list[tuple[Job, Answer]]:
-        """What has been answered, after waiting at most so long for the first answer."""
+        """What has been answered, after waiting at most this long for the first answer."""
         begun = time.monotonic()
         wait(
             [
@@ -105,11 +119,11 @@ class Workers:
             ],
             timeout=seconds,
         )
-        # No longer than was asked for: had we been suspended too, its silence would prove nothing.
+        # At most what was asked for: if this process was suspended too, silence proves nothing.
         waited = min(time.monotonic() - begun, seconds)
         found: list[tuple[Job, Answer]] = []
         for worker in list(self._workers):
-            gone = not worker.process.is_alive()  # asked first: its last words are read after it
+            gone = not worker.process.is_alive()  # asked before its last messages are read
             worker.silent_seconds += waited
             try:
                 for message in worker.read():
@@ -119,9 +133,9 @@ class Workers:
                 gone = True
             if worker.job is not None and worker.silent_seconds > self._silence_seconds:
                 worker.process.kill()
-                found.extend(self._buried(worker, how="stopped responding"))
+                found.extend(self._removed(worker, how="stopped responding"))
             elif gone:
-                found.extend(self._buried(worker))
+                found.extend(self._removed(worker))
         return found
 
     def _understood(self, worker: _Worker, message: FromWorker) -> list[tuple[Job, Answer]]:
@@ -142,7 +156,8 @@ class Workers:
                     worker.job = None
                 return [(job, message)]
 
-    def _buried(self, worker: _Worker, how: str | None = None) -> list[tuple[Job, Answer]]:
+    def _removed(self, worker: _Worker, how: str | None = None) -> list[tuple[Job, Answer]]:
+        """A worker has ended: its job is lost, if it had one."""
         self._workers.remove(worker)
         worker.process.join()
         worker.connection.close()
@@ -153,11 +168,10 @@ class Workers:
                 raise RunError(f"{FAILED_STARTS} workers in a row died at their start ({how})")
         return [] if worker.job is None else [(worker.job, Lost(how, at_start=not worker.ready))]
 
-    def stop(self) -> None:
-        """Ask all runs to commit after their step and to end."""
+    def ask_to_stop(self) -> None:
+        """Ask all runs to commit after their current step and to end."""
         for worker in self._workers:
-            with suppress(OSError):  # as above
-                worker.connection.send(CommitAndEnd())
+            worker.send(CommitAndEnd())
 
     def close(self) -> None:
         """End all workers now. What they have not committed is lost; the disk stays consistent."""
@@ -170,15 +184,15 @@ class Workers:
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Who is started inside inherits that these signals are held back, so that Ctrl-C does not
-    reach it before it has learned to leave them to us; ours are delivered afterwards."""
+def _signals_blocked() -> Iterator[None]:
+    """Block SIGINT, SIGTERM and SIGHUP while a process is spawned, so that Ctrl-C cannot end it
+    before it ignores them; this process gets them afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # it would let them through again while it starts
-    ours = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    resource_tracker.ensure_running()  # it would unblock them while it starts
+    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         yield
     finally:

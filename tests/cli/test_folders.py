@@ -22,7 +22,7 @@ B = "setups: {batch: {norm: {kind: batch}}, gn: {norm: {kind: group, groups: 2}}
 def _study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("bnbench.sweep.Workers", InProcess)
+    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
     (tmp_path / "study").mkdir()
     write_experiment(tmp_path / "study" / "a.yaml", A)
     write_experiment(tmp_path / "study" / "b.yaml", B)

@@ -35,7 +35,9 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("bnbench.sweep.Workers", InProcess)  # starting real ones takes seconds
+    monkeypatch.setattr(
+        "bnbench.sweep.workers.Workers", InProcess
+    )  # starting real ones takes seconds
     monkeypatch.setattr("bnbench.cli.options._debug", False)
 
 

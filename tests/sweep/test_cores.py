@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bnbench.errors import UsageError
-from bnbench.sweep import cores, may_use_gpu, usable_cores, workers_for
+from bnbench.sweep import cores
+from bnbench.sweep.cores import may_use_gpu, usable_cores, workers_for
 from tests.runs import small_config
 
 

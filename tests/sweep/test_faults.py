@@ -13,7 +13,8 @@ from bnbench.config import schema
 from bnbench.errors import StorageError
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import Outcome, Terms, sweep
+from bnbench.sweep.jobs import WorkerOptions
+from bnbench.sweep.schedule import SweepOutcome, sweep
 from tests.executors import InProcess
 from tests.injection import Killed, Moment, inject
 from tests.runs import evidence, experiment_in, no_norm_config, quiet_console, small_config
@@ -24,10 +25,10 @@ TRAIN = schema.TrainConfig(
 RUNS: list[schema.RunConfig] = [small_config(train=TRAIN), no_norm_config(train=TRAIN)]
 
 
-def swept(experiment: ExperimentFolder) -> Outcome:
+def swept(experiment: ExperimentFolder) -> SweepOutcome:
     """What `bnbench sweep` does, in this process."""
     experiment.begin("question: none\n")
-    executor = InProcess(1, Terms(experiment.path))
+    executor = InProcess(1, WorkerOptions(), experiment)
     return sweep(RUNS, experiment, executor, Screen(quiet_console(), runs=2), Stop())
 
 

@@ -13,9 +13,8 @@ from bnbench.config import dump, run_id, schema
 from bnbench.errors import RunError
 from bnbench.runner import Cost, Settings, execute, measure
 from bnbench.store import ExperimentFolder, encode_records
-from bnbench.sweep import Terms, as_lines, as_record, forecast
-from bnbench.sweep.forecast import WORKER_SECONDS
-from bnbench.sweep.jobs import Job, Lost, Measure, Measured
+from bnbench.sweep.forecast import WORKER_SECONDS, as_lines, as_record, forecast
+from bnbench.sweep.jobs import Job, Lost, Measure, Measured, WorkerOptions
 from tests.executors import InProcess
 from tests.runs import experiment_in, no_norm_config, small_config
 
@@ -29,20 +28,20 @@ class Measuring:
         self._costs = costs
         self._now: list[Job] = []
 
-    @property
-    def busy(self) -> int:
-        return len(self._now)
+    def start(self, _: int) -> None:
+        raise AssertionError
 
-    def give(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         assert isinstance(job, Measure)
         self.asked.append(job.config)
         self._now.append(job)
 
     def answers(self, _: float) -> list[tuple[Job, Any]]:
         job = self._now.pop()
+        assert isinstance(job, Measure)
         return [(job, Measured(self._costs[job.config.setup]))]
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         raise AssertionError
 
     def close(self) -> None:
@@ -173,5 +172,5 @@ def test_measuring_leaves_no_trace_and_knows_the_size(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     actual = execute(config, experiment, Settings()).folder.size()
     assert actual / 2 < cost.bytes < actual * 2
-    found = forecast([no_norm_config()], experiment, InProcess(1, Terms(experiment.path)))
+    found = forecast([no_norm_config()], experiment, InProcess(1, WorkerOptions(), experiment))
     assert found.runs[0].measured

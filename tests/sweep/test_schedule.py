@@ -22,22 +22,22 @@ from bnbench.errors import (
 from bnbench.events import Step
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import Outcome, sweep
 from bnbench.sweep.jobs import (
     Answer,
+    Check,
+    Checked,
     Failed,
     Fit,
     Fits,
     Job,
     Lost,
-    Rehearse,
-    Rehearsed,
     Said,
     Stated,
     Stopped,
     Train,
     Trained,
 )
+from bnbench.sweep.schedule import SweepOutcome, sweep
 from tests.runs import experiment_in, no_norm_config, small_config
 
 Behaviour = Callable[[Job], list[Answer]]
@@ -58,6 +58,7 @@ class Scripted:
         self.size = size
         self.given: list[schema.RunConfig] = []
         self.stopped = False
+        self.started = 0
         self._experiment = experiment
         self._behaviour = behaviour
         self._now: list[Job] = []
@@ -66,7 +67,10 @@ class Scripted:
     def busy(self) -> int:
         return len(self._now)
 
-    def give(self, job: Job) -> None:
+    def start(self, jobs: int) -> None:
+        self.started = jobs
+
+    def submit(self, job: Job) -> None:
         assert self.busy < self.size
         if isinstance(job, Train):
             self.given.append(job.config)
@@ -83,7 +87,7 @@ class Scripted:
                 return [(job, answer) for answer in answers]
         return []
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         self.stopped = True
 
     def close(self) -> None:
@@ -126,7 +130,7 @@ def run_sweep(
     *,
     size: int = 1,
     **options: Any,
-) -> tuple[Outcome, Scripted]:
+) -> tuple[SweepOutcome, Scripted]:
     executor = Scripted(experiment, behaviour, size)
     return sweep(runs, experiment, executor, screen, Stop(), **options), executor
 
@@ -139,7 +143,7 @@ def test_only_what_is_missing_is_trained(
     finish(experiment, runs[2], state="diverged", step=3, reason="loss is not finite")
     outcome, executor = run_sweep(runs, experiment, trained, screen[0])
     assert executor.given == [runs[0], runs[3]]
-    assert outcome == Outcome(runs=4, found=2, trained=2, diverged=1)
+    assert outcome == SweepOutcome(runs=4, found=2, trained=2, diverged=1)
     assert screen[1].getvalue().splitlines() == [
         f"[3/4] {run_id(runs[0])}: val 50.0% in 2.0 s",
         f"[4/4] {run_id(runs[3])}: val 50.0% in 2.0 s",
@@ -171,6 +175,7 @@ def test_every_cell_once_and_then_the_longest_first(
     finish(experiment, long[0], wall_seconds=9.0)
 
     def timed(job: Job) -> list[Answer]:
+        assert isinstance(job, Train)
         seconds = {"short": 1.0, "long": 9.0, "unknown": 4.0}[job.config.setup]
         return [Trained(RECORD | {"wall_seconds": seconds}, found=False)]
 
@@ -224,7 +229,7 @@ def failing(bad: schema.RunConfig, error: Exception, *, hopeless: bool = False) 
     """All runs succeed but one."""
 
     def behave(job: Job) -> list[Answer]:
-        if job.config == bad:
+        if isinstance(job, Train) and job.config == bad:
             return [Failed(error, hopeless)]  # type: ignore[arg-type]
         return [Trained(RECORD, found=False)]
 
@@ -251,7 +256,11 @@ def test_fail_fast_lets_the_others_commit_and_leaves_the_rest(
     runs = seeds(4)
 
     def behave(job: Job) -> list[Answer]:
-        return [Failed(RunError("a bug"), hopeless=False)] if job.config == runs[0] else []
+        return (
+            [Failed(RunError("a bug"), hopeless=False)]
+            if isinstance(job, Train) and job.config == runs[0]
+            else []
+        )
 
     outcome, executor = run_sweep(runs, experiment, behave, screen[0], size=2, fail_fast=True)
     assert executor.stopped
@@ -309,7 +318,7 @@ def test_a_run_whose_worker_dies_three_times_is_failed(
     experiment.run(run_id(runs[0])).begin(config_text=dump(runs[0]), manifest={})
 
     def deadly(job: Job) -> list[Answer]:
-        if job.config == runs[0]:
+        if isinstance(job, Train) and job.config == runs[0]:
             return [Lost("was killed by SIGSEGV", at_start=False)]
         return [Trained(RECORD, found=False)]
 
@@ -351,7 +360,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
 
     def behave(job: Job) -> list[Answer]:
         nonlocal held
-        if job.config == runs[0] and held:
+        if isinstance(job, Train) and job.config == runs[0] and held:
             held -= 1
             return [Failed(HeldError("held"), hopeless=False)]
         return [Trained(RECORD, found=held == 0)]
@@ -388,36 +397,74 @@ def test_a_run_that_is_being_trained_is_not_thrown_away(
     assert folder.result() is not None
 
 
-def test_networks_that_cannot_be_seen_into_take_a_step_before_the_first_run(
+def test_networks_with_custom_code_are_checked_before_the_first_run(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], tmp_path: Path
+) -> None:
+    """Each distinct network once, whatever its seed or learning rate; all faults are said."""
+    (tmp_path / "layer.py").write_text("class Layer: ...\n")
+    norm = schema.CustomNormConfig(kind="custom", target=f"{tmp_path / 'layer.py'}:Layer")
+    model = small_config().model
+    opaque = [
+        small_config(
+            setup=setup,
+            norm=norm.model_copy(update={"options": {"setup": setup}}),
+            optim=schema.SGDConfig(lr=lr),
+            seed=seed,
+        )
+        for lr in (0.1, 0.2)
+        for setup in ("a", "b", "c")
+        for seed in (0, 1)
+    ]
+    begun = small_config(setup="begun", norm=norm, model=model.model_copy(update={"dropout": 0.0}))
+    experiment.run(run_id(begun)).begin(config_text=dump(begun), manifest={})
+    runs = [no_norm_config(), begun, *opaque]
+    checked: list[schema.RunConfig] = []
+
+    def behave(job: Job) -> list[Answer]:
+        assert isinstance(job, Check), "nothing is trained"
+        (config,) = job.configs
+        checked.append(config)
+        match config.setup:
+            case "a" if len(checked) == 1:
+                return [Lost("was killed by SIGKILL", at_start=True)]
+            case "b":
+                return [Checked((Fault("setup b", "it breaks"),))]
+            case "c":
+                return [Lost("was killed by SIGSEGV", at_start=False)]
+            case _:
+                return [Said("a note"), Checked(())]
+
+    with pytest.raises(ConfigError) as refused:
+        run_sweep(runs, experiment, behave, screen[0])
+    assert str(refused.value) == (
+        "setup b: it breaks\nsetup c: the first step fails: the worker was killed by SIGSEGV"
+    )
+    assert [(config.setup, config.seed) for config in checked] == [
+        ("a", 0),
+        ("b", 0),
+        ("c", 0),
+        ("a", 0),
+    ]
+    assert screen[1].getvalue().splitlines() == [
+        "warning: a worker was killed by SIGKILL at its start; another takes its job",
+        "a note",
+    ]
+
+
+def test_where_nothing_is_missing_nothing_is_started(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], tmp_path: Path
 ) -> None:
     (tmp_path / "layer.py").write_text("class Layer: ...\n")
     norm = schema.CustomNormConfig(kind="custom", target=f"{tmp_path / 'layer.py'}:Layer")
-    opaque = [
-        small_config(setup=setup, norm=norm, seed=seed) for setup in ("a", "b") for seed in (0, 1)
-    ]
-    runs = [no_norm_config(), *opaque]
-    jobs: list[Job] = []
+    runs = seeds(2, norm=norm)
+    for config in runs:
+        finish(experiment, config)
 
     def behave(job: Job) -> list[Answer]:
-        jobs.append(job)
-        if not isinstance(job, Rehearse):
-            return [Trained(RECORD, found=False)]
-        if job.config.setup == "a" and len(jobs) == 1:
-            return [Lost("was killed by SIGKILL", at_start=True)]
-        if job.config.setup == "b":
-            return [Failed(ConfigError([Fault("setup b", "it breaks")]), hopeless=False)]
-        return [Said("a note"), Rehearsed()]
+        raise AssertionError(job)
 
-    with pytest.raises(ConfigError) as refused:
-        run_sweep(runs, experiment, behave, screen[0])
-    assert str(refused.value) == "setup b: it breaks"
-    assert [(type(job), job.config.setup, job.config.seed) for job in jobs] == [
-        (Rehearse, "a", 0),
-        (Rehearse, "b", 0),
-        (Rehearse, "a", 0),
-    ]
-    assert screen[1].getvalue() == "a note\n"
+    outcome, executor = run_sweep(runs, experiment, behave, screen[0], fit_gpu=True)
+    assert (outcome.found, executor.started) == (2, 0)
 
 
 @pytest.mark.parametrize("code", [130, 143])
@@ -428,7 +475,7 @@ def test_stopping_commits_and_says_how_to_go_on(
     stop = Stop()
 
     def behave(job: Job) -> list[Answer]:
-        if job.config == runs[0]:
+        if isinstance(job, Train) and job.config == runs[0]:
             stop.exit_code = code
             return [Trained(RECORD, found=False)]
         return []
@@ -451,11 +498,11 @@ def test_a_worker_that_does_not_commit_is_not_waited_for_forever(
     screen: tuple[Screen, io.StringIO],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bnbench.sweep.schedule.COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr("bnbench.sweep.dispatch.COMMIT_SECONDS", 0.05)
     stop = Stop()
 
     class Deaf(Scripted):
-        def stop(self) -> None:
+        def ask_to_stop(self) -> None:
             """Nobody listens."""
 
     def behave(_: Job) -> list[Answer]:

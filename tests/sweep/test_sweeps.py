@@ -20,7 +20,9 @@ import pytest
 from bnbench.config import expand, load_experiment, schema
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import Terms, Workers, sweep
+from bnbench.sweep.jobs import WorkerOptions
+from bnbench.sweep.schedule import sweep
+from bnbench.sweep.workers import Workers
 from tests.executors import InProcess
 from tests.runs import (
     SMALL_YAML,
@@ -82,7 +84,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     runs = list(expand(load_experiment(path)).runs)
     here = experiment_in(tmp_path / "here")
-    whole = swept(runs, here, InProcess(1, Terms(here.path)))
+    whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
     experiment = ExperimentFolder(tmp_path / "runs" / "small")
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
@@ -95,9 +97,9 @@ def test_neither_the_number_of_workers_nor_the_order_changes_a_bit(
     path = write_experiment(tmp_path / "small.yaml", FOUR + "seeds: 3\n")
     runs = list(expand(load_experiment(path)).runs)
     here, there = experiment_in(tmp_path / "here"), experiment_in(tmp_path / "there")
-    whole = swept(runs, here, InProcess(1, Terms(here.path)))
+    whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
     random.Random(workers).shuffle(runs)
-    assert swept(runs, there, Workers(workers, Terms(there.path))) == whole
+    assert swept(runs, there, Workers(workers, WorkerOptions(), there)) == whole
 
 
 @pytest.mark.slow
@@ -121,7 +123,9 @@ def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
     experiment = ExperimentFolder(tmp_path / "runs" / "small")
     assert all((run.manifest() or {})["attempts"] == 1 for run in experiment.runs())
     here = experiment_in(tmp_path / "here")
-    whole = swept(list(expand(load_experiment(path)).runs), here, InProcess(1, Terms(here.path)))
+    whole = swept(
+        list(expand(load_experiment(path)).runs), here, InProcess(1, WorkerOptions(), here)
+    )
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
 
@@ -195,7 +199,7 @@ def resumed(terminal: Terminal, path: Path) -> None:
     assert done.returncode == 0, done.stderr
     here = experiment_in(path / "here")
     runs = list(expand(load_experiment(path / "small.yaml")).runs)
-    whole = swept(runs, here, InProcess(1, Terms(here.path)))
+    whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
 

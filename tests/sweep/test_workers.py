@@ -18,9 +18,19 @@ from bnbench.config import run_id, schema
 from bnbench.errors import RunError
 from bnbench.events import Finished
 from bnbench.runner import Settings, execute
-from bnbench.sweep import Terms, Workers
-from bnbench.sweep.jobs import Answer, Failed, Lost, Said, Stated, Stopped, Train, Trained
-from bnbench.sweep.workers import FAILED_STARTS
+from bnbench.sweep.jobs import (
+    Answer,
+    End,
+    Failed,
+    Lost,
+    Said,
+    Stated,
+    Stopped,
+    Train,
+    Trained,
+    WorkerOptions,
+)
+from bnbench.sweep.workers import FAILED_STARTS, Workers
 from tests.runs import committed_step, evidence, experiment_in, small_config
 
 TROUBLE = '''
@@ -65,7 +75,7 @@ def until_end(workers: Workers, seconds: float = 120) -> list[Answer]:
     """All answers up to the end of the one job that is being done."""
     answers: list[Answer] = []
     deadline = time.monotonic() + seconds
-    while workers.busy:
+    while not (answers and isinstance(answers[-1], End)):
         assert time.monotonic() < deadline, answers
         answers += [answer for _, answer in workers.answers(0.1)]
     return answers
@@ -80,10 +90,10 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
     """In one test, since a worker takes seconds to start."""
     experiment = experiment_in(tmp_path)
     warns = "import warnings; warnings.warn('mind the gap')"
-    with closing(Workers(1, Terms(experiment.path))) as workers:
+    with closing(Workers(1, WorkerOptions(), experiment)) as workers:
         # It trains, and sends what there is to see.
         config = small_config()
-        workers.give(Train(config))
+        workers.submit(Train(config))
         (worker,) = workers.processes
         answers = until_end(workers)
         end = answers[-1]
@@ -95,13 +105,13 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         assert evidence(experiment.run(run_id(config))) == trained(tmp_path / "whole", config)
 
         # What a layer prints and warns is passed on.
-        workers.give(Train(in_trouble(tmp_path, warns)))
+        workers.submit(Train(in_trouble(tmp_path, warns)))
         said = [answer.line for answer in until_end(workers) if isinstance(answer, Said)]
         assert said[0].startswith("about to import warnings")
         assert said[1] == "warning: UserWarning: mind the gap"
 
         # An error is an answer.
-        workers.give(Train(in_trouble(tmp_path, "1 / 0", seed=1)))
+        workers.submit(Train(in_trouble(tmp_path, "1 / 0", seed=1)))
         end = until_end(workers)[-1]
         assert isinstance(end, Failed)
         assert not end.hopeless
@@ -109,13 +119,13 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
 
         # Asked to stop, it commits.
         config = long_config()
-        workers.give(Train(config))
+        workers.submit(Train(config))
         seen = 0
         while seen < 50:
             for _, answer in workers.answers(0.1):
                 if isinstance(answer, Stated):
                     seen = answer.moments[-1][0].step
-        workers.stop()
+        workers.ask_to_stop()
         assert isinstance(until_end(workers)[-1], Stopped)
         assert committed_step(experiment.run(run_id(config))) >= seen
         assert experiment.run(run_id(config)).state() == "interrupted"
@@ -136,15 +146,15 @@ DEATHS = {
 def test_a_death_is_noticed_and_its_cause_named(tmp_path: Path) -> None:
     config = in_trouble(tmp_path, *DEATHS)
     experiment = experiment_in(tmp_path)
-    with closing(Workers(1, Terms(experiment.path), silence_seconds=15)) as workers:
+    with closing(Workers(1, WorkerOptions(), experiment, silence_seconds=15)) as workers:
         for cause in DEATHS.values():
-            workers.give(Train(config))
+            workers.submit(Train(config))
             end = until_end(workers)[-1]
             assert isinstance(end, Lost)
             assert end.how.startswith(cause)
             assert not end.at_start
             assert experiment.run(run_id(config)).state() == "interrupted"
-        workers.give(Train(config))
+        workers.submit(Train(config))
         assert isinstance(until_end(workers)[-1], Trained)
     assert evidence(experiment.run(run_id(config))) == trained(tmp_path / "whole", config)
 
@@ -152,14 +162,14 @@ def test_a_death_is_noticed_and_its_cause_named(tmp_path: Path) -> None:
 def test_workers_that_cannot_start_are_an_error_not_a_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Workers(2, Terms(tmp_path))) as workers:
+    with closing(Workers(2, WorkerOptions(), experiment_in(tmp_path))) as workers:
         monkeypatch.setattr("bnbench.sweep.workers.serve", os.abort)
         for _ in range(FAILED_STARTS - 1):
-            workers.give(Train(small_config()))
+            workers.submit(Train(small_config()))
             end = until_end(workers)[-1]
             assert isinstance(end, Lost)
             assert end.at_start
-        workers.give(Train(small_config()))
+        workers.submit(Train(small_config()))
         with pytest.raises(RunError, match=r"^5 workers in a row died at their start"):
             until_end(workers)
 
@@ -167,13 +177,14 @@ def test_workers_that_cannot_start_are_an_error_not_a_loop(
 DRIVER = """
 import os, sys, time
 from pathlib import Path
-from bnbench.sweep import Terms, Workers
-from bnbench.sweep.jobs import Stated, Train
+from bnbench.store import ExperimentFolder
+from bnbench.sweep.jobs import Stated, Train, WorkerOptions
+from bnbench.sweep.workers import Workers
 from tests.sweep.test_workers import long_config
 
 if __name__ == "__main__":
-    workers = Workers(1, Terms(Path(sys.argv[1])))
-    workers.give(Train(long_config(100_000)))
+    workers = Workers(1, WorkerOptions(), ExperimentFolder(Path(sys.argv[1])))
+    workers.submit(Train(long_config(100_000)))
     while not any(isinstance(answer, Stated) for _, answer in workers.answers(0.1)):
         pass
     print(*workers.processes, flush=True)
