@@ -1,7 +1,8 @@
-"""For all tests: one thread, since tensors are small and processes share the cores."""
+"""For all tests: one thread, since processes share the cores; no waiting for the disk."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -19,3 +20,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Of a file that is synced, no test in this process can see more than of one that is not: that
+    takes a power cut. That it is asked for, tests see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield

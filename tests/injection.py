@@ -1,51 +1,196 @@
-"""Lets one file operation of many be the last, or fail: all writing goes through `store.files`."""
+"""A disk of which one operation is the last of the process, or fails; a process that dies."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import pytest
+from torch import Tensor
 
-from bnbench.store import files
+from bnbench.runner import Stop
+from bnbench.runner.execution import Build
 
-Moment: TypeAlias = Literal["before", "after", "torn"] | int
-"""Killed before, after or half-way through an operation; or an `errno` with which it fails."""
+Failure: TypeAlias = Literal["killed", "torn"] | int
+"""Killed before an operation, or half-way through a write; or an `errno` with which it fails, a
+write after half of it."""
 
-FUNCTIONS = ("write_synced", "rename", "remove", "sync_folder", "make_folder")
-METHODS = ("append", "sync")
+CHANGES = ("open", "write", "truncate", "replace", "unlink", "mkdir")
+"""Operations that change what is stored. To be killed before another one leaves on the disk what
+being killed before the next of these leaves."""
 
 
 class Killed(BaseException):
     """Stands for a SIGKILL: nothing catches it."""
 
 
-def inject(monkeypatch: pytest.MonkeyPatch, number: int, moment: Moment) -> list[str]:
-    """Let the `number`-th operation from now on (0: none) be the one. The operations seen."""
-    seen: list[str] = []
+@dataclass
+class Disk:
+    """Counts operations on files below a folder; the `number`-th (0: none) does not go well.
 
-    def wrapped(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def act(*arguments: Any) -> Any:
-            seen.append(name)
-            if len(seen) != number:
-                return operation(*arguments)
-            if moment == "after":
-                operation(*arguments)
-            elif moment != "before" and name in ("write_synced", "append"):
-                *target, content = arguments
-                operation(*target, content[: len(content) // 2])
-            if isinstance(moment, int):
-                path = next((each for each in arguments if isinstance(each, Path)), Path("file"))
-                with files.translated(path):
-                    raise OSError(moment, os.strerror(moment))
-            raise Killed
+    `lasting`: all after an error fail too. After a kill nothing is done any more, so that no
+    clean-up can help.
+    """
+
+    below: Path
+    number: int = 0
+    failure: Failure = "killed"
+    lasting: bool = False
+    seen: list[str] = field(default_factory=list)
+
+    @property
+    def reached(self) -> bool:
+        """Whether there were so many operations."""
+        return len(self.seen) >= self.number
+
+    @property
+    def operation(self) -> str:
+        """The operation that did not go well."""
+        return self.seen[self.number - 1]
+
+    def count(self, name: str, path: Path) -> None:
+        """One operation more, which may be the one."""
+        if not path.is_relative_to(self.below):
+            return
+        self.seen.append(f"{name} {path.name.split('.out.')[0]}")
+        beyond = len(self.seen) - self.number if self.number else -1
+        if isinstance(self.failure, str):
+            if beyond >= 0:
+                raise Killed
+        elif beyond == 0 or (beyond > 0 and self.lasting):
+            raise OSError(self.failure, os.strerror(self.failure), str(path))
+
+    def write(self, file: IO[bytes], path: Path, content: bytes) -> int:
+        """Write, or half of it and not go well."""
+        alive = len(self.seen) < self.number
+        try:
+            self.count("write", path)
+        except (OSError, Killed):
+            if alive and self.failure != "killed":
+                file.write(content[: len(content) // 2])
+                file.flush()
+            raise
+        return file.write(content)
+
+
+class _File:
+    """An open file of such a disk."""
+
+    def __init__(self, file: IO[bytes], path: Path, disk: Disk) -> None:
+        self._file, self._path, self._disk = file, path, disk
+
+    def write(self, content: bytes) -> int:
+        return self._disk.write(self._file, self._path, content)
+
+    def truncate(self, *size: int) -> int:
+        self._disk.count("truncate", self._path)
+        return self._file.truncate(*size)
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def disk(
+    below: Path, number: int = 0, failure: Failure = "killed", *, lasting: bool = False
+) -> Iterator[Disk]:
+    """Puts such a disk below everything that the package does with files."""
+    made = Disk(below, number, failure, lasting)
+
+    def counted(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def act(path: Path, *a: Any, **k: Any) -> Any:
+            made.count(name, path)
+            return operation(path, *a, **k)
 
         return act
 
-    for name in FUNCTIONS:
-        monkeypatch.setattr(files, name, wrapped(name, getattr(files, name)))
-    for name in METHODS:
-        monkeypatch.setattr(files.Appender, name, wrapped(name, getattr(files.Appender, name)))
-    return seen
+    open_file, sync, open_descriptor = Path.open, os.fsync, os.open
+    files: list[IO[bytes]] = []
+
+    def opened(path: Path, mode: str = "r", *a: Any, **k: Any) -> Any:
+        if not set(mode) & set("wa+") or not path.is_relative_to(below):
+            return open_file(path, mode, *a, **k)
+        made.count("open", path)
+        files.append(open_file(path, mode, *a, **k))
+        return _File(files[-1], path, made)
+
+    def synced(descriptor: int) -> None:
+        made.count("fsync", below / "fsync")
+        sync(descriptor)
+
+    def descriptor_of(path: Any, *a: Any, **k: Any) -> int:
+        made.count("os.open", Path(os.fsdecode(path)))
+        return open_descriptor(path, *a, **k)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "unlink", "mkdir", "read_bytes"):
+            patch.setattr(Path, name, counted(name, getattr(Path, name)))
+        patch.setattr(Path, "open", opened)
+        patch.setattr(os, "fsync", synced)
+        patch.setattr(os, "open", descriptor_of)
+        try:
+            yield made
+        finally:
+            if isinstance(failure, str):
+                for file in files:  # as those of a dead process are
+                    file.close()
+
+
+def kills(seen: list[str]) -> list[tuple[int, Failure]]:
+    """Every state that a kill can leave behind operations like these."""
+    found: list[tuple[int, Failure]] = []
+    for number, operation in enumerate(seen, start=1):
+        name = operation.split()[0]
+        if name in CHANGES:
+            found.append((number, "killed"))
+        if name == "write":
+            found.append((number, "torn"))
+    return found
+
+
+def at_batch(build: Build, step: int, act: Callable[[], None]) -> Build:
+    """Builds a run that does something once `step` steps are done and the next batch is asked for.
+
+    With the step before stated: to be called for steps from 1 on.
+    """
+
+    def built(*arguments: Any, **options: Any) -> Any:
+        run, facts = build(*arguments, **options)
+        batch_at = run.batch_at
+
+        def batch(number: int) -> tuple[Tensor, Tensor]:
+            if number == step:
+                act()
+            return batch_at(number)
+
+        return replace(run, batch_at=batch), facts
+
+    return built
+
+
+def dying(build: Build, step: int) -> Build:
+    """Builds a run whose process dies after so many steps."""
+
+    def die() -> None:
+        raise Killed
+
+    return at_batch(build, step, die)
+
+
+def stopping(build: Build, step: int, stop: Stop) -> Build:
+    """Builds a run that is asked to stop during this step, counted from 1."""
+
+    def ask() -> None:
+        stop.exit_code = 130
+
+    return at_batch(build, step - 1, ask)

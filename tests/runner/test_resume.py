@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +15,14 @@ from typing import Any
 
 import pytest
 
+from bnbench.assemble import build_run
 from bnbench.config import run_id, schema
-from bnbench.errors import Interrupted
-from bnbench.events import Event
+from bnbench.errors import Interrupted, StorageError
 from bnbench.runner import Settings, Stop, execute
-from bnbench.store import RunFolder, files
-from tests.injection import Killed, Moment, inject
+from bnbench.runner.execution import Build
+from bnbench.store import ExperimentFolder, RunFolder, files
+from tests.injection import Killed, disk, dying, kills, stopping
 from tests.runs import (
-    StopAt,
     all_probes,
     committed_step,
     evidence,
@@ -29,21 +31,7 @@ from tests.runs import (
     small_config,
     write_experiment,
 )
-
-
-class KillAt:
-    """A view at which the process dies once it has seen a step."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def take(self, events: list[Event]) -> None:
-        """Look at the step."""
-        if events[0].step >= self._step:
-            raise Killed
-
-    def close(self) -> None:
-        """Nothing is held."""
+from tests.stub import build_stub
 
 
 def every_step(config: schema.RunConfig) -> schema.RunConfig:
@@ -54,29 +42,46 @@ def every_step(config: schema.RunConfig) -> schema.RunConfig:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run that nobody disturbs leaves behind."""
+    """What a run that nobody disturbs stores."""
     experiment = experiment_in(tmp_path_factory.mktemp("undisturbed"))
     return evidence(execute(small_config(), experiment, Settings()).folder)
 
 
-@pytest.mark.parametrize("probes", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_stopped_after_each_step_and_resumed(tmp_path: Path, probes: bool) -> None:
-    config = every_step(small_config(**({"probes": all_probes()} if probes else {})))
-    whole = evidence(execute(config, experiment_in(tmp_path / "whole"), Settings()).folder)
-    for step in range(1, 15):
+def stop_twice_and_go_on(
+    config: schema.RunConfig, experiment: ExperimentFolder, step: int, build: Build
+) -> dict[str, Any]:
+    """Stopped after this step and, gone on from there, after the next; then trained to the end."""
+    for again in (step, step + 1):
+        stop = Stop()
+        with pytest.raises(Interrupted) as stopped:
+            execute(config, experiment, Settings(stop=stop), stopping(build, again, stop))
+        assert stopped.value.exit_code == 130
+        assert str(stopped.value) == (
+            f"stopped after step {again} of 16; it is saved\n  the same command goes on from there"
+        )
+        assert experiment.run(run_id(config)).state() == "interrupted"
+    return evidence(execute(config, experiment, Settings(), build).folder)
+
+
+def test_stopped_after_each_step_and_resumed(tmp_path: Path) -> None:
+    config = every_step(small_config())
+    whole = execute(config, experiment_in(tmp_path / "whole"), Settings(), build_stub)
+    for step in range(2, 15):
         experiment = experiment_in(tmp_path / str(step))
-        for again in (step, step + 1):  # twice in a row
-            stop = Stop()
-            settings = Settings(stop=stop, view=lambda *_, s=again, at=stop: StopAt(at, s))
-            with pytest.raises(Interrupted) as stopped:
-                execute(config, experiment, settings)
-            assert stopped.value.exit_code == 130
-            assert str(stopped.value) == (
-                f"stopped after step {again} of 16; it is saved\n"
-                "  the same command goes on from there"
-            )
-            assert experiment.run(run_id(config)).state() == "interrupted"
-        assert evidence(execute(config, experiment, Settings()).folder) == whole
+        found = stop_twice_and_go_on(config, experiment, step, build_stub)
+        assert found == evidence(whole.folder), f"stopped after step {step}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("probes", [False, True])
+def test_a_real_training_is_stopped_and_resumed(tmp_path: Path, probes: bool) -> None:
+    """Inside an epoch and at its end (8 steps), with and without probes that remember."""
+    config = every_step(small_config(**({"probes": all_probes()} if probes else {})))
+    whole = execute(config, experiment_in(tmp_path / "whole"), Settings())
+    for step in (2, 7, 8, 14):
+        experiment = experiment_in(tmp_path / str(step))
+        found = stop_twice_and_go_on(config, experiment, step, build_run)
+        assert found == evidence(whole.folder), f"stopped after step {step}"
 
 
 @pytest.mark.parametrize("item", ["model", "optimizer", "step", "losses", "metrics_bytes"])
@@ -88,10 +93,10 @@ def test_negative_control_a_state_without_this_item_is_noticed(
 
     config = small_config()
     experiment = experiment_in(tmp_path)
-    # Killed at step 9's report: the checkpoint is of step 8, inside an interval of reports, so
-    # that losses are pending; and there are events behind it, which going on must cut.
+    # Killed after step 9's report: the checkpoint is of step 8, inside an interval of reports, so
+    # that losses are pending; and events follow it, which going on must cut.
     with pytest.raises(Killed):
-        execute(config, experiment, Settings(view=lambda *_: KillAt(9)))
+        execute(config, experiment, Settings(), dying(build_run, 9))
     assert run_state(experiment.run(run_id(config)))["run"]["losses"]
     load = Run.load_state_dict
 
@@ -121,7 +126,7 @@ def test_negative_control_a_probe_without_its_memory_is_noticed(
     assert any("drift" in event.get("name", "") for event in whole["events"])
     experiment = experiment_in(tmp_path / "killed")
     with pytest.raises(Killed):
-        execute(config, experiment, Settings(view=lambda *_: KillAt(9)))
+        execute(config, experiment, Settings(), dying(build_run, 9))
     load = Run.load_state_dict
     forget: dict[str, Any] = {"probes": {}}
     with monkeypatch.context() as patched:
@@ -138,7 +143,7 @@ def test_probes_may_be_others_when_a_run_goes_on(tmp_path: Path) -> None:
             small_config(**({"probes": all_probes()} if probes else {})) for probes in (first, then)
         ]
         with pytest.raises(Killed):
-            execute(configs[0], experiment, Settings(view=lambda *_: KillAt(9)))
+            execute(configs[0], experiment, Settings(), dying(build_run, 9))
         found = evidence(execute(configs[1], experiment, Settings()).folder)
         kinds = [(event["event"], event["step"]) for event in found["events"]]
         assert (("probe", 16) in kinds) == then
@@ -148,36 +153,51 @@ def test_probes_may_be_others_when_a_run_goes_on(tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        pytest.param("before", marks=pytest.mark.slow),
-        pytest.param("after", marks=pytest.mark.slow),
-        pytest.param("torn", marks=pytest.mark.slow),
-    ],
-)
-def test_killed_at_every_file_operation(
-    tmp_path: Path,
-    undisturbed: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    moment: Moment,
-) -> None:
+def kill_and_go_on(
+    path: Path, build: Build, undisturbed: dict[str, Any], every: int = 1
+) -> set[str]:
+    """Killed at one file operation after the other, each time gone on with; the operations."""
     config = small_config()
-    with monkeypatch.context():
-        seen = inject(monkeypatch, 0, moment)
-        execute(config, experiment_in(tmp_path / "count"), Settings())
-        monkeypatch.undo()
-    assert {"append", "sync", "write_synced", "rename"} <= set(seen)
-    assert len(seen) > 30
-    for number in range(1, len(seen) + 1):
-        experiment = experiment_in(tmp_path / str(number))
-        inject(monkeypatch, number, moment)
-        with pytest.raises(Killed):
-            execute(config, experiment, Settings())
-        monkeypatch.undo()
-        assert evidence(execute(config, experiment, Settings()).folder) == undisturbed, (
-            f"{moment} operation {number}: {seen[number - 1]}"
-        )
+    with disk(path) as whole:
+        execute(config, experiment_in(path / "whole"), Settings(), build)
+    assert len(whole.seen) > 60
+    for number, failure in kills(whole.seen)[::every]:
+        experiment = experiment_in(path / f"{number}-{failure}")
+        with disk(path, number, failure), pytest.raises(Killed):
+            execute(config, experiment, Settings(), build)
+        found = evidence(execute(config, experiment, Settings(), build).folder)
+        assert found == undisturbed, f"{failure} at operation {number}: {whole.seen[number - 1]}"
+        shutil.rmtree(experiment.path.parent)
+    return set(whole.seen)
+
+
+@pytest.mark.slow
+def test_killed_at_every_file_operation(tmp_path: Path) -> None:
+    whole = execute(small_config(), experiment_in(tmp_path / "first"), Settings(), build_stub)
+    seen = kill_and_go_on(tmp_path, build_stub, evidence(whole.folder))
+    assert {"write metrics.jsonl", "replace checkpoint.pt", "replace result.json.tmp"} <= seen
+
+
+@pytest.mark.slow
+def test_a_real_training_is_killed_at_every_seventh_file_operation(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    kill_and_go_on(tmp_path, build_run, undisturbed, every=7)
+
+
+def test_negative_control_a_commit_in_place_does_not_survive_every_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writes checkpoints over each other: the kills above must be able to find that."""
+
+    def commit(folder: RunFolder, content: bytes) -> None:
+        digest = hashlib.sha256(content).hexdigest().encode()
+        files.write_synced(folder.path / "checkpoint.pt", content + b"bnbench-sha256:" + digest)
+
+    monkeypatch.setattr(RunFolder, "commit", commit)
+    whole = execute(small_config(), experiment_in(tmp_path / "first"), Settings(), build_stub)
+    with pytest.raises(StorageError, match=r"checkpoint\.pt damaged, no whole checkpoint left"):
+        kill_and_go_on(tmp_path, build_stub, evidence(whole.folder))
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -214,8 +234,6 @@ def long_run(path: Path, steps: int) -> schema.RunConfig:
 
 @pytest.mark.slow
 def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
-    from bnbench.store import ExperimentFolder
-
     config = long_run(tmp_path, steps=1500)
     whole = evidence(execute(config, ExperimentFolder(tmp_path / "whole"), Settings()).folder)
     folder = ExperimentFolder(tmp_path / "runs" / "long").run(run_id(config))
@@ -238,8 +256,6 @@ def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_real_ctrl_c_commits_and_says_how_to_go_on(tmp_path: Path) -> None:
-    from bnbench.store import ExperimentFolder
-
     config = long_run(tmp_path, steps=100_000)
     folder = ExperimentFolder(tmp_path / "runs" / "long").run(run_id(config))
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

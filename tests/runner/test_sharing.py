@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bnbench.config import schema
-from bnbench.runner import Settings, execute, execution
+from bnbench.runner import Settings, execute
 from bnbench.store import ExperimentFolder, RunFolder
-from tests.injection import Killed, inject
+from tests.injection import Killed, disk, kills
 from tests.runs import all_probes, committed_step, evidence, small_config
 
 FIRST = small_config(experiment="first")
@@ -24,24 +24,18 @@ def source(tmp_path: Path) -> RunFolder:
     return execute(FIRST, ExperimentFolder(tmp_path / "first"), Settings()).folder
 
 
+def refused(*_: Any, **__: Any) -> Any:
+    """Stands for `build_run` where nothing is to be trained."""
+    raise AssertionError("it was to be taken over")
+
+
 def take(config: schema.RunConfig, tmp_path: Path, said: list[str] | None = None) -> RunFolder:
+    """Take the run over into `second`; to train it would be a mistake."""
     notes: list[str] = [] if said is None else said
     settings = Settings(siblings=(tmp_path / "first",), announce=notes.append)
-    return execute(config, ExperimentFolder(tmp_path / "second"), settings).folder
+    return execute(config, ExperimentFolder(tmp_path / "second"), settings, refused).folder
 
 
-@pytest.fixture
-def no_training(source: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever `first` needed is trained: from now on it would be a mistake."""
-    assert source.result()
-
-    def refused(*_: Any, **__: Any) -> Any:
-        raise AssertionError("it was to be taken over")
-
-    monkeypatch.setattr(execution, "build_run", refused)
-
-
-@pytest.mark.usefixtures("no_training")
 def test_a_finished_run_is_taken_over(tmp_path: Path, source: RunFolder) -> None:
     said: list[str] = []
     folder = take(SECOND, tmp_path, said)
@@ -74,14 +68,13 @@ NEARLY: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.usefixtures("no_training")
+@pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("change", NEARLY)
 def test_what_would_read_otherwise_is_trained(tmp_path: Path, change: str) -> None:
     with pytest.raises(Exception, match="it was to be taken over"):
         take(SECOND.model_copy(update=NEARLY[change]), tmp_path)
 
 
-@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize("damage", ["fingerprint", "result", "checkpoint", "metrics", "manifest"])
 def test_a_doubtful_twin_is_none(tmp_path: Path, source: RunFolder, damage: str) -> None:
     match damage:
@@ -102,21 +95,15 @@ def test_a_doubtful_twin_is_none(tmp_path: Path, source: RunFolder, damage: str)
         take(SECOND, tmp_path)
 
 
-@pytest.mark.parametrize("moment", ["before", "after", "torn"])
-def test_killed_while_it_is_taken_over(
-    tmp_path: Path, source: RunFolder, monkeypatch: pytest.MonkeyPatch, moment: Any
-) -> None:
-    with monkeypatch.context() as patch:
-        seen = inject(patch, 0, moment)
+def test_killed_while_it_is_taken_over(tmp_path: Path, source: RunFolder) -> None:
+    with disk(tmp_path / "second") as whole:
         take(SECOND, tmp_path)
-        operations = len(seen)
-    assert operations > 8
-    for number in range(1, operations + 1):
-        place = tmp_path / f"{number}"
-        settings = Settings(siblings=(tmp_path / "first",))
-        with monkeypatch.context() as patch:
-            inject(patch, number, moment)
-            with pytest.raises(Killed):
-                execute(SECOND, ExperimentFolder(place), settings)
+    assert len(kills(whole.seen)) > 20
+    settings = Settings(siblings=(tmp_path / "first",))
+    for number, failure in kills(whole.seen):
+        place = tmp_path / f"{number}-{failure}"
+        with disk(place, number, failure), pytest.raises(Killed):
+            execute(SECOND, ExperimentFolder(place), settings, refused)
+        # What was left of it is gone on with: its last state is the source's last.
         folder = execute(SECOND, ExperimentFolder(place), settings).folder
         assert evidence(folder) == evidence(source)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bnbench.assemble import build_run
 from bnbench.config import schema
 from bnbench.errors import StorageError
-from bnbench.runner import Screen, Stop
+from bnbench.runner import Screen, Stop, execute
+from bnbench.runner.execution import Build
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import WorkerOptions
 from bnbench.sweep.schedule import SweepOutcome, sweep
 from tests.executors import InProcess
-from tests.injection import Killed, Moment, inject
+from tests.injection import Disk, Failure, Killed, disk, kills
 from tests.runs import evidence, experiment_in, no_norm_config, quiet_console, small_config
+from tests.stub import build_stub
 
 TRAIN = schema.TrainConfig(
     steps=4, evaluations=2, evaluation_images=16, log_every=1, checkpoint_every=2
@@ -32,34 +36,48 @@ def swept(experiment: ExperimentFolder) -> SweepOutcome:
     return sweep(RUNS, experiment, executor, Screen(quiet_console(), runs=2), Stop())
 
 
-def left_behind(experiment: ExperimentFolder) -> dict[str, Any]:
+def stored(experiment: ExperimentFolder) -> dict[str, Any]:
     """All runs' results, events and weights."""
     return {run.name: evidence(run) for run in experiment.runs()}
 
 
+def disturbed(path: Path, number: int, failure: Failure) -> Disk:
+    """A sweep on a disk that fails, then one on a disk that does not; the first disk."""
+    experiment = experiment_in(path)
+    with disk(path, number, failure) as faulty:
+        if isinstance(failure, str):
+            with pytest.raises(Killed):
+                swept(experiment)
+        else:
+            # One run fails, or all would; or only the record of an error could not be written.
+            with suppress(StorageError):
+                assert len(swept(experiment).failures) <= 1
+    again = swept(experiment)
+    assert again.failures == [], f"{failure} at operation {number}: {faulty.operation}"
+    assert again.done == 2
+    return faulty
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["before", "after", "torn", errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize(("build", "every"), [(build_stub, 1), (build_run, 7)])
+@pytest.mark.parametrize("failures", ["kills", "errors"])
 def test_every_file_operation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Moment
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Build, every: int, failures: str
 ) -> None:
-    whole = experiment_in(tmp_path / "whole")
-    with monkeypatch.context() as patched:
-        seen = inject(patched, 0, moment)
-        swept(whole)
-    undisturbed = left_behind(whole)
+    monkeypatch.setattr(execute, "__defaults__", (build,))
+    with disk(tmp_path / "whole") as whole:
+        swept(experiment_in(tmp_path / "whole"))
+    undisturbed = stored(experiment_in(tmp_path / "whole"))
     assert len(undisturbed) == 2
-    for number in range(1, len(seen) + 1):
-        experiment = experiment_in(tmp_path / str(number))
-        with monkeypatch.context() as patched:
-            inject(patched, number, moment)
-            if isinstance(moment, str):
-                with pytest.raises(Killed):
-                    swept(experiment)
-            else:
-                # One run fails, or all would; or what failed was but the record of an error.
-                with suppress(StorageError):
-                    assert len(swept(experiment).failures) <= 1
-        again = swept(experiment)
-        assert again.failures == [], f"{moment} operation {number}: {seen[number - 1]}"
-        assert again.done == 2
-        assert left_behind(experiment) == undisturbed, f"{moment} operation {number}"
+    numbers = range(1, len(whole.seen) + 1)
+    planned: list[tuple[int, Failure]] = (
+        kills(whole.seen)
+        if failures == "kills"
+        else [(number, (errno.ENOSPC, errno.EIO)[number % 2]) for number in numbers]
+    )
+    for number, failure in planned[::every]:
+        path = tmp_path / f"{number}-{failure}"
+        faulty = disturbed(path, number, failure)
+        found = stored(experiment_in(path))
+        assert found == undisturbed, f"{failure} at operation {number}: {faulty.operation}"
+        shutil.rmtree(path)
