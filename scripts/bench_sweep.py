@@ -121,13 +121,13 @@ def sweep_round(folder: Path, number: int) -> tuple[float, float, float]:
     process = bnbench(folder, "bench.yaml", "--runs-dir", str(runs_dir))
     assert process.wait() == 0
     wall = time.perf_counter() - begun
-    results = [run.result() or {} for run in ExperimentFolder(runs_dir / "bench").runs()]
+    found = [run.result() for run in ExperimentFolder(runs_dir / "bench").runs()]
+    results = [result for result in found if result is not None]
     assert len(results) == 24
     overheads = [
-        result["wall_seconds"] - result["train_seconds"] - result["evaluation_seconds"]
-        for result in results
+        result.wall_seconds - result.train_seconds - result.evaluation_seconds for result in results
     ]
-    own = sum(result["wall_seconds"] for result in results)
+    own = sum(result.wall_seconds for result in results)
     return wall, own, statistics.median(overheads)
 
 

@@ -15,7 +15,7 @@ from bnbench.config import schema
 from bnbench.errors import StorageError
 from bnbench.events import Event
 from bnbench.runner import Stop
-from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.store import ExperimentFolder, Record, Result, RunFolder, Score
 
 
 class StopAt:
@@ -140,12 +140,30 @@ def without_seconds(record: Record) -> Record:
     return {key: value for key, value in record.items() if key not in clock}
 
 
-def evidence(folder: RunFolder) -> dict[str, Any]:
-    """Everything about a finished run that must not depend on interruptions."""
+def result_of(folder: RunFolder) -> Record:
+    """What `result.json` holds."""
     result = folder.result()
     assert result is not None
+    return result.as_record()
+
+
+MANIFEST = {"setup": "bn", "seed": 0, "cell": "c", "point": {}, "hparams": {}, "started": 1.0e9}
+"""What every reader of a manifest relies on, and no more."""
+
+
+def a_result(**changes: Any) -> Result:
+    """An invented result; completed, unless the changes say otherwise."""
+    scores = {split: {"running": Score(0.9, 0.5)} for split in ("val", "test")}
+    values: dict[str, Any] = {"state": "completed", "steps": 16, "examples": 128}
+    values |= {"train_seconds": 1.0, "evaluation_seconds": 0.5, "probe_seconds": 0.0}
+    values |= {"wall_seconds": 2.0, "images_per_second": 128.0, "scores": scores}
+    return Result(**(values | changes))
+
+
+def evidence(folder: RunFolder) -> dict[str, Any]:
+    """Everything about a finished run that must not depend on interruptions."""
     return {
-        "result": without_seconds(result),
+        "result": without_seconds(result_of(folder)),
         "events": [without_seconds(record) for record in folder.records()],
         "tensors": tensor_digests(run_state(folder)["run"]),
     }

@@ -17,7 +17,7 @@ def trained(tmp_path: Path, name: str, *overrides: str) -> Record:
     """The result of a shipped experiment of one run, on one thread."""
     experiment = load_experiment(find_config(name), Overrides(set=overrides))
     folder = ExperimentFolder(tmp_path / name)
-    return execute(expand_one(experiment), folder, Settings(threads=1)).record
+    return execute(expand_one(experiment), folder, Settings(threads=1)).result.as_record()
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from bnbench.sinks.tensorboard import (
     version,
 )
 from bnbench.stats import mean
-from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.store import ExperimentFolder, Record, RunRecord, read
 
 FOLDER = "seed-bands"
 FILE = "events.out.tfevents.0000000000.bands"
@@ -92,17 +92,17 @@ def _cells(experiment: ExperimentFolder, notes: list[str]) -> list[Cell]:
     cells: dict[str, Cell] = {}
     for run in experiment.runs():
         try:
-            manifest = run.manifest()
-            if manifest is None or "cell" not in manifest:
+            found = read(run)
+            manifest = found.manifest
+            if manifest is None:
                 continue
             name = str(manifest["cell"]).rsplit("_", 1)[0]
             cell = cells.setdefault(manifest["cell"], Cell(name, manifest))
-            state = run.state()
-            if state == "completed":
-                cell.curves.append(_read(run))
+            if found.state == "completed":
+                cell.curves.append(_curves_of(found))
                 cell.seeds.append(manifest["seed"])
             else:
-                cell.left_out[state] += 1
+                cell.left_out[found.state] += 1
         except (StorageError, KeyError, TypeError) as error:
             notes.append(f"{run.name}: not in a band: {error}")
     taken = Counter(cell.name for cell in cells.values())
@@ -112,10 +112,10 @@ def _cells(experiment: ExperimentFolder, notes: list[str]) -> list[Cell]:
     return list(cells.values())
 
 
-def _read(run: RunFolder) -> dict[str, dict[int, float]]:
+def _curves_of(run: RunRecord) -> dict[str, dict[int, float]]:
     """Evaluations and gaps: values by images seen, by tag."""
     found: dict[str, dict[int, float]] = {}
-    for each in run.records():
+    for each in run.events(without=("step",)):
         if each["event"] in ("eval", "gap"):
             event = from_record(each)
             assert isinstance(event, Evaluation | Gap)

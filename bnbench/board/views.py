@@ -63,9 +63,9 @@ def rebuild(
     """
     done = Rebuilt()
     for folder in experiment.runs():
-        if folder.manifest_or_none() is None:
-            continue  # it has not begun
         try:
+            if folder.manifest() is None:
+                continue  # it has not begun
             with folder.hold(wait_seconds=0.0):
                 open_view(folder).close()
             done.runs += 1
@@ -123,7 +123,7 @@ def _counted(runs: list[RunFolder]) -> str:
 
 def _manifest(folder: RunFolder) -> Record:
     manifest = folder.manifest()
-    if manifest is None or "hparams" not in manifest:
+    if manifest is None:
         raise StorageError(
             f"{folder.path / 'manifest.json'} does not say what the run is",
             do="train the run again with --restart",

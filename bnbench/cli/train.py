@@ -51,9 +51,9 @@ def train(
             announce=say,
             stop=stop,
         )
-        result = execute(run, folder, settings)
-    done = "was already there: " if result.found else ""
-    show(f"{result.folder.path}: {done}{summary(result.record)}")
-    if not result.diverged:
-        output.print(run_table(result.record))
+        done = execute(run, folder, settings)
+    before = "was already there: " if done.found else ""
+    show(f"{done.folder.path}: {before}{summary(done.result)}")
+    if done.result.state == "completed":
+        output.print(run_table(done.result))
     show(f"curves: bnbench tensorboard {folder.path}")

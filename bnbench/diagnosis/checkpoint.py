@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bnbench.diagnosis.loader import described
 from bnbench.diagnosis.result import Diagnosis
 from bnbench.errors import StorageError, UsageError
-from bnbench.store import read
+from bnbench.store import files
 
 PLACES: tuple[tuple[str, ...], ...] = (
     ("state_dict",),
@@ -44,7 +44,7 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a file; only tensors and plain values are read. Raises StorageError."""
-    content = read(path)
+    content = files.read(path)
     if content is None:
         raise StorageError(f"{path}: no such file", do="name the checkpoint with --checkpoint FILE")
     return parse_checkpoint(str(path), content)

@@ -11,7 +11,7 @@ from bnbench import config as configuration
 from bnbench.config import ExperimentConfig, run_id, schema
 from bnbench.errors import StorageError
 from bnbench.report.comparison import Replicate, comparison_table, setups_table
-from bnbench.store import ExperimentFolder, Record
+from bnbench.store import ExperimentFolder, Record, read
 
 
 def closing_tables(
@@ -35,8 +35,8 @@ def closing_tables(
 def _read(
     config: schema.RunConfig, folder: ExperimentFolder
 ) -> tuple[Record | None, Record | None]:
-    run = folder.run(run_id(config))
+    found = read(folder.run(run_id(config)))
     try:
-        return run.manifest(), run.result()
+        return found.manifest, None if found.result is None else found.result.as_record()
     except StorageError:
         return None, None

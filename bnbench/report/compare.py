@@ -15,7 +15,7 @@ from rich.text import Text
 from bnbench import config as configuration
 from bnbench.errors import StorageError, UsageError
 from bnbench.report import words
-from bnbench.store import Record, RunFolder, find_run
+from bnbench.store import Record, RunFolder, find_run, read
 
 METRICS = {
     "test accuracy": ("test", "running", "accuracy"),
@@ -58,21 +58,17 @@ def compared(names: Sequence[str], runs_dir: Path) -> Record:
 
 
 def _run(folder: RunFolder) -> Record:
-    reason = None
+    found = read(folder)
+    state, reason, readings, config = found.state, found.problem, Record(), Record()
     try:
-        result = folder.result()
-        state = str(result["state"]) if result else folder.state()
-        readings = dict(result) if result else {}
-        if state == "failed":
-            reason = (folder.error() or {}).get("message")
-        elif state == "diverged" and result:
-            reason = f"step {result['step']}: {result['reason']}"
-        if state != "completed":
+        if found.result is not None:
+            readings, reason = found.result.as_record(), found.result.divergence
+        if state not in ("completed", "damaged"):
             readings = _last(folder) | readings
-        config = _config(folder)
+        if state != "damaged":
+            config = _config(found.manifest)
     except StorageError as error:
-        reason = error.what
-        state, readings, config = "damaged", {}, {}
+        state, reason, readings, config = "damaged", error.what, {}, {}
     return {
         "run": folder.name,
         "path": str(folder.path),
@@ -101,13 +97,9 @@ def _last(folder: RunFolder) -> Record:
     return found
 
 
-def _config(folder: RunFolder) -> Record:
+def _config(manifest: Record | None) -> Record:
     """What the run was started with, flat."""
-    manifest = folder.manifest() or {}
-    hparams = manifest.get("hparams")
-    if not isinstance(hparams, dict):
-        return {}
-    return {**hparams, "seed": manifest.get("seed")}
+    return {} if manifest is None else {**manifest["hparams"], "seed": manifest["seed"]}
 
 
 def _differences(configs: Sequence[Record]) -> dict[str, list[Any]]:

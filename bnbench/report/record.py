@@ -39,12 +39,11 @@ from bnbench import __version__
 from bnbench.report.answer import answer, notices
 from bnbench.report.figures import Drawn
 from bnbench.report.selection import gap, is_choice
-from bnbench.report.status import STATES
 from bnbench.report.study import Cell, StudiedRun, Study, reading
 from bnbench.report.tuning import Tuned
 from bnbench.report.verdicts import Judged, Side
 from bnbench.stats import mean
-from bnbench.store import Record
+from bnbench.store import STATES, Record
 
 FIGURES = "figures"
 UNDONE = ("running", "interrupted", "new")

@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 
 from bnbench import config as configuration
 from bnbench.config import run_id, schema
-from bnbench.errors import StorageError
 from bnbench.report.study import StudiedRun
-from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.store import ExperimentFolder, Record, RunFolder, read
 
 Row: TypeAlias = dict[str, Any]
 
@@ -31,14 +30,9 @@ def studied_rows(runs: Iterable[StudiedRun]) -> list[Row]:
 
 
 def _row(config: schema.RunConfig, experiment: ExperimentFolder) -> Row:
-    folder = experiment.run(run_id(config))
-    try:
-        state: str = folder.state()
-        result = folder.result()
-        reason = (folder.error() or {}).get("message") if state == "failed" else None
-    except StorageError as error:
-        return _flat_row(config, folder, "damaged", None, str(error))
-    return _flat_row(config, folder, state, result, reason)
+    found = read(experiment.run(run_id(config)))
+    result = None if found.result is None else found.result.as_record()
+    return _flat_row(config, found.folder, found.state, result, found.problem)
 
 
 def _flat_row(

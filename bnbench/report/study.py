@@ -14,7 +14,7 @@ from typing import Any
 from bnbench import config as configuration
 from bnbench.config import ExperimentConfig, Plan, run_id, schema
 from bnbench.errors import BnbenchError, StorageError, UsageError
-from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.store import ExperimentFolder, Record, RunFolder, read
 
 
 @dataclass(slots=True)
@@ -189,14 +189,12 @@ def _planned(folder: ExperimentFolder) -> tuple[ExperimentConfig, Sequence[schem
 def _run(config: schema.RunConfig, folder: ExperimentFolder) -> StudiedRun:
     run = folder.run(run_id(config))
     point = configuration.point(config)
+    found = read(run)
+    result = None if found.result is None else found.result.as_record()
     try:
-        result = run.result()
-        state = result["state"] if result else run.state()
-        error = (run.error() or {}) if state == "failed" else {}
-        told = history(run) if state != "new" else History()
-        manifest = run.manifest()
-        problem = error.get("message")
-        return StudiedRun(config, run, point, state, result, manifest, told, problem)
+        told = history(run) if found.state not in ("new", "damaged") else History()
+        manifest = found.manifest if found.state != "damaged" else None
+        return StudiedRun(config, run, point, found.state, result, manifest, told, found.problem)
     except (StorageError, KeyError, TypeError) as error:
         problem = error.what if isinstance(error, StorageError) else f"an event lacks {error}"
         return StudiedRun(config, run, point, "damaged", None, None, History(), problem)

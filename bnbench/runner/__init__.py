@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bnbench.runner.screen import Screen, duration
-from bnbench.runner.settings import Cost, Result, Settings
+from bnbench.runner.settings import Cost, Executed, Settings
 from bnbench.runner.stop import Stop
 from bnbench.sinks import View
 
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Cost",
-    "Result",
+    "Executed",
     "Screen",
     "Settings",
     "Stop",

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from itertools import groupby
 from math import isfinite
 from typing import Any, Protocol
@@ -23,11 +24,11 @@ from bnbench.config import schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Event, SafePoint
 from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
-from bnbench.runner.settings import Result, Settings
+from bnbench.runner.settings import Executed, Settings
 from bnbench.runner.sharing import take_over
 from bnbench.runner.views import Views, add_pictures
 from bnbench.sinks import MetricsSink
-from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.store import ExperimentFolder, Result, RunFolder, Score
 from bnbench.train import Run, train
 
 
@@ -48,7 +49,7 @@ def execute(
     experiment: ExperimentFolder,
     settings: Settings,
     build: Build = build_run,
-) -> Result:
+) -> Executed:
     """Train one run to its result, going on from its last commit; a finished run is only read.
 
     `build` makes the parts that train: the disk protocol does not depend on what they compute.
@@ -64,12 +65,12 @@ def execute(
         _require_same_identity(folder, config)
         found = folder.result()
         if found is not None:
-            return Result(folder, found, found=True)
+            return Executed(folder, found, found=True)
         with _failures_recorded(folder):
-            record = _execute(config, folder, settings, build)
+            result = _execute(config, folder, settings, build)
         if settings.draw is not None and config.probes.chosen():
             add_pictures(folder, settings.draw, settings.announce)
-        return Result(folder, record, found=False)
+        return Executed(folder, result, found=False)
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
 
 def _execute(
     config: schema.RunConfig, folder: RunFolder, settings: Settings, build: Build
-) -> Record:
+) -> Result:
     begun = time.perf_counter()
     state = _committed_state(folder, settings)
     device = resolve_device(settings.device or config.compute.device)
@@ -263,29 +264,30 @@ def _threads(config: schema.RunConfig, settings: Settings, state: dict[str, Any]
     return settings.threads
 
 
-def _result(run: Run, last: list[Event], wall_seconds: float) -> Record:
-    """`result.json`, from the events of the last moment."""
+def _result(run: Run, last: list[Event], wall_seconds: float) -> Result:
+    """How the run ended, from the events of the last moment."""
     at = run.position
-    record: Record = {
-        "state": "completed",
-        "steps": at.step,
-        "examples": at.examples,
-        "train_seconds": at.train_seconds,
-        "evaluation_seconds": at.evaluation_seconds,
-        "probe_seconds": at.probe_seconds,
-        "wall_seconds": wall_seconds,
-        "images_per_second": images_per_second(at.examples, at.train_seconds),
-    }
+    ended = Result(
+        state="completed",
+        steps=at.step,
+        examples=at.examples,
+        train_seconds=at.train_seconds,
+        evaluation_seconds=at.evaluation_seconds,
+        probe_seconds=at.probe_seconds,
+        wall_seconds=wall_seconds,
+        images_per_second=images_per_second(at.examples, at.train_seconds),
+    )
+    scores: dict[str, dict[str, Score]] = {}
     for event in last:
-        if isinstance(event, Diverged):
-            return record | {"state": "diverged", "step": event.step, "reason": event.reason}
-    readings: dict[str, dict[str, Record]] = {}
-    for event in last:
-        if isinstance(event, Evaluation):
-            loss = event.loss if isfinite(event.loss) else None
-            reading = {"loss": loss, "accuracy": event.accuracy}
-            readings.setdefault(event.split, {})[event.stats] = reading
-    return record | readings
+        match event:
+            case Diverged():
+                return replace(ended, state="diverged", step=event.step, reason=event.reason)
+            case Evaluation():
+                loss = event.loss if isfinite(event.loss) else None
+                scores.setdefault(event.split, {})[event.stats] = Score(loss, event.accuracy)
+            case _:
+                pass
+    return replace(ended, scores=scores)
 
 
 def images_per_second(examples: int, train_seconds: float) -> float:

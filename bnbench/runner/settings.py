@@ -13,7 +13,7 @@ from typing import TypeAlias
 from bnbench.config import schema
 from bnbench.runner.stop import Stop
 from bnbench.sinks import View
-from bnbench.store import Record, RunFolder
+from bnbench.store import Result, RunFolder
 
 MakeView: TypeAlias = Callable[[schema.RunConfig, int], View]
 """What shows a run of so many optimizer steps while it trains."""
@@ -45,17 +45,12 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """How a run ended: the content of its `result.json`, and whether it was there before."""
+class Executed:
+    """A run that has a result; `found`: it had one before."""
 
     folder: RunFolder
-    record: Record
+    result: Result
     found: bool
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the run met its divergence criterion."""
-        return bool(self.record["state"] == "diverged")
 
 
 @dataclass(frozen=True, slots=True)

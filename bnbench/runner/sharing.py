@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from bnbench import config as configuration
+from bnbench import store
 from bnbench.config import schema
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner.settings import Settings
-from bnbench.store import ExperimentFolder, Record, RunFolder
 
 READ_AT = ("evaluations", "evaluation_images", "log_every")
-"""Keys of `train` that decide not what is trained but what is read of it."""
+"""Keys of `train` that decide when a run is measured, and not what is trained."""
 
 
 def take_over(
-    config: schema.RunConfig, folder: RunFolder, settings: Settings, fingerprint: Record
-) -> Record | None:
-    """The result of the same run in one of the settings' siblings, made this folder's own.
+    config: schema.RunConfig,
+    folder: store.RunFolder,
+    settings: Settings,
+    fingerprint: store.Record,
+) -> store.Result | None:
+    """The result of the same run in another experiment of the settings, made this folder's own.
 
-    The same: identity, fingerprint, and everything that decides what was read. None where there is
-    no such run. Killed at any moment, the folder is one of a run that has just begun.
+    The same: identity, fingerprint, and everything that decides when it was measured. None where
+    there is no such run. Killed at any moment, the folder is one of a run that has just begun.
     """
     for sibling in settings.siblings:
-        source = ExperimentFolder(sibling).run(configuration.run_id(config))
+        other = store.read(store.ExperimentFolder(sibling).run(configuration.run_id(config)))
+        source = other.folder
         try:
-            result, manifest = source.result(), source.manifest()
+            manifest, result = other.manifest, other.result
             if result is None or manifest is None or source.path == folder.path:
                 continue
             if manifest["fingerprints"] != [fingerprint] or not _same(config, source):
                 continue
             checkpoint = source.checkpoint()
-            ending = [event["event"] for event in source.records(without=("step", "eval"))][-1:]
-            if checkpoint is None or ending not in (["finished"], ["diverged"]):
+            last = [event["event"] for event in other.events(without=("step", "eval"))][-1:]
+            if checkpoint is None or last not in (["finished"], ["diverged"]):
                 continue
             ours = manifest | {
                 "run": folder.name,
@@ -44,7 +48,7 @@ def take_over(
             folder.begin(config_text=configuration.dump(config), manifest=ours)
             folder.take_over(source, checkpoint)
         except (StorageError, KeyError):
-            continue  # a damaged twin is none
+            continue  # a damaged run is not taken over
         folder.finish(result)
         _show(folder, settings)
         settings.announce(f"{folder.name} is {sibling.name}/{source.name}: taken over")
@@ -52,8 +56,8 @@ def take_over(
     return None
 
 
-def _show(folder: RunFolder, settings: Settings) -> None:
-    """TensorBoard's files of the run: a view, whose failure loses nothing."""
+def _show(folder: store.RunFolder, settings: Settings) -> None:
+    """Write TensorBoard's files of the run: a view, whose failure loses nothing."""
     from bnbench.board.views import open_view  # slow to import
 
     try:
@@ -62,8 +66,8 @@ def _show(folder: RunFolder, settings: Settings) -> None:
         settings.announce(f"warning: {folder.name} has no TensorBoard files: {error.what}")
 
 
-def _same(config: schema.RunConfig, source: RunFolder) -> bool:
-    """Whether the run of that folder is this one, and has been read at the same points."""
+def _same(config: schema.RunConfig, source: store.RunFolder) -> bool:
+    """Whether the run of that folder is this one, and was measured at the same points."""
     try:
         path = source.path / "config.yaml"
         other = configuration.expand_one(configuration.load_experiment(path))

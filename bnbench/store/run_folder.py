@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 from filelock import FileLock, Timeout
 
 from bnbench.errors import HeldError, StorageError
-from bnbench.store import files
-
-State: TypeAlias = Literal["completed", "diverged", "running", "failed", "interrupted", "new"]
-Record: TypeAlias = dict[str, Any]
-"""One line of `metrics.jsonl`, or the content of one of the JSON files."""
+from bnbench.store import files, record
+from bnbench.store.record import Record, Result
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -31,10 +26,6 @@ LOCK = "lock"
 FIRST_BATCH = "first_batch.png"
 PICTURE = "picture_"
 EVENT_FILES = "events.out.tfevents.*"
-
-_SEAL = b"bnbench-sha256:"
-"""What separates a checkpoint from the checksum behind it. A checkpoint is a zip archive, which
-readers open from its directory: they do not mind what follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +94,9 @@ class RunFolder:
         lock.release()
         return False
 
-    def state(self) -> State:
-        """The run's state, from the evidence on disk."""
-        result = self.result()
-        if result is not None:
-            return "diverged" if result["state"] == "diverged" else "completed"
-        if self.held():
-            return "running"
-        if (self.path / ERROR).exists():
-            return "failed"
-        if (self.path / METRICS).exists() or (self.path / CHECKPOINT).exists():
-            return "interrupted"
-        return "new"
+    def has_trained(self) -> bool:
+        """Whether anything of training is stored."""
+        return (self.path / METRICS).exists() or (self.path / CHECKPOINT).exists()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -128,7 +110,10 @@ class RunFolder:
 
     def manifest(self) -> Record | None:
         """What the run was started with, or None."""
-        return self._json(MANIFEST)
+        manifest = self._json(MANIFEST)
+        if manifest is not None and not record.is_manifest(manifest):
+            raise _damaged(self.path / MANIFEST, "does not say what the run is")
+        return manifest
 
     def manifest_or_none(self) -> Record | None:
         """The manifest, or None where it is missing or damaged: for what can do without."""
@@ -137,12 +122,13 @@ class RunFolder:
         except StorageError:
             return None
 
-    def result(self) -> Record | None:
+    def result(self) -> Result | None:
         """How the run ended, or None."""
-        result = self._json(RESULT)
-        if result is not None and not _is_result(result):
-            raise _damaged(self.path / RESULT, "not a result")
-        return result
+        content = self._json(RESULT)
+        try:
+            return None if content is None else Result.from_record(content)
+        except ValueError as error:
+            raise _damaged(self.path / RESULT, str(error)) from error
 
     def error(self) -> Record | None:
         """Why the last attempt failed, or None."""
@@ -175,7 +161,7 @@ class RunFolder:
         # As `encode_records` begins its lines.
         unwanted = tuple(f'{{"event": "{kind}"'.encode() for kind in without)
         lines = content.split(b"\n")[:-1]
-        together = _decoded([line for line in lines if not line.startswith(unwanted)])
+        together = record.decode_records([line for line in lines if not line.startswith(unwanted)])
         if together is not None:
             yield from together
             return
@@ -183,14 +169,14 @@ class RunFolder:
             if line.startswith(unwanted):
                 continue
             try:
-                record = json.loads(line)
+                event = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise _damaged(
                     self.path / METRICS, f"not a JSON event ({error})", line=number
                 ) from error
-            if not isinstance(record, dict):
+            if not isinstance(event, dict):
                 raise _damaged(self.path / METRICS, "not a JSON event", line=number)
-            yield record
+            yield event
 
     def size(self) -> int:
         """Bytes of all its files."""
@@ -207,7 +193,7 @@ class RunFolder:
             sealed = files.read(self.path / name)
             if sealed is None:
                 continue
-            content = _unsealed(sealed)
+            content = record.unsealed(sealed)
             if content is None:
                 damaged.append(name)
                 continue
@@ -228,7 +214,7 @@ class RunFolder:
         self._remove_all(f"*{files.TEMPORARY}")
         if self.config_text() != config_text:
             files.replace_content(self.path / CONFIG, config_text.encode())
-        files.replace_content(self.path / MANIFEST, _json_bytes(manifest))
+        files.replace_content(self.path / MANIFEST, record.encode(manifest))
         files.remove(self.path / ERROR)
 
     def take_over(self, source: RunFolder, checkpoint: Checkpoint) -> None:
@@ -266,24 +252,23 @@ class RunFolder:
 
         When this returns it is on the disk. Killed at any moment, one of the two is whole.
         """
-        digest = hashlib.sha256(content).hexdigest().encode()
         temporary = self.path / (CHECKPOINT + files.TEMPORARY)
-        files.write_synced(temporary, content + _SEAL + digest)
+        files.write_synced(temporary, record.sealed(content))
         if (self.path / CHECKPOINT).exists():
             files.rename(self.path / CHECKPOINT, self.path / PREVIOUS)
         files.rename(temporary, self.path / CHECKPOINT)
         files.sync_folder(self.path)
 
-    def finish(self, result: Record) -> None:
-        """State the result: from now on the run is done."""
-        files.replace_content(self.path / RESULT, _json_bytes(result))
+    def finish(self, result: Result) -> None:
+        """Store the result: from now on the run is done."""
+        files.replace_content(self.path / RESULT, record.encode(result.as_record()))
         with suppress(StorageError):  # it only takes up space
             files.remove(self.path / PREVIOUS)
 
     def fail(self, error: Record) -> None:
-        """State why this attempt failed, unless it was behind its result."""
+        """Store why this attempt failed, unless the run already has a result."""
         if not (self.path / RESULT).exists():
-            files.replace_content(self.path / ERROR, _json_bytes(error))
+            files.replace_content(self.path / ERROR, record.encode(error))
 
     def keep_first_batch(self, png: bytes) -> None:
         """Keep a picture of the first images that are trained on."""
@@ -330,12 +315,12 @@ class RunFolder:
         if content is None:
             return None
         try:
-            record = json.loads(content)
+            found = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise _damaged(self.path / name, f"not JSON ({error})") from error
-        if not isinstance(record, dict):
+        if not isinstance(found, dict):
             raise _damaged(self.path / name, "not a JSON object")
-        return record
+        return found
 
 
 def _damaged(path: Path, why: str, *, line: int | None = None) -> StorageError:
@@ -343,51 +328,3 @@ def _damaged(path: Path, why: str, *, line: int | None = None) -> StorageError:
     # All but configuration and events are made again: the numbers are in the checkpoint.
     again = "" if path.name in (CONFIG, METRICS) else "remove the file, or "
     return StorageError(f"{where}: {why}", do=f"{again}train the run again with --restart")
-
-
-def encode_records(records: Iterable[Record]) -> bytes:
-    """Events as lines of strict JSON."""
-    return b"".join(
-        json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
-        for record in records
-    )
-
-
-def _decoded(lines: list[bytes]) -> list[Record] | None:
-    """All lines at once, in half the time of one after the other; None where one is damaged."""
-    if not all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
-        return None
-    try:
-        records = json.loads(b"[" + b",".join(lines) + b"]")
-    except (ValueError, RecursionError):
-        return None
-    whole = len(records) == len(lines) and all(isinstance(each, dict) for each in records)
-    return records if whole else None
-
-
-def _is_result(record: Record) -> bool:
-    """Whether it says how a run ended, with what everybody who reads results relies on."""
-    match record:
-        case {
-            "state": "completed",
-            "wall_seconds": _,
-            "val": {"running": _},
-            "test": {"running": _},
-        }:
-            return True
-        case {"state": "diverged", "wall_seconds": _, "step": _, "reason": _}:
-            return True
-        case _:
-            return False
-
-
-def _json_bytes(record: Record) -> bytes:
-    return json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
-
-
-def _unsealed(sealed: bytes) -> bytes | None:
-    """What `commit` was given, or None where a byte of it changed."""
-    content, seal, digest = sealed.rpartition(_SEAL)
-    if not seal or hashlib.sha256(content).hexdigest().encode() != digest:
-        return None
-    return content

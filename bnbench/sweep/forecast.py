@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bnbench import config as configuration
+from bnbench import store
 from bnbench.config import run_id, schema
-from bnbench.errors import RunError, StorageError
+from bnbench.errors import RunError
 from bnbench.runner import Cost, Stop, duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.sweep import preflight
@@ -71,13 +72,12 @@ def forecast(
     found = []
     for config in runs:
         folder = experiment.run(run_id(config))
-        state = _state(folder)
-        finished = state in ("completed", "diverged")
-        trains = restart or not (finished or (state == "failed" and not retry_failed))
-        if finished:
-            seconds = (folder.result() or {})["wall_seconds"]
-            costs.learn(cell_of(config), 0, Cost(seconds, folder.size()))
-        found.append(ForecastRun(config, folder, state, trains, Cost(0.0, 0)))
+        record = store.read(folder)
+        finished = record.result is not None
+        trains = restart or not (finished or (record.state == "failed" and not retry_failed))
+        if record.result is not None:
+            costs.learn(cell_of(config), 0, Cost(record.result.wall_seconds, folder.size()))
+        found.append(ForecastRun(config, folder, record.state, trains, Cost(0.0, 0)))
 
     missing = [run for run in found if run.trains]
     dispatcher = Dispatcher(executor, lambda _: None, Stop())
@@ -92,13 +92,6 @@ def forecast(
         if run.state == "interrupted" and not restart:
             run.cost = Cost(run.cost.seconds * (1 - _fraction(run)), run.cost.bytes)
     return Forecast(found, executor.size)
-
-
-def _state(folder: RunFolder) -> str:
-    try:
-        return folder.state()
-    except StorageError:
-        return "damaged"
 
 
 def _work(config: schema.RunConfig) -> str:

@@ -15,7 +15,7 @@ from bnbench.config import schema
 from bnbench.errors import BnbenchError, DataError, Fault, StorageError, UsageError
 from bnbench.events import Event
 from bnbench.runner import Cost
-from bnbench.store import Record
+from bnbench.store import Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ class Said:
 class Trained:
     """A run has a result; `found`: it had one before the job began."""
 
-    record: Record
+    result: Result
     found: bool
 
 

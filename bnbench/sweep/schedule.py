@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from bnbench import config as configuration
+from bnbench import store
 from bnbench.config import run_id, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
 from bnbench.runner import Cost, Screen, Stop, View
-from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.store import ExperimentFolder, RunFolder
 from bnbench.sweep import preflight
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.dispatch import Dispatcher
@@ -146,19 +147,15 @@ class _Sweep:
             folder = self._experiment.run(name)
             steps = configuration.planned_steps(config)
             run = _Run(config, folder, name, cell_of(config), steps)
-            try:
-                result = folder.result()
-                if result is not None and folder.config_text() == configuration.dump(config):
-                    self._count(run, result, found=True)
-                    continue
-                failure = folder.error() if folder.state() == "failed" and not retry else None
-                # Missing data or a full disk say nothing about the run: it is tried again.
-                if failure is not None and not failure.get("of_the_machine"):
-                    message = f"failed before: {failure.get('message')}"
-                    self.outcome.failures.append((folder.name, message))
-                    continue
-            except StorageError:
-                pass  # something in the folder is damaged: training it will say what
+            found = store.read(folder)
+            if found.result is not None and _is_of(config, folder):
+                self._count(run, found.result, found=True)
+                continue
+            # Missing data or a full disk say nothing about the run: it is tried again.
+            if found.error is not None and not retry and not found.error.get("of_the_machine"):
+                message = f"failed before: {found.problem}"
+                self.outcome.failures.append((folder.name, message))
+                continue
             self._missing[Train(config)] = run
 
     def prepare(self, *, fit_gpu: bool) -> None:
@@ -220,10 +217,10 @@ class _Sweep:
             run.view.close()
             run.view = None
         match answer:
-            case Trained(record, found):
+            case Trained(result, found):
                 del self._missing[job]
-                self._count(run, record, found=found)
-                self._screen.ended(f"{self._counted()} {run.name}: {_summary(record)}")
+                self._count(run, result, found=found)
+                self._screen.ended(f"{self._counted()} {run.name}: {_summary(result)}")
             case Failed(HeldError(), _):
                 self._again(job, delay_seconds=HELD_SECONDS)
             case Failed(error, hopeless=True) if self._dispatcher.stopping:
@@ -280,11 +277,11 @@ class _Sweep:
 
     # --- what is shown ------------------------------------------------------------------------
 
-    def _count(self, run: _Run, record: Record, *, found: bool) -> None:
+    def _count(self, run: _Run, result: store.Result, *, found: bool) -> None:
         self.outcome.found += found
         self.outcome.trained += not found
-        self.outcome.diverged += record["state"] == "diverged"
-        self._costs.learn(run.cell, run.steps, Cost(record["wall_seconds"], 0))
+        self.outcome.diverged += result.state == "diverged"
+        self._costs.learn(run.cell, run.steps, Cost(result.wall_seconds, 0))
 
     def _counted(self) -> str:
         return f"[{self.outcome.done}/{self.outcome.runs}]"
@@ -312,9 +309,17 @@ class _Sweep:
         return makespan(left, self._dispatcher.limit)
 
 
-def _summary(record: Record) -> str:
+def _is_of(config: schema.RunConfig, folder: store.RunFolder) -> bool:
+    """Whether the folder holds this configuration; if it is damaged, training it will say so."""
+    try:
+        return folder.config_text() == configuration.dump(config)
+    except StorageError:
+        return False
+
+
+def _summary(result: store.Result) -> str:
     """How a run ended, in a few words."""
-    if record["state"] == "diverged":
-        return f"diverged at step {record['step']}: {record['reason']}"
-    accuracy = record["val"]["running"]["accuracy"]
-    return f"val {accuracy:.1%} in {record['wall_seconds']:.1f} s"
+    if result.divergence is not None:
+        return f"diverged at {result.divergence}"
+    accuracy = result.scores["val"]["running"].accuracy
+    return f"val {accuracy:.1%} in {result.wall_seconds:.1f} s"

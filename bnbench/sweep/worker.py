@@ -107,8 +107,8 @@ def perform(
     try:
         match job:
             case Train(config):
-                result = execute(config, experiment, settings)
-                return Trained(result.record, result.found)
+                done = execute(config, experiment, settings)
+                return Trained(done.result, done.found)
             case Check(configs):
                 return Checked(tuple(_network_faults(configs, settings)))
             case Measure(config):

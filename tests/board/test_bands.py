@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bnbench.board.bands import write_seed_bands
 from bnbench.sinks.tensorboard import BANDS, BY_BATCH_SIZE
 from bnbench.store import ExperimentFolder, RunFolder
+from tests.runs import a_result
 
 
 def read(study: ExperimentFolder, name: str) -> EventAccumulator:
@@ -58,8 +59,7 @@ def test_diverged_seeds_are_left_out_and_said(own_study: ExperimentFolder) -> No
 
 def test_one_diverged_and_one_unfinished_seed(own_study: ExperimentFolder) -> None:
     first, second, third, *_ = own_study.runs()
-    result = {"state": "diverged", "step": 3, "reason": "invented", "wall_seconds": 1.0}
-    (first.path / "result.json").write_text(json.dumps(result))
+    first.finish(a_result(state="diverged", step=3, reason="invented"))
     (third.path / "result.json").unlink()
     said = write_seed_bands(own_study)
     assert said[:2] == [

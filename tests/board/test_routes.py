@@ -26,6 +26,7 @@ from werkzeug.test import Client
 from bnbench.sinks.tensorboard import BANDS, BY_BATCH_SIZE, METRICS, Band
 from bnbench.stats import mean
 from bnbench.store import ExperimentFolder, RunFolder
+from tests.runs import result_of
 from tests.studies import DIVERGING, QUESTION, RESUMED
 
 
@@ -230,7 +231,7 @@ def test_a_row_is_a_cell_and_averages_its_seeds(asked: Asked, study: ExperimentF
         for session in row["sessions"]:
             assert session["status"] == "STATUS_SUCCESS"
             assert values(session).keys() == METRICS.keys(), "no cell is empty"
-            result = study.run(session["name"]).result() or {}
+            result = result_of(study.run(session["name"]))
             accuracies.append(result["test"]["running"]["accuracy"])
             assert values(session)["summary/test_running_accuracy"] == pytest.approx(accuracies[-1])
         assert values(row)["summary/test_running_accuracy"] == pytest.approx(mean(accuracies).value)
@@ -242,7 +243,7 @@ def test_a_diverged_run_is_recognizable(asked: Asked, study: ExperimentFolder) -
     assert len(rows) == 2
     for session in (session for row in rows for session in row["sessions"]):
         assert session["status"] == "STATUS_FAILURE"
-        step = (study.run(session["name"]).result() or {})["step"]
+        step = result_of(study.run(session["name"]))["step"]
         assert values(session)["summary/diverged"] == 1.0
         assert values(session)["summary/steps"] == step
         assert "summary/test_running_accuracy" not in values(session)
@@ -315,7 +316,7 @@ def test_accuracy_by_batch_size_has_the_batch_size_for_its_step(
     expected = {}
     for size in (4, 16):
         runs = [named(study, f"gn_bs{size:03d}_s{seed:02d}") for seed in (0, 1)]
-        accuracies = [(run.result() or {})["test"]["running"]["accuracy"] for run in runs]
+        accuracies = [result_of(run)["test"]["running"]["accuracy"] for run in runs]
         expected[size] = sum(accuracies) / 2
     assert middle == pytest.approx(expected)
 

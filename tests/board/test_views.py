@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from bnbench import store
 from bnbench.board.description import describe
 from bnbench.board.views import open_view, rebuild, refresh, survey
 from bnbench.config import Overrides, dump_experiment, load_experiment
@@ -171,7 +172,7 @@ def test_a_run_without_a_manifest_is_refused(own_study: ExperimentFolder) -> Non
 
 def test_resumed_and_diverged_runs_are_what_they_are_called(study: ExperimentFolder) -> None:
     """Holds the other tests' assumptions."""
-    states = {run.name: run.state() for run in study.runs()}
+    states = {run.name: store.read(run).state for run in study.runs()}
     assert [name for name, state in states.items() if state == "diverged"] == [
         name for name in states if name.startswith(DIVERGING)
     ]

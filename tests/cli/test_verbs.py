@@ -15,10 +15,10 @@ import pytest
 from torch import nn
 from typer.testing import CliRunner
 
-from bnbench import __version__, cli
+from bnbench import __version__, cli, store
 from bnbench.store import ExperimentFolder, RunFolder, files
 from tests.executors import InProcess
-from tests.runs import SMALL_YAML, write_experiment
+from tests.runs import SMALL_YAML, result_of, write_experiment
 
 
 @dataclass(frozen=True)
@@ -198,12 +198,11 @@ def test_a_divergence_is_a_result() -> None:
     assert said.code == 0
     assert ": diverged at step " in said.out
     (run,) = ExperimentFolder(Path("runs/study")).runs()
-    result = run.result()
-    assert result is not None
+    result = result_of(run)
     assert result["state"] == "diverged"
     assert result["reason"] in ("loss is not finite", "loss above 10·ln(classes)")
     assert "test" not in result
-    assert run.state() == "diverged"
+    assert store.read(run).state == "diverged"
 
 
 def test_restart_throws_the_earlier_attempt_away() -> None:
@@ -287,9 +286,9 @@ def test_the_unexpected_is_kept_in_error_json(monkeypatch: pytest.MonkeyPatch) -
         f"  the traceback is in {run.path / 'error.json'}\n",
     )
     assert "in broken" in (run.error() or {})["traceback"]
-    assert run.state() == "failed"
+    assert store.read(run).state == "failed"
     assert bnbench("train", "study.yaml", "--quiet").code == 0
-    assert run.state() == "completed"
+    assert store.read(run).state == "completed"
     assert run.error() is None
 
 
@@ -395,9 +394,9 @@ def test_what_failed_for_lack_of_space_is_tried_again_by_itself(
     assert said.code == 4
     assert "run the same command again" in said.err
     first = ExperimentFolder(Path("runs/study")).runs()[0]
-    assert first.state() == "failed"
+    assert store.read(first).state == "failed"
     assert bnbench("sweep", "study.yaml", "--quiet").code == 0
-    assert first.state() == "completed"
+    assert store.read(first).state == "completed"
 
 
 # --- status and configs -------------------------------------------------------------------------
@@ -459,7 +458,7 @@ def test_sweep_for_programs_and_spreadsheets() -> None:
         ("bn", 0.01, "completed"),
         ("bn", 0.1, "completed"),
     ]
-    result = ExperimentFolder(Path("runs/study")).run(rows[0]["run"]).result() or {}
+    result = result_of(ExperimentFolder(Path("runs/study")).run(rows[0]["run"]))
     assert rows[0]["test/batch/loss"] == result["test"]["batch"]["loss"]
     table = list(csv.DictReader(bnbench("sweep", "study.yaml", "--csv").out.splitlines()))
     assert [row["run"] for row in table] == [row["run"] for row in rows]
@@ -566,4 +565,4 @@ def test_a_damaged_run_does_not_stop_the_others() -> None:
     assert said.err.startswith("1 of 4 runs failed:\n")
     assert "result.json: not JSON" in said.err
     assert "--restart" in said.err
-    assert second.state() == "completed"
+    assert store.read(second).state == "completed"

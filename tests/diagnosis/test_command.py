@@ -17,7 +17,7 @@ from bnbench import cli
 from bnbench.errors import StorageError
 from bnbench.store import RunFolder, files
 from tests.diagnosis.patients import network, steps, trained
-from tests.runs import write_experiment
+from tests.runs import result_of, write_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,8 +207,7 @@ def test_a_run_of_ours(tmp_path: Path) -> None:
     assert [each["updates"] for each in record["layers"]] == [16, 16]
     assert {each["initial_weight"] for each in record["layers"]} == {0.9**16}
     # What the run itself has measured on its validation images, with the same weights:
-    result = run.result()
-    assert result is not None
+    result = result_of(run)
     running = next(
         each
         for each in record["readings"]

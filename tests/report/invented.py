@@ -10,7 +10,7 @@ from typing import Any
 
 from bnbench import config as configuration
 from bnbench.config import run_id, schema
-from bnbench.store import ExperimentFolder, Record, encode_records
+from bnbench.store import ExperimentFolder, Record, Result, encode_records
 
 KINDS = ("running", "batch", "population")
 
@@ -59,7 +59,7 @@ def _write(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -
     if told.state == "failed":
         run.fail({"error": "ValueError", "message": "it broke", "traceback": "…"})
     elif told.state != "interrupted":
-        run.finish(_result(told, last))
+        run.finish(Result.from_record(_result(told, last)))
 
 
 def _manifest(config: schema.RunConfig, name: str) -> Record:

@@ -65,5 +65,5 @@ def test_what_cannot_be_drawn_is_a_warning_and_no_failure(tmp_path: Path) -> Non
     config = small_config(probes=all_probes())
     settings = Settings(draw=broken, announce=said.append)
     result = execute(config, ExperimentFolder(tmp_path), settings)
-    assert result.record["state"] == "completed"
+    assert result.result.state == "completed"
     assert said[-1] == f"warning: {result.folder.name}: no pictures of its probes (no ink)"

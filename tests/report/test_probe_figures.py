@@ -24,13 +24,14 @@ from bnbench.report.figures.probes import (
     readings_of,
 )
 from bnbench.store import RunFolder
+from tests.runs import MANIFEST
 
 
 def run_with(path: Path, setup: str, readings: dict[tuple[str, str, str], list[Any]]) -> Probed:
     """A run whose probes read these values after 0, 100, 300, … images."""
     folder = path / setup
     folder.mkdir()
-    (folder / "manifest.json").write_text(json.dumps({"setup": setup}))
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST | {"setup": setup}))
     lines: list[dict[str, Any]] = [
         {"event": "step", "step": 1, "examples": 8, "train_seconds": 0.1, "loss": 1.0}
     ]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bnbench import store
 from bnbench.assemble import build_run
 from bnbench.config import run_id, schema
 from bnbench.errors import StorageError
@@ -117,7 +118,7 @@ def fail(
     assert raised or left_out or harmless(faulty), f"{faulty.operation}: not a word"
     folder = folder_of(experiment)
     # What was committed stays readable.
-    assert folder.state() in ("new", "interrupted", "failed", "completed")
+    assert store.read(folder).state in ("new", "interrupted", "failed", "completed")
     list(folder.records())
     folder.checkpoint()
     return faulty.operation
@@ -320,7 +321,7 @@ def test_a_result_without_a_state_is_no_result(interrupted: ExperimentFolder) ->
     folder = folder_of(interrupted)
     (folder.path / "result.json").write_text('{"state": "finished"}')
     with pytest.raises(StorageError, match=r"result\.json: not a result"):
-        folder.state()
+        folder.result()
 
 
 def test_a_removed_result_is_made_again_from_the_checkpoint(
@@ -338,7 +339,7 @@ def test_a_damaged_error_prevents_nothing(interrupted: ExperimentFolder, damage:
     folder = folder_of(interrupted)
     folder.fail({"message": "broken"})
     damaged(folder.path / "error.json", damage)
-    assert folder.state() == "failed"
+    assert store.read(folder).state == "damaged"
     with pytest.raises(StorageError, match=r"error\.json: not .*\n  remove the file, or"):
         folder.error()
     with folder.hold():

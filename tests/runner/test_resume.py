@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bnbench import store
 from bnbench.assemble import build_run
 from bnbench.config import run_id, schema
 from bnbench.errors import Interrupted, StorageError
@@ -59,7 +60,7 @@ def stop_twice_and_go_on(
         assert str(stopped.value) == (
             f"stopped after step {again} of 16; it is saved\n  the same command goes on from there"
         )
-        assert experiment.run(run_id(config)).state() == "interrupted"
+        assert store.read(experiment.run(run_id(config))).state == "interrupted"
     return evidence(execute(config, experiment, Settings(), build).folder)
 
 
@@ -244,7 +245,7 @@ def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert folder.state() == "interrupted", f"attempt {attempt}"
+        assert store.read(folder).state == "interrupted", f"attempt {attempt}"
         step = committed_step(folder)
         assert last < step < 1500, "progress is monotone, and the kill came before the end"
         last = step

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from bnbench import store
 from bnbench.errors import HeldError, StorageError
 from bnbench.store import RunFolder, encode_records, files
+from tests.runs import a_result
 
 
 @pytest.fixture
@@ -28,23 +30,22 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_states_follow_the_evidence(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run_s00_01234567")
-    assert folder.state() == "new"
+    assert store.read(folder).state == "new"
     folder.begin(config_text="", manifest={})
-    assert folder.state() == "new"
+    assert store.read(folder).state == "new"
     folder.metrics(keep=0).close()
-    assert folder.state() == "interrupted"
+    assert store.read(folder).state == "interrupted"
     folder.fail({"message": "broken"})
-    assert folder.state() == "failed"
+    assert store.read(folder).state == "failed"
     folder.begin(config_text="", manifest={})
-    assert folder.state() == "interrupted", "a new attempt forgets the last one's error"
+    assert store.read(folder).state == "interrupted", "a new attempt forgets the last one's error"
     folder.fail({"message": "broken"})
-    folder.finish({"state": "diverged", "step": 3, "reason": "too large", "wall_seconds": 1.0})
-    assert folder.state() == "diverged"
-    reading = {"running": {"accuracy": 0.5}}
-    folder.finish({"state": "completed", "wall_seconds": 1.0, "val": reading, "test": reading})
-    assert folder.state() == "completed"
+    folder.finish(a_result(state="diverged", step=3, reason="too large", scores={}))
+    assert store.read(folder).state == "diverged"
+    folder.finish(a_result())
+    assert store.read(folder).state == "completed"
     folder.clear()
-    assert folder.state() == "new"
+    assert store.read(folder).state == "new"
 
 
 def hold(path: Path, held: ProcessEvent, release: ProcessEvent) -> None:
@@ -60,7 +61,7 @@ def test_a_held_run_is_running_and_refused_until_its_holder_is_gone(folder: RunF
     holder = context.Process(target=hold, args=(folder.path, held, release))
     holder.start()
     assert held.wait(30)
-    assert folder.state() == "running"
+    assert store.read(folder).state == "running"
     with pytest.raises(HeldError) as refused, folder.hold():
         pytest.fail("two processes hold one run")
     assert str(refused.value) == (
@@ -72,7 +73,7 @@ def test_a_held_run_is_running_and_refused_until_its_holder_is_gone(folder: RunF
     holder.join()
     with folder.hold():
         pass
-    assert folder.state() == "new"
+    assert store.read(folder).state == "new"
 
 
 def content(value: float) -> bytes:
@@ -237,7 +238,7 @@ def test_damaged_json_names_the_file(folder: RunFolder) -> None:
 
 
 def test_json_files_are_replaced_whole(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.finish({"state": "completed", "n": 1})
+    folder.finish(a_result(steps=1))
 
     def torn(path: Path, _: bytes) -> Any:
         path.write_bytes(b"{")
@@ -245,8 +246,8 @@ def test_json_files_are_replaced_whole(folder: RunFolder, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(files, "write_synced", torn)
     with pytest.raises(KeyboardInterrupt):
-        folder.finish({"state": "completed", "n": 2})
-    assert json.loads((folder.path / "result.json").read_text())["n"] == 1
+        folder.finish(a_result(steps=2))
+    assert json.loads((folder.path / "result.json").read_text())["steps"] == 1
 
 
 def test_views_are_replaced_by_pattern_and_cleared(folder: RunFolder) -> None:

@@ -16,7 +16,7 @@ from bnbench.store import ExperimentFolder, encode_records
 from bnbench.sweep.forecast import WORKER_SECONDS, as_lines, as_record, forecast
 from bnbench.sweep.jobs import Job, Lost, Measure, Measured, WorkerOptions
 from tests.executors import InProcess
-from tests.runs import experiment_in, no_norm_config, small_config
+from tests.runs import a_result, experiment_in, no_norm_config, small_config
 
 
 class Measuring:
@@ -55,8 +55,7 @@ def finish(experiment: ExperimentFolder, config: schema.RunConfig, seconds: floa
     """Let a run be finished after so many seconds; its bytes on disk."""
     folder = experiment.run(run_id(config))
     folder.begin(config_text=dump(config), manifest={})
-    reading = {"running": {"accuracy": 0.5}}
-    folder.finish({"state": "completed", "wall_seconds": seconds, "val": reading, "test": reading})
+    folder.finish(a_result(wall_seconds=seconds))
     return sum(path.stat().st_size for path in folder.path.iterdir())
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from bnbench import store
 from bnbench.config import dump, run_id, schema
 from bnbench.errors import (
     ConfigError,
@@ -38,17 +40,11 @@ from bnbench.sweep.jobs import (
     Trained,
 )
 from bnbench.sweep.schedule import SweepOutcome, sweep
-from tests.runs import experiment_in, no_norm_config, small_config
+from tests.runs import a_result, experiment_in, no_norm_config, small_config
 
 Behaviour = Callable[[Job], list[Answer]]
 
-RECORD: dict[str, Any] = {
-    "state": "completed",
-    "steps": 16,
-    "wall_seconds": 2.0,
-    "val": {"running": {"accuracy": 0.5}},
-    "test": {"running": {"accuracy": 0.5}},
-}
+RESULT = a_result()
 
 
 class Scripted:
@@ -107,7 +103,7 @@ def experiment(tmp_path: Path) -> ExperimentFolder:
 
 def trained(_: Job) -> list[Answer]:
     """Every run succeeds."""
-    return [Trained(RECORD, found=False)]
+    return [Trained(RESULT, found=False)]
 
 
 def seeds(count: int, **changes: Any) -> list[schema.RunConfig]:
@@ -119,7 +115,7 @@ def finish(experiment: ExperimentFolder, config: schema.RunConfig, **changes: An
     """Let a run have a result on disk."""
     folder = experiment.run(run_id(config))
     folder.begin(config_text=dump(config), manifest={})
-    folder.finish(RECORD | changes)
+    folder.finish(replace(RESULT, **changes))
 
 
 def run_sweep(
@@ -159,7 +155,7 @@ def test_a_finished_run_of_another_configuration_is_looked_at_closely(
     path = experiment.run(run_id(runs[0])).path / "config.yaml"
     path.write_text(path.read_text().replace("log_every: 3", "log_every: 4"))
     outcome, executor = run_sweep(
-        runs, experiment, lambda _: [Trained(RECORD, found=True)], screen[0]
+        runs, experiment, lambda _: [Trained(RESULT, found=True)], screen[0]
     )
     assert executor.given == runs
     assert (outcome.found, outcome.trained) == (1, 0)
@@ -177,7 +173,7 @@ def test_every_cell_once_and_then_the_longest_first(
     def timed(job: Job) -> list[Answer]:
         assert isinstance(job, Train)
         seconds = {"short": 1.0, "long": 9.0, "unknown": 4.0}[job.config.setup]
-        return [Trained(RECORD | {"wall_seconds": seconds}, found=False)]
+        return [Trained(replace(RESULT, wall_seconds=seconds), found=False)]
 
     _, executor = run_sweep([*short, *unknown, *long], experiment, timed, screen[0])
     order = [(config.setup, config.seed) for config in executor.given]
@@ -214,7 +210,7 @@ def test_all_workers_are_given_work_at_once(
     def watched(_: Job) -> list[Answer]:
         nonlocal busiest
         busiest = max(busiest, executor.busy)
-        return [Trained(RECORD, found=False)]
+        return [Trained(RESULT, found=False)]
 
     executor = Scripted(experiment, watched, size=3)
     sweep(runs, experiment, executor, screen[0], Stop())
@@ -231,7 +227,7 @@ def failing(bad: schema.RunConfig, error: Exception, *, hopeless: bool = False) 
     def behave(job: Job) -> list[Answer]:
         if isinstance(job, Train) and job.config == bad:
             return [Failed(error, hopeless)]  # type: ignore[arg-type]
-        return [Trained(RECORD, found=False)]
+        return [Trained(RESULT, found=False)]
 
     return behave
 
@@ -320,7 +316,7 @@ def test_a_run_whose_worker_dies_three_times_is_failed(
     def deadly(job: Job) -> list[Answer]:
         if isinstance(job, Train) and job.config == runs[0]:
             return [Lost("was killed by SIGSEGV", at_start=False)]
-        return [Trained(RECORD, found=False)]
+        return [Trained(RESULT, found=False)]
 
     outcome, executor = run_sweep(runs, experiment, deadly, screen[0])
     assert executor.given.count(runs[0]) == 3
@@ -330,7 +326,7 @@ def test_a_run_whose_worker_dies_three_times_is_failed(
     assert name == run_id(runs[0])
     assert message.startswith("its worker was killed by SIGSEGV, 3 times\n")
     folder = experiment.run(name)
-    assert folder.state() == "failed"
+    assert store.read(folder).state == "failed"
     assert (folder.error() or {})["message"] == message
     outcome, executor = run_sweep(runs, experiment, trained, screen[0])
     assert executor.given == [runs[1]], "it is kept as failed"
@@ -343,7 +339,7 @@ def test_deaths_at_the_start_are_not_held_against_the_run(
     left = [Lost("was killed by SIGKILL", at_start=True)] * 4
 
     def behave(_: Job) -> list[Answer]:
-        return [left.pop() if left else Trained(RECORD, found=False)]
+        return [left.pop() if left else Trained(RESULT, found=False)]
 
     outcome, _ = run_sweep(runs, experiment, behave, screen[0])
     assert outcome.trained == 1
@@ -363,7 +359,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
         if isinstance(job, Train) and job.config == runs[0] and held:
             held -= 1
             return [Failed(HeldError("held"), hopeless=False)]
-        return [Trained(RECORD, found=held == 0)]
+        return [Trained(RESULT, found=held == 0)]
 
     outcome, executor = run_sweep(runs, experiment, behave, screen[0])
     assert executor.given[:2] == runs, "the others first"
@@ -477,7 +473,7 @@ def test_stopping_commits_and_says_how_to_go_on(
     def behave(job: Job) -> list[Answer]:
         if isinstance(job, Train) and job.config == runs[0]:
             stop.exit_code = code
-            return [Trained(RECORD, found=False)]
+            return [Trained(RESULT, found=False)]
         return []
 
     executor = Scripted(experiment, behave, size=2)
@@ -564,7 +560,7 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
             if now == 105.0:
                 return [(job, Stated([[half]])) for job in self._now]
             job = self._now.pop(0)
-            return [(job, Trained(RECORD | {"wall_seconds": 10.0}, found=False))]
+            return [(job, Trained(replace(RESULT, wall_seconds=10.0), found=False))]
 
     sweep(runs, experiment, Slow(experiment, trained, size=2), screen, Stop())
     assert told[0] == (0, None), "nothing is known yet"

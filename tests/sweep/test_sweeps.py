@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from bnbench import store
 from bnbench.config import expand, load_experiment, schema
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
@@ -187,7 +188,7 @@ class Terminal:
 def resumed(terminal: Terminal, path: Path) -> None:
     """The same command again, with fewer steps to wait for, gives the undisturbed bits."""
     experiment = terminal.experiment
-    assert "interrupted" in {run.state() for run in experiment.runs()}
+    assert "interrupted" in {store.read(run).state for run in experiment.runs()}
     done = subprocess.run(
         command("--workers", "2", "--quiet"),
         cwd=path,
@@ -228,7 +229,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_disk_stays_whole(tmp_path: Path)
         terminal.press_ctrl_c()
         assert terminal.ended(seconds=3) == 130
         assert "Traceback" not in terminal.shown.decode()
-        assert all(run.state() != "running" for run in terminal.experiment.runs())
+        assert all(store.read(run).state != "running" for run in terminal.experiment.runs())
         resumed(terminal, tmp_path)
 
 
@@ -240,7 +241,7 @@ def test_ctrl_c_while_the_workers_start(tmp_path: Path) -> None:
         terminal.press_ctrl_c()
         assert terminal.ended(seconds=10) == 130
         assert "Traceback" not in terminal.shown.decode()
-        assert all(run.state() != "running" for run in terminal.experiment.runs())
+        assert all(store.read(run).state != "running" for run in terminal.experiment.runs())
 
 
 @pytest.mark.slow
@@ -253,7 +254,7 @@ def test_sigterm_to_the_whole_group_commits_and_is_143(tmp_path: Path) -> None:
         assert terminal.ended(seconds=10) == 143
         after = {run.name: committed_step(run) for run in terminal.experiment.runs()}
         assert all(after[name] >= step for name, step in before.items())
-        assert "interrupted" in {run.state() for run in terminal.experiment.runs()}
+        assert "interrupted" in {store.read(run).state for run in terminal.experiment.runs()}
 
 
 def children(process: int) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bnbench import store
 from bnbench.config import run_id, schema
 from bnbench.errors import RunError
 from bnbench.events import Finished
@@ -128,7 +129,7 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         workers.ask_to_stop()
         assert isinstance(until_end(workers)[-1], Stopped)
         assert committed_step(experiment.run(run_id(config))) >= seen
-        assert experiment.run(run_id(config)).state() == "interrupted"
+        assert store.read(experiment.run(run_id(config))).state == "interrupted"
         assert workers.processes == [worker], "one process did it all"
     assert not alive(worker)
 
@@ -153,7 +154,7 @@ def test_a_death_is_noticed_and_its_cause_named(tmp_path: Path) -> None:
             assert isinstance(end, Lost)
             assert end.how.startswith(cause)
             assert not end.at_start
-            assert experiment.run(run_id(config)).state() == "interrupted"
+            assert store.read(experiment.run(run_id(config))).state == "interrupted"
         workers.submit(Train(config))
         assert isinstance(until_end(workers)[-1], Trained)
     assert evidence(experiment.run(run_id(config))) == trained(tmp_path / "whole", config)
@@ -212,7 +213,7 @@ def test_a_driver_that_is_killed_takes_its_workers_along(tmp_path: Path, suspend
     driver.communicate()
     wait_until(lambda: not alive(worker), seconds=5)
     (run,) = experiment.runs()
-    assert run.state() == "interrupted", "its lock is free again"
+    assert store.read(run).state == "interrupted", "its lock is free again"
 
 
 def alive(process: int) -> bool:

@@ -1,0 +1,223 @@
+"""What the files of a run say: how it ended, in which state it is, how they are encoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from bnbench.errors import StorageError
+
+if TYPE_CHECKING:
+    from bnbench.store.run_folder import RunFolder
+
+Record: TypeAlias = dict[str, Any]
+"""One line of `metrics.jsonl`, or the content of one of the JSON files."""
+
+State: TypeAlias = Literal[
+    "completed", "diverged", "running", "interrupted", "failed", "damaged", "new"
+]
+STATES: tuple[str, ...] = get_args(State)
+
+Number: TypeAlias = int | float
+
+_COUNTED = (
+    "steps",
+    "examples",
+    "train_seconds",
+    "evaluation_seconds",
+    "probe_seconds",
+    "wall_seconds",
+    "images_per_second",
+)
+_RELIED_ON = {
+    "setup": str,
+    "seed": int,
+    "cell": str,
+    "point": dict,
+    "hparams": dict,
+    "started": int | float,
+}
+"""What every reader of a manifest may take for granted."""
+
+_SEAL = b"bnbench-sha256:"
+"""Separates a checkpoint from the checksum after it. A checkpoint is a zip archive: its readers
+start at its directory and ignore what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Mean cross-entropy in nats, None where it was not finite, and accuracy as a fraction."""
+
+    loss: float | None
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended: the content of `result.json`.
+
+    `steps` and `examples` were trained on in `train_seconds`; `wall_seconds` include everything.
+    `scores`: by split and kind of statistics, of completed runs. `step`, `reason`: where and why a
+    run diverged.
+    """
+
+    state: Literal["completed", "diverged"]
+    steps: int
+    examples: int
+    train_seconds: float
+    evaluation_seconds: float
+    probe_seconds: float
+    wall_seconds: float
+    images_per_second: float
+    scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    step: int | None = None
+    reason: str | None = None
+
+    @classmethod
+    def from_record(cls, record: Record) -> Result:
+        """Raises ValueError where the record is not a result."""
+        counted: Record = {name: record.get(name) for name in _COUNTED}
+        own = ("state", *_COUNTED)
+        match record:
+            case {"state": "completed", "val": {"running": _}, "test": {"running": _}}:
+                rest: Record = {"scores": _scores(record, without=own)}
+            case {"state": "diverged", "step": int() as step, "reason": str() as reason}:
+                rest = {"step": step, "reason": reason}
+            case _:
+                raise ValueError("not a result")
+        if not all(map(_is_number, counted.values())):
+            raise ValueError("not a result")
+        return cls(state=record["state"], **counted, **rest)
+
+    def as_record(self) -> Record:
+        """What `result.json` holds, in its order."""
+        record: Record = {"state": self.state} | {name: getattr(self, name) for name in _COUNTED}
+        if self.state == "diverged":
+            return record | {"step": self.step, "reason": self.reason}
+        return record | {
+            split: {
+                kind: {"loss": score.loss, "accuracy": score.accuracy}
+                for kind, score in kinds.items()
+            }
+            for split, kinds in self.scores.items()
+        }
+
+    def score(self, split: str, statistics: str) -> Score | None:
+        """The final score of a split under a kind of statistics, or None."""
+        return self.scores.get(split, {}).get(statistics)
+
+    @property
+    def divergence(self) -> str | None:
+        """Where and why the run diverged, or None."""
+        return None if self.state == "completed" else f"step {self.step}: {self.reason}"
+
+
+def _scores(record: Record, *, without: Collection[str]) -> dict[str, dict[str, Score]]:
+    scores: dict[str, dict[str, Score]] = {}
+    for split, kinds in record.items():
+        if split in without:
+            continue
+        if not isinstance(kinds, dict):
+            raise ValueError("not a result")
+        scores[split] = {kind: _score(said) for kind, said in kinds.items()}
+    return scores
+
+
+def _score(said: Any) -> Score:
+    match said:
+        case {"loss": loss, "accuracy": accuracy} if _is_number(accuracy):
+            if loss is None or _is_number(loss):
+                return Score(loss, accuracy)
+    raise ValueError("not a result")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it is on disk.
+
+    `state`: from the evidence; damaged: what decides it cannot be read. `error`: the content of
+    `error.json` of a failed run. `problem`: why the run failed, or what cannot be read.
+    """
+
+    folder: RunFolder
+    state: State
+    result: Result | None = None
+    error: Record | None = None
+    problem: str | None = None
+
+    @cached_property
+    def manifest(self) -> Record | None:
+        """What the run was started with, or None. Raises StorageError where it is damaged."""
+        return self.folder.manifest()
+
+    def events(self, *, without: Collection[str] = ()) -> Iterator[Record]:
+        """As `RunFolder.records`."""
+        return self.folder.records(without=without)
+
+
+def read(run: RunFolder) -> RunRecord:
+    """How a run stands. Manifest and events are read when they are asked for."""
+    try:
+        result = run.result()
+        if result is not None:
+            return RunRecord(run, result.state, result)
+        if run.held():
+            return RunRecord(run, "running")
+        error = run.error()
+    except StorageError as damage:
+        return RunRecord(run, "damaged", problem=damage.what)
+    if error is not None:
+        why = error.get("message")
+        return RunRecord(run, "failed", error=error, problem=None if why is None else str(why))
+    return RunRecord(run, "interrupted" if run.has_trained() else "new")
+
+
+def is_manifest(record: Record) -> bool:
+    """Whether it says what every reader of a manifest relies on."""
+    return all(isinstance(record.get(key), kind) for key, kind in _RELIED_ON.items())
+
+
+def encode(record: Record) -> bytes:
+    """A record as a file of its own, in strict JSON."""
+    return json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+
+
+def encode_records(records: Iterable[Record]) -> bytes:
+    """Events as lines of strict JSON."""
+    return b"".join(
+        json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        for record in records
+    )
+
+
+def decode_records(lines: list[bytes]) -> list[Record] | None:
+    """All lines at once, in half the time of one after the other; None where one is damaged."""
+    if not all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+        return None
+    try:
+        records = json.loads(b"[" + b",".join(lines) + b"]")
+    except (ValueError, RecursionError):
+        return None
+    whole = len(records) == len(lines) and all(isinstance(each, dict) for each in records)
+    return records if whole else None
+
+
+def sealed(content: bytes) -> bytes:
+    """A checkpoint with its checksum."""
+    return content + _SEAL + hashlib.sha256(content).hexdigest().encode()
+
+
+def unsealed(content: bytes) -> bytes | None:
+    """What was sealed, or None where a byte of it changed."""
+    whole, seal, digest = content.rpartition(_SEAL)
+    if not seal or hashlib.sha256(whole).hexdigest().encode() != digest:
+        return None
+    return whole

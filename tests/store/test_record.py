@@ -1,0 +1,86 @@
+"""What the files of a run say, read once and typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench import store
+from bnbench.errors import StorageError
+from tests.runs import MANIFEST, a_result
+
+DIVERGED = a_result(state="diverged", step=3, reason="loss is not finite", scores={})
+
+
+def begun(path: Path, manifest: dict[str, Any] = MANIFEST) -> store.RunFolder:
+    folder = store.RunFolder(path / "bn_s00_01234567")
+    folder.begin(config_text="a: 1\n", manifest=manifest)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "result", [a_result(), DIVERGED, a_result(scores={"val": {}, **a_result().scores})]
+)
+def test_a_result_is_the_same_after_a_round_trip(tmp_path: Path, result: store.Result) -> None:
+    folder = begun(tmp_path)
+    folder.finish(result)
+    record = store.read(folder)
+    assert (record.state, record.result) == (result.state, result)
+    text = (folder.path / "result.json").read_text()
+    assert json.dumps(result.as_record(), indent=2) + "\n" == text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "finished"},
+        {"steps": "16"},
+        {"wall_seconds": True},
+        {"images_per_second": None},
+        {"val": {}},
+        {"test": None},
+        {"train": {"running": 1}},
+        {"val": {"running": {"loss": "x", "accuracy": 0.5}}},
+        {"test": {"running": {"loss": 0.5}}},
+    ],
+)
+def test_what_is_not_a_result_is_damaged(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = begun(tmp_path)
+    (folder.path / "result.json").write_text(json.dumps(a_result().as_record() | change))
+    record = store.read(folder)
+    assert record.state == "damaged"
+    assert record.result is None
+    assert record.problem == f"{folder.path / 'result.json'}: not a result"
+
+
+def test_a_run_says_why_it_failed(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    folder.fail({"message": "broken", "of_the_machine": True})
+    record = store.read(folder)
+    assert (record.state, record.problem) == ("failed", "broken")
+    assert record.error == {"message": "broken", "of_the_machine": True}
+    (folder.path / "error.json").write_text("[]")
+    assert store.read(folder).state == "damaged"
+    folder.finish(DIVERGED)
+    record = store.read(folder)
+    assert record.result is not None, "the result counts, whatever an earlier attempt left"
+    assert record.result.divergence == "step 3: loss is not finite"
+
+
+def test_manifest_and_events_are_read_when_asked_for(tmp_path: Path) -> None:
+    record = store.read(begun(tmp_path))
+    assert record.manifest == MANIFEST
+    (record.folder.path / "metrics.jsonl").write_text('{"event": "step"}\n{"event": "gap"}\n')
+    assert list(record.events(without=("step",))) == [{"event": "gap"}]
+
+
+@pytest.mark.parametrize("missing", MANIFEST)
+def test_a_manifest_that_lacks_what_readers_rely_on_is_damaged(
+    tmp_path: Path, missing: str
+) -> None:
+    folder = begun(tmp_path, {key: value for key, value in MANIFEST.items() if key != missing})
+    with pytest.raises(StorageError, match=r"manifest\.json: does not say what the run is"):
+        store.read(folder).manifest  # noqa: B018 - reading is the question
