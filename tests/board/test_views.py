@@ -69,7 +69,7 @@ def test_a_damaged_run_is_noted_and_the_others_are_rebuilt(own_study: Experiment
     said = "\n".join(done.notes)
     assert "metrics.jsonl:2: not a JSON event" in said
     assert "an event that is unknown here ('sighting')" in said
-    assert "manifest.json does not say what the run is" in said
+    assert "manifest.json: does not say what the run is" in said
     assert f"{fourth.name} is being trained" in said
 
 
