@@ -1,27 +1,27 @@
 """bnbench compares normalization setups in convolutional networks.
 
-The rooms, in the order in which data walks through them:
+The packages, from the lowest level to the highest; bnbench/README.md draws how data flows:
 
-errors     the error tree: what happened, where, what to do
-events     the frozen facts that a run can state
-config     strict YAML → frozen, validated models; grid expansion; identity; no torch
+errors     the errors that users see: what happened, where, what to do
+events     the facts that a run can state
+config     YAML to validated models; crossing of setups, axes and seeds; identity; no torch
 norms      normalization layers: formula, axes, paper
 models     networks that take their normalization as an argument
-data       datasets, splits, resident batches, augmentation
+data       datasets, splits, batches, augmentation; `bundled/` holds the shipped images
 optim      parameter groups, learning-rate schedules and rules
-probes     measurements that leave no trace
-stats      paired differences → intervals, tests, verdicts
-store      run folders: lock, commit, append, read back, state from evidence
+probes     measurements that leave no trace; one file a probe
+stats      paired differences to intervals, tests, verdicts; NumPy and SciPy, no files
+store      run folders: lock, commit, append, read; all file writing but TensorBoard's
 explain    what a name means: kinds, keys, probes, metrics, findings
-sinks      events → TensorBoard, metrics.jsonl, terminal
-train      the loop: yields events
-assemble   the one door from configuration to tensors
-board      TensorBoard on an experiment: files anew, bands over seeds, the way to it
+sinks      facts to metrics.jsonl, TensorBoard, terminal
+train      the training loop
+assemble   from configuration to model, batches, optimizer, probes
+board      TensorBoard for an experiment: rewrite event files, average over seeds, start it
 runner     one run from start to result, resumable
-diagnosis  a stranger's model, or a stored run: what is wrong in eval mode, and the mend
-report     stored runs → tables and figures
-sweep      which runs are missing; who trains them
-cli        Typer verbs, thin
+diagnosis  a foreign model, or a stored run: what is wrong in eval mode, and the fix
+report     stored runs to tables, figures, verdicts, the page
+sweep      which runs are missing, in which order; who trains them
+cli        the commands; heavy packages are imported inside them
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """`bnbench.diagnose`, imported when it is asked for: `import bnbench` needs no torch."""
+    """`bnbench.diagnose`, imported on first use, so that `import bnbench` needs no torch."""
     if name == "diagnose":
         from bnbench.diagnosis import diagnose
 

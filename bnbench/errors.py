@@ -1,7 +1,7 @@
-"""The error tree: what happened, where, what to do.
+"""The errors that users see: what happened, where, what to do.
 
-Every error that a user can cause is a `BnbenchError`. `cli` prints it without a traceback and
-leaves with its `exit_code`; the codes are listed in README.
+Every error that a user can cause is a `BnbenchError`. `cli` prints it without a traceback and exits
+with its `exit_code`; README.md lists the codes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RunError(BnbenchError):
 
 
 class UsageError(BnbenchError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     exit_code = 2
 
@@ -49,7 +49,7 @@ class StorageError(BnbenchError):
 
 
 class DataError(BnbenchError):
-    """A dataset is missing, damaged, out of reach or too large."""
+    """A dataset is missing, damaged, not reachable or too large."""
 
     exit_code = 4
 
@@ -71,7 +71,7 @@ class Fault:
 
 
 class ConfigError(BnbenchError):
-    """A configuration has faults: all of them, in the order in which they stand in the file."""
+    """A configuration has faults: all of them, in the order of the file."""
 
     exit_code = 2
 
@@ -80,14 +80,14 @@ class ConfigError(BnbenchError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Fault, ...]]]:
-        """To another process and back: made of its faults again, not of its text."""
+        """Pickle the faults: exceptions are otherwise rebuilt from their text."""
         return type(self), (self.faults,)
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C (exit code 130) or SIGTERM (143) arrived.
 
-    Not a `BnbenchError`: like KeyboardInterrupt, it passes by whatever catches errors.
+    Not a `BnbenchError`: like KeyboardInterrupt, it is not caught by `except Exception`.
     """
 
     def __init__(self, what: str, *, exit_code: int, do: str | None = None) -> None:

@@ -1,53 +1,165 @@
-"""README names every kind, every room and every key of its example as they are."""
+"""What the documentation shows is true: examples load, commands parse, links lead somewhere."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import typer
+import yaml
 
 import bnbench
-from bnbench.config import expand, load_experiment
-from bnbench.config.keys import BLOCKS
+from bnbench import cli
+from bnbench.config import expand, load_experiment, shipped
+from bnbench.errors import ConfigError
 from tests.test_architecture import PACKAGE, ROOMS
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    path
+    for folder in (ROOT, ROOT / "configs", ROOT / "runs", ROOT / "scripts", ROOT / "bnbench")
+    for path in (folder.glob("*.md") if folder == ROOT else folder.rglob("*.md"))
+)
+README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "configs/README.md").read_text()
+ARCHITECTURE = (ROOT / "bnbench/README.md").read_text()
+
+page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("block", ["norm", "model"])
-def test_every_kind_has_a_row_of_a_table(block: str) -> None:
-    first_cells = re.findall(r"^\| ([^|]*) \|", README, re.MULTILINE)
-    named = {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
-    assert set(BLOCKS[block].kinds) <= named
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language; "" for those without one."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
 
 
-def test_every_probe_has_a_row_of_a_table() -> None:
-    first_cells = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
-    assert set(BLOCKS["probes"].all_keys) <= set(first_cells)
+def commands(text: str) -> list[str]:
+    """The commands of a page's shell blocks."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("bnbench ")]
 
 
-def test_every_dataset_is_named() -> None:
-    for name in BLOCKS["data"].kinds:
-        assert name in README
+def command_of(line: str) -> tuple[Any, list[str]]:
+    """The command that a line names, and its arguments."""
+    name, *arguments = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    if hasattr(command, "commands") and arguments:
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command, arguments
 
 
-def test_the_map_shows_the_rooms_that_there_are() -> None:
-    rows = re.findall(r"^\| (\d) \| `(\w+)/?` \|", README, re.MULTILINE)
-    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    rooms = {room: level for room, (level, _) in ROOMS.items() if room in there}
-    assert {room: int(level) for level, room in rows} == rooms
+def test_the_readme_is_one_that_people_read() -> None:
+    assert len(README.splitlines()) <= 200
+    assert len(README.split()) <= 1800
+
+
+@page
+def test_links_lead_to_files(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+@page
+def test_commands_parse(path: Path) -> None:
+    for line in commands(path.read_text()):
+        command, arguments = command_of(line)
+        command.make_context("bnbench", arguments)
+
+
+@page
+def test_commands_in_sentences_exist_with_their_options(path: Path) -> None:
+    for line in re.findall(r"`(bnbench [a-z][^`]*)`", path.read_text()):
+        command, arguments = command_of(line)
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {each for each in arguments if each.startswith("--")} <= options, line
+
+
+@page
+def test_python_compiles(path: Path) -> None:
+    for block in blocks(path.read_text(), "python"):
+        compile(block, str(path), "exec")
+
+
+def test_the_pages_show_commands() -> None:
+    assert len(commands(README)) >= 5
 
 
 def test_the_example_of_the_configuration_is_sound(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(experiment: my-study.*?)```", README, re.DOTALL)
+    example, profiles, claims = blocks(CONFIGURATION, "yaml")
     path = tmp_path / "my-study.yaml"
-    path.write_text(text)
+    path.write_text(example)
     # Three setups at 4 batch sizes and 7 rates, one with rates of its own, and 8 seeds.
     assert len(expand(load_experiment(path)).runs) == (3 * 7 + 2) * 4 * 8
+    path.write_text(example + claims)
+    assert expand(load_experiment(path)).runs
+    path.write_text(re.sub(r"^seeds:.*\n", "", example, flags=re.MULTILINE) + profiles)
+    assert len(expand(load_experiment(path)).runs) == (3 * 2 + 2) * 4 * 3
 
 
-def test_the_package_lists_its_rooms_in_the_order_of_the_walk() -> None:
-    listed = re.findall(r"^(\w+)  +", bnbench.__doc__ or "", re.MULTILINE)
-    rows = re.findall(r"^\| \d \| `(\w+)/?` \|", README, re.MULTILINE)
-    assert listed == rows
+def test_the_study_of_the_readme_and_its_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (study,) = blocks(README, "yaml")
+    path = Path("my-study.yaml")
+    path.write_text(study)
+    assert len(expand(load_experiment(path)).runs) == 2 * 2 * 2 * 6
+    path.write_text(study.replace("groups: 4", "grops: 4"))
+    with pytest.raises(ConfigError) as raised:
+        load_experiment(path)
+    assert f"{raised.value}\n" in blocks(README, "")
+
+
+def test_the_layer_of_the_readme_works(tmp_path: Path) -> None:
+    (layer,) = [block for block in blocks(README, "python") if "PeakNorm" in block]
+    (tmp_path / "my_norm.py").write_text(layer)
+    (setup,) = re.findall(r"`(peak: .*)`", README)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"setups": {"batch": {}, **yaml.safe_load(setup)}}))
+    assert len(expand(load_experiment(path)).runs) == 2
+    names: dict[str, type[torch.nn.Module]] = {}
+    exec(layer, names)
+    assert names["PeakNorm"](3)(torch.ones(2, 3, 4, 4)).max() <= 1
+
+
+def test_the_table_of_packages_is_what_the_architecture_allows() -> None:
+    rows = re.findall(r"^\| (\d) \| `(\w+)/?` \|", ARCHITECTURE, re.MULTILINE)
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    levels = {name: level for name, (level, _) in ROOMS.items() if name in there}
+    assert {name: int(level) for level, name in rows} == levels
+
+
+def test_the_package_docstring_is_the_same_table() -> None:
+    rows = re.findall(r"^\| \d \| `(\w+)/?` \| (.*) \|$", ARCHITECTURE, re.MULTILINE)
+    assert re.findall(r"^(\w+)  +(.*)$", bnbench.__doc__ or "", re.MULTILINE) == rows
+
+
+def test_where_to_change_names_files_that_exist() -> None:
+    _, section = ARCHITECTURE.split("## Where to change X")
+    named = re.findall(r"`((?:\w+/)[\w./]*)`", section.split("## Rules")[0])
+    assert named
+    for name in named:
+        assert any((folder / name).exists() for folder in (PACKAGE, ROOT)), name
+
+
+def test_every_script_and_every_shipped_experiment_has_its_row() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "scripts/README.md").read_text(), re.MULTILINE)
+    scripts = [path for path in (ROOT / "scripts").iterdir() if os.access(path, os.X_OK)]
+    assert {path.name for path in scripts if path.is_file()} <= set(rows)
+    listed = set(re.findall(r"^\| `([\w-]+)\.yaml` \|", CONFIGURATION, re.MULTILINE))
+    assert listed == {name for name, _, _ in shipped() if "/" not in name}
+
+
+def test_the_page_of_claims_follows_from_the_stored_results() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/make_evidence", "--check"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

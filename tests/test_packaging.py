@@ -35,6 +35,11 @@ def test_the_wheel_holds_data_and_experiments_and_nothing_else(wheel: Path) -> N
     assert "bnbench/data/bundled/fashion-mnist-12k-train.png" in names
     assert "bnbench/data/bundled/LICENSE" in names
     assert "bnbench/report/report.html" in names
+    licences = [name for name in names if ".dist-info/licenses/" in name]
+    assert [name.split("/licenses/")[1] for name in sorted(licences)] == [
+        "bnbench/LICENSE",
+        "bnbench/data/bundled/LICENSE",
+    ]
     shipped = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml")}
     assert shipped
     assert {f"bnbench/configs/{path.as_posix()}" for path in shipped} <= set(names)

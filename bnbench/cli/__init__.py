@@ -1,12 +1,12 @@
-"""The command line: thin verbs, a file each, errors without tracebacks, exit codes.
+"""The command line: a file for each command, errors without tracebacks, exit codes.
 
-Heavy rooms are imported inside the verbs, after the configuration has been checked: `--help`,
-`--version` and a misspelled key need no torch.
+Heavy packages are imported inside the commands, after the configuration has been checked:
+`--help`, `--version` and a misspelled key need no torch.
 
 root         the command itself
-options      what several verbs take
-screen       where verbs print
-<verb>       the verb, a function of the same name
+options      what several commands take
+screen       where commands print
+<command>    a function of the same name
 """
 
 from bnbench.cli.compare import compare

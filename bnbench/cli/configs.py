@@ -1,4 +1,4 @@
-"""`bnbench configs …`: the shipped experiments, and checking one's own."""
+"""`bnbench configs …`: the shipped experiments, and checking your own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ configs = typer.Typer(
 
 @configs.command("list")
 def configs_list() -> None:
-    """The shipped experiments, a line each."""
+    """List the shipped experiments."""
     from rich.table import Table
 
     from bnbench.config import shipped
@@ -49,7 +49,9 @@ def configs_show(
 @configs.command("copy")
 def configs_copy(
     name: Config,
-    target: Annotated[Path | None, typer.Argument(help="Default: the same name, here.")] = None,
+    target: Annotated[
+        Path | None, typer.Argument(help="Default: the same name, in this folder.")
+    ] = None,
 ) -> None:
     """Copy a shipped experiment, to change it."""
     from bnbench.config import find_config
@@ -59,7 +61,7 @@ def configs_copy(
     if target.is_dir():
         target = target / source.name
     if target.exists():
-        raise UsageError(f"{target} is there already", do="name another file to copy to")
+        raise UsageError(f"{target} already exists", do="name another file to copy to")
     try:
         target.write_text(source.read_text())
     except OSError as error:
@@ -69,7 +71,7 @@ def configs_copy(
 
 @configs.command("check")
 def configs_check(config: Config, set_: Set = None) -> None:
-    """Check a file as train and sweep would, and say what it describes."""
+    """Check a file as train and sweep do, and say what it describes."""
     from bnbench.config import Overrides, expand, find_config, load_experiment
 
     path = find_config(config)

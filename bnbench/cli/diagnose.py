@@ -25,32 +25,32 @@ def diagnose(
     ],
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Load this state dict, or checkpoint with one, first."),
+        typer.Option(metavar="FILE", help="Load this state dict, or a checkpoint with one, first."),
     ] = None,
     fix: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write the checkpoint with recalibrated statistics; a new file."
+            metavar="FILE", help="Write a new checkpoint with recalibrated statistics to this file."
         ),
     ] = None,
     batch_sizes: Annotated[
         str | None,
         typer.Option(
-            metavar="B1,B2,…", help="Look at these, too. Default: the loader's and a large one."
+            metavar="B1,B2,…", help="Also measure these. Default: the loader's and a large one."
         ),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=2, help="Images of each loader to look at, about.")
+        int, typer.Option(min=2, help="About how many images of each loader to use.")
     ] = 2048,
     device: Device = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say why a model is fine in training and bad in eval mode, and mend its statistics."""
+    """Say why a model is good in training and bad in eval mode, and fix its statistics."""
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
     if fix is not None and fix.exists():
-        raise UsageError(f"{fix} is there already", do="name a new file with --fix")
+        raise UsageError(f"{fix} already exists", do="name a new file with --fix")
 
     from bnbench.diagnosis import diagnose as diagnosed
     from bnbench.diagnosis.checkpoint import of_model, put_into, read_checkpoint, recalibrate
@@ -63,9 +63,7 @@ def diagnose(
         saved = found.checkpoint
         if checkpoint is not None:
             if saved is not None:
-                raise UsageError(
-                    f"{target} has a checkpoint of its own", do="leave out --checkpoint"
-                )
+                raise UsageError(f"{target} already has a checkpoint", do="leave out --checkpoint")
             saved = read_checkpoint(checkpoint)
             found.notes.extend(put_into(found.model, saved))
         diagnosis = diagnosed(

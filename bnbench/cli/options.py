@@ -11,7 +11,7 @@ _debug = False
 
 
 def set_debug(value: bool) -> bool:
-    """Errors show their traceback from now on, wherever on the line `--debug` stands."""
+    """Show tracebacks from now on, wherever `--debug` is on the command line."""
     global _debug
     _debug = _debug or value
     return value
@@ -28,21 +28,21 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
 ]
 RunsDir = Annotated[
-    Path, typer.Option(envvar="BNBENCH_RUNS_DIR", help="Where the experiments' folders lie.")
+    Path, typer.Option(envvar="BNBENCH_RUNS_DIR", help="Where experiments are stored.")
 ]
 Device = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress: only results and errors.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw earlier attempts away.")]
 AcceptChanges = Annotated[
     bool,
     typer.Option(
         "--accept-changes",
-        help="Go on with a run that was begun under another torch, CPU or thread count.",
+        help="Continue a run that was started with another torch, CPU or number of threads.",
     ),
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", callback=set_debug, help="Show the traceback of an error.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,4 +1,4 @@
-"""The command itself: errors without tracebacks, exit codes, the options before a verb."""
+"""The command itself: errors without tracebacks, exit codes, the options before a command."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bnbench.cli.screen import say, show
 from bnbench.errors import BnbenchError, Interrupted
 
 
-class Verbs(TyperGroup):
+class Commands(TyperGroup):
     """Turns errors into lines and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; see README, "Exit codes"."""
+        """Run the command; README.md lists the exit codes."""
         try:
             return super().invoke(ctx)
         except BnbenchError as error:
@@ -35,11 +35,11 @@ class Verbs(TyperGroup):
             say("stopped")
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # Who reads us has gone: not an error, but nothing more can be said either.
+            # The reader of our output has gone. That is no error, but nothing more can be printed.
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
             raise typer.Exit(0) from None
         except Exception as error:
-            # What Typer raises for wrong usage and for exits, it shows itself.
+            # Typer shows its own errors of usage itself.
             if debug_asked() or type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
             say(f"unexpected {type(error).__name__}: {error}\n  --debug shows where")
@@ -47,7 +47,7 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=Commands,
     help="Compare normalization setups in convolutional networks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -64,7 +64,10 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def bnbench(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
     debug: Debug = False,
 ) -> None:

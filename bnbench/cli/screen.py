@@ -1,4 +1,4 @@
-"""Where verbs print: results to standard output, all else to standard error."""
+"""Where commands print: results to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ output = Console()
 
 
 def say(line: str) -> None:
-    """Print to standard error, as it is."""
+    """Print to standard error, without markup."""
     errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_console(quiet: bool) -> Console:
-    """Where progress goes: the console that `say` uses, so that its lines stand above live ones."""
+    """The console of progress: the one of `say`, so that its lines appear above live ones."""
     return Console(stderr=True, quiet=True) if quiet else errors
 
 
 def show(line: str) -> None:
-    """Print to standard output, as it is."""
+    """Print to standard output, without markup."""
     output.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -95,7 +95,7 @@ def parse_metric(text: str) -> Metric:
         case ["probe", probe, *layers, quantity] if len(layers) <= 1:
             if probe not in schema.ProbesConfig.model_fields:
                 close = nearest(probe, schema.ProbesConfig.model_fields)
-                hint = f"did you mean {close}?" if close else "see the probes in README"
+                hint = f"did you mean {close}?" if close else "`bnbench explain probes` lists them"
                 raise ValueError(f"{probe} is not a probe; {hint}")
             return ProbeReading(probe, layers[0] if layers else "*", quantity)
         case [split, "gap", quantity] if split in SPLITS and quantity in GAPS:

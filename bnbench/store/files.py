@@ -111,7 +111,7 @@ def write_new(path: Path, content: bytes) -> None:
     try:
         write_synced(temporary, content)
         if path.exists():
-            raise StorageError(f"{path} is there already")
+            raise StorageError(f"{path} already exists")
         rename(temporary, path)
         sync_folder(path.parent)
     except StorageError as error:

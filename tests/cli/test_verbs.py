@@ -497,7 +497,7 @@ def test_configs_list_show_copy_check() -> None:
     assert Path("default.yaml").read_text() == text
     said = bnbench("configs", "copy", "default")
     assert said.code == 2
-    assert said.err == "default.yaml is there already\n  name another file to copy to\n"
+    assert said.err == "default.yaml already exists\n  name another file to copy to\n"
     said = bnbench("configs", "check", "default.yaml")
     assert said == Said(0, "default.yaml: 1 run, no faults\n", "")
     resolved = bnbench("configs", "show", "default", "--resolved").out

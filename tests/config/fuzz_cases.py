@@ -21,7 +21,7 @@ from bnbench.config.keys import BLOCKS, TOP_KEYS, every_key
 from tests.config.fuzz_damage import ODD_RAW, ODD_TEXT, damage, mangled, odd, word
 from tests.config.fuzz_trees import Pairs, Tree, as_tree, flow, mappings, written
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parents[2] / "configs/README.md"
 
 
 @dataclass(frozen=True, slots=True)

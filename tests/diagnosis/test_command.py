@@ -133,7 +133,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "raises": (["mine.py:raises"], 2, "mine.py:26: raises() raised ZeroDivisionError: division"),
     "exits": (["mine.py:leaves"], 2, "leaves() raised SystemExit: no data"),
     "no checkpoint": (["mine.py:make", "--checkpoint", "no.pt"], 4, "no.pt: no such file"),
-    "fix is there": (["mine.py:make", "--fix", "mine.py"], 2, "mine.py is there already"),
+    "fix is there": (["mine.py:make", "--fix", "mine.py"], 2, "mine.py already exists"),
     "sizes": (["mine.py:make", "--batch-sizes", "1,x"], 2, "'1,x' are not batch sizes"),
     "device": (["mine.py:alone", "--device", "cuda:99"], 2, "there is no device cuda:99"),
     "syntax": (["broken.py:make"], 2, "broken.py:2: importing it raised SyntaxError: "),
@@ -251,7 +251,7 @@ def test_a_run_has_its_own_checkpoint() -> None:
     torch.save(trained().state_dict(), "other.pt")
     said = bnbench("diagnose", str(run.path), "--checkpoint", "other.pt")
     assert said.code == 2
-    assert "has a checkpoint of its own" in said.err
+    assert "already has a checkpoint" in said.err
 
 
 def test_importing_the_package_needs_no_torch() -> None:

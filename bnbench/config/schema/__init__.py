@@ -1,7 +1,7 @@
 """What a configuration may say: frozen models, one union for each block that comes in kinds.
 
 The descriptions of the fields are the documentation of every key: they feed
-`bnbench configs schema` and the error messages. Defaults here are the defaults of README.
+`bnbench configs schema`, `bnbench explain` and the error messages.
 
 base    closed mappings; types of values
 data    datasets, splits, batches
