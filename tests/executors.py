@@ -1,12 +1,21 @@
-"""Executors for tests: jobs done in this process, where a test can reach inside."""
+"""Executors for tests: one in this process, where a test can reach inside; one on another disk."""
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 from bnbench.runner import Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import Answer, Job, WorkerOptions
+from bnbench.sweep.jobs import Answer, Job, Lost, WorkerOptions
+from bnbench.sweep.shipping import Reply, Returned, Shipment, perform_shipment
 from bnbench.sweep.worker import perform
 
 
@@ -50,3 +59,100 @@ class InProcess:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class Elsewhere:
+    """Does each shipment in a process of its own, which begins in an empty folder and is told
+    nothing but the shipment, through a pipe."""
+
+    def __init__(self, size: int = 1, *, save_seconds: float = 30.0) -> None:
+        self.size = size
+        self.shipments: list[Shipment] = []
+        self.processes: dict[Shipment, subprocess.Popen[bytes]] = {}
+        self._save_seconds = save_seconds
+        self._replies: SimpleQueue[tuple[Shipment, Reply]] = SimpleQueue()
+
+    def start(self, jobs: int) -> None:
+        """Each job starts its own process."""
+
+    def submit(self, shipment: Shipment) -> None:
+        """Start a process, and a thread that reads its replies."""
+        folder = tempfile.TemporaryDirectory()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "OMP_NUM_THREADS": "1",
+            "HOME": folder.name,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from tests.executors import work; work()"],
+            cwd=folder.name,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.shipments.append(shipment)
+        self.processes[shipment] = process
+        assert process.stdin is not None
+        pickle.dump((shipment, self._save_seconds), process.stdin)
+        process.stdin.flush()
+        Thread(target=self._read, args=(shipment, process, folder), daemon=True).start()
+
+    def _read(
+        self,
+        shipment: Shipment,
+        process: subprocess.Popen[bytes],
+        folder: tempfile.TemporaryDirectory[str],
+    ) -> None:
+        reply: Reply | None = None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with folder, process.stdin, process.stdout:
+            try:
+                while not isinstance(reply, Returned):
+                    reply = pickle.load(process.stdout)
+                    self._replies.put((shipment, reply))
+            except (EOFError, pickle.UnpicklingError):
+                how = f"ended with exit code {process.wait()}"
+                self._replies.put((shipment, Lost(how, at_start=False)))
+        process.wait()
+
+    def answers(self, seconds: float) -> list[tuple[Shipment, Reply]]:
+        """The next reply of any of them."""
+        try:
+            return [self._replies.get(timeout=seconds)]
+        except Empty:
+            return []
+
+    def ask_to_stop(self) -> None:
+        """A byte more asks a process."""
+        for process in self.processes.values():
+            if process.poll() is None and process.stdin is not None:
+                process.stdin.write(b"!")
+                process.stdin.flush()
+
+    def close(self) -> None:
+        """Kill them."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+
+def work() -> None:
+    """The inside of such a process."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what is printed is no reply
+    stop = Stop()
+    shipment, save_seconds = pickle.load(sys.stdin.buffer)
+
+    def listen() -> None:
+        if sys.stdin.buffer.read(1):
+            stop.exit_code = 130
+
+    def send(reply: Reply) -> None:
+        pickle.dump(reply, replies)
+        replies.flush()
+
+    Thread(target=listen, daemon=True).start()
+    send(perform_shipment(shipment, WorkerOptions(), send, stop, save_seconds=save_seconds))
+    os._exit(0)  # without waiting for the thread that listens

@@ -9,17 +9,15 @@ from types import ModuleType
 
 from torch import nn
 
-from bnbench.config import custom_target
+from bnbench.config import custom
 from bnbench.errors import ConfigError, Fault
 
 
 def load_class(target: str, key: str) -> type[nn.Module]:
-    """The class that a `target` names, from its file. Raises ConfigError naming `key`."""
-    path, class_name = custom_target(target)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _fault(target, f"{key}: {error.strerror}") from error
+    """The class that a `target` names, from its file. Raises ConfigError naming `key`, or
+    DataError."""
+    path, class_name = custom.custom_target(target)
+    content = custom.content(path)
     # A module of its own for each content: the file may change between two runs of one process.
     name = f"bnbench_custom_{hashlib.sha256(content).hexdigest()[:16]}"
     module = sys.modules.get(name)

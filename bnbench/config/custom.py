@@ -6,6 +6,8 @@ import ast
 import functools
 import hashlib
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from bnbench.config.faults import PATH_LENGTH, listing, nearest, shortened
@@ -20,17 +22,30 @@ def custom_target(target: str) -> tuple[Path, str]:
 
 def content_hash(target: str) -> str:
     """The sha256, in hex, of a target's file. Raises DataError where it cannot be read."""
-    return hashlib.sha256(_content(custom_target(target)[0])).hexdigest()
+    return hashlib.sha256(content(custom_target(target)[0])).hexdigest()
+
+
+_received: dict[str, bytes] = {}
+
+
+@contextmanager
+def received(contents: Mapping[str, bytes]) -> Iterator[None]:
+    """While inside, these contents, by path, stand for files that are on another machine."""
+    _received.update(contents)
+    try:
+        yield
+    finally:
+        _received.clear()
 
 
 def trouble(target: str) -> tuple[str, str | None] | None:
     """What keeps a target's class from being found, and what to do; None: nothing is known to."""
     path, class_name = custom_target(target)
     try:
-        content = _content(path)
+        source = content(path)
     except DataError as error:
         return error.what, error.do
-    names, classes, problem = _defined(content)
+    names, classes, problem = _defined(source)
     where = shortened(str(path), PATH_LENGTH)
     if problem:
         return f"{where} is not Python: {problem}", None
@@ -44,9 +59,10 @@ def trouble(target: str) -> tuple[str, str | None] | None:
     )
 
 
-def _content(path: Path) -> bytes:
+def content(path: Path) -> bytes:
+    """The content of the user's own file at `path`. Raises DataError."""
     try:
-        return path.read_bytes()
+        return _received[str(path)] if str(path) in _received else path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"there is no file {shortened(str(path), PATH_LENGTH)}",

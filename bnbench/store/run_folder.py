@@ -270,6 +270,37 @@ class RunFolder:
         if not (self.path / RESULT).exists():
             files.replace_content(self.path / ERROR, record.encode(error))
 
+    def contents(self) -> dict[str, bytes]:
+        """All its files by name, but for the lock and files that are still being written."""
+        with files.translated(self.path):
+            names = [path.name for path in sorted(self.path.glob("*")) if path.is_file()]
+        read = {
+            name: files.read(self.path / name)
+            for name in names
+            if name != LOCK and not name.endswith(files.TEMPORARY)
+        }
+        return {name: content for name, content in read.items() if content is not None}
+
+    def adopt(self, contents: Mapping[str, bytes]) -> None:
+        """Take the `contents` of a copy of this folder in which the run has continued.
+
+        Killed at any moment, the run can continue: events are stored before the checkpoint that
+        counts them, the result last.
+        """
+        files.make_folder(self.path)
+        self._remove_all(f"*{files.TEMPORARY}")
+        if ERROR not in contents:
+            files.remove(self.path / ERROR)
+        last = (METRICS, PREVIOUS, CHECKPOINT, ERROR, RESULT)
+        first = [name for name in contents if name not in last]
+        for name in (*first, *(name for name in last if name in contents)):
+            files.replace_content(self.path / name, contents[name])
+        for path in self.views():
+            if path.name not in contents:
+                files.remove(path)
+        if RESULT in contents and PREVIOUS not in contents:
+            files.remove(self.path / PREVIOUS)
+
     def keep_first_batch(self, png: bytes) -> None:
         """Keep a picture of the first images that are trained on."""
         files.write_synced(self.path / FIRST_BATCH, png)

@@ -1,0 +1,283 @@
+"""Runs trained without the driver's disk: the same folders, the same bits, whatever dies."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bnbench.config import dump, run_id, schema
+from bnbench.errors import HeldError, Interrupted
+from bnbench.runner import Screen, Settings, Stop, execute
+from bnbench.store import ExperimentFolder
+from bnbench.sweep.jobs import Check, Failed, Train, WorkerOptions
+from bnbench.sweep.schedule import SweepOutcome, sweep
+from bnbench.sweep.shipping import Reply, Returned, Shipment, Shipping
+from tests.executors import Elsewhere, InProcess
+from tests.injection import Killed, disk, kills, stopping
+from tests.runs import (
+    committed_step,
+    evidence,
+    experiment_in,
+    quiet_console,
+    small_config,
+)
+from tests.stub import build_stub
+
+LAYER = """
+from torch import nn
+
+class Scaled(nn.Module):
+    def __init__(self, channels, scale):
+        super().__init__()
+        self.norm, self.scale = nn.BatchNorm2d(channels), scale
+
+    def forward(self, x):
+        assert self.scale > 0
+        return self.scale * self.norm(x)
+"""
+
+
+def custom_config(folder: Path, *, scale: float = 0.5, **changes: Any) -> schema.RunConfig:
+    """A run with a layer of the user's own, in a file."""
+    (folder / "layer.py").write_text(LAYER)
+    norm = schema.CustomNormConfig(
+        kind="custom", target=f"{folder / 'layer.py'}:Scaled", options={"scale": scale}
+    )
+    return small_config(setup="custom", norm=norm, **changes)
+
+
+def long_config() -> schema.RunConfig:
+    """A run that takes long enough to be disturbed."""
+    config = small_config()
+    train = config.train.model_copy(
+        update={"epochs": None, "steps": 1500, "checkpoint_every": 50, "evaluations": 1}
+    )
+    return config.model_copy(update={"train": train})
+
+
+def swept(
+    runs: list[schema.RunConfig],
+    experiment: ExperimentFolder,
+    elsewhere: Elsewhere,
+    *,
+    stop: Stop | None = None,
+    console: Console | None = None,
+) -> SweepOutcome:
+    """Sweep, with nothing but shipments."""
+    screen = Screen(console or quiet_console(), runs=len(runs))
+    with closing(Shipping(elsewhere, experiment)) as executor:
+        return sweep(runs, experiment, executor, screen, stop or Stop())
+
+
+def locally(path: Path, runs: list[schema.RunConfig]) -> ExperimentFolder:
+    """The same runs in this process, in their folders."""
+    experiment = experiment_in(path)
+    with closing(InProcess(1, WorkerOptions(), experiment)) as executor:
+        sweep(runs, experiment, executor, Screen(quiet_console(), runs=1), Stop())
+    return experiment
+
+
+def stored(experiment: ExperimentFolder) -> dict[str, Any]:
+    """All runs' results, events and weights."""
+    return {run.name: evidence(run) for run in experiment.runs()}
+
+
+def names(experiment: ExperimentFolder) -> dict[str, list[str]]:
+    """The files of each run; TensorBoard's carry the time in their names."""
+    return {
+        run.name: sorted(name.split(".out.")[0] for name in run.contents())
+        for run in experiment.runs()
+    }
+
+
+class FarFrom(Elsewhere):
+    """Processes that run where a file is not."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path, self._hidden = path, path.with_suffix(".hidden")
+
+    def submit(self, shipment: Shipment) -> None:
+        self._path.rename(self._hidden)
+        super().submit(shipment)
+
+    def answers(self, seconds: float) -> list[tuple[Shipment, Reply]]:
+        replies = super().answers(seconds)
+        if any(isinstance(reply, Returned) for _, reply in replies):
+            self._hidden.rename(self._path)
+        return replies
+
+
+def test_another_disk_gives_the_same_folder(tmp_path: Path) -> None:
+    """The layer's file does not exist where it is trained, and nobody there is told a folder."""
+    config = custom_config(tmp_path)
+    experiment, elsewhere = experiment_in(tmp_path / "runs"), FarFrom(tmp_path / "layer.py")
+    outcome = swept([config], experiment, elsewhere)
+    assert (outcome.trained, outcome.failures) == (1, [])
+    here = locally(tmp_path / "here", [config])
+    assert stored(experiment) == stored(here)
+    assert names(experiment) == names(here)
+    (folder,) = experiment.runs()
+    assert folder.config_text() == dump(config)
+    assert not folder.held()
+    check, train = elsewhere.shipments
+    assert isinstance(check.job, Check)
+    assert isinstance(train.job, Train)
+    assert str(experiment.path).encode() not in pickle.dumps(elsewhere.shipments)
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_goes_on_from_what_it_has_sent(tmp_path: Path) -> None:
+    config = long_config()
+    experiment = experiment_in(tmp_path)
+    folder = experiment.run(run_id(config))
+
+    class Killing(Elsewhere):
+        def answers(self, seconds: float) -> Any:
+            if committed_step(folder) > 0 and len(self.processes) == 1:
+                (process,) = self.processes.values()
+                process.kill()
+            return super().answers(seconds)
+
+    with (tmp_path / "said").open("w+") as said:
+        outcome = swept(
+            [config], experiment, Killing(save_seconds=0.0), console=Console(file=said, width=200)
+        )
+        said.seek(0)
+        assert said.readline() == (
+            f"warning: the worker of {folder.name} ended with exit code -9; "
+            "the run goes on in another\n"
+        )
+    assert outcome.trained == 1
+    assert (folder.manifest() or {})["attempts"] == 2, "it went on, and did not begin again"
+    assert stored(experiment) == stored(locally(tmp_path / "here", [config]))
+
+
+@pytest.mark.slow
+def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
+    config = long_config()
+    experiment = experiment_in(tmp_path)
+    folder = experiment.run(run_id(config))
+    stop = Stop()
+
+    class Stopping(Elsewhere):
+        def answers(self, seconds: float) -> Any:
+            if committed_step(folder) > 0:
+                stop.exit_code = 130
+            return super().answers(seconds)
+
+    with pytest.raises(Interrupted):
+        swept([config], experiment, Stopping(save_seconds=0.0), stop=stop)
+    assert folder.state() == "interrupted"
+    assert 0 < committed_step(folder) < 1500
+    assert locally(tmp_path, [config]).path == experiment.path
+    assert (folder.manifest() or {})["attempts"] == 2
+    assert stored(experiment) == stored(locally(tmp_path / "here", [config]))
+
+
+def test_what_fails_elsewhere_is_told_with_paths_that_are_here(tmp_path: Path) -> None:
+    config = custom_config(tmp_path, scale=-1.0)
+    experiment = experiment_in(tmp_path / "runs")
+    folder = experiment.run(run_id(config))
+    # It has begun before: its network is not checked again.
+    folder.begin(config_text=dump(config), manifest={})
+    ((name, message),) = swept([config], experiment, Elsewhere()).failures
+    assert name == folder.name
+    assert message == (
+        "the run failed: AssertionError: AssertionError\n"
+        f"  the traceback is in {folder.path / 'error.json'}"
+    )
+    kept = folder.error() or {}
+    assert "layer.py" in kept["traceback"]
+    assert folder.state() == "failed"
+
+
+class Nowhere:
+    """An executor that is given nothing."""
+
+    size = 1
+
+    def start(self, jobs: int) -> None:
+        """Nothing is started."""
+
+    def submit(self, shipment: Any) -> None:
+        raise AssertionError(shipment)
+
+    def answers(self, seconds: float) -> list[Any]:
+        """There are none."""
+        del seconds
+        return []
+
+    def ask_to_stop(self) -> None:
+        """Nobody is asked."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def test_a_run_that_another_process_trains_is_not_sent(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    job = Train(small_config())
+    with (
+        experiment.run(run_id(job.config)).hold(),
+        closing(Shipping(Nowhere(), experiment)) as executor,
+    ):
+        executor.submit(job)
+        ((answered, answer),) = executor.answers(0.0)
+        assert answered is job
+        assert isinstance(answer, Failed)
+        assert isinstance(answer.error, HeldError)
+
+
+# --- bringing a folder home -----------------------------------------------------------------------
+
+
+def train_until(step: int | None, config: schema.RunConfig, experiment: ExperimentFolder) -> None:
+    """Train, or go on, until a stop during a step; None: to the end."""
+    stop = Stop()
+    build = build_stub if step is None else stopping(build_stub, step, stop)
+    with suppress(Interrupted):
+        execute(config, experiment, Settings(stop=stop), build)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("until", [12, None], ids=["stopped", "finished"])
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
+def test_killed_while_files_come_back_nothing_is_lost(
+    tmp_path: Path, begun: bool, until: int | None
+) -> None:
+    """At any file operation: the run continues, from what was there or from what has come."""
+    train = small_config().train.model_copy(update={"epochs": None, "steps": 16})
+    config = small_config(train=train)
+    name = run_id(config)
+    before = experiment_in(tmp_path / "before")
+    before.begin("question: none\n")
+    if begun:
+        train_until(6, config, before)
+
+    def as_before(path: Path) -> ExperimentFolder:
+        return ExperimentFolder(Path(shutil.copytree(before.path, path)))
+
+    elsewhere = as_before(tmp_path / "elsewhere")
+    train_until(until, config, elsewhere)
+    files = elsewhere.run(name).contents()
+    undisturbed = experiment_in(tmp_path / "undisturbed")
+    train_until(None, config, undisturbed)
+
+    whole = as_before(tmp_path / "whole")
+    with disk(whole.path) as seen:
+        whole.run(name).adopt(files)
+    assert whole.run(name).contents() == files
+    for number, failure in kills(seen.seen):
+        experiment = as_before(tmp_path / f"{number}-{failure}")
+        with disk(experiment.path, number, failure) as killed, pytest.raises(Killed):
+            experiment.run(name).adopt(files)
+        assert experiment.run(name).state() in ("new", "interrupted", "completed")
+        train_until(None, config, experiment)
+        assert stored(experiment) == stored(undisturbed), f"{failure} at {killed.operation}"
