@@ -14,7 +14,7 @@ from rich.console import Console
 from bnbench.config import dump, run_id, schema
 from bnbench.errors import HeldError, Interrupted
 from bnbench.runner import Screen, Settings, Stop, execute
-from bnbench.store import ExperimentFolder
+from bnbench.store import ExperimentFolder, read
 from bnbench.sweep.jobs import Check, Failed, Train, WorkerOptions
 from bnbench.sweep.schedule import SweepOutcome, sweep
 from bnbench.sweep.shipping import Reply, Returned, Shipment, Shipping
@@ -174,7 +174,7 @@ def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         swept([config], experiment, Stopping(save_seconds=0.0), stop=stop)
-    assert folder.state() == "interrupted"
+    assert read(folder).state == "interrupted"
     assert 0 < committed_step(folder) < 1500
     assert locally(tmp_path, [config]).path == experiment.path
     assert (folder.manifest() or {})["attempts"] == 2
@@ -195,7 +195,7 @@ def test_what_fails_elsewhere_is_told_with_paths_that_are_here(tmp_path: Path) -
     )
     kept = folder.error() or {}
     assert "layer.py" in kept["traceback"]
-    assert folder.state() == "failed"
+    assert read(folder).state == "failed"
 
 
 class Nowhere:
@@ -278,6 +278,6 @@ def test_killed_while_files_come_back_nothing_is_lost(
         experiment = as_before(tmp_path / f"{number}-{failure}")
         with disk(experiment.path, number, failure) as killed, pytest.raises(Killed):
             experiment.run(name).adopt(files)
-        assert experiment.run(name).state() in ("new", "interrupted", "completed")
+        assert read(experiment.run(name)).state in ("new", "interrupted", "completed")
         train_until(None, config, experiment)
         assert stored(experiment) == stored(undisturbed), f"{failure} at {killed.operation}"
