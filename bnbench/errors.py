@@ -70,6 +70,18 @@ class Fault:
         return line if self.hint is None else f"{line}\n  {self.hint}"
 
 
+class ArgumentError(ValueError):
+    """An argument of a layer or network that does not go with the others.
+
+    `argument` is its name, `hint` says what to do. `assemble` turns it into a fault of a key.
+    """
+
+    def __init__(self, message: str, *, argument: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+        self.hint = hint
+
+
 class ConfigError(BnbenchError):
     """A configuration has faults: all of them, in the order of the file."""
 

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from bnbench import optim
-from bnbench.models import Plain, Recipe
-from bnbench.norms import BatchNorm
+from bnbench.models.plain import Plain
+from bnbench.models.recipe import Recipe
+from bnbench.norms.batch import BatchNorm
 
 
 def network() -> nn.Module:

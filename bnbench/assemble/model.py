@@ -1,18 +1,44 @@
-"""Networks, their optimizer and its learning rate."""
+"""Networks with their normalization, their optimizer and its learning rate.
+
+A new normalization is one `case` in `make_recipe`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import assert_never
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import nn
 
-from bnbench import models, optim
+from bnbench import optim
 from bnbench.assemble.custom import load_class
 from bnbench.assemble.random import derived, generator
-from bnbench.assemble.recipe import make_recipe
 from bnbench.config import schema
+from bnbench.errors import ArgumentError
+from bnbench.models import (
+    initialization,
+    mlp,
+    normalization,
+    plain,
+    resnet,
+    torchvision_classifier,
+)
+from bnbench.models.recipe import Recipe
+from bnbench.norms import activated, batch, frozen, group, noisy, renorm, weight
+
+MakeNorm = Callable[[int], nn.Module]
+Activation = Literal["relu", "leaky-relu", "gelu", "silu", "tanh", "sigmoid"]
+
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
 
 
 def make_model(
@@ -23,12 +49,26 @@ def make_model(
     `steps`: how many the run has; some normalizations change on the way. Raises ValueError where
     normalization and network do not fit together.
     """
+    recipe = make_recipe(config, steps)
+    model = make_network(config, recipe, image_shape=image_shape, classes=classes)
+    if config.model.init != "own":
+        initialization.initialize(model, config.model.init, partial(generator, config.seed, "init"))
+    return model.to(memory_format=torch.channels_last)
+
+
+def make_network(
+    config: schema.RunConfig,
+    recipe: Recipe,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+) -> nn.Module:
+    """The network before its weights are drawn. Raises ValueError where it cannot be made."""
     channels, height, width = image_shape
-    recipe = make_recipe(config.norm, config.model, steps)
     model: nn.Module
     match config.model:
         case schema.PlainModel():
-            model = models.Plain(
+            model = plain.Plain(
                 in_channels=channels,
                 classes=classes,
                 widths=config.model.widths,
@@ -37,7 +77,7 @@ def make_model(
                 dropout=config.model.dropout,
             )
         case schema.MLPModel():
-            model = models.MLP(
+            model = mlp.MLP(
                 features=channels * height * width,
                 classes=classes,
                 widths=config.model.widths,
@@ -45,7 +85,7 @@ def make_model(
                 dropout=config.model.dropout,
             )
         case schema.ResNetModel():
-            model = models.ResNet(
+            model = resnet.ResNet(
                 in_channels=channels,
                 classes=classes,
                 depth=config.model.depth,
@@ -57,37 +97,124 @@ def make_model(
                 dropout=config.model.dropout,
             )
         case schema.TorchvisionModel():
-            model = models.torchvision_classifier(
+            model = torchvision_classifier.torchvision_classifier(
                 config.model.name,
                 in_channels=channels,
                 classes=classes,
-                recipe=recipe,
+                make_norm=recipe.make_norm,
                 stem=config.model.stem,
             )
         case schema.CustomModel():
-            model = _custom_model(config.model, config.seed, recipe, channels, classes)
+            # Its own initial weights come from torch's own generator: the same in every setup, as
+            # long as normalization layers draw nothing when they are made.
+            torch.default_generator.manual_seed(derived(config.seed, "init", "custom"))
+            model = load_class(config.model.target, "model.target")(
+                in_channels=channels,
+                classes=classes,
+                make_norm=normalization.named_norm(recipe.make_norm or (lambda _: nn.Identity())),
+                **config.model.options,
+            )
         case _:
             assert_never(config.model)
-    if config.model.init != "own":
-        models.initialize(model, config.model.init, partial(generator, config.seed, "init"))
     if config.optim.train_only == "norm":
-        models.train_only_norm(model)
-    return model.to(memory_format=torch.channels_last)
+        normalization.train_only_norm(model)
+    return model
 
 
-def _custom_model(
-    config: schema.CustomModel, seed: int, recipe: models.Recipe, channels: int, classes: int
-) -> nn.Module:
-    make_norm = recipe.make_norm or (lambda _: nn.Identity())
-    # Its own initial weights come from torch's own generator: the same in every setup, as long as
-    # normalization layers draw nothing when they are made.
-    torch.default_generator.manual_seed(derived(seed, "init", "custom"))
-    return load_class(config.target, "model.target")(
-        in_channels=channels,
-        classes=classes,
-        make_norm=models.under_the_name_norm(make_norm),
-        **config.options,
+def make_recipe(config: schema.RunConfig, steps: int) -> Recipe:
+    """How the weight layers of a network are made and followed up, in a run of so many steps.
+
+    Runs no code of the user's own. Raises ArgumentError where network and normalization do not go
+    together.
+    """
+    norm, model = config.norm, config.model
+    makes_layers = isinstance(model, schema.TorchvisionModel | schema.CustomModel)
+    recipe = normalized(norm, getattr(model, "activation", "relu"), steps)
+    if makes_layers and (recipe.activates or recipe.make_conv is not nn.Conv2d):
+        raise ArgumentError(
+            f"{norm.kind} changes more than the norm layers, which is all that a {model.kind} "
+            "network lets others choose",
+            argument="kind",
+            hint="model.kind: plain, mlp and resnet take it",
+        )
+    if makes_layers and recipe.placement == "after":
+        raise ArgumentError(
+            f"a {model.kind} network decides itself where its norms stand",
+            argument="placement",
+            hint="leave norm.placement at before",
+        )
+    if isinstance(norm, schema.InstanceNormConfig) and recipe.placement == "after":
+        raise ArgumentError(
+            "after the last activation instance norm makes the mean of each channel β, whatever "
+            "the image: the head would see no image at all",
+            argument="placement",
+            hint="write norm.placement: before",
+        )
+    return recipe
+
+
+def normalized(norm: schema.NormConfig, activation: Activation, steps: int) -> Recipe:
+    """Weight layers, normalization and activation of one kind.
+
+    A key of a normalization is an argument of its layer, of the same name. Fractions of the budget
+    become numbers of training steps, of which a run has `steps`.
+    """
+    recipe = partial(
+        Recipe,
+        make_activation=ACTIVATIONS[activation],
+        placement=getattr(norm, "placement", "before"),
+        activates=isinstance(norm, schema.InsteadOfActivation),
     )
+    keys: dict[str, Any] = norm.model_dump(exclude={"kind", "placement"})
+    match norm:
+        case schema.NoNorm():
+            return recipe(make_norm=None)
+        case schema.BatchNormConfig() | schema.GhostNormConfig():
+            return recipe(make_norm=partial(batch.batch_norm, **keys))
+        case schema.BatchRenormConfig():
+            first, r_last, d_last = (
+                round(keys.pop(key) * steps) for key in ("correct_from", "r_open", "d_open")
+            )
+            keys |= {"r_ramp": (first, r_last), "d_ramp": (first, d_last)}
+            return recipe(make_norm=partial(renorm.BatchRenorm, **keys))
+        case schema.FrozenNormConfig():
+            keys["freeze_after"] = round(norm.freeze_after * steps)
+            return recipe(make_norm=partial(frozen.FrozenBatchNorm, **keys))
+        case schema.NoisyNormConfig():
+            return recipe(make_norm=partial(noisy.NoisyBatchNorm, **keys))
+        case schema.GroupNormConfig():
+            return recipe(make_norm=partial(group.GroupNorm, **keys))
+        case schema.LayerNormConfig():
+            return recipe(make_norm=partial(group.LayerNorm, **keys))
+        case schema.InstanceNormConfig():
+            return recipe(make_norm=partial(group.InstanceNorm, **keys))
+        case schema.RMSNormConfig():
+            return recipe(make_norm=partial(group.RMSNorm, **keys))
+        case schema.FRNConfig():
+            return recipe(make_norm=partial(activated.FilterResponseNorm, **keys))
+        case schema.EvoNormS0Config():
+            return recipe(make_norm=partial(activated.EvoNormS0, **keys))
+        case schema.GroupWSConfig():
+            return recipe(
+                make_norm=partial(group.GroupNorm, **keys),
+                make_conv=weight.StandardizedConv2d,
+                make_linear=weight.StandardizedLinear,
+            )
+        case schema.ScaledWSConfig():
+            gain = weight.ACTIVATION_GAINS[activation]
+            return recipe(
+                make_norm=None,
+                make_conv=partial(weight.ScaledStandardizedConv2d, activation_gain=gain),
+                make_linear=partial(weight.ScaledStandardizedLinear, activation_gain=gain),
+            )
+        case schema.CustomNormConfig():
+            return recipe(make_norm=partial(_custom_norm, norm))
+        case _:
+            assert_never(norm)
+
+
+def _custom_norm(norm: schema.CustomNormConfig, channels: int) -> nn.Module:
+    return load_class(norm.target, "norm.target")(channels, **norm.options)
 
 
 def make_optimizer(config: schema.OptimConfig, model: nn.Module) -> torch.optim.Optimizer:

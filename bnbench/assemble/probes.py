@@ -10,7 +10,7 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor, nn
 
-from bnbench import data, models, probes
+from bnbench import data, probes
 from bnbench.assemble.dataset import Announce
 from bnbench.assemble.evaluation import (
     Part,
@@ -22,6 +22,7 @@ from bnbench.assemble.evaluation import (
 from bnbench.assemble.random import generator
 from bnbench.config import schema
 from bnbench.events import Probe
+from bnbench.models.normalization import normalization_layers
 from bnbench.optim import LearningRate
 from bnbench.probes import Where
 from bnbench.train import Guest, Read
@@ -74,7 +75,7 @@ class Ingredients:
         if reason is not None:
             raise LeftOutError(reason)
         return probes.AsInTraining(
-            normalization=tuple(models.normalization_layers(self.model)),
+            normalization=tuple(normalization_layers(self.model)),
             reseed=self.reseed,
             autocast=autocast(self.config, self.device),
         )

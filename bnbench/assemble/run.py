@@ -8,14 +8,16 @@ from math import log
 
 import torch
 
-from bnbench import data, models, optim
+from bnbench import data, optim
+from bnbench.assemble.check import obstacle_of
 from bnbench.assemble.dataset import Announce, load_dataset
 from bnbench.assemble.evaluation import autocast, evaluation_steps, evaluations
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
 from bnbench.assemble.probes import Ingredients, make_guests
 from bnbench.assemble.random import generator, reseed_layers
 from bnbench.config import schema, total_steps
-from bnbench.errors import ConfigError, Fault, UsageError
+from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
+from bnbench.models.normalization import describe
 from bnbench.train import Divergence, Run
 
 
@@ -94,6 +96,10 @@ def build_run(
             classes=len(dataset.classes),
             steps=steps,
         ).to(device)
+    except ArgumentError as error:
+        obstacle = obstacle_of(config, error)
+        fault = Fault(f"setup {config.setup}", obstacle.message, obstacle.hint)
+        raise ConfigError([fault]) from error
     except ValueError as error:
         raise ConfigError([Fault(where=f"setup {config.setup}", message=str(error))]) from error
 
@@ -135,7 +141,7 @@ def build_run(
         reseed=reseed,
         guests=make_guests(ingredients, announce),
     )
-    described = models.describe(model)
+    described = describe(model)
     facts = Facts(
         parameters=described.parameters,
         trainable_parameters=described.trainable,

@@ -10,7 +10,7 @@ import typer
 
 from bnbench.cli.options import Config, Set
 from bnbench.cli.screen import output, say, show
-from bnbench.errors import UsageError
+from bnbench.errors import ConfigError, UsageError
 
 configs = typer.Typer(
     help="The shipped experiments: list, show, copy; check a file; schema.",
@@ -76,6 +76,11 @@ def configs_check(config: Config, set_: Set = None) -> None:
 
     path = find_config(config)
     plan = expand(load_experiment(path, Overrides(set=tuple(set_ or ()))))
+    from bnbench.assemble.check import check
+
+    refused = check(plan.runs)
+    if refused:
+        raise ConfigError(plan.faults(refused))
     for line in (*plan.notes, *plan.warnings):
         say(line)
     runs = "1 run" if len(plan.runs) == 1 else f"{len(plan.runs)} runs ({plan.grid})"

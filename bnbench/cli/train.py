@@ -9,6 +9,7 @@ import typer
 
 from bnbench.cli.options import AcceptChanges, Config, Debug, Device, Quiet, Restart, RunsDir, Set
 from bnbench.cli.screen import output, progress_console, say, show
+from bnbench.errors import ConfigError
 
 
 def train(
@@ -32,12 +33,16 @@ def train(
     for line in (*experiment.notes, *plan.warnings):
         say(line)
 
+    from bnbench.assemble.check import check
     from bnbench.report.pictures import probe_pictures
     from bnbench.report.run_table import run_table, summary
     from bnbench.runner import Screen, Settings, Stop, execute
     from bnbench.store import ExperimentFolder
     from bnbench.sweep.cores import usable_cores
 
+    refused = check([run])
+    if refused:
+        raise ConfigError(plan.faults(refused))
     folder = ExperimentFolder(runs_dir / run.experiment)
     stop = Stop(say)
     with stop.listening(), Screen(progress_console(quiet)) as screen:

@@ -1,19 +1,19 @@
-"""What cannot train, by arithmetic on shapes and by reading, not running, custom files."""
+"""What cannot train, as far as numbers of images and reading custom files show it, without torch.
+
+What layers and networks ask of each other is found by `assemble.check`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import assert_never
 
 from bnbench.config import schema
 from bnbench.config.budget import total_steps
 from bnbench.config.custom import trouble
 from bnbench.config.datasets import DatasetFacts, facts
-from bnbench.config.faults import counted, shortened
+from bnbench.config.faults import counted
 from bnbench.errors import DataError
-
-RESNETS = ("resnet", "resnext", "wide_resnet")  # torchvision/models/resnet.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +25,15 @@ class Obstacle:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a norm stands: channels, and the side of the map in pixels."""
-
-    channels: int
-    side: int
-
-
 def obstacles(config: schema.RunConfig) -> list[Obstacle]:
     """Everything that keeps a valid configuration from training."""
     try:
         dataset = facts(config.data)
     except DataError as error:
         return [Obstacle(("data.root", "data.dataset"), f"data.root: {error.what}", error.do)]
-    result = [
-        *_custom(config),
-        *_network(config),
-        *_norm(config),
-        *_together(config),
-        *_splits(config, dataset),
-    ]
+    result = [*_custom(config), *_ramps(config), *_splits(config, dataset)]
     if not result:
         result.extend(_batches(config, train_images_left(config, dataset)))
-    if not result:
-        result.extend(_statistics(config, dataset))
     return result
 
 
@@ -82,52 +66,8 @@ def _custom(config: schema.RunConfig) -> Iterator[Obstacle]:
                 )
 
 
-def _network(config: schema.RunConfig) -> Iterator[Obstacle]:
-    model, norm = config.model, config.norm
-    match model:
-        case schema.ResNetModel():
-            if model.depth < 8 or (model.depth - 2) % 6:
-                yield Obstacle(
-                    ("model.depth", "model.kind"),
-                    f"model.depth: {model.depth} is not 6n + 2",
-                    "8, 14, 20, 32, 44, 56, 110",
-                )
-            if model.zero_init_last_norm:
-                yield from _last_norms(model, norm)
-        case schema.TorchvisionModel():
-            if model.stem == "small" and not model.name.startswith(RESNETS):
-                yield Obstacle(
-                    ("model.stem", "model.name", "model.kind"),
-                    f'model.stem: "{shortened(model.name)}" has no small stem, only '
-                    "torchvision's resnets have one",
-                    "write model.stem: imagenet",
-                )
-        case _:
-            pass
-
-
-def _last_norms(model: schema.ResNetModel, norm: schema.NormConfig) -> Iterator[Obstacle]:
-    hint = None
-    if isinstance(norm, schema.NoNorm | schema.ScaledWSConfig):
-        return  # there is nothing to start at 0, and nothing happens
-    if isinstance(norm, schema.InsteadOfActivation):
-        why = f"{norm.kind} is the activation as well, and no branch ends in it"
-    elif model.variant == "pre":
-        why = "in variant pre a branch ends in a convolution"
-        hint = "write model.variant: post"
-    elif norm.placement == "after":
-        why = "with placement after a branch ends in a convolution"
-        hint = "write norm.placement: before"
-    elif getattr(norm, "affine", True) is False:
-        why = "without norm.affine there is no γ"
-        hint = "write norm.affine: true"
-    else:
-        return
-    yield Obstacle(("model.zero_init_last_norm",), f"model.zero_init_last_norm: {why}", hint)
-
-
-def _norm(config: schema.RunConfig) -> Iterator[Obstacle]:
-    norm, model = config.norm, config.model
+def _ramps(config: schema.RunConfig) -> Iterator[Obstacle]:
+    norm = config.norm
     if isinstance(norm, schema.BatchRenormConfig):
         for key, value in (("r_open", norm.r_open), ("d_open", norm.d_open)):
             if norm.correct_from > value:
@@ -136,51 +76,6 @@ def _norm(config: schema.RunConfig) -> Iterator[Obstacle]:
                     f"norm.{key}: {value:g} lies before norm.correct_from {norm.correct_from:g}",
                     f"the bounds open from correct_from to {key}",
                 )
-    if isinstance(norm, schema.GroupWSConfig | schema.ScaledWSConfig):
-        inner = model.widths[:-1] if isinstance(model, schema.MLPModel) else ()
-        if 1 in inner or (isinstance(model, schema.ResNetModel) and model.width == 1):
-            key = _width_key(model)
-            yield Obstacle(
-                (key, "norm.kind"),
-                f"{key}: behind 1 channel a filter has one weight, which {norm.kind} would make 0",
-            )
-
-
-def _together(config: schema.RunConfig) -> Iterator[Obstacle]:
-    """What does not go with the normalization."""
-    model, norm = config.model, config.norm
-    if isinstance(model, schema.TorchvisionModel | schema.CustomModel):
-        if isinstance(
-            norm,
-            schema.FRNConfig
-            | schema.EvoNormS0Config
-            | schema.GroupWSConfig
-            | schema.ScaledWSConfig,
-        ):
-            yield Obstacle(
-                ("norm.kind", "model.kind"),
-                f"norm.kind: {norm.kind} changes more than the norm layers, which is all that a "
-                f"{model.kind} network lets others choose",
-                "model.kind: plain, mlp and resnet take it",
-            )
-        elif not isinstance(norm, schema.NoNorm) and norm.placement == "after":
-            yield Obstacle(
-                ("norm.placement", "norm.kind", "model.kind"),
-                f"norm.placement: a {model.kind} network decides itself where its norms stand",
-                "leave norm.placement at before",
-            )
-    if config.optim.train_only == "norm":
-        if isinstance(norm, schema.NoNorm | schema.ScaledWSConfig):
-            yield Obstacle(
-                ("optim.train_only", "norm.kind"),
-                f"optim.train_only: norm.kind {norm.kind} has no γ and β to train",
-            )
-        elif getattr(norm, "affine", True) is False:
-            yield Obstacle(
-                ("optim.train_only", "norm.affine"),
-                "optim.train_only: without norm.affine there is no γ and β to train",
-                "write norm.affine: true",
-            )
 
 
 def _splits(config: schema.RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
@@ -250,116 +145,23 @@ def _batches(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
         )
 
 
+def last_batch(config: schema.RunConfig) -> int:
+    """Images in the last batch of an epoch of a feasible run."""
+    return _last_batch(config, train_images_left(config, facts(config.data)))
+
+
+def networks(configs: Iterable[schema.RunConfig]) -> list[list[schema.RunConfig]]:
+    """The runs by network: neither their seed nor their learning rate makes networks distinct."""
+    groups: dict[object, list[schema.RunConfig]] = {}
+    for config in configs:
+        dataset = facts(config.data)
+        blocks = config.model.model_dump_json(), config.norm.model_dump_json()
+        images = dataset.channels, dataset.side, dataset.classes
+        batches = config.data.batch_size, last_batch(config)
+        groups.setdefault((blocks, images, batches, config.optim.train_only), []).append(config)
+    return list(groups.values())
+
+
 def _last_batch(config: schema.RunConfig, left: int) -> int:
     rest = 0 if config.data.drop_last else left % config.data.batch_size
     return rest or config.data.batch_size
-
-
-def sites(config: schema.RunConfig, dataset: DatasetFacts) -> list[Site]:
-    """The smallest map of each width: what a norm of that stage sees; [] where only the network
-    itself knows."""
-    match config.model:
-        case schema.PlainModel(widths=widths):
-            result, side = [], dataset.side
-            for stage, width in enumerate(widths):
-                side = -(-side // 2) if stage else side  # 3×3, stride 2, padding 1
-                result.append(Site(width, side))
-            return result
-        case schema.MLPModel(widths=widths):
-            return [Site(width, 1) for width in widths]
-        case schema.ResNetModel(width=width):
-            half = -(-dataset.side // 2)
-            return [
-                Site(width, dataset.side),
-                Site(2 * width, half),
-                Site(4 * width, -(-half // 2)),
-            ]
-        case schema.TorchvisionModel() | schema.CustomModel():
-            return []
-        case _:
-            assert_never(config.model)
-
-
-def _width_key(model: schema.ModelConfig) -> str:
-    return "model.width" if isinstance(model, schema.ResNetModel) else "model.widths"
-
-
-def _statistics(config: schema.RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
-    places = sites(config, dataset)
-    width_key = _width_key(config.model)
-    match config.norm:
-        case schema.NoNorm() | schema.ScaledWSConfig() | schema.CustomNormConfig():
-            return
-        case schema.GroupNormConfig() | schema.GroupWSConfig() | schema.EvoNormS0Config():
-            yield from _groups(config.norm.groups, places, width_key)
-        case schema.InstanceNormConfig() | schema.FRNConfig():
-            if (
-                isinstance(config.norm, schema.InstanceNormConfig)
-                and config.norm.placement == "after"
-            ):
-                yield Obstacle(
-                    ("norm.placement", "norm.kind"),
-                    "norm.placement: behind the last activation instance norm makes the mean of "
-                    "each channel β, whatever the image: the head would see no image at all",
-                    "write norm.placement: before",
-                )
-            if any(site.side == 1 for site in places):
-                yield Obstacle(
-                    ("norm.kind", "model.kind", width_key),
-                    f"norm.kind: on a 1×1 map {config.norm.kind} has one value per channel",
-                    "batch, group and layer share statistics between images or channels",
-                )
-        case schema.LayerNormConfig() | schema.RMSNormConfig():
-            for site in places:
-                if site.channels * site.side**2 == 1:
-                    yield Obstacle(
-                        (width_key, "norm.kind"),
-                        f"{width_key}: 1 channel on a 1×1 map leaves {config.norm.kind} norm one "
-                        "value",
-                    )
-        case (
-            schema.BatchNormConfig()
-            | schema.GhostNormConfig()
-            | schema.BatchRenormConfig()
-            | schema.FrozenNormConfig()
-            | schema.NoisyNormConfig()
-        ):
-            if any(site.side == 1 for site in places):
-                yield from _single_values(config, train_images_left(config, dataset))
-        case _:
-            assert_never(config.norm)
-
-
-def _groups(groups: int, places: Iterable[Site], width_key: str) -> Iterator[Obstacle]:
-    keys = ("norm.groups", "norm.kind", width_key)
-    for site in places:
-        if site.channels % groups:
-            yield Obstacle(
-                keys,
-                f"norm.groups: {counted(site.channels, 'channel')} do not split into "
-                f"{counted(groups, 'group')} ({width_key})",
-            )
-        elif site.channels * site.side**2 == groups:
-            yield Obstacle(
-                keys,
-                f"norm.groups: {counted(site.channels, 'channel')} in {counted(groups, 'group')} "
-                "on a 1×1 map leave one value per group",
-            )
-
-
-def _single_values(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
-    batch = config.data.batch_size
-    shared = getattr(config.norm, "batch_size", None)
-    if shared == 1 or batch == 1:
-        key = "norm.batch_size" if shared == 1 else "data.batch_size"
-        yield Obstacle(
-            (key, "norm.kind", "model.kind"),
-            f"{key}: 1 image on a 1×1 map leaves batch norm one value per channel",
-        )
-    elif _last_batch(config, left) == 1:
-        yield Obstacle(
-            ("data.drop_last", "data.batch_size"),
-            f"data.drop_last: the last of {left} images is a batch of its own; on a 1×1 map it "
-            "leaves batch norm one value per channel",
-            "write data.drop_last: true",
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from bnbench.config.check import check_block
 from bnbench.config.claims import doubts
 from bnbench.config.experiment import ExperimentConfig, Setup
 from bnbench.config.faults import Faults, Problem, counted, listing, shortened
-from bnbench.config.feasible import obstacles
+from bnbench.config.feasible import Obstacle, obstacles
 from bnbench.config.identity import identity
 from bnbench.config.labels import default_setup
 from bnbench.config.merge import Tree, deeper, fitting, merged
 from bnbench.config.nodes import Entry, Key, Mapping, Origin, Source, nested
 from bnbench.config.risks import Risks
-from bnbench.errors import ConfigError, UsageError
+from bnbench.errors import ConfigError, Fault, UsageError
 
 MAX_RUNS = 10_000
 
@@ -35,6 +35,8 @@ class Plan:
     warnings: tuple[str, ...]
     grid: str  # "4 setups × 2 values of optim.lr (gn: 3) × 3 seeds"
     path: Path
+    faults: Callable[[Iterable[tuple[schema.RunConfig, Obstacle]]], list[Fault]]
+    """What keeps some of the runs from training, at the places in the file that say so."""
 
     def only(self) -> schema.RunConfig:
         """The run of an experiment that has just one; raises UsageError otherwise."""
@@ -86,7 +88,16 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
             for claim, reason in doubts(experiment.claims, runs, experiment.tune)
         ),
     )
-    return Plan(runs, notes, warnings, grid(experiment), experiment.path)
+
+    def faults(refused: Iterable[tuple[schema.RunConfig, Obstacle]]) -> list[Fault]:
+        found = Faults()
+        for config, obstacle in refused:
+            first = config.model_copy(update={"seed": experiment.seeds[0]})
+            origin = crossing.place(unique[identity(first)][0].tree, obstacle.keys)
+            found.extend([Problem(origin, obstacle.message, obstacle.hint)], config.setup)
+        return found.listed(len(experiment.setups) or 1)
+
+    return Plan(runs, notes, warnings, grid(experiment), experiment.path, faults)
 
 
 def expand_one(experiment: ExperimentConfig) -> schema.RunConfig:

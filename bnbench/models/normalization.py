@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from bnbench.errors import ArgumentError
+
 _NAME = re.compile(r"norm\d*")
 _TORCH_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -47,7 +49,7 @@ def normalization_layers(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def under_the_name_norm(make_norm: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
+def named_norm(make_norm: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
     """`make_norm` for networks with names of their own: `bn1` becomes `bn1.norm`.
 
     A normalization layer is found by its name, whatever class it is of.
@@ -77,15 +79,17 @@ def train_only_norm(model: nn.Module) -> None:
     EvoNorm). This is the experiment of Frankle, Schwab & Morcos 2021,
     https://arxiv.org/abs/2003.00152: all other weights stay as they were drawn.
 
-    Raises ValueError where that leaves nothing to train.
+    Raises ArgumentError where that leaves nothing to train.
     """
     layers = normalization_layers(model)
     trained = {id(p) for layer in layers.values() for p in layer.parameters()}
     if not trained:
-        reason = (
-            "its normalization layers have no parameters" if layers else "it has no normalization"
+        reason = "norm layers of the network have no γ and β" if layers else "network has no norms"
+        raise ArgumentError(
+            f"the {reason} to train",
+            argument="train_only",
+            hint="affine norms have a γ and a β" if layers else None,
         )
-        raise ValueError(f"nothing of this network is left to train but its norms: {reason}")
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained)
 

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bnbench.errors import ArgumentError
 from bnbench.models.recipe import Recipe
 
 Variant = Literal["post", "pre"]
@@ -46,8 +47,8 @@ class ResNet(nn.Module):
     0 instead (SkipInit: De & Smith 2020, https://arxiv.org/abs/2002.10444). Where there is a norm
     `fixup` changes nothing.
 
-    Raises ValueError for a depth that is not 6n + 2, no channels, or a zero-initialized norm that
-    does not end its branch or has no γ.
+    Raises ArgumentError for a depth that is not 6n + 2, and for a zero-initialized norm that does
+    not end its branch or has no γ.
     """
 
     def __init__(
@@ -65,8 +66,6 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         blocks = _blocks_per_stage(depth)
-        if width < 1:
-            raise ValueError(f"a residual network needs at least 1 channel, not a width of {width}")
         self.fixup = fixup and recipe.make_norm is None
 
         conv = recipe.make_conv(in_channels, width, 3, padding=1, bias=recipe.bias)
@@ -122,23 +121,21 @@ class ResNet(nn.Module):
 
     @torch.no_grad()
     def _zero_last_norms(self, recipe: Recipe, variant: Variant) -> None:
-        if recipe.activates or (variant, recipe.placement) != ("post", "before"):
-            found = (
-                "a norm that is the activation"
-                if recipe.activates
-                else f"placement {recipe.placement}"
-            )
-            raise ValueError(
-                "zero_init_last_norm needs residual branches that end in their norm: variant post "
-                f"and placement before, not variant {variant} and {found}"
+        def refused(why: str, hint: str | None = None) -> ArgumentError:
+            return ArgumentError(why, argument="zero_init_last_norm", hint=hint)
+
+        if recipe.activates:
+            raise refused("a norm that is the activation as well cannot end a branch")
+        if variant == "pre":
+            raise refused("in variant pre a branch ends in a convolution", "write variant: post")
+        if recipe.placement == "after":
+            raise refused(
+                "with placement after a branch ends in a convolution", "write placement: before"
             )
         for block in self._blocks():
-            norm = block.branch.get_submodule("norm2")
-            gamma = getattr(norm, "weight", None)
+            gamma = getattr(block.branch.get_submodule("norm2"), "weight", None)
             if not isinstance(gamma, nn.Parameter):
-                raise ValueError(
-                    f"zero_init_last_norm needs a norm with a γ, and {type(norm).__name__} has none"
-                )
+                raise refused("the norms have no γ", "affine norms have one")
             gamma.zero_()
 
 
@@ -259,16 +256,11 @@ class Multiplier(nn.Module):
 
 def _blocks_per_stage(depth: int) -> int:
     """The n of depth = 6n + 2."""
-    blocks, rest = divmod(depth - 2, 6)
-    if blocks < 1:
-        raise ValueError(f"a residual network of depth {depth}: the smallest depth is 8 = 6·1 + 2")
-    if rest:
-        below = 6 * blocks + 2
-        raise ValueError(
-            f"a residual network of depth {depth}: depths are 6n + 2, "
-            f"the nearest are {below} and {below + 6}"
+    if depth < 8 or (depth - 2) % 6:
+        raise ArgumentError(
+            f"{depth} is not 6n + 2", argument="depth", hint="8, 14, 20, 32, 44, 56, 110"
         )
-    return blocks
+    return (depth - 2) // 6
 
 
 def _numbered(layers: dict[str, nn.Module], number: int) -> dict[str, nn.Module]:

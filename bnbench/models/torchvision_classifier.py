@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bnbench.models.normalization import under_the_name_norm
-from bnbench.models.recipe import Recipe
+from bnbench.errors import ArgumentError
+from bnbench.models.normalization import named_norm
 
 Stem = Literal["imagenet", "small"]
 
@@ -28,45 +28,45 @@ def torchvision_classifier(
     *,
     in_channels: int,
     classes: int,
-    recipe: Recipe,
+    make_norm: Callable[[int], nn.Module] | None,
     stem: Stem = "imagenet",
 ) -> nn.Module:
     """The classifier `name` of torchvision, untrained, e.g. resnet18.
 
     Legal are the models whose constructor takes a `norm_layer` of (N, C, H, W):
-    `torchvision_names()`. Each BatchNorm2d is replaced by `recipe.make_norm`; its name gets the
-    ending `.norm`. Without normalization the identity takes its place, and the convolution in
-    front of it gets a bias. Of the recipe only `make_norm` is read: torchvision has fixed its
-    activations, and that the norm stands before them. They do not work in place here, so that who
-    looks at a layer's output sees what the layer has made.
+    `torchvision_names()`. Each BatchNorm2d is replaced by what `make_norm` makes for its channels;
+    its name gets the ending `.norm`. None: the identity takes its place, and the convolution before
+    it gets a bias. The activations are torchvision's and follow the norms. They do not work in
+    place here, so that a hook on a layer sees the layer's own output.
 
     `stem` small, for images of about 32 pixels a side: in the resnet family the first convolution
-    is 3×3 with stride 1, without a maximum pooling behind it (He et al. 2015,
+    is 3×3 with stride 1, without a maximum pooling after it (He et al. 2015,
     https://arxiv.org/abs/1512.03385, section 4.2).
 
-    Raises ValueError for other names, for a small stem elsewhere, and for a recipe that these
-    networks cannot follow.
+    Raises ArgumentError for other names, and for a small stem outside of the resnet family.
     """
     from torchvision import models
 
     if name not in torchvision_names():
-        raise ValueError(
-            f"{name!r} is not a classifier of torchvision that takes a norm_layer; "
-            f"legal are {', '.join(torchvision_names())}"
+        raise ArgumentError(
+            f'"{name}" is not a classifier of torchvision that takes a norm_layer',
+            argument="name",
+            hint=f"legal are {', '.join(torchvision_names())}",
         )
-    _check(name, recipe)
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes)
     if stem == "small":
         if not isinstance(model, models.ResNet):
-            raise ValueError(
-                f"{name} has no small stem; resnet18 and the other models of its family have one"
+            raise ArgumentError(
+                f'"{name}" has no small stem, only torchvision\'s resnets have one',
+                argument="stem",
+                hint="write stem: imagenet",
             )
         model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
         model.maxpool = nn.Identity()
-    if recipe.make_norm is None:
+    if make_norm is None:
         _replace_batch_norms(model, lambda _: nn.Identity(), bias=True)
     else:
-        _replace_batch_norms(model, under_the_name_norm(recipe.make_norm), bias=False)
+        _replace_batch_norms(model, named_norm(make_norm), bias=False)
     if in_channels != 3:
         _replace_first_convolution(model, in_channels)
     for module in model.modules():
@@ -93,25 +93,6 @@ def _takes_norm_layer(module: str) -> bool:
         for _, network in inspect.getmembers(sys.modules[module], inspect.isclass)
         if network.__module__ == module
     )
-
-
-def _check(name: str, recipe: Recipe) -> None:
-    """Raise where the recipe asks for what torchvision's constructors cannot do."""
-    if recipe.make_norm is not None and recipe.placement == "after":
-        raise ValueError(
-            f"torchvision's {name} has its norms before the activations; "
-            "placement after needs another network"
-        )
-    if recipe.activates:
-        raise ValueError(
-            f"torchvision's {name} has its own activations behind the norms; "
-            "a norm that is the activation as well needs another network"
-        )
-    if recipe.make_conv is not nn.Conv2d or recipe.make_linear is not nn.Linear:
-        raise ValueError(
-            f"torchvision's {name} makes its own convolutions; "
-            "standardized weights need another network"
-        )
 
 
 def _replace_batch_norms(

@@ -15,6 +15,9 @@ from bnbench.norms.moments import (
     center,
     channel_sums,
     check_channels,
+    check_group_values,
+    check_groups,
+    check_positions,
     repeated,
     set_means,
 )
@@ -29,8 +32,8 @@ class FilterResponseNorm(nn.Module):
     γ = 1 and β = τ = 0 at the start; τ is learned without `affine` too. Where y = τ the gradient
     goes to τ. No running statistics: training and eval mode are the same function.
 
-    Raises ValueError where a channel has one position, as in (N, C): x / √(x² + ε) is a sign. The
-    paper learns ε for those (section 3, on 1×1 maps); here ε is fixed.
+    Raises ArgumentError where a channel has one position, as in (N, C): x / √(x² + ε) is a sign.
+    The paper learns ε for those (section 3, on 1×1 maps); here ε is fixed.
 
     Source: Singh & Krishnan 2020, https://arxiv.org/abs/1911.09737, section 3.
     """
@@ -42,14 +45,13 @@ class FilterResponseNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.threshold = nn.Parameter(torch.zeros(channels))
 
+    def check_shape(self, shape: torch.Size) -> None:
+        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        check_positions(shape, "frn")
+
     def forward(self, input: Tensor) -> Tensor:
         check_channels(input, self.channels)
-        if input.shape[2:].numel() == 1:
-            raise ValueError(
-                f"one value per channel of an image: input {tuple(input.shape)}; filter response "
-                "normalization would make every output a sign. The paper learns ε for 1×1 maps "
-                "(Singh & Krishnan 2020, section 3), which this layer does not"
-            )
+        self.check_shape(input.shape)
         N, C = len(input), self.channels
         y, *_ = Normalized.apply(
             input, self.weight, self.bias, self.threshold, N, C, self.eps, False
@@ -70,28 +72,27 @@ class EvoNormS0(nn.Module):
     from x. γ, β, v: (C,), γ = v = 1 and β = 0 at the start. No running statistics: training and
     eval mode are the same function.
 
-    Raises ValueError where the groups do not divide the channels, and where a group is one value:
-    its variance is 0.
+    Raises ArgumentError where the groups do not divide the channels, and where a group is one
+    value: its variance is 0.
 
     Source: Liu, Brock, Simonyan & Le 2020, https://arxiv.org/abs/2004.02967.
     """
 
     def __init__(self, channels: int, *, groups: int, eps: float = 1e-5) -> None:
-        if channels % groups:
-            raise ValueError(f"{channels} channels do not split into {groups} groups")
+        check_groups(channels, groups)
         super().__init__()
         self.channels, self.groups, self.eps = channels, groups, eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.gate = nn.Parameter(torch.ones(channels))  # v in the paper
 
+    def check_shape(self, shape: torch.Size) -> None:
+        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        check_group_values(shape, self.groups)
+
     def forward(self, input: Tensor) -> Tensor:
         check_channels(input, self.channels)
-        if input.shape[1:].numel() == self.groups:
-            raise ValueError(
-                f"one value per group: input {tuple(input.shape)} in {self.groups} groups; its "
-                "variance is 0"
-            )
+        self.check_shape(input.shape)
         y = _Gated.apply(input, self.weight, self.bias, self.gate, self.groups, self.eps)
         return cast(Tensor, y)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnbench.errors import ArgumentError
 from bnbench.norms.moments import Normalized, check_channels
 
 
@@ -20,6 +21,8 @@ class BatchNorm(_BatchNorm):
     by the count n). γ, β: (C,). In eval mode μ_B, σ²_B are replaced by running averages,
     run ← (1 − momentum)·run + momentum·new, of the mean and of the *unbiased* variance
     σ²_B·n/(n − 1). momentum None: the average of all batches so far, equally weighted.
+
+    Raises ArgumentError in training mode where a channel has one value.
 
     Source: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167, Algorithms 1 and 2. This is
     torch's layer; it only accepts both ranks of input, so that one layer serves all networks.
@@ -35,9 +38,25 @@ class BatchNorm(_BatchNorm):
     ) -> None:
         super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
 
+    def check_shape(self, shape: torch.Size) -> None:
+        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        _check_values(shape[0] * shape[2:].numel())
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training:
+            self.check_shape(input.shape)
+        return super().forward(input)
+
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim not in (2, 4):
             raise ValueError(f"expected (N, C) or (N, C, H, W), not {tuple(input.shape)}")
+
+
+def _check_values(values: int) -> None:
+    if values == 1:
+        raise ArgumentError(
+            "1 image on a 1×1 map leaves batch norm one value per channel", argument="batch_size"
+        )
 
 
 class GhostBatchNorm(BatchNorm):
@@ -50,7 +69,8 @@ class GhostBatchNorm(BatchNorm):
     and of the unbiased σ²_k: moving them chunk by chunk would make the momentum of a step
     1 − (1 − m)^chunks. Eval mode is BatchNorm's.
 
-    Raises ValueError in training mode where the chunks do not fill the batch.
+    Raises ArgumentError in training mode where the chunks do not fill the batch, or where a channel
+    of a chunk has one value.
 
     Source: Hoffer, Hubara & Soudry 2017, https://arxiv.org/abs/1705.08741, Algorithm 1.
     """
@@ -67,17 +87,22 @@ class GhostBatchNorm(BatchNorm):
         super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
         self.batch_size = batch_size
 
+    def check_shape(self, shape: torch.Size) -> None:
+        if shape[0] % self.batch_size:
+            raise ArgumentError(
+                f"{shape[0]} examples do not split into chunks of {self.batch_size}",
+                argument="batch_size",
+            )
+        _check_values(self.batch_size * shape[2:].numel())
+
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
         check_channels(input, self.num_features)
+        self.check_shape(input.shape)
         N, C = input.shape[:2]
-        if N % self.batch_size:
-            raise ValueError(f"{N} examples do not split into chunks of {self.batch_size}")
         chunks = N // self.batch_size
         count = input.numel() // (chunks * C)
-        if count == 1:
-            raise ValueError(f"one value per channel in a chunk: input {tuple(input.shape)}")
         y, means, variances = Normalized.apply(
             input, self.weight, self.bias, None, chunks, C, self.eps, True
         )

@@ -7,7 +7,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms.moments import Normalized, check_channels
+from bnbench.norms.moments import (
+    Normalized,
+    check_channels,
+    check_group_values,
+    check_groups,
+    check_image_values,
+    check_positions,
+)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -20,7 +27,8 @@ class GroupNorm(nn.GroupNorm):
     mode are the same function. This is torch's layer; it only keeps the precision of one memory
     format in the other.
 
-    Raises ValueError where the groups do not divide the channels.
+    Raises ArgumentError where the groups do not divide the channels, and where a group is one
+    value, which is its own mean: every output would be β.
 
     Source: Wu & He 2018, https://arxiv.org/abs/1803.08494, Eq. 7.
     """
@@ -28,11 +36,15 @@ class GroupNorm(nn.GroupNorm):
     def __init__(
         self, channels: int, *, groups: int, eps: float = 1e-5, affine: bool = True
     ) -> None:
-        if channels % groups:
-            raise ValueError(f"{channels} channels do not split into {groups} groups")
+        check_groups(channels, groups)
         super().__init__(groups, channels, eps=eps, affine=affine)
 
+    def check_shape(self, shape: torch.Size) -> None:
+        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        check_group_values(shape, self.num_groups)
+
     def forward(self, input: Tensor) -> Tensor:
+        self.check_shape(input.shape)
         # torch's CPU kernel for channels-last takes E[x²] − E[x]²: off by 1 % at a mean of 100
         # standard deviations. Elsewhere, images flattened to (N, C, H·W) go to the other one.
         if input.is_cpu and input.ndim == 4 and not input.is_contiguous():
@@ -62,6 +74,9 @@ class LayerNorm(GroupNorm):
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__(channels, groups=1, eps=eps, affine=affine)
 
+    def check_shape(self, shape: torch.Size) -> None:
+        check_image_values(shape, "layer")
+
 
 class InstanceNorm(nn.Module):
     """Normalize each channel of each image over its positions: GroupNorm, one channel a group.
@@ -71,7 +86,7 @@ class InstanceNorm(nn.Module):
     x is (N, C, H, W); μ_nc, σ²_nc are taken over (H, W), σ² biased. γ, β: (C,). No running
     statistics: training and eval mode are the same function.
 
-    Raises ValueError where a channel has one position, as in (N, C): each value is its own mean,
+    Raises ArgumentError where a channel has one position, as in (N, C): each value is its own mean,
     and every output would be β.
 
     Source: Ulyanov, Vedaldi & Lempitsky 2016, https://arxiv.org/abs/1607.08022.
@@ -83,13 +98,13 @@ class InstanceNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
+    def check_shape(self, shape: torch.Size) -> None:
+        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        check_positions(shape, "instance")
+
     def forward(self, input: Tensor) -> Tensor:
         check_channels(input, self.channels)
-        if input.shape[2:].numel() == 1:
-            raise ValueError(
-                f"one value per channel of an image: input {tuple(input.shape)}; instance "
-                "normalization would make every output its bias"
-            )
+        self.check_shape(input.shape)
         C = self.channels
         y, *_ = Normalized.apply(input, self.weight, self.bias, None, len(input), C, self.eps, True)
         return cast(Tensor, y)
@@ -107,7 +122,7 @@ class RMSNorm(nn.Module):
     paper has no β; it is kept here, so that LayerNorm and this layer differ by the mean alone.
     No running statistics: training and eval mode are the same function.
 
-    Raises ValueError where an image is one value: the output would be its sign.
+    Raises ArgumentError where an image is one value: the output would be its sign.
 
     Source: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467, Eq. 4.
     """
@@ -118,13 +133,13 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
+    def check_shape(self, shape: torch.Size) -> None:
+        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        check_image_values(shape, "rms")
+
     def forward(self, input: Tensor) -> Tensor:
         check_channels(input, self.channels)
-        if input.shape[1:].numel() == 1:
-            raise ValueError(
-                f"one value per image: input {tuple(input.shape)}; its root mean square is its "
-                "size, and every output would be its sign"
-            )
+        self.check_shape(input.shape)
         y, *_ = Normalized.apply(
             input, self.weight, self.bias, None, len(input), 1, self.eps, False
         )

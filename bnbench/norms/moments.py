@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bnbench.errors import ArgumentError
+
 SHORT = 16  # with fewer channels than this, a line is a row of pixels; else a pixel (measured)
 
 
@@ -30,6 +32,46 @@ def check_channels(x: Tensor, channels: int) -> None:
         raise ValueError(f"expected (N, C) or (N, C, H, W), not {tuple(x.shape)}")
     if x.shape[1] != channels:
         raise ValueError(f"expected {channels} channels, not {x.shape[1]}: {tuple(x.shape)}")
+
+
+def check_groups(channels: int, groups: int) -> None:
+    """Raise ArgumentError where the groups do not divide the channels."""
+    if channels % groups:
+        raise ArgumentError(
+            f"{_counted(channels, 'channel')} do not split into {groups} groups", argument="groups"
+        )
+
+
+def check_group_values(shape: torch.Size, groups: int) -> None:
+    """Raise ArgumentError where each group of channels of an image has one value."""
+    if shape[1:].numel() == groups:
+        raise ArgumentError(
+            f"{_counted(shape[1], 'channel')} in {_counted(groups, 'group')} on a 1×1 map leave "
+            "one value per group",
+            argument="groups",
+        )
+
+
+def check_image_values(shape: torch.Size, norm: str) -> None:
+    """Raise ArgumentError where an image is one value."""
+    if shape[1:].numel() == 1:
+        raise ArgumentError(
+            f"1 channel on a 1×1 map leaves {norm} norm one value", argument="channels"
+        )
+
+
+def check_positions(shape: torch.Size, norm: str) -> None:
+    """Raise ArgumentError where a channel of an image has one value."""
+    if shape[2:].numel() == 1:
+        raise ArgumentError(
+            f"on a 1×1 map {norm} norm has one value per channel",
+            argument="kind",
+            hint="batch, group and layer norm share statistics between images or channels",
+        )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def as_lines(x: Tensor, blocks: int) -> Tensor:

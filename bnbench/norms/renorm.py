@@ -28,8 +28,8 @@ class BatchRenorm(BatchNorm):
     kept as `running_var` = σ² − ε, biased, so that inference, which is BatchNorm's, divides by σ.
     `num_batches_tracked` is t. momentum None: the average of all batches so far.
 
-    Raises ValueError in training mode where a channel has one value, and for limits or ramps out
-    of order.
+    Raises ArgumentError in training mode where a channel has one value, and ValueError for limits
+    or ramps out of order.
 
     Source: Ioffe 2017, https://arxiv.org/abs/1702.03275, Algorithm 1; the defaults are those of
     section 4: r_max = 3 after 40,000 steps, d_max = 5 after 25,000, BatchNorm for 5,000.
@@ -72,9 +72,7 @@ class BatchRenorm(BatchNorm):
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
-        C = input.shape[1]
-        if input.numel() == C:
-            raise ValueError(f"one value per channel in training: input {tuple(input.shape)}")
+        self.check_shape(input.shape)
         full = input.detach().to(torch.promote_types(input.dtype, torch.float32))
         mean, variance = torch.batch_norm_update_stats(full, None, None, 0.0)
         deviation = torch.sqrt(variance + self.eps)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bnbench.errors import ArgumentError
+
 # γ = 1 / √Var[act(z)], z ~ Normal(0, 1): Brock 2021, https://arxiv.org/abs/2101.08692, section 4.
 # relu is √(2 / (1 − 1/π)) in closed form (there too); the others by quadrature of the two
 # moments. Tables in circulation (1.71396 for relu) are Monte-Carlo estimates of these.
@@ -39,7 +41,7 @@ class StandardizedConv2d(nn.Conv2d):
     W is (C_out, C_in/groups, kH, kW), the parameter `weight`; μ_o, σ²_o are taken over all axes
     but the first, σ² biased. The other arguments are torch.nn.Conv2d's.
 
-    Raises ValueError where a filter is one weight.
+    Raises ArgumentError where a filter is one weight.
 
     Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3, to stand before
     GroupNorm. ε is timm's 1e-6: weights of fan-in n start with a variance of 1/(3n). The authors'
@@ -80,7 +82,7 @@ class StandardizedLinear(nn.Linear):
 
     W is (C_out, C_in), the parameter `weight`; μ_o, σ²_o are taken over C_in, σ² biased.
 
-    Raises ValueError where C_in is 1.
+    Raises ArgumentError where C_in is 1.
 
     Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3.
     """
@@ -109,7 +111,7 @@ class ScaledStandardizedConv2d(StandardizedConv2d):
     `activation_gain`, ACTIVATION_GAINS' value for the activation that x has gone through (1 for
     none). W, μ_o and σ²_o as in StandardizedConv2d.
 
-    Raises ValueError where a filter is one weight.
+    Raises ArgumentError where a filter is one weight.
 
     Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4.
     """
@@ -147,7 +149,7 @@ class ScaledStandardizedLinear(StandardizedLinear):
     `gain`: (C_out,), learned, 1 at the start; c is `activation_gain`, ACTIVATION_GAINS' value for
     the activation that x has gone through (1 for none). W, μ_o, σ²_o as in StandardizedLinear.
 
-    Raises ValueError where C_in is 1.
+    Raises ArgumentError where C_in is 1.
 
     Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4.
     """
@@ -172,6 +174,7 @@ class ScaledStandardizedLinear(StandardizedLinear):
 
 def _check_fan_in(weight: Tensor) -> None:
     if weight[0].numel() == 1:
-        raise ValueError(
-            f"one weight per filter: weights {tuple(weight.shape)}; standardized, each would be 0"
+        raise ArgumentError(
+            "after 1 channel a filter has one weight; standardized, it would be 0",
+            argument="channels",
         )

@@ -20,9 +20,10 @@ from bnbench.sinks import View
 
 if TYPE_CHECKING:
     from bnbench.runner.execution import execute
-    from bnbench.runner.rehearsal import fitting, measure, rehearse
+    from bnbench.runner.rehearsal import check, fitting, measure, rehearse
 
 _WITH_TORCH = {
+    "check": "rehearsal",
     "execute": "execution",
     "fitting": "rehearsal",
     "measure": "rehearsal",
@@ -43,6 +44,7 @@ __all__ = [
     "Settings",
     "Stop",
     "View",
+    "check",
     "duration",
     "execute",
     "fitting",

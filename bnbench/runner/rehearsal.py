@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 
 import torch
 
 from bnbench.assemble import build_run, resolve_device
+from bnbench.assemble import check as network_check
 from bnbench.config import schema
+from bnbench.config.feasible import Obstacle, networks, opaque
 from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.runner.settings import Cost, Settings
@@ -27,6 +30,34 @@ MEMORY_SHARE = 0.9
 
 BYTES_PER_EVENT = 700
 """One event in `metrics.jsonl` and in TensorBoard's file; measured on default runs: 650 to 680."""
+
+
+def check(
+    configs: Iterable[schema.RunConfig], settings: Settings
+) -> list[tuple[schema.RunConfig, Obstacle]]:
+    """The runs whose networks cannot be trained, and why: each distinct network is tried once.
+
+    bnbench's own networks are judged by `assemble.check`; torchvision's and the user's own take
+    one step. Raises DataError where images for that step are missing.
+    """
+    configs = list(configs)
+    refused = network_check.check(configs)
+    known = {config.setup for config, _ in refused}
+    for same in networks(configs):
+        config = same[0]
+        if not opaque(config) or config.setup in known:
+            continue
+        try:
+            rehearse(config, settings)
+        except ConfigError as error:
+            block = "norm" if isinstance(config.norm, schema.CustomNormConfig) else "model"
+            keys = (f"{block}.target", f"{block}.name", f"{block}.kind")
+            refused += [
+                (one, Obstacle(keys, fault.message, fault.hint))
+                for one in network_check.one_of_each_setup(same)
+                for fault in error.faults
+            ]
+    return refused
 
 
 def rehearse(config: schema.RunConfig, settings: Settings) -> None:

@@ -20,7 +20,8 @@ from bnbench.assemble import Facts, build_run, evaluation_steps, generator, reso
 from bnbench.config import schema
 from bnbench.errors import ConfigError, UsageError
 from bnbench.events import Confusion, Evaluation, Finished, Measurement, Step
-from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm, LayerNorm
+from bnbench.norms.batch import BatchNorm, GhostBatchNorm
+from bnbench.norms.group import GroupNorm, LayerNorm
 from bnbench.probes import Where
 from bnbench.train import Run, train
 
@@ -736,7 +737,7 @@ def test_statistics_are_shared_by_as_many_images_as_in_training() -> None:
     [
         (
             {"norm": schema.GroupNormConfig(kind="group", groups=3)},
-            "setup arm: 4 channels do not split into 3 groups",
+            "setup arm: norm.groups: 4 channels do not split into 3 groups (model.widths)",
         ),
         (
             {"data": synthetic(batch_size=49)},

@@ -335,11 +335,11 @@ def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
 
 
 def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnbench import models
+    from bnbench.models import initialization
     from bnbench.probes import batch_norm_layers
 
     write_experiment(Path("study.yaml"), TWO_BY_TWO)
-    whole = models.initialize
+    whole = initialization.initialize
 
     def broken(model: nn.Module, *rest: Any) -> None:
         if not batch_norm_layers(model):
@@ -347,7 +347,7 @@ def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch)
         whole(model, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(models, "initialize", broken)
+        patched.setattr(initialization, "initialize", broken)
         said = bnbench("sweep", "study.yaml", "--quiet")
     assert said.code == 1
     lines = said.err.splitlines()
@@ -551,7 +551,8 @@ def test_what_only_building_shows_is_refused_before_the_first_run() -> None:
     network = "{kind: torchvision, name: resnet18}"
     Path("groups.yaml").write_text(text.replace("{widths: [4, 8], blocks: 1}", network))
     said = bnbench("sweep", "groups.yaml", "--quiet")
-    assert said == Said(2, "", "setup group-before: 64 channels do not split into 5 groups\n")
+    message = "norm.groups: 64 channels do not split into 5 groups (model.name)"
+    assert said == Said(2, "", f"setup group-before: {message}\n")
 
 
 def test_a_damaged_run_does_not_stop_the_others() -> None:

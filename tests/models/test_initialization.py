@@ -10,8 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.models import MLP, Initialization, Plain, Recipe, initialize
-from bnbench.norms import BatchNorm, GroupNorm
+from bnbench.models.initialization import Initialization, initialize
+from bnbench.models.mlp import MLP
+from bnbench.models.plain import Plain
+from bnbench.models.recipe import Recipe
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.group import GroupNorm
 
 
 def seeded(seed: int) -> Callable[[str], torch.Generator]:

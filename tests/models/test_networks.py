@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.models import MLP, Plain, Recipe
-from bnbench.norms import BatchNorm, GroupNorm
+from bnbench.models.mlp import MLP
+from bnbench.models.plain import Plain
+from bnbench.models.recipe import Recipe
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.group import GroupNorm
 
 Placement = Literal["before", "after"]
 Norm = Callable[[int], nn.Module]

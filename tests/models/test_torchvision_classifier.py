@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,16 +11,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from bnbench.models import (
-    Recipe,
-    describe,
-    initialize,
-    normalization_layers,
-    torchvision_classifier,
-    torchvision_names,
-    train_only_norm,
-)
-from bnbench.norms import BatchNorm, LayerNorm
+from bnbench.errors import ArgumentError
+from bnbench.models.initialization import initialize
+from bnbench.models.normalization import describe, normalization_layers, train_only_norm
+from bnbench.models.torchvision_classifier import torchvision_classifier, torchvision_names
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.group import LayerNorm
 
 FAMILIES = [
     "resnet18",
@@ -48,9 +45,7 @@ def own_random_state() -> Any:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_batch_norm_is_replaced_and_nothing_else(name: str) -> None:
     original = torchvision.models.get_model(name, weights=None, num_classes=5)
-    model = torchvision_classifier(
-        name, in_channels=1, classes=5, recipe=Recipe(LayerNorm, nn.ReLU)
-    )
+    model = torchvision_classifier(name, in_channels=1, classes=5, make_norm=LayerNorm)
     replaced = layers(original, nn.BatchNorm2d)
     found = normalization_layers(model)
     assert set(found) == {f"{layer}.norm" for layer in replaced}
@@ -69,7 +64,7 @@ def test_every_batch_norm_is_replaced_and_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_a_norm_each_convolution_that_had_one_gets_a_bias(name: str) -> None:
     original = torchvision.models.get_model(name, weights=None, num_classes=5)
-    model = torchvision_classifier(name, in_channels=3, classes=5, recipe=Recipe(None, nn.ReLU))
+    model = torchvision_classifier(name, in_channels=3, classes=5, make_norm=None)
     assert not normalization_layers(model)
     before, after = layers(original, nn.Conv2d), layers(model, nn.Conv2d)
     gained = [n for n in after if before[n].bias is None and after[n].bias is not None]
@@ -87,8 +82,8 @@ def test_with_batch_norm_the_network_is_torchvisions(name: str) -> None:
     norm = original.get_submodule("bn1" if name == "resnet18" else "features.0.1")
     assert isinstance(norm, nn.BatchNorm2d)
     eps, momentum = norm.eps, norm.momentum
-    recipe = Recipe(lambda channels: BatchNorm(channels, eps=eps, momentum=momentum), nn.ReLU)
-    model = torchvision_classifier(name, in_channels=3, classes=4, recipe=recipe).double()
+    make_norm = partial(BatchNorm, eps=eps, momentum=momentum)
+    model = torchvision_classifier(name, in_channels=3, classes=4, make_norm=make_norm).double()
     norms = layers(original, nn.BatchNorm2d)
     model.load_state_dict(
         {
@@ -110,9 +105,8 @@ def test_with_batch_norm_the_network_is_torchvisions(name: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("norm", [BatchNorm, None])
 def test_the_small_stem_keeps_the_resolution(channels: int, norm: type[BatchNorm] | None) -> None:
-    recipe = Recipe(norm, nn.ReLU)
     model = torchvision_classifier(
-        "resnet18", in_channels=channels, classes=7, recipe=recipe, stem="small"
+        "resnet18", in_channels=channels, classes=7, make_norm=norm, stem="small"
     )
     found: list[Tensor] = []
     for stage in ("conv1", "layer1", "layer4"):
@@ -126,14 +120,14 @@ def test_the_small_stem_keeps_the_resolution(channels: int, norm: type[BatchNorm
 
 
 def test_setups_share_every_weight() -> None:
-    def weights(recipe: Recipe) -> dict[str, Tensor]:
-        model = torchvision_classifier("resnet18", in_channels=1, classes=3, recipe=recipe)
+    def weights(make_norm: type[nn.Module] | None) -> dict[str, Tensor]:
+        model = torchvision_classifier("resnet18", in_channels=1, classes=3, make_norm=make_norm)
         initialize(
             model, "he", lambda name: torch.Generator().manual_seed(zlib.crc32(name.encode()))
         )
         return {n: m.weight for n, m in layers(model, nn.Conv2d).items()}
 
-    batch, none = weights(Recipe(BatchNorm, nn.ReLU)), weights(Recipe(None, nn.ReLU))
+    batch, none = weights(BatchNorm), weights(None)
     assert len(batch) == 20
     assert batch.keys() == none.keys()
     for name in batch:
@@ -142,7 +136,7 @@ def test_setups_share_every_weight() -> None:
 
 def test_norms_alone_can_be_trained() -> None:
     model = torchvision_classifier(
-        "mobilenet_v3_small", in_channels=3, classes=2, recipe=Recipe(BatchNorm, nn.ReLU)
+        "mobilenet_v3_small", in_channels=3, classes=2, make_norm=BatchNorm
     )
     train_only_norm(model)
     facts = describe(model)
@@ -163,44 +157,18 @@ def test_legal_names_are_all_that_take_a_norm_layer_for_maps() -> None:
     "name", ["densenet121", "vit_b_16", "convnext_tiny", "maxvit_t", "vgg11", "googlenet", "resnet"]
 )
 def test_other_names_are_refused_with_the_legal_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' is not .* norm_layer; legal are .*resnet18"):
-        torchvision_classifier(name, in_channels=3, classes=2, recipe=Recipe(BatchNorm, nn.ReLU))
+    with pytest.raises(ArgumentError, match=f'"{name}" is not .* norm_layer') as refused:
+        torchvision_classifier(name, in_channels=3, classes=2, make_norm=BatchNorm)
+    assert refused.value.argument == "name"
+    assert "resnet18" in (refused.value.hint or "")
 
 
 def test_a_small_stem_is_refused_where_there_is_none() -> None:
-    with pytest.raises(ValueError, match="mobilenet_v2 has no small stem; resnet18"):
+    with pytest.raises(ArgumentError, match=r'"mobilenet_v2" has no small stem, only .* resnets'):
         torchvision_classifier(
             "mobilenet_v2",
             in_channels=3,
             classes=2,
-            recipe=Recipe(BatchNorm, nn.ReLU),
+            make_norm=BatchNorm,
             stem="small",
         )
-
-
-class OtherConv(nn.Conv2d):
-    pass
-
-
-class OtherLinear(nn.Linear):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("recipe", "said"),
-    [
-        (Recipe(BatchNorm, nn.ReLU, "after"), "before the activations; placement after needs"),
-        (Recipe(BatchNorm, nn.ReLU, activates=True), "a norm that is the activation as well needs"),
-        (Recipe(BatchNorm, nn.ReLU, make_conv=OtherConv), "standardized weights need"),
-        (Recipe(None, nn.ReLU, make_linear=OtherLinear), "standardized weights need"),
-    ],
-)
-def test_a_recipe_that_torchvision_cannot_follow_is_refused(recipe: Recipe, said: str) -> None:
-    with pytest.raises(ValueError, match=f"torchvision's resnet18 .*{said} another network"):
-        torchvision_classifier("resnet18", in_channels=3, classes=2, recipe=recipe)
-
-
-def test_a_placement_without_a_norm_is_not_read() -> None:
-    torchvision_classifier(
-        "resnet18", in_channels=3, classes=2, recipe=Recipe(None, nn.ReLU, "after")
-    )

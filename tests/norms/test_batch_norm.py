@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import BatchNorm, GhostBatchNorm, batch_norm
+from bnbench.norms.batch import BatchNorm, GhostBatchNorm, batch_norm
 
 
 def draw(*sizes: int, seed: int = 0) -> Tensor:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import BatchNorm, BatchRenorm
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.renorm import BatchRenorm
 
 C, EPS = 3, 1e-3
 

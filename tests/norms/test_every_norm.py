@@ -7,10 +7,12 @@ fails until it has.
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bnbench import norms
+from bnbench.norms import batch, group
 
 NAME = Path(__file__).name
 N, C, EPS = 6, 4, 1e-3
@@ -36,22 +39,22 @@ class Row:
 
 ROWS = {
     "BatchNorm": Row(
-        lambda: norms.BatchNorm(C, eps=EPS),
+        lambda: batch.BatchNorm(C, eps=EPS),
         lambda _, c: c,
         of_batch=True,
     ),
     "GhostBatchNorm": Row(
-        lambda: norms.GhostBatchNorm(C, batch_size=2, eps=EPS),
+        lambda: batch.GhostBatchNorm(C, batch_size=2, eps=EPS),
         lambda n, c: ((0, 0, 1, 1, 2, 2)[n], c),
         of_batch=True,
     ),
     "GroupNorm": Row(
-        lambda: norms.GroupNorm(C, groups=2, eps=EPS),
+        lambda: group.GroupNorm(C, groups=2, eps=EPS),
         lambda n, c: (n, "first two channels" if c in (0, 1) else "last two"),
         of_batch=False,
     ),
     "LayerNorm": Row(
-        lambda: norms.LayerNorm(C, eps=EPS),
+        lambda: group.LayerNorm(C, eps=EPS),
         lambda n, _: n,
         of_batch=False,
     ),
@@ -98,7 +101,12 @@ def in_double(row: Row, gamma: Tensor, beta: Tensor) -> nn.Module:
 
 
 def test_every_layer_has_a_row_or_a_file_that_tests_it() -> None:
-    layers = {name for name in norms.__all__ if isinstance(getattr(norms, name), type)}
+    layers = {
+        name
+        for found in pkgutil.iter_modules(norms.__path__, "bnbench.norms.")
+        for name, layer in vars(import_module(found.name)).items()
+        if isinstance(layer, type) and issubclass(layer, nn.Module) and name[0] != "_"
+    }
     assert set(ROWS) <= layers
     others = [path for path in Path(__file__).parent.glob("test_*.py") if path.name != NAME]
     assert len(others) >= 3
@@ -231,10 +239,10 @@ def test_companions_matter_in_training_and_not_in_inference(name: str) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_without_affine_there_are_no_parameters_and_no_scale(name: str) -> None:
     makes: dict[str, Callable[[], nn.Module]] = {
-        "BatchNorm": lambda: norms.BatchNorm(C, eps=EPS, affine=False),
-        "GhostBatchNorm": lambda: norms.GhostBatchNorm(C, batch_size=2, eps=EPS, affine=False),
-        "GroupNorm": lambda: norms.GroupNorm(C, groups=2, eps=EPS, affine=False),
-        "LayerNorm": lambda: norms.LayerNorm(C, eps=EPS, affine=False),
+        "BatchNorm": lambda: batch.BatchNorm(C, eps=EPS, affine=False),
+        "GhostBatchNorm": lambda: batch.GhostBatchNorm(C, batch_size=2, eps=EPS, affine=False),
+        "GroupNorm": lambda: group.GroupNorm(C, groups=2, eps=EPS, affine=False),
+        "LayerNorm": lambda: group.LayerNorm(C, eps=EPS, affine=False),
     }
     x, *_ = example(SHAPES[0])
     layer = makes[name]().double()

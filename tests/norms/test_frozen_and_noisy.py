@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnbench.norms import BatchNorm, FrozenBatchNorm, NoisyBatchNorm
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.frozen import FrozenBatchNorm
+from bnbench.norms.noisy import NoisyBatchNorm
 
 
 def draw(*sizes: int, seed: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnbench.norms import GroupNorm, LayerNorm
+from bnbench.norms.group import GroupNorm, LayerNorm
 
 
 def test_groups_that_do_not_divide_the_channels_are_refused() -> None:

@@ -11,7 +11,8 @@ from timm.layers.filter_response_norm import FilterResponseNormTlu2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bnbench.norms import EvoNormS0, FilterResponseNorm, InstanceNorm, RMSNorm
+from bnbench.norms.activated import EvoNormS0, FilterResponseNorm
+from bnbench.norms.group import InstanceNorm, RMSNorm
 
 N, C, EPS = 3, 4, 1e-3
 
@@ -200,7 +201,7 @@ def test_evonorm_starts_as_a_scaled_swish_and_refuses_other_groups() -> None:
     torch.testing.assert_close(EvoNormS0(4, groups=2)(x), expected)
     with pytest.raises(ValueError, match=r"^10 channels do not split into 4 groups$"):
         EvoNormS0(10, groups=4)
-    with pytest.raises(ValueError, match="one value per group"):
+    with pytest.raises(ValueError, match=r"^4 channels in 4 groups on a 1×1 map"):
         EvoNormS0(4, groups=4)(torch.zeros(3, 4))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.events import Probe, Split
-from bnbench.norms import BatchNorm
+from bnbench.norms.batch import BatchNorm
 from bnbench.probes import AsInTraining, Discrepancy, Sample, Where
 
 WHERE = Where(step=7, examples=70, train_seconds=1.5)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm, NoisyBatchNorm
+from bnbench.norms.batch import BatchNorm, GhostBatchNorm
+from bnbench.norms.group import GroupNorm
+from bnbench.norms.noisy import NoisyBatchNorm
 from bnbench.probes import AsInTraining, activation_drift
 from tests.probes.examples import (
     AS_IN_TRAINING,

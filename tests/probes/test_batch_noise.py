@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import GroupNorm, InstanceNorm, LayerNorm
+from bnbench.norms.group import GroupNorm, InstanceNorm, LayerNorm
 from bnbench.probes import batch_noise, companionship
 from tests.probes.examples import WHERE, by_name, how, network, pictures, trainer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnbench.norms import LayerNorm
+from bnbench.norms.group import LayerNorm
 from bnbench.probes import decomposition
 from tests.probes.examples import (
     WHERE,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split
-from bnbench.norms import BatchNorm, GhostBatchNorm, GroupNorm
+from bnbench.norms.batch import BatchNorm, GhostBatchNorm
+from bnbench.norms.group import GroupNorm
 from bnbench.probes import Discrepancy, Sample, Where
 
 WHERE = Where(step=7, examples=70, train_seconds=1.5)

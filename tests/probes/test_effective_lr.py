@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnbench.norms import BatchNorm, GroupNorm
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.group import GroupNorm
 from bnbench.probes import effective_lr
 from tests.probes.examples import (
     AS_IN_TRAINING,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bnbench.events import Gap
-from bnbench.norms import GroupNorm
+from bnbench.norms.group import GroupNorm
 from bnbench.probes import Discrepancy, gap_by_layer
 from tests.probes.examples import NORMS, WHERE, by_name, cross_entropy, how, network, pictures
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import BatchNorm, GroupNorm, NoisyBatchNorm
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.group import GroupNorm
+from bnbench.norms.noisy import NoisyBatchNorm
 from bnbench.probes import gradient_shift
 from tests.probes.examples import (
     AS_IN_TRAINING,

@@ -13,14 +13,11 @@ from torch import Tensor, nn
 
 from bnbench.config import schema
 from bnbench.events import Reading
-from bnbench.norms import (
-    BatchNorm,
-    BatchRenorm,
-    FrozenBatchNorm,
-    GhostBatchNorm,
-    GroupNorm,
-    NoisyBatchNorm,
-)
+from bnbench.norms.batch import BatchNorm, GhostBatchNorm
+from bnbench.norms.frozen import FrozenBatchNorm
+from bnbench.norms.group import GroupNorm
+from bnbench.norms.noisy import NoisyBatchNorm
+from bnbench.norms.renorm import BatchRenorm
 from bnbench.probes import (
     Sample,
     activation_drift,

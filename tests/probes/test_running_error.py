@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import BatchNorm, GroupNorm
+from bnbench.norms.batch import BatchNorm
+from bnbench.norms.group import GroupNorm
 from bnbench.probes import running_error
 from tests.probes.examples import NORMS, WHERE, by_name, how, network, pictures, trainer
 

@@ -11,7 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import BatchNorm, BatchRenorm, FrozenBatchNorm, GhostBatchNorm, GroupNorm
+from bnbench.norms.batch import BatchNorm, GhostBatchNorm
+from bnbench.norms.frozen import FrozenBatchNorm
+from bnbench.norms.group import GroupNorm
+from bnbench.norms.renorm import BatchRenorm
 from bnbench.probes import (
     PooledStatistics,
     batch_norm_layers,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms import BatchNorm
+from bnbench.norms.batch import BatchNorm
 from bnbench.probes import step_stability
 from tests.probes.examples import (
     AS_IN_TRAINING,

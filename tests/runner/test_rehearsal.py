@@ -9,7 +9,7 @@ import torch
 
 from bnbench.config import schema
 from bnbench.errors import ConfigError
-from bnbench.runner import Settings, fitting, rehearse
+from bnbench.runner import Settings, check, fitting, rehearse
 from bnbench.runner.rehearsal import CUDA_CONTEXT_BYTES, MEMORY_SHARE
 from tests.runs import small_config
 
@@ -48,3 +48,26 @@ def test_a_first_step_that_fails_names_the_setup(tmp_path: Path) -> None:
         ConfigError, match=r"^setup mine: the first step fails: RuntimeError: shape"
     ):
         rehearse(small_config(setup="mine", norm=norm), Settings())
+
+
+def test_every_network_that_cannot_train_is_named_whoever_has_made_it(tmp_path: Path) -> None:
+    path = tmp_path / "layer.py"
+    path.write_text("def Breaks(channels):\n    ...\n")
+    custom = schema.CustomNormConfig(kind="custom", target=f"{path}:Breaks")
+    group = schema.GroupNormConfig(kind="group", groups=3)
+    fine = small_config(setup="fine")
+    mine = small_config(setup="mine", norm=custom)
+    theirs = small_config(
+        setup="theirs", model=schema.TorchvisionModel(kind="torchvision", name="resnet18")
+    )
+    runs = [fine, mine, mine.model_copy(update={"seed": 1}), small_config(setup="gn", norm=group)]
+    found = [(c.setup, c.seed, o.keys[0], o.message) for c, o in check([*runs, theirs], Settings())]
+    assert found == [
+        (
+            "gn",
+            0,
+            "norm.groups",
+            "norm.groups: 4 channels do not split into 3 groups (model.widths)",
+        ),
+        ("mine", 0, "norm.target", "norm.target: Breaks is not a torch.nn.Module"),
+    ]
