@@ -18,7 +18,7 @@ def compare(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Two runs or more side by side: what differs in configuration, and how they came out."""
+    """Compare runs: what differs, and the results."""
     from bnbench.report.compare import compared, side_by_side
 
     record = compared(runs, runs_dir)

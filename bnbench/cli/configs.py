@@ -13,7 +13,7 @@ from bnbench.cli.screen import output, say, show
 from bnbench.errors import ConfigError, UsageError
 
 configs = typer.Typer(
-    help="The shipped experiments: list, show, copy; check a file; schema.",
+    help="List, show, copy and check experiments.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

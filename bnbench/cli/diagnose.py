@@ -47,7 +47,7 @@ def diagnose(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say why a model is good in training and bad in eval mode, and fix its statistics."""
+    """Say why a model is bad in eval mode, and fix it."""
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
     if fix is not None and fix.exists():
         raise UsageError(f"{fix} already exists", do="name a new file with --fix")

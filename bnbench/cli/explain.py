@@ -31,7 +31,7 @@ def explain(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a name means: formula, keys with type and default, source."""
+    """Say what a kind, key, probe or metric means."""
     from bnbench import explain
 
     found: Sequence[Entry | Key] = explain.entries() if name is None else explain.find(name)

@@ -18,7 +18,7 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Tables, figures and verdicts: terminal, report.html, report.json, report.csv."""
+    """Show tables and verdicts; write report.html, report.json and report.csv."""
     from bnbench.report.record import as_json as in_json
     from bnbench.report.study import study
     from bnbench.report.terminal import terminal

@@ -18,7 +18,7 @@ def status(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Every run and its state, from the evidence on disk."""
+    """List every run and its state."""
     from bnbench.report.status import as_record, experiments_table, runs_text
     from bnbench.store import experiments, find_experiment
 

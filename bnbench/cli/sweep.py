@@ -26,14 +26,14 @@ Over = Annotated[
 Seeds = Annotated[int | None, typer.Option(min=1, help="Use the seeds 0 … N−1.")]
 MaxRuns = Annotated[int, typer.Option(min=1, help="Refuse an experiment of more runs than this.")]
 Workers = Annotated[
-    str, typer.Option(metavar="N|auto", help="Runs to train side by side; auto: every core.")
+    str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only list the runs, with their estimated cost.")
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed run.")]
-Csv = Annotated[bool, typer.Option("--csv", help="For spreadsheets: a line per run.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
 
 
 def sweep(
@@ -55,9 +55,10 @@ def sweep(
     csv: Csv = False,
     debug: Debug = False,
 ) -> None:
-    """Train every run of an experiment: setups × axes × seeds; only what is missing.
+    """Train what is missing of an experiment.
 
-    A folder of experiments: one after the other; runs that are the same are trained once.
+    An experiment is setups × axes × seeds. Of a folder of experiments, each is trained in turn;
+    runs that are the same are trained once.
     """
     from bnbench import config as configuration
     from bnbench.sweep import experiments

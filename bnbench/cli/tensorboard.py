@@ -14,12 +14,16 @@ from bnbench.cli.screen import say, show
 def tensorboard(
     experiment: Annotated[str | None, typer.Argument(help="Default: all experiments.")] = None,
     runs_dir: RunsDir = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Busy: the next free one.")] = 6006,
-    open_: Annotated[bool, typer.Option("--open", help="Open the browser, too.")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Only write its files anew.")] = False,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port; the next free one if it is taken.")
+    ] = 6006,
+    open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Rewrite the event files and stop.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """TensorBoard on this machine, with a link that opens a curated view; Ctrl-C ends it."""
+    """Start TensorBoard, with a link to a curated view."""
     from bnbench.store import choose_experiments
 
     chosen = choose_experiments(runs_dir, experiment)

@@ -23,7 +23,7 @@ def train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train one run; the same command again goes on where it stopped."""
+    """Train one run; the same command again continues it."""
     from bnbench import config as configuration
 
     overrides = configuration.Overrides(set=tuple(set_ or ()), seed=seed)
