@@ -5,13 +5,27 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 # A shell that starts us in the background lets us ignore Ctrl-C, and so would what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("bnbench", deadline=None)  # cores are shared: no example has a deadline
+settings.load_profile("bnbench")
+
+BOARD = Path(__file__).parent / "board"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, one has the browser and the experiment that TensorBoard shows."""
+    for item in items:
+        if item.get_closest_marker("browser") or item.path.is_relative_to(BOARD):
+            item.add_marker(pytest.mark.xdist_group("board"))
 
 
 @pytest.fixture(autouse=True)

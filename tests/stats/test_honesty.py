@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bnbench.stats import Direction, Outcome, effect, judge, paired_t_interval
+from bnbench.stats import Direction, effect, judge, paired_t_interval
+from tests.stats.many import adjusted, counted, outcomes, p_values
 from tests.stats.samples import (
     DRAWS,
     Array,
@@ -34,37 +36,48 @@ def experiments(draw: Draw, n: int, *, count: int = EXPERIMENTS) -> Array:
     return paired_differences(a, b)
 
 
-def outcomes(
-    differences: Array, *, smallest: float = 0.0, direction: Direction = "up"
-) -> Counter[Outcome]:
-    """Of each row as a claim of its own file."""
-    claims = (effect(row, smallest_effect=smallest, direction=direction) for row in differences)
-    return Counter(judge([(claim, ())])[0].outcome for claim in claims)
+def of_the_package(
+    file: Sequence[Sequence[float]], smallest: float, direction: Direction
+) -> list[str]:
+    """The outcomes of the claims of one file."""
+    claims = [effect(row, smallest_effect=smallest, direction=direction) for row in file]
+    return [verdict.outcome for verdict in judge([(claim, ()) for claim in claims])]
 
 
-A_A = [
-    pytest.param(draw, n, marks=[pytest.mark.slow] * ((draw, n) != (gaussian, 6)))
-    for draw in DRAWS
-    for n in (6, 8)
-]
+@pytest.mark.parametrize("direction", ["up", "two-sided"])
+@pytest.mark.parametrize("draw", DRAWS)
+def test_what_is_simulated_is_what_the_package_says(draw: Draw, direction: Direction) -> None:
+    """Files of four claims, with effects of all sizes: every outcome, every method."""
+    found: Counter[str] = Counter()
+    for n, smallest in product((6, 8, 12), (0.0, 0.5)):
+        effects = np.resize([-3.0, 0.0, 1.0, 2.0, 4.0], (24, 1))
+        rows = experiments(draw, n, count=24) * np.resize([1.0, 0.1], (24, 1)) + effects
+        p = adjusted(p_values(rows, direction).reshape(6, 4)).reshape(24)
+        simulated = outcomes(rows, p, smallest=smallest, direction=direction)
+        files = rows.reshape(6, 4, n).tolist()
+        said = [each for file in files for each in of_the_package(file, smallest, direction)]
+        assert simulated.tolist() == said
+        found.update(said)
+    assert found["supported"]
+    assert found["inconclusive"]
 
 
-@pytest.mark.parametrize(("draw", "n"), A_A)
+@pytest.mark.parametrize("n", [6, 8])
+@pytest.mark.parametrize("draw", DRAWS)
 def test_a_setup_against_itself_is_rarely_supported(draw: Draw, n: int) -> None:
     """With a smallest effect of 0, where the interval is the least help."""
-    found = outcomes(experiments(draw, n))
+    found = counted(experiments(draw, n))
     print(f"\nA/A {draw.__name__}, n = {n}: {dict(found)}")
     assert found["supported"] <= 0.05 * EXPERIMENTS
     assert found.total() == EXPERIMENTS
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n", [6, 8])
 @pytest.mark.parametrize("draw", DRAWS)
 def test_nor_is_it_where_either_direction_would_do(draw: Draw, n: int) -> None:
     """Here Student's interval errs in 5 % and the test in 2/64 and 12/256, so the rate itself may
     be near 5 %, and what is counted beyond it by chance."""
-    found = outcomes(experiments(draw, n), direction="two-sided")
+    found = counted(experiments(draw, n), direction="two-sided")
     print(f"\nA/A {draw.__name__}, n = {n}, two-sided: {dict(found)}")
     exact = {6: 2 / 64, 8: 12 / 256}[n]
     assert found["supported"] / EXPERIMENTS <= exact + four_errors(exact, EXPERIMENTS)
@@ -81,19 +94,21 @@ def test_of_all_signs_that_equal_arms_could_have_had_few_are_supported(
     for row in experiments(draw, 8, count=3):
         magnitudes = np.where(row == 0, 0.0, np.abs(row))
         patterns = np.where(magnitudes == 0, 0.0, np.copysign(magnitudes, signs))
-        found = outcomes(patterns, direction=direction)
+        found = counted(patterns, direction=direction)
         assert found["supported"] <= 0.05 * 2**8
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("draw", [gaussian, student_2, contaminated])
 def test_in_a_file_of_five_such_claims_any_is_rarely_supported(draw: Draw) -> None:
     """Negative control: without Holm's correction, one claim in five is supported too often."""
-    together = apart = 0
-    for file in experiments(draw, 8, count=5 * 1000).reshape(1000, 5, 8):
-        claims = [effect(row, smallest_effect=0, direction="two-sided") for row in file]
-        together += any(v.outcome == "supported" for v in judge([(c, ()) for c in claims]))
-        apart += any(judge([(c, ())])[0].outcome == "supported" for c in claims)
+    rows = experiments(draw, 8, count=5 * 1000)
+    p = p_values(rows, "two-sided").reshape(1000, 5)
+
+    def share(corrected: Array) -> int:
+        found = outcomes(rows, corrected.reshape(5000), smallest=0, direction="two-sided")
+        return int((found == "supported").reshape(1000, 5).any(axis=1).sum())
+
+    together, apart = share(adjusted(p)), share(p)
     print(
         f"\nfive A/A claims, {draw.__name__}: {together / 1000:.1%}, uncorrected {apart / 1000:.1%}"
     )
@@ -101,14 +116,13 @@ def test_in_a_file_of_five_such_claims_any_is_rarely_supported(draw: Draw) -> No
     assert apart > 0.05 * 1000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n", [6, 8, 12])
 @pytest.mark.parametrize("spread", [0.5, 1.0])
 def test_effects_of_twice_the_smallest_are_found(n: int, spread: float) -> None:
     """Gaussian, `spread` in smallest effects. The interval's part of the power is known from the
     noncentral t distribution; the sign-flip test may only take away from it."""
     random = np.random.default_rng(n)
-    found = outcomes(random.normal(2.0, spread, (EXPERIMENTS, n)), smallest=1.0)
+    found = counted(random.normal(2.0, spread, (EXPERIMENTS, n)), smallest=1.0)
     power = found["supported"] / EXPERIMENTS
     threshold = scipy_stats.t.ppf(0.975, n - 1)
     ideal = float(scipy_stats.nct.sf(threshold, n - 1, n**0.5 / spread))
@@ -121,14 +135,13 @@ def test_effects_of_twice_the_smallest_are_found(n: int, spread: float) -> None:
 def test_an_effect_at_the_edge_is_rarely_called_negligible_or_more(truth: float) -> None:
     """Where the true mean is exactly the smallest effect, each side errs in 2.5 % at most."""
     random = np.random.default_rng(7)
-    found = outcomes(random.normal(truth, 0.7, (EXPERIMENTS, 8)), smallest=1.0)
+    found = counted(random.normal(truth, 0.7, (EXPERIMENTS, 8)), smallest=1.0)
     limit = 0.025 + four_errors(0.025, EXPERIMENTS)
     beyond = found["supported"] if truth > 0 else found["refuted"]
     assert beyond / EXPERIMENTS <= limit
     assert found["negligible"] / EXPERIMENTS <= limit
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n", [6, 8])
 def test_one_arm_that_never_arrives_more_often_is_seen_through_the_infinities(n: int) -> None:
     """Ours arrives always, the other in one run of ten: most experiments see it. The claim turned
@@ -137,8 +150,8 @@ def test_one_arm_that_never_arrives_more_often_is_seen_through_the_infinities(n:
     ours = random.normal(0, 1, (500, n))
     theirs = np.where(random.random((500, n)) < 0.9, np.inf, random.normal(0, 1, (500, n)))
     gains = paired_differences(theirs, ours)
-    assert outcomes(gains, smallest=0.2)["supported"] > 0.4 * 500
-    assert outcomes(-gains, smallest=0.2)["supported"] == 0
+    assert counted(gains, smallest=0.2)["supported"] > 0.4 * 500
+    assert counted(-gains, smallest=0.2)["supported"] == 0
 
 
 # What the rules are there for: the same trials without them.
@@ -172,7 +185,7 @@ def test_leaving_diverged_runs_out_supports_what_is_not_so() -> None:
     claims = [effect(row, smallest_effect=0, direction="up") for row in left if len(row) >= 6]
     dropped = sum(judge([(claim, ())])[0].outcome == "supported" for claim in claims)
     assert dropped > 0.5 * len(claims)
-    assert outcomes(kept)["supported"] <= 0.05 * 300
+    assert counted(kept)["supported"] <= 0.05 * 300
 
 
 def test_with_five_seeds_no_two_sided_sign_test_can_decide() -> None:

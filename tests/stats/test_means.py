@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import special as scipy_special
 from scipy import stats as scipy_stats
 
 from bnbench.stats import Mean, mean
@@ -66,6 +65,14 @@ def test_no_values_are_refused() -> None:
         mean([])
 
 
+def test_a_power_of_two_changes_no_bit_but_the_exponent() -> None:
+    """So that sums taken at a scale of 1 are those of the values themselves."""
+    values = np.random.default_rng(8).normal(0.83, 0.004, 8).tolist()
+    one, scaled = mean(values), mean([value * 2.0**40 for value in values])
+    assert one.half_width is not None
+    assert scaled == Mean(one.value * 2.0**40, one.half_width * 2.0**40, 8)
+
+
 def test_large_numbers_do_not_overflow() -> None:
     """At a scale of 10³⁰⁰ the squares have no room; the interval is that of the small ones."""
     small, large = mean([1.0, 2.0, 4.0]), mean([1e300, 2e300, 4e300])
@@ -75,14 +82,22 @@ def test_large_numbers_do_not_overflow() -> None:
     assert mean([1e308, -1e308]).half_width == np.inf
 
 
-@pytest.mark.parametrize("n", [2, 3, 8, 21])
-def test_the_scale_changes_no_bit(n: int) -> None:
-    values = np.random.default_rng(n).normal(0.83, 0.004, n)
-    found = mean(values.tolist())
-    quantile = float(scipy_special.stdtrit(n - 1, 0.975))
-    assert found == Mean(float(values.mean()), quantile * float(values.std(ddof=1)) / n**0.5, n)
+# Two-sided 95 % critical values (P = 0.975), NIST/SEMATECH e-Handbook of Statistical Methods,
+# section 1.3.6.7.2, https://www.itl.nist.gov/div898/handbook/eda/section3/eda3672.htm
+TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 5: 2.571, 7: 2.365, 10: 2.228, 20: 2.086, 30: 2.042}
 
 
-def test_the_room_does_not_pay_for_all_of_scipys_statistics() -> None:
+@pytest.mark.parametrize("freedom", TABLE)
+def test_the_half_width_is_that_of_a_published_table(freedom: int) -> None:
+    """Of 1, −1 and zeros: their mean is 0, their squares add up to 2."""
+    n = freedom + 1
+    values = [1.0, -1.0] + [0.0] * (n - 2)
+    found = mean(values)
+    deviation = (2 / freedom) ** 0.5
+    assert found.half_width is not None
+    assert found.half_width * n**0.5 / deviation == pytest.approx(TABLE[freedom], abs=6e-4)
+
+
+def test_importing_it_does_not_pay_for_all_of_scipys_statistics() -> None:
     asked = "import sys, bnbench.stats; sys.exit('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], timeout=60).returncode == 0

@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -42,7 +42,6 @@ def mean_along(values: Array, axis: int) -> Array:
 @given(st.lists(st.integers(-50, 50), min_size=1, max_size=9), st.sampled_from(ALTERNATIVES))
 @example([0, 0, 0], "greater")
 @example([1, -1], "two-sided")
-@settings(deadline=None)
 def test_it_is_the_share_of_all_patterns(values: list[int], alternative: Alternative) -> None:
     """Integers have many ties, zeros and opposite pairs."""
     found = sign_flip([value / 10 for value in values], alternative=alternative)
@@ -85,7 +84,6 @@ def test_infinite_ones_are_ranked_as_by_wilcoxon(n: int, alternative: Alternativ
     st.lists(st.sampled_from([-inf, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, inf]), min_size=1, max_size=8),
     st.sampled_from(ALTERNATIVES),
 )
-@settings(deadline=None)
 def test_ranks_with_ties_zeros_and_several_infinities(
     values: list[float], alternative: Alternative
 ) -> None:
@@ -187,7 +185,6 @@ def test_drawn_patterns_of_ranks_come_near_wilcoxons_test() -> None:
     st.lists(st.integers(-9, 9) | st.sampled_from([inf, -inf]), min_size=1, max_size=12),
     st.randoms(),
 )
-@settings(deadline=None)
 def test_invariances(values: list[float], random: Random) -> None:
     shuffled = random.sample(values, len(values))
     scaled = [0.3 * value for value in values]

@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bnbench.stats import (
@@ -316,7 +316,6 @@ ANY = st.lists(
 
 
 @given(ANY, st.floats(0, 1e300) | st.sampled_from([0.0, 1.0]), st.sampled_from(DIRECTIONS))
-@settings(deadline=None)
 def test_whatever_the_numbers(values: list[float], smallest: float, direction: Direction) -> None:
     """No crash, no warning, no NaN; infinite ones are never averaged; reasons where due."""
     found = verdict(values, smallest=smallest, direction=direction)
@@ -342,7 +341,6 @@ def test_whatever_the_numbers(values: list[float], smallest: float, direction: D
     st.sampled_from(DIRECTIONS),
     st.randoms(),
 )
-@settings(deadline=None)
 def test_invariances(values: list[float], direction: Direction, random: Random) -> None:
     """The order of the seeds decides nothing, nor does the unit; swapped arms say the opposite."""
     found = verdict(values, direction=direction)
