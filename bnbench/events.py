@@ -1,9 +1,8 @@
-"""The frozen facts that a run can state.
+"""What a run states: facts, and the moments at which they hold.
 
-`train` yields them, `sinks` write them down. Each carries where in the run it holds: `step`
-(optimizer steps done), `examples` (images seen) and `train_seconds` (training work alone:
-evaluation, logging and checkpoints are not in it). Losses are in nats; accuracies, disagreement
-are fractions of 1.
+`train` yields moments, `sinks` write them down. Facts do not know when they were found: evaluations
+and probes return them, and the loop says where in the run it stands. Losses are in nats;
+accuracies and disagreement are fractions of 1.
 """
 
 from __future__ import annotations
@@ -16,16 +15,7 @@ Statistics: TypeAlias = Literal["running", "batch", "population"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """Where in the run a fact holds."""
-
-    step: int
-    examples: int
-    train_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step(Fact):
+class Step:
     """Training since the last report: the mean and the largest minibatch loss, the rate used."""
 
     loss: float
@@ -34,7 +24,7 @@ class Step(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation(Fact):
+class Evaluation:
     """Loss and accuracy of frozen weights on `images` images under one kind of statistics."""
 
     split: Split
@@ -45,7 +35,7 @@ class Evaluation(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gap(Fact):
+class Gap:
     """Eval-mode discrepancy: running minus batch statistics, same weights, same images.
 
     `disagreement`: share of images whose predicted class differs.
@@ -61,7 +51,7 @@ class Gap(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confusion(Fact):
+class Confusion:
     """How often images of each class (a row) were taken for each class (a column)."""
 
     split: Split
@@ -70,10 +60,10 @@ class Confusion(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe(Fact):
-    """One reading of a probe: `layer` is a module of the network, or "network" for all of it.
+class Reading:
+    """One number of a probe: `layer` is a module of the network, or "network" for all of it.
 
-    `name`: which of the probe's quantities; `value` in its unit, which the probe states.
+    `name`: which of the probe's quantities. `value`: in the unit that the probe documents.
     """
 
     probe: str
@@ -83,7 +73,7 @@ class Probe(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Histogram(Fact):
+class Histogram:
     """How values of a layer are distributed: counts in bins of equal width from `low` to `high`."""
 
     probe: str
@@ -95,30 +85,41 @@ class Histogram(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diverged(Fact):
+class Diverged:
     """The run met the divergence criterion of its configuration: a result, not a failure."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished(Fact):
+class Finished:
     """The budget is spent."""
 
 
 Measurement: TypeAlias = Evaluation | Gap | Confusion
 """What an evaluation states."""
 
-Reading: TypeAlias = Probe | Histogram
-"""What a probe states."""
-
-Event: TypeAlias = Step | Measurement | Reading | Diverged | Finished
+Fact: TypeAlias = Step | Measurement | Reading | Histogram | Diverged | Finished
 """What `metrics.jsonl` holds, one line each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Facts that hold at one place of a run, in the order in which they were found.
+
+    `step`: optimizer steps done. `examples`: images trained on. `train_seconds`: of training work
+    alone, without evaluation, logging and checkpoints.
+    """
+
+    step: int
+    examples: int
+    train_seconds: float
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SafePoint:
-    """Not a fact but a place: between two steps, with everything before it already stated.
+    """Between two steps, with everything before it already stated.
 
     A checkpoint taken while `train` is suspended here resumes bit for bit.
     """

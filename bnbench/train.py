@@ -1,12 +1,12 @@
 """The loop: evaluate and probe when due, one training step, report when due.
 
-`train` yields facts and knows no file, no TensorBoard, no terminal. What it needs is in a `Run`,
+`train` yields moments and knows no file, no TensorBoard, no terminal. What it needs is in a `Run`,
 which `assemble` puts together from a configuration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import fsum, isfinite
@@ -17,11 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.events import Diverged, Event, Finished, Measurement, Reading, SafePoint, Step
-from bnbench.probes import Where
-
-Evaluate = Callable[[Where], list[Measurement]]
-Read = Callable[[Where], Sequence[Reading]]
+from bnbench.events import (
+    Diverged,
+    Fact,
+    Finished,
+    Histogram,
+    Measurement,
+    Moment,
+    Reading,
+    SafePoint,
+    Step,
+)
 
 
 @dataclass(slots=True)
@@ -66,14 +72,15 @@ class Divergence:
 
 
 @dataclass(slots=True, kw_only=True)
-class Guest:
-    """A probe of a run: after which steps it reads (0: before the first), and how.
+class Probe:
+    """An optional measurement that leaves no trace.
 
-    `memory`: what it keeps from one reading for the next; part of the run's state.
+    `read_after`: after which steps it reads (0: before the first). `read` takes the number of steps
+    done. `memory`: what it keeps from one reading for the next; part of the run's state.
     """
 
     read_after: frozenset[int]
-    read: Read
+    read: Callable[[int], Sequence[Reading | Histogram]]
     memory: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -87,13 +94,13 @@ class Run:
     lr_at: Callable[[int], float]
     total_steps: int
     evaluate_after: frozenset[int]
-    evaluate: Evaluate
-    evaluate_last: Evaluate
+    evaluate: Callable[[], list[Measurement]]
+    evaluate_last: Callable[[], list[Measurement]]
     log_every: int
     divergence: Divergence
     autocast: Callable[[], AbstractContextManager[object]]
     reseed: Callable[[int], None]
-    guests: dict[str, Guest] = field(default_factory=dict)
+    probes: dict[str, Probe] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
 
     def state_dict(self) -> dict[str, Any]:
@@ -108,11 +115,11 @@ class Run:
             "evaluation_seconds": at.evaluation_seconds,
             "probe_seconds": at.probe_seconds,
             "losses": at.read_losses(),
-            "probes": {name: dict(guest.memory) for name, guest in self.guests.items()},
+            "probes": {name: dict(probe.memory) for name, probe in self.probes.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave; its probes may have been others."""
+        """Continue from what `state_dict` returned; the run may have other probes by now."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(
@@ -124,38 +131,45 @@ class Run:
             losses=list(state["losses"]),
         )
         remembered = state["probes"]
-        for name, guest in self.guests.items():
-            guest.memory.clear()
-            guest.memory.update(remembered.get(name, {}))
+        for name, probe in self.probes.items():
+            probe.memory.clear()
+            probe.memory.update(remembered.get(name, {}))
 
 
-def train(run: Run) -> Generator[Event | SafePoint, None, None]:
-    """Train from where `run` stands to the end of its budget, stating facts on the way.
+def train(run: Run) -> Generator[Moment | SafePoint, None, None]:
+    """Train from where `run` stands to the end of its budget, stating moments on the way.
 
     Close the generator (`contextlib.closing`) when leaving early.
     """
     at = run.position
     while True:
+        facts: list[Fact] = []
         if at.step in run.evaluate_after:
-            diverged = _divergence(run)
-            if diverged is not None:
+            if diverged := _divergence(run):
                 yield diverged
                 return
-            yield from _evaluate(run)
-        yield from _probe(run)
+            facts += _evaluate(run)
+        facts += _probe(run)
         if at.step == run.total_steps:
-            yield Finished(**_where(at))
+            yield _moment(at, [*facts, Finished()])
             return
+        if facts:
+            yield _moment(at, facts)
 
         _step(run)
 
         if at.step % run.log_every == 0 or at.step == run.total_steps:
-            diverged = _divergence(run)
-            if diverged is not None:
+            if diverged := _divergence(run):
                 yield diverged
                 return
-            yield _report(run)
+            yield _moment(at, [_report(run)])
         yield SafePoint(at.step)
+
+
+def _moment(at: Position, facts: Iterable[Fact]) -> Moment:
+    return Moment(
+        step=at.step, examples=at.examples, train_seconds=at.train_seconds, facts=tuple(facts)
+    )
 
 
 def _step(run: Run) -> None:
@@ -177,8 +191,8 @@ def _step(run: Run) -> None:
     at.train_seconds += perf_counter() - started
 
 
-def _divergence(run: Run) -> Diverged | None:
-    """Read the losses since the last report; the first that ends the run, if any does."""
+def _divergence(run: Run) -> Moment | None:
+    """The first loss since the last report that ends the run, if one does."""
     at = run.position
     started = perf_counter()
     losses = at.read_losses()
@@ -186,8 +200,12 @@ def _divergence(run: Run) -> Diverged | None:
     for step, (loss, examples) in enumerate(losses, start=at.step - len(losses) + 1):
         reason = run.divergence.reason(step, loss)
         if reason is not None:
-            seconds = at.train_seconds
-            return Diverged(step=step, examples=examples, train_seconds=seconds, reason=reason)
+            return Moment(
+                step=step,
+                examples=examples,
+                train_seconds=at.train_seconds,
+                facts=(Diverged(reason=reason),),
+            )
     return None
 
 
@@ -195,35 +213,26 @@ def _report(run: Run) -> Step:
     at = run.position
     losses = [loss for loss, _ in at.read_losses()]
     at.losses = []
-    return Step(
-        loss=fsum(losses) / len(losses),
-        loss_max=max(losses),
-        lr=run.lr_at(at.step - 1),
-        **_where(at),
-    )
+    return Step(loss=fsum(losses) / len(losses), loss_max=max(losses), lr=run.lr_at(at.step - 1))
 
 
 def _evaluate(run: Run) -> list[Measurement]:
     at = run.position
     measure = run.evaluate_last if at.step == run.total_steps else run.evaluate
     started = perf_counter()
-    facts = measure(_where(at))
+    facts = measure()
     at.evaluation_seconds += perf_counter() - started
     return facts
 
 
-def _probe(run: Run) -> list[Reading]:
+def _probe(run: Run) -> list[Reading | Histogram]:
     at = run.position
     started = perf_counter()
     facts = [
         fact
-        for guest in run.guests.values()
-        if at.step in guest.read_after
-        for fact in guest.read(_where(at))
+        for probe in run.probes.values()
+        if at.step in probe.read_after
+        for fact in probe.read(at.step)
     ]
     at.probe_seconds += perf_counter() - started
     return facts
-
-
-def _where(at: Position) -> Where:
-    return Where(step=at.step, examples=at.examples, train_seconds=at.train_seconds)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bnbench.config import schema
 from bnbench.errors import StorageError
-from bnbench.events import Event
+from bnbench.events import Moment
 from bnbench.runner import Stop
 from bnbench.store import ExperimentFolder, Record, Result, RunFolder, Score
 
@@ -24,9 +24,9 @@ class StopAt:
     def __init__(self, stop: Stop, step: int) -> None:
         self._stop, self._step = stop, step
 
-    def take(self, events: list[Event]) -> None:
+    def take(self, moment: Moment) -> None:
         """Look at the step."""
-        if events[0].step >= self._step:
+        if moment.step >= self._step:
             self._stop.exit_code = 130
 
     def close(self) -> None:

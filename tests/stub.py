@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from bnbench.assemble import Facts
 from bnbench.config import schema
-from bnbench.events import Evaluation, Gap, Measurement, Probe
-from bnbench.probes import Where
-from bnbench.train import Divergence, Guest, Run
+from bnbench.events import Evaluation, Gap, Measurement, Reading
+from bnbench.train import Divergence, Probe, Run
 
 STEPS = 16
 
@@ -42,25 +41,23 @@ def build_stub(
     def reseed(step: int) -> None:
         torch.default_generator.manual_seed(1_000 * config.seed + step)
 
-    def evaluate(where: Where) -> list[Measurement]:
+    def evaluate() -> list[Measurement]:
         weight = float(next(model.parameters()).detach().sum())
         return [
             *(
-                Evaluation(split=split, stats=stats, images=4, loss=weight, accuracy=0.5, **where)
+                Evaluation(split=split, stats=stats, images=4, loss=weight, accuracy=0.5)
                 for split in ("val", "test")
                 for stats in ("running", "batch")
             ),
-            Gap(
-                split="val", images=4, loss=weight, accuracy=0.0, disagreement=0.25, kl=0.1, **where
-            ),
+            Gap(split="val", images=4, loss=weight, accuracy=0.0, disagreement=0.25, kl=0.1),
         ]
 
     memory = {"readings": torch.zeros(())}
 
-    def read(where: Where) -> list[Probe]:
+    def read(_: int) -> list[Reading]:
         memory["readings"] = memory["readings"] + 1
         count = memory["readings"].item()
-        return [Probe(probe="stub", layer="network", name="readings", value=count, **where)]
+        return [Reading(probe="stub", layer="network", name="readings", value=count)]
 
     run = Run(
         model=model,
@@ -75,7 +72,7 @@ def build_stub(
         divergence=Divergence(limit=inf, grace_steps=0, criterion="never"),
         autocast=nullcontext,
         reseed=reseed,
-        guests={"stub": Guest(read_after=frozenset({2, 5, steps}), read=read, memory=memory)},
+        probes={"stub": Probe(read_after=frozenset({2, 5, steps}), read=read, memory=memory)},
     )
     facts = Facts(
         parameters=sum(each.numel() for each in model.parameters()),

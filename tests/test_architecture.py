@@ -32,12 +32,15 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
         {"config", "data", "errors", "events", "models", "norms", "optim", "probes", "train"},
     ),
     "board": (3, {"config", "errors", "events", "sinks", "stats", "store"}),
-    "runner": (4, {"board", "assemble", "config", "errors", "events", "sinks", "store", "train"}),
     "diagnosis": (4, {"assemble", "config", "errors", "probes", "store"}),
     "report": (4, {"config", "errors", "stats", "store"}),
-    "sweep": (5, {"board", "config", "errors", "events", "report", "runner", "store"}),
+    "runner": (
+        5,
+        {"assemble", "board", "config", "errors", "events", "report", "sinks", "store", "train"},
+    ),
+    "sweep": (6, {"board", "config", "errors", "events", "report", "runner", "sinks", "store"}),
     "cli": (
-        6,
+        7,
         {
             "assemble",
             "board",
@@ -47,6 +50,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "explain",
             "report",
             "runner",
+            "sinks",
             "store",
             "sweep",
         },

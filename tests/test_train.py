@@ -18,15 +18,14 @@ from bnbench.config import schema
 from bnbench.events import (
     Diverged,
     Evaluation,
-    Event,
     Finished,
     Measurement,
-    Probe,
+    Moment,
+    Reading,
     SafePoint,
     Step,
 )
-from bnbench.probes import Where
-from bnbench.train import Divergence, Guest, Run, train
+from bnbench.train import Divergence, Probe, Run, train
 from tests.runs import all_probes
 
 # --- a run whose losses are known ----------------------------------------------------------
@@ -81,28 +80,25 @@ class Stub:
         self.diary.append(f"reseed {step}")
         self.clock.now += 0.25
 
-    def evaluate(self, name: str) -> Callable[[Where], list[Measurement]]:
-        def measure(where: Where) -> list[Measurement]:
-            self.diary.append(f"{name} {where['step']}")
+    def evaluate(self, name: str) -> Callable[[], list[Measurement]]:
+        def measure() -> list[Measurement]:
+            self.diary.append(name)
             self.clock.now += 100
-            fact = Evaluation(
-                split="val", stats="running", images=1, loss=0.5, accuracy=0.5, **where
-            )
-            return [fact]
+            return [Evaluation(split="val", stats="running", images=1, loss=0.5, accuracy=0.5)]
 
         return measure
 
-    def guest(self, name: str, *read_after: int) -> Guest:
+    def probe(self, name: str, *read_after: int) -> Probe:
         memory: dict[str, Tensor] = {}
 
-        def read(where: Where) -> list[Probe]:
-            self.diary.append(f"{name} {where['step']}")
+        def read(step: int) -> list[Reading]:
+            self.diary.append(f"{name} {step}")
             self.clock.now += 50
             before = memory.get("reading", torch.tensor(-1.0)).item()
-            memory["reading"] = torch.tensor(float(where["step"]))
-            return [Probe(probe=name, layer="network", name="before", value=before, **where)]
+            memory["reading"] = torch.tensor(float(step))
+            return [Reading(probe=name, layer="network", name="before", value=before)]
 
-        return Guest(read_after=frozenset(read_after), read=read, memory=memory)
+        return Probe(read_after=frozenset(read_after), read=read, memory=memory)
 
     def run(self) -> Run:
         model = Echo()
@@ -122,63 +118,79 @@ class Stub:
         )
 
 
-def words(facts: list[Event | SafePoint]) -> list[str]:
-    return [f"{type(fact).__name__} {fact.step}" for fact in facts]
+def words(stated: list[Moment | SafePoint]) -> list[str]:
+    """A line for each: the step, and what is stated of it."""
+    return [
+        f"{each.step} SafePoint"
+        if isinstance(each, SafePoint)
+        else f"{each.step} {' '.join(type(fact).__name__ for fact in each.facts)}"
+        for each in stated
+    ]
 
 
-def test_events_come_in_order() -> None:
+def moments(run: Run) -> list[Moment]:
+    return [each for each in train(run) if isinstance(each, Moment)]
+
+
+def steps_stated(run: Run) -> list[tuple[Moment, Step]]:
+    """The reports, each with its moment."""
+    return [(m, fact) for m in moments(run) for fact in m.facts if isinstance(fact, Step)]
+
+
+def test_moments_come_in_order() -> None:
     stub = Stub([0.5] * 5, evaluate_after=frozenset({2, 5}), log_every=2)
     assert words(list(train(stub.run()))) == [
-        "SafePoint 1",
-        "Step 2",
-        "SafePoint 2",  # before the evaluation: what resumes here evaluates first
-        "Evaluation 2",
-        "SafePoint 3",
-        "Step 4",
-        "SafePoint 4",
-        "Step 5",  # the last step is reported, whether due or not
-        "SafePoint 5",
-        "Evaluation 5",
-        "Finished 5",
+        "1 SafePoint",
+        "2 Step",
+        "2 SafePoint",  # before the evaluation: what resumes here evaluates first
+        "2 Evaluation",
+        "3 SafePoint",
+        "4 Step",
+        "4 SafePoint",
+        "5 Step",  # the last step is reported, whether due or not
+        "5 SafePoint",
+        "5 Evaluation Finished",
     ]
     assert stub.diary == [
         *("reseed 0", "batch 0", "reseed 1", "batch 1"),
-        "evaluate 2",
+        "evaluate",
         *("reseed 2", "batch 2", "reseed 3", "batch 3", "reseed 4", "batch 4"),
-        "evaluate_last 5",
+        "evaluate_last",
     ]
 
 
-def test_probes_read_before_the_first_step_and_behind_evaluations() -> None:
+def test_probes_read_before_the_first_step_and_after_evaluations() -> None:
     stub = Stub([0.5] * 4, evaluate_after=frozenset({2, 4}), log_every=4)
     run = stub.run()
-    run.guests = {"one": stub.guest("one", 0, 4), "other": stub.guest("other", 2, 4)}
-    facts = list(train(run))
-    assert words(facts) == [
-        "Probe 0",
-        "SafePoint 1",
-        "SafePoint 2",
-        "Evaluation 2",
-        "Probe 2",
-        "SafePoint 3",
-        "Step 4",
-        "SafePoint 4",
-        "Evaluation 4",
-        "Probe 4",
-        "Probe 4",
-        "Finished 4",
+    run.probes = {"one": stub.probe("one", 0, 4), "other": stub.probe("other", 2, 4)}
+    stated = list(train(run))
+    assert words(stated) == [
+        "0 Reading",
+        "1 SafePoint",
+        "2 SafePoint",
+        "2 Evaluation Reading",
+        "3 SafePoint",
+        "4 Step",
+        "4 SafePoint",
+        "4 Evaluation Reading Reading Finished",
     ]
-    read = [(fact.probe, fact.step, fact.value) for fact in facts if isinstance(fact, Probe)]
+    read = [
+        (fact.probe, each.step, fact.value)
+        for each in stated
+        if isinstance(each, Moment)
+        for fact in each.facts
+        if isinstance(fact, Reading)
+    ]
     assert read == [("one", 0, -1.0), ("other", 2, -1.0), ("one", 4, 0.0), ("other", 4, 2.0)]
     state = run.state_dict()["probes"]
     assert state == {"one": {"reading": 4.0}, "other": {"reading": 4.0}}
 
 
-def test_nothing_is_trained_ahead_of_a_fact() -> None:
-    """A sink that raises at a fact has seen every step that was taken."""
+def test_nothing_is_trained_ahead_of_a_moment() -> None:
+    """A sink that raises at a moment has seen every step that was taken."""
     stub = Stub([0.5] * 3)
-    with closing(train(stub.run())) as facts:
-        assert isinstance(next(facts), Step)
+    with closing(train(stub.run())) as stated:
+        assert words([next(stated)]) == ["1 Step"]
         assert stub.diary == ["reseed 0", "batch 0"]
 
 
@@ -187,11 +199,11 @@ def test_reports_by_hand() -> None:
     stub = Stub(
         [0.5, 1.5, 4.0, 0.25, 2.0], log_every=2, images=lambda step: 4 if step % 2 == 0 else 1
     )
-    steps = [fact for fact in train(stub.run()) if isinstance(fact, Step)]
-    assert [step.loss for step in steps] == pytest.approx([1.0, 2.125, 2.0], rel=1e-6)
-    assert [step.loss_max for step in steps] == pytest.approx([1.5, 4.0, 2.0], rel=1e-6)
-    assert [step.examples for step in steps] == [5, 10, 14]
-    assert [step.lr for step in steps] == [11.0, 13.0, 14.0]  # of the step just taken
+    found = steps_stated(stub.run())
+    assert [step.loss for _, step in found] == pytest.approx([1.0, 2.125, 2.0], rel=1e-6)
+    assert [step.loss_max for _, step in found] == pytest.approx([1.5, 4.0, 2.0], rel=1e-6)
+    assert [moment.examples for moment, _ in found] == [5, 10, 14]
+    assert [step.lr for _, step in found] == [11.0, 13.0, 14.0]  # of the step just taken
 
 
 def test_the_optimizer_is_given_the_rate_of_its_step() -> None:
@@ -226,24 +238,22 @@ def test_gradients_do_not_add_up_over_steps() -> None:
 
 
 def test_the_clock_runs_for_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step takes 3.25 s, an evaluation 100 s, the one who reads 1,000 s a fact."""
+    """A step takes 3.25 s, an evaluation 100 s, a sink 1,000 s a moment."""
     stub = Stub([0.5] * 4, evaluate_after=frozenset({2, 4}), log_every=3)
     monkeypatch.setattr("bnbench.train.perf_counter", stub.clock)
     run = stub.run()
-    run.guests = {"one": stub.guest("one", 0, 2)}
+    run.probes = {"one": stub.probe("one", 0, 2)}
     seconds: dict[str, float] = {}
-    for fact in train(run):
+    for each in train(run):
         stub.clock.now += 1000
-        if not isinstance(fact, SafePoint):
-            seconds[f"{type(fact).__name__} {fact.step}"] = fact.train_seconds
+        if isinstance(each, Moment):
+            seconds |= dict.fromkeys(words([each]), each.train_seconds)
     assert seconds == {
-        "Probe 0": 0.0,
-        "Evaluation 2": 6.5,
-        "Probe 2": 6.5,
-        "Step 3": 9.75,
-        "Step 4": 13.0,
-        "Evaluation 4": 13.0,
-        "Finished 4": 13.0,
+        "0 Reading": 0.0,
+        "2 Evaluation Reading": 6.5,
+        "3 Step": 9.75,
+        "4 Step": 13.0,
+        "4 Evaluation Finished": 13.0,
     }
     assert run.position.evaluation_seconds == 200.0
     assert run.position.probe_seconds == 100.0
@@ -266,29 +276,24 @@ def test_a_loss_that_is_not_finite_gives_its_very_step(
         log_every=log_every,
         images=lambda step: 4 if step < 3 else 2,
     )
-    facts = list(train(stub.run()))
-    end = facts[-1]
-    assert isinstance(end, Diverged)
+    *before, end = moments(stub.run())
     assert (end.step, end.examples) == (5, 3 * 4 + 2 * 2)
-    assert end.reason == "loss is not finite"
-    # No report and no evaluation lies behind the end.
-    assert not any(
-        fact.step >= 5 for fact in facts[:-1] if not isinstance(fact, SafePoint | Diverged)
-    )
-    assert not any(isinstance(fact, Finished) for fact in facts)
+    assert end.facts == (Diverged(reason="loss is not finite"),)
+    assert all(moment.step < 5 for moment in before), "no report and no evaluation after the end"
 
 
 @pytest.mark.parametrize("log_every", [1, 7, 1000])
 def test_the_limit_holds_after_the_grace_steps(log_every: int) -> None:
     high = [0.5, 9.0, 9.0, 9.0, 0.5, 9.0, 0.5]
     ends = {
-        grace: list(train(Stub(high, log_every=log_every, limit=8.0, grace_steps=grace).run()))[-1]
+        grace: moments(Stub(high, log_every=log_every, limit=8.0, grace_steps=grace).run())[-1]
         for grace in (0, 1, 2, 3, 4, 5, 6)
     }
-    found = {grace: end.step if isinstance(end, Diverged) else None for grace, end in ends.items()}
+    found = {
+        grace: None if end.facts[-1] == Finished() else end.step for grace, end in ends.items()
+    }
     assert found == {0: 2, 1: 2, 2: 3, 3: 4, 4: 6, 5: 6, 6: None}
-    assert isinstance(ends[0], Diverged)
-    assert ends[0].reason == "loss above the limit"
+    assert ends[0].facts == (Diverged(reason="loss above the limit"),)
 
 
 def test_no_grace_for_a_loss_that_is_not_finite() -> None:
@@ -344,9 +349,9 @@ def fresh(config: schema.RunConfig) -> Run:
     return run
 
 
-def timeless(facts: list[Event | SafePoint]) -> list[Event | SafePoint]:
+def timeless(stated: list[Moment | SafePoint]) -> list[Moment | SafePoint]:
     return [
-        fact if isinstance(fact, SafePoint) else replace(fact, train_seconds=0.0) for fact in facts
+        replace(each, train_seconds=0.0) if isinstance(each, Moment) else each for each in stated
     ]
 
 
@@ -374,24 +379,24 @@ def loaded(state: bytes) -> dict[str, Any]:
 class Story:
     """A run that was never interrupted, with its state at each place where it could have been."""
 
-    facts: list[Event | SafePoint]
+    stated: list[Moment | SafePoint]
     weights: dict[str, Tensor]
     states: dict[int, bytes]
 
-    def after(self, step: int) -> list[Event | SafePoint]:
-        return self.facts[self.facts.index(SafePoint(step)) + 1 :]
+    def after(self, step: int) -> list[Moment | SafePoint]:
+        return self.stated[self.stated.index(SafePoint(step)) + 1 :]
 
 
 def tell(config: schema.RunConfig) -> Story:
-    run, facts, states = fresh(config), [], {}
-    for fact in train(run):
-        facts.append(fact)
-        if isinstance(fact, SafePoint):
-            states[fact.step] = saved(run.state_dict())
-    return Story(timeless(facts), weights(run), states)
+    run, stated, states = fresh(config), [], {}
+    for each in train(run):
+        stated.append(each)
+        if isinstance(each, SafePoint):
+            states[each.step] = saved(run.state_dict())
+    return Story(timeless(stated), weights(run), states)
 
 
-def resume(config: schema.RunConfig, state: dict[str, Any]) -> tuple[list[Event | SafePoint], Run]:
+def resume(config: schema.RunConfig, state: dict[str, Any]) -> tuple[list[Moment | SafePoint], Run]:
     run = fresh(config)
     run.load_state_dict(state)
     torch.manual_seed(999)  # another process has other global random numbers
@@ -406,15 +411,15 @@ def story() -> Story:
 def test_looking_at_the_state_changes_nothing(story: Story) -> None:
     run = fresh(config())
     torch.manual_seed(5)
-    assert timeless(list(train(run))) == story.facts
+    assert timeless(list(train(run))) == story.stated
     assert equal(weights(run), story.weights)
 
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_what_resumes_at_a_safe_point_goes_on_bit_for_bit(story: Story, step: int) -> None:
-    facts, run = resume(config(), loaded(story.states[step]))
-    assert facts == story.after(step)
-    assert isinstance(facts[-1], Finished)
+    stated, run = resume(config(), loaded(story.states[step]))
+    assert stated == story.after(step)
+    assert words(stated)[-1].endswith("Finished")
     assert equal(weights(run), story.weights)
 
 
@@ -422,8 +427,8 @@ def test_what_resumes_at_a_safe_point_goes_on_bit_for_bit(story: Story, step: in
 def test_other_optimizers_and_networks_resume_too(changed: dict[str, str]) -> None:
     story = tell(config(**changed))
     for step in (1, 4, 7):
-        facts, run = resume(config(**changed), loaded(story.states[step]))
-        assert facts == story.after(step)
+        stated, run = resume(config(**changed), loaded(story.states[step]))
+        assert stated == story.after(step)
         assert equal(weights(run), story.weights)
 
 
@@ -431,13 +436,13 @@ def test_the_state_survives_a_second_interruption(story: Story) -> None:
     first = fresh(config())
     first.load_state_dict(loaded(story.states[2]))
     between = b""
-    with closing(train(first)) as facts:
-        for fact in facts:
-            if fact == SafePoint(6):
+    with closing(train(first)) as stated:
+        for each in stated:
+            if each == SafePoint(6):
                 between = saved(first.state_dict())
                 break
-    facts_after, run = resume(config(), loaded(between))
-    assert facts_after == story.after(6)
+    stated_after, run = resume(config(), loaded(between))
+    assert stated_after == story.after(6)
     assert equal(weights(run), story.weights)
 
 
@@ -446,8 +451,8 @@ def test_seconds_go_on_from_where_they_were(story: Story) -> None:
     state["train_seconds"], state["evaluation_seconds"] = 1000.0, 500.0
     run = fresh(config())
     run.load_state_dict(state)
-    end = list(train(run))[-1]
-    assert isinstance(end, Finished)
+    end = moments(run)[-1]
+    assert end.facts[-1] == Finished()
     assert 1000.0 < end.train_seconds < 1500.0
     assert run.position.evaluation_seconds > 500.0
 
@@ -510,8 +515,8 @@ def test_no_part_of_the_state_can_be_left_out(
     state = loaded(story.states[7])  # between two reports: losses are pending
     assert len(state["losses"]) == 2
     lose(state, loaded(saved(fresh(config()).state_dict())))
-    facts, _ = resume(config(), state)
-    assert facts != story.after(7)
+    stated, _ = resume(config(), state)
+    assert stated != story.after(7)
 
 
 def test_the_state_has_no_other_parts(story: Story) -> None:
@@ -545,4 +550,4 @@ def test_dropout_and_augmentation_are_at_work_in_what_resumes(story: Story) -> N
         without.model_copy(update={"data": without.data.model_copy(update={"augment": "none"})}),
         without.model_copy(update={"optim": schema.SGDConfig(lr=0.1, momentum=0.0)}),
     ):
-        assert timeless(list(train(fresh(changed)))) != story.facts
+        assert timeless(list(train(fresh(changed)))) != story.stated

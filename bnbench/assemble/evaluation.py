@@ -1,12 +1,11 @@
-"""What is measured during a run and at its end: which images, in which company."""
+"""What is measured during a run and at its end: which images, in which batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, assert_never
+from typing import TypeAlias, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,13 @@ from torch import Tensor, nn
 from bnbench import data
 from bnbench.assemble.random import generator
 from bnbench.config import schema
-from bnbench.probes import Autocast, Discrepancy, Sample
-from bnbench.train import Evaluate
+from bnbench.events import Measurement, Split
+from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
+
+Evaluate: TypeAlias = Callable[[], list[Measurement]]
 
 POPULATION_IMAGES = 1024
-"""Training images behind population statistics at the end of a run: 1,000 to 10,000 suffice (Wu &
+"""Training images for population statistics at the end of a run: 1,000 to 10,000 suffice (Wu &
 Johnson 2021, https://arxiv.org/abs/2105.07576, section 3.2); a power of two splits into batches."""
 
 POPULATION_IMAGES_BEFORE = 256
@@ -31,7 +32,7 @@ def evaluation_steps(total: int, evaluations: int) -> frozenset[int]:
 
 
 def norm_batch_size(config: schema.RunConfig) -> int:
-    """Examples that share batch statistics in training, were the normalization BatchNorm."""
+    """Images per BatchNorm statistic (the ghost batch size, else the batch size)."""
     if isinstance(config.norm, schema.BatchNormConfig | schema.GhostNormConfig):
         return config.norm.batch_size or config.data.batch_size
     return config.data.batch_size
@@ -47,24 +48,21 @@ def autocast(config: schema.RunConfig, device: torch.device) -> Autocast:
             assert_never(config.compute.precision)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Images of one split in an order whose beginnings are stratified samples of it."""
-
-    split: Literal["train", "val", "test"]
-    images: data.Images
-    indices: Tensor
-
-    def beginning(self, count: int, standardize: data.Standardize, device: torch.device) -> Sample:
-        """The first `count` of them."""
-        chosen = self.indices[:count]
-        return Sample(
-            split=self.split,
-            images=len(chosen),
-            batches=lambda size: data.chunks(
-                self.images, chosen, size=size, standardize=standardize, device=device
-            ),
-        )
+def sample_of(
+    split: Split,
+    images: data.Images,
+    indices: Tensor,
+    standardize: data.Standardize,
+    device: torch.device,
+) -> Sample:
+    """The images at `indices` of a dataset, in this order."""
+    return Sample(
+        split=split,
+        images=len(indices),
+        batches=lambda size: data.chunks(
+            images, indices, size=size, standardize=standardize, device=device
+        ),
+    )
 
 
 def ordered(
@@ -73,7 +71,7 @@ def ordered(
     """Positions in `labels` in an order whose first n, for each n of `sizes`, are stratified.
 
     Between two sizes the order is random or, `by_class`, by class: neighbours share batch
-    statistics, and they are to be companions as in training.
+    statistics, and should be such neighbours as in training.
     """
     parts: list[Tensor] = []
     pool = torch.arange(len(labels))
@@ -104,12 +102,10 @@ def evaluations(
     chunk = norm_batch_size(config)
     few = config.train.evaluation_images
 
-    def part(
-        split: Literal["train", "val", "test"],
-        images: data.Images,
-        indices: Tensor,
-        sizes: Sequence[int | None],
-    ) -> tuple[Part, list[int]]:
+    def samples(
+        split: Split, images: data.Images, indices: Tensor, *sizes: int | None
+    ) -> list[Sample]:
+        """The first `size` images for each size (None: all of them), each a stratified sample."""
         counts = [
             len(indices) if size is None else min(len(indices), -(-size // chunk) * chunk)
             for size in sizes
@@ -120,42 +116,28 @@ def evaluations(
             generator(config.seed, "evaluation", split),
             by_class=config.data.order != "shuffled",
         )
-        return Part(split, images, indices[order]), counts
+        return [
+            sample_of(split, images, indices[order[:count]], standardize, device)
+            for count in counts
+        ]
 
-    train, (train_few, before, at_end) = part(
+    few_train, before, population = samples(
         "train",
         dataset.train,
         train_indices,
-        (few or POPULATION_IMAGES, POPULATION_IMAGES_BEFORE, POPULATION_IMAGES),
+        few or POPULATION_IMAGES,
+        POPULATION_IMAGES_BEFORE,
+        POPULATION_IMAGES,
     )
-    before = max(before, train_few)
-    validation, (validation_few,) = part("val", dataset.train, validation_indices, (few,))
-    test_indices = torch.arange(len(dataset.test.labels))
-    test, (test_all,) = part("test", dataset.test, test_indices, (None,))
-
-    def sample(part: Part, count: int) -> Sample:
-        return part.beginning(count, standardize, device)
-
-    measure = partial(
-        Discrepancy(
-            norm_batch_size=chunk,
-            pass_size=config.data.eval_batch_size,
-            autocast=autocast(config, device),
-        ).measure,
-        model,
+    (few_validation, validation) = samples("val", dataset.train, validation_indices, few, None)
+    (test,) = samples("test", dataset.test, torch.arange(len(dataset.test.labels)), None)
+    discrepancy = Discrepancy(
+        norm_batch_size=chunk,
+        pass_size=config.data.eval_batch_size,
+        autocast=autocast(config, device),
     )
-    during = partial(
-        measure,
-        population=sample(train, before),
-        samples=(sample(train, train_few), sample(validation, validation_few)),
+    enough = max(before, few_train, key=lambda sample: sample.images)
+    return (
+        partial(discrepancy.measure, model, enough, (few_train, few_validation)),
+        partial(discrepancy.measure, model, population, (population, validation, test)),
     )
-    at_the_end = partial(
-        measure,
-        population=sample(train, at_end),
-        samples=(
-            sample(train, at_end),
-            sample(validation, len(validation_indices)),
-            sample(test, test_all),
-        ),
-    )
-    return lambda where: during(where=where), lambda where: at_the_end(where=where)

@@ -13,7 +13,6 @@ from bnbench.assemble.check import obstacle_of
 from bnbench.assemble.dataset import Announce, load_dataset
 from bnbench.assemble.evaluation import autocast, evaluation_steps, evaluations
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
-from bnbench.assemble.probes import Ingredients, make_guests
 from bnbench.assemble.random import generator, reseed_layers
 from bnbench.config import schema, total_steps
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
@@ -109,19 +108,24 @@ def build_run(
     optimizer = make_optimizer(config.optim, model)
     lr_at = learning_rate(config, steps)
     reseed = partial(reseed_layers, config.seed, device)
-    ingredients = Ingredients(
-        config=config,
-        images=dataset.train,
-        train_indices=train_indices,
-        validation_indices=validation_indices,
-        standardize=standardize,
-        device=device,
-        model=model,
-        optimizer=optimizer,
-        lr_at=lr_at,
-        reseed=reseed,
-        steps=steps,
-    )
+    probes = {}
+    if config.probes.chosen():
+        from bnbench.assemble.probes import Parts, make_probes
+
+        parts = Parts(
+            config=config,
+            images=dataset.train,
+            train_indices=train_indices,
+            validation_indices=validation_indices,
+            standardize=standardize,
+            device=device,
+            model=model,
+            optimizer=optimizer,
+            lr_at=lr_at,
+            reseed=reseed,
+            steps=steps,
+        )
+        probes = make_probes(parts, announce)
     run = Run(
         model=model,
         optimizer=optimizer,
@@ -139,7 +143,7 @@ def build_run(
         ),
         autocast=autocast(config, device),
         reseed=reseed,
-        guests=make_guests(ingredients, announce),
+        probes=probes,
     )
     described = describe(model)
     facts = Facts(

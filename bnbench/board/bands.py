@@ -10,18 +10,10 @@ from functools import partial
 from bnbench.board.views import refresh
 from bnbench.errors import StorageError
 from bnbench.events import Evaluation, Gap
-from bnbench.sinks import from_record
-from bnbench.sinks.tensorboard import (
-    BANDS,
-    BY_BATCH_SIZE,
-    Band,
-    encoded,
-    readings,
-    record,
-    scalars,
-    text,
-    version,
-)
+from bnbench.sinks.metrics import to_fact
+from bnbench.sinks.tensorboard.records import encoded, record, scalars, text, version
+from bnbench.sinks.tensorboard.sink import tagged
+from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, Band
 from bnbench.stats import mean
 from bnbench.store import ExperimentFolder, Record, RunRecord, read
 
@@ -117,10 +109,10 @@ def _curves_of(run: RunRecord) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
     for each in run.events(without=("step",)):
         if each["event"] in ("eval", "gap"):
-            event = from_record(each)
-            assert isinstance(event, Evaluation | Gap)
-            for tag, value in readings(event).items():
-                found.setdefault(tag, {})[event.examples] = value
+            fact = to_fact(each)
+            assert isinstance(fact, Evaluation | Gap)
+            for tag, value in tagged(fact).items():
+                found.setdefault(tag, {})[each["examples"]] = value
     return found
 
 

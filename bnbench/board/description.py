@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bnbench import config as configuration
 from bnbench.errors import BnbenchError
-from bnbench.sinks.tensorboard import Column, columns
+from bnbench.sinks.tensorboard.tabs import Column, columns
 from bnbench.store import ExperimentFolder, Record
 
 Row = Mapping[str, bool | int | float | str]
@@ -18,12 +18,11 @@ Row = Mapping[str, bool | int | float | str]
 @dataclass(frozen=True, slots=True)
 class Description:
     """`question`: as in its file. `setups`: side by side, as Markdown; empty where there is one.
-    `batch_sizes`: how many different ones. `probes`: names of those that any run has."""
+    `probes`: names of those that any run has."""
 
     question: str | None
     columns: tuple[Column, ...]
     setups: str
-    batch_sizes: int
     probes: tuple[str, ...]
 
 
@@ -50,10 +49,7 @@ def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Desc
             if manifest is not None and "hparams" in manifest:
                 rows.append(manifest["hparams"])
                 probes |= set(manifest["probes"])
-    batch_sizes = {row.get("data.batch_size") for row in rows}
-    return Description(
-        plan.question, columns(rows), _side_by_side(rows), len(batch_sizes), tuple(sorted(probes))
-    )
+    return Description(plan.question, columns(rows), _side_by_side(rows), tuple(sorted(probes)))
 
 
 def _plan(experiment: ExperimentFolder) -> Plan:

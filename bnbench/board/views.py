@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from bnbench.board.description import Description, describe
 from bnbench.errors import BnbenchError, HeldError, StorageError
-from bnbench.sinks import from_record
-from bnbench.sinks.tensorboard import Card, TensorBoardSink, header, is_whole
+from bnbench.sinks import metrics
+from bnbench.sinks.tensorboard.records import is_whole
+from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
 from bnbench.store import ExperimentFolder, Record, RunFolder
 
 HEADERS = "events.out.tfevents.*.hparams"
@@ -40,8 +40,8 @@ def open_view(folder: RunFolder) -> TensorBoardSink:
     folder.replace_views(HEADERS, *header(card))
     view = TensorBoardSink(folder.path, card)
     try:
-        for _, moment in groupby(folder.records(), key=lambda record: record["step"]):
-            view.take([from_record(record) for record in moment])
+        for moment in metrics.to_moments(folder.records()):
+            view.take(moment)
     except (KeyError, TypeError) as error:
         view.close()
         raise StorageError(
@@ -141,7 +141,6 @@ def _card(folder: RunFolder, manifest: Record, description: Description) -> Card
         group=manifest["cell"],
         hparams=manifest["hparams"],
         columns=description.columns,
-        batch_sizes=description.batch_sizes,
         probes=description.probes,
         texts={
             "about": f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{description.setups}",

@@ -34,7 +34,6 @@ def train(
         say(line)
 
     from bnbench.assemble.check import check
-    from bnbench.report.pictures import probe_pictures
     from bnbench.report.run_table import run_table, summary
     from bnbench.runner import Screen, Settings, Stop, execute
     from bnbench.store import ExperimentFolder
@@ -52,7 +51,6 @@ def train(
             restart=restart,
             accept_changes=accept_changes,
             view=screen.view,
-            draw=probe_pictures,
             announce=say,
             stop=stop,
         )

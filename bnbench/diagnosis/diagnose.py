@@ -19,7 +19,8 @@ from bnbench.diagnosis.loader import Images, collect, described
 from bnbench.diagnosis.nonfinite import non_finite
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Reading
 from bnbench.errors import UsageError
-from bnbench.probes import Autocast, statistics_error
+from bnbench.probes.discrepancy import Autocast
+from bnbench.probes.running_error import statistics_error
 
 IMAGES = 2048
 """Of each loader: 1,000 to 10,000 make precise statistics (Wu & Johnson 2021,

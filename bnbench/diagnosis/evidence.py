@@ -14,16 +14,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnbench.diagnosis.guest import PREFIX, Answers
 from bnbench.diagnosis.loader import Images
 from bnbench.errors import UsageError
-from bnbench.probes import (
-    Autocast,
-    Discrepancy,
+from bnbench.probes import gap_by_layer
+from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
+from bnbench.probes.statistics import (
     PooledStatistics,
-    Sample,
-    Where,
     batch_norm_layers,
     batch_statistics,
     evaluating,
-    gap_by_layer,
     given_statistics,
 )
 
@@ -261,12 +258,11 @@ class Measurer:
         count = min(len(images), max(BLAMED // size, 1) * size)
         random = torch.Generator().manual_seed(self.seed)
         some = images.in_order(torch.randperm(len(images), generator=random)[:count])
-        where = Where(step=0, examples=0, train_seconds=0.0)
         together = PASS if chunked else size
         how = Discrepancy(norm_batch_size=size, pass_size=together, autocast=self.autocast)
         return {
             own_name(each.layer): each.value
-            for each in gap_by_layer(self.model, how, images=some, where=where)
+            for each in gap_by_layer.read(self.model, how, some)
             if each.layer.startswith(PREFIX)
         }
 

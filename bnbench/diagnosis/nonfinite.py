@@ -12,7 +12,7 @@ from bnbench.diagnosis.evidence import own_name
 from bnbench.diagnosis.guest import Answers
 from bnbench.diagnosis.loader import Images
 from bnbench.diagnosis.result import Finding
-from bnbench.probes import evaluating
+from bnbench.probes.statistics import evaluating
 
 
 def non_finite(model: Answers, images: Images) -> Finding | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from bnbench.probes import PooledStatistics
+from bnbench.probes.statistics import PooledStatistics
 
 Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
 """`batch`: of the loader's batches as they come; `shuffled`: of the same images in random company;

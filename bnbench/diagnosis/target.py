@@ -19,7 +19,7 @@ from bnbench.config import expand_one, load_experiment
 from bnbench.diagnosis.checkpoint import Checkpoint, parse_checkpoint
 from bnbench.diagnosis.loader import described
 from bnbench.errors import BnbenchError, StorageError, UsageError
-from bnbench.probes import Autocast
+from bnbench.probes.discrepancy import Autocast
 from bnbench.store import RunFolder
 
 RETURNS = "(model, loader) or (model, train_loader, eval_loader)"

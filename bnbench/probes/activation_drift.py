@@ -20,43 +20,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnbench.events import Probe
-from bnbench.probes.discrepancy import Sample
-from bnbench.probes.readings import Where, readings
+from bnbench.events import Reading
+from bnbench.probes import readings
+from bnbench.probes.discrepancy import Batch, Sample
 from bnbench.probes.stand_in import AsInTraining, StandIn, stand_in, weight_layers
 from bnbench.probes.statistics import PooledStatistics
 
 ACTIVATIONS = (
     *(nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid),
-    *(nn.ELU, nn.Hardswish, nn.Hardtanh, nn.Mish, nn.PReLU, nn.Softplus),  # of other people's
+    *(nn.ELU, nn.Hardswish, nn.Hardtanh, nn.Mish, nn.PReLU, nn.Softplus),  # of custom networks
 )
 PERCENTILES = (15, 50, 85)
 
-Values = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
-
-def activation_drift(
+def read(
     model: nn.Module,
     how: AsInTraining,
-    *,
     images: Sample,
     batch_size: int,
     memory: dict[str, Tensor],
-    where: Where,
-) -> list[Probe]:
-    """Drifts and percentiles of each layer.
+    step: int,
+) -> list[Reading]:
+    """Drifts and percentiles of each layer; the first reading has no drift.
 
-    `memory`: means and deviations of the reading before, by layer, (2, C); it is replaced by this
-    reading's. The first reading has no drift.
+    `memory`: means and deviations of the reading before, by layer, (2, C). They are replaced by
+    those of this reading.
     """
-    with stand_in(model, how, where["step"]) as copied:
-        watched = list(weight_layers(copied.model))[:-1] + list(how.normalization)
-        moments, units = _distributions(copied, watched, images.batches(batch_size))
+    with stand_in(model, how, step) as copied:
+        watched = [*list(weight_layers(copied.model))[:-1], *how.normalization]
+        pools, units = _distributions(copied, watched, images.batches(batch_size))
     found: dict[str, dict[str, float]] = {}
-    for name, pool in moments.items():
+    for name, pool in pools.items():
+        found[name] = {}
         now = torch.stack((pool.mean, pool.variance.sqrt()))
         before = memory.get(name)
-        found[name] = {}
         if before is not None and before.shape == now.shape:
             (mean, std), (mean_before, std_before) = now, before
             found[name] |= {
@@ -64,23 +61,21 @@ def activation_drift(
                 "std_drift": (std / std_before).log().abs().mean().item(),
             }
         if name in units:
-            values = np.percentile(units[name], PERCENTILES)
+            values = np.percentile(units[name].numpy(), PERCENTILES)
             found[name] |= {f"p{p}": float(v) for p, v in zip(PERCENTILES, values, strict=True)}
         memory[name] = now
-    return readings("activation_drift", found, where)
+    return readings("activation_drift", found)
 
 
 def _distributions(
-    copied: StandIn, watched: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]
-) -> tuple[
-    dict[str, PooledStatistics], dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
-]:
-    """Statistics of each watched layer's output, and of those that feed an activation all values
-    of the middle channel."""
+    copied: StandIn, watched: Iterable[str], batches: Iterable[Batch]
+) -> tuple[dict[str, PooledStatistics], dict[str, Tensor]]:
+    """Statistics of each watched layer's output, and all values of the middle channel of those
+    outputs that are the input of an activation."""
     pools: dict[str, PooledStatistics] = {}
     middles: dict[str, list[Tensor]] = {}
     feeding: set[str] = set()
-    outputs: dict[int, tuple[Tensor, str]] = {}  # of the pass under way, by identity
+    outputs: dict[int, tuple[Tensor, str]] = {}  # of the current pass, by identity
 
     def take(name: str, _: nn.Module, __: object, output: Tensor) -> None:
         outputs[id(output)] = output, name
@@ -105,4 +100,4 @@ def _distributions(
             copied.output(images)
     if not feeding:  # activations inside of norms, or functions: their input is the raw output
         feeding = pools.keys() & weight_layers(copied.model).keys()
-    return pools, {name: torch.cat(middles[name]).numpy() for name in pools if name in feeding}
+    return pools, {name: torch.cat(middles[name]) for name in pools if name in feeding}

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2105.07576).
     inconsistency  = e(val, running statistics) − e(val, batch statistics)
 
 e is the cross entropy in nats (`loss_…`) or the share of wrong predictions (`error_…`); NBS is how
-many images share statistics, the largest one all images at once. The ingredients are read, too:
+many images share statistics, and the largest is all images at once. The terms are stated as well:
 `loss_train_nbs…` for each NBS, `loss_val_batch`, `loss_val_running`. Without batch statistics the
 first and the last part are exactly 0.
 """
@@ -19,25 +19,22 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.events import Probe
+from bnbench.events import Reading
+from bnbench.probes import NETWORK, readings
 from bnbench.probes.discrepancy import Discrepancy, Sample
-from bnbench.probes.readings import NETWORK, Where, readings
 from bnbench.probes.statistics import batch_norm_layers, batch_statistics, evaluating
 
 
-def decomposition(
+def read(
     model: nn.Module,
     how: Discrepancy,
-    *,
     norm_batch_sizes: Iterable[int],
     train: Sample,
     validation: Sample,
-    where: Where,
-) -> list[Probe]:
-    """The three parts and their ingredients; sizes beyond the images there are mean all of them."""
+) -> list[Reading]:
+    """The three parts and their terms. A size above the number of images means all of them."""
     own, largest = min(how.norm_batch_size, train.images), train.images
     sizes = sorted({min(size, largest) for size in norm_batch_sizes} | {own, largest})
-    depends = bool(batch_norm_layers(model))
 
     def under_batch_statistics(sample: Sample, size: int) -> dict[str, float]:
         passes = replace(how, norm_batch_size=size)
@@ -46,7 +43,7 @@ def decomposition(
 
     with evaluating(model):
         running = _errors(*how.forward(model, validation, how.pass_size))
-        if depends:
+        if batch_norm_layers(model):
             on_train = {size: under_batch_statistics(train, size) for size in sizes}
             batch = under_batch_statistics(validation, how.norm_batch_size)
         else:
@@ -62,7 +59,7 @@ def decomposition(
             f"{kind}_generalization": batch[kind] - on_train[own][kind],
             f"{kind}_inconsistency": running[kind] - batch[kind],
         }
-    return readings("decomposition", {NETWORK: found}, where)
+    return readings("decomposition", {NETWORK: found})
 
 
 def _errors(logits: Tensor, labels: Tensor) -> dict[str, float]:

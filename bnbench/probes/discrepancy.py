@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split, Statistics
-from bnbench.probes.readings import Where
 from bnbench.probes.statistics import (
     batch_norm_layers,
     batch_statistics,
@@ -25,7 +24,7 @@ from bnbench.probes.statistics import (
 )
 
 MAX_CONFUSED = 100
-"""Classes in a confusion matrix: more fill no picture that can be read."""
+"""Classes in a confusion matrix: with more, its picture cannot be read."""
 
 Batch = tuple[Tensor, Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -33,9 +32,9 @@ Autocast = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Images of one split to look at: `batches(size)` yields them, `size` at a time.
+    """Images of one split: `batches(size)` yields them, `size` at a time.
 
-    `images`: how many there are. Their order decides which of them share batch statistics.
+    `images`: how many. Their order decides which of them share batch statistics.
     """
 
     split: Split
@@ -61,26 +60,21 @@ class Discrepancy:
         return max(self.pass_size // self.norm_batch_size, 1) * self.norm_batch_size
 
     def measure(
-        self,
-        model: nn.Module,
-        *,
-        population: Sample,
-        samples: Iterable[Sample],
-        where: Where,
+        self, model: nn.Module, population: Sample, samples: Iterable[Sample]
     ) -> list[Measurement]:
         """Evaluations and gaps of each sample; population statistics come from `population`.
 
         A sample of the training split is the beginning of `population`: one pass under batch
         statistics serves both. Models without batch statistics are evaluated once: the three
         kinds are equal and the gap is exactly zero, and both are stated all the same, as the
-        control. The test split, which is read once, has its confusion matrix beside them.
+        control. The test split, which is read once, has its confusion matrix as well.
         """
         facts: list[Measurement] = []
         with evaluating(model):
             if not batch_norm_layers(model):
                 for sample in samples:
                     logits, labels = self.forward(model, sample, self.pass_size)
-                    facts += _state(sample.split, logits, logits, logits, labels, where)
+                    facts += _facts(sample.split, logits, logits, logits, labels)
                 return facts
             with batch_statistics(model, self.norm_batch_size) as pools:
                 in_population, _ = self.forward(model, population, self.chunked_size)
@@ -93,7 +87,7 @@ class Discrepancy:
                         batch, _ = self.forward(model, sample, self.chunked_size)
                 with given_statistics(model, pools):
                     precise, _ = self.forward(model, sample, self.pass_size)
-                facts += _state(sample.split, running, batch, precise, labels, where)
+                facts += _facts(sample.split, running, batch, precise, labels)
         return facts
 
     def forward(self, model: nn.Module, sample: Sample, size: int) -> Batch:
@@ -123,39 +117,35 @@ def _without_short_tail(batches: Iterable[Batch], enough: int) -> Iterator[Batch
         yield held
 
 
-def _state(
-    split: Split, running: Tensor, batch: Tensor, precise: Tensor, labels: Tensor, where: Where
+def _facts(
+    split: Split, running: Tensor, batch: Tensor, precise: Tensor, labels: Tensor
 ) -> list[Measurement]:
+    """What logits (images, classes) under the three kinds of statistics say."""
     images = len(labels)
     kinds: dict[Statistics, Tensor] = {"running": running, "batch": batch, "population": precise}
-    found: dict[Statistics, tuple[float, float]] = {}
-    for kind, logits in kinds.items():
-        loss = F.cross_entropy(logits, labels).item()
-        accuracy = (logits.argmax(1) == labels).sum().item() / images
-        found[kind] = loss, accuracy
-    facts: list[Measurement] = [
-        Evaluation(split=split, stats=kind, images=images, loss=loss, accuracy=accuracy, **where)
-        for kind, (loss, accuracy) in found.items()
-    ]
-    log_running = F.log_softmax(running, 1)
-    log_batch = F.log_softmax(batch, 1)
+    found = {
+        kind: Evaluation(
+            split=split,
+            stats=kind,
+            images=images,
+            loss=F.cross_entropy(logits, labels).item(),
+            accuracy=(logits.argmax(1) == labels).sum().item() / images,
+        )
+        for kind, logits in kinds.items()
+    }
+    log_running, log_batch = F.log_softmax(running, 1), F.log_softmax(batch, 1)
     gap = Gap(
         split=split,
         images=images,
-        loss=found["running"][0] - found["batch"][0],
-        accuracy=found["running"][1] - found["batch"][1],
+        loss=found["running"].loss - found["batch"].loss,
+        accuracy=found["running"].accuracy - found["batch"].accuracy,
         disagreement=(running.argmax(1) != batch.argmax(1)).sum().item() / images,
         kl=(log_batch.exp() * (log_batch - log_running)).sum(1).mean().item(),
-        **where,
     )
-    facts.append(gap)
-    if split == "test" and running.shape[1] <= MAX_CONFUSED:
-        counts = _confusion(running.argmax(1), labels, running.shape[1])
-        facts.append(Confusion(split=split, stats="running", counts=counts, **where))
+    facts: list[Measurement] = [*found.values(), gap]
+    classes = running.shape[1]
+    if split == "test" and classes <= MAX_CONFUSED:
+        pairs = torch.bincount(labels * classes + running.argmax(1), minlength=classes**2)
+        counts = tuple(map(tuple, pairs.view(classes, classes).tolist()))  # (label, prediction)
+        facts.append(Confusion(split=split, stats="running", counts=counts))
     return facts
-
-
-def _confusion(predicted: Tensor, labels: Tensor, classes: int) -> tuple[tuple[int, ...], ...]:
-    """Counts of (label, prediction), a row for each label."""
-    counts = torch.bincount(labels * classes + predicted, minlength=classes**2)
-    return tuple(map(tuple, counts.view(classes, classes).tolist()))

@@ -4,9 +4,9 @@
 
 in nats of cross entropy, on the same images: like the gap (running minus batch), positive where
 running statistics hurt. "network" puts all layers on batch statistics at once: the gap itself. It
-is not the sum of the others: a layer behind one whose statistics are off is blamed as well, for
-batch statistics there take out again what came in. As a rule the first layer with much blame is
-the cause.
+is not the sum of the others: a layer after one whose statistics are off is blamed as well, since
+batch statistics there undo the earlier error. As a rule the first layer with much blame is the
+cause.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import nn
 
-from bnbench.events import Probe
+from bnbench.events import Reading
+from bnbench.probes import NETWORK, readings
 from bnbench.probes.discrepancy import Discrepancy, Sample
-from bnbench.probes.readings import NETWORK, Where, readings
 from bnbench.probes.statistics import batch_norm_layers, batch_statistics, evaluating
 
 
-def gap_by_layer(
-    model: nn.Module, how: Discrepancy, *, images: Sample, where: Where
-) -> list[Probe]:
+def read(model: nn.Module, how: Discrepancy, images: Sample) -> list[Reading]:
     """`loss` of each layer with batch statistics and of the network; 0 without such layers."""
     layers = batch_norm_layers(model)
     found: dict[str, dict[str, float]] = {}
@@ -33,4 +31,4 @@ def gap_by_layer(
                 with batch_statistics(model, how.norm_batch_size, only=chosen):
                     batch = F.cross_entropy(*how.forward(model, images, how.chunked_size)).item()
                 found[name] = {"loss": running - batch}
-    return readings("gap_by_layer", found or {NETWORK: {"loss": 0.0}}, where)
+    return readings("gap_by_layer", found or {NETWORK: {"loss": 0.0}})

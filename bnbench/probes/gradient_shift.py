@@ -5,8 +5,8 @@
 
 `shift` = ‖G − G'‖, `relative` = ‖G − G'‖/‖G‖, `cos` = the cosine between them, for each weight
 layer but the first, which has none before it. The step is the optimizer's own, momentum included,
-at the rate of the moment; what follows a weight layer (γ, β) moves with it. Both gradients are of
-one fixed batch with the same noise, without dropout.
+at the rate of the next step; what follows a weight layer (γ, β) moves with it. Both gradients are
+of one fixed batch with the same noise, without dropout.
 
 Source: Santurkar et al. 2018, https://arxiv.org/abs/1805.11604, definition 2.1.
 """
@@ -16,15 +16,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnbench.events import Probe
-from bnbench.probes.readings import Where, readings
-from bnbench.probes.stand_in import AsInTraining, StandIn, stand_in_with, trained_layers
+from bnbench.events import Reading
+from bnbench.probes import readings
+from bnbench.probes.discrepancy import Batch
+from bnbench.probes.stand_in import AsInTraining, StandIn, Weights, stand_in, trained_layers
 
-Batch = tuple[Tensor, Tensor]
+
+def read(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    how: AsInTraining,
+    batch: Batch,
+    lr: float,
+    step: int,
+) -> list[Reading]:
+    """The three measures of each trained weight layer but the first. `lr`: of the next step."""
+    found: dict[str, dict[str, float]] = {}
+    layers = {weight: layer for layer, weight in trained_layers(model).items()}
+    with stand_in(model, how, step, optimizer) as copied:
+        before = copied.weights()
+        _, gradient = copied.gradient(*batch)
+        after = _one_step(copied, gradient, lr)
+        copied.place(before)
+        for number, group in enumerate(_groups(copied.model)):
+            weight = group[0]
+            if number > 0 and weight in layers:
+                _, shifted = copied.gradient(*batch, only=weight)
+                found[layers[weight]] = _compared(gradient[weight], shifted[weight])
+            copied.place({name: after[name] for name in group})
+    return readings("gradient_shift", found)
 
 
-def blocks(model: nn.Module) -> list[list[str]]:
-    """The trained parameters in groups: each weight layer's, with all that come before the next."""
+def _groups(model: nn.Module) -> list[list[str]]:
+    """Each weight layer's trained parameters, with all that come before the next one's."""
     starts = set(trained_layers(model).values())
     groups: list[list[str]] = []
     for name, parameter in model.named_parameters():
@@ -36,44 +60,14 @@ def blocks(model: nn.Module) -> list[list[str]]:
     return groups
 
 
-def gradient_shift(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    how: AsInTraining,
-    *,
-    batch: Batch,
-    lr: float,
-    where: Where,
-) -> list[Probe]:
-    """The three measures of each trained weight layer but the first. `lr`: of the step."""
-    found: dict[str, dict[str, float]] = {}
-    layers = {weight: layer for layer, weight in trained_layers(model).items()}
-    with stand_in_with(model, optimizer, how, where["step"]) as (copied, its_optimizer):
-        assert its_optimizer is not None
-        before = copied.weights()
-        _, gradient = copied.gradient(*batch)
-        after = one_step(copied, its_optimizer, gradient, lr)
-        copied.place(before)
-        moved = False
-        for group in blocks(copied.model):
-            weight = group[0]
-            if moved and weight in layers:
-                _, shifted = copied.gradient(*batch, only=weight)
-                found[layers[weight]] = _compared(gradient[weight], shifted[weight])
-            copied.place({name: after[name] for name in group})
-            moved = True
-    return readings("gradient_shift", found, where)
-
-
-def one_step(
-    copied: StandIn, optimizer: torch.optim.Optimizer, gradient: dict[str, Tensor], lr: float
-) -> dict[str, Tensor]:
+def _one_step(copied: StandIn, gradient: Weights, lr: float) -> dict[str, Tensor]:
     """The weights after one step of the copied optimizer along this gradient."""
+    assert copied.optimizer is not None
     for name, parameter in copied.parameters.items():
         parameter.grad = gradient[name].clone()
-    for group in optimizer.param_groups:
+    for group in copied.optimizer.param_groups:
         group["lr"] = lr
-    optimizer.step()
+    copied.optimizer.step()
     return copied.weights()
 
 

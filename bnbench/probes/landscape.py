@@ -12,39 +12,39 @@ tenth of its gradient, so that raw numbers compare scales. Hence the same at mat
 section 4, layer by layer), weights only: γ, β and biases stay. With d_l = ‖w_l‖·(∇_l − g_l):
     `relative_loss_min`, `relative_loss_max`: the range of L;
     `relative_change_min`, `relative_change_max`: the range of ‖d‖/‖(‖w_l‖·g_l)_l‖;
-    `relative_beta_w2` = max_ρ ‖d‖/(ρ·√layers): β·‖w‖², with the layers weighed alike.
+    `relative_beta_w2` = max_ρ ‖d‖/(ρ·√layers): β·‖w‖², with the layers weighted alike.
 These do not change when a layer before a normalization is scaled. `loss`, `gradient`: L(w), ‖g‖.
+Where a number is NaN, so are the range and the maximum that it enters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
-from bnbench.events import Probe
-from bnbench.probes.readings import NETWORK, Where, readings
-from bnbench.probes.stand_in import AsInTraining, StandIn, Weights, minus, norm, stand_in
+from bnbench.events import Reading
+from bnbench.probes import NETWORK, readings
+from bnbench.probes.discrepancy import Batch
+from bnbench.probes.stand_in import AsInTraining, StandIn, Weights, minus, norm, ratio, stand_in
 
-Batch = tuple[Tensor, Tensor]
 
-
-def landscape(
+def read(
     model: nn.Module,
     how: AsInTraining,
-    *,
     batch: Batch,
     steps: Sequence[float],
     relative_steps: Sequence[float],
-    where: Where,
-) -> list[Probe]:
-    """The ranges and the smoothness of the network."""
-    with stand_in(model, how, where["step"]) as copied:
+    step: int,
+) -> list[Reading]:
+    """The ranges and the smoothness of the network; η from `steps`, ρ from `relative_steps`."""
+    with stand_in(model, how, step) as copied:
         loss, gradient = copied.gradient(*batch)
         found = {"loss": loss, "gradient": norm(gradient)}
         found |= _raw(copied, batch, gradient, steps)
         found |= _relative(copied, batch, gradient, relative_steps)
-    return readings("landscape", {NETWORK: found}, where)
+    return readings("landscape", {NETWORK: found})
 
 
 def _raw(
@@ -61,12 +61,12 @@ def _raw(
         changes.append(change)
         betas.append(ratio(change, step * length))
     copied.place(weights)
-    beta = largest(betas)
+    beta = float(np.max(betas))
     return {
-        "loss_min": smallest(losses),
-        "loss_max": largest(losses),
-        "change_min": smallest(changes),
-        "change_max": largest(changes),
+        "loss_min": float(np.min(losses)),
+        "loss_max": float(np.max(losses)),
+        "change_min": float(np.min(changes)),
+        "change_max": float(np.max(changes)),
         "beta": beta,
         "beta_w2": beta * norm(weights) ** 2,
     }
@@ -81,11 +81,11 @@ def _relative(
     # A layer without a gradient, or without weights, has no direction to go.
     moving = {name: each for name, each in weights.items() if lengths[name] and sizes[name]}
 
-    def weighed(tensors: Weights) -> float:
+    def weighted(tensors: Weights) -> float:
         return norm({name: tensors[name].double() * sizes[name] for name in moving})
 
     losses, changes, betas = [], [], []
-    length = weighed(gradient)
+    length = weighted(gradient)
     for step in steps:
         copied.place(
             {
@@ -94,30 +94,15 @@ def _relative(
             }
         )
         loss, there = copied.gradient(*batch)
-        change = weighed(minus(there, gradient))
+        change = weighted(minus(there, gradient))
         losses.append(loss)
         changes.append(ratio(change, length))
         betas.append(ratio(change, step * len(moving) ** 0.5))
     copied.place(weights)
     return {
-        "relative_loss_min": smallest(losses),
-        "relative_loss_max": largest(losses),
-        "relative_change_min": smallest(changes),
-        "relative_change_max": largest(changes),
-        "relative_beta_w2": largest(betas),
+        "relative_loss_min": float(np.min(losses)),
+        "relative_loss_max": float(np.max(losses)),
+        "relative_change_min": float(np.min(changes)),
+        "relative_change_max": float(np.max(changes)),
+        "relative_beta_w2": float(np.max(betas)),
     }
-
-
-def ratio(above: float, below: float) -> float:
-    """above/below; NaN for 0/0, which is no measurement."""
-    return above / below if below else float("nan")
-
-
-def largest(values: Sequence[float]) -> float:
-    """Their maximum; NaN where one of them is."""
-    return max(values, key=lambda value: (value != value, value))
-
-
-def smallest(values: Sequence[float]) -> float:
-    """Their minimum; NaN where one of them is."""
-    return min(values, key=lambda value: (value == value, value))

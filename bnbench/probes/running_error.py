@@ -3,8 +3,8 @@
     mean = mean_c |μ_run − μ_pop| / √(σ²_pop + ε)
     variance = mean_c |ln (σ²_run + ε)/(σ²_pop + ε)|
 
-over the channels c of a layer. μ_pop, σ²_pop: pooled over images in training's company, with the
-weights of the moment (Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, section 3); σ²_pop is
+over the channels c of a layer. μ_pop, σ²_pop: pooled over images in batches as in training, with
+the present weights (Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, section 3); σ²_pop is
 biased, σ²_run, as torch keeps it, an average of unbiased ones. ε is the layer's: what it divides
 by is what is compared. "network": the mean over the layers, 0 without any.
 """
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnbench.events import Probe
+from bnbench.events import Reading
+from bnbench.probes import NETWORK, readings
 from bnbench.probes.discrepancy import Discrepancy, Sample
-from bnbench.probes.readings import NETWORK, Where, readings
 from bnbench.probes.statistics import (
     PooledStatistics,
     batch_norm_layers,
@@ -28,9 +28,7 @@ from bnbench.probes.statistics import (
 )
 
 
-def running_error(
-    model: nn.Module, how: Discrepancy, *, population: Sample, where: Where
-) -> list[Probe]:
+def read(model: nn.Module, how: Discrepancy, population: Sample) -> list[Reading]:
     """`mean` and `variance` of each layer with batch statistics and of the network."""
     layers = batch_norm_layers(model)
     found: dict[str, dict[str, float]] = {}
@@ -43,7 +41,7 @@ def running_error(
         quantity: sum(errors[quantity] for errors in found.values()) / max(len(found), 1)
         for quantity in ("mean", "variance")
     }
-    return readings("running_error", found | {NETWORK: overall}, where)
+    return readings("running_error", found | {NETWORK: overall})
 
 
 def statistics_error(layer: _BatchNorm, pool: PooledStatistics) -> dict[str, float]:

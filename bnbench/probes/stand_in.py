@@ -1,7 +1,7 @@
-"""A copy of the network that does what training would do, while the network itself stays still.
+"""A copy of the network that does what training would do, while the network itself is unchanged.
 
 What moves weights or needs gradients is measured on the copy. The network's weights, buffers,
-gradients, flags and hooks are not touched at all; the random numbers drawn are given back.
+gradients, flags and hooks are not touched at all; the state of the random generators is restored.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def trained_layers(model: nn.Module) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class AsInTraining:
-    """How the network is run in training, as far as it does not know itself.
+    """How the network is run in training.
 
-    `normalization`: the layers that are put in training mode, by name; dropout is left out.
-    `reseed` lets layers that draw numbers draw those of a step.
+    `normalization`: names of the layers that are put in training mode; dropout is left out.
+    `reseed(step)`: lets layers that draw random numbers draw those of that step.
     """
 
     normalization: tuple[str, ...]
@@ -57,8 +57,14 @@ class StandIn:
     """The copy. Each pass starts from the buffers and random numbers of the same step, so that the
     loss is a function of the weights alone."""
 
-    def __init__(self, model: nn.Module, how: AsInTraining, step: int) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: nn.Module,
+        how: AsInTraining,
+        step: int,
+        optimizer: torch.optim.Optimizer | None,
+    ) -> None:
+        self.model, self.optimizer = model, optimizer
         self._how, self._step = how, step
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.parameters = {
@@ -108,31 +114,28 @@ class StandIn:
 
 
 @contextmanager
-def stand_in(model: nn.Module, how: AsInTraining, step: int) -> Iterator[StandIn]:
-    """A copy of `model` as it stands before training step `step`, with gradients enabled.
+def stand_in(
+    model: nn.Module,
+    how: AsInTraining,
+    step: int,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Iterator[StandIn]:
+    """A copy of `model` as it is before training step `step`, with gradients enabled.
 
-    Raises what copying raises: see `cannot_be_copied`.
+    With an `optimizer`, a copy of that as well, which holds the copied parameters. Raises what
+    copying raises: see `cannot_be_copied`.
     """
-    with stand_in_with(model, None, how, step) as (copied, _):
-        yield copied
-
-
-@contextmanager
-def stand_in_with(
-    model: nn.Module, optimizer: torch.optim.Optimizer | None, how: AsInTraining, step: int
-) -> Iterator[tuple[StandIn, torch.optim.Optimizer | None]]:
-    """The same with a copy of the optimizer, which holds the copied parameters."""
     with torch.inference_mode(False), torch.enable_grad(), _random_numbers_kept(model):
         twin, its_optimizer = copy.deepcopy((model, optimizer))
         twin.eval()
         for name in how.normalization:
             twin.get_submodule(name).train()
         for module in twin.modules():
-            if isinstance(module, _BatchNorm):  # another guest's: its layer is not in this copy
+            if isinstance(module, _BatchNorm):  # replaced around us, for the original layer
                 module.__dict__.pop("forward", None)
         for parameter in twin.parameters():
             parameter.grad = None
-        yield StandIn(twin, how, step), its_optimizer
+        yield StandIn(twin, how, step, its_optimizer)
 
 
 def cannot_be_copied(model: nn.Module) -> str | None:
@@ -146,7 +149,7 @@ def cannot_be_copied(model: nn.Module) -> str | None:
 
 @contextmanager
 def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
-    """Give the default generators of the CPU and of the model's device their state back."""
+    """Restore the default generators of the CPU and of the model's device on leaving."""
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
     generators = [torch.default_generator]
     if device.type == "cuda":
@@ -164,6 +167,11 @@ def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
 def norm(tensors: Weights) -> float:
     """‖·‖₂ over all of them, summed in fp64."""
     return sqrt(fsum(each.double().square().sum().item() for each in tensors.values()))
+
+
+def ratio(above: float, below: float) -> float:
+    """above/below; NaN where `below` is 0, which is no measurement."""
+    return above / below if below else float("nan")
 
 
 def minus(one: Weights, other: Weights) -> dict[str, Tensor]:

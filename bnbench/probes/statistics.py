@@ -1,4 +1,4 @@
-"""A model under running, batch or population statistics, without leaving a trace.
+"""A model under running, batch or population statistics; everything is restored on leaving.
 
 A layer has batch statistics if it is one of torch's BatchNorm layers (any `_BatchNorm`) that
 keeps running ones. Other layers act the same under all three kinds.
@@ -27,7 +27,7 @@ class Corrects(Protocol):
     """A BatchNorm layer that turns x̂ into x̂·r + d in training, by means and deviations (·, C)."""
 
     def correction(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-        """r and d; nothing of the layer changes."""
+        """r and d; the layer does not change."""
 
 
 def batch_norm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
@@ -81,7 +81,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _layers_acting_as(acts: dict[_BatchNorm, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Let each layer compute another function; what acted before acts again on leaving."""
+    """Let each layer compute another function; the one before is restored on leaving."""
     before = {layer: layer.__dict__.get("forward") for layer in acts}
     for layer, act in acts.items():
         layer.__dict__["forward"] = act
@@ -101,11 +101,10 @@ def batch_statistics(
 ) -> Iterator[dict[str, PooledStatistics]]:
     """`model` as in training: each chunk of `norm_batch_size` images has its own statistics.
 
-    Layers that correct what batch statistics give (`Corrects`) do so here; noise is left out.
-
-    A forward pass may hold many chunks; what is left over at its end joins the last chunk. Yields
-    the statistics seen, pooled by layer name: after passes over many examples, the population's.
-    `only`: the layers that are put so, by name; the others stay as they are.
+    A forward pass may hold many chunks; what is left over at its end joins the last chunk. Layers
+    that correct batch statistics (`Corrects`) do so here; noise is left out. Yields the statistics
+    seen, pooled by layer name: after passes over many examples, the population's. `only`: names of
+    the layers that this applies to; the others stay as they are.
     """
     layers = batch_norm_layers(model)
     if only is not None:
@@ -138,7 +137,7 @@ def _chunk_normalizer(
         C = last.shape[-1]
         flat = last.reshape(chunks, -1, C)
         count = flat.shape[1]
-        # Rows of few channels would leave most of a vector unit idle: let positions join them.
+        # Rows of few channels would leave most of a vector unit idle: join several positions.
         joined = gcd(count, max(1, WIDE_ROW // C))
         rows = flat.reshape(chunks, -1, joined * C)
 
@@ -149,7 +148,7 @@ def _chunk_normalizer(
             return values.mean(1, dtype=dtype).view(chunks, joined, C).mean(1)
 
         def along_rows(values: Tensor) -> Tensor:
-            """(chunks, C) repeated to stand against rows."""
+            """(chunks, C) repeated to the length of a row."""
             return values.unsqueeze(1).repeat(1, 1, joined)
 
         # Two passes: E[x²] − E[x]² would cancel where the mean is large.

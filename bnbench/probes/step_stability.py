@@ -5,7 +5,7 @@
 `largest_stable`: the largest η of the grid with ratio ≤ 1 (up to rounding) there and at all smaller
 ones, 0 where the smallest fails. `smallest_exploding`: the smallest η with ratio > 1,000 or not
 finite; not finite itself where there is none. Both are medians over fixed batches (the lower one
-of two), and what they say is limited by the grid.
+of two) and limited by the grid.
 
 Source: Bjorck et al. 2018, https://arxiv.org/abs/1806.02375, who draw this ratio over η.
 """
@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from math import inf, isfinite
 from statistics import median_low
 
-from torch import Tensor, nn
+from torch import nn
 
-from bnbench.events import Probe
-from bnbench.probes.readings import NETWORK, Where, readings
+from bnbench.events import Reading
+from bnbench.probes import NETWORK, readings
+from bnbench.probes.discrepancy import Batch
 from bnbench.probes.stand_in import AsInTraining, StandIn, stand_in
 
-Batch = tuple[Tensor, Tensor]
 EXPLODED = 1e3
 """A step that multiplies the loss by this has exploded."""
 
@@ -30,26 +30,22 @@ ROUNDING = 1e-5
 """Relative change of a loss that is no change: a hundred units in the last place of fp32."""
 
 
-def step_stability(
+def read(
     model: nn.Module,
     how: AsInTraining,
-    *,
     batches: Sequence[Batch],
     steps: Sequence[float],
-    where: Where,
-) -> list[Probe]:
-    """`largest_stable` and `smallest_exploding` of the network; any order of `steps` will do."""
+    step: int,
+) -> list[Reading]:
+    """`largest_stable` and `smallest_exploding` of the network; `steps`: η, in any order."""
     stable, exploding = [], []
-    with stand_in(model, how, where["step"]) as copied:
+    with stand_in(model, how, step) as copied:
         for batch in batches:
             one, other = _limits(copied, batch, sorted(steps))
             stable.append(one)
             exploding.append(other)
-    found = {
-        "largest_stable": median_low(stable),
-        "smallest_exploding": median_low(exploding),
-    }
-    return readings("step_stability", {NETWORK: found}, where)
+    found = {"largest_stable": median_low(stable), "smallest_exploding": median_low(exploding)}
+    return readings("step_stability", {NETWORK: found})
 
 
 def _limits(copied: StandIn, batch: Batch, steps: Sequence[float]) -> tuple[float, float]:

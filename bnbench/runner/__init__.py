@@ -1,22 +1,19 @@
 """One run from start to result: held, resumable, committed.
 
 `execution`: the order on disk that makes a kill at any moment harmless. `settings`: how runs are
-executed, and how one ended. `provenance`: versions and fingerprint. `views`: TensorBoard and
-terminal, which may fail without harm. `screen`: the terminal that runs share. `stop`: Ctrl-C and
-SIGTERM. `sharing`: identical runs of several experiments. `rehearsal`: one step, where only trying
-shows whether a network can train, and what a run will cost.
+executed and stopped, and how one ended. `provenance`: versions and fingerprint. `sharing`:
+identical runs of several experiments. `rehearsal`: a few steps before a sweep, to see whether a
+network can train and what a run will cost.
 
-What needs torch is imported when it is first asked for: who only hands out runs and shows them,
-as the driver of a sweep does, never waits for it.
+What needs torch is imported when it is first asked for: the driver of a sweep only hands out runs
+and shows them, and never waits for it.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bnbench.runner.screen import Screen, duration
-from bnbench.runner.settings import Cost, Executed, Settings
-from bnbench.runner.stop import Stop
-from bnbench.sinks import View
+from bnbench.runner.settings import Cost, Executed, Settings, Stop
+from bnbench.sinks.terminal import Screen, duration
 
 if TYPE_CHECKING:
     from bnbench.runner.execution import execute
@@ -43,7 +40,6 @@ __all__ = [
     "Screen",
     "Settings",
     "Stop",
-    "View",
     "check",
     "duration",
     "execute",

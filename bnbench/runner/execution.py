@@ -1,7 +1,7 @@
 """One run from start to result: held, resumable, committed.
 
-The order on disk is what makes a kill at any moment harmless: events are appended, a checkpoint
-records how many bytes of them belong to it, and going on cuts the file to that length.
+The order on disk is what makes a kill at any moment harmless: facts are appended, a checkpoint
+records how many bytes of them belong to it, and resuming cuts the file to that length.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import io
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from itertools import groupby
+from functools import partial
 from math import isfinite
 from typing import Any, Protocol
 
@@ -22,13 +22,13 @@ from bnbench import config as configuration
 from bnbench.assemble import Facts, build_run, resolve_device
 from bnbench.config import schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
-from bnbench.events import Diverged, Evaluation, Event, SafePoint
+from bnbench.events import Diverged, Evaluation, Moment
 from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
-from bnbench.runner.settings import Executed, Settings
+from bnbench.runner.settings import Executed, Settings, Stop
 from bnbench.runner.sharing import take_over
-from bnbench.runner.views import Views, add_pictures
-from bnbench.sinks import MetricsSink
-from bnbench.store import ExperimentFolder, Result, RunFolder, Score
+from bnbench.sinks import Sink
+from bnbench.sinks.metrics import MetricsSink
+from bnbench.store import Appender, ExperimentFolder, Record, Result, RunFolder, Score
 from bnbench.train import Run, train
 
 
@@ -50,12 +50,12 @@ def execute(
     settings: Settings,
     build: Build = build_run,
 ) -> Executed:
-    """Train one run to its result, going on from its last commit; a finished run is only read.
+    """Train one run to its result, continuing from its last commit; a finished run is only read.
 
     `build` makes the parts that train: the disk protocol does not depend on what they compute.
 
     Raises HeldError where another process trains it, Interrupted after a stop was requested,
-    ConfigError, DataError, StorageError for what a user can mend, and RunError, with the
+    ConfigError, DataError, StorageError for what a user can fix, and RunError, with the
     traceback kept in `error.json`, for anything else.
     """
     folder = experiment.run(configuration.run_id(config))
@@ -67,9 +67,9 @@ def execute(
         if found is not None:
             return Executed(folder, found, found=True)
         with _failures_recorded(folder):
-            result = _execute(config, folder, settings, build)
-        if settings.draw is not None and config.probes.chosen():
-            add_pictures(folder, settings.draw, settings.announce)
+            result = _attempt(config, folder, settings, build)
+        if config.probes.chosen():
+            _add_pictures(folder, settings.announce)
         return Executed(folder, result, found=False)
 
 
@@ -104,7 +104,7 @@ def _keep_error(folder: RunFolder, error: Exception, text: str) -> None:
 
 
 def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
-    """Refuse a folder whose configuration is not the one that its name stands for."""
+    """Refuse a folder whose configuration is not the one that its name was made from."""
     text = folder.config_text()
     if text is None:
         return
@@ -126,9 +126,10 @@ def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
         )
 
 
-def _execute(
+def _attempt(
     config: schema.RunConfig, folder: RunFolder, settings: Settings, build: Build
 ) -> Result:
+    """Train from the last commit to the result, or take the result over from a sibling."""
     begun = time.perf_counter()
     state = _committed_state(folder, settings)
     device = resolve_device(settings.device or config.compute.device)
@@ -148,93 +149,159 @@ def _execute(
     run, facts = build(config, device, announce=settings.announce)
     if state is not None:
         run.load_state_dict(state["run"])
-
+        begun -= state["wall_seconds"]
     manifest = manifest_of(config, folder, facts, fingerprint, resumed=state is not None)
     folder.begin(config_text=configuration.dump(config), manifest=manifest)
-    metrics = folder.metrics(keep=0 if state is None else state["metrics_bytes"])
-    earlier_seconds = 0.0 if state is None else state["wall_seconds"]
-
-    def wall_seconds() -> float:
-        return earlier_seconds + time.perf_counter() - begun
-
-    def commit() -> None:
-        folder.commit(
-            _serialized(
-                {
-                    "run": run.state_dict(),
-                    "metrics_bytes": metrics.sync(),
-                    "wall_seconds": wall_seconds(),
-                    "identity": configuration.identity(config),
-                    "fingerprint": fingerprint,
-                }
-            )
-        )
-
-    last: list[Event] = []
-    with (
-        closing(metrics),
-        closing(
-            Views(
-                config,
-                folder,
-                facts,
-                lambda: run.batch_at(0),
-                view=settings.view,
-                announce=settings.announce,
-            )
-        ) as views,
-        closing(train(run)) as stated,
-        settings.stop.deferred(),
-    ):
-        truth = MetricsSink(metrics)
-        due = _CommitSchedule(config)
-        pending: list[Event] = []
-
-        def flush() -> None:
-            for _, moment in groupby(pending, key=lambda event: event.step):
-                events = list(moment)
-                truth.take(events)
-                views.take(events)
-            pending.clear()
-
-        for event in stated:
-            if not isinstance(event, SafePoint):
-                pending.append(event)
-                last.append(event)
-                last = [kept for kept in last if kept.step == event.step]
-                continue
-            flush()
-            if settings.stop.exit_code is not None:
-                commit()
-                raise Interrupted(
-                    f"stopped after step {event.step} of {facts.total_steps}; it is saved",
-                    do="the same command goes on from there",
-                    exit_code=settings.stop.exit_code,
-                )
-            if due(event.step) or event.step == facts.total_steps:
-                commit()
-        # No commit after the last events: going on from one would state them again.
-        flush()
-        metrics.sync()
-        result = _result(run, last, wall_seconds())
+    with closing(folder.metrics(keep=0 if state is None else state["metrics_bytes"])) as metrics:
+        commits = _Commits(config, fingerprint, folder, run, metrics, begun)
+        result = _train(run, _sinks(folder, run, facts, metrics, settings), commits, settings.stop)
     folder.finish(result)
     return result
 
 
-class _CommitSchedule:
-    """When the next checkpoint is due, by steps or by seconds."""
+def _train(run: Run, sinks: tuple[Sink, ...], commits: _Commits, stop: Stop) -> Result:
+    """Train to the end; every moment goes to every sink. Raises Interrupted after a commit."""
+    with ExitStack() as stack:
+        for sink in sinks:
+            stack.enter_context(closing(sink))
+        moments = stack.enter_context(closing(train(run)))
+        stack.enter_context(stop.deferred())
+        for each in moments:
+            if isinstance(each, Moment):
+                last = each
+                for sink in sinks:
+                    sink.take(each)
+            elif stop.exit_code is not None:
+                commits.commit()
+                raise Interrupted(
+                    f"stopped after step {each.step} of {run.total_steps}; it is saved",
+                    do="the same command goes on from there",
+                    exit_code=stop.exit_code,
+                )
+            elif commits.due(each.step):
+                commits.commit()
+        # No commit after the last moment: resuming from one would state it again.
+        commits.metrics.sync()
+        return _result(run, last, commits.wall_seconds())
 
-    def __init__(self, config: schema.RunConfig) -> None:
+
+class _Commits:
+    """The checkpoints of an attempt, and its clock.
+
+    `begun`: when the run would have begun, had it never been interrupted.
+    """
+
+    def __init__(
+        self,
+        config: schema.RunConfig,
+        fingerprint: Record,
+        folder: RunFolder,
+        run: Run,
+        metrics: Appender,
+        begun: float,
+    ) -> None:
+        self.metrics = metrics
+        self._belongs_to = {
+            "identity": configuration.identity(config),
+            "fingerprint": fingerprint,
+        }
+        self._folder, self._run, self._begun = folder, run, begun
         self._seconds, self._steps = configuration.checkpoint_interval(config.train)
         self._last = time.perf_counter()
 
-    def __call__(self, step: int) -> bool:
+    def wall_seconds(self) -> float:
+        """Since the run began, without the time between attempts."""
+        return time.perf_counter() - self._begun
+
+    def due(self, step: int) -> bool:
+        """Whether to commit after this step: every so many steps or seconds, and at the end."""
+        if step == self._run.total_steps:
+            return True
         if self._steps is not None:
             return step % self._steps == 0
-        if self._seconds is None or time.perf_counter() - self._last < self._seconds:
-            return False
+        return self._seconds is not None and time.perf_counter() - self._last >= self._seconds
+
+    def commit(self) -> None:
+        """Make the present state the one to resume from."""
+        state = {
+            "run": self._run.state_dict(),
+            "metrics_bytes": self.metrics.sync(),
+            "wall_seconds": self.wall_seconds(),
+            **self._belongs_to,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self._folder.commit(buffer.getvalue())
         self._last = time.perf_counter()
-        return True
+
+
+def _sinks(
+    folder: RunFolder, run: Run, facts: Facts, metrics: Appender, settings: Settings
+) -> tuple[Sink, ...]:
+    """Where the moments of a run go. A further logger is its class, and its name here.
+
+    Metrics are the truth: the run fails where they cannot be kept. The others are optional.
+    """
+    optional = [lambda: _open_tensorboard(folder, run, facts)]
+    if settings.view is not None:
+        optional.append(partial(settings.view, folder.name, run.total_steps))
+    return (MetricsSink(metrics), *(_Optional(each, settings.announce) for each in optional))
+
+
+def _open_tensorboard(folder: RunFolder, run: Run, facts: Facts) -> Sink:
+    """TensorBoard's files, begun again from what the folder holds, with the first images."""
+    from bnbench.board.views import open_view  # slow to import
+    from bnbench.sinks.tensorboard.records import first_images
+
+    images, labels = run.batch_at(0)
+    names = [facts.classes[label] for label in labels.tolist()]
+    folder.keep_first_batch(first_images(images.cpu().numpy(), names))
+    return open_view(folder)
+
+
+class _Optional:
+    """A sink that may fail without harm: it is left out with one warning."""
+
+    def __init__(self, open_sink: Callable[[], Sink], announce: Callable[[str], None]) -> None:
+        self._announce = announce
+        self._sink: Sink | None = None
+        with self._guarded():
+            self._sink = open_sink()
+
+    def take(self, moment: Moment) -> None:
+        with self._guarded():
+            if self._sink is not None:
+                self._sink.take(moment)
+
+    def close(self) -> None:
+        with self._guarded():
+            if self._sink is not None:
+                self._sink.close()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            failed, self._sink = self._sink, None
+            if failed is not None:
+                with suppress(Exception):
+                    failed.close()
+            self._announce(
+                f"warning: a view of the run failed and is left out ({error}); training goes on"
+            )
+
+
+def _add_pictures(folder: RunFolder, announce: Callable[[str], None]) -> None:
+    """Show what the probes of a finished run have read; a failure does not harm the run."""
+    from bnbench.board.views import open_view  # slow to import
+    from bnbench.report.pictures import probe_pictures
+
+    try:
+        folder.keep_pictures(probe_pictures(folder))
+        open_view(folder).close()
+    except Exception as error:
+        announce(f"warning: {folder.name}: no pictures of its probes ({error})")
 
 
 def _committed_state(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
@@ -249,12 +316,6 @@ def _committed_state(folder: RunFolder, settings: Settings) -> dict[str, Any] | 
     return state
 
 
-def _serialized(state: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
 def _threads(config: schema.RunConfig, settings: Settings, state: dict[str, Any] | None) -> int:
     """As configured; else as in the attempt that is resumed; else as the caller says."""
     if config.compute.threads != "auto":
@@ -264,8 +325,8 @@ def _threads(config: schema.RunConfig, settings: Settings, state: dict[str, Any]
     return settings.threads
 
 
-def _result(run: Run, last: list[Event], wall_seconds: float) -> Result:
-    """How the run ended, from the events of the last moment."""
+def _result(run: Run, last: Moment, wall_seconds: float) -> Result:
+    """How the run ended, from its last moment."""
     at = run.position
     ended = Result(
         state="completed",
@@ -275,21 +336,16 @@ def _result(run: Run, last: list[Event], wall_seconds: float) -> Result:
         evaluation_seconds=at.evaluation_seconds,
         probe_seconds=at.probe_seconds,
         wall_seconds=wall_seconds,
-        images_per_second=images_per_second(at.examples, at.train_seconds),
+        images_per_second=at.examples / at.train_seconds if at.train_seconds > 0 else 0.0,
     )
     scores: dict[str, dict[str, Score]] = {}
-    for event in last:
-        match event:
+    for fact in last.facts:
+        match fact:
             case Diverged():
-                return replace(ended, state="diverged", step=event.step, reason=event.reason)
+                return replace(ended, state="diverged", step=last.step, reason=fact.reason)
             case Evaluation():
-                loss = event.loss if isfinite(event.loss) else None
-                scores.setdefault(event.split, {})[event.stats] = Score(loss, event.accuracy)
+                loss = fact.loss if isfinite(fact.loss) else None
+                scores.setdefault(fact.split, {})[fact.stats] = Score(loss, fact.accuracy)
             case _:
                 pass
     return replace(ended, scores=scores)
-
-
-def images_per_second(examples: int, train_seconds: float) -> float:
-    """Images trained on per second of training work; 0 where no time has passed."""
-    return examples / train_seconds if train_seconds > 0 else 0.0

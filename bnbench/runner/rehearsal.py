@@ -110,7 +110,7 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     per_step = (at.train_seconds - seconds) / max(1, at.step - steps)
 
     begun = time.perf_counter()
-    readings = run.evaluate({"step": at.step, "examples": at.examples, "train_seconds": 0.0})
+    readings = run.evaluate()
     evaluation = time.perf_counter() - begun
     during = sum(each.images for each in readings if isinstance(each, Gap))
     at_the_end = facts.validation_images + facts.test_images

@@ -1,78 +1,79 @@
-"""`metrics.jsonl`: the events, a line of strict JSON each, and back."""
+"""`metrics.jsonl`: facts, a line of strict JSON each, and back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
+from itertools import groupby
 from math import isfinite
-from typing import Any, assert_never
+from typing import Any
 
 from bnbench.events import (
     Confusion,
     Diverged,
     Evaluation,
-    Event,
+    Fact,
     Finished,
     Gap,
     Histogram,
-    Probe,
+    Moment,
+    Reading,
     Step,
 )
 from bnbench.store import Appender, Record, encode_records
 
-_KINDS: dict[str, type[Event]] = {
+KINDS: dict[str, type[Fact]] = {
     "step": Step,
     "eval": Evaluation,
     "gap": Gap,
-    "probe": Probe,
+    "probe": Reading,
     "histogram": Histogram,
     "confusion": Confusion,
     "diverged": Diverged,
     "finished": Finished,
 }
+"""What the file calls each fact."""
+
+_NAMES = {kind: name for name, kind in KINDS.items()}
 
 
-def kind(event: Event) -> str:
-    """The event's name in the file."""
-    match event:
-        case Step():
-            return "step"
-        case Evaluation():
-            return "eval"
-        case Gap():
-            return "gap"
-        case Probe():
-            return "probe"
-        case Histogram():
-            return "histogram"
-        case Confusion():
-            return "confusion"
-        case Diverged():
-            return "diverged"
-        case Finished():
-            return "finished"
-        case _:
-            assert_never(event)
+def to_records(moment: Moment) -> Iterator[Record]:
+    """The facts as JSON has them: numbers that are not finite become null, with `finite: false`."""
+    for fact in moment.facts:
+        record: Record = {
+            "event": _NAMES[type(fact)],
+            "step": moment.step,
+            "examples": moment.examples,
+            "train_seconds": moment.train_seconds,
+        }
+        for name, value in asdict(fact).items():
+            if isinstance(value, float) and not isfinite(value):
+                record[name] = None
+                record["finite"] = False
+            else:
+                record[name] = value
+        yield record
 
 
-def to_record(event: Event) -> Record:
-    """The event as JSON has it: numbers that are not finite become null, and say so."""
-    record: Record = {"event": kind(event)}
-    for name, value in asdict(event).items():
-        if isinstance(value, float) and not isfinite(value):
-            record[name] = None
-            record["finite"] = False
-        else:
-            record[name] = value
-    return record
+def to_fact(record: Record) -> Fact:
+    """The fact in a record; a lost number comes back as NaN.
 
-
-def from_record(record: Record) -> Event:
-    """The event that `to_record` made the record of; a lost number comes back as NaN."""
-    event = _KINDS[record["event"]]
-    values = {field.name: _frozen(record[field.name]) for field in fields(event)}
+    Raises KeyError where this version of bnbench does not know the event.
+    """
+    kind = KINDS[record["event"]]
+    values = {field.name: _frozen(record[field.name]) for field in fields(kind)}
     if record.get("finite") is False:
         values = {name: float("nan") if v is None else v for name, v in values.items()}
-    return event(**values)
+    return kind(**values)
+
+
+def to_moments(records: Iterable[Record]) -> Iterator[Moment]:
+    """The moments of a whole file. Raises KeyError and TypeError for what is not an event."""
+    for _, group in groupby(records, key=lambda each: (each["step"], each.get("train_seconds"))):
+        together = list(group)
+        facts = tuple(map(to_fact, together))
+        position = {name: together[0][name] for name in ("step", "examples", "train_seconds")}
+        yield Moment(**position, facts=facts)
 
 
 def _frozen(value: Any) -> Any:
@@ -81,11 +82,15 @@ def _frozen(value: Any) -> Any:
 
 
 class MetricsSink:
-    """Appends every event to a run's `metrics.jsonl`."""
+    """Appends every fact to a run's `metrics.jsonl`."""
 
     def __init__(self, file: Appender) -> None:
         self._file = file
 
-    def take(self, events: list[Event]) -> None:
-        """Append events that belong together."""
-        self._file.append(encode_records(map(to_record, events)))
+    def take(self, moment: Moment) -> None:
+        """Append the facts of a moment."""
+        self._file.append(encode_records(to_records(moment)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,29 +1,116 @@
-"""The terminal's view of a run: a live line where there is a terminal, plain lines elsewhere."""
+"""The terminal of `train` and `sweep`: live lines in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 from math import isfinite
-from typing import assert_never
+from types import TracebackType
+from typing import Self, assert_never
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from bnbench.events import (
     Confusion,
     Diverged,
     Evaluation,
-    Event,
     Finished,
     Gap,
     Histogram,
-    Probe,
+    Moment,
+    Reading,
     Step,
 )
 
 
-def progress_bar(console: Console) -> Progress:
-    """The live line of a single run, for `TerminalSink` to draw into; start it before."""
+class Screen:
+    """A context in which runs show their progress; `view` makes the sink of one run.
+
+    A single run has a live line with a bar. Several have a line each while they train, and below
+    them one for all; without a terminal, a plain line for each run that ends.
+    """
+
+    def __init__(self, console: Console, *, runs: int | None = None) -> None:
+        """`runs`: how many there are in all; None: a single one."""
+        self._console = console
+        self._runs = runs
+        self.lines: Progress | None = None
+        self._all: Progress | None = None
+        self._live: Live | Progress | None = None
+
+    def __enter__(self) -> Self:
+        if not self._console.is_terminal:
+            return self
+        if self._runs is None:
+            self._live = self.lines = _progress_bar(self._console)
+        else:
+            self.lines = _progress_lines(self._console)
+            self._all = _progress_of_all(self._console)
+            self._all.add_task("", total=self._runs, reading="")
+            self._live = Live(
+                Group(self.lines, self._all),
+                console=self._console,
+                transient=True,
+                refresh_per_second=4,
+            )
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def view(self, name: str, total_steps: int) -> TerminalSink:
+        """What shows the run with this folder name."""
+        return TerminalSink(
+            self._console,
+            self.lines,
+            name=name.rsplit("_", 1)[0],
+            total_steps=total_steps,
+            each_evaluation=self._runs is None,
+        )
+
+    def advance(self, *, done: int, diverged: int, failed: int, seconds_left: float | None) -> None:
+        """Say how many of the runs are done, how they ended, and how long the rest will take."""
+        if self._all is None:
+            return
+        reading = f"{done} of {self._runs}"
+        if diverged:
+            reading += f", {diverged} diverged"
+        if failed:
+            reading += f", {failed} failed"
+        if seconds_left is not None:
+            reading += f", {duration(seconds_left)} left"
+        self._all.update(self._all.task_ids[0], completed=done, reading=reading)
+
+    def print(self, line: str) -> None:
+        """A line that stays, above the live ones."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def ended(self, line: str) -> None:
+        """A run has ended: a plain line, where no live line counts it."""
+        if self._all is None:
+            self.print(line)
+
+
+def duration(seconds: float) -> str:
+    """For people: "40 s", "3 min", "2 h 05 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _progress_bar(console: Console) -> Progress:
+    """The live line of a single run."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -35,14 +122,24 @@ def progress_bar(console: Console) -> Progress:
     )
 
 
-def progress_lines(console: Console) -> Progress:
-    """The live lines of runs that train side by side, for their `TerminalSink`s to draw into."""
+def _progress_lines(console: Console) -> Progress:
+    """The live lines of runs that train at the same time."""
     name = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     numbers = Column(no_wrap=True, justify="right")
     return Progress(
         TextColumn("{task.description}", markup=False, table_column=name),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}", table_column=numbers),
         TextColumn("{task.fields[reading]}", markup=False, table_column=Column(no_wrap=True)),
+        console=console,
+        expand=True,
+    )
+
+
+def _progress_of_all(console: Console) -> Progress:
+    return Progress(
+        TextColumn("all runs"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[reading]}", markup=False),
         console=console,
         expand=True,
     )
@@ -71,51 +168,49 @@ class TerminalSink:
         self._each_evaluation = each_evaluation
         self._loss = float("nan")
         self._accuracy: float | None = None
-        self._before: tuple[int, float] | None = None
+        self._before: Moment | None = None
         self._rate: float | None = None
-        self._task: TaskID | None = None
         if progress is not None:
             self._task = progress.add_task(name, total=total_steps, reading="starting")
 
-    def take(self, events: list[Event]) -> None:
-        """Show events that belong together."""
+    def take(self, moment: Moment) -> None:
+        """Show the facts of a moment."""
         evaluated = False
-        for event in events:
-            match event:
+        for fact in moment.facts:
+            match fact:
                 case Step():
-                    self._loss = event.loss
-                    self._measure_rate(event)
+                    self._loss = fact.loss
+                    self._measure_rate(moment)
                 case Evaluation():
-                    if event.split == "val" and event.stats == "running":
-                        self._accuracy = event.accuracy
+                    if fact.split == "val" and fact.stats == "running":
+                        self._accuracy = fact.accuracy
                         evaluated = True
-                case Gap() | Confusion() | Probe() | Histogram() | Finished():
+                case Gap() | Confusion() | Reading() | Histogram() | Finished():
                     pass
                 case Diverged():
-                    line = f"{self._name}: diverged at step {event.step}: {event.reason}"
-                    self._console.print(line, markup=False, highlight=False)
+                    self._print(f"diverged at step {moment.step}: {fact.reason}")
                 case _:
-                    assert_never(event)
-        step = events[0].step
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=step, reading=self._reading())
+                    assert_never(fact)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=moment.step, reading=self._reading())
         elif evaluated and self._each_evaluation:
-            line = f"{self._name}: step {step}/{self._total_steps}  {self._reading()}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._print(f"step {moment.step}/{self._total_steps}  {self._reading()}")
 
     def close(self) -> None:
         """Take the live line away."""
-        if self._progress is not None and self._task is not None:
+        if self._progress is not None:
             self._progress.remove_task(self._task)
-            self._task = None
+            self._progress = None
 
-    def _measure_rate(self, step: Step) -> None:
+    def _print(self, line: str) -> None:
+        self._console.print(f"{self._name}: {line}", markup=False, highlight=False, soft_wrap=True)
+
+    def _measure_rate(self, moment: Moment) -> None:
         if self._before is not None:
-            examples, seconds = self._before
-            elapsed = step.train_seconds - seconds
+            elapsed = moment.train_seconds - self._before.train_seconds
             if elapsed > 0:
-                self._rate = (step.examples - examples) / elapsed
-        self._before = (step.examples, step.train_seconds)
+                self._rate = (moment.examples - self._before.examples) / elapsed
+        self._before = moment
 
     def _reading(self) -> str:
         parts = [f"loss {self._loss:.3f}" if isfinite(self._loss) else "loss –"]

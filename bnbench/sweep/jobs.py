@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from bnbench.config import schema
 from bnbench.errors import BnbenchError, DataError, Fault, StorageError, UsageError
-from bnbench.events import Event
+from bnbench.events import Moment
 from bnbench.runner import Cost
 from bnbench.store import Result
 
@@ -51,9 +51,9 @@ Job: TypeAlias = Train | Check | Measure | Fit
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """Events of a run, of one moment or of several, oldest first."""
+    """Moments of a run, oldest first."""
 
-    moments: list[list[Event]]
+    moments: list[Moment]
 
 
 @dataclass(frozen=True, slots=True)

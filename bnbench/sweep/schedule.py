@@ -12,7 +12,8 @@ from bnbench import config as configuration
 from bnbench import store
 from bnbench.config import run_id, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
-from bnbench.runner import Cost, Screen, Stop, View
+from bnbench.runner import Cost, Screen, Stop
+from bnbench.sinks import Sink
 from bnbench.store import ExperimentFolder, RunFolder
 from bnbench.sweep import preflight
 from bnbench.sweep.costs import Costs, cell_of, makespan
@@ -104,7 +105,7 @@ class _Run:
     deaths: int = 0
     begun: float = 0.0
     fraction: float = 0.0
-    view: View | None = None
+    view: Sink | None = None
 
 
 class _Sweep:
@@ -203,15 +204,15 @@ class _Sweep:
         job = max(waiting, key=urgency)  # the first of equals
         run = self._missing[job]
         run.begun, run.fraction = time.monotonic(), 0.0
-        run.view = run.view or self._screen.view(run.config, run.steps)
+        run.view = run.view or self._screen.view(run.name, run.steps)
         return job
 
     def _take(self, job: Job, answer: Answer) -> None:
         run = self._missing[job]
         if run.view is not None and isinstance(answer, Stated):
-            run.fraction = answer.moments[-1][0].step / run.steps
-            for events in answer.moments:
-                run.view.take(events)
+            run.fraction = answer.moments[-1].step / run.steps
+            for moment in answer.moments:
+                run.view.take(moment)
             return
         if run.view is not None:
             run.view.close()

@@ -22,8 +22,7 @@ from typing import Any, TypeAlias, assert_never
 
 from bnbench.config import schema
 from bnbench.errors import BnbenchError, ConfigError, Fault, Interrupted, RunError
-from bnbench.events import Event
-from bnbench.report.pictures import probe_pictures
+from bnbench.events import Moment
 from bnbench.runner import Settings, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import (
@@ -100,7 +99,6 @@ def perform(
         accept_changes=options.accept_changes,
         siblings=tuple(sibling.path for sibling in siblings),
         view=lambda *_: _Forwarder(send),
-        draw=probe_pictures,
         announce=lambda line: send(Said(line)),
         stop=stop,
     )
@@ -142,12 +140,12 @@ class _Forwarder:
 
     def __init__(self, send: Callable[[Answer], None]) -> None:
         self._send = send
-        self._moments: list[list[Event]] = []
+        self._moments: list[Moment] = []
         self._sent = time.monotonic()
 
-    def take(self, events: list[Event]) -> None:
-        """Events of one moment."""
-        self._moments.append(events)
+    def take(self, moment: Moment) -> None:
+        """Keep a moment until the next message."""
+        self._moments.append(moment)
         if time.monotonic() - self._sent >= SHOWN_SECONDS:
             self.close()
 

@@ -1,8 +1,7 @@
-"""Probes through the door: each is built for all norms and networks and leaves the run alone."""
+"""Probes of whole runs: each is built for all norms and networks and leaves the run alone."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +14,9 @@ from bnbench import data
 from bnbench.assemble import build_run
 from bnbench.assemble.probes import read_after
 from bnbench.config import schema
-from bnbench.events import Event, Probe, Reading, SafePoint
+from bnbench.events import Fact, Histogram, Moment, Reading
 from bnbench.train import Run, train
-from tests.assemble.test_run import EXAMPLES, WHERE, config, smooth, synthetic
+from tests.assemble.test_run import EXAMPLES, config, smooth, synthetic
 from tests.runs import all_probes
 
 CPU = torch.device("cpu")
@@ -36,25 +35,29 @@ def probed(**parts: Any) -> schema.RunConfig:
     )
 
 
-def facts_of(
-    settings: schema.RunConfig,
-) -> tuple[list[Event | SafePoint], dict[str, Tensor], list[str]]:
-    """What a run states, without the clock; its state at the end; what it announced."""
+Stated = list[tuple[int, Fact]]
+"""Facts with the steps after which they were stated."""
+
+
+def stated(run: Run) -> Stated:
+    moments = [each for each in train(run) if isinstance(each, Moment)]
+    return [(moment.step, fact) for moment in moments for fact in moment.facts]
+
+
+def facts_of(settings: schema.RunConfig) -> tuple[Stated, dict[str, Tensor], list[str]]:
+    """What a run states; its state at the end; what it announced."""
     said: list[str] = []
     run, _ = build_run(settings, CPU, announce=said.append)
-    facts = [
-        fact if isinstance(fact, SafePoint) else replace(fact, train_seconds=0.0)
-        for fact in train(run)
-    ]
+    facts = stated(run)
     return facts, dict(run.model.state_dict()), said
 
 
-def readings(facts: list[Event | SafePoint]) -> list[Reading]:
-    return [fact for fact in facts if isinstance(fact, Reading)]
+def readings(facts: Stated) -> list[Reading | Histogram]:
+    return [fact for _, fact in facts if isinstance(fact, Reading | Histogram)]
 
 
-def numbers(facts: list[Event | SafePoint]) -> list[Probe]:
-    return [fact for fact in facts if isinstance(fact, Probe)]
+def numbers(facts: Stated) -> list[Reading]:
+    return [fact for _, fact in facts if isinstance(fact, Reading)]
 
 
 def test_every_probe_is_configured_built_and_tested() -> None:
@@ -63,7 +66,7 @@ def test_every_probe_is_configured_built_and_tested() -> None:
     assert {type(each) for each in all_probes().chosen().values()} == set(
         get_args(schema.ProbeConfig)
     )
-    assert names == set(build_run(probed(), CPU)[0].guests)
+    assert names == set(build_run(probed(), CPU)[0].probes)
     for name in names:
         assert (PACKAGE / "probes" / f"{name}.py").is_file()
         assert (PACKAGE.parent / "tests" / "probes" / f"test_{name}.py").is_file()
@@ -95,12 +98,11 @@ def _same_with_and_without(settings: schema.RunConfig) -> None:
     others, plain, _ = facts_of(settings.model_copy(update={"probes": schema.ProbesConfig()}))
     assert state.keys() == plain.keys()
     assert all(torch.equal(state[name], plain[name]) for name in state)
-    assert [fact for fact in facts if not isinstance(fact, Reading)] == others
+    assert [each for each in facts if not isinstance(each[1], Reading | Histogram)] == others
     assert said == []
-    found = readings(facts)
-    assert {(fact.probe, fact.step) for fact in found} == {
-        (name, step) for name in schema.ProbesConfig.model_fields for step in (0, 2)
-    }
+    assert {
+        (fact.probe, step) for step, fact in facts if isinstance(fact, Reading | Histogram)
+    } == {(name, step) for name in schema.ProbesConfig.model_fields for step in (0, 2)}
     for fact in numbers(facts):
         censored = fact.name == "smallest_exploding"  # no step of the grid may explode
         assert isfinite(fact.value) or censored, fact
@@ -139,9 +141,9 @@ def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.Monk
         found = {}
         run, _ = build_run(probed(norm=norm, seed=seed), CPU)
         batches_of_gradients = torch.cat(seen).tolist()  # drawn once, when the run is built
-        for name, guest in run.guests.items():
+        for name, probe in run.probes.items():
             seen.clear()
-            guest.read(WHERE)
+            probe.read(0)
             found[name] = torch.cat(seen).tolist() if seen else batches_of_gradients
         seen.clear()
         return found
@@ -181,8 +183,8 @@ def test_without_trained_weights_three_are_left_out() -> None:
         "network is trained"
         for name in ("gradient_shift", "landscape", "effective_lr")
     ]
-    assert len(run.guests) == 7
-    assert readings(list(train(run)))
+    assert len(run.probes) == 7
+    assert readings(stated(run))
 
 
 def test_a_network_that_cannot_be_copied_keeps_the_other_probes(tmp_path: Path) -> None:
@@ -199,8 +201,8 @@ def test_a_network_that_cannot_be_copied_keeps_the_other_probes(tmp_path: Path) 
         "note: probes.activation_drift is left out of setup arm: the network cannot be copied "
         "(TypeError: there is only one of me)"
     )
-    assert set(run.guests) == {"running_error", "gap_by_layer", "decomposition", "batch_noise"}
-    assert readings(list(train(run)))
+    assert set(run.probes) == {"running_error", "gap_by_layer", "decomposition", "batch_noise"}
+    assert readings(stated(run))
 
 
 def test_a_batch_of_nearly_everything_leaves_no_other_company() -> None:
@@ -208,11 +210,11 @@ def test_a_batch_of_nearly_everything_leaves_no_other_company() -> None:
     run, said = built(data=images)
     assert said == [
         "note: probes.batch_noise is left out of setup arm: a batch of 47 of 48 training images "
-        "leaves no other company"
+        "leaves no other images to draw"
     ]
     control, nothing = built(data=images, norm=schema.NoNorm(kind="none"))
     assert nothing == []
-    assert set(control.guests) - set(run.guests) == {"batch_noise"}
+    assert set(control.probes) - set(run.probes) == {"batch_noise"}
 
 
 def test_images_that_are_not_there_are_not_missed() -> None:
@@ -222,9 +224,7 @@ def test_images_that_are_not_there_are_not_missed() -> None:
     )
     run, said = built(probes=defaults, model=schema.MLPModel(kind="mlp", widths=(4,)))
     assert said == []
-    assert {fact.probe for fact in readings(list(train(run)))} == set(
-        schema.ProbesConfig.model_fields
-    )
+    assert {fact.probe for fact in readings(stated(run))} == set(schema.ProbesConfig.model_fields)
 
 
 def test_a_norm_of_the_user_s_own_is_probed_by_its_name() -> None:

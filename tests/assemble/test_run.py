@@ -19,14 +19,12 @@ from bnbench import assemble, data
 from bnbench.assemble import Facts, build_run, evaluation_steps, generator, resolve_device
 from bnbench.config import schema
 from bnbench.errors import ConfigError, UsageError
-from bnbench.events import Confusion, Evaluation, Finished, Measurement, Step
+from bnbench.events import Confusion, Evaluation, Finished, Measurement, Moment, Step
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.group import GroupNorm, LayerNorm
-from bnbench.probes import Where
 from bnbench.train import Run, train
 
 CPU = torch.device("cpu")
-WHERE = Where(step=0, examples=0, train_seconds=0.0)
 
 
 def synthetic(**changed: Any) -> schema.SyntheticData:
@@ -150,9 +148,10 @@ def trains(config: schema.RunConfig) -> list[Step]:
     """Trains to the end; the weights have moved and every number is finite."""
     run = built(config)
     before = [parameter.detach().clone() for parameter in run.model.parameters()]
-    facts = list(train(run))
+    moments = [each for each in train(run) if isinstance(each, Moment)]
+    assert moments[-1].step == run.total_steps == 2
+    facts = [fact for moment in moments for fact in moment.facts]
     assert isinstance(facts[-1], Finished)
-    assert facts[-1].step == run.total_steps == 2
     steps = [fact for fact in facts if isinstance(fact, Step)]
     assert len(steps) == 2
     evaluations = [fact for fact in facts if isinstance(fact, Evaluation)]
@@ -361,7 +360,7 @@ def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         )
         channels.append(run.batch_at(0)[0].shape[1])
         run.evaluate_last = run.evaluate  # 2,000 test images would take a second
-        assert isinstance(list(train(run))[-1], Finished)
+        assert list(train(run))[-1].facts[-1] == Finished()  # type: ignore[union-attr]
     assert channels == [1, 3, 3, 2]
     assert asked == [("cifar10", Path("/x"), True)]
 
@@ -615,8 +614,8 @@ def test_evaluations_take_whole_chunks(
             train=schema.TrainConfig(steps=2, evaluation_images=few),
         )
     )
-    assert sizes(run.evaluate(WHERE)) == {"train": interim[0], "val": interim[1]}
-    assert sizes(run.evaluate_last(WHERE)) == {"train": last, "val": 300, "test": 70}
+    assert sizes(run.evaluate()) == {"train": interim[0], "val": interim[1]}
+    assert sizes(run.evaluate_last()) == {"train": last, "val": 300, "test": 70}
 
 
 LARGE: dict[str, Any] = {
@@ -633,8 +632,8 @@ def test_evaluations_look_at_the_images_of_their_split(looks: Looks) -> None:
     run = built(large)
     dataset = assemble.load_dataset(large.data, lambda _: None)
     trained = {tuple(x.flatten().tolist()) for x in epoch(run, 27)[0]}
-    run.evaluate(WHERE)
-    run.evaluate_last(WHERE)
+    run.evaluate()
+    run.evaluate_last()
 
     passes = looks.of(dataset.train)
     population = next(indices for indices in passes if len(indices) == 1056)
@@ -672,8 +671,8 @@ def test_setups_are_evaluated_on_the_same_images_in_the_same_order(looks: Looks)
     ):
         looks.passes.clear()
         run = built(config(data=synthetic(**LARGE), model=SMALLEST, norm=norm, train=FEW))
-        run.evaluate(WHERE)
-        run.evaluate_last(WHERE)
+        run.evaluate()
+        run.evaluate_last()
         seen.append({tuple(indices) for _, indices in looks.passes})
     assert seen[1] == seen[2] < seen[0]
     assert len(seen[1]) == 5
@@ -686,8 +685,8 @@ def test_companions_are_as_in_training(order: str, looks: Looks) -> None:
     large = config(data=synthetic(**LARGE, order=order), model=SMALLEST, train=FEW)
     run = built(large)
     dataset = assemble.load_dataset(large.data, lambda _: None)
-    run.evaluate(WHERE)
-    run.evaluate_last(WHERE)
+    run.evaluate()
+    run.evaluate_last()
     assert {len(indices) for _, indices in looks.passes} == {1056, 288, 144, 300, 70}
     for source, indices in looks.passes:
         labels = source.labels[indices].tolist()
@@ -714,9 +713,9 @@ def test_evaluations_are_not_augmented_and_do_not_move_the_run() -> None:
         for augment in ("none", "flip-crop")
     )
     assert not torch.equal(plain.batch_at(0)[0], augmented.batch_at(0)[0])
-    facts = plain.evaluate(WHERE)
-    assert augmented.evaluate(WHERE) == facts
-    assert plain.evaluate(WHERE) == facts
+    facts = plain.evaluate()
+    assert augmented.evaluate() == facts
+    assert plain.evaluate() == facts
 
 
 def test_statistics_are_shared_by_as_many_images_as_in_training() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnbench.board.bands import write_seed_bands
-from bnbench.sinks.tensorboard import BANDS, BY_BATCH_SIZE
+from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.runs import a_result
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bnbench.sinks.tensorboard import METRICS
+from bnbench.sinks.tensorboard.tabs import METRICS
 from bnbench.store import ExperimentFolder
 from tests import chromium
 from tests.chromium import Page

@@ -105,7 +105,6 @@ def test_an_experiment_that_grows_tells_every_run(own_study: ExperimentFolder) -
 def test_what_is_described_without_the_experiments_file(own_study: ExperimentFolder) -> None:
     planned = describe(own_study)
     assert planned.question == QUESTION
-    assert planned.batch_sizes == 2
     own_study.file.unlink()
     found = describe(own_study)
     assert found.question is None

@@ -336,7 +336,7 @@ def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
 
 def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     from bnbench.models import initialization
-    from bnbench.probes import batch_norm_layers
+    from bnbench.probes.statistics import batch_norm_layers
 
     write_experiment(Path("study.yaml"), TWO_BY_TWO)
     whole = initialization.initialize

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.group import GroupNorm
 from bnbench.norms.noisy import NoisyBatchNorm
-from bnbench.probes import AsInTraining, activation_drift
+from bnbench.probes import activation_drift
+from bnbench.probes.stand_in import AsInTraining
 from tests.probes.examples import (
     AS_IN_TRAINING,
     NORMS,
-    WHERE,
+    STEP,
     Norm,
     by_name,
     network,
@@ -52,8 +53,8 @@ def moved(model: nn.Sequential) -> nn.Sequential:
 
 
 def read(model: nn.Module, memory: dict[str, Tensor]) -> dict[tuple[str, str], float]:
-    facts = activation_drift(
-        model, AS_IN_TRAINING, images=SHOWN.sample(), batch_size=8, memory=memory, where=WHERE
+    facts = activation_drift.read(
+        model, AS_IN_TRAINING, images=SHOWN.sample(), batch_size=8, memory=memory, step=STEP
     )
     return by_name(facts)
 
@@ -100,8 +101,8 @@ def test_percentiles_are_of_what_an_activation_is_given() -> None:
         layers = [nn.Conv2d(1, 4, 3), BatchNorm(4), activation()]
         model = nn.Sequential(*(layers[i] for i in order), nn.Flatten(), nn.Linear(64, 3)).double()
         how = AsInTraining(normalization=(str(order.index(1)),))
-        facts = activation_drift(
-            model, how, images=SHOWN.sample(), batch_size=8, memory={}, where=WHERE
+        facts = activation_drift.read(
+            model, how, images=SHOWN.sample(), batch_size=8, memory={}, step=STEP
         )
         assert {fact.layer for fact in facts} == {"0"}
 
@@ -113,13 +114,13 @@ def test_noise_moves_the_distributions_that_batch_norm_holds() -> None:
         memory: dict[str, Tensor] = {}
         model = network(make_norm)
         for step in (1, 2):
-            facts = activation_drift(
+            facts = activation_drift.read(
                 model,
                 AS_IN_TRAINING,
                 images=SHOWN.sample(),
                 batch_size=8,
                 memory=memory,
-                where={"step": step, "examples": 0, "train_seconds": 0.0},
+                step=step,
             )
         drifts[make_norm] = {f.layer: f.value for f in facts if f.name == "mean_drift"}
     assert drifts[BatchNorm] == dict.fromkeys(WATCHED, 0.0)

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.norms.group import GroupNorm, InstanceNorm, LayerNorm
-from bnbench.probes import batch_noise, companionship
-from tests.probes.examples import WHERE, by_name, how, network, pictures, trainer
+from bnbench.probes import batch_noise
+from tests.probes.examples import by_name, how, network, pictures, trainer
 
 
 def sets_of(
     count: int, fixed: int, others: int, norm_batch_size: int
 ) -> list[tuple[Tensor, Tensor]]:
     random = torch.Generator().manual_seed(1)
-    return [companionship(fixed, others, norm_batch_size, random) for _ in range(count)]
+    return [batch_noise.draw_batches(fixed, others, norm_batch_size, random) for _ in range(count)]
 
 
 def twin(model: nn.Module, sets: list[tuple[Tensor, Tensor]], size: int) -> dict[str, float]:
@@ -38,9 +38,7 @@ def twin(model: nn.Module, sets: list[tuple[Tensor, Tensor]], size: int) -> dict
 @pytest.mark.parametrize("norm_batch_size", [2, 4, 8, 12])
 def test_against_the_twin(norm_batch_size: int) -> None:
     model, sets = network(), sets_of(5, 10, 50, norm_batch_size)
-    found = batch_noise(
-        model, how(norm_batch_size), sets=sets, sample_of=pictures(60).at, where=WHERE
-    )
+    found = batch_noise.read(model, how(norm_batch_size), draws=sets, sample_of=pictures(60).at)
     expected = twin(model, sets, norm_batch_size)
     named = {("network", name): value for name, value in expected.items()}
     assert by_name(found) == pytest.approx(named, rel=1e-9)
@@ -50,12 +48,8 @@ def test_against_the_twin(norm_batch_size: int) -> None:
 def test_it_falls_with_the_number_of_companions() -> None:
     noises = [
         by_name(
-            batch_noise(
-                network(),
-                how(size, 40),
-                sets=sets_of(12, 10, 50, size),
-                sample_of=pictures(60).at,
-                where=WHERE,
+            batch_noise.read(
+                network(), how(size, 40), draws=sets_of(12, 10, 50, size), sample_of=pictures(60).at
             )
         )["network", "noise"]
         for size in (4, 8, 16, 40)
@@ -79,8 +73,8 @@ def test_company(size: int) -> None:
 
 
 def test_too_few_others() -> None:
-    with pytest.raises(ValueError, match="6 companions of 5 images"):
-        companionship(4, 5, 8, torch.Generator())
+    with pytest.raises(ValueError, match="6 other images of 5"):
+        batch_noise.draw_batches(4, 5, 8, torch.Generator())
 
 
 @pytest.mark.parametrize(
@@ -88,5 +82,5 @@ def test_too_few_others() -> None:
     [lambda c: GroupNorm(c, groups=2), LayerNorm, InstanceNorm, lambda _: nn.Identity()],
 )
 def test_without_batch_statistics_it_is_exactly_zero(make_norm: type[nn.Module]) -> None:
-    found = batch_noise(network(make_norm), how(), sets=[], sample_of=pictures(9).at, where=WHERE)
+    found = batch_noise.read(network(make_norm), how(), draws=[], sample_of=pictures(9).at)
     assert by_name(found) == {("network", "noise"): 0.0, ("network", "flip_rate"): 0.0}

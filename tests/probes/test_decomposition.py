@@ -11,7 +11,6 @@ from torch import nn
 from bnbench.norms.group import LayerNorm
 from bnbench.probes import decomposition
 from tests.probes.examples import (
-    WHERE,
     Pictures,
     by_name,
     cross_entropy,
@@ -38,13 +37,12 @@ def errors(model: nn.Module, shown: Pictures, size: int | None) -> dict[str, flo
 def test_against_the_twin() -> None:
     model = network()
     found = by_name(
-        decomposition(
+        decomposition.read(
             model,
             how(4),
             norm_batch_sizes=(2, 8, 999),
             train=TRAIN.sample(),
             validation=VALIDATION.sample("val"),
-            where=WHERE,
         )
     )
     train = {size: errors(model, TRAIN, size) for size in (2, 4, 8, 24)}
@@ -64,13 +62,12 @@ def test_against_the_twin() -> None:
 def test_the_parts_add_up_to_what_separates_training_from_inference() -> None:
     """noise at the largest NBS → training → other images → inference: a telescope."""
     found = by_name(
-        decomposition(
+        decomposition.read(
             network(),
             how(4),
             norm_batch_sizes=(),
             train=TRAIN.sample(),
             validation=VALIDATION.sample("val"),
-            where=WHERE,
         )
     )
     for kind in ("loss", "error"):
@@ -81,13 +78,12 @@ def test_the_parts_add_up_to_what_separates_training_from_inference() -> None:
 
 def test_without_batch_statistics_noise_and_inconsistency_are_exactly_zero() -> None:
     found = by_name(
-        decomposition(
+        decomposition.read(
             network(LayerNorm),
             how(4),
             norm_batch_sizes=(2,),
             train=TRAIN.sample(),
             validation=VALIDATION.sample("val"),
-            where=WHERE,
         )
     )
     for kind in ("loss", "error"):

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.group import GroupNorm
-from bnbench.probes import Discrepancy, Sample, Where
+from bnbench.probes.discrepancy import Discrepancy, Sample
 
-WHERE = Where(step=7, examples=70, train_seconds=1.5)
 CLASSES = 3
 Norm = Callable[[int], nn.Module]
 
@@ -180,7 +179,6 @@ def twin_measure(
 def by_name(facts: list[Measurement]) -> dict[tuple[str, str], dict[str, float]]:
     found: dict[tuple[str, str], dict[str, float]] = {}
     for fact in facts:
-        assert (fact.step, fact.examples, fact.train_seconds) == (7, 70, 1.5)
         if isinstance(fact, Evaluation):
             found[fact.split, fact.stats] = {"loss": fact.loss, "accuracy": fact.accuracy}
         elif isinstance(fact, Gap):
@@ -214,10 +212,7 @@ def test_measure_equals_the_twin(norm: str, sizes: tuple[int, int, int], pass_si
     population = pictures("train", sizes[0])
     samples = [population.first(sizes[1]), pictures("val", sizes[2], seed=1)]
     facts = Discrepancy(norm_batch_size=4, pass_size=pass_size).measure(
-        model,
-        population=population.sample(),
-        samples=[sample.sample() for sample in samples],
-        where=WHERE,
+        model, population=population.sample(), samples=[sample.sample() for sample in samples]
     )
     expected = twin_measure(model, population, samples, 4)
     found = by_name(facts)
@@ -239,10 +234,7 @@ def test_without_batch_statistics_the_three_are_equal_and_the_gap_is_zero(norm: 
     population, validation = pictures("train", 20), pictures("val", 11, seed=1)
     samples = [population.first(8), validation]
     facts = Discrepancy(norm_batch_size=4, pass_size=3).measure(
-        model,
-        population=population.sample(),
-        samples=[sample.sample() for sample in samples],
-        where=WHERE,
+        model, population=population.sample(), samples=[sample.sample() for sample in samples]
     )
     found = by_name(facts)
     assert len(facts) == 8
@@ -260,10 +252,7 @@ def test_the_gap_is_running_minus_batch() -> None:
     sample = pictures("val", 16)
     found = by_name(
         Discrepancy(norm_batch_size=4, pass_size=8).measure(
-            model,
-            population=pictures("train", 16, seed=1).sample(),
-            samples=[sample.sample()],
-            where=WHERE,
+            model, population=pictures("train", 16, seed=1).sample(), samples=[sample.sample()]
         )
     )
     for quantity in ("loss", "accuracy"):
@@ -291,7 +280,7 @@ def test_a_large_batch_is_no_reason_for_large_passes_where_nothing_is_shared(
     model.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
     population = pictures("train", 26)
     Discrepancy(norm_batch_size=norm_batch_size, pass_size=8).measure(
-        model, population=population.sample(), samples=[population.sample()], where=WHERE
+        model, population=population.sample(), samples=[population.sample()]
     )
     assert passes == expected
 
@@ -319,7 +308,6 @@ def test_measuring_leaves_no_trace(norm: str, fails: bool) -> None:
         model,
         population=pictures("train", 16).sample(),
         samples=[pictures("train", 16).sample(), pictures("val", 12, seed=1).sample()],
-        where=WHERE,
     )
     if fails:
         with pytest.raises(RuntimeError, match="out of memory"):
@@ -342,13 +330,12 @@ def test_the_test_split_has_its_confusion_matrix(norm: str) -> None:
         model,
         population=pictures("train", 16).sample(),
         samples=[pictures("val", 10, seed=1).sample(), test.sample()],
-        where=WHERE,
     )
     (found,) = [fact for fact in facts if isinstance(fact, Confusion)]
     expected = [[0] * CLASSES for _ in range(CLASSES)]
     for label, scores_of_one in zip(test.y.tolist(), one_by_one(model, test.x), strict=True):
         expected[label][int(scores_of_one.argmax())] += 1
-    assert (found.split, found.stats, found.step) == ("test", "running", 7)
+    assert (found.split, found.stats) == ("test", "running")
     assert found.counts == tuple(map(tuple, expected))
     assert len({sum(row) for row in expected}) > 1, "rows and columns can be told apart"
     (accuracy,) = [
@@ -369,7 +356,6 @@ def test_bf16_autocast_changes_the_numbers_a_little(norm: str) -> None:
             model,
             population=population.sample(),
             samples=[population.sample(), validation.sample()],
-            where=WHERE,
         )
         found.append(by_name(facts))
     exact, half = found
@@ -391,7 +377,6 @@ def test_logits_that_are_not_finite_are_measured_all_the_same(norm: str, poison:
         model,
         population=pictures("train", 16).sample(),
         samples=[pictures("val", 10, seed=1).sample()],
-        where=WHERE,
     )
     assert len(facts) == 4
     for fact in facts:

@@ -12,7 +12,7 @@ from bnbench.norms.group import GroupNorm
 from bnbench.probes import effective_lr
 from tests.probes.examples import (
     AS_IN_TRAINING,
-    WHERE,
+    STEP,
     Norm,
     batch,
     by_name,
@@ -23,7 +23,7 @@ from tests.probes.examples import (
 
 
 def read(model: nn.Module, lr: float = 0.3) -> dict[tuple[str, str], float]:
-    return by_name(effective_lr(model, AS_IN_TRAINING, batch=batch(), lr=lr, where=WHERE))
+    return by_name(effective_lr.read(model, AS_IN_TRAINING, batch=batch(), lr=lr, step=STEP))
 
 
 @pytest.mark.parametrize("make_norm", [BatchNorm, lambda c: GroupNorm(c, groups=2)])

@@ -10,8 +10,9 @@ from torch import nn
 
 from bnbench.events import Gap
 from bnbench.norms.group import GroupNorm
-from bnbench.probes import Discrepancy, gap_by_layer
-from tests.probes.examples import NORMS, WHERE, by_name, cross_entropy, how, network, pictures
+from bnbench.probes import gap_by_layer
+from bnbench.probes.discrepancy import Discrepancy
+from tests.probes.examples import NORMS, by_name, cross_entropy, how, network, pictures
 
 
 def loss_with(model: nn.Module, training: tuple[str, ...], size: int) -> float:
@@ -29,7 +30,7 @@ def loss_with(model: nn.Module, training: tuple[str, ...], size: int) -> float:
 def test_against_the_twin(norm_batch_size: int) -> None:
     model = network()
     sample = pictures(16).sample("val")
-    found = by_name(gap_by_layer(model, how(norm_batch_size), images=sample, where=WHERE))
+    found = by_name(gap_by_layer.read(model, how(norm_batch_size), images=sample))
     running = loss_with(model, (), norm_batch_size)
     expected = {
         (name, "loss"): running - loss_with(model, layers, norm_batch_size)
@@ -41,9 +42,9 @@ def test_against_the_twin(norm_batch_size: int) -> None:
 
 def test_the_network_s_is_the_gap_that_is_always_logged() -> None:
     model, passes, sample = network(), how(), pictures(16).sample("val")
-    found = by_name(gap_by_layer(model, passes, images=sample, where=WHERE))
+    found = by_name(gap_by_layer.read(model, passes, images=sample))
     facts = Discrepancy(norm_batch_size=4, pass_size=8).measure(
-        model, population=pictures(8, 1).sample(), samples=[sample], where=WHERE
+        model, population=pictures(8, 1).sample(), samples=[sample]
     )
     (gap,) = [fact for fact in facts if isinstance(fact, Gap)]
     assert found["network", "loss"] == pytest.approx(gap.loss, rel=1e-9)
@@ -59,7 +60,7 @@ def test_the_layer_whose_statistics_were_spoiled_is_blamed_for_the_whole_gap() -
                 model.train()(shown.x)
             model.get_submodule(spoiled).get_buffer("running_mean").add_(3.0)
         sample = shown.sample("val")
-        found = by_name(gap_by_layer(model, how(32, 32), images=sample, where=WHERE))
+        found = by_name(gap_by_layer.read(model, how(32, 32), images=sample))
         gap = found["network", "loss"]
         assert abs(gap) > 0.05
         assert found[spoiled, "loss"] == pytest.approx(gap, rel=0.05)
@@ -68,5 +69,5 @@ def test_the_layer_whose_statistics_were_spoiled_is_blamed_for_the_whole_gap() -
 
 def test_without_batch_statistics_it_is_exactly_zero() -> None:
     model = network(lambda channels: GroupNorm(channels, groups=2))
-    found = gap_by_layer(model, how(), images=pictures(8).sample("val"), where=WHERE)
+    found = gap_by_layer.read(model, how(), images=pictures(8).sample("val"))
     assert by_name(found) == {("network", "loss"): 0.0}

@@ -15,7 +15,7 @@ from bnbench.norms.noisy import NoisyBatchNorm
 from bnbench.probes import gradient_shift
 from tests.probes.examples import (
     AS_IN_TRAINING,
-    WHERE,
+    STEP,
     Norm,
     batch,
     by_name,
@@ -46,7 +46,7 @@ def test_against_the_twin(make_norm: Norm, momentum: float) -> None:
     after = {
         name: weights[name] - LR * (momentum * buffers[name] + gradient[name]) for name in weights
     }
-    facts = gradient_shift(model, optimizer, AS_IN_TRAINING, batch=data, lr=LR, where=WHERE)
+    facts = gradient_shift.read(model, optimizer, AS_IN_TRAINING, batch=data, lr=LR, step=STEP)
     expected: dict[tuple[str, str], float] = {}
     for layer, (name, moved) in SHIFTED.items():
         place = weights | {each: after[each] for each in moved if each in after}
@@ -66,7 +66,7 @@ def test_the_optimizer_is_as_before() -> None:
         model(batch()[0]).sum().backward()
         optimizer.step()
         before = copy.deepcopy(optimizer.state_dict())
-        gradient_shift(model, optimizer, AS_IN_TRAINING, batch=batch(), lr=LR, where=WHERE)
+        gradient_shift.read(model, optimizer, AS_IN_TRAINING, batch=batch(), lr=LR, step=STEP)
         after = optimizer.state_dict()
         assert after["param_groups"] == before["param_groups"]
         for key, state in before["state"].items():
@@ -78,7 +78,7 @@ def test_the_optimizer_is_as_before() -> None:
 def test_without_a_step_nothing_shifts() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.7)
-    facts = gradient_shift(model, optimizer, AS_IN_TRAINING, batch=batch(), lr=0.0, where=WHERE)
+    facts = gradient_shift.read(model, optimizer, AS_IN_TRAINING, batch=batch(), lr=0.0, step=STEP)
     found = by_name(facts)
     for layer in SHIFTED:
         assert found[layer, "shift"] == found[layer, "relative"] == 0.0
@@ -89,5 +89,5 @@ def test_layers_that_are_not_trained_are_left_out() -> None:
     model = network()
     nn.Module.requires_grad_(model.get_submodule("3"), False)
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.7)
-    facts = gradient_shift(model, optimizer, AS_IN_TRAINING, batch=batch(), lr=LR, where=WHERE)
+    facts = gradient_shift.read(model, optimizer, AS_IN_TRAINING, batch=batch(), lr=LR, step=STEP)
     assert {fact.layer for fact in facts} == {"9"}

@@ -8,12 +8,12 @@ from torch import nn
 
 from bnbench.probes import histograms
 from bnbench.probes.histograms import BINS, histogram
-from tests.probes.examples import AS_IN_TRAINING, NORMS, WHERE, batch, network, trainer
+from tests.probes.examples import AS_IN_TRAINING, NORMS, STEP, batch, network, trainer
 
 
 def test_bins_are_those_of_counting_by_hand() -> None:
     values = torch.tensor([[0.0, 3.0, 1.45], [1.55, 0.1, 0.05]])
-    found = histogram("layer", "weight", values, WHERE)
+    found = histogram("layer", "weight", values)
     assert found is not None
     assert (found.low, found.high, len(found.counts)) == (0.0, 3.0, BINS)
     expected = [0] * BINS
@@ -23,21 +23,21 @@ def test_bins_are_those_of_counting_by_hand() -> None:
 
 
 def test_equal_values_and_values_that_are_not_finite() -> None:
-    found = histogram("layer", "weight", torch.full((7,), 2.0), WHERE)
+    found = histogram("layer", "weight", torch.full((7,), 2.0))
     assert found is not None
     assert found.low < 2.0 < found.high
     assert sum(found.counts) == 7
-    found = histogram("layer", "input", torch.tensor([1.0, torch.inf, torch.nan, 2.0]), WHERE)
+    found = histogram("layer", "input", torch.tensor([1.0, torch.inf, torch.nan, 2.0]))
     assert found is not None
     assert (found.low, found.high, sum(found.counts)) == (1.0, 2.0, 2)
-    assert histogram("layer", "input", torch.tensor([torch.nan]), WHERE) is None
+    assert histogram("layer", "input", torch.tensor([torch.nan])) is None
 
 
 def test_state_of_norms_and_inputs_of_activations() -> None:
     model = network()
     found = {
         (fact.layer, fact.name): fact
-        for fact in histograms(model, AS_IN_TRAINING, batch=batch(), where=WHERE)
+        for fact in histograms.read(model, AS_IN_TRAINING, batch=batch(), step=STEP)
     }
     state = ("weight", "bias", "running_mean", "running_var")
     assert set(found) == {(layer, name) for layer in NORMS for name in state} | {

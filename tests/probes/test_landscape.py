@@ -12,7 +12,7 @@ from bnbench.norms.group import GroupNorm
 from bnbench.probes import landscape
 from tests.probes.examples import (
     AS_IN_TRAINING,
-    WHERE,
+    STEP,
     Norm,
     batch,
     by_name,
@@ -27,13 +27,8 @@ STEPS, RELATIVE = (0.05, 0.5), (0.02, 0.2)
 
 
 def read(model: nn.Module) -> dict[str, float]:
-    facts = landscape(
-        model,
-        AS_IN_TRAINING,
-        batch=batch(),
-        steps=STEPS,
-        relative_steps=RELATIVE,
-        where=WHERE,
+    facts = landscape.read(
+        model, AS_IN_TRAINING, batch=batch(), steps=STEPS, relative_steps=RELATIVE, step=STEP
     )
     return {name: value for (_, name), value in by_name(facts).items()}
 

@@ -12,21 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.config import schema
-from bnbench.events import Reading
+from bnbench.events import Histogram, Reading
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.frozen import FrozenBatchNorm
 from bnbench.norms.group import GroupNorm
 from bnbench.norms.noisy import NoisyBatchNorm
 from bnbench.norms.renorm import BatchRenorm
 from bnbench.probes import (
-    Sample,
     activation_drift,
     batch_noise,
-    batch_statistics,
-    companionship,
     decomposition,
     effective_lr,
-    evaluating,
     gap_by_layer,
     gradient_shift,
     histograms,
@@ -34,9 +30,11 @@ from bnbench.probes import (
     running_error,
     step_stability,
 )
+from bnbench.probes.discrepancy import Sample
+from bnbench.probes.statistics import batch_statistics, evaluating
 from tests.probes.examples import (
     AS_IN_TRAINING,
-    WHERE,
+    STEP,
     Norm,
     batch,
     how,
@@ -46,44 +44,47 @@ from tests.probes.examples import (
 
 Optimizer = torch.optim.Optimizer
 SHOWN = pictures(24)
-SETS = [companionship(6, 18, 4, torch.Generator().manual_seed(seed)) for seed in range(3)]
+SETS = [
+    batch_noise.draw_batches(6, 18, 4, torch.Generator().manual_seed(seed)) for seed in range(3)
+]
 
 
-def readers(sample: Sample) -> dict[str, Callable[[nn.Module, Optimizer], Sequence[Reading]]]:
+def readers(
+    sample: Sample,
+) -> dict[str, Callable[[nn.Module, Optimizer], Sequence[Reading | Histogram]]]:
     """Every probe, ready to read a network and its optimizer; images come from `sample`."""
 
     def data() -> tuple[Tensor, Tensor]:
         return next(iter(sample.batches(8)))
 
     return {
-        "running_error": lambda m, _: running_error(m, how(), population=sample, where=WHERE),
-        "gap_by_layer": lambda m, _: gap_by_layer(m, how(), images=sample, where=WHERE),
-        "decomposition": lambda m, _: decomposition(
-            m, how(), norm_batch_sizes=(2,), train=sample, validation=sample, where=WHERE
+        "running_error": lambda m, _: running_error.read(m, how(), population=sample),
+        "gap_by_layer": lambda m, _: gap_by_layer.read(m, how(), images=sample),
+        "decomposition": lambda m, _: decomposition.read(
+            m, how(), norm_batch_sizes=(2,), train=sample, validation=sample
         ),
-        "batch_noise": lambda m, _: batch_noise(
+        "batch_noise": lambda m, _: batch_noise.read(
             m,
             how(),
-            sets=SETS,
-            sample_of=lambda _: sample,
-            where=WHERE,  # as long as a set is
+            draws=SETS,
+            sample_of=lambda _: sample,  # as long as a set is
         ),
-        "activation_drift": lambda m, _: activation_drift(
-            m, AS_IN_TRAINING, images=sample, batch_size=8, memory={}, where=WHERE
+        "activation_drift": lambda m, _: activation_drift.read(
+            m, AS_IN_TRAINING, images=sample, batch_size=8, memory={}, step=STEP
         ),
-        "gradient_shift": lambda m, optimizer: gradient_shift(
-            m, optimizer, AS_IN_TRAINING, batch=data(), lr=0.1, where=WHERE
+        "gradient_shift": lambda m, optimizer: gradient_shift.read(
+            m, optimizer, AS_IN_TRAINING, batch=data(), lr=0.1, step=STEP
         ),
-        "landscape": lambda m, _: landscape(
-            m, AS_IN_TRAINING, batch=data(), steps=(0.1,), relative_steps=(0.1,), where=WHERE
+        "landscape": lambda m, _: landscape.read(
+            m, AS_IN_TRAINING, batch=data(), steps=(0.1,), relative_steps=(0.1,), step=STEP
         ),
-        "step_stability": lambda m, _: step_stability(
-            m, AS_IN_TRAINING, batches=[data()], steps=(0.1, 1.0), where=WHERE
+        "step_stability": lambda m, _: step_stability.read(
+            m, AS_IN_TRAINING, batches=[data()], steps=(0.1, 1.0), step=STEP
         ),
-        "effective_lr": lambda m, _: effective_lr(
-            m, AS_IN_TRAINING, batch=data(), lr=0.1, where=WHERE
+        "effective_lr": lambda m, _: effective_lr.read(
+            m, AS_IN_TRAINING, batch=data(), lr=0.1, step=STEP
         ),
-        "histograms": lambda m, _: histograms(m, AS_IN_TRAINING, batch=data(), where=WHERE),
+        "histograms": lambda m, _: histograms.read(m, AS_IN_TRAINING, batch=data(), step=STEP),
     }
 
 

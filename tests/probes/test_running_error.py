@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.group import GroupNorm
 from bnbench.probes import running_error
-from tests.probes.examples import NORMS, WHERE, by_name, how, network, pictures, trainer
+from tests.probes.examples import NORMS, by_name, how, network, pictures, trainer
 
 
 def twin(model: nn.Sequential, x: Tensor, size: int) -> dict[tuple[str, str], float]:
@@ -40,7 +40,7 @@ def twin(model: nn.Sequential, x: Tensor, size: int) -> dict[tuple[str, str], fl
 @pytest.mark.parametrize("norm_batch_size", [2, 4, 8])
 def test_against_the_twin(norm_batch_size: int) -> None:
     model, shown = network(), pictures(24)
-    found = running_error(model, how(norm_batch_size), population=shown.sample(), where=WHERE)
+    found = running_error.read(model, how(norm_batch_size), population=shown.sample())
     expected = twin(model, shown.x, norm_batch_size)
     assert by_name(found) == pytest.approx(expected, rel=1e-9)
     assert min(expected.values()) > 0.05
@@ -55,7 +55,7 @@ def test_by_hand(k: int) -> None:
         model(x)
     shown = pictures(4)
     sample = type(shown)(x, shown.y).sample()
-    found = by_name(running_error(model, how(4), population=sample, where=WHERE))
+    found = by_name(running_error.read(model, how(4), population=sample))
     lag = 0.9**k
     assert found["0", "mean"] == pytest.approx(lag * 4 / 5**0.5, rel=1e-6)
     variance = lag + (1 - lag) * 5 * (4 / 3)  # bias factor n/(n − 1)
@@ -69,7 +69,7 @@ def test_the_first_layer_does_not_depend_on_how_images_are_split(sizes: tuple[in
 
     def measured(norm_batch_size: int, pass_size: int) -> dict[tuple[str, str], float]:
         passes = how(norm_batch_size, pass_size)
-        return by_name(running_error(model, passes, population=shown.sample(), where=WHERE))
+        return by_name(running_error.read(model, passes, population=shown.sample()))
 
     found, whole = measured(*sizes), measured(13, 13)
     for quantity in ("mean", "variance"):
@@ -79,5 +79,5 @@ def test_the_first_layer_does_not_depend_on_how_images_are_split(sizes: tuple[in
 
 def test_without_running_statistics_there_is_no_error() -> None:
     model = network(lambda channels: GroupNorm(channels, groups=2))
-    found = running_error(model, how(), population=pictures(8).sample(), where=WHERE)
+    found = running_error.read(model, how(), population=pictures(8).sample())
     assert by_name(found) == {("network", "mean"): 0.0, ("network", "variance"): 0.0}

@@ -15,7 +15,7 @@ from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.frozen import FrozenBatchNorm
 from bnbench.norms.group import GroupNorm
 from bnbench.norms.renorm import BatchRenorm
-from bnbench.probes import (
+from bnbench.probes.statistics import (
     PooledStatistics,
     batch_norm_layers,
     batch_statistics,

@@ -12,7 +12,7 @@ from bnbench.norms.batch import BatchNorm
 from bnbench.probes import step_stability
 from tests.probes.examples import (
     AS_IN_TRAINING,
-    WHERE,
+    STEP,
     Norm,
     batch,
     by_name,
@@ -42,7 +42,7 @@ def twin(model: nn.Module, data: tuple[Tensor, Tensor]) -> tuple[float, float]:
 def test_against_the_twin(make_norm: Norm) -> None:
     model = network(make_norm)
     batches = [batch(seed=seed) for seed in (3, 4, 5)]
-    facts = step_stability(model, AS_IN_TRAINING, batches=batches, steps=GRID[::-1], where=WHERE)
+    facts = step_stability.read(model, AS_IN_TRAINING, batches=batches, steps=GRID[::-1], step=STEP)
     limits = [twin(model, data) for data in batches]
     assert by_name(facts) == {
         ("network", "largest_stable"): sorted(limit[0] for limit in limits)[1],
@@ -90,10 +90,10 @@ def test_by_hand(losses: tuple[float, ...], limits: tuple[float, float]) -> None
     steps = (1.0, 2.0, 3.0, 4.0)
     model = Planned(dict(zip(steps, losses, strict=True)))
     data = torch.zeros(4, 1, dtype=torch.float64), torch.zeros(4, dtype=torch.long)
-    from bnbench.probes import AsInTraining
+    from bnbench.probes.stand_in import AsInTraining
 
-    facts = step_stability(
-        model, AsInTraining(normalization=()), batches=[data], steps=steps, where=WHERE
+    facts = step_stability.read(
+        model, AsInTraining(normalization=()), batches=[data], steps=steps, step=STEP
     )
     found = by_name(facts)
     assert found["network", "largest_stable"] == limits[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnbench.board.views import open_view
@@ -32,8 +33,7 @@ def images(folder: RunFolder) -> set[str]:
 
 def test_a_finished_run_shows_what_its_probes_have_read(tmp_path: Path) -> None:
     config = small_config(probes=all_probes())
-    settings = Settings(draw=probe_pictures)
-    folder = execute(config, ExperimentFolder(tmp_path), settings).folder
+    folder = execute(config, ExperimentFolder(tmp_path), Settings()).folder
     kept = folder.pictures()
     assert set(kept) == ALL
     assert all(png.startswith(PNG) for png in kept.values())
@@ -57,13 +57,16 @@ def test_only_what_was_read_is_drawn(tmp_path: Path) -> None:
     assert probe_pictures(bare) == {}
 
 
-def test_what_cannot_be_drawn_is_a_warning_and_no_failure(tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_is_a_warning_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(_: RunFolder) -> dict[str, bytes]:
         raise RuntimeError("no ink")
 
     said: list[str] = []
     config = small_config(probes=all_probes())
-    settings = Settings(draw=broken, announce=said.append)
+    monkeypatch.setattr("bnbench.report.pictures.probe_pictures", broken)
+    settings = Settings(announce=said.append)
     result = execute(config, ExperimentFolder(tmp_path), settings)
     assert result.result.state == "completed"
     assert said[-1] == f"warning: {result.folder.name}: no pictures of its probes (no ink)"

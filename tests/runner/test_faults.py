@@ -18,7 +18,7 @@ from bnbench import store
 from bnbench.assemble import build_run
 from bnbench.config import run_id, schema
 from bnbench.errors import StorageError
-from bnbench.runner import Result, Settings, execute
+from bnbench.runner import Executed, Settings, execute
 from bnbench.runner.execution import Build
 from bnbench.store import Appender, ExperimentFolder, RunFolder
 from tests.injection import Disk, Killed, disk, dying
@@ -37,7 +37,7 @@ def folder_of(experiment: ExperimentFolder) -> RunFolder:
     return experiment.run(run_id(CONFIG))
 
 
-def start(experiment: ExperimentFolder, **settings: Any) -> Result:
+def start(experiment: ExperimentFolder, **settings: Any) -> Executed:
     """Train it on the stub."""
     return execute(CONFIG, experiment, Settings(**settings), build_stub)
 

@@ -7,15 +7,15 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from tensorboard.plugins.hparams import metadata
 
-from bnbench.sinks.tensorboard import columns, hparams
-from bnbench.sinks.tensorboard.hparams import DISCRETE, Plain
+from bnbench.sinks.tensorboard import tabs
+from bnbench.sinks.tensorboard.tabs import DISCRETE, Plain, columns
 
 BASE: dict[str, Plain] = {"setup": "bn", "norm.kind": "batch", "data.batch_size": 8}
 
 
 def described(*runs: dict[str, Plain]) -> dict[str, dict[str, Any]]:
     """What TensorBoard reads of each column."""
-    value = hparams.experiment(columns(runs))
+    value = tabs.experiment(columns(runs))
     content = value.metadata.plugin_data.content
     experiment = MessageToDict(metadata.parse_experiment_plugin_data(content))
     return {info.pop("name"): info for info in experiment["hparamInfos"]}
@@ -63,9 +63,9 @@ def test_numbers_and_words_in_one_column_are_words() -> None:
 
 
 def test_the_constants_are_those_of_tensorboard() -> None:
-    assert hparams.PLUGIN == metadata.PLUGIN_NAME
-    assert hparams.VERSION == metadata.PLUGIN_DATA_VERSION
-    assert hparams.EXPERIMENT == metadata.EXPERIMENT_TAG
-    assert hparams.START == metadata.SESSION_START_INFO_TAG
-    assert hparams.END == metadata.SESSION_END_INFO_TAG
-    assert hparams.experiment([]).tensor == metadata.NULL_TENSOR
+    assert tabs.PLUGIN == metadata.PLUGIN_NAME
+    assert tabs.VERSION == metadata.PLUGIN_DATA_VERSION
+    assert tabs.EXPERIMENT == metadata.EXPERIMENT_TAG
+    assert tabs.START == metadata.SESSION_START_INFO_TAG
+    assert tabs.END == metadata.SESSION_END_INFO_TAG
+    assert tabs.experiment([]).tensor == metadata.NULL_TENSOR

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bnbench.sinks.tensorboard import confusion_matrix, first_images
+from bnbench.sinks.tensorboard.records import confusion_matrix, first_images
 
 
 def pixels(png: bytes) -> NDArray[np.uint8]:

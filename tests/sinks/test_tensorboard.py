@@ -18,22 +18,22 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_ndarray
 
-from bnbench.events import Confusion, Diverged, Evaluation, Finished, Gap, Probe, Step
-from bnbench.probes import Where
-from bnbench.probes.histograms import histogram
-from bnbench.sinks.tensorboard import (
-    METRICS,
-    POINTS,
-    Card,
-    TensorBoardSink,
-    columns,
-    encoded,
-    first_images,
-    header,
-    is_whole,
-    records,
+from bnbench.events import (
+    Confusion,
+    Diverged,
+    Evaluation,
+    Fact,
+    Finished,
+    Gap,
+    Moment,
+    Reading,
+    Step,
 )
-from bnbench.sinks.tensorboard.hparams import Plain
+from bnbench.probes.histograms import histogram
+from bnbench.sinks.tensorboard import records
+from bnbench.sinks.tensorboard.records import encoded, first_images, is_whole
+from bnbench.sinks.tensorboard.sink import POINTS, Card, TensorBoardSink, header
+from bnbench.sinks.tensorboard.tabs import METRICS, Plain, columns
 
 STARTED = 1_700_000_000.0
 
@@ -73,16 +73,18 @@ def read(folder: Path) -> EventAccumulator:
     return accumulator
 
 
-def step(number: int, *, loss: float = 1.0, loss_max: float = 2.0) -> Step:
-    """A report of an invented run: 64 images a step, a quarter of a second each."""
-    return Step(
-        step=number,
-        examples=64 * number,
-        train_seconds=0.25 * number,
-        loss=loss,
-        loss_max=loss_max,
-        lr=0.1,
-    )
+def moment(step: int, *facts: Fact) -> Moment:
+    """A moment of an invented run: 64 images a step, a quarter of a second each."""
+    return Moment(step=step, examples=64 * step, train_seconds=0.25 * step, facts=facts)
+
+
+def report(loss: float = 1.0, loss_max: float = 2.0) -> Step:
+    """What training since the last report was like."""
+    return Step(loss=loss, loss_max=loss_max, lr=0.1)
+
+
+EVALUATION = Evaluation(split="val", stats="running", images=4, loss=0.5, accuracy=0.75)
+GAP = Gap(split="val", images=4, loss=0.1, accuracy=-0.25, disagreement=0.5, kl=0.125)
 
 
 def points(accumulator: EventAccumulator, tag: str) -> list[tuple[int, float, float]]:
@@ -94,8 +96,8 @@ def points(accumulator: EventAccumulator, tag: str) -> list[tuple[int, float, fl
 
 def test_the_step_is_images_seen_and_the_time_is_training_time(tmp_path: Path) -> None:
     view = sink(tmp_path)
-    view.take([step(10), step_evaluation(10)])
-    view.take([step(20, loss=0.5, loss_max=0.75)])
+    view.take(moment(10, report(), EVALUATION))
+    view.take(moment(20, report(loss=0.5, loss_max=0.75)))
     view.close()
     found = read(tmp_path)
     assert points(found, "loss/train") == [(640, 2.5, 1.0), (1280, 5.0, 0.5)]
@@ -108,34 +110,9 @@ def test_the_step_is_images_seen_and_the_time_is_training_time(tmp_path: Path) -
     assert points(found, "progress/images_per_second") == [(640, 2.5, 256.0), (1280, 5.0, 256.0)]
 
 
-def step_evaluation(number: int) -> Evaluation:
-    """An evaluation of the same moment as `step`."""
-    return Evaluation(
-        step=number,
-        examples=64 * number,
-        train_seconds=0.25 * number,
-        split="val",
-        stats="running",
-        images=4,
-        loss=0.5,
-        accuracy=0.75,
-    )
-
-
 def test_all_scalars_of_a_moment_are_one_record(tmp_path: Path) -> None:
     view = sink(tmp_path)
-    gap = Gap(
-        step=10,
-        examples=640,
-        train_seconds=2.5,
-        split="val",
-        images=4,
-        loss=0.1,
-        accuracy=-0.25,
-        disagreement=0.5,
-        kl=0.125,
-    )
-    view.take([step_evaluation(10), gap])
+    view.take(moment(10, EVALUATION, GAP))
     view.close()
     (path,) = tmp_path.glob("events.out.tfevents.*")
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -157,13 +134,11 @@ def test_all_scalars_of_a_moment_are_one_record(tmp_path: Path) -> None:
 
 def test_readings_of_probes_are_curves_by_layer_and_name(tmp_path: Path) -> None:
     view = sink(tmp_path)
-    where = {"step": 10, "examples": 640, "train_seconds": 2.5, "probe": "running_error"}
-    view.take(
-        [
-            Probe(**where, layer="stage1.norm", name=name, value=value)  # type: ignore[arg-type]
-            for name, value in (("mean", 0.5), ("variance", 0.25))
-        ]
-    )
+    readings = [
+        Reading(probe="running_error", layer="stage1.norm", name=name, value=value)
+        for name, value in (("mean", 0.5), ("variance", 0.25))
+    ]
+    view.take(moment(10, *readings))
     view.close()
     found = read(tmp_path)
     assert points(found, "probe_running_error/stage1.norm/mean") == [(640, 2.5, 0.5)]
@@ -172,9 +147,8 @@ def test_readings_of_probes_are_curves_by_layer_and_name(tmp_path: Path) -> None
 
 def test_histograms_are_those_that_tensorboard_would_make() -> None:
     """Its own builder makes the same edges and counts from the same values."""
-    where: Where = {"step": 10, "examples": 640, "train_seconds": 2.5}
     values = np.random.default_rng(0).normal(size=500)
-    made = histogram("stage1.norm", "weight", torch.from_numpy(values), where)
+    made = histogram("stage1.norm", "weight", torch.from_numpy(values))
     assert made is not None
     ours = records.histogram("tag", made.low, made.high, made.counts)
     (theirs,) = histogram_pb("tag", values, buckets=30).value
@@ -184,7 +158,7 @@ def test_histograms_are_those_that_tensorboard_would_make() -> None:
 
 def test_what_is_read_once_is_no_curve(tmp_path: Path) -> None:
     view = sink(tmp_path)
-    view.take([replace(step_evaluation(10), split="test")])
+    view.take(moment(10, replace(EVALUATION, split="test")))
     view.close()
     assert sorted(read(tmp_path).Tags()["scalars"]) == [
         "summary/test_running_accuracy",
@@ -194,18 +168,13 @@ def test_what_is_read_once_is_no_curve(tmp_path: Path) -> None:
 
 def test_a_long_series_is_thinned_without_losing_a_spike(tmp_path: Path) -> None:
     view = sink(tmp_path, reports=2 * POINTS)
-    view.take([step(1, loss=1.0, loss_max=9.0)])
-    view.take([step(2, loss=3.0, loss_max=4.0)])
-    view.take([step(3, loss=5.0, loss_max=5.0)])
+    view.take(moment(1, report(loss=1.0, loss_max=9.0)))
+    view.take(moment(2, report(loss=3.0, loss_max=4.0)))
+    view.take(moment(3, report(loss=5.0, loss_max=5.0)))
     view.close()
     found = read(tmp_path)
     assert points(found, "loss/train") == [(128, 0.5, 2.0)]
     assert points(found, "loss/train_max") == [(128, 0.5, 9.0)]
-
-
-def end(number: int = 20) -> Finished:
-    """The end of an invented run."""
-    return Finished(step=number, examples=64 * number, train_seconds=0.25 * number)
 
 
 def status(accumulator: EventAccumulator) -> tuple[int, float]:
@@ -217,35 +186,25 @@ def status(accumulator: EventAccumulator) -> tuple[int, float]:
 
 def test_a_divergence_is_told_from_a_result(tmp_path: Path) -> None:
     view = sink(tmp_path)
-    view.take([step_evaluation(10)])
-    view.take([Diverged(step=31, examples=1984, train_seconds=1.0, reason="loss is not finite")])
+    view.take(moment(10, EVALUATION))
+    view.take(moment(31, Diverged(reason="loss is not finite")))
     view.close()
     found = read(tmp_path)
-    assert points(found, "summary/diverged_at_step") == [(1984, 1.0, 31.0)]
-    assert points(found, "summary/diverged") == [(1984, 1.0, 1.0)]
-    assert points(found, "summary/steps") == [(1984, 1.0, 31.0)]
+    assert points(found, "summary/diverged_at_step") == [(1984, 7.75, 31.0)]
+    assert points(found, "summary/diverged") == [(1984, 7.75, 1.0)]
+    assert points(found, "summary/steps") == [(1984, 7.75, 31.0)]
     assert "summary/val_running_accuracy" not in found.Tags()["scalars"]
-    assert status(found) == (api_pb2.STATUS_FAILURE, 1.0)
+    assert status(found) == (api_pb2.STATUS_FAILURE, 7.75)
 
 
 def test_a_finished_run_has_every_metric(tmp_path: Path) -> None:
     view = sink(tmp_path)
-    view.take([step_evaluation(10)])
-    last = replace(step_evaluation(20), accuracy=0.875)
+    view.take(moment(10, EVALUATION))
+    last = replace(EVALUATION, accuracy=0.875)
     train = replace(last, split="train", loss=0.25)
     test = replace(last, split="test", accuracy=0.625)
-    gap = Gap(
-        step=20,
-        examples=1280,
-        train_seconds=5.0,
-        split="test",
-        images=4,
-        loss=0.1,
-        accuracy=-0.125,
-        disagreement=0.5,
-        kl=0.1,
-    )
-    view.take([last, train, test, gap, end()])
+    gap = replace(GAP, split="test", accuracy=-0.125)
+    view.take(moment(20, last, train, test, gap, Finished()))
     view.close()
     found = read(tmp_path)
     values = {tag: [value for _, _, value in points(found, tag)] for tag in METRICS}
@@ -282,15 +241,7 @@ def test_pictures_of_the_first_images_and_of_the_confusion(tmp_path: Path) -> No
     images = np.zeros((3, 1, 8, 8), np.float32)
     png = first_images(images, ["cat", "dog", "cat"])
     view = TensorBoardSink(tmp_path, card(first_batch=png))
-    confusion = Confusion(
-        step=20,
-        examples=1280,
-        train_seconds=5.0,
-        split="test",
-        stats="running",
-        counts=((3, 1), (0, 4)),
-    )
-    view.take([confusion])
+    view.take(moment(20, Confusion(split="test", stats="running", counts=((3, 1), (0, 4)))))
     view.close()
     found = read(tmp_path)
     assert picture(found, "images/first_batch")[0] == 0
@@ -306,7 +257,7 @@ def test_the_header_is_the_same_bytes_and_its_name_tells_what_is_in_it(tmp_path:
         card(group="bn_bs032"),
         card(hparams=HPARAMS | {"optim.lr": 0.2}),
         card(columns=columns([HPARAMS, HPARAMS | {"optim.lr": 0.2}])),
-        card(batch_sizes=2),
+        card(columns=columns([HPARAMS, HPARAMS | {"data.batch_size": 32}])),
         card(probes=("running_error",)),
     ]
     names = {header(each)[0] for each in changed}
@@ -322,7 +273,7 @@ def test_the_header_is_the_same_bytes_and_its_name_tells_what_is_in_it(tmp_path:
 
 def test_a_file_is_whole_only_at_the_end_of_a_record(tmp_path: Path) -> None:
     view = sink(tmp_path)
-    view.take([step(10)])
+    view.take(moment(10, report()))
     view.close()
     (path,) = tmp_path.iterdir()
     assert is_whole(path)
@@ -332,7 +283,7 @@ def test_a_file_is_whole_only_at_the_end_of_a_record(tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         if is_whole(path):
             ends.append(size)
-    assert len(ends) == 2, "behind the version and behind the texts"
+    assert len(ends) == 2, "after the version and after the texts"
     assert not is_whole(tmp_path / "nothing")
 
 

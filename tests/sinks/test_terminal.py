@@ -6,37 +6,19 @@ import io
 
 from rich.console import Console
 
-from bnbench.events import Diverged, Evaluation, Event, Step
-from bnbench.sinks import TerminalSink, progress_bar
+from bnbench.events import Diverged, Evaluation, Fact, Moment, Step
+from bnbench.sinks.terminal import Screen, TerminalSink
+
+STEP = Step(loss=1.25, loss_max=2.0, lr=0.1)
+EVALUATION = Evaluation(split="val", stats="running", images=4, loss=0.5, accuracy=0.75)
 
 
-def step(number: int) -> Step:
-    """A report: 64 images a step, a quarter of a second each."""
-    return Step(
-        step=number,
-        examples=64 * number,
-        train_seconds=0.25 * number,
-        loss=1.25,
-        loss_max=2.0,
-        lr=0.1,
-    )
+def moment(step: int, *facts: Fact) -> Moment:
+    """64 images a step, a quarter of a second each."""
+    return Moment(step=step, examples=64 * step, train_seconds=0.25 * step, facts=facts)
 
 
-def evaluation(number: int) -> Evaluation:
-    """An evaluation of the same moment."""
-    return Evaluation(
-        step=number,
-        examples=64 * number,
-        train_seconds=0.25 * number,
-        split="val",
-        stats="running",
-        images=4,
-        loss=0.5,
-        accuracy=0.75,
-    )
-
-
-MOMENTS: list[list[Event]] = [[step(10)], [step(20), evaluation(20)], [step(30)]]
+MOMENTS = [moment(10, STEP), moment(20, STEP, EVALUATION), moment(30, STEP)]
 
 
 def printed(*, each_evaluation: bool) -> str:
@@ -49,9 +31,9 @@ def printed(*, each_evaluation: bool) -> str:
         total_steps=40,
         each_evaluation=each_evaluation,
     )
-    for moment in MOMENTS:
-        sink.take(moment)
-    sink.take([Diverged(step=31, examples=1984, train_seconds=8.0, reason="loss is not finite")])
+    for each in MOMENTS:
+        sink.take(each)
+    sink.take(moment(31, Diverged(reason="loss is not finite")))
     sink.close()
     return file.getvalue()
 
@@ -69,12 +51,12 @@ def test_without_a_terminal_a_line_is_printed_at_each_evaluation() -> None:
 def test_a_terminal_gets_one_live_line_that_fits_80_columns_and_goes_away() -> None:
     file = io.StringIO()
     console = Console(file=file, width=80, force_terminal=True, color_system=None)
-    with progress_bar(console) as progress:
-        sink = TerminalSink(
-            console, progress, name="bn-before_s00", total_steps=40, each_evaluation=True
-        )
-        for moment in MOMENTS:
-            sink.take(moment)
+    with Screen(console) as screen:
+        sink = screen.view("bn-before_s00_1f3a9c2e", 40)
+        for each in MOMENTS:
+            sink.take(each)
+        progress = screen.lines
+        assert progress is not None
         progress.refresh()
         shown = file.getvalue()
         assert "75%" in shown

@@ -21,7 +21,7 @@ from bnbench.errors import (
     Interrupted,
     RunError,
 )
-from bnbench.events import Step
+from bnbench.events import Moment
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import (
@@ -551,14 +551,14 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
     monkeypatch.setattr(
         screen, "advance", lambda **kinds: told.append((kinds["done"], kinds["seconds_left"]))
     )
-    half = Step(step=8, examples=64, train_seconds=4.0, loss=1.0, loss_max=1.0, lr=0.1)
+    half = Moment(step=8, examples=64, train_seconds=4.0, facts=())
 
     class Slow(Scripted):
         def answers(self, _: float) -> list[tuple[Job, Answer]]:
             nonlocal now
             now += 5.0
             if now == 105.0:
-                return [(job, Stated([[half]])) for job in self._now]
+                return [(job, Stated([half])) for job in self._now]
             job = self._now.pop(0)
             return [(job, Trained(replace(RESULT, wall_seconds=10.0), found=False))]
 

@@ -101,8 +101,8 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         assert isinstance(end, Trained)
         assert not end.found
         stated = [answer for answer in answers if isinstance(answer, Stated)]
-        last = stated[-1].moments[-1][-1]
-        assert last == Finished(step=16, examples=128, train_seconds=last.train_seconds)
+        last = stated[-1].moments[-1]
+        assert (last.step, last.examples, last.facts[-1]) == (16, 128, Finished())
         assert evidence(experiment.run(run_id(config))) == trained(tmp_path / "whole", config)
 
         # What a layer prints and warns is passed on.
@@ -125,7 +125,7 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         while seen < 50:
             for _, answer in workers.answers(0.1):
                 if isinstance(answer, Stated):
-                    seen = answer.moments[-1][0].step
+                    seen = answer.moments[-1].step
         workers.ask_to_stop()
         assert isinstance(until_end(workers)[-1], Stopped)
         assert committed_step(experiment.run(run_id(config))) >= seen

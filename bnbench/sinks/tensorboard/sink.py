@@ -1,4 +1,4 @@
-"""The events of a run as scalars and images.
+"""What a run states, as scalars and images.
 
 The step of every point is the number of images seen, so that runs of different batch sizes align;
 its wall time is the start of the run plus the seconds of training work, so that TensorBoard's
@@ -7,9 +7,10 @@ its wall time is the start of the run plus the seconds of training work, so that
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
@@ -19,58 +20,91 @@ from bnbench.events import (
     Confusion,
     Diverged,
     Evaluation,
-    Event,
     Fact,
     Finished,
     Gap,
     Histogram,
-    Probe,
+    Moment,
+    Reading,
     Step,
 )
-from bnbench.sinks.tensorboard import hparams, records
-from bnbench.sinks.tensorboard.card import Card
-from bnbench.sinks.tensorboard.pictures import confusion_matrix
+from bnbench.sinks.tensorboard import records, tabs
 from bnbench.store import Appender
 
 POINTS = 1000
 """TensorBoard samples a longer series down to this many points."""
 
 
-def readings(event: Evaluation | Gap) -> dict[str, float]:
-    """The tags and values of a measurement. The test split is read once: no curve but a number."""
-    match event:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """Plain data about a run and its experiment.
+
+    `started`: seconds since the epoch. `reports`: how many `Step` facts will come, at most.
+    `group`: what its seeds share. `columns`, `probes`: of the whole experiment. `texts`: Markdown
+    by tag. `first_batch`: a PNG. `pictures`: PNGs of the run when it had ended, by name.
+    """
+
+    started: float
+    examples_per_epoch: int
+    reports: int
+    group: str
+    hparams: Mapping[str, tabs.Plain]
+    columns: tuple[tabs.Column, ...]
+    probes: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    first_batch: bytes | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def header(card: Card) -> tuple[str, bytes]:
+    """Name and content of the file with the run's row of the HParams tab and the charts.
+
+    It is a file of its own, so that it can be replaced when the experiment has grown: the name
+    tells what is in it, and TensorBoard takes the first value of a tag. Its slower loader never
+    returns to a file that sorts before the one it reads; hence the zeros.
+    """
+    several = any(each.name == "data.batch_size" and each.differs for each in card.columns)
+    values = [
+        tabs.experiment(card.columns),
+        tabs.layout(probes=card.probes, several_batch_sizes=several),
+        tabs.start(card.hparams, group=card.group, wall_time=card.started),
+    ]
+    content = b"".join(value.SerializeToString(deterministic=True) for value in values)
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    record = records.record(values, step=0, wall_time=card.started)
+    file = records.encoded([records.version(wall_time=card.started), record])
+    return f"events.out.tfevents.0000000000.{digest}.hparams", file
+
+
+def tagged(fact: Evaluation | Gap) -> dict[str, float]:
+    """The values of a measurement by tag. The test split is read once: no curve but a number."""
+    match fact:
         case Evaluation(split="test"):
-            which = f"summary/test_{event.stats}"
-            return {f"{which}_loss": event.loss, f"{which}_accuracy": event.accuracy}
+            which = f"summary/test_{fact.stats}"
+            return {f"{which}_loss": fact.loss, f"{which}_accuracy": fact.accuracy}
         case Evaluation():
-            which = f"{event.split}_{event.stats}"
-            return {f"loss/{which}": event.loss, f"accuracy/{which}": event.accuracy}
+            which = f"{fact.split}_{fact.stats}"
+            return {f"loss/{which}": fact.loss, f"accuracy/{which}": fact.accuracy}
         case Gap():
-            which = "summary/test_gap" if event.split == "test" else f"gap/{event.split}"
+            which = "summary/test_gap" if fact.split == "test" else f"gap/{fact.split}"
             return {
-                f"{which}_loss": event.loss,
-                f"{which}_accuracy": event.accuracy,
-                f"{which}_disagreement": event.disagreement,
-                f"{which}_kl": event.kl,
+                f"{which}_loss": fact.loss,
+                f"{which}_accuracy": fact.accuracy,
+                f"{which}_disagreement": fact.disagreement,
+                f"{which}_kl": fact.kl,
             }
 
 
-def _flat(tag: str) -> str:
-    """`loss/val_running` as `val_running_loss`."""
-    quantity, _, which = tag.partition("/")
-    return f"{which}_{quantity}"
-
-
 class TensorBoardSink:
-    """Writes the events of one run into its folder; all values of a moment in one record."""
+    """Writes what a run states into its folder; all values of a moment in one record."""
 
     def __init__(self, folder: Path, card: Card) -> None:
         """Begins a file with the card's texts and picture. Beyond `POINTS` reports are thinned:
         means of losses, and the largest of the largest."""
-        # A new name each time: TensorBoard's faster loader holds on to a file that it has opened.
+        # A new name each time: TensorBoard's faster loader keeps reading a file that it has opened.
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
         name = f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}"
-        self._file = Appender(folder / name, keep=0)
         self._card = card
         self._thinning = -(-card.reports // POINTS)
         self._steps: list[Step] = []
@@ -81,52 +115,61 @@ class TensorBoardSink:
             shows = "The first images of the first batch, as trained: augmented, standardized."
             values.append(records.image("images/first_batch", card.first_batch, describes=shows))
         begin = records.record(values, step=0, wall_time=card.started)
+        self._file = Appender(folder / name, keep=0)
         try:
             self._file.append(records.encoded([records.version(wall_time=card.started), begin]))
         except BaseException:
             self._file.close()
             raise
 
-    def take(self, events: list[Event]) -> None:
-        """Write events that belong together: they share a step."""
-        for train_seconds, moment in groupby(events, key=lambda event: event.train_seconds):
-            facts = list(moment)
-            values = [value for event in facts for value in self._values(event)]
-            if values:
-                self._add(values, step=facts[0].examples, train_seconds=train_seconds)
+    def take(self, moment: Moment) -> None:
+        """Write the facts of a moment."""
+        values = [value for fact in moment.facts for value in self._values(fact, moment)]
+        if values:
+            wall_time = self._card.started + moment.train_seconds
+            record = records.record(values, step=moment.examples, wall_time=wall_time)
+            self._file.append(records.encoded([record]))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
-    def _values(self, event: Event) -> list[Summary.Value]:
-        match event:
+    def _values(self, fact: Fact, at: Moment) -> list[Summary.Value]:
+        match fact:
             case Step():
-                return self._step(event)
+                return self._step(fact, at)
             case Evaluation() | Gap():
-                values = readings(event)
-                if isinstance(event, Evaluation) and event.split != "test":
-                    last = {f"summary/{_flat(tag)}": value for tag, value in values.items()}
-                    wanted = last.keys() & hparams.METRICS.keys()
-                    self._evaluated |= {tag: last[tag] for tag in wanted}
+                values = tagged(fact)
+                if isinstance(fact, Evaluation) and fact.split != "test":
+                    # loss/val_running → summary/val_running_loss
+                    parts = {tag: tag.partition("/") for tag in values}
+                    last = {f"summary/{w}_{q}": values[tag] for tag, (q, _, w) in parts.items()}
+                    self._evaluated |= {
+                        tag: value for tag, value in last.items() if tag in tabs.METRICS
+                    }
                 return records.scalars(values)
             case Confusion():
-                return [self._confusion(event)]
-            case Probe():
-                tag = f"probe_{event.probe}/{event.layer}/{event.name}"
-                return records.scalars({tag: event.value})
+                png = records.confusion_matrix(fact.counts, self._card.classes)
+                shows = (
+                    f"{fact.split.capitalize()} images at the end, {fact.stats} statistics: each "
+                    "row is a class, and shows what its images were taken for."
+                )
+                return [records.image(f"images/confusion_{fact.split}", png, describes=shows)]
+            case Reading():
+                tag = f"probe_{fact.probe}/{fact.layer}/{fact.name}"
+                return records.scalars({tag: fact.value})
             case Histogram():
-                tag = f"histogram_{event.name}/{event.layer}"
-                return [records.histogram(tag, event.low, event.high, event.counts)]
+                tag = f"histogram_{fact.name}/{fact.layer}"
+                return [records.histogram(tag, fact.low, fact.high, fact.counts)]
             case Diverged():
-                ending = {"summary/diverged": 1.0, "summary/diverged_at_step": float(event.step)}
-                return self._end(event, ending, completed=False)
+                ending = {"summary/diverged": 1.0, "summary/diverged_at_step": float(at.step)}
+                return self._end(at, ending, completed=False)
             case Finished():
-                return self._end(event, {"summary/diverged": 0.0} | self._evaluated, completed=True)
+                return self._end(at, {"summary/diverged": 0.0} | self._evaluated, completed=True)
             case _:
-                assert_never(event)
+                assert_never(fact)
 
-    def _step(self, step: Step) -> list[Summary.Value]:
+    def _step(self, step: Step, at: Moment) -> list[Summary.Value]:
         self._steps.append(step)
         if len(self._steps) < self._thinning:
             return []
@@ -135,39 +178,27 @@ class TensorBoardSink:
             "loss/train": sum(each.loss for each in steps) / len(steps),
             "loss/train_max": max(each.loss_max for each in steps),
             "lr": step.lr,
-            "progress/optimizer_step": step.step,
-            "progress/epoch": step.examples / self._card.examples_per_epoch,
+            "progress/optimizer_step": at.step,
+            "progress/epoch": at.examples / self._card.examples_per_epoch,
         }
         examples, seconds = self._last
-        self._last = (step.examples, step.train_seconds)
-        elapsed = step.train_seconds - seconds
+        self._last = (at.examples, at.train_seconds)
+        elapsed = at.train_seconds - seconds
         if elapsed > 0:
-            values["progress/images_per_second"] = (step.examples - examples) / elapsed
+            values["progress/images_per_second"] = (at.examples - examples) / elapsed
         return records.scalars(values)
 
-    def _confusion(self, event: Confusion) -> Summary.Value:
-        png = confusion_matrix(event.counts, self._card.classes)
-        shows = (
-            f"{event.split.capitalize()} images at the end, {event.stats} statistics: each row is "
-            "a class, and shows what its images were taken for."
-        )
-        return records.image(f"images/confusion_{event.split}", png, describes=shows)
-
-    def _end(self, at: Fact, values: dict[str, float], *, completed: bool) -> list[Summary.Value]:
+    def _end(self, at: Moment, values: dict[str, float], *, completed: bool) -> list[Summary.Value]:
         seconds = at.train_seconds
         cost = {
             "summary/steps": float(at.step),
             "summary/train_seconds": seconds,
             "summary/images_per_second": at.examples / seconds if seconds > 0 else 0.0,
         }
-        session = hparams.end(completed=completed, wall_time=self._card.started + seconds)
+        session = tabs.end(completed=completed, wall_time=self._card.started + seconds)
         shows = "Drawn from the readings of the run's probes when it had ended."
         pictures = [
             records.image(f"images/{name}", png, describes=shows)
             for name, png in self._card.pictures.items()
         ]
         return [*records.scalars(values | cost), *pictures, session]
-
-    def _add(self, values: Iterable[Summary.Value], *, step: int, train_seconds: float) -> None:
-        wall_time = self._card.started + train_seconds
-        self._file.append(records.encoded([records.record(values, step=step, wall_time=wall_time)]))

@@ -1,12 +1,14 @@
-"""The HParams tab: columns and metrics of an experiment, start and end of a run.
+"""Tabs that describe an experiment: HParams, and Custom Scalars.
 
-TensorBoard's own `plugins.hparams.api` imports TensorFlow, and `SummaryWriter.add_hparams` makes
-an extra run of every call: these are its messages, as they are.
+HParams: TensorBoard's own `plugins.hparams.api` imports TensorFlow, and `SummaryWriter.add_hparams`
+makes an extra run of every call: these are its messages, built directly. Custom Scalars: a regex is
+tried at the beginning of each tag of each run, and every run asks once per chart; hence few charts,
+and each regex ends with `$`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,12 +18,22 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT
+from tensorboard.plugins.custom_scalar import metadata
+from tensorboard.plugins.custom_scalar.layout_pb2 import (
+    Category,
+    Chart,
+    Layout,
+    MarginChartContent,
+    MultilineChartContent,
+)
 from tensorboard.plugins.hparams import api_pb2 as api
 from tensorboard.plugins.hparams.plugin_data_pb2 import (
     HParamsPluginData,
     SessionEndInfo,
     SessionStartInfo,
 )
+
+from bnbench.sinks.tensorboard import records
 
 # As in TensorBoard's `plugins.hparams.metadata`, which takes long to import.
 PLUGIN = "hparams"
@@ -33,7 +45,7 @@ END = "_hparams_/session_end_info"
 Plain: TypeAlias = bool | int | float | str
 
 ALWAYS = ("setup", "norm.kind", "data.batch_size", "optim.lr")
-"""Columns that stand there even where all runs have the same value."""
+"""Columns that are shown even where all runs have the same value."""
 
 METRICS = {
     "summary/test_running_accuracy": ("test accuracy", "running statistics, at the end"),
@@ -44,16 +56,16 @@ METRICS = {
     "summary/train_running_loss": ("train loss", "running statistics, at the end"),
     "summary/images_per_second": ("images/s", "of training work"),
 }
-"""Tags with a heading and a description. A run that spent its budget has all of them; one that
+"""Heading and description of each metric, by tag. A completed run has all of them; one that
 diverged has no accuracies and losses."""
 
 DISCRETE = 20
-"""As many different numbers get a box to tick each; more get a range."""
+"""Up to so many different numbers get a box to tick each; more get a range."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its values in the runs of the experiment, sorted, each once."""
+    """A column: its different values in the runs of the experiment, sorted."""
 
     name: str
     values: tuple[Plain, ...]
@@ -65,30 +77,28 @@ class Column:
 
 
 def columns(runs: Iterable[Mapping[str, Plain]]) -> tuple[Column, ...]:
-    """What an experiment's runs differ in, and `ALWAYS`; of keys that only some runs have, those
-    with several values."""
+    """`ALWAYS`, and the keys that have several values among the runs of an experiment; those that
+    differ first."""
     found: dict[str, dict[Plain, None]] = {key: {} for key in ALWAYS}
     for run in runs:
         for key, value in run.items():
             found.setdefault(key, {})[value] = None
     kept = [
-        Column(key, tuple(sorted(values, key=_rank)))
+        # Words and numbers do not compare.
+        Column(key, tuple(sorted(values, key=lambda value: (isinstance(value, str), value))))
         for key, values in found.items()
         if values and (key in ALWAYS or len(values) > 1)
     ]
-    return tuple(sorted(kept, key=lambda column: (not column.differs, _place(column.name))))
-
-
-def _rank(value: Plain) -> tuple[str, Plain]:
-    return ("text", value) if isinstance(value, str) else ("number", value)
-
-
-def _place(name: str) -> tuple[int, str]:
-    return (ALWAYS.index(name) if name in ALWAYS else len(ALWAYS), name)
+    place = {key: number for number, key in enumerate(ALWAYS)}
+    return tuple(
+        sorted(
+            kept, key=lambda each: (not each.differs, place.get(each.name, len(place)), each.name)
+        )
+    )
 
 
 def experiment(columns: Iterable[Column]) -> Summary.Value:
-    """What the tab shows. The same in every run, since the first that TensorBoard finds counts."""
+    """What the tab shows: the same in every run, since TensorBoard takes the first it finds."""
     described = api.Experiment(
         hparam_infos=[_column(each) for each in columns],
         metric_infos=[
@@ -110,7 +120,7 @@ def start(hparams: Mapping[str, Plain], *, group: str, wall_time: float) -> Summ
 
 
 def end(*, completed: bool, wall_time: float) -> Summary.Value:
-    """A run that diverged has failed, in the words that the tab has."""
+    """The end of a run. The tab has no word for a run that diverged but "failed"."""
     status = api.STATUS_SUCCESS if completed else api.STATUS_FAILURE
     ended = SessionEndInfo(status=status, end_time_secs=wall_time)
     return _value(END, HParamsPluginData(session_end_info=ended))
@@ -149,7 +159,7 @@ def _json(value: Plain) -> JSONValue:
 
 
 def _value(tag: str, content: HParamsPluginData) -> Summary.Value:
-    """All is in the metadata; the tensor is the shortest that there is."""
+    """The content is in the metadata; the tensor is empty."""
     content.version = VERSION
     plugin_data = SummaryMetadata.PluginData(
         plugin_name=PLUGIN, content=content.SerializeToString(deterministic=True)
@@ -160,3 +170,97 @@ def _value(tag: str, content: HParamsPluginData) -> Summary.Value:
         tensor=TensorProto(dtype=DT_FLOAT, tensor_shape=empty),
         metadata=SummaryMetadata(plugin_data=plugin_data),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A mean over seeds with its interval: `of` is the tag of a run, `tag` that of the mean.
+
+    `lowest`, `highest`: the range of possible values.
+    """
+
+    of: str
+    tag: str
+    title: str
+    lowest: float = float("-inf")
+    highest: float = float("inf")
+
+    @property
+    def lower(self) -> str:
+        """The tag of the band's lower edge."""
+        return f"{self.tag}_lower"
+
+    @property
+    def upper(self) -> str:
+        """The tag of the band's upper edge."""
+        return f"{self.tag}_upper"
+
+
+ACCURACY = Band(
+    "accuracy/val_running",
+    "seed_bands/accuracy_val_running",
+    "val accuracy, running statistics",
+    0.0,
+    1.0,
+)
+GAP = Band(
+    "gap/val_loss", "seed_bands/gap_val_loss", "gap in val loss: running minus batch statistics"
+)
+LOSSES = (
+    Band("loss/val_running", "seed_bands/loss_val_running", "val loss, running statistics", 0.0),
+    Band("loss/val_batch", "seed_bands/loss_val_batch", "val loss, batch statistics", 0.0),
+)
+BANDS = (ACCURACY, GAP, *LOSSES)
+BY_BATCH_SIZE = Band(
+    "summary/test_running_accuracy",
+    "seed_bands/test_accuracy_by_batch_size",
+    "test accuracy by batch size (x: step = batch size)",
+    0.0,
+    1.0,
+)
+
+
+def layout(*, probes: Collection[str], several_batch_sizes: bool) -> Summary.Value:
+    """The Custom Scalars tab: the same in every run, since TensorBoard joins what differs.
+
+    `probes`: names of those that any run of the experiment has.
+    """
+    if "running_error" in probes:
+        error = _lines("running error, by layer", "probe_running_error/.+$")
+    else:
+        title = "val loss: running against population statistics"
+        error = _lines(title, "loss/val_running$", "loss/val_population$")
+    title = "val loss: training mode against eval mode"
+    charts = [
+        _lines(title, "loss/val_batch$", "loss/val_running$"),
+        _lines("gap in val loss: running minus batch statistics", "gap/val_loss$"),
+        error,
+    ]
+    over_seeds = [
+        _margins(ACCURACY.title, ACCURACY),
+        _margins(GAP.title, GAP),
+        _margins(BY_BATCH_SIZE.title, BY_BATCH_SIZE)
+        if several_batch_sizes
+        else _margins("val loss, running and batch statistics", *LOSSES),
+    ]
+    content = Layout(
+        category=[
+            Category(title="training against inference", chart=charts),
+            Category(title="over seeds: mean and 95 % interval", chart=over_seeds),
+        ]
+    )
+    return records.layout(
+        metadata.CONFIG_SUMMARY_TAG, metadata.PLUGIN_NAME, content.SerializeToString()
+    )
+
+
+def _lines(title: str, *tags: str) -> Chart:
+    return Chart(title=title, multiline=MultilineChartContent(tag=tags))
+
+
+def _margins(title: str, *bands: Band) -> Chart:
+    series = [
+        MarginChartContent.Series(value=each.tag, lower=each.lower, upper=each.upper)
+        for each in bands
+    ]
+    return Chart(title=title, margin=MarginChartContent(series=series))
