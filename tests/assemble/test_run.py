@@ -23,6 +23,7 @@ from bnbench.events import Confusion, Evaluation, Finished, Measurement, Moment,
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.group import GroupNorm, LayerNorm
 from bnbench.train import Run, train
+from tests.norms import rows
 
 CPU = torch.device("cpu")
 
@@ -69,22 +70,10 @@ CUSTOM = Path(__file__).resolve().parents[1] / "custom_layers.py"
 
 EXAMPLES: dict[str, list[schema.Block]] = {
     "norm": [
-        schema.NoNorm(kind="none"),
-        schema.BatchNormConfig(),
+        *(rows.settings(kind) for kind in rows.KINDS if kind != "custom"),
         schema.BatchNormConfig(batch_size=2, placement="after", momentum=None),
         schema.BatchNormConfig(affine=False),
-        schema.GroupNormConfig(kind="group", groups=2),
         schema.LayerNormConfig(kind="layer", placement="after"),
-        schema.GhostNormConfig(kind="ghost", batch_size=4),
-        schema.BatchRenormConfig(kind="batch-renorm"),
-        schema.FrozenNormConfig(kind="frozen"),
-        schema.NoisyNormConfig(kind="noisy"),
-        schema.InstanceNormConfig(kind="instance"),
-        schema.RMSNormConfig(kind="rms"),
-        schema.FRNConfig(kind="frn"),
-        schema.EvoNormS0Config(kind="evonorm-s0", groups=2),
-        schema.GroupWSConfig(kind="group-ws", groups=2),
-        schema.ScaledWSConfig(kind="scaled-ws"),
         schema.CustomNormConfig(kind="custom", target=f"{CUSTOM}:PeakNorm", options={"eps": 0.1}),
     ],
     "model": [
@@ -101,19 +90,12 @@ EXAMPLES: dict[str, list[schema.Block]] = {
         schema.AdamWConfig(kind="adamw", lr=0.01, decay_norm_and_bias=True),
     ],
 }
-UNIONS = {
-    "norm": (schema.NormConfig, 15),
-    "model": (schema.ModelConfig, 5),
-    "optim": (schema.OptimConfig, 2),
-}
+UNIONS = {"norm": schema.NormConfig, "model": schema.ModelConfig, "optim": schema.OptimConfig}
 
 
 @pytest.mark.parametrize("block", UNIONS)
-def test_every_kind_has_an_example_below(block: str) -> None:
-    union, count = UNIONS[block]
-    found = kinds(union)
-    assert {type(example) for example in EXAMPLES[block]} == set(found)
-    assert len(found) == count
+def test_every_kind_has_an_example(block: str) -> None:
+    assert {type(example) for example in EXAMPLES[block]} == set(kinds(UNIONS[block]))
 
 
 def words() -> dict[tuple[str, str], list[str]]:
@@ -132,16 +114,8 @@ def words() -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def test_the_walk_sees_every_word() -> None:
-    assert {place: len(choices) for place, choices in words().items()} == {
-        ("model", "activation"): 6,
-        ("model", "init"): 3,
-        ("optim", "lr_rule"): 3,
-        ("optim", "schedule"): 3,
-        ("compute", "precision"): 2,
-        ("data", "order"): 3,
-        ("data", "augment"): 2,
-    }
+def test_words_are_found_in_each_block() -> None:
+    assert {block for block, _ in words()} == {"model", "optim", "compute", "data"}
 
 
 def trains(config: schema.RunConfig) -> list[Step]:
