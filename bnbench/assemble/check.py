@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bnbench.assemble.model import make_network, make_recipe
 from bnbench.config import schema
@@ -120,9 +121,10 @@ def _layers(config: schema.RunConfig, recipe: Recipe) -> list[tuple[CheckShape, 
 
     for layer in normalization_layers(network).values():
         layer.forward = partial(record, layer)
-    network.to_empty(device="cpu").eval()
+    zeros = {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype)
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    }
     with torch.no_grad():
-        for tensor in (*network.parameters(), *network.buffers()):
-            tensor.zero_()
-        network(torch.zeros(1, *image))
+        functional_call(network.eval(), zeros, torch.zeros(1, *image))
     return found

@@ -170,7 +170,10 @@ def normalized(norm: schema.NormConfig, activation: Activation, steps: int) -> R
         case schema.NoNorm():
             return recipe(make_norm=None)
         case schema.BatchNormConfig() | schema.GhostNormConfig():
-            return recipe(make_norm=partial(batch.batch_norm, **keys))
+            if keys["batch_size"] is not None:
+                return recipe(make_norm=partial(batch.GhostBatchNorm, **keys))
+            del keys["batch_size"]
+            return recipe(make_norm=partial(batch.BatchNorm, **keys))
         case schema.BatchRenormConfig():
             first, r_last, d_last = (
                 round(keys.pop(key) * steps) for key in ("correct_from", "r_open", "d_open")

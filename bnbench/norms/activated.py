@@ -1,4 +1,7 @@
-"""Normalization and activation in one: FilterResponseNorm and EvoNormS0. No activation follows."""
+"""Normalization and activation in one: FilterResponseNorm and EvoNormS0. No activation follows.
+
+No layer here has running statistics: training and eval mode are the same function.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,26 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bnbench.norms.moments import (
-    Normalized,
+    ImageNorm,
+    Sets,
     as_images,
     as_lines,
-    center,
-    channel_sums,
     check_channels,
     check_group_values,
     check_groups,
     check_positions,
     repeated,
-    set_means,
 )
 
 
-class FilterResponseNorm(nn.Module):
+class FilterResponseNorm(ImageNorm):
     """Filter response normalization and its thresholded linear unit (TLU).
 
         y = γ·x / √(mean_HW(x²) + ε) + β,   z = max(y, τ)
 
     x is (N, C, H, W); the mean is taken over (H, W) for each channel of each image. γ, β, τ: (C,),
     γ = 1 and β = τ = 0 at the start; τ is learned without `affine` too. Where y = τ the gradient
-    goes to τ. No running statistics: training and eval mode are the same function.
+    goes to τ.
 
     Raises ArgumentError where a channel has one position, as in (N, C): x / √(x² + ε) is a sign.
     The paper learns ε for those (section 3, on 1×1 maps); here ε is fixed.
@@ -39,27 +40,78 @@ class FilterResponseNorm(nn.Module):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-6, affine: bool = True) -> None:
-        super().__init__()
-        self.channels, self.eps, self.affine = channels, eps, affine
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        super().__init__(channels, eps=eps, affine=affine)
         self.threshold = nn.Parameter(torch.zeros(channels))
 
     def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        """Raise ArgumentError where an input of this shape has no statistics."""
         check_positions(shape, "frn")
 
     def forward(self, input: Tensor) -> Tensor:
         check_channels(input, self.channels)
         self.check_shape(input.shape)
-        N, C = len(input), self.channels
-        y, *_ = Normalized.apply(
-            input, self.weight, self.bias, self.threshold, N, C, self.eps, False
-        )
+        sets = Sets.of(input, blocks=len(input), groups=self.channels)
+        y = _Thresholded.apply(input, self.weight, self.bias, self.threshold, sets, self.eps)
         return cast(Tensor, y)
 
-    def extra_repr(self) -> str:
-        return f"{self.channels}, eps={self.eps}, affine={self.affine}"
+
+class _Thresholded(torch.autograd.Function):
+    """FilterResponseNorm: z = max(y, τ), y = γ·x̂ + β, x̂ = s·x, s = 1/√(⟨x²⟩ + ε).
+
+    With ∂L/∂y = ∂L/∂z where z > τ, else 0, and g = γ·∂L/∂y:
+
+        ∂L/∂x = s·(g − x̂·⟨g·x̂⟩),   ∂L/∂γ = Σ x̂·∂L/∂y,   ∂L/∂β = Σ ∂L/∂y,   ∂L/∂τ = Σ (∂L/∂z − ∂L/∂y)
+
+    First derivatives only.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        threshold: Tensor,
+        sets: Sets,
+        eps: float,
+    ) -> Tensor:
+        lines = as_lines(x, sets.blocks)
+        y = lines.square()
+        scale = (sets.means(sets.sums(y)) + eps).rsqrt_()
+        slope = scale if weight is None else scale * weight
+        if bias is None:
+            torch.mul(lines, repeated(slope, lines), out=y)
+        else:
+            torch.addcmul(repeated(bias, lines), lines, repeated(slope, lines), out=y)
+        torch.maximum(y, repeated(threshold, y), out=y)
+        z = as_images(y, x)
+        ctx.save_for_backward(x, z, scale, slope, weight, threshold)
+        ctx.sets, ctx.with_bias = sets, bias is not None
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        x, z, scale, slope, weight, threshold = ctx.saved_tensors
+        sets: Sets = ctx.sets
+        lines, above = as_lines(x, sets.blocks), as_lines(above, sets.blocks)
+        # In z's dtype first: a threshold that bf16 rounds up would be above its own outputs.
+        least = threshold.to(z.dtype)
+        z = as_lines(z, sets.blocks)
+        least = repeated(least.to(z.dtype), z)
+        # As numbers 0 and 1: comparing and multiplying by booleans takes five times as long.
+        given = torch.gt(z, least, out=torch.empty_like(z)).mul_(above)  # ∂L/∂y
+        sums = sets.sums(given)
+        for_threshold = (sets.sums(above) - sums).sum(0)
+        products = sets.sums(given.mul_(lines)).mul_(scale)  # Σ x̂·∂L/∂y
+        for_bias = sums.sum(0) if ctx.with_bias else None
+        for_weight = None if weight is None else products.sum(0)
+        if weight is not None:
+            products = products * weight
+        curve = scale.square().mul_(-sets.means(products))
+        torch.gt(z, least, out=given).mul_(above).mul_(repeated(slope, lines))
+        given.addcmul_(lines, repeated(curve, lines))
+        return as_images(given, x), for_weight, for_bias, for_threshold, None, None
 
 
 class EvoNormS0(nn.Module):
@@ -69,8 +121,7 @@ class EvoNormS0(nn.Module):
 
     x is (N, C) or (N, C, H, W); σ²_ng is taken over the C/G channels of group g and over (H, W),
     for each image n, biased (tf.nn.moments in the paper's listing); the mean is not subtracted
-    from x. γ, β, v: (C,), γ = v = 1 and β = 0 at the start. No running statistics: training and
-    eval mode are the same function.
+    from x. γ, β, v: (C,), γ = v = 1 and β = 0 at the start.
 
     Raises ArgumentError where the groups do not divide the channels, and where a group is one
     value: its variance is 0.
@@ -87,13 +138,14 @@ class EvoNormS0(nn.Module):
         self.gate = nn.Parameter(torch.ones(channels))  # v in the paper
 
     def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        """Raise ArgumentError where an input of this shape has no statistics."""
         check_group_values(shape, self.groups)
 
     def forward(self, input: Tensor) -> Tensor:
         check_channels(input, self.channels)
         self.check_shape(input.shape)
-        y = _Gated.apply(input, self.weight, self.bias, self.gate, self.groups, self.eps)
+        sets = Sets.of(input, blocks=len(input), groups=self.groups)
+        y = _Gated.apply(input, self.weight, self.bias, self.gate, sets, self.eps)
         return cast(Tensor, y)
 
     def extra_repr(self) -> str:
@@ -113,43 +165,35 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        gate: Tensor,
-        groups: int,
-        eps: float,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, gate: Tensor, sets: Sets, eps: float
     ) -> Tensor:
-        C, count = x.shape[1], x[0].numel() // groups
-        lines = as_lines(x, len(x))
-        mean, y = center(lines, C, groups, count)  # two passes: ⟨x²⟩ − ⟨x⟩² would cancel
-        scale = (set_means(channel_sums(y.square_(), C), groups, count) + eps).rsqrt_()
+        lines = as_lines(x, sets.blocks)
+        mean, y = sets.center(lines)  # two passes: ⟨x²⟩ − ⟨x⟩² would cancel
+        scale = (sets.means(sets.sums(y.square_())) + eps).rsqrt_()
         slope = scale * weight
         opening = (lines * repeated(gate, lines)).sigmoid_()
         torch.mul(lines, opening, out=y)
         torch.addcmul(repeated(bias, lines), y, repeated(slope, lines), out=y)
         ctx.save_for_backward(x, opening, mean, scale, slope, weight, gate)
-        ctx.groups, ctx.count = groups, count
+        ctx.sets = sets
         return as_images(y, x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         x, opening, mean, scale, slope, weight, gate = ctx.saved_tensors
-        C = x.shape[1]
-        lines, above = as_lines(x, len(x)), as_lines(above, len(x))
-        for_bias = channel_sums(above, C).sum(0)
+        sets: Sets = ctx.sets
+        lines, above = as_lines(x, sets.blocks), as_lines(above, sets.blocks)
+        for_bias = sets.sums(above).sum(0)
         gated = lines * opening
         given = above * gated
-        products = channel_sums(given, C).mul_(scale)
+        products = sets.sums(given).mul_(scale)
         for_weight = products.sum(0)
         bent = gated.addcmul_(gated, opening, value=-1)  # x·o·(1 − o)
-        for_gate = channel_sums(torch.mul(bent, lines, out=given).mul_(above), C).mul_(slope).sum(0)
+        for_gate = sets.sums(torch.mul(bent, lines, out=given).mul_(above)).mul_(slope).sum(0)
         torch.addcmul(opening, bent, repeated(gate, lines), out=given)
         given.mul_(above).mul_(repeated(slope, lines))
-        curve = scale.square().mul_(set_means(products * weight, ctx.groups, ctx.count))
-        given.addcmul_(
-            torch.sub(lines, repeated(mean, lines), out=bent), repeated(curve, lines), value=-1
-        )
+        curve = scale.square().mul_(sets.means(products * weight))
+        centered = torch.sub(lines, repeated(mean, lines), out=bent)
+        given.addcmul_(centered, repeated(curve, lines), value=-1)
         return as_images(given, x), for_weight, for_bias, for_gate, None, None

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypedDict, Unpack, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnbench.errors import ArgumentError
-from bnbench.norms.moments import Normalized, check_channels
+from bnbench.norms.moments import Centered, Sets, check_channels
+
+
+class Common(TypedDict, total=False):
+    """Arguments of BatchNorm that its variants pass on."""
+
+    momentum: float | None
+    eps: float
+    affine: bool
 
 
 class BatchNorm(_BatchNorm):
@@ -28,6 +36,8 @@ class BatchNorm(_BatchNorm):
     torch's layer; it only accepts both ranks of input, so that one layer serves all networks.
     """
 
+    shown: tuple[str, ...] = ()  # arguments of a subclass that its repr names
+
     def __init__(
         self,
         channels: int,
@@ -38,8 +48,12 @@ class BatchNorm(_BatchNorm):
     ) -> None:
         super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
 
+    def extra_repr(self) -> str:
+        torchs: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return ", ".join((torchs, *(f"{name}={getattr(self, name)}" for name in self.shown)))
+
     def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        """Raise ArgumentError where an input of this shape has no statistics."""
         _check_values(shape[0] * shape[2:].numel())
 
     def forward(self, input: Tensor) -> Tensor:
@@ -75,16 +89,10 @@ class GhostBatchNorm(BatchNorm):
     Source: Hoffer, Hubara & Soudry 2017, https://arxiv.org/abs/1705.08741, Algorithm 1.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        batch_size: int,
-        momentum: float | None = 0.1,
-        eps: float = 1e-5,
-        affine: bool = True,
-    ) -> None:
-        super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
+    shown = ("batch_size",)
+
+    def __init__(self, channels: int, *, batch_size: int, **common: Unpack[Common]) -> None:
+        super().__init__(channels, **common)
         self.batch_size = batch_size
 
     def check_shape(self, shape: torch.Size) -> None:
@@ -100,13 +108,10 @@ class GhostBatchNorm(BatchNorm):
             return super().forward(input)
         check_channels(input, self.num_features)
         self.check_shape(input.shape)
-        N, C = input.shape[:2]
-        chunks = N // self.batch_size
-        count = input.numel() // (chunks * C)
-        y, means, variances = Normalized.apply(
-            input, self.weight, self.bias, None, chunks, C, self.eps, True
-        )
-        self._update(means, variances * (count / (count - 1)))
+        chunks = len(input) // self.batch_size
+        sets = Sets.of(input, blocks=chunks, groups=self.num_features)
+        y, means, variances = Centered.apply(input, self.weight, self.bias, sets, self.eps)
+        self._update(means, variances * (sets.size / (sets.size - 1)))
         return cast(Tensor, y)
 
     @torch.no_grad()
@@ -117,23 +122,3 @@ class GhostBatchNorm(BatchNorm):
         weight = 1.0 / float(batches) if self.momentum is None else self.momentum
         cast(Tensor, self.running_mean).lerp_(means.mean(0), weight)
         cast(Tensor, self.running_var).lerp_(unbiased_variances.mean(0), weight)
-
-    def extra_repr(self) -> str:
-        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{inherited}, batch_size={self.batch_size}"
-
-
-def batch_norm(
-    channels: int,
-    *,
-    batch_size: int | None = None,
-    momentum: float | None = 0.1,
-    eps: float = 1e-5,
-    affine: bool = True,
-) -> nn.Module:
-    """BatchNorm over the whole batch, or over chunks of `batch_size` examples."""
-    if batch_size is None:
-        return BatchNorm(channels, momentum=momentum, eps=eps, affine=affine)
-    return GhostBatchNorm(
-        channels, batch_size=batch_size, momentum=momentum, eps=eps, affine=affine
-    )

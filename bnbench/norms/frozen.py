@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Unpack, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bnbench.norms.batch import BatchNorm
+from bnbench.norms.batch import BatchNorm, Common
 
 
 class FrozenBatchNorm(BatchNorm):
@@ -25,18 +25,12 @@ class FrozenBatchNorm(BatchNorm):
     FrozenBN and keeps training consistent with inference.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        freeze_after: int,
-        momentum: float | None = 0.1,
-        eps: float = 1e-5,
-        affine: bool = True,
-    ) -> None:
+    shown = ("freeze_after",)
+
+    def __init__(self, channels: int, *, freeze_after: int, **common: Unpack[Common]) -> None:
         if freeze_after < 0:
             raise ValueError(f"freeze_after must be 0 steps or more, not {freeze_after}")
-        super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
+        super().__init__(channels, **common)
         self.freeze_after = freeze_after
 
     @property
@@ -61,7 +55,3 @@ class FrozenBatchNorm(BatchNorm):
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
-
-    def extra_repr(self) -> str:
-        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{inherited}, freeze_after={self.freeze_after}"

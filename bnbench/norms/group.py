@@ -1,19 +1,28 @@
-"""Normalization of each image by its own statistics over groups of channels."""
+"""Normalization of each image by its own statistics over groups of channels.
+
+No layer here has running statistics: training and eval mode are the same function.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bnbench.norms.moments import (
-    Normalized,
+    Centered,
+    ImageNorm,
+    Sets,
+    as_images,
+    as_lines,
     check_channels,
     check_group_values,
     check_groups,
     check_image_values,
     check_positions,
+    repeated,
 )
 
 
@@ -23,9 +32,8 @@ class GroupNorm(nn.GroupNorm):
         x̂ = (x − μ_ng) / √(σ²_ng + ε),   y = γ·x̂ + β
 
     x is (N, C) or (N, C, H, W); μ_ng, σ²_ng are taken over the C/G channels of group g and over
-    (H, W), for each image n, σ² biased. γ, β: (C,). No running statistics: training and eval
-    mode are the same function. This is torch's layer; it only keeps the precision of one memory
-    format in the other.
+    (H, W), for each image n, σ² biased. γ, β: (C,). This is torch's layer; it only keeps the
+    precision of one memory format in the other.
 
     Raises ArgumentError where the groups do not divide the channels, and where a group is one
     value, which is its own mean: every output would be β.
@@ -40,7 +48,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(groups, channels, eps=eps, affine=affine)
 
     def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        """Raise ArgumentError where an input of this shape has no statistics."""
         check_group_values(shape, self.num_groups)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -49,9 +57,8 @@ class GroupNorm(nn.GroupNorm):
         # standard deviations. Elsewhere, images flattened to (N, C, H·W) go to the other one.
         if input.is_cpu and input.ndim == 4 and not input.is_contiguous():
             check_channels(input, self.num_channels)
-            y, *_ = Normalized.apply(
-                input, self.weight, self.bias, None, len(input), self.num_groups, self.eps, True
-            )
+            sets = Sets.of(input, blocks=len(input), groups=self.num_groups)
+            y, *_ = Centered.apply(input, self.weight, self.bias, sets, self.eps)
             return cast(Tensor, y)
         y = super().forward(input.flatten(2) if input.ndim == 4 else input).view(input.shape)
         if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last):
@@ -78,13 +85,12 @@ class LayerNorm(GroupNorm):
         check_image_values(shape, "layer")
 
 
-class InstanceNorm(nn.Module):
+class InstanceNorm(ImageNorm):
     """Normalize each channel of each image over its positions: GroupNorm, one channel a group.
 
         x̂ = (x − μ_nc) / √(σ²_nc + ε),   y = γ·x̂ + β
 
-    x is (N, C, H, W); μ_nc, σ²_nc are taken over (H, W), σ² biased. γ, β: (C,). No running
-    statistics: training and eval mode are the same function.
+    x is (N, C, H, W); μ_nc, σ²_nc are taken over (H, W), σ² biased. γ, β: (C,).
 
     Raises ArgumentError where a channel has one position, as in (N, C): each value is its own mean,
     and every output would be β.
@@ -93,34 +99,27 @@ class InstanceNorm(nn.Module):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
-        super().__init__()
-        self.channels, self.eps, self.affine = channels, eps, affine
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        super().__init__(channels, eps=eps, affine=affine)
 
     def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        """Raise ArgumentError where an input of this shape has no statistics."""
         check_positions(shape, "instance")
 
     def forward(self, input: Tensor) -> Tensor:
         check_channels(input, self.channels)
         self.check_shape(input.shape)
-        C = self.channels
-        y, *_ = Normalized.apply(input, self.weight, self.bias, None, len(input), C, self.eps, True)
+        sets = Sets.of(input, blocks=len(input), groups=self.channels)
+        y, *_ = Centered.apply(input, self.weight, self.bias, sets, self.eps)
         return cast(Tensor, y)
 
-    def extra_repr(self) -> str:
-        return f"{self.channels}, eps={self.eps}, affine={self.affine}"
 
-
-class RMSNorm(nn.Module):
+class RMSNorm(ImageNorm):
     """Divide each image by the root of its mean square: LayerNorm without the mean.
 
         x̂ = x / √(mean_CHW(x²) + ε),   y = γ·x̂ + β
 
     x is (N, C) or (N, C, H, W); the mean is taken over (C, H, W) for each image n. γ, β: (C,). The
     paper has no β; it is kept here, so that LayerNorm and this layer differ by the mean alone.
-    No running statistics: training and eval mode are the same function.
 
     Raises ArgumentError where an image is one value: the output would be its sign.
 
@@ -128,22 +127,56 @@ class RMSNorm(nn.Module):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
-        super().__init__()
-        self.channels, self.eps, self.affine = channels, eps, affine
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        super().__init__(channels, eps=eps, affine=affine)
 
     def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape leaves nothing to take statistics of."""
+        """Raise ArgumentError where an input of this shape has no statistics."""
         check_image_values(shape, "rms")
 
     def forward(self, input: Tensor) -> Tensor:
         check_channels(input, self.channels)
         self.check_shape(input.shape)
-        y, *_ = Normalized.apply(
-            input, self.weight, self.bias, None, len(input), 1, self.eps, False
-        )
+        sets = Sets.of(input, blocks=len(input), groups=1)
+        y = _Divided.apply(input, self.weight, self.bias, sets, self.eps)
         return cast(Tensor, y)
 
-    def extra_repr(self) -> str:
-        return f"{self.channels}, eps={self.eps}, affine={self.affine}"
+
+class _Divided(torch.autograd.Function):
+    """RMSNorm: y = γ·x̂ + β, x̂ = s·x, s = 1/√(⟨x²⟩ + ε).
+
+    With g = γ·∂L/∂y: ∂L/∂x = s·(g − x̂·⟨g·x̂⟩), ∂L/∂γ = Σ x̂·∂L/∂y, ∂L/∂β = Σ ∂L/∂y. First
+    derivatives only.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, sets: Sets, eps: float
+    ) -> Tensor:
+        lines = as_lines(x, sets.blocks)
+        y = lines.square()
+        scale = (sets.means(sets.sums(y)) + eps).rsqrt_()
+        slope = scale if weight is None else scale * weight
+        if bias is None:
+            torch.mul(lines, repeated(slope, lines), out=y)
+        else:
+            torch.addcmul(repeated(bias, lines), lines, repeated(slope, lines), out=y)
+        ctx.save_for_backward(x, scale, slope, weight)
+        ctx.sets, ctx.with_bias = sets, bias is not None
+        return as_images(y, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, slope, weight = ctx.saved_tensors
+        sets: Sets = ctx.sets
+        lines, above = as_lines(x, sets.blocks), as_lines(above, sets.blocks)
+        given = above * lines
+        products = sets.sums(given).mul_(scale)  # Σ x̂·∂L/∂y
+        for_bias = sets.sums(above).sum(0) if ctx.with_bias else None
+        for_weight = None if weight is None else products.sum(0)
+        if weight is not None:
+            products = products * weight
+        curve = scale.square().mul_(-sets.means(products))
+        torch.mul(above, repeated(slope, lines), out=given)
+        given.addcmul_(lines, repeated(curve, lines))
+        return as_images(given, x), for_weight, for_bias, None, None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
-from bnbench.norms.batch import BatchNorm
+from bnbench.norms.batch import BatchNorm, Common
 from bnbench.norms.moments import as_images, as_lines, repeated
 
 
@@ -16,17 +18,19 @@ class NoisyBatchNorm(BatchNorm):
         s_nc ~ Normal(σ_c, std_jitter²),            σ_c ~ Uniform(1, std_range)
         m_nc ~ Uniform(μ_c ± mean_jitter),          μ_c ~ Uniform(−mean_range, mean_range)
 
-    x is (N, C) or (N, C, H, W). σ_c, μ_c are drawn anew at each step and shared by the batch; s and
-    m for each example and shared by its positions. So the distribution of each channel has another
-    mean and another variance at each step: more shift than without any normalization. γ, β and
-    running statistics are BatchNorm's; eval mode has no noise. The noise comes from the default
-    generator of x's device; no gradient flows to it.
+    x is (N, C) or (N, C, H, W). σ_c, μ_c are drawn at each step and shared by the batch; s, m are
+    drawn for each example and shared by its positions. So each channel has another mean and another
+    variance at each step: more shift than without any normalization. γ, β and running statistics
+    are BatchNorm's; eval mode has no noise. The noise comes from the default generator of x's
+    device; no gradient flows to it.
 
     Source: Santurkar, Tsipras, Ilyas & Madry 2018, https://arxiv.org/abs/1805.11604, section 2.1
     and the algorithm for noisy BatchNorm in appendix A, with its constants 0.5, 1.25, 0.1, 0.1.
     Chosen here, where the paper leaves it open: one draw for all positions of a channel, and
     std_jitter as a standard deviation.
     """
+
+    shown = ("mean_range", "std_range", "mean_jitter", "std_jitter")
 
     def __init__(
         self,
@@ -36,11 +40,9 @@ class NoisyBatchNorm(BatchNorm):
         std_range: float = 1.25,
         mean_jitter: float = 0.1,
         std_jitter: float = 0.1,
-        momentum: float | None = 0.1,
-        eps: float = 1e-5,
-        affine: bool = True,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(channels, momentum=momentum, eps=eps, affine=affine)
+        super().__init__(channels, **common)
         self.mean_range, self.std_range = mean_range, std_range
         self.mean_jitter, self.std_jitter = mean_jitter, std_jitter
 
@@ -64,10 +66,3 @@ class NoisyBatchNorm(BatchNorm):
         std.uniform_(1.0, self.std_range)
         scale.normal_(0.0, self.std_jitter)
         return mean + shift, std + scale
-
-    def extra_repr(self) -> str:
-        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
-        return (
-            f"{inherited}, mean_range={self.mean_range}, std_range={self.std_range}, "
-            f"mean_jitter={self.mean_jitter}, std_jitter={self.std_jitter}"
-        )

@@ -20,7 +20,7 @@ class BatchRenorm(BatchNorm):
 
     x is (N, C) or (N, C, H, W); μ_B and σ_B = √(σ²_B + ε) are taken over N (and H, W), σ²_B
     biased. μ, σ are the running averages before this batch; no gradient flows through r and d.
-    γ, β: (C,). With t training steps behind it, the limit on r rises linearly from 1 at
+    γ, β: (C,). After t training steps, the limit on r rises linearly from 1 at
     t = r_ramp[0] to `r_max` at t = r_ramp[1], that on d from 0 to `d_max` over `d_ramp`; up to the
     start of both ramps this is BatchNorm.
 
@@ -34,6 +34,8 @@ class BatchRenorm(BatchNorm):
     Source: Ioffe 2017, https://arxiv.org/abs/1702.03275, Algorithm 1; the defaults are those of
     section 4: r_max = 3 after 40,000 steps, d_max = 5 after 25,000, BatchNorm for 5,000.
     """
+
+    shown = ("r_max", "d_max", "r_ramp", "d_ramp")
 
     def __init__(
         self,
@@ -101,13 +103,6 @@ class BatchRenorm(BatchNorm):
         running_mean.lerp_(mean, momentum)
         running = torch.sqrt(running_var + self.eps)
         running_var.copy_(running.lerp(deviation, momentum).square() - self.eps)
-
-    def extra_repr(self) -> str:
-        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
-        return (
-            f"{inherited}, r_max={self.r_max}, d_max={self.d_max}, "
-            f"r_ramp={self.r_ramp}, d_ramp={self.d_ramp}"
-        )
 
 
 class _Corrected(torch.autograd.Function):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,16 @@ def standardized(weight: Tensor, eps: float, scale: Tensor | None = None) -> Ten
     return flat.view(last.shape).movedim(-1, 1)
 
 
+class ConvArguments(TypedDict, total=False):
+    """Arguments of torch.nn.Conv2d that are passed on."""
+
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+    bias: bool
+
+
 class StandardizedConv2d(nn.Conv2d):
     """Convolution whose filters are standardized in every forward pass.
 
@@ -52,18 +62,12 @@ class StandardizedConv2d(nn.Conv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
+        kernel_size: int,
         *,
         eps: float = 1e-6,
+        **common: Unpack[ConvArguments],
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
-        )
+        super().__init__(in_channels, out_channels, kernel_size, **common)
         _check_fan_in(self.weight)
         self.eps = eps
 
@@ -120,19 +124,13 @@ class ScaledStandardizedConv2d(StandardizedConv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
+        kernel_size: int,
         *,
         activation_gain: float = ACTIVATION_GAINS["relu"],
         eps: float = 1e-6,
+        **common: Unpack[ConvArguments],
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, eps=eps
-        )
+        super().__init__(in_channels, out_channels, kernel_size, eps=eps, **common)
         self.activation_gain = activation_gain
         self.gain = nn.Parameter(torch.ones(out_channels))
 

@@ -8,11 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.norms.batch import BatchNorm, GhostBatchNorm, batch_norm
+from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 
 
 def draw(*sizes: int, seed: int = 0) -> Tensor:
     return torch.randn(sizes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def batch_or_ghost_norm(ghost: int | None, momentum: float | None = 0.1) -> BatchNorm:
+    if ghost is None:
+        return BatchNorm(1, momentum=momentum)
+    return GhostBatchNorm(1, batch_size=ghost, momentum=momentum)
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -75,7 +81,7 @@ def test_after_k_steps_the_initial_value_still_weighs_nine_tenths_to_the_k(
     ghost: int | None,
 ) -> None:
     """35 % at 10 steps, 10 % at 22, 1 % at 44 (science.md, section 2)."""
-    layer = batch_norm(1, batch_size=ghost)
+    layer = batch_or_ghost_norm(ghost)
     x = torch.tensor([[6.0], [8.0], [6.0], [8.0]])  # mean 7, unbiased variance 4/3; in pairs 2
     unbiased = 4 / 3 if ghost is None else 2.0
     for step in range(1, 45):
@@ -93,7 +99,9 @@ def test_after_k_steps_the_initial_value_still_weighs_nine_tenths_to_the_k(
 
 @pytest.mark.parametrize("ghost", [None, 2])
 def test_momentum_none_is_the_average_of_all_batches(ghost: int | None) -> None:
-    layer = batch_norm(1, batch_size=ghost, momentum=None)
+    layer = (
+        GhostBatchNorm(1, batch_size=ghost, momentum=None) if ghost else BatchNorm(1, momentum=None)
+    )
     for mean in (10.0, 20.0, 60.0):
         layer(torch.tensor([[mean - 1], [mean + 1]]))
     assert layer.get_buffer("running_mean").item() == pytest.approx(30.0)
@@ -105,13 +113,3 @@ def test_one_value_per_channel_is_refused_in_training_only() -> None:
         with pytest.raises(ValueError, match=r"value.* per channel"):
             layer(torch.zeros(1, 2))
         assert layer.eval()(torch.zeros(1, 2)).shape == (1, 2)
-
-
-def test_batch_norm_makes_the_plain_layer_unless_chunks_are_asked_for() -> None:
-    assert type(batch_norm(3)) is BatchNorm
-    made = batch_norm(3, batch_size=2, momentum=None, eps=0.5, affine=False)
-    assert isinstance(made, GhostBatchNorm)
-    assert (made.batch_size, made.momentum, made.eps, made.affine) == (2, None, 0.5, False)
-    plain = batch_norm(3, momentum=0.3, eps=0.5, affine=False)
-    assert isinstance(plain, BatchNorm)
-    assert (plain.momentum, plain.eps, plain.affine) == (0.3, 0.5, False)
