@@ -7,16 +7,40 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Any
 
-from bnbench.runner import Stop
+from bnbench.config import schema
+from bnbench.errors import ConfigError, Fault
+from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import Answer, Job, Lost, WorkerOptions
-from bnbench.sweep.shipping import Reply, Returned, Shipment, perform_shipment
+from bnbench.sweep import schedule
+from bnbench.sweep.jobs import Answer, Executor, Job, Lost, Refused, WorkerOptions
+from bnbench.sweep.shipping import Reply, Returned, Saved, Shipment, perform_shipment
 from bnbench.sweep.worker import perform
+
+
+def refuse(refused: Iterable[Refused]) -> ConfigError:
+    """As a plan does that knows no file."""
+    return ConfigError(
+        Fault(f"setup {config.setup}", obstacle.message) for config, obstacle in refused
+    )
+
+
+def sweep(
+    runs: Sequence[schema.RunConfig],
+    experiment: ExperimentFolder,
+    executor: Executor[Job, Answer],
+    screen: Screen,
+    stop: Stop,
+    **options: Any,
+) -> schedule.SweepOutcome:
+    """Sweep runs that are of no file."""
+    chosen = schedule.SweepOptions(**options)
+    return schedule.sweep(runs, experiment, executor, screen, stop, chosen, refuse)
 
 
 class InProcess:
@@ -149,7 +173,7 @@ def work() -> None:
         if sys.stdin.buffer.read(1):
             stop.exit_code = 130
 
-    def send(reply: Reply) -> None:
+    def send(reply: Answer | Saved | Returned) -> None:
         pickle.dump(reply, replies)
         replies.flush()
 

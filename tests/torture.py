@@ -22,8 +22,7 @@ from bnbench.config import expand, load_experiment
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import WorkerOptions
-from bnbench.sweep.schedule import sweep
-from tests.executors import InProcess
+from tests.executors import InProcess, sweep
 from tests.runs import committed_step, evidence, quiet_console
 
 EXPERIMENT = """\

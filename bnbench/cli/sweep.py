@@ -14,7 +14,8 @@ from bnbench.cli.screen import output, progress_console, say, show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bnbench.sweep.experiments import PlannedExperiment, SweepOptions
+    from bnbench.sweep.experiments import PlannedExperiment
+    from bnbench.sweep.schedule import SweepOptions
 
 Configs = Annotated[
     str, typer.Argument(help="A YAML file, the name of a shipped experiment, or a folder of them.")
@@ -62,10 +63,11 @@ def sweep(
     """
     from bnbench import config as configuration
     from bnbench.sweep import experiments
+    from bnbench.sweep.schedule import SweepOptions
 
     overrides = configuration.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
     planned = experiments.plan_all(config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=say)
-    options = experiments.SweepOptions(
+    options = SweepOptions(
         workers=workers,
         device=device,
         restart=restart,

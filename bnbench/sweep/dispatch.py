@@ -17,31 +17,31 @@ COMMIT_SECONDS = 8.0
 
 
 class Dispatcher:
-    """Keeps an executor busy with the jobs that are added; its answers come out of `answers`."""
+    """Keeps an executor busy with the jobs that are added; its answers come out of `answers`.
+
+    `limit`: how many jobs may be in work at a time. `stopping`: no further job is submitted.
+    """
 
     def __init__(
         self, executor: Executor[Job, Answer], say: Callable[[str], None], stop: Stop
     ) -> None:
         self.limit = executor.size
-        """How many jobs may be in work at a time."""
         self.stopping = False
         self._executor = executor
         self._say = say
         self._stop = stop
-        self._waiting: list[Job] = []
-        self._later: list[tuple[float, Job]] = []
+        self._waiting: list[tuple[float, Job]] = []  # with the time from which it may be submitted
         self._submitted: set[Job] = set()
         self._deadline = math.inf
 
     def add(self, jobs: Iterable[Job], *, delay_seconds: float = 0.0) -> None:
         """Have these jobs done, after a delay if one is given."""
-        due = time.monotonic() + delay_seconds
-        self._later += [(due, job) for job in jobs]
+        self._waiting += [(time.monotonic() + delay_seconds, job) for job in jobs]
 
     def answers(
         self,
         *,
-        choose: Callable[[list[Job]], Job] = lambda waiting: waiting[0],
+        choose: Callable[[list[Job]], Job] = lambda ready: ready[0],
         each_turn: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[Job, Answer]]:
         """All answers until no job is left, or until `stop` is called or a signal has asked for it.
@@ -62,7 +62,7 @@ class Dispatcher:
                         self._say(line)
                     case Lost(how, at_start=True) if not self.stopping:
                         self._say(f"warning: a worker {how} at its start; another takes its job")
-                        self._waiting.append(job)
+                        self.add([job])
                     case _:
                         yield job, answer
 
@@ -70,7 +70,6 @@ class Dispatcher:
         """Submit nothing more, and let the runs that train commit; one that takes too long will
         continue from its last checkpoint."""
         self._waiting.clear()
-        self._later.clear()
         if not self.stopping:
             self.stopping = True
             self._executor.ask_to_stop()
@@ -78,16 +77,15 @@ class Dispatcher:
 
     def _unfinished(self) -> bool:
         if not self.stopping:
-            return bool(self._waiting or self._later or self._submitted)
+            return bool(self._waiting or self._submitted)
         trains = any(isinstance(job, Train) for job in self._submitted)
         return trains and time.monotonic() < self._deadline
 
     def _submit(self, choose: Callable[[list[Job]], Job]) -> None:
-        now = time.monotonic()
-        self._waiting += [job for due, job in self._later if due <= now]
-        self._later = [(due, job) for due, job in self._later if due > now]
-        while self._waiting and len(self._submitted) < self.limit:
-            job = choose(self._waiting)
-            self._waiting.remove(job)
+        ready = [job for due, job in self._waiting if due <= time.monotonic()]
+        while ready and len(self._submitted) < self.limit:
+            job = choose(ready)
+            ready.remove(job)
+            self._waiting = [each for each in self._waiting if each[1] is not job]
             self._submitted.add(job)
             self._executor.submit(job)

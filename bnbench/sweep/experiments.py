@@ -13,9 +13,9 @@ from bnbench import config as configuration
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import cores, schedule, workers
+from bnbench.sweep import cores, jobs, schedule, workers
 from bnbench.sweep.forecast import Forecast, forecast
-from bnbench.sweep.jobs import Answer, Executor, Job, WorkerOptions
+from bnbench.sweep.schedule import SweepOptions
 
 Say = Callable[[str], None]
 
@@ -27,18 +27,6 @@ class PlannedExperiment:
     experiment: configuration.ExperimentConfig
     plan: configuration.Plan
     folder: ExperimentFolder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepOptions:
-    """The command line's options. `workers`: a number, or auto for every core."""
-
-    workers: str = "auto"
-    device: str | None = None
-    restart: bool = False
-    accept_changes: bool = False
-    retry_failed: bool = False
-    fail_fast: bool = False
 
 
 def plan_all(
@@ -73,15 +61,16 @@ def plan_all(
 
 
 def executor_for(
-    planned: PlannedExperiment, options: SweepOptions, siblings: Sequence[ExperimentFolder]
-) -> Executor[Job, Answer]:
+    each: PlannedExperiment, options: SweepOptions, planned: Sequence[PlannedExperiment]
+) -> jobs.Executor[jobs.Job, jobs.Answer]:
     """Who trains the runs of an experiment: the one place where an executor is chosen.
 
-    `siblings`: experiments of the same sweep, whose finished runs need not be trained again.
+    `planned`: all experiments of the sweep; a run that another of them has is trained once.
     """
-    size = cores.workers_for(options.workers, planned.plan.runs)
-    shared = WorkerOptions(device=options.device, accept_changes=options.accept_changes)
-    return workers.Workers(size, shared, planned.folder, siblings)
+    size = cores.workers_for(options.workers, each.plan.runs)
+    shared = jobs.WorkerOptions(device=options.device, accept_changes=options.accept_changes)
+    siblings = [other.folder for other in planned if other is not each]
+    return workers.Workers(size, shared, each.folder, siblings)
 
 
 def forecast_all(
@@ -89,15 +78,9 @@ def forecast_all(
 ) -> Iterator[tuple[PlannedExperiment, Forecast]]:
     """What the sweep would do and cost, one experiment after the other."""
     for each in planned:
-        siblings = _begin(each, planned, say)
-        with closing(executor_for(each, options, siblings)) as executor:
-            found = forecast(
-                each.plan.runs,
-                each.folder,
-                executor,
-                restart=options.restart,
-                retry_failed=options.retry_failed,
-            )
+        _announce(each, planned, say)
+        with closing(executor_for(each, options, planned)) as executor:
+            found = forecast(each.plan.runs, each.folder, executor, options, _refuse(each))
         yield each, found
 
 
@@ -109,33 +92,25 @@ def train_all(
 
     stop = Stop(say)
     for each in planned:
-        siblings = _begin(each, planned, say)
-        runs, folder = each.plan.runs, each.folder
-        with closing(executor_for(each, options, siblings)) as executor:
-            folder.begin(configuration.dump_experiment(each.experiment))
-            keep_up(folder, say)
+        _announce(each, planned, say)
+        runs = each.plan.runs
+        with closing(executor_for(each, options, planned)) as executor:
+            each.folder.begin(configuration.dump_experiment(each.experiment))
+            keep_up(each.folder, say)
             with stop.listening(), Screen(console, runs=len(runs)) as screen:
                 outcome = schedule.sweep(
-                    runs,
-                    folder,
-                    executor,
-                    screen,
-                    stop,
-                    restart=options.restart,
-                    retry_failed=options.retry_failed,
-                    fail_fast=options.fail_fast,
-                    fit_gpu=options.workers == "auto" and cores.may_use_gpu(options.device, runs),
+                    runs, each.folder, executor, screen, stop, options, _refuse(each)
                 )
-        keep_up(folder, say)
+        keep_up(each.folder, say)
         yield each, outcome
         if outcome.failures and options.fail_fast:
             return
 
 
-def _begin(
-    each: PlannedExperiment, planned: Sequence[PlannedExperiment], say: Say
-) -> list[ExperimentFolder]:
-    """Say which of several experiments comes now; the folders of the others."""
+def _announce(each: PlannedExperiment, planned: Sequence[PlannedExperiment], say: Say) -> None:
     if len(planned) > 1:
         say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
-    return [other.folder for other in planned if other is not each]
+
+
+def _refuse(each: PlannedExperiment) -> Callable[..., ConfigError]:
+    return lambda refused: ConfigError(each.plan.faults(refused))

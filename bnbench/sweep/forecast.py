@@ -15,10 +15,10 @@ from bnbench.config import run_id, schema
 from bnbench.errors import RunError
 from bnbench.runner import Cost, Stop, duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
-from bnbench.sweep import preflight
+from bnbench.sweep import jobs, preflight
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.dispatch import Dispatcher
-from bnbench.sweep.jobs import Answer, Executor, Failed, Job, Lost, Measure, Measured
+from bnbench.sweep.schedule import SweepOptions
 
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
@@ -58,10 +58,9 @@ class Forecast:
 def forecast(
     runs: Sequence[schema.RunConfig],
     experiment: ExperimentFolder,
-    executor: Executor[Job, Answer],
-    *,
-    restart: bool = False,
-    retry_failed: bool = False,
+    executor: jobs.Executor[jobs.Job, jobs.Answer],
+    options: SweepOptions,
+    refuse: preflight.Refuse,
 ) -> Forecast:
     """Look at every run, and learn what the missing ones cost: from finished runs of their cell,
     else from a few steps. Writes nothing.
@@ -74,7 +73,8 @@ def forecast(
         folder = experiment.run(run_id(config))
         record = store.read(folder)
         finished = record.result is not None
-        trains = restart or not (finished or (record.state == "failed" and not retry_failed))
+        failed = record.state == "failed" and not options.retry_failed
+        trains = options.restart or not (finished or failed)
         if record.result is not None:
             costs.learn(cell_of(config), 0, Cost(record.result.wall_seconds, folder.size()))
         found.append(ForecastRun(config, folder, record.state, trains, Cost(0.0, 0)))
@@ -82,14 +82,14 @@ def forecast(
     missing = [run for run in found if run.trains]
     dispatcher = Dispatcher(executor, lambda _: None, Stop())
     new = [run.config for run in missing if not run.folder.path.exists()]
-    preflight.check_networks(new, dispatcher)
+    preflight.check_networks(new, dispatcher, refuse)
     unknown = [run.config for run in missing if costs.of(cell_of(run.config)) is None]
     measured = _measure(unknown, dispatcher)
     for run in missing:
         known = costs.of(cell_of(run.config))
         run.measured = known is None
         run.cost = measured[_work(run.config)] if known is None else known
-        if run.state == "interrupted" and not restart:
+        if run.state == "interrupted" and not options.restart:
             run.cost = Cost(run.cost.seconds * (1 - _fraction(run)), run.cost.bytes)
     return Forecast(found, executor.size)
 
@@ -112,16 +112,16 @@ def _fraction(run: ForecastRun) -> float:
 def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dict[str, Cost]:
     """The cost of each distinct work among these runs."""
     distinct = {_work(config): config for config in reversed(configs)}
-    works: dict[Job, str] = {Measure(config): work for work, config in distinct.items()}
+    works: dict[jobs.Job, str] = {jobs.Measure(each): work for work, each in distinct.items()}
     costs: dict[str, Cost] = {}
     dispatcher.add(works)
     for job, answer in dispatcher.answers():
         match job, answer:
-            case _, Measured(cost):
+            case _, jobs.Found(Cost() as cost):
                 costs[works[job]] = cost
-            case _, Failed(error, _):
+            case _, jobs.Failed(error):
                 raise error
-            case Measure(config), Lost(how, _):
+            case jobs.Measure(config), jobs.Lost(how):
                 raise RunError(f"{run_id(config)} cannot be measured: its worker {how}")
             case _:
                 pass

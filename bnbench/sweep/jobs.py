@@ -1,8 +1,7 @@
 """What an executor can be asked to do, and what it answers.
 
-Jobs and answers are pickled on their way. They carry configurations, records and bytes, and never
-need a path of the driver's machine; `shipping` adds the files that a machine without the driver's
-disk needs.
+Jobs and answers are pickled on their way. They carry configurations, records and bytes, and need no
+path of the driver's machine; `shipping` adds what a machine without the driver's disk needs.
 """
 
 from __future__ import annotations
@@ -12,10 +11,14 @@ from errno import EDQUOT, ENOSPC, EROFS
 from typing import Protocol, TypeAlias, TypeVar
 
 from bnbench.config import schema
-from bnbench.errors import BnbenchError, DataError, Fault, StorageError, UsageError
+from bnbench.config.feasible import Obstacle
+from bnbench.errors import BnbenchError, DataError, StorageError, UsageError
 from bnbench.events import Moment
 from bnbench.runner import Cost
 from bnbench.store import Result
+
+Refused: TypeAlias = tuple[schema.RunConfig, Obstacle]
+"""A run that cannot be trained, and why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +30,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
-    """See whether the networks of these runs can train at all."""
+    """See whether the networks of these runs can be trained at all."""
 
     configs: tuple[schema.RunConfig, ...]
 
@@ -72,24 +75,11 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """The networks have been checked; none of `faults`: all of them can train."""
+class Found:
+    """What a job other than training has found: runs that cannot be trained (Check), a run's cost
+    (Measure), how many fit, or None where the device has no memory of its own (Fit)."""
 
-    faults: tuple[Fault, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What the run will cost."""
-
-    cost: Cost
-
-
-@dataclass(frozen=True, slots=True)
-class Fits:
-    """This many runs fit; None: the device has no memory of its own."""
-
-    runs: int | None
+    value: tuple[Refused, ...] | Cost | int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +103,7 @@ class Lost:
     at_start: bool
 
 
-End: TypeAlias = Trained | Checked | Measured | Fits | Failed | Stopped | Lost
+End: TypeAlias = Trained | Found | Failed | Stopped | Lost
 """Answers after which the job is over; exactly one for each job."""
 
 Answer: TypeAlias = Stated | Said | End
@@ -123,10 +113,8 @@ def failed(error: BnbenchError) -> Failed:
     """The answer to a job that ended with this error."""
     cause = error.__cause__
     full = isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT, EROFS)
-    hopeless = isinstance(error, DataError | UsageError) or (
-        isinstance(error, StorageError) and full
-    )
-    return Failed(error, hopeless)
+    everywhere = isinstance(error, DataError | UsageError)
+    return Failed(error, everywhere or (full and isinstance(error, StorageError)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +131,10 @@ A = TypeVar("A")
 
 
 class Executor(Protocol[J, A]):
-    """Does jobs somewhere, several at a time; the failure of one never harms another.
+    """Does jobs somewhere, several at a time; what happens to one never harms another.
 
     The driver of a sweep uses an `Executor[Job, Answer]`. One whose workers share no disk with the
-    driver is an `Executor[Shipment, Reply]`, and `shipping.Shipping` makes the former of it.
+    driver is an `Executor[Shipment, Reply]`, of which `shipping.Shipping` makes the former.
     """
 
     @property

@@ -14,31 +14,27 @@ from bnbench.config import run_id, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
 from bnbench.runner import Cost, Screen, Stop
 from bnbench.sinks import Sink
-from bnbench.store import ExperimentFolder, RunFolder
-from bnbench.sweep import preflight
+from bnbench.sweep import cores, jobs, preflight
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.dispatch import Dispatcher
-from bnbench.sweep.jobs import (
-    Answer,
-    Checked,
-    Executor,
-    Failed,
-    Fits,
-    Job,
-    Lost,
-    Measured,
-    Said,
-    Stated,
-    Stopped,
-    Train,
-    Trained,
-)
 
 ATTEMPTS = 3
 """A run whose worker has died this often is failed."""
 
 HELD_SECONDS = 1.0
 """How often to look again at runs that another process trains."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOptions:
+    """The command line's. `workers`: a number, or auto for as many as there are cores."""
+
+    workers: str = "auto"
+    device: str | None = None
+    restart: bool = False
+    accept_changes: bool = False
+    retry_failed: bool = False
+    fail_fast: bool = False
 
 
 @dataclass(slots=True)
@@ -62,43 +58,57 @@ class SweepOutcome:
 
 def sweep(
     runs: Sequence[schema.RunConfig],
-    experiment: ExperimentFolder,
-    executor: Executor[Job, Answer],
+    experiment: store.ExperimentFolder,
+    executor: jobs.Executor[jobs.Job, jobs.Answer],
     screen: Screen,
     stop: Stop,
-    *,
-    restart: bool = False,
-    retry_failed: bool = False,
-    fail_fast: bool = False,
-    fit_gpu: bool = False,
+    options: SweepOptions,
+    refuse: preflight.Refuse,
 ) -> SweepOutcome:
     """Train what is missing of `runs`; finished ones are only looked at.
 
     A run that fails is recorded as failed, and the others go on. It is not tried again unless
     `retry_failed`, or unless data or the disk was the cause. A run whose worker dies is tried
-    again, at most twice. Runs that another process trains are waited for. `fit_gpu`: if the runs
-    train on a GPU, no more at a time than its memory holds.
+    again, at most twice. Runs that another process trains are waited for. With as many workers as
+    there are cores, runs on a GPU are no more at a time than its memory holds.
 
     Raises Interrupted; DataError or StorageError where no run could succeed; ConfigError, before
-    the first run, for networks that cannot train; HeldError where a run that is to be restarted is
-    being trained by another process.
+    the first run, for networks that cannot be trained; HeldError where a run that is to be
+    restarted is being trained by another process.
     """
-    work = _Sweep(runs, experiment, executor, screen, stop)
+    work = _Sweep(experiment, screen, Dispatcher(executor, screen.print, stop))
+    work.outcome.runs = len(runs)
     with stop.deferred():
-        if restart:
-            work.discard_earlier_attempts()
-        work.find_missing(retry=retry_failed or restart)
-        work.prepare(fit_gpu=fit_gpu)
-        work.train(fail_fast=fail_fast)
+        if options.restart:
+            work.discard_earlier_attempts(runs)
+        work.find_missing(runs, retry=options.retry_failed or options.restart)
+        missing = [run.config for run in work.missing.values()]
+        if missing:
+            executor.start(min(executor.size, len(missing)))
+            new = [run.config for run in work.missing.values() if not run.folder.path.exists()]
+            preflight.check_networks(new, work.dispatcher, refuse)
+            if options.workers == "auto" and cores.may_use_gpu(options.device, runs):
+                largest = max(missing, key=lambda config: config.data.batch_size)
+                preflight.fit_memory(largest, work.dispatcher, screen.print)
+        work.train(fail_fast=options.fail_fast)
+    if work.hopeless is not None:
+        raise work.hopeless
+    if work.dispatcher.stopping and stop.exit_code is not None:
+        raise Interrupted(
+            f"stopped with {work.outcome.done} of {len(runs)} runs done; what was begun of the "
+            "others is saved",
+            do="the same command goes on from there",
+            exit_code=stop.exit_code,
+        )
     return work.outcome
 
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A run that has no result yet. `fraction`: how much of it is trained; `view` shows that."""
+    """A run that has no result yet. `view` shows it while it trains; `fraction` is done."""
 
     config: schema.RunConfig
-    folder: RunFolder
+    folder: store.RunFolder
     name: str
     cell: str
     steps: int
@@ -108,108 +118,74 @@ class _Run:
     view: Sink | None = None
 
 
+@dataclass(slots=True)
 class _Sweep:
-    def __init__(
-        self,
-        runs: Sequence[schema.RunConfig],
-        experiment: ExperimentFolder,
-        executor: Executor[Job, Answer],
-        screen: Screen,
-        stop: Stop,
-    ) -> None:
-        self.outcome = SweepOutcome(len(runs))
-        self._configs = runs
-        self._experiment = experiment
-        self._executor = executor
-        self._screen = screen
-        self._stop = stop
-        self._dispatcher = Dispatcher(executor, screen.print, stop)
-        self._missing: dict[Job, _Run] = {}
-        self._costs = Costs()
-        self._hopeless: BnbenchError | None = None
+    experiment: store.ExperimentFolder
+    screen: Screen
+    dispatcher: Dispatcher
+    outcome: SweepOutcome = field(default_factory=lambda: SweepOutcome(0))
+    missing: dict[jobs.Job, _Run] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
+    hopeless: BnbenchError | None = None
 
-    # --- before the first run -----------------------------------------------------------------
-
-    def discard_earlier_attempts(self) -> None:
+    def discard_earlier_attempts(self, runs: Sequence[schema.RunConfig]) -> None:
         """Clear the folders of all runs, and say how many had something in them."""
         cleared = 0
-        for config in self._configs:
-            folder = self._experiment.run(run_id(config))
+        for config in runs:
+            folder = self.experiment.run(run_id(config))
             if folder.path.exists():
                 with folder.hold():
                     cleared += folder.clear()
         if cleared:
-            self._screen.print(f"{cleared} earlier {'run' if cleared == 1 else 'runs'} thrown away")
+            self.screen.print(f"{cleared} earlier {'run' if cleared == 1 else 'runs'} thrown away")
 
-    def find_missing(self, *, retry: bool) -> None:
+    def find_missing(self, runs: Sequence[schema.RunConfig], *, retry: bool) -> None:
         """Sort the runs into finished, failed and missing ones, from the evidence on disk."""
-        for config in self._configs:
+        for config in runs:
             name = run_id(config)
-            folder = self._experiment.run(name)
+            folder = self.experiment.run(name)
             steps = configuration.planned_steps(config)
             run = _Run(config, folder, name, cell_of(config), steps)
             found = store.read(folder)
             if found.result is not None and _is_of(config, folder):
-                self._count(run, found.result, found=True)
+                self.count(run, found.result, found=True)
                 continue
             # Missing data or a full disk say nothing about the run: it is tried again.
             if found.error is not None and not retry and not found.error.get("of_the_machine"):
                 message = f"failed before: {found.problem}"
                 self.outcome.failures.append((folder.name, message))
                 continue
-            self._missing[Train(config)] = run
-
-    def prepare(self, *, fit_gpu: bool) -> None:
-        """Check networks of which no run has begun yet, and how many runs fit a GPU's memory."""
-        if not self._missing:
-            return
-        self._executor.start(min(self._executor.size, len(self._missing)))
-        configs = [run.config for run in self._missing.values()]
-        new = [run.config for run in self._missing.values() if not run.folder.path.exists()]
-        preflight.check_networks(new, self._dispatcher)
-        if fit_gpu:
-            largest = max(configs, key=lambda config: config.data.batch_size)
-            preflight.fit_memory(largest, self._dispatcher, self._screen.print)
-
-    # --- training -----------------------------------------------------------------------------
+            self.missing[jobs.Train(config)] = run
 
     def train(self, *, fail_fast: bool) -> None:
         """Keep all workers busy until nothing is missing."""
-        failures_before = len(self.outcome.failures)
-        self._dispatcher.add(self._missing)
-        for job, answer in self._dispatcher.answers(choose=self._next, each_turn=self._show):
-            self._take(job, answer)
-            if fail_fast and len(self.outcome.failures) > failures_before:
-                self._dispatcher.stop()
-        if self._hopeless is not None:
-            raise self._hopeless
-        if self._dispatcher.stopping and self._stop.exit_code is not None:
-            raise Interrupted(
-                f"stopped with {self.outcome.done} of {self.outcome.runs} runs done; what was "
-                "begun of the others is saved",
-                do="the same command goes on from there",
-                exit_code=self._stop.exit_code,
-            )
+        failed_before = len(self.outcome.failures)
+        self.dispatcher.add(self.missing)
+        for job, answer in self.dispatcher.answers(choose=self.choose, each_turn=self.show):
+            self.take(job, answer)
+            if fail_fast and len(self.outcome.failures) > failed_before:
+                self.dispatcher.stop()
 
-    def _next(self, waiting: list[Job]) -> Job:
+    def choose(self, ready: list[jobs.Job]) -> jobs.Job:
         """The longest run that waits, so that no core is idle at the end; before that, a run of
         each cell whose cost is unknown."""
-        begun = {run.cell for run in self._missing.values() if run.view is not None}
+        begun = {run.cell for run in self.missing.values() if run.view is not None}
 
-        def urgency(job: Job) -> tuple[bool, float]:
-            run = self._missing[job]
-            unknown = self._costs.of(run.cell) is None and run.cell not in begun
-            return unknown, self._costs.guess(run.cell, run.steps) or float(run.steps)
+        def urgency(job: jobs.Job) -> tuple[bool, float]:
+            run = self.missing[job]
+            unknown = self.costs.of(run.cell) is None and run.cell not in begun
+            return unknown, self.costs.guess(run.cell, run.steps) or float(run.steps)
 
-        job = max(waiting, key=urgency)  # the first of equals
-        run = self._missing[job]
+        job = max(ready, key=urgency)  # the first of equals
+        run = self.missing[job]
         run.begun, run.fraction = time.monotonic(), 0.0
-        run.view = run.view or self._screen.view(run.name, run.steps)
+        run.view = run.view or self.screen.view(run.name, run.steps)
         return job
 
-    def _take(self, job: Job, answer: Answer) -> None:
-        run = self._missing[job]
-        if run.view is not None and isinstance(answer, Stated):
+    def take(self, job: jobs.Job, answer: jobs.Answer) -> None:
+        """Act on an answer to a training."""
+        run = self.missing[job]
+        if run.view is not None and isinstance(answer, jobs.Stated):
             run.fraction = answer.moments[-1].step / run.steps
             for moment in answer.moments:
                 run.view.take(moment)
@@ -218,96 +194,89 @@ class _Sweep:
             run.view.close()
             run.view = None
         match answer:
-            case Trained(result, found):
-                del self._missing[job]
-                self._count(run, result, found=found)
-                self._screen.ended(f"{self._counted()} {run.name}: {_summary(result)}")
-            case Failed(HeldError(), _):
-                self._again(job, delay_seconds=HELD_SECONDS)
-            case Failed(error, hopeless=True) if self._dispatcher.stopping:
-                self._screen.print(error.what)
-            case Failed(error, hopeless=True):
-                self._hopeless = error
-                self._dispatcher.stop()
-            case Failed(error, _):
-                self._fail(job, error)
-            case Lost(how, _):
-                self._lost(job, how)
-            case Stopped():
+            case jobs.Trained(result, found):
+                del self.missing[job]
+                self.count(run, result, found=found)
+                self.screen.ended(f"{self.counted()} {run.name}: {_in_words(result)}")
+            case jobs.Stopped():
                 pass
-            case Stated() | Said() | Checked() | Measured() | Fits():
-                raise AssertionError(f"not an answer to a training: {answer}")
+            case jobs.Failed(error, hopeless=True) if self.dispatcher.stopping:
+                self.screen.print(error.what)
+            case jobs.Failed(HeldError()) | jobs.Lost() if self.dispatcher.stopping:
+                pass
+            case jobs.Failed(error, hopeless=True):
+                self.hopeless = error
+                self.dispatcher.stop()
+            case jobs.Failed(HeldError()):
+                self.dispatcher.add([job], delay_seconds=HELD_SECONDS)
+            case jobs.Failed(error):
+                self.fail(job, error)
+            case jobs.Lost(how):
+                self.lost(job, how)
+            case jobs.Stated() | jobs.Said() | jobs.Found():
+                raise AssertionError(f"no answer to a training: {answer}")
             case _:
                 assert_never(answer)
 
-    def _again(self, job: Job, *, delay_seconds: float = 0.0) -> None:
-        if not self._dispatcher.stopping:
-            self._dispatcher.add([job], delay_seconds=delay_seconds)
-
-    def _fail(self, job: Job, error: BnbenchError) -> None:
-        run = self._missing.pop(job)
+    def fail(self, job: jobs.Job, error: BnbenchError) -> None:
+        """A run has failed."""
+        run = self.missing.pop(job)
         self.outcome.failures.append((run.name, str(error)))
-        self._screen.print(f"{self._counted()} {run.name} failed: {error.what}")
+        self.screen.print(f"{self.counted()} {run.name} failed: {error.what}")
 
-    def _lost(self, job: Job, how: str) -> None:
+    def lost(self, job: jobs.Job, how: str) -> None:
         """A worker has died while it trained a run, which is tried again or has failed."""
-        if self._dispatcher.stopping:
-            return
-        run = self._missing[job]
+        run = self.missing[job]
         run.deaths += 1
         if run.deaths < ATTEMPTS:
-            self._screen.print(
+            self.screen.print(
                 f"warning: the worker of {run.name} {how}; the run goes on in another"
             )
-            self._again(job)
+            self.dispatcher.add([job])
             return
         error = RunError(
             f"its worker {how}, {ATTEMPTS} times",
             do="look at its memory (data.batch_size, model.widths) and at its custom code",
         )
-        record = {
-            "error": type(error).__name__,
-            "message": str(error),
-            "traceback": str(error),
-            "of_the_machine": False,
-        }
+        texts = {"message": str(error), "traceback": str(error)}
         # Held by another sweep that has begun it in the meantime: then that sweep decides.
         with suppress(HeldError), run.folder.hold():
-            run.folder.fail(record)
-        self._fail(job, error)
+            run.folder.fail({"error": type(error).__name__, **texts, "of_the_machine": False})
+        self.fail(job, error)
 
-    # --- what is shown ------------------------------------------------------------------------
-
-    def _count(self, run: _Run, result: store.Result, *, found: bool) -> None:
+    def count(self, run: _Run, result: store.Result, *, found: bool) -> None:
+        """A run has a result."""
         self.outcome.found += found
         self.outcome.trained += not found
         self.outcome.diverged += result.state == "diverged"
-        self._costs.learn(run.cell, run.steps, Cost(result.wall_seconds, 0))
+        self.costs.learn(run.cell, run.steps, Cost(result.wall_seconds, 0))
 
-    def _counted(self) -> str:
+    def counted(self) -> str:
+        """How many runs have ended, for the beginning of a line."""
         return f"[{self.outcome.done}/{self.outcome.runs}]"
 
-    def _show(self) -> None:
-        self._screen.advance(
+    def show(self) -> None:
+        """Update the line for all runs."""
+        self.screen.advance(
             done=self.outcome.done,
             diverged=self.outcome.diverged,
             failed=len(self.outcome.failures),
-            seconds_left=self._seconds_left(),
+            seconds_left=self.seconds_left(),
         )
 
-    def _seconds_left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """From what other runs took, and from the progress of those that train; None: unknown."""
         left = []
-        for run in self._missing.values():
-            whole = self._costs.guess(run.cell, run.steps)
-            elapsed = time.monotonic() - run.begun
+        for run in self.missing.values():
+            whole = self.costs.guess(run.cell, run.steps)
+            elapsed = time.monotonic() - run.begun if run.view is not None else 0.0
             if run.view is not None and run.fraction > 0.1:
                 left.append(elapsed / run.fraction * (1 - run.fraction))
             elif whole is None:
                 return None
             else:
-                left.append(max(0.0, whole - elapsed) if run.view is not None else whole)
-        return makespan(left, self._dispatcher.limit)
+                left.append(max(0.0, whole - elapsed))
+        return makespan(left, self.dispatcher.limit)
 
 
 def _is_of(config: schema.RunConfig, folder: store.RunFolder) -> bool:
@@ -318,7 +287,7 @@ def _is_of(config: schema.RunConfig, folder: store.RunFolder) -> bool:
         return False
 
 
-def _summary(result: store.Result) -> str:
+def _in_words(result: store.Result) -> str:
     """How a run ended, in a few words."""
     if result.divergence is not None:
         return f"diverged at {result.divergence}"

@@ -8,42 +8,29 @@ sends that folder's files back: when the run ends, and now and then before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, chdir
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from bnbench import config as configuration
-from bnbench.config import custom, schema
+from bnbench.config import custom
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner import Stop
 from bnbench.store import ExperimentFolder, RunFolder
-from bnbench.store.run_folder import CHECKPOINT, CONFIG, ERROR
-from bnbench.sweep.jobs import (
-    Answer,
-    Check,
-    End,
-    Executor,
-    Failed,
-    Job,
-    Lost,
-    Said,
-    Stated,
-    Train,
-    Trained,
-    WorkerOptions,
-    failed,
-)
+from bnbench.store.run_folder import CHECKPOINT, ERROR
+from bnbench.sweep import jobs
 from bnbench.sweep.worker import perform
 
 SAVE_SECONDS = 30.0
-"""How often a worker sends the files of its run, if there is a new checkpoint: what its death can
-cost."""
+"""How often a worker sends the files of its run if there is a new checkpoint, and so the work that
+its death can cost."""
 
 PLACE = "<experiment>"
-"""The experiment's folder in messages: a path of either machine says nothing on the other."""
+"""The folder of the experiment on every worker, below its working directory: the driver puts its
+own path in place of it wherever an answer names a file."""
 
 Files: TypeAlias = Mapping[str, bytes]
 
@@ -56,7 +43,7 @@ class Shipment:
     folder, for a training; `files`: what the driver has in it.
     """
 
-    job: Job
+    job: jobs.Job
     code: Files
     run: str | None
     files: Files
@@ -73,180 +60,128 @@ class Saved:
 class Returned:
     """A job has ended; the files of its run, if there are new ones."""
 
-    end: End
+    end: jobs.End
     files: Files
 
 
-Reply: TypeAlias = Stated | Said | Saved | Returned | Lost
-R = TypeVar("R", bound=Reply)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    job: Job
-    folder: RunFolder | None
-    held: ExitStack
+Reply: TypeAlias = jobs.Stated | jobs.Said | Saved | Returned | jobs.Lost
 
 
 class Shipping:
     """An `Executor[Job, Answer]`, made of one that does shipments."""
 
-    def __init__(self, remote: Executor[Shipment, Reply], experiment: ExperimentFolder) -> None:
+    def __init__(
+        self, remote: jobs.Executor[Shipment, Reply], experiment: ExperimentFolder
+    ) -> None:
+        self.size = remote.size
+        self.start = remote.start
+        self.ask_to_stop = remote.ask_to_stop
         self._remote = remote
         self._experiment = experiment
-        self._sent: dict[Shipment, _Sent] = {}
-        self._refused: list[tuple[Job, Answer]] = []
+        self._held: dict[Shipment, ExitStack] = {}
+        self._refused: list[tuple[jobs.Job, jobs.Answer]] = []
 
-    @property
-    def size(self) -> int:
-        """How many jobs it does at a time."""
-        return self._remote.size
-
-    def start(self, jobs: int) -> None:
-        """Prepare for this many jobs."""
-        self._remote.start(jobs)
-
-    def submit(self, job: Job) -> None:
+    def submit(self, job: jobs.Job) -> None:
         """Hold the run, and send the job with what it needs."""
         held = ExitStack()
-        configs = job.configs if isinstance(job, Check) else (job.config,)
-        folder: RunFolder | None = None
-        files: Files = {}
         try:
-            code = _code(configs)
-            if isinstance(job, Train):
-                folder = self._experiment.run(configuration.run_id(job.config))
-                held.enter_context(folder.hold(wait_seconds=0.0))
-                files = folder.contents()
-                if CONFIG in files:
-                    code = _kept_code(folder.path / CONFIG) | code
+            shipment = self._packed(job, held)
         except BnbenchError as error:
             held.close()
-            self._refused.append((job, failed(error)))
+            self._refused.append((job, jobs.failed(error)))
             return
-        shipment = Shipment(job, code, folder.name if folder else None, files)
-        self._sent[shipment] = _Sent(job, folder, held)
+        self._held[shipment] = held
         self._remote.submit(shipment)
 
-    def answers(self, seconds: float) -> list[tuple[Job, Answer]]:
+    def _packed(self, job: jobs.Job, held: ExitStack) -> Shipment:
+        code = {}
+        for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
+            for block in (config.model, config.norm):
+                if hasattr(block, "target"):
+                    path, _ = configuration.custom_target(block.target)
+                    code[str(path)] = custom.content(path)
+        if not isinstance(job, jobs.Train):
+            return Shipment(job, code, None, {})
+        folder = self._experiment.run(configuration.run_id(job.config))
+        held.enter_context(folder.hold(wait_seconds=0.0))
+        return Shipment(job, code, folder.name, folder.contents())
+
+    def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
         """What has been answered; files that came along are in the run's folder by then."""
         found, self._refused = self._refused, []
         for shipment, reply in self._remote.answers(0.0 if found else seconds):
-            sent = self._sent[shipment]
-            answer = self._received(sent, reply)
-            if isinstance(answer, End):
-                self._sent.pop(shipment).held.close()
+            answer = self._received(shipment, reply)
+            if isinstance(answer, jobs.End):
+                self._held.pop(shipment).close()
             if answer is not None:
-                found.append((sent.job, answer))
+                found.append((shipment.job, answer))
         return found
 
-    def _received(self, sent: _Sent, reply: Reply) -> Answer | None:
-        reply = _relocated(reply, PLACE, str(self._experiment.path))
+    def _received(self, shipment: Shipment, reply: Reply) -> jobs.Answer | None:
+        here = str(self._experiment.path)
+        if isinstance(reply, jobs.Said):
+            return jobs.Said(reply.line.replace(PLACE, here))
+        if not isinstance(reply, Saved | Returned):
+            return reply
+        files = dict(reply.files)
+        if ERROR in files:
+            files[ERROR] = files[ERROR].replace(PLACE.encode(), here.encode())
         try:
-            match reply:
-                case Saved(files) | Returned(_, files) if files and sent.folder is not None:
-                    sent.folder.adopt(files)
+            if shipment.run is not None and files:
+                self._experiment.run(shipment.run).adopt(files)
         except StorageError as error:
             if isinstance(reply, Returned):
-                return failed(error)
-            return Said(f"warning: a run is not saved: {error.what}")
-        match reply:
-            case Saved():
-                return None
-            case Returned(end, _):
-                return end
-            case _:
-                return reply
-
-    def ask_to_stop(self) -> None:
-        """Ask all runs to commit after their current step and to end."""
-        self._remote.ask_to_stop()
+                return jobs.failed(error)
+            return jobs.Said(f"warning: a run is not saved: {error.what}")
+        if isinstance(reply, Saved):
+            return None
+        if isinstance(reply.end, jobs.Failed):
+            told = reply.end.error
+            told.what = told.what.replace(PLACE, here)
+            told.do = told.do and told.do.replace(PLACE, here)
+        return reply.end
 
     def close(self) -> None:
         """End everything now, and let go of the runs."""
         self._remote.close()
-        for sent in self._sent.values():
-            sent.held.close()
-        self._sent.clear()
+        for held in self._held.values():
+            held.close()
+        self._held.clear()
 
 
 def perform_shipment(
     shipment: Shipment,
-    options: WorkerOptions,
-    send: Callable[[Stated | Said | Saved], None],
+    options: jobs.WorkerOptions,
+    send: Callable[[jobs.Answer | Saved], None],
     stop: Stop,
     *,
     save_seconds: float = SAVE_SECONDS,
 ) -> Returned:
-    """Do a job in a temporary folder, on any machine; for the worker of an executor.
+    """Do a job on any machine, for the worker of an executor; changes the process's working
+    directory meanwhile. `send` gets what there is to see until then, and files to save."""
+    saved_at, saved = time.monotonic(), shipment.files.get(CHECKPOINT)
+    experiment = ExperimentFolder(Path(PLACE))
+    folder = None if shipment.run is None else RunFolder(experiment.path / shipment.run)
 
-    `send` gets what there is to see, and files worth saving, until then.
-    """
+    def forward(answer: jobs.Answer) -> None:
+        nonlocal saved_at, saved
+        send(answer)
+        if folder is not None and time.monotonic() - saved_at >= save_seconds:
+            files = folder.contents()
+            if files.get(CHECKPOINT) != saved:
+                send(Saved(files))
+            saved_at, saved = time.monotonic(), files.get(CHECKPOINT)
+
     with (
-        TemporaryDirectory(prefix="bnbench-", ignore_cleanup_errors=True) as temporary,
+        TemporaryDirectory(prefix="bnbench-") as temporary,
+        chdir(temporary),
         custom.received(shipment.code),
     ):
-        experiment = ExperimentFolder(Path(temporary))
-        folder = None if shipment.run is None else RunFolder(experiment.path / shipment.run)
-        saved_at, saved = time.monotonic(), shipment.files.get(CHECKPOINT)
-
-        def forward(answer: Answer) -> None:
-            nonlocal saved_at, saved
-            assert isinstance(answer, Stated | Said)
-            send(_relocated(answer, temporary, PLACE))
-            if folder is None or time.monotonic() - saved_at < save_seconds:
-                return
-            files = folder.contents()
-            saved_at = time.monotonic()
-            if files.get(CHECKPOINT) != saved:
-                saved = files.get(CHECKPOINT)
-                send(_relocated(Saved(files), temporary, PLACE))
-
-        files: Files = {}
         try:
             if folder is not None:
                 folder.adopt(shipment.files)
             end = perform(shipment.job, options, experiment, forward, stop)
-            if folder is not None and not (isinstance(end, Trained) and end.found):
-                files = folder.contents()
+            found = isinstance(end, jobs.Trained) and end.found
+            return Returned(end, {} if folder is None or found else folder.contents())
         except StorageError as error:
-            end = failed(error)
-        return _relocated(Returned(end, files), temporary, PLACE)
-
-
-def _code(configs: Iterable[schema.RunConfig]) -> dict[str, bytes]:
-    """The content of the user's own code files that these runs name, by path."""
-    blocks = [block for config in configs for block in (config.model, config.norm)]
-    targets = [block.target for block in blocks if hasattr(block, "target")]
-    paths = [configuration.custom_target(target)[0] for target in targets]
-    return {str(path): custom.content(path) for path in paths}
-
-
-def _kept_code(path: Path) -> dict[str, bytes]:
-    """The same for the configuration that is stored with a run, which its worker compares."""
-    try:
-        return _code([configuration.expand_one(configuration.load_experiment(path))])
-    except BnbenchError:
-        return {}  # the worker will say what is wrong with it
-
-
-def _relocated(reply: R, there: str, here: str) -> R:
-    """The reply with another path of the experiment's folder in its texts."""
-
-    def changed(files: Files) -> Files:
-        if ERROR not in files:
-            return files
-        return {**files, ERROR: files[ERROR].replace(there.encode(), here.encode())}
-
-    match reply:
-        case Said(line):
-            return replace(reply, line=line.replace(there, here))
-        case Saved(files):
-            return replace(reply, files=changed(files))
-        case Returned(end, files):
-            if isinstance(end, Failed):
-                end.error.what = end.error.what.replace(there, here)
-                end.error.do = end.error.do and end.error.do.replace(there, here)
-            return replace(reply, files=changed(files))
-        case _:
-            return reply
+            return Returned(jobs.failed(error), {})

@@ -14,36 +14,17 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from enum import Enum, auto
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, TypeAlias, assert_never
+from typing import Any, Literal, TypeAlias, assert_never
 
-from bnbench.config import schema
-from bnbench.errors import BnbenchError, ConfigError, Fault, Interrupted, RunError
+from bnbench.errors import BnbenchError, Interrupted, RunError
 from bnbench.events import Moment
 from bnbench.runner import Settings, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import (
-    Answer,
-    Check,
-    Checked,
-    End,
-    Failed,
-    Fit,
-    Fits,
-    Job,
-    Measure,
-    Measured,
-    Said,
-    Stated,
-    Stopped,
-    Train,
-    Trained,
-    WorkerOptions,
-    failed,
-)
+from bnbench.sweep import jobs
 
 BEAT_SECONDS = 1.0
 """How often a worker says that it is alive."""
@@ -52,46 +33,32 @@ SHOWN_SECONDS = 0.2
 """How often a worker sends what its run has stated: the screen shows no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The worker has imported what it needs."""
+class Signal(Enum):
+    """What goes through the pipe besides jobs and answers."""
+
+    READY = auto()  # the worker has imported what it needs
+    BEAT = auto()  # the worker is alive
+    STOP = auto()  # the run is to commit after its current step and to end
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """The worker is alive."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """The worker cannot do any job."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class CommitAndEnd:
-    """Asks the worker's run to commit after its current step and to end."""
-
-
-FromWorker: TypeAlias = Ready | Beat | Unusable | Answer
-ToWorker: TypeAlias = Job | CommitAndEnd
+FromWorker: TypeAlias = Literal[Signal.READY, Signal.BEAT] | jobs.Answer
+ToWorker: TypeAlias = Literal[Signal.STOP] | jobs.Job
 
 
 def perform(
-    job: Job,
-    options: WorkerOptions,
+    job: jobs.Job,
+    options: jobs.WorkerOptions,
     experiment: ExperimentFolder,
-    send: Callable[[Answer], None],
+    send: Callable[[jobs.Answer], None],
     stop: Stop,
     *,
     siblings: Sequence[ExperimentFolder] = (),
-) -> End:
+) -> jobs.End:
     """Do a job. `send` gets what there is to see until then; whatever goes wrong is an answer.
 
     A run is trained in its folder of `experiment`.
     """
-    from bnbench.runner import execute, fitting, measure
+    from bnbench import runner
 
     settings = Settings(
         device=options.device,
@@ -99,46 +66,34 @@ def perform(
         accept_changes=options.accept_changes,
         siblings=tuple(sibling.path for sibling in siblings),
         view=lambda *_: _Forwarder(send),
-        announce=lambda line: send(Said(line)),
+        announce=lambda line: send(jobs.Said(line)),
         stop=stop,
     )
     try:
         match job:
-            case Train(config):
-                done = execute(config, experiment, settings)
-                return Trained(done.result, done.found)
-            case Check(configs):
-                return Checked(tuple(_network_faults(configs, settings)))
-            case Measure(config):
-                return Measured(measure(config, settings))
-            case Fit(config):
-                return Fits(fitting(config, settings))
+            case jobs.Train(config):
+                executed = runner.execute(config, experiment, settings)
+                return jobs.Trained(executed.result, executed.found)
+            case jobs.Check(configs):
+                return jobs.Found(tuple(runner.check(configs, settings)))
+            case jobs.Measure(config):
+                return jobs.Found(runner.measure(config, settings))
+            case jobs.Fit(config):
+                return jobs.Found(runner.fitting(config, settings))
             case _:
                 assert_never(job)
     except Interrupted:
-        return Stopped()
+        return jobs.Stopped()
     except BnbenchError as error:
-        return failed(error)
+        return jobs.failed(error)
     except Exception as error:
-        return Failed(RunError(f"{type(error).__name__}: {error}"), hopeless=False)
-
-
-def _network_faults(configs: Sequence[schema.RunConfig], settings: Settings) -> list[Fault]:
-    from bnbench.runner import rehearse
-
-    faults: list[Fault] = []
-    for config in configs:
-        try:
-            rehearse(config, settings)
-        except ConfigError as error:
-            faults += error.faults
-    return faults
+        return jobs.Failed(RunError(f"{type(error).__name__}: {error}"), hopeless=False)
 
 
 class _Forwarder:
     """A view that sends what it is shown, as often as a screen needs it."""
 
-    def __init__(self, send: Callable[[Answer], None]) -> None:
+    def __init__(self, send: Callable[[jobs.Answer], None]) -> None:
         self._send = send
         self._moments: list[Moment] = []
         self._sent = time.monotonic()
@@ -152,14 +107,14 @@ class _Forwarder:
     def close(self) -> None:
         """Send what has not been sent."""
         if self._moments:
-            self._send(Stated(self._moments))
+            self._send(jobs.Stated(self._moments))
         self._moments = []
         self._sent = time.monotonic()
 
 
 def serve(
     connection: Connection,
-    options: WorkerOptions,
+    options: jobs.WorkerOptions,
     experiment: ExperimentFolder,
     siblings: Sequence[ExperimentFolder],
     driver: int,
@@ -169,23 +124,25 @@ def serve(
     _die_with(driver)
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))  # before torch makes its threads
     pipe = _Pipe(connection)
-    jobs: SimpleQueue[Job] = SimpleQueue()
+    waiting: SimpleQueue[jobs.Job] = SimpleQueue()
     stop = Stop()
-    Thread(target=_listen, args=(connection, jobs, stop), daemon=True).start()
+    Thread(target=_listen, args=(connection, waiting, stop), daemon=True).start()
     Thread(target=_beat, args=(pipe,), daemon=True).start()
     forwarder = _LineForwarder(pipe)
     with redirect_stdout(forwarder), redirect_stderr(forwarder):
         warnings.showwarning = lambda message, category, *_: pipe.send(
-            Said(f"warning: {category.__name__}: {message}")
+            jobs.Said(f"warning: {category.__name__}: {message}")
         )
         try:
             from bnbench.runner import execute  # noqa: F401  and with it torch
         except Exception as error:
-            pipe.send(Unusable(f"{type(error).__name__}: {error}"))
-            return
-        pipe.send(Ready())
+            why = RunError(f"no worker can be started: {type(error).__name__}: {error}")
+            while True:
+                waiting.get()
+                pipe.send(jobs.Failed(why, hopeless=True))
+        pipe.send(Signal.READY)
         while True:
-            job = jobs.get()
+            job = waiting.get()
             pipe.send(perform(job, options, experiment, pipe.send, stop, siblings=siblings))
 
 
@@ -214,28 +171,27 @@ class _LineForwarder(io.TextIOBase):
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            self._pipe.send(Said(line))
+            self._pipe.send(jobs.Said(line))
         return len(text)
 
 
-def _listen(connection: Connection, jobs: SimpleQueue[Job], stop: Stop) -> None:
+def _listen(connection: Connection, waiting: SimpleQueue[jobs.Job], stop: Stop) -> None:
     while True:
         try:
             message: ToWorker = connection.recv()
         except (EOFError, OSError):
             # The driver is gone. The last checkpoint is intact; exiting releases the lock.
             os._exit(1)
-        match message:
-            case CommitAndEnd():
-                stop.exit_code = 130
-            case _:
-                jobs.put(message)
+        if isinstance(message, Signal):
+            stop.exit_code = 130
+        else:
+            waiting.put(message)
 
 
 def _beat(pipe: _Pipe) -> None:
     while True:
         time.sleep(BEAT_SECONDS)
-        pipe.send(Beat())
+        pipe.send(Signal.BEAT)
 
 
 def _leave_signals_to_the_driver() -> None:

@@ -21,7 +21,7 @@ from multiprocessing.context import SpawnProcess
 from bnbench.errors import RunError
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import Answer, End, Job, Lost, WorkerOptions
-from bnbench.sweep.worker import Beat, CommitAndEnd, FromWorker, Ready, Unusable, serve
+from bnbench.sweep.worker import FromWorker, Signal, ToWorker, serve
 
 SILENCE_SECONDS = 60.0
 """A worker that has sent nothing for this long does not respond and is killed: sixty beats."""
@@ -45,7 +45,7 @@ class _Worker:
             messages.append(self.connection.recv())
         return messages
 
-    def send(self, message: Job | CommitAndEnd) -> None:
+    def send(self, message: ToWorker) -> None:
         with suppress(OSError):  # it has died: `answers` will say so
             self.connection.send(message)
 
@@ -139,22 +139,15 @@ class Workers:
         return found
 
     def _understood(self, worker: _Worker, message: FromWorker) -> list[tuple[Job, Answer]]:
-        match message:
-            case Beat():
-                return []
-            case Ready():
+        if isinstance(message, Signal):
+            if message is Signal.READY:
                 worker.ready = True
                 self._failed_starts = 0
-                return []
-            case Unusable():
-                raise RunError(f"no worker can be started: {message.why}")
-            case _:
-                job = worker.job
-                if job is None:
-                    return []
-                if isinstance(message, End):
-                    worker.job = None
-                return [(job, message)]
+            return []
+        job = worker.job
+        if isinstance(message, End):
+            worker.job = None
+        return [] if job is None else [(job, message)]
 
     def _removed(self, worker: _Worker, how: str | None = None) -> list[tuple[Job, Answer]]:
         """A worker has ended: its job is lost, if it had one."""
@@ -171,7 +164,7 @@ class Workers:
     def ask_to_stop(self) -> None:
         """Ask all runs to commit after their current step and to end."""
         for worker in self._workers:
-            worker.send(CommitAndEnd())
+            worker.send(Signal.STOP)
 
     def close(self) -> None:
         """End all workers now. What they have not committed is lost; the disk stays consistent."""

@@ -17,8 +17,8 @@ from bnbench.runner import Screen, Stop, execute
 from bnbench.runner.execution import Build
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import WorkerOptions
-from bnbench.sweep.schedule import SweepOutcome, sweep
-from tests.executors import InProcess
+from bnbench.sweep.schedule import SweepOutcome
+from tests.executors import InProcess, sweep
 from tests.injection import Disk, Failure, Killed, disk, kills
 from tests.runs import evidence, experiment_in, no_norm_config, quiet_console, small_config
 from tests.stub import build_stub

@@ -13,9 +13,11 @@ from bnbench.config import dump, run_id, schema
 from bnbench.errors import RunError
 from bnbench.runner import Cost, Settings, execute, measure
 from bnbench.store import ExperimentFolder, encode_records
-from bnbench.sweep.forecast import WORKER_SECONDS, as_lines, as_record, forecast
-from bnbench.sweep.jobs import Job, Lost, Measure, Measured, WorkerOptions
-from tests.executors import InProcess
+from bnbench.sweep import forecast as forecasting
+from bnbench.sweep.forecast import WORKER_SECONDS, Forecast, as_lines, as_record
+from bnbench.sweep.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, WorkerOptions
+from bnbench.sweep.schedule import SweepOptions
+from tests.executors import InProcess, refuse
 from tests.runs import a_result, experiment_in, no_norm_config, small_config
 
 
@@ -32,20 +34,32 @@ class Measuring:
         raise AssertionError
 
     def submit(self, job: Job) -> None:
-        assert isinstance(job, Measure)
-        self.asked.append(job.config)
+        if isinstance(job, Measure):
+            self.asked.append(job.config)
         self._now.append(job)
 
     def answers(self, _: float) -> list[tuple[Job, Any]]:
         job = self._now.pop()
+        if isinstance(job, Check):
+            return [(job, Found(()))]
         assert isinstance(job, Measure)
-        return [(job, Measured(self._costs[job.config.setup]))]
+        return [(job, Found(self._costs[job.config.setup]))]
 
     def ask_to_stop(self) -> None:
         raise AssertionError
 
     def close(self) -> None:
         raise AssertionError
+
+
+def forecast(
+    runs: list[schema.RunConfig],
+    experiment: ExperimentFolder,
+    executor: Executor[Job, Answer],
+    **options: Any,
+) -> Forecast:
+    """A forecast of runs that are of no file."""
+    return forecasting.forecast(runs, experiment, executor, SweepOptions(**options), refuse)
 
 
 COSTS = {"bn": Cost(40.0, 2_000_000), "none": Cost(10.0, 1_000_000)}
@@ -120,6 +134,8 @@ def test_a_damaged_folder_is_listed(tmp_path: Path) -> None:
 def test_a_worker_that_dies_while_measuring_is_an_error(tmp_path: Path) -> None:
     class Dying(Measuring):
         def answers(self, _: float) -> list[tuple[Job, Any]]:
+            if isinstance(self._now[0], Check):
+                return super().answers(_)
             return [(self._now.pop(), Lost("was killed by SIGSEGV", at_start=False))]
 
     with pytest.raises(RunError, match="cannot be measured: its worker was killed by SIGSEGV"):

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from bnbench import store
 from bnbench.config import dump, run_id, schema
+from bnbench.config.feasible import Obstacle
 from bnbench.errors import (
     ConfigError,
     DataError,
-    Fault,
     HeldError,
     Interrupted,
     RunError,
@@ -27,10 +27,9 @@ from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import (
     Answer,
     Check,
-    Checked,
     Failed,
     Fit,
-    Fits,
+    Found,
     Job,
     Lost,
     Said,
@@ -39,7 +38,8 @@ from bnbench.sweep.jobs import (
     Train,
     Trained,
 )
-from bnbench.sweep.schedule import SweepOutcome, sweep
+from bnbench.sweep.schedule import SweepOutcome
+from tests.executors import sweep
 from tests.runs import a_result, experiment_in, no_norm_config, small_config
 
 Behaviour = Callable[[Job], list[Answer]]
@@ -48,10 +48,21 @@ RESULT = a_result()
 
 
 class Scripted:
-    """An executor that answers as a test says, and remembers what it was given."""
+    """An executor that answers as a test says, and remembers what it was given.
 
-    def __init__(self, experiment: ExperimentFolder, behaviour: Behaviour, size: int = 1) -> None:
+    `checks`: whether the test answers for networks, too; else all can train.
+    """
+
+    def __init__(
+        self,
+        experiment: ExperimentFolder,
+        behaviour: Behaviour,
+        size: int = 1,
+        *,
+        checks: bool = False,
+    ) -> None:
         self.size = size
+        self._checks = checks
         self.given: list[schema.RunConfig] = []
         self.stopped = False
         self.started = 0
@@ -75,7 +86,8 @@ class Scripted:
     def answers(self, _: float) -> list[tuple[Job, Answer]]:
         """The oldest job's answers; a job without any stays as it is until the sweep stops."""
         for job in self._now:
-            answers = self._behaviour(job)
+            checked = isinstance(job, Check) and not self._checks
+            answers: list[Answer] = [Found(())] if checked else self._behaviour(job)
             if not answers and self.stopped:
                 answers = [Stopped()]
             if answers:
@@ -125,9 +137,10 @@ def run_sweep(
     screen: Screen,
     *,
     size: int = 1,
+    checks: bool = False,
     **options: Any,
 ) -> tuple[SweepOutcome, Scripted]:
-    executor = Scripted(experiment, behaviour, size)
+    executor = Scripted(experiment, behaviour, size, checks=checks)
     return sweep(runs, experiment, executor, screen, Stop(), **options), executor
 
 
@@ -393,55 +406,53 @@ def test_a_run_that_is_being_trained_is_not_thrown_away(
     assert folder.result() is not None
 
 
-def test_networks_with_custom_code_are_checked_before_the_first_run(
+def test_networks_are_checked_before_the_first_run(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], tmp_path: Path
 ) -> None:
-    """Each distinct network once, whatever its seed or learning rate; all faults are said."""
+    """Each distinct one once, whatever its seed or learning rate; all that are wrong are said.
+    Those with code of the user's own are jobs of their own: they may kill their worker."""
     (tmp_path / "layer.py").write_text("class Layer: ...\n")
     norm = schema.CustomNormConfig(kind="custom", target=f"{tmp_path / 'layer.py'}:Layer")
-    model = small_config().model
-    opaque = [
-        small_config(
-            setup=setup,
-            norm=norm.model_copy(update={"options": {"setup": setup}}),
-            optim=schema.SGDConfig(lr=lr),
-            seed=seed,
-        )
-        for lr in (0.1, 0.2)
-        for setup in ("a", "b", "c")
-        for seed in (0, 1)
-    ]
-    begun = small_config(setup="begun", norm=norm, model=model.model_copy(update={"dropout": 0.0}))
+
+    def own(setup: str, **changes: Any) -> schema.RunConfig:
+        other = norm.model_copy(update={"options": {"setup": setup}})
+        return small_config(setup=setup, norm=other, **changes)
+
+    begun = own("begun")
     experiment.run(run_id(begun)).begin(config_text=dump(begun), manifest={})
-    runs = [no_norm_config(), begun, *opaque]
-    checked: list[schema.RunConfig] = []
+    runs = [
+        config
+        for seed in (0, 1)
+        for lr in (0.1, 0.2)
+        for config in (
+            small_config(seed=seed, optim=schema.SGDConfig(lr=lr)),
+            no_norm_config(seed=seed, optim=schema.SGDConfig(lr=lr)),
+            *(own(setup, seed=seed, optim=schema.SGDConfig(lr=lr)) for setup in "abc"),
+        )
+    ]
+    checked: list[list[str]] = []
 
     def behave(job: Job) -> list[Answer]:
         assert isinstance(job, Check), "nothing is trained"
-        (config,) = job.configs
-        checked.append(config)
-        match config.setup:
-            case "a" if len(checked) == 1:
+        checked.append([config.setup for config in job.configs])
+        match checked[-1]:
+            case ["a"] if checked.count(["a"]) == 1:
                 return [Lost("was killed by SIGKILL", at_start=True)]
-            case "b":
-                return [Checked((Fault("setup b", "it breaks"),))]
-            case "c":
+            case ["b"]:
+                return [Found(tuple((each, Obstacle((), "it breaks")) for each in job.configs))]
+            case ["c"]:
                 return [Lost("was killed by SIGSEGV", at_start=False)]
             case _:
-                return [Said("a note"), Checked(())]
+                return [Said("a note"), Found(())]
 
     with pytest.raises(ConfigError) as refused:
-        run_sweep(runs, experiment, behave, screen[0])
+        run_sweep([begun, *runs], experiment, behave, screen[0], checks=True)
     assert str(refused.value) == (
         "setup b: it breaks\nsetup c: the first step fails: the worker was killed by SIGSEGV"
     )
-    assert [(config.setup, config.seed) for config in checked] == [
-        ("a", 0),
-        ("b", 0),
-        ("c", 0),
-        ("a", 0),
-    ]
+    assert checked == [["bn", "none"], ["a"], ["b"], ["c"], ["a"]]
     assert screen[1].getvalue().splitlines() == [
+        "a note",
         "warning: a worker was killed by SIGKILL at its start; another takes its job",
         "a note",
     ]
@@ -459,7 +470,7 @@ def test_where_nothing_is_missing_nothing_is_started(
     def behave(job: Job) -> list[Answer]:
         raise AssertionError(job)
 
-    outcome, executor = run_sweep(runs, experiment, behave, screen[0], fit_gpu=True)
+    outcome, executor = run_sweep(runs, experiment, behave, screen[0], checks=True, device="cuda")
     assert (outcome.found, executor.started) == (2, 0)
 
 
@@ -529,12 +540,12 @@ def test_no_more_at_a_time_than_a_gpu_holds_of_the_largest(
         nonlocal seen
         if isinstance(job, Fit):
             asked.append(job.config)
-            return [Fits(fits)]
+            return [Found(fits)]
         seen = max(seen, executor.busy)
         return trained(job)
 
     executor = Scripted(experiment, behave, size=4)
-    sweep(runs, experiment, executor, screen[0], Stop(), fit_gpu=True)
+    sweep(runs, experiment, executor, screen[0], Stop(), device="cuda")
     assert asked == [runs[2]]
     assert seen == busiest
 
@@ -556,6 +567,8 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
     class Slow(Scripted):
         def answers(self, _: float) -> list[tuple[Job, Answer]]:
             nonlocal now
+            if isinstance(self._now[0], Check):
+                return super().answers(0.0)
             now += 5.0
             if now == 105.0:
                 return [(job, Stated([half])) for job in self._now]

@@ -16,9 +16,9 @@ from bnbench.errors import HeldError, Interrupted
 from bnbench.runner import Screen, Settings, Stop, execute
 from bnbench.store import ExperimentFolder, read
 from bnbench.sweep.jobs import Check, Failed, Train, WorkerOptions
-from bnbench.sweep.schedule import SweepOutcome, sweep
+from bnbench.sweep.schedule import SweepOutcome
 from bnbench.sweep.shipping import Reply, Returned, Shipment, Shipping
-from tests.executors import Elsewhere, InProcess
+from tests.executors import Elsewhere, InProcess, sweep
 from tests.injection import Killed, disk, kills, stopping
 from tests.runs import (
     committed_step,

@@ -22,9 +22,8 @@ from bnbench.config import expand, load_experiment, schema
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import WorkerOptions
-from bnbench.sweep.schedule import sweep
 from bnbench.sweep.workers import Workers
-from tests.executors import InProcess
+from tests.executors import InProcess, sweep
 from tests.runs import (
     SMALL_YAML,
     committed_step,
