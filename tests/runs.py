@@ -147,7 +147,18 @@ def result_of(folder: RunFolder) -> Record:
     return result.as_record()
 
 
-MANIFEST = {"setup": "bn", "seed": 0, "cell": "c", "point": {}, "hparams": {}, "started": 1.0e9}
+MANIFEST: Record = {
+    "setup": "bn",
+    "seed": 0,
+    "cell": "c",
+    "point": {},
+    "hparams": {},
+    "started": 1.0e9,
+    "started_utc": "2026-01-01T00:00:00+00:00",
+    "command": ["bnbench"],
+    "versions": {"torch": "2"},
+    "fingerprints": [{"device": "cpu"}],
+}
 """What every reader of a manifest relies on, and no more."""
 
 

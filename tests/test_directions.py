@@ -13,7 +13,8 @@ import pytest
 
 from bnbench.config import Overrides, dump_experiment, expand, load_experiment, parse_metric
 from bnbench.report.quantities import quantity
-from bnbench.report.study import StudiedRun, study
+from bnbench.report.reading import read_study
+from bnbench.report.study import StudiedRun
 from bnbench.runner import Settings, execute
 from bnbench.store import ExperimentFolder
 
@@ -32,7 +33,7 @@ def runs(tmp_path: Path) -> Any:
         folder.begin(dump_experiment(experiment))
         for config in expand(experiment).runs:
             execute(config, folder, Settings(threads=1))
-        return {(run.setup, *run.point.values()): run for run in study(folder).runs}
+        return {(run.setup, *run.point.values()): run for run in read_study(folder).runs}
 
     return train
 

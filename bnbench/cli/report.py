@@ -19,19 +19,19 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Show tables and verdicts; write report.html, report.json and report.csv."""
+    from bnbench.report.reading import read_study
     from bnbench.report.record import as_json as in_json
-    from bnbench.report.study import study
     from bnbench.report.terminal import terminal
     from bnbench.report.writing import PAGE, make, write
     from bnbench.store import find_experiment
 
-    read = study(find_experiment(runs_dir, experiment))
-    made = make(read)
-    write(read, made)
+    study = read_study(find_experiment(runs_dir, experiment))
+    made = make(study)
+    write(study, made)
     if as_json:
         print(in_json(made.record), end="")
     else:
         for part in terminal(made.record):
             output.print(part)
     if open_:
-        typer.launch(str((read.folder.path / PAGE).resolve()))
+        typer.launch(str((study.folder.path / PAGE).resolve()))

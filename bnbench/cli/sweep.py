@@ -14,6 +14,7 @@ from bnbench.cli.screen import output, progress_console, say, show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bnbench.store import Record
     from bnbench.sweep.experiments import PlannedExperiment
     from bnbench.sweep.schedule import SweepOptions
 
@@ -104,26 +105,27 @@ def _train(
     as_json: bool,
     csv: bool,
 ) -> None:
-    from bnbench.report.closing import closing_tables
-    from bnbench.report.run_rows import as_csv, run_rows
+    from bnbench.report import rows, tables
+    from bnbench.report.reading import results_of
     from bnbench.sweep import experiments
 
-    rows = []
+    shown: list[Record] = []
     failures: list[tuple[str, str]] = []
     for each, outcome in experiments.train_all(planned, options, progress_console(quiet), say):
         failures += outcome.failures
+        study = results_of(each.experiment, each.plan.runs, each.folder)
         if as_json or csv:
             which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
-            rows += [which | row for row in run_rows(each.plan.runs, each.folder)]
+            shown += [which | rows.flat_row(run) for run in study.runs]
         else:
-            for table in closing_tables(each.experiment, each.plan.runs, each.folder):
+            for table in tables.closing_tables(study):
                 output.print(table)
             show(f"curves: bnbench tensorboard {each.folder.path}")
             show(f"report: bnbench report {each.folder.path}")
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(shown, indent=2))
     elif csv:
-        print(as_csv(rows), end="")
+        print(rows.as_csv(shown), end="")
     if failures:
         say(f"{len(failures)} of {sum(len(each.plan.runs) for each in planned)} runs failed:")
         for name, message in failures[:10]:

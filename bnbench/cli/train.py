@@ -34,7 +34,7 @@ def train(
         say(line)
 
     from bnbench.assemble.check import check
-    from bnbench.report.run_table import run_table, summary
+    from bnbench.report import tables
     from bnbench.runner import Screen, Settings, Stop, execute
     from bnbench.store import ExperimentFolder
     from bnbench.sweep.cores import usable_cores
@@ -56,7 +56,7 @@ def train(
         )
         done = execute(run, folder, settings)
     before = "was already there: " if done.found else ""
-    show(f"{done.folder.path}: {before}{summary(done.result)}")
+    show(f"{done.folder.path}: {before}{tables.run_summary(done.result)}")
     if done.result.state == "completed":
-        output.print(run_table(done.result))
+        output.print(tables.run_table(done.result))
     show(f"curves: bnbench tensorboard {folder.path}")

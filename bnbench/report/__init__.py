@@ -1,10 +1,9 @@
 """Stored runs in, tables, figures and verdicts out.
 
-`study`: an experiment as it lies on disk. `quantities`, `tuning`, `verdicts`: its numbers and
-claims. `selection`: which cells are shown. `answer`: the sentences on top. `figures/`: pictures.
-`record`: the whole report as data; `page`, `terminal`: the record as people read it; `writing`: its
-files. `compare`: runs side by side. `comparison`, `closing`: the table that closes a sweep.
-`run_table`: the one that closes a run. `run_rows`: a row a run. `status`: what there is on disk.
-`pictures`: a run's probes as PNGs. `words`: numbers as text. Import the module that is needed: some
-take a while.
+`study`: an experiment, its cells and what tuning chooses; `reading`: from run folders to a study.
+`quantities`, `verdicts`: the numbers of claims and what they amount to. `answer`: the sentences on
+top. `figures/`: pictures. `rows`: cells and runs as data; `record`: the whole report as data;
+`terminal`, `writing`: the record as people read it, and its files. `tables`: what ends a run or a
+sweep. `compare`: runs side by side. `status`: what is on disk. `pictures`: a run's probes as PNGs.
+`words`: numbers as text. Import the module that is needed: some take a while.
 """

@@ -1,4 +1,4 @@
-"""Runs side by side: what their configurations do not share, and how they came out."""
+"""Runs side by side: where their configurations differ, and their scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 from bnbench import config as configuration
 from bnbench.errors import StorageError, UsageError
 from bnbench.report import words
-from bnbench.store import Record, RunFolder, find_run, read
+from bnbench.store import Record, RunFolder, RunRecord, find_run, read
 
 METRICS = {
     "test accuracy": ("test", "running", "accuracy"),
@@ -38,8 +38,8 @@ def compared(names: Sequence[str], runs_dir: Path) -> Record:
     """Two runs or more, by path, id or the beginning of an id.
 
     `runs`: name, path, state, reason; `differences`: dotted keys with a value for each run, null
-    where it has none; `metrics`: by name, a value for each run, of what it last evaluated where it
-    has no result. Raises UsageError, StorageError.
+    where it has none; `metrics`: by name a value for each run, of its last evaluation if it has no
+    result. Raises UsageError, StorageError.
     """
     folders = [find_run(runs_dir, name) for name in names]
     for number, folder in enumerate(folders):
@@ -47,63 +47,47 @@ def compared(names: Sequence[str], runs_dir: Path) -> Record:
             raise UsageError(f"{folder.path} is named twice", do="name another run")
     if len(folders) < 2:
         raise UsageError("there is only one run", do="name two runs or more")
-    runs = [_run(folder) for folder in folders]
+    runs = [_compared(folder) for folder in folders]
     return {
         "runs": [{key: run[key] for key in ("run", "path", "state", "reason")} for run in runs],
         "differences": _differences([run["config"] for run in runs]),
         "metrics": {
-            name: [_at(run["readings"], path) for run in runs] for name, path in METRICS.items()
+            name: [_number_at(run["scores"], path) for run in runs]
+            for name, path in METRICS.items()
         },
     }
 
 
-def _run(folder: RunFolder) -> Record:
-    found = read(folder)
-    state, reason, readings, config = found.state, found.problem, Record(), Record()
+def _compared(folder: RunFolder) -> Record:
+    run = read(folder)
+    found: Record = {"run": folder.name, "path": str(folder.path), "state": run.state}
+    scores, config, reason = Record(), Record(), run.problem
+    if run.result is not None:
+        scores, reason = run.result.as_record(), run.result.divergence
     try:
-        if found.result is not None:
-            readings, reason = found.result.as_record(), found.result.divergence
-        if state not in ("completed", "damaged"):
-            readings = _last(folder) | readings
-        if state != "damaged":
-            config = _config(found.manifest)
+        if run.state not in ("completed", "damaged"):
+            scores = _last_evaluation(run) | scores
+        if run.state != "damaged" and run.manifest is not None:
+            config = {**run.manifest["hparams"], "seed": run.manifest["seed"]}
     except StorageError as error:
-        state, reason, readings, config = "damaged", error.what, {}, {}
-    return {
-        "run": folder.name,
-        "path": str(folder.path),
-        "state": state,
-        "reason": reason,
-        "readings": readings,
-        "config": config,
-    }
+        return found | {"state": "damaged", "reason": error.what, "scores": {}, "config": {}}
+    return found | {"reason": reason, "scores": scores, "config": config}
 
 
-def _last(folder: RunFolder) -> Record:
-    """What a run without an end has evaluated last, in the shape of a result."""
+def _last_evaluation(run: RunRecord) -> Record:
+    """What a run without an end evaluated last, in the shape of a result."""
     found: Record = {}
-    for record in folder.records(without=("step", "histogram", "confusion", "probe")):
-        if record.get("event") == "eval":
-            kinds = found.setdefault(str(record.get("split")), {})
-            kinds[str(record.get("stats"))] = {
-                "loss": record.get("loss"),
-                "accuracy": record.get("accuracy"),
-            }
-            found |= {
-                "steps": record.get("step"),
-                "examples": record.get("examples"),
-                "train_seconds": record.get("train_seconds"),
-            }
+    for event in run.events(without=("step", "histogram", "confusion", "probe")):
+        if event.get("event") == "eval":
+            kinds = found.setdefault(str(event.get("split")), {})
+            kinds[str(event.get("stats"))] = {key: event.get(key) for key in ("loss", "accuracy")}
+            found |= {"steps": event.get("step")}
+            found |= {key: event.get(key) for key in ("examples", "train_seconds")}
     return found
 
 
-def _config(manifest: Record | None) -> Record:
-    """What the run was started with, flat."""
-    return {} if manifest is None else {**manifest["hparams"], "seed": manifest["seed"]}
-
-
 def _differences(configs: Sequence[Record]) -> dict[str, list[Any]]:
-    """Of configurations that can be read."""
+    """Between those configurations that can be read."""
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = {key: [config.get(key) for config in configs] for key in keys}
     readable = [place for place, config in enumerate(configs) if config]
@@ -114,8 +98,8 @@ def _differences(configs: Sequence[Record]) -> dict[str, list[Any]]:
     }
 
 
-def _at(readings: Record, path: Sequence[str]) -> float | None:
-    found: Any = readings
+def _number_at(scores: Record, path: Sequence[str]) -> float | None:
+    found: Any = scores
     for part in path:
         found = found.get(part) if isinstance(found, dict) else None
     number = isinstance(found, int | float) and not isinstance(found, bool)
@@ -123,27 +107,23 @@ def _at(readings: Record, path: Sequence[str]) -> float | None:
 
 
 def side_by_side(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
-    """To be printed one below the other. Runs that do not fit beside each other get a table of
-    their own, each beside the first."""
+    """To be printed one below the other. Runs that do not fit into the width get a table of their
+    own, each next to the first run."""
     runs = record["runs"]
-    for letter, run in zip(_letters(len(runs)), runs, strict=True):
+    for number, run in enumerate(runs, start=1):
         said = f"{run['run']}: {run['state']}"
         if run["reason"]:
             said += f", {str(run['reason']).partition(chr(10))[0]}"
-        for number, line in enumerate(wrap(said, columns - 4) or [""]):
-            yield Text(f"{letter:3} {line}" if number == 0 else f"    {line}")
+        first, *more = wrap(said, columns - 4)
+        yield Text(f"{f'[{number}]':3} {first}")
+        yield from (Text(f"    {line}") for line in more)
     rows = _rows(record)
     left = max(len(label) for label, _ in rows)
-    beside = max(1, (columns - min(left, 30)) // (WIDTH + 1) - 1)
-    others = list(range(1, len(runs)))
-    for start in range(0, len(others), beside):
-        yield _table(rows, [0, *others[start : start + beside]], len(runs))
+    fitting = max(1, (columns - min(left, 30)) // (WIDTH + 1) - 1)
+    for start in range(1, len(runs), fitting):
+        yield _table(rows, [0, *range(start, min(start + fitting, len(runs)))])
     if not record["differences"]:
         yield Text("their configurations are the same")
-
-
-def _letters(count: int) -> list[str]:
-    return [f"[{number}]" for number in range(1, count + 1)]
 
 
 def _rows(record: Record) -> list[tuple[str, list[str]]]:
@@ -169,12 +149,11 @@ def _shown(name: str, value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else words.number(value, digits=4)
 
 
-def _table(rows: Sequence[tuple[str, list[str]]], shown: Sequence[int], count: int) -> Table:
+def _table(rows: Sequence[tuple[str, list[str]]], shown: Sequence[int]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold", max_width=30)
-    letters = _letters(count)
     for place in shown:
-        table.add_column(letters[place], justify="right", overflow="fold", max_width=WIDTH)
+        table.add_column(f"[{place + 1}]", justify="right", overflow="fold", max_width=WIDTH)
     for label, values in rows:
         table.add_row(Text(label), *(Text(values[place]) for place in shown))
     return table

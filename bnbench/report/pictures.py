@@ -1,9 +1,10 @@
-"""What a run's probes have read, as PNGs: shown beside its curves when it has ended."""
+"""What a run's probes recorded, as PNGs: shown next to its curves after it has ended."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,38 +19,28 @@ HEAT_MAPS = {
     "activation_drift": "mean_drift",
     "gradient_shift": "relative",
 }
-"""Of each probe with readings of layers the one that is drawn as layer × time."""
+"""For each probe with readings of layers the one that is drawn as layer × time."""
 
 DPI = 90
 
 
 def probe_pictures(run: RunFolder) -> dict[str, bytes]:
     """PNGs by name; {} for a run without readings. What cannot be drawn is left out."""
-    from bnbench.report.figures.probes import (  # slow to import
-        landscape_bands,
-        layer_heat_maps,
-        percentile_bands,
-        probed,
-    )
+    from bnbench.report.figures import probes  # slow to import
 
-    runs = [probed(run)]
-
+    runs = [probes.probed(run)]
     drawings: dict[str, Callable[[], Figure]] = {
-        "percentiles": partial(percentile_bands, runs),
-        "landscape": partial(landscape_bands, runs),
+        "percentiles": partial(probes.percentile_bands, runs),
+        "landscape": partial(probes.landscape_bands, runs),
     }
     for probe, name in HEAT_MAPS.items():
-        log = probe == "running_error"
         drawings[f"{probe.removesuffix('_by_layer')}_by_layer"] = partial(
-            layer_heat_maps, runs, probe, name, log=log
+            probes.layer_heat_maps, runs, probe, name, log=probe == "running_error"
         )
     found = {}
     for name, draw in drawings.items():
-        try:
-            figure = draw()
-        except ValueError:
-            continue  # no such readings
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI)
-        found[name] = buffer.getvalue()
+        with suppress(ValueError):  # no such readings
+            buffer = io.BytesIO()
+            draw().savefig(buffer, format="png", dpi=DPI)
+            found[name] = buffer.getvalue()
     return found

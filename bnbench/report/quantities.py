@@ -1,7 +1,7 @@
 """Runs reduced to one number: the metrics of claims, each computed within a seed.
 
-A run that diverged stands at the bad end of a metric (−inf accuracy, +inf examples to a target); so
-does a target that was never reached. What is missing is None.
+A run that diverged has the worst value of a metric (−inf accuracy, +inf examples to a target), and
+so has a target that was never reached. What is missing is None.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from bnbench.config import (
     ToTarget,
     UsableLr,
 )
-from bnbench.report.study import Curve, StudiedRun, reading
+from bnbench.report.reading import Curve, Series
+from bnbench.report.study import StudiedRun
 
 NETWORK = "network"
 POINTS = 100.0
-"""Of shares: accuracies, errors and disagreement count in percentage points."""
+"""Accuracies, errors and disagreement are fractions and count in percentage points."""
 INPUTS = "inputs"
 LR = "optim.lr"
 When = Literal["last", "first", "mean"]
@@ -38,7 +39,7 @@ def quantity(
     if isinstance(metric, UsableLr):
         return usable_lr(runs, metric.quantity, target=target or 0.0)
     (run,) = runs
-    if not run.done:
+    if run.result is None:
         return None
     if run.state == "diverged" and (end := configuration.worst(metric)) is not None:
         return inf if end == "high" else -inf
@@ -48,13 +49,13 @@ def quantity(
 def _of_run(metric: Metric, run: StudiedRun, *, target: float | None, when: When) -> float | None:
     match metric:
         case EndReading():
-            accuracy = reading(run, metric.split, metric.statistics, "accuracy")
+            accuracy = run.score(metric.split, metric.statistics)
             if accuracy is None:
                 return None
             if metric.quantity != "loss":
                 share = POINTS * accuracy
-                return share if metric.quantity == "accuracy" else 100.0 - share
-            loss = reading(run, metric.split, metric.statistics, metric.quantity)
+                return share if metric.quantity == "accuracy" else POINTS - share
+            loss = run.score(metric.split, metric.statistics, "loss")
             return inf if loss is None else loss  # it was not finite
         case GapReading():
             gap = run.history.gaps.get(metric.split, {}).get(metric.quantity)
@@ -65,7 +66,7 @@ def _of_run(metric: Metric, run: StudiedRun, *, target: float | None, when: When
             curve = run.history.curves.get((metric.split, metric.statistics))
             return None if curve is None else to_target(curve, metric.quantity, target or 0.0)
         case Cost():
-            value = reading(run, metric.quantity)
+            value: float | None = getattr(run, metric.quantity)
             return log2(value) if value else None
         case ProbeReading():
             return _probe(metric, run, when)
@@ -76,14 +77,9 @@ def _of_run(metric: Metric, run: StudiedRun, *, target: float | None, when: When
 
 
 def to_target(curve: Curve, name: str, target: float) -> float:
-    """log₂ of the examples, steps or seconds after which the accuracy stood at `target` or above
-    at two evaluations in a row: at the first of the two. inf where that never was."""
-    counted: dict[str, Sequence[float]] = {
-        "examples_to_target": curve.examples,
-        "steps_to_target": curve.steps,
-        "seconds_to_target": curve.seconds,
-    }
-    at = counted[name]
+    """log₂ of the examples, steps or seconds until the accuracy is at least `target` at two
+    evaluations in a row: at the first of the two. inf if it never is."""
+    at: Sequence[float] = getattr(curve, name.removesuffix("_to_target"))
     there = [accuracy >= target for accuracy in curve.accuracy]
     for position in range(len(there) - 1):
         if there[position] and there[position + 1] and at[position] > 0:
@@ -98,7 +94,7 @@ def usable_lr(runs: Sequence[StudiedRun], name: str, *, target: float) -> float 
     A rate is usable where the run completed with a final validation accuracy (running statistics)
     of `target` or more. −inf where none is. None while a run of the seed is missing.
     """
-    if not runs or not all(run.done for run in runs):
+    if not runs or not all(run.result is not None for run in runs):
         return None
     rates = sorted((float(run.point[LR]), usable(run, target)) for run in runs)
     if not any(works for _, works in rates):
@@ -115,11 +111,11 @@ def usable_lr(runs: Sequence[StudiedRun], name: str, *, target: float) -> float 
 
 def usable(run: StudiedRun, target: float) -> bool:
     """Whether a run trained to `target`, a validation accuracy under running statistics."""
-    return (reading(run, "val", "running", "accuracy") or 0.0) >= target
+    return (run.val_accuracy or 0.0) >= target
 
 
 def _probe(metric: ProbeReading, run: StudiedRun, when: When) -> float | None:
-    """The mean over the layers that are meant; None where one of their readings is not finite."""
+    """The mean over the metric's layers; None if one of their readings is not finite."""
     layers = run.history.probes.get(metric.probe, {})
     series = [layers[layer][metric.quantity] for layer in _layers(metric, layers)]
     values = [_at(list(readings.values()), when) for readings in series]
@@ -128,12 +124,12 @@ def _probe(metric: ProbeReading, run: StudiedRun, when: When) -> float | None:
     return sum(values) / len(values)
 
 
-def _layers(metric: ProbeReading, layers: dict[str, dict[str, dict[int, float]]]) -> list[str]:
+def _layers(metric: ProbeReading, layers: dict[str, dict[str, Series]]) -> list[str]:
     named = [layer for layer, readings in layers.items() if metric.quantity in readings]
     if metric.layers == "*":
         return [NETWORK] if NETWORK in named else named
     if metric.layers == INPUTS:
-        # Percentiles are read where an activation follows: behind the norm, where there is one.
+        # Percentiles are read where an activation follows: after the norm, if there is one.
         return [layer for layer in named if "p50" in layers[layer]]
     return [layer for layer in named if fnmatchcase(layer, metric.layers)]
 

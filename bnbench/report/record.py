@@ -5,7 +5,7 @@ experiment    name, path, question, profile, file (the text of experiment.yaml, 
               axes (values by dotted key), seeds, tune
 answer        sentences
 notices       kind (unfinished, failed, indicative, other) and text
-counts        runs by state; `planned` all of them, `others` lie in the folder without being planned
+counts        runs by state; `planned`: all of them; `others`: in the folder, but not planned
 claims        id, says, literature, metric, unit, direction, smallest_effect, target, at, outcome,
               leaning, reasons, effect (differences, mean, median, interval, method, coverage, n,
               infinite, p, p_adjusted, seeds_needed; or null), superiority (P(A > B)), pairs (by
@@ -32,55 +32,32 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isinf, isnan
-from statistics import median
 from typing import Any
 
 from bnbench import __version__
 from bnbench.report.answer import answer, notices
 from bnbench.report.figures import Drawn
-from bnbench.report.selection import gap, is_choice
-from bnbench.report.study import Cell, StudiedRun, Study, reading
-from bnbench.report.tuning import Tuned
-from bnbench.report.verdicts import Judged, Side
-from bnbench.stats import mean
+from bnbench.report.rows import cell_row, run_row
+from bnbench.report.study import Study
+from bnbench.report.verdicts import Judged
 from bnbench.store import STATES, Record
 
 FIGURES = "figures"
-UNDONE = ("running", "interrupted", "new")
 
 
 def as_record(
-    study: Study,
-    choices: Sequence[Tuned],
-    claims: Sequence[Judged],
-    figures: Sequence[Drawn],
-    *,
-    written: datetime,
+    study: Study, claims: Sequence[Judged], figures: Sequence[Drawn], *, written: datetime
 ) -> Record:
     """The record of a study, with numbers that strict JSON can hold."""
-    experiment = study.experiment
-    content = study.folder.content()
     record = {
         "schema": 1,
-        "experiment": {
-            "name": study.folder.name,
-            "path": str(study.folder.path),
-            "question": experiment.question,
-            "profile": experiment.profile,
-            "file": None if content is None else content.decode(errors="replace"),
-            "setups": study.setups,
-            "axes": study.axes,
-            "seeds": study.seeds,
-            "tune": None
-            if experiment.tune is None
-            else {"axis": experiment.tune.axis, "by": experiment.tune.by},
-        },
-        "answer": answer(study, choices, claims),
+        "experiment": _experiment(study),
+        "answer": answer(study, claims),
         "notices": [{"kind": each.kind, "text": each.text} for each in notices(study)],
         "counts": {
             **{state: study.count(state) for state in STATES},
             "planned": len(study.runs),
-            "others": study.others,
+            "others": len(study.others),
         },
         "claims": [_claim(each) for each in claims],
         "tuned": [
@@ -91,19 +68,14 @@ def as_record(
                 "values": each.values,
                 "at_edge": each.at_edge,
             }
-            for each in choices
+            for each in study.choices
         ],
-        "cells": [_cell(cell, study, choices) for cell in study.cells],
-        "runs": [_run(run) for run in study.runs],
+        "cells": [cell_row(cell, study) for cell in study.cells],
+        "runs": [run_row(run) for run in study.runs],
         "provenance": _provenance(study),
         "figures": [
-            {
-                "name": each.name,
-                "section": each.section,
-                "title": each.title,
-                "caption": each.caption,
-                "path": f"{FIGURES}/{each.name}.svg",
-            }
+            {name: getattr(each, name) for name in ("name", "section", "title", "caption")}
+            | {"path": f"{FIGURES}/{each.name}.svg"}
             for each in figures
         ],
         "bnbench": __version__,
@@ -112,6 +84,22 @@ def as_record(
     found = strict(record)
     assert isinstance(found, dict)
     return found
+
+
+def _experiment(study: Study) -> Record:
+    experiment, content = study.experiment, study.folder.content()
+    tune = experiment.tune
+    return {
+        "name": study.folder.name,
+        "path": str(study.folder.path),
+        "question": experiment.question,
+        "profile": experiment.profile,
+        "file": None if content is None else content.decode(errors="replace"),
+        "setups": study.setups,
+        "axes": study.axes,
+        "seeds": study.seeds,
+        "tune": None if tune is None else {"axis": tune.axis, "by": tune.by},
+    }
 
 
 def as_json(record: Record) -> str:
@@ -145,9 +133,39 @@ def strict(value: Any) -> Any:
             return str(value)
 
 
+OF_EFFECTS = (
+    "differences",
+    "mean",
+    "median",
+    "interval",
+    "method",
+    "coverage",
+    "n",
+    "infinite",
+    "p",
+)
+
+
 def _claim(each: Judged) -> Record:
     claim, verdict = each.claim, each.verdict
-    effect = verdict.effect
+    effect: Record | None = None
+    if verdict.effect is not None:
+        effect = {name: getattr(verdict.effect, name) for name in OF_EFFECTS}
+        effect["p_adjusted"] = verdict.p_adjusted
+        effect["seeds_needed"] = verdict.effect.seeds_needed
+    sides = {
+        name: [
+            {
+                "setup": side.arm.setup,
+                "words": side.words,
+                "values": side.values,
+                "diverged": side.diverged,
+                "missing": side.missing,
+            }
+            for side in sides
+        ]
+        for name, sides in (("better", each.better), ("worse", each.worse))
+    }
     return {
         "id": claim.id,
         "says": claim.says,
@@ -161,117 +179,30 @@ def _claim(each: Judged) -> Record:
         "outcome": verdict.outcome,
         "leaning": verdict.leaning,
         "reasons": verdict.reasons,
-        "effect": None
-        if effect is None
-        else {
-            "differences": effect.differences,
-            "mean": effect.mean,
-            "median": effect.median,
-            "interval": effect.interval,
-            "method": effect.method,
-            "coverage": effect.coverage,
-            "n": effect.n,
-            "infinite": effect.infinite,
-            "p": effect.p,
-            "p_adjusted": verdict.p_adjusted,
-            "seeds_needed": effect.seeds_needed,
-        },
+        "effect": effect,
         "superiority": each.superiority,
         "pairs": each.pairs,
-        "better": [_side(side) for side in each.better],
-        "worse": [_side(side) for side in each.worse],
-    }
-
-
-def _side(side: Side) -> Record:
-    return {
-        "setup": side.arm.setup,
-        "words": side.words,
-        "values": side.values,
-        "diverged": side.diverged,
-        "missing": side.missing,
-    }
-
-
-METRICS = {
-    "val_accuracy": ("val", "running", "accuracy"),
-    "test_accuracy": ("test", "running", "accuracy"),
-    "images_per_second": ("images_per_second",),
-    "train_seconds": ("train_seconds",),
-}
-
-
-def _cell(cell: Cell, study: Study, choices: Sequence[Tuned]) -> Record:
-    tune = study.experiment.tune
-    found = {
-        name: [reading(run, *path) for run in cell.completed] for name, path in METRICS.items()
-    }
-    found["gap"] = [gap(run) for run in cell.completed]
-    return {
-        "setup": cell.setup,
-        "point": cell.point,
-        "chosen": None if tune is None else is_choice(cell, choices, tune.axis),
-        "seeds": len(cell.runs),
-        "completed": len(cell.completed),
-        "diverged": cell.count("diverged"),
-        "failed": cell.count("failed", "damaged"),
-        "missing": cell.count(*UNDONE),
-        "metrics": {name: _summary(values) for name, values in found.items()},
-    }
-
-
-def _summary(values: Sequence[float | None]) -> Record | None:
-    there = [value for value in values if value is not None]
-    if not there:
-        return None
-    point = mean(there)
-    half = point.half_width
-    return {
-        "mean": point.value,
-        "interval": None if half is None else (point.value - half, point.value + half),
-        "median": median(there),
-        "n": point.n,
-    }
-
-
-def _run(run: StudiedRun) -> Record:
-    reason = run.problem
-    if reason is None and run.state == "diverged" and run.result is not None:
-        reason = f"step {run.result.get('step')}: {run.result.get('reason')}"
-    return {
-        "run": run.folder.name,
-        "path": run.folder.name,
-        "setup": run.setup,
-        "point": run.point,
-        "seed": run.seed,
-        "state": run.state,
-        "reason": reason,
-        **{name: reading(run, *path) for name, path in METRICS.items()},
-        "result": run.result,
+        **sides,
     }
 
 
 def _provenance(study: Study) -> list[Record]:
-    """What runs were trained with, the same ones together."""
+    """What runs were trained with: a group for all that agree."""
     groups: dict[str, Record] = {}
     for run in study.runs:
         manifest = run.manifest
         if manifest is None:
             continue
-        fingerprints, versions = manifest.get("fingerprints"), manifest.get("versions")
-        last = fingerprints[-1] if isinstance(fingerprints, list) and fingerprints else None
-        command = manifest.get("command")
         facts = {
-            "versions": versions if isinstance(versions, dict) else None,
+            "versions": manifest["versions"],
             "machine": manifest.get("machine"),
-            "hardware": last if isinstance(last, dict) else None,
+            "hardware": manifest["fingerprints"][-1],
             "git_commit": manifest.get("git_commit"),
-            "command": " ".join(map(str, command)) if isinstance(command, list) else None,
+            "command": " ".join(map(str, manifest["command"])),
         }
         group = groups.setdefault(repr(facts), {"runs": 0, "first": None, "last": None, **facts})
         group["runs"] += 1
-        started = manifest.get("started_utc")
-        if isinstance(started, str):
-            group["first"] = min(started, group["first"] or started)
-            group["last"] = max(started, group["last"] or started)
+        started = manifest["started_utc"]
+        group["first"] = min(started, group["first"] or started)
+        group["last"] = max(started, group["last"] or started)
     return list(groups.values())

@@ -1,66 +1,47 @@
-"""A whole experiment as it lies on disk: which runs were meant, and what each of them has stated.
+"""An experiment on disk: the runs that it plans, grouped into cells, and what tuning chooses.
 
-No verdicts here: `quantities` reduces runs to numbers, `verdicts` compares them.
+Which value of the tuned axis a setup takes is chosen on validation, never on test: of the values
+with the fewest diverged seeds the one with the best mean over its seeds. A learning rate that ruins
+one training in eight is not a setup's best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from math import inf, isfinite, nan
-from typing import Any
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal
 
 from bnbench import config as configuration
-from bnbench.config import ExperimentConfig, Plan, run_id, schema
-from bnbench.errors import BnbenchError, StorageError, UsageError
-from bnbench.store import ExperimentFolder, Record, RunFolder, read
+from bnbench import store
+from bnbench.config import ExperimentConfig, schema
 
+if TYPE_CHECKING:
+    from bnbench.report.reading import History
 
-@dataclass(slots=True)
-class Curve:
-    """One split under one kind of statistics over training, a point an evaluation.
-
-    `examples`: images seen; `seconds`: of training work. A loss that was not finite is inf.
-    """
-
-    examples: list[int] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    loss: list[float] = field(default_factory=list)
-    accuracy: list[float] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class History:
-    """What a run has stated beside the losses of its steps.
-
-    `gaps`: the last gap of each split. `probes`: of each probe, layer and name the values by images
-    seen, layers in the order of the network; what was not finite is NaN.
-    """
-
-    curves: dict[tuple[str, str], Curve] = field(default_factory=dict)
-    gaps: dict[str, dict[str, float]] = field(default_factory=dict)
-    probes: dict[str, dict[str, dict[str, dict[int, float]]]] = field(default_factory=dict)
-    diverged_at: int | None = None  # images seen
+Point = Mapping[str, Any]
+"""Values of the axes by dotted key; None where an axis has no meaning in a setup."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudiedRun:
-    """One run that was meant, and how it stands.
+    """A planned run and its record.
 
-    `state`: as in `bnbench status`. `result`: where it has one. `problem`: why it failed, or what
-    of it cannot be read.
+    `manifest`: None where it has not begun or is damaged. `history`: empty where it was not asked
+    for.
     """
 
     config: schema.RunConfig
-    folder: RunFolder
+    record: store.RunRecord
     point: dict[str, Any]
-    state: str
-    result: Record | None
-    manifest: Record | None
+    manifest: store.Record | None
     history: History
-    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.record.folder.name
 
     @property
     def setup(self) -> str:
@@ -73,9 +54,57 @@ class StudiedRun:
         return self.config.seed
 
     @property
-    def done(self) -> bool:
-        """Whether it reached a result: completed or diverged."""
-        return self.result is not None
+    def state(self) -> store.State:
+        """As in `bnbench status`."""
+        return self.record.state
+
+    @property
+    def result(self) -> store.Result | None:
+        """How it ended: completed or diverged; None without an end."""
+        return self.record.result
+
+    def score(
+        self,
+        split: str,
+        statistics: str = "running",
+        quantity: Literal["accuracy", "loss"] = "accuracy",
+    ) -> float | None:
+        """A final score; None for a run that did not complete and for a loss that is not finite."""
+        if self.result is None or self.state != "completed":
+            return None
+        score = self.result.score(split, statistics)
+        value = None if score is None else getattr(score, quantity)
+        return float(value) if value is not None and isfinite(value) else None
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """A fraction, under running statistics."""
+        return self.score("val")
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """A fraction, under running statistics."""
+        return self.score("test")
+
+    @property
+    def gap(self) -> float | None:
+        """Validation accuracy under running minus under batch statistics, a fraction."""
+        running, batch = self.score("val"), self.score("val", "batch")
+        return None if running is None or batch is None else running - batch
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of training work, of a completed run."""
+        return self._cost("images_per_second")
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Seconds of training work of a completed run."""
+        return self._cost("train_seconds")
+
+    def _cost(self, name: str) -> float | None:
+        value = getattr(self.result, name) if self.state == "completed" else None
+        return float(value) if value is not None and isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +117,49 @@ class Cell:
 
     @property
     def completed(self) -> list[StudiedRun]:
-        """The runs with final readings."""
+        """The runs with final scores."""
         return [run for run in self.runs if run.state == "completed"]
 
     def count(self, *states: str) -> int:
         """How many of its runs are in these states."""
         return sum(run.state in states for run in self.runs)
 
+    def values(self, name: str) -> list[float]:
+        """A property of `StudiedRun` for each run that has it, e.g. `test_accuracy`."""
+        return [value for run in self.runs if (value := getattr(run, name)) is not None]
+
+    def validation(self, quantity: Literal["accuracy", "loss"] = "accuracy") -> list[float | None]:
+        """What cells are chosen by: for each seed with a result its validation score, None where
+        the run diverged or the score is not finite."""
+        return [run.score("val", quantity=quantity) for run in self.runs if run.result is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The value of the tuned axis that a setup takes at `others`, its values of the other axes."""
+
+    setup: str
+    others: dict[str, Any]
+    value: Any
+    values: tuple[Any, ...]
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the choice is an end of the grid: there may be a better value outside of it."""
+        return len(self.values) > 1 and self.value in (self.values[0], self.values[-1])
+
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment, its runs in the order in which they were meant.
+    """An experiment and its runs, in the order of the plan.
 
-    `others`: how many runs lie in the folder that the experiment's file does not describe.
+    `others`: runs in the folder that the experiment's file does not describe.
     """
 
     experiment: ExperimentConfig
-    folder: ExperimentFolder
+    folder: store.ExperimentFolder
     runs: tuple[StudiedRun, ...]
-    others: int = 0
+    others: tuple[store.RunFolder, ...] = ()
 
     @cached_property
     def setups(self) -> list[str]:
@@ -115,7 +168,7 @@ class Study:
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
-        """What varies beside setup and seed, with its values, sorted where they can be."""
+        """The values of each axis, sorted where they can be."""
         found: dict[str, list[Any]] = {}
         for run in self.runs:
             for key, value in run.point.items():
@@ -125,135 +178,127 @@ class Study:
         return {key: _sorted(values) for key, values in found.items() if values}
 
     @cached_property
-    def cells(self) -> list[Cell]:
-        """The runs grouped by setup and point, setups together."""
-        grouped: dict[tuple[str, str], list[StudiedRun]] = {}
-        for run in self.runs:
-            grouped.setdefault((run.setup, repr(sorted(run.point.items()))), []).append(run)
-        cells = [Cell(runs[0].setup, runs[0].point, tuple(runs)) for runs in grouped.values()]
-        return sorted(cells, key=lambda cell: self.setups.index(cell.setup))
+    def varying(self) -> list[str]:
+        """The axes with several values."""
+        return [key for key, values in self.axes.items() if len(values) > 1]
 
     @cached_property
     def seeds(self) -> list[int]:
-        """Every seed that was meant."""
+        """Every planned seed."""
         return sorted({run.seed for run in self.runs})
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The runs grouped by setup and point, setups together."""
+        grouped: dict[str, list[StudiedRun]] = {}
+        for run in self.runs:
+            grouped.setdefault(cell_key(run.setup, run.point), []).append(run)
+        cells = [Cell(runs[0].setup, runs[0].point, tuple(runs)) for runs in grouped.values()]
+        return sorted(cells, key=lambda cell: self.setups.index(cell.setup))
+
+    @property
+    def tuned_axis(self) -> str | None:
+        """The axis of which each setup takes its best value, or None."""
+        return None if self.experiment.tune is None else self.experiment.tune.axis
+
+    @cached_property
+    def choices(self) -> list[Choice]:
+        """For each setup and each value of the other axes; [] where nothing is tuned."""
+        tune, axis = self.experiment.tune, self.tuned_axis
+        if tune is None or axis is None:
+            return []
+        groups: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            if cell.point.get(axis) is not None:
+                groups.setdefault(cell_key(cell.setup, _others(cell, axis)), []).append(cell)
+        quantity: Literal["accuracy", "loss"] = (
+            "accuracy" if tune.by.endswith("accuracy") else "loss"
+        )
+        found = []
+        for cells in groups.values():
+            trials = {cell.point[axis]: cell.validation(quantity) for cell in cells}
+            if any(trials.values()):
+                value = best_trial(trials, higher=quantity == "accuracy")
+                others = _others(cells[0], axis)
+                found.append(Choice(cells[0].setup, others, value, tuple(sorted(trials))))
+        return found
+
+    def choice(self, cell: Cell) -> Choice | None:
+        """The choice among the cell and its neighbours along the tuned axis, or None."""
+        if self.tuned_axis is None:
+            return None
+        wanted = cell.setup, _others(cell, self.tuned_axis)
+        return next((each for each in self.choices if (each.setup, each.others) == wanted), None)
+
+    def is_chosen(self, cell: Cell) -> bool:
+        """Whether tuning chose this cell, or had nothing to choose."""
+        taken = self.choice(cell)
+        return taken is None or cell.point.get(self.tuned_axis or "") == taken.value
+
+    @cached_property
+    def chosen(self) -> list[Cell]:
+        """The cells that tuning chose: all of them where nothing is tuned."""
+        return [cell for cell in self.cells if self.is_chosen(cell)]
+
+    @cached_property
+    def best(self) -> dict[str, Cell]:
+        """Of each setup its best chosen cell on validation, of setups with a result."""
+        found = {setup: best_at(self.chosen, setup, {}) for setup in self.setups}
+        return {setup: cell for setup, cell in found.items() if cell is not None}
 
     def count(self, *states: str) -> int:
         """How many runs are in these states."""
         return sum(run.state in states for run in self.runs)
 
-
-def _sorted(values: list[Any]) -> list[Any]:
-    try:
-        return sorted(values)
-    except TypeError:
-        return values
-
-
-def study(folder: ExperimentFolder) -> Study:
-    """Read an experiment. Damaged runs count as such; they do not hide the others.
-
-    Raises UsageError where there is no run, ConfigError and StorageError where the experiment's own
-    file cannot be read.
-    """
-    experiment, plan = _planned(folder)
-    runs = tuple(_run(config, folder) for config in plan)
-    if not any(run.state != "new" for run in runs):
-        raise UsageError(
-            f"{folder.path} has no run yet", do=f"bnbench sweep {folder.file} trains them"
+    def cell_words(self, point: Point) -> str:
+        """A point's values of what varies, e.g. `batch_size 32, lr 0.1`; "" where nothing does."""
+        names = short_names(self.varying)
+        return ", ".join(
+            f"{name} {configuration.in_words(point[key])}"
+            for key, name in names.items()
+            if point.get(key) is not None
         )
-    planned = {run.folder.name for run in runs}
-    others = sum(each.name not in planned for each in folder.runs())
-    return Study(experiment, folder, runs, others)
 
 
-def _planned(folder: ExperimentFolder) -> tuple[ExperimentConfig, Sequence[schema.RunConfig]]:
-    """The experiment of the folder's file; of single runs, the first and all of them."""
-    if folder.content() is not None:
-        experiment = configuration.load_experiment(folder.file)
-        plan: Plan = configuration.expand(experiment)
-        return experiment, plan.runs
-    found: list[tuple[ExperimentConfig, schema.RunConfig]] = []
-    problem: BnbenchError | None = None
-    for run in folder.runs():
-        try:
-            single = configuration.load_experiment(run.path / "config.yaml")
-            found.append((single, configuration.expand_one(single)))
-        except BnbenchError as error:
-            problem = error
-    if not found:
-        raise problem or UsageError(f"{folder.path} has no run yet")
-    return found[0][0], [run for _, run in found]
+def cell_key(setup: str, point: Point) -> str:
+    """The same for all seeds of a cell, and only for them."""
+    return repr((setup, sorted(point.items())))
 
 
-def _run(config: schema.RunConfig, folder: ExperimentFolder) -> StudiedRun:
-    run = folder.run(run_id(config))
-    point = configuration.point(config)
-    found = read(run)
-    result = None if found.result is None else found.result.as_record()
-    try:
-        told = history(run) if found.state not in ("new", "damaged") else History()
-        manifest = found.manifest if found.state != "damaged" else None
-        return StudiedRun(config, run, point, found.state, result, manifest, told, found.problem)
-    except (StorageError, KeyError, TypeError) as error:
-        problem = error.what if isinstance(error, StorageError) else f"an event lacks {error}"
-        return StudiedRun(config, run, point, "damaged", None, None, History(), problem)
+def best_trial(trials: Mapping[Any, Sequence[float | None]], *, higher: bool) -> Any:
+    """The key of the best trial: scores of its seeds, None for one that diverged.
+
+    Keys without any seed are no trial. Raises ValueError where there is none.
+    """
+
+    def rank(key: Any) -> tuple[float, float]:
+        finite = [value for value in trials[key] if value is not None]
+        mean = sum(finite) / len(finite) if finite else float("-inf")
+        diverged = 1 - len(finite) / len(trials[key])
+        return -diverged, mean if higher or not finite else -mean
+
+    tried = [key for key, scores in trials.items() if scores]
+    if not tried:
+        raise ValueError("no trial has a result")
+    return max(tried, key=rank)
 
 
-def history(run: RunFolder) -> History:
-    """Read a run's events. Raises StorageError, KeyError and TypeError where they are damaged."""
-    found = History()
-    for record in run.records(without=("step", "histogram", "confusion")):
-        match record["event"]:
-            case "eval":
-                key = record["split"], record["stats"]
-                curve = found.curves.setdefault(key, Curve())
-                curve.examples.append(record["examples"])
-                curve.steps.append(record["step"])
-                curve.seconds.append(record["train_seconds"])
-                curve.loss.append(inf if record["loss"] is None else record["loss"])
-                curve.accuracy.append(record["accuracy"])
-            case "gap":
-                names = ("loss", "accuracy", "disagreement", "kl")
-                read = {name: record[name] for name in names}
-                found.gaps[record["split"]] = {
-                    name: nan if value is None else value for name, value in read.items()
-                }
-            case "probe":
-                layers = found.probes.setdefault(record["probe"], {})
-                values = layers.setdefault(record["layer"], {}).setdefault(record["name"], {})
-                value = record["value"]
-                values[record["examples"]] = nan if value is None else value
-            case "diverged":
-                found.diverged_at = record["examples"]
-            case _:
-                pass
-    return found
-
-
-def reading(run: StudiedRun, *path: str) -> float | None:
-    """A finite number of a completed run's result, e.g. of "test", "running", "accuracy"; None
-    where there is none: a damaged file, a loss that was not finite, a run without an end."""
-    found: Any = run.result if run.state == "completed" else None
-    for part in path:
-        found = found.get(part) if isinstance(found, dict) else None
-    number = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if number and isfinite(found) else None
-
-
-def cell_words(point: dict[str, Any], varying: Sequence[str]) -> str:
-    """The values of what varies, e.g. `batch_size 32, lr 0.1`; "" where nothing does."""
-    names = short_names(varying)
-    return ", ".join(
-        f"{names[key]} {configuration.in_words(point[key])}"
-        for key in varying
-        if point.get(key) is not None
-    )
+def best_at(cells: Sequence[Cell], setup: str, point: Point) -> Cell | None:
+    """The setup's best cell on validation at these values, where an axis without a meaning fits
+    all; None without a result."""
+    fitting = [
+        cell
+        for cell in cells
+        if cell.setup == setup
+        and all(cell.point.get(key) in (None, value) for key, value in point.items())
+    ]
+    trials = {place: cell.validation() for place, cell in enumerate(fitting)}
+    return fitting[best_trial(trials, higher=True)] if any(trials.values()) else None
 
 
 def short_names(axes: Sequence[str]) -> dict[str, str]:
-    """The last part of each dotted key; where two would be called the same, what the runs' ids
-    call it (`bs`, `nbs`), or all of it."""
+    """The last part of each dotted key; if two have the same, what the runs' ids call it (`bs`,
+    `nbs`), or all of it."""
     ends = [axis.rpartition(".")[2] for axis in axes]
     return {
         axis: configuration.SHORT_NAMES.get(axis, axis) if ends.count(end) > 1 else end
@@ -267,3 +312,14 @@ def by_seed(runs: Sequence[StudiedRun]) -> Iterator[tuple[int, list[StudiedRun]]
     for run in runs:
         seeds.setdefault(run.seed, []).append(run)
     yield from sorted(seeds.items())
+
+
+def _others(cell: Cell, axis: str) -> dict[str, Any]:
+    return {key: value for key, value in cell.point.items() if key != axis}
+
+
+def _sorted(values: list[Any]) -> list[Any]:
+    try:
+        return sorted(values)
+    except TypeError:
+        return values

@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from textwrap import wrap
 
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bnbench.config import in_words
-from bnbench.report import words
-from bnbench.report.study import short_names
+from bnbench.config.faults import counted
+from bnbench.report import tables, words
 from bnbench.store import Record
 
 MOST_CELLS = 40
@@ -32,7 +29,8 @@ def terminal(record: Record, *, columns: int = COLUMNS) -> Iterator[RenderableTy
         yield from _lines(sentence, "", columns)
     yield _cells_table(record)
     if record["claims"]:
-        yield from _verdicts(record, columns)
+        for claim in record["claims"]:
+            yield from _verdict(claim, columns)
         yield Text("")
     folder = experiment["path"]
     yield Text(f"page:    {folder}/report.html", overflow="fold")
@@ -40,12 +38,12 @@ def terminal(record: Record, *, columns: int = COLUMNS) -> Iterator[RenderableTy
 
 
 def _first_words(record: Record) -> list[str]:
-    """The answer; of claims, whose verdicts follow below, only how many came out how."""
+    """The answer; with claims, whose verdicts follow below, only the number of each outcome."""
     if not record["claims"]:
         return list(record["answer"])
     outcomes = Counter(claim["outcome"] for claim in record["claims"])
-    counted = ", ".join(f"{outcomes[each]} {each}" for each in words.SYMBOLS if outcomes[each])
-    return [f"{words.plural(len(record['claims']), 'claim')}: {counted}."]
+    numbers = ", ".join(f"{outcomes[each]} {each}" for each in words.SYMBOLS if outcomes[each])
+    return [f"{counted(len(record['claims']), 'claim')}: {numbers}."]
 
 
 def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:
@@ -56,77 +54,34 @@ def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:
 def _cells_table(record: Record) -> Table:
     axes = [key for key, values in record["experiment"]["axes"].items() if len(values) > 1]
     cells = record["cells"]
-    tuned = bool(record["tuned"])
-    if tuned and len(cells) > MOST_CELLS:
+    tuned = record["experiment"]["tune"]["axis"] if record["tuned"] else None
+    if tuned is not None and len(cells) > MOST_CELLS:
         cells = [cell for cell in cells if cell["chosen"]]
-    left_out = len(cells) - MOST_CELLS
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("setup", overflow="ellipsis", no_wrap=True)
-    for heading in (*short_names(axes).values(), "test %", "gap", "img/s", "seeds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for cell in cells[:MOST_CELLS]:
-        metrics = cell["metrics"]
-        speed = metrics["images_per_second"]
-        table.add_row(
-            escape(cell["setup"]) + ("*" if cell["chosen"] and tuned else ""),
-            *(escape(_value(cell["point"].get(axis))) for axis in axes),
-            _percent(metrics["test_accuracy"]),
-            _percent(metrics["gap"], sign=True),
-            "–" if speed is None else f"{speed['mean']:,.0f}",
-            _seeds(cell),
-        )
+    table = tables.cells_table(cells[:MOST_CELLS], axes, tuned, ("test_accuracy",))
     said = "test accuracy and gap (running − batch, val): mean ± 95 % interval over seeds"
-    if tuned:
-        said += f"\n*: {record['experiment']['tune']['axis']} chosen on validation"
+    if tuned is not None:
+        said += f"\n*: {tuned} chosen on validation"
     if len(cells) < len(record["cells"]):
         said += "; the others are on the page"
-    if left_out > 0:
-        said += f"\n{left_out:,} more cells are on the page"
+    if len(cells) > MOST_CELLS:
+        said += f"\n{len(cells) - MOST_CELLS:,} more cells are on the page"
     table.caption = Text(said)
-    table.caption_justify = "left"
     return table
 
 
-def _value(value: object) -> str:
-    if value is None:
-        return "–"
-    return in_words(tuple(value) if isinstance(value, list) else value)
-
-
-def _percent(metric: Record | None, *, sign: bool = False) -> str:
-    if metric is None:
-        return "–"
-    middle = words.percent(metric["mean"], sign=sign)
-    if metric["interval"] is None:
-        return middle
-    low, high = metric["interval"]
-    return f"{middle} ± {words.percent((high - low) / 2)}"
-
-
-def _seeds(cell: Record) -> str:
-    parts = [str(cell["completed"])] if cell["completed"] else []
-    parts += [
-        f"{cell[state]} {state}" for state in ("diverged", "failed", "missing") if cell[state]
-    ]
-    return " + ".join(parts)
-
-
-def _verdicts(record: Record, columns: int) -> Iterator[Text]:
-    for claim in record["claims"]:
-        symbol = words.SYMBOLS[claim["outcome"]]
-        leaning = f" (indicative: {claim['leaning']})" if claim["leaning"] else ""
-        yield from _lines(f"{claim['outcome']}{leaning}: {claim['says']}", f"{symbol} ", columns)
-        effect = claim["effect"]
-        if effect is not None:
-            middle = effect["median"] if effect["mean"] is None else effect["mean"]
-            of_what = "median" if effect["mean"] is None else "mean"
-            ends = tuple(map(float, effect["interval"]))
-            size = f"{of_what} {words.difference(float(middle), claim['unit'])}"
-            sure = f"[{words.interval((ends[0], ends[1]), claim['unit'])}]" * (effect["n"] > 1)
-            adjusted = words.p_value(effect["p_adjusted"])
-            told = f"{size} {sure}, n = {effect['n']}, p = {adjusted}".replace("= <", "<")
-            if claim["superiority"] is not None:
-                told += f", P(A > B) = {words.number(claim['superiority'], digits=2)}"
-            yield from _lines(told, "    ", columns)
-        if claim["reasons"]:
-            yield from _lines("; ".join(claim["reasons"]), "    why: ", columns)
+def _verdict(claim: Record, columns: int) -> Iterator[Text]:
+    symbol = words.SYMBOLS[claim["outcome"]]
+    leaning = f" (indicative: {claim['leaning']})" if claim["leaning"] else ""
+    yield from _lines(f"{claim['outcome']}{leaning}: {claim['says']}", f"{symbol} ", columns)
+    effect = claim["effect"]
+    if effect is not None:
+        of_what = "median" if effect["mean"] is None else "mean"
+        size = f"{of_what} {words.difference(float(effect[of_what]), claim['unit'])}"
+        sure = f"[{words.interval(effect['interval'], claim['unit'])}]" * (effect["n"] > 1)
+        adjusted = words.p_value(effect["p_adjusted"])
+        told = f"{size} {sure}, n = {effect['n']}, p = {adjusted}".replace("= <", "<")
+        if claim["superiority"] is not None:
+            told += f", P(A > B) = {words.number(claim['superiority'], digits=2)}"
+        yield from _lines(told, "    ", columns)
+    if claim["reasons"]:
+        yield from _lines("; ".join(claim["reasons"]), "    why: ", columns)

@@ -7,18 +7,10 @@ from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
 
 from bnbench import config as configuration
-from bnbench.config import (
-    DATASETS,
-    Arm,
-    Claim,
-    EndReading,
-    ToTarget,
-    UsableLr,
-    in_words,
-)
+from bnbench.config import DATASETS, Arm, Claim, EndReading, ToTarget, UsableLr, in_words, schema
+from bnbench.config.faults import counted
 from bnbench.report.quantities import LR, quantity, usable
-from bnbench.report.study import StudiedRun, Study, by_seed
-from bnbench.report.tuning import Tuned, choice, tuned
+from bnbench.report.study import Choice, StudiedRun, Study, by_seed
 from bnbench.stats import Effect, Verdict, effect, judge, probability_of_superiority, slope
 
 
@@ -26,7 +18,7 @@ from bnbench.stats import Effect, Verdict, effect, judge, probability_of_superio
 class Side:
     """One arm of a claim: its metric by seed, in the metric's unit.
 
-    ±inf where a run diverged or never got there. `words`: the setup with its values.
+    ±inf where a run diverged or never reached the target. `words`: the setup with its values.
     """
 
     arm: Arm
@@ -55,31 +47,35 @@ class Judged:
 
 @dataclass(slots=True)
 class _Measured:
-    """A claim's sides and differences before its family is judged."""
+    """A claim's sides and differences before its family is judged.
+
+    `trials`: by arm, among how many values of the tuned axis its setup could choose.
+    """
 
     claim: Claim
     better: tuple[Side, ...] = ()
     worse: tuple[Side, ...] = ()
     pairs: dict[int, float] = field(default_factory=dict)
     objections: list[str] = field(default_factory=list)
+    trials: dict[str, int] = field(default_factory=dict)
     effect: Effect | None = None
+
+    @property
+    def values(self) -> list[float]:
+        """Of all sides and seeds."""
+        return [value for side in (*self.better, *self.worse) for value in side.values.values()]
 
 
 def judged(study: Study) -> list[Judged]:
     """Every claim of the experiment, in the file's order; one family for Holm's correction."""
-    choices = tuned(study)
-    refused = {
-        claim.id: reason
-        for claim, reason in configuration.doubts(
-            study.experiment.claims,
-            tuple(run.config for run in study.runs),
-            study.experiment.tune,
-        )
-    }
+    configs, tune = tuple(run.config for run in study.runs), study.experiment.tune
+    refused = dict[str, str]()
+    for claim, reason in configuration.doubts(study.experiment.claims, configs, tune):
+        refused[claim.id] = reason
     measured = [
         _Measured(claim, objections=[refused[claim.id]])
         if claim.id in refused
-        else _measured(claim, study, choices)
+        else _measured(claim, study)
         for claim in study.experiment.claims
     ]
     verdicts = judge([(each.effect, each.objections) for each in measured])
@@ -97,30 +93,26 @@ def judged(study: Study) -> list[Judged]:
     ]
 
 
-def _measured(claim: Claim, study: Study, choices: Sequence[Tuned]) -> _Measured:
+def _measured(claim: Claim, study: Study) -> _Measured:
     found = _Measured(claim)
-    trials: dict[str, int] = {}
-
-    def sides(arms: Sequence[Arm]) -> tuple[Side, ...]:
-        return tuple(_side(claim, arm, study, choices, found.objections, trials) for arm in arms)
-
-    found.better, found.worse = sides(claim.better), sides(claim.worse)
-    if len(set(trials.values())) > 1:
-        counts = ", ".join(f"{setup}: {count}" for setup, count in trials.items())
+    found.better = tuple(_side(found, arm, study) for arm in claim.better)
+    found.worse = tuple(_side(found, arm, study) for arm in claim.worse)
+    if len(set(found.trials.values())) > 1:
+        counts = ", ".join(f"{setup}: {count}" for setup, count in found.trials.items())
         found.objections.append(f"unequal trials to choose from ({counts})")
     neither = 0
     for seed in study.seeds:
-        values = [[side.values.get(seed) for side in part] for part in (found.better, found.worse)]
-        if any(value is None for part in values for value in part):
+        sides = [[side.values.get(seed) for side in part] for part in (found.better, found.worse)]
+        if any(value is None for part in sides for value in part):
             continue
-        difference = _parts(values[0]) - _parts(values[1])
+        difference = _parts(sides[0]) - _parts(sides[1])
         if isnan(difference):  # both are infinite: no difference was seen
             neither += 1
             difference = 0.0
         found.pairs[seed] = -difference if claim.direction == "down" else difference
     if neither and neither == len(found.pairs):
-        found.objections.append("neither side ever got there")
-    found.objections += _insane(found, study)
+        found.objections.append("no run on either side reached the target, or all diverged")
+    found.objections += _sanity_objections(found, study)
     if found.pairs:
         found.effect = effect(
             list(found.pairs.values()),
@@ -140,64 +132,48 @@ def _parts(values: Sequence[float | None]) -> float:
     return numbers[0] if len(numbers) == 1 else numbers[0] - numbers[1]
 
 
-def _side(
-    claim: Claim,
-    arm: Arm,
-    study: Study,
-    choices: Sequence[Tuned],
-    objections: list[str],
-    trials: dict[str, int],
-) -> Side:
-    meant = {id(run.config): run for run in study.runs}
-    chosen = configuration.runs_of(claim, arm, tuple(run.config for run in study.runs))
-    runs = [meant[id(config)] for config in chosen]
+def _side(found: _Measured, arm: Arm, study: Study) -> Side:
+    """The values of one arm; what speaks against judging by them goes to `found`."""
+    claim = found.claim
+    planned = {id(run.config): run for run in study.runs}
+    configs = configuration.runs_of(claim, arm, tuple(run.config for run in study.runs))
+    runs = [planned[id(config)] for config in configs]
     words = [str(arm), *(f"{key.rpartition('.')[2]} {in_words(v)}" for key, v in claim.at.items())]
-    tune = study.experiment.tune
+    axis = study.tuned_axis
     open_axes = {claim.slope_over, LR if isinstance(claim.metric, UsableLr) else None}
-    asked = claim.at | dict(arm.at)
-    if tune is not None and tune.axis not in asked and tune.axis not in open_axes:
-        runs, taken = _at_the_choice(runs, study, choices, tune.axis)
-        for each in taken:
-            if each.at_edge:
-                objections.append(
-                    f"{arm}: the chosen {tune.axis} {in_words(each.value)} is an end of its grid"
-                )
+    if axis is not None and axis not in open_axes | {*claim.at, *dict(arm.at)}:
+        runs, taken = _at_the_choice(runs, study)
+        found.objections += [
+            f"{arm}: the chosen {axis} {in_words(each.value)} is an end of its grid"
+            for each in taken
+            if each.at_edge
+        ]
         if taken:
-            trials[str(arm)] = len(taken[0].values)
-            name = tune.axis.rpartition(".")[2]
-            best = in_words(taken[0].value)
-            words.append(f"{name} {best} (best of {len(taken[0].values)})")
-    values: dict[int, float] = {}
-    missing = 0
-    for seed, of_seed in by_seed(runs):
-        value = _value(claim, of_seed)
-        if value is None:
-            missing += 1
-        else:
-            values[seed] = value
-    missing += len(study.seeds) - len({run.seed for run in runs})
+            count = found.trials[str(arm)] = len(taken[0].values)
+            chosen = in_words(taken[0].value)
+            words.append(f"{axis.rpartition('.')[2]} {chosen} (best of {count})")
+    by_seeds = {seed: _value(claim, of_seed) for seed, of_seed in by_seed(runs)}
+    values = {seed: value for seed, value in by_seeds.items() if value is not None}
+    missing = len(study.seeds) - len(values)
     if missing:
-        objections.append(_missing(arm, runs, missing))
+        found.objections.append(_missing(arm, runs, missing))
     if isinstance(claim.metric, UsableLr):
-        objections += _at_the_end(claim, arm, runs)
+        found.objections += _at_the_end(claim, arm, runs)
     diverged = sum(run.state == "diverged" for run in runs)
     return Side(arm, ", ".join(words), values, diverged, missing)
 
 
 def _at_the_choice(
-    runs: Sequence[StudiedRun], study: Study, choices: Sequence[Tuned], axis: str
-) -> tuple[list[StudiedRun], list[Tuned]]:
-    """The runs at the value that tuning chose among their neighbours, and the choices."""
-    kept, taken = [], list[Tuned]()
+    runs: Sequence[StudiedRun], study: Study
+) -> tuple[list[StudiedRun], list[Choice]]:
+    """Those of the runs that tuning chose among their neighbours, and the choices."""
+    kept, taken = [], list[Choice]()
     wanted = {id(run) for run in runs}
-    for cell in study.cells:
-        found = choice(choices, cell, axis)
+    for cell in study.chosen:
         inside = [run for run in cell.runs if id(run) in wanted]
-        if not inside:
-            continue
-        if found is None or cell.point[axis] == found.value:
-            kept += inside
-            taken += [found] if found is not None and found not in taken else []
+        found = study.choice(cell)
+        kept += inside
+        taken += [found] if inside and found is not None and found not in taken else []
     return kept, taken
 
 
@@ -223,17 +199,17 @@ def _quantity(claim: Claim, runs: Sequence[StudiedRun]) -> float | None:
 
 
 def _missing(arm: Arm, runs: Sequence[StudiedRun], missing: int) -> str:
-    undone = [run for run in runs if not run.done]
+    undone = [run for run in runs if run.result is None]
     if undone:
         states = sorted({run.state for run in undone})
         return f"{arm}: {len(undone)} of {len(runs)} runs have no result ({', '.join(states)})"
-    return f"{arm}: no such value of {missing} {'seed' if missing == 1 else 'seeds'}"
+    return f"{arm}: no such value of {counted(missing, 'seed')}"
 
 
 def _at_the_end(claim: Claim, arm: Arm, runs: Sequence[StudiedRun]) -> Iterator[str]:
-    """Where the largest rate tried was usable, what lies beyond is unknown.
+    """If the largest rate tried was usable, still larger ones may be, too.
 
-    Of the arm that the claim favours it only makes the effect larger.
+    For the arm that the claim favours that only makes the effect larger.
     """
     if arm in claim.better and claim.direction == "up" and len(claim.better) == 1:
         return
@@ -247,28 +223,29 @@ def _at_the_end(claim: Claim, arm: Arm, runs: Sequence[StudiedRun]) -> Iterator[
         yield f"{arm}: the largest {LR} tried, {in_words(max(rates))}, is still usable"
 
 
-def _insane(found: _Measured, study: Study) -> Iterator[str]:
+def _sanity_objections(found: _Measured, study: Study) -> Iterator[str]:
     """Checks without which no number means anything."""
     for run in study.runs:
-        gap = (run.history.gaps.get("val") or {}).get("loss", 0.0)
-        layers = (run.manifest or {}).get("hparams", {}).get("norm.kind")
-        if layers in ("none", "group", "layer", "instance", "rms") and gap != 0.0:
-            yield f"sanity: {run.folder.name} has no batch statistics, yet a gap of {gap:g}"
+        gap = run.history.gaps.get("val", {}).get("loss", 0.0)
+        if gap != 0.0 and not _may_have_a_gap(run.config):
+            yield f"sanity: {run.name} has no batch statistics, yet a gap of {gap:g}"
             return
-    metric = found.claim.metric
-    if found.claim.slope_over is not None:
+    claim, metric = found.claim, found.claim.metric
+    if claim.slope_over is not None:
         return
     if isinstance(metric, EndReading) and metric.quantity == "accuracy":
         dataset = study.runs[0].config.data.dataset
         classes = DATASETS[dataset].classes if dataset in DATASETS else None
-        sides = (*found.better, *found.worse)
-        values = [value for side in sides for value in side.values.values()]
-        if classes and values and max(values) < 150 / classes:
+        if classes and found.values and max(found.values) < 150 / classes:
             yield f"sanity: nobody learned; chance is {100 / classes:g} %"
-    elif isinstance(metric, ToTarget) and found.pairs:
-        values = [v for side in (*found.better, *found.worse) for v in side.values.values()]
-        if all(value == inf for value in values):
-            yield f"sanity: no run reaches an accuracy of {found.claim.target:g} twice in a row"
+    elif isinstance(metric, ToTarget) and found.pairs and set(found.values) == {inf}:
+        yield f"sanity: no run reaches an accuracy of {claim.target:g} twice in a row"
+
+
+def _may_have_a_gap(config: schema.RunConfig) -> bool:
+    """Whether running and batch statistics can differ; what custom code does is not known."""
+    custom = isinstance(config.model, schema.CustomModel)
+    return custom or isinstance(config.norm, schema.BatchStatistics | schema.CustomNormConfig)
 
 
 def _superiority(found: _Measured) -> float | None:

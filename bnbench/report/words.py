@@ -1,8 +1,10 @@
-"""Numbers as people read them: in the terminal, on the page, always alike."""
+"""Numbers as people read them, the same in the terminal and on the page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite, isinf, isnan
+from typing import Any
 
 MINUS, INFINITY = "−", "∞"
 SYMBOLS = {"supported": "✓", "refuted": "✗", "negligible": "≈", "inconclusive": "?"}
@@ -60,20 +62,16 @@ def bare(value: float, unit: str) -> str:
     return "0.0" if float(words) == 0 else words.replace("-", MINUS)
 
 
-def interval(ends: tuple[float, float] | None, unit: str) -> str:
-    """Both ends of an interval of a difference, in its unit."""
-    if ends is None or all(map(isinf, ends)):
+def interval(ends: Sequence[Any] | None, unit: str) -> str:
+    """Both ends of an interval of a difference, in its unit; "inf" is a number, too."""
+    numbers = [] if ends is None else [float(end) for end in ends]
+    if all(map(isinf, numbers)):
         return "–"
-    return f"{bare(ends[0], unit)} … {bare(ends[1], unit)}"
+    return " … ".join(bare(end, unit) for end in numbers)
 
 
 def p_value(value: float | None) -> str:
-    """A probability; what is tiny as a bound."""
+    """A probability; a tiny one as a bound."""
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """1 run, 2 runs."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -40,6 +40,10 @@ _RELIED_ON = {
     "point": dict,
     "hparams": dict,
     "started": int | float,
+    "started_utc": str,
+    "command": list,
+    "versions": dict,
+    "fingerprints": list,
 }
 """What every reader of a manifest may take for granted."""
 
@@ -182,7 +186,8 @@ def read(run: RunFolder) -> RunRecord:
 
 def is_manifest(record: Record) -> bool:
     """Whether it says what every reader of a manifest relies on."""
-    return all(isinstance(record.get(key), kind) for key, kind in _RELIED_ON.items())
+    typed = all(isinstance(record.get(key), kind) for key, kind in _RELIED_ON.items())
+    return typed and bool(record["fingerprints"])
 
 
 def encode(record: Record) -> bytes:

@@ -1,4 +1,4 @@
-"""What runs will cost, learned from those that are done."""
+"""What runs will cost, learned from finished ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from bnbench import config as configuration
 from bnbench.config import schema
+from bnbench.report.study import cell_key
 from bnbench.runner import Cost
 
 
 def cell_of(config: schema.RunConfig) -> str:
     """A run's setup and axis values: seeds differ in their numbers, not in their work."""
-    return repr((config.setup, sorted(configuration.point(config).items())))
+    return cell_key(config.setup, configuration.point(config))
 
 
 @dataclass(slots=True)
@@ -25,7 +26,7 @@ class Costs:
     _steps: int = 0
 
     def learn(self, cell: str, steps: int, cost: Cost) -> None:
-        """A run of this cell, of so many steps, has cost this much. Of several seeds the dearest
+        """A run of this cell and this many steps has cost this much. The most expensive seed
         counts: one that diverged early says little about the others."""
         known = self._known.get(cell, cost)
         self._known[cell] = Cost(
@@ -39,7 +40,7 @@ class Costs:
         return self._known.get(cell)
 
     def guess(self, cell: str, steps: int) -> float | None:
-        """Seconds of a run, in a pinch from what a step costs elsewhere; None: nothing is known."""
+        """Seconds of a run, else estimated from what a step costs in other cells; None: unknown."""
         known = self._known.get(cell)
         if known is not None:
             return known.seconds
@@ -47,7 +48,7 @@ class Costs:
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
-    """How long so many workers take, each given the longest of what is left when it is free.
+    """How long this many workers take, if each free one gets the longest run that is left.
 
     The rule of Graham 1969 (https://doi.org/10.1137/0117039), within 4/3 of the best order.
     """

@@ -356,7 +356,7 @@ def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch)
     assert first.startswith("none_lr0.01_s00_")
     assert lines[1] == f"  {first}: the run failed: ZeroDivisionError: a bug"
     assert lines[-1] == "try them again with --retry-failed"
-    assert "1 missing" in said.out
+    assert "1 failed" in said.out
     again = bnbench("sweep", "study.yaml", "--quiet")
     assert again.code == 1, "a failed run is not tried again by itself"
     assert bnbench("sweep", "study.yaml", "--quiet", "--retry-failed").code == 0

@@ -11,7 +11,7 @@ import pytest
 
 from bnbench.config import schema
 from bnbench.report.figures.style import looks
-from bnbench.report.study import study
+from bnbench.report.reading import read_study
 from bnbench.report.writing import make, write
 from bnbench.store import ExperimentFolder
 from tests import chromium
@@ -72,7 +72,7 @@ def tell(config: schema.RunConfig) -> Told:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A browser on a report."""
     path = tmp_path_factory.mktemp("page")
-    read = study(invented(path, SMALL_YAML + TEXT, tell))
+    read = read_study(invented(path, SMALL_YAML + TEXT, tell))
     write(read, make(read))
     with chromium.browser(program(), path / "browser") as found:
         found.open((read.folder.path / "report.html").as_uri())
@@ -120,8 +120,7 @@ def test_figures_are_seen_and_words_in_them_can_be_read(page: Page, dark: bool) 
     # The picture's own ground is the page's, not a white one.
     grounds = page.evaluate(
         "[...document.querySelectorAll('figure svg')].map(each => "
-        "getComputedStyle(each.querySelector('#' + each.querySelector('title').id"
-        ".replace('-title', '-patch_1') + ' path')).fill)"
+        "getComputedStyle(each.querySelector('path')).fill)"
     )
     assert set(grounds) == {"rgb(21, 24, 28)" if dark else "rgb(255, 255, 255)"}
 
@@ -160,7 +159,7 @@ def test_in_print_nothing_is_hidden_behind_a_scroll_bar(page: Page) -> None:
 
 def test_a_setup_has_the_colour_that_tensorboard_gives_it(tmp_path: Path) -> None:
     folder: ExperimentFolder = finished(tmp_path)
-    expected = {setup: look.color for setup, look in looks(study(folder)).items()}
+    expected = {setup: look.color for setup, look in looks(read_study(folder)).items()}
     rows = (
         "deep('runs-data-table tb-data-table-content-row').map(row => [row.innerText, "
         "getComputedStyle(deep('.run-color-swatch', row)[0]).backgroundColor])"

@@ -9,7 +9,8 @@ import pytest
 
 from bnbench.config import parse_metric
 from bnbench.report.quantities import When, quantity
-from bnbench.report.study import StudiedRun, study
+from bnbench.report.reading import read_study
+from bnbench.report.study import StudiedRun
 from tests.report.invented import Told, invented
 
 ONE = "setups: {a: {norm: {kind: batch}}}"
@@ -17,7 +18,7 @@ RATES = "setups: {a: }\naxes: {optim.lr: [0.01, 0.1, 1, 10, 100]}"
 
 
 def only(path: Path, told: Told) -> StudiedRun:
-    (run,) = study(invented(path, ONE, lambda _: told)).runs
+    (run,) = read_study(invented(path, ONE, lambda _: told)).runs
     return run
 
 
@@ -118,7 +119,7 @@ def rates(path: Path, accuracies: dict[float, float | None]) -> list[StudiedRun]
         accuracy = accuracies[config.optim.lr]  # type: ignore[attr-defined]
         return Told((0.1,), state="diverged") if accuracy is None else Told((accuracy,))
 
-    return list(study(invented(path, RATES, tell)).runs)
+    return list(read_study(invented(path, RATES, tell)).runs)
 
 
 @pytest.mark.parametrize(
@@ -151,5 +152,5 @@ def test_a_missing_rate_hides_what_is_usable(tmp_path: Path) -> None:
     folder = invented(
         tmp_path, RATES, lambda config: None if config.optim.lr == 10 else Told((0.9,))
     )
-    runs = list(study(folder).runs)
+    runs = list(read_study(folder).runs)
     assert quantity(parse_metric("usable_lr_max"), runs, target=0.5, when="last") is None

@@ -22,8 +22,9 @@ import pytest
 from rich.console import Console
 
 from bnbench.config import schema
+from bnbench.report.reading import read_study
 from bnbench.report.record import as_json, strict
-from bnbench.report.study import Study, study
+from bnbench.report.study import Study
 from bnbench.report.terminal import terminal
 from bnbench.report.writing import Report, make, write
 from bnbench.store import ExperimentFolder
@@ -91,7 +92,7 @@ def read_page(folder: ExperimentFolder) -> Cells:
 
 def reported(folder: ExperimentFolder) -> Report:
     """The report, written and returned."""
-    read = study(folder)
+    read = read_study(folder)
     found = make(read, written=WHEN)
     write(read, found)
     return found
@@ -204,12 +205,12 @@ def test_the_files_are_the_report(report: Report, folder: ExperimentFolder) -> N
 
 
 def test_the_same_data_give_the_same_bytes(report: Report, folder: ExperimentFolder) -> None:
-    again = make(study(folder), written=WHEN)
+    again = make(read_study(folder), written=WHEN)
     assert again == report
     (folder.path / "figures" / "old.svg").write_text("<svg/>")
     (folder.path / "figures" / "mine.txt").write_text("mine")
     before = (folder.path / "report.html").read_bytes()
-    write(study(folder), again)
+    write(read_study(folder), again)
     assert (folder.path / "report.html").read_bytes() == before
     assert not (folder.path / "figures" / "old.svg").exists()
     assert (folder.path / "figures" / "mine.txt").exists()
@@ -509,7 +510,7 @@ def test_a_study_without_seeds_in_common(tmp_path: Path) -> None:
     def tell(config: schema.RunConfig) -> Told | None:
         return Told(test=0.5) if (config.seed == 0) == (config.setup == "bn") else None
 
-    read: Study = study(invented(tmp_path, f"{SMALL_YAML}{SETUPS}seeds: 2\n{CLAIM}", tell))
+    read: Study = read_study(invented(tmp_path, f"{SMALL_YAML}{SETUPS}seeds: 2\n{CLAIM}", tell))
     record = make(read, written=WHEN).record
     assert record["claims"][0]["effect"] is None
     assert record["claims"][0]["reasons"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bnbench.report.study import study
-from bnbench.report.tuning import best, tuned
+from bnbench.report.reading import read_study
+from bnbench.report.study import best_trial
 from tests.report.invented import Told, invented
 
 TEXT = """\
@@ -25,7 +25,7 @@ def test_the_best_mean_on_validation_wins_not_on_test(tmp_path: Path) -> None:
         # Test says the opposite: it must not be read.
         return Told((rates[config.optim.lr],), test=1 - rates[config.optim.lr])
 
-    found = tuned(study(invented(tmp_path, TEXT % "val/accuracy", tell)))
+    found = read_study(invented(tmp_path, TEXT % "val/accuracy", tell)).choices
     assert [(each.setup, each.others, each.value, each.at_edge) for each in found] == [
         ("a", {"data.batch_size": 2}, 0.2, False),
         ("a", {"data.batch_size": 4}, 0.2, False),
@@ -38,7 +38,7 @@ def test_the_best_mean_on_validation_wins_not_on_test(tmp_path: Path) -> None:
 def test_losses_are_tuned_downwards(tmp_path: Path) -> None:
     folder = invented(tmp_path, TEXT % "val/loss", lambda config: Told((config.optim.lr / 4,)))
     # The invented loss is 1 − accuracy.
-    assert [each.value for each in tuned(study(folder))] == [0.4, 0.4, 2, 2]
+    assert [each.value for each in read_study(folder).choices] == [0.4, 0.4, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_losses_are_tuned_downwards(tmp_path: Path) -> None:
     ],
 )
 def test_best(trials: dict[int, list[float | None]], higher: bool, expected: int) -> None:
-    assert best(trials, higher=higher) == expected
+    assert best_trial(trials, higher=higher) == expected
 
 
 def test_without_results_nothing_is_chosen() -> None:
     with pytest.raises(ValueError, match="no trial"):
-        best({1: [], 2: []}, higher=True)
+        best_trial({1: [], 2: []}, higher=True)

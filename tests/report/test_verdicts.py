@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from bnbench.config import schema
-from bnbench.report.study import study
+from bnbench.report.reading import read_study
 from bnbench.report.verdicts import Judged, judged
 from tests.report.invented import Told, invented
 
@@ -37,7 +37,7 @@ def ask(
     sizes: str = "",
 ) -> Judged:
     written = BASE % (sizes, seeds, metric, better, worse, smallest, rest)
-    (found,) = judged(study(invented(path, written, tell)))
+    (found,) = judged(read_study(invented(path, written, tell)))
     return found
 
 
@@ -130,7 +130,7 @@ def test_where_both_diverge_no_difference_was_seen(tmp_path: Path) -> None:
     found = ask(tmp_path, lambda _: Told(state="diverged"))
     assert found.pairs == dict.fromkeys(range(8), 0.0)
     assert found.verdict.outcome == "inconclusive"
-    assert "neither side ever got there" in found.verdict.reasons
+    assert found.verdict.reasons[0] == ("no run on either side reached the target, or all diverged")
 
 
 @pytest.mark.parametrize("state", ["failed", "interrupted", None])
@@ -173,7 +173,7 @@ def at_rates(**values: dict[float, float]) -> Any:
 
 def test_each_side_at_its_own_best_rate(tmp_path: Path) -> None:
     tell = at_rates(bn={0.01: 0.1, 0.1: 0.9, 1: 0.2}, gn={0.01: 0.1, 0.1: 0.7, 1: 0.2})
-    (found,) = judged(study(invented(tmp_path, TUNED % "", tell)))
+    (found,) = judged(read_study(invented(tmp_path, TUNED % "", tell)))
     assert found.verdict.outcome == "supported"
     assert list(found.pairs.values()) == pytest.approx([20.0] * 8)
     assert found.better[0].words == "bn, lr 0.1 (best of 3)"
@@ -181,7 +181,7 @@ def test_each_side_at_its_own_best_rate(tmp_path: Path) -> None:
 
 def test_a_choice_at_the_edge_is_no_choice(tmp_path: Path) -> None:
     tell = at_rates(bn={0.01: 0.1, 0.1: 0.7, 1: 0.9}, gn={0.01: 0.1, 0.1: 0.7, 1: 0.2})
-    (found,) = judged(study(invented(tmp_path, TUNED % "", tell)))
+    (found,) = judged(read_study(invented(tmp_path, TUNED % "", tell)))
     assert found.verdict.outcome == "inconclusive"
     assert found.verdict.reasons == ("bn: the chosen optim.lr 1 is an end of its grid",)
 
@@ -190,7 +190,7 @@ def test_unequal_trials_are_not_fair(tmp_path: Path) -> None:
     own = ", axes: {optim.lr: [0.01, 0.1, 0.2, 1]}"
     text = (TUNED % "").replace("gn: {norm: {kind: group}}", f"gn: {{norm: {{kind: group}}{own}}}")
     rates = {0.01: 0.1, 0.1: 0.9, 0.2: 0.3, 1: 0.2}
-    (found,) = judged(study(invented(tmp_path, text, at_rates(bn=rates, gn=rates))))
+    (found,) = judged(read_study(invented(tmp_path, text, at_rates(bn=rates, gn=rates))))
     assert found.verdict.reasons == ("unequal trials to choose from (bn: 3, gn: 4)",)
 
 
@@ -205,7 +205,7 @@ def test_a_slope_over_an_axis(tmp_path: Path) -> None:
     def tell(config: Any) -> Told:
         return Told((accuracy[config.norm.batch_size] + noise(config) / 100,))
 
-    (found,) = judged(study(invented(tmp_path, text, tell)))
+    (found,) = judged(read_study(invented(tmp_path, text, tell)))
     assert list(found.pairs.values()) == pytest.approx([10.0] * 8, abs=0.01)
     assert found.verdict.reasons == ()
     assert found.verdict.outcome == "supported"
@@ -218,7 +218,7 @@ def test_a_slope_over_a_diverged_run_is_missing(tmp_path: Path) -> None:
         "slope_over: norm.batch_size}]"
     )
     tell = lambda config: Told(state="diverged" if config.seed == 1 else "completed")  # noqa: E731
-    (found,) = judged(study(invented(tmp_path, text, tell)))
+    (found,) = judged(read_study(invented(tmp_path, text, tell)))
     assert 1 not in found.pairs
     assert found.verdict.reasons == ("a: no such value of 1 seed",)
 
@@ -244,7 +244,7 @@ def trains_up_to(**limits: float) -> Any:
 
 def test_usable_rates_are_compared_in_decades(tmp_path: Path) -> None:
     folder = invented(tmp_path, RATES % ("bn", "none"), trains_up_to(bn=1, none=0.01))
-    (found,) = judged(study(folder))
+    (found,) = judged(read_study(folder))
     assert found.unit == "decades"
     assert list(found.pairs.values()) == pytest.approx([2.0] * 8)
     assert found.verdict.outcome == "supported"
@@ -252,22 +252,33 @@ def test_usable_rates_are_compared_in_decades(tmp_path: Path) -> None:
 
 def test_beyond_the_largest_rate_tried_the_opponent_may_still_train(tmp_path: Path) -> None:
     folder = invented(tmp_path, RATES % ("none", "bn"), trains_up_to(bn=10, none=0.01))
-    (found,) = judged(study(folder))
+    (found,) = judged(read_study(folder))
     assert found.verdict.outcome == "inconclusive"
     assert found.verdict.reasons == ("bn: the largest optim.lr tried, 10, is still usable",)
 
 
 def test_of_the_favoured_side_that_only_makes_the_effect_larger(tmp_path: Path) -> None:
     folder = invented(tmp_path, RATES % ("bn", "none"), trains_up_to(bn=10, none=0.01))
-    (found,) = judged(study(folder))
+    (found,) = judged(read_study(folder))
     assert found.verdict.outcome == "supported"
 
 
-def test_a_gap_without_batch_statistics_fails_the_sanity_check(tmp_path: Path) -> None:
+NORMS = get_args(get_args(schema.NormConfig)[0])
+WITH_STATISTICS = (*get_args(schema.BatchStatistics), schema.CustomNormConfig)
+
+
+@pytest.mark.parametrize("norm", [each for each in NORMS if each not in WITH_STATISTICS])
+def test_a_gap_without_batch_statistics_fails_the_sanity_check(tmp_path: Path, norm: Any) -> None:
+    kind = get_args(norm.model_fields["kind"].annotation)[0]
+    text = BASE.replace("kind: group", f"kind: {kind}") % (
+        *("", 6, "test/running/accuracy", "bn", "gn", 1),
+        "direction: up",
+    )
+
     def tell(config: schema.RunConfig) -> Told:
         return Told(test=0.9 if config.setup == "bn" else 0.5, gap=0.01)
 
-    found = ask(tmp_path, tell)
+    (found,) = judged(read_study(invented(tmp_path, text, tell)))
     assert found.verdict.outcome == "inconclusive"
     assert found.verdict.reasons[0].startswith("sanity: gn_bs032_s00_")
 
@@ -309,7 +320,7 @@ def test_claims_of_a_file_are_one_family(tmp_path: Path) -> None:
     assert alone.verdict.outcome == "supported"
     many = tmp_path / "many"
     many.mkdir()
-    five = judged(study(invented(many, whole, accuracies(bn=0.9, gn=0.5))))
+    five = judged(read_study(invented(many, whole, accuracies(bn=0.9, gn=0.5))))
     # 2⁻⁶ · 5 > 0.05: six seeds cannot carry five claims.
     assert {each.verdict.outcome for each in five} == {"inconclusive"}
     assert all("Holm" in each.verdict.reasons[0] for each in five)

@@ -1,9 +1,9 @@
 """Every figure of the report, drawn from a study: matplotlib's objects, no global state.
 
-`style`: colours, sizes, plain axes. `learning`: curves while training. `along`: final readings
-against batch size, learning rate, …. `cost`: what training takes. `claims`: paired differences.
-`probes`: what probes have read. `svg`: figures as text. A function returns None where there is
-nothing to draw.
+`style`: colours, sizes, plain axes. `svg`: figures as text. `learning`: curves while training.
+`along`: final scores against batch size, learning rate, …, and what training costs. `claims`:
+paired differences. `probes`: what probes recorded. A function returns None if there is nothing to
+draw.
 """
 
 from __future__ import annotations
@@ -15,18 +15,11 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from bnbench.report.figures import along, probes, style
+from bnbench.report.figures import along, probes, style, svg
 from bnbench.report.figures.claims import paired_differences
-from bnbench.report.figures.cost import costs
 from bnbench.report.figures.learning import caption, learning_curves, learning_panels
-from bnbench.report.figures.probes import Probed
-from bnbench.report.figures.svg import inline, svg
-from bnbench.report.selection import at, tuned_cells
 from bnbench.report.study import Study
-from bnbench.report.tuning import Tuned
 from bnbench.report.verdicts import Judged
-
-__all__ = ["Drawn", "drawn", "inline", "learning_curves", "learning_panels", "svg"]
 
 MOST_PROBED = 8
 MOST_AXES = 3
@@ -46,20 +39,26 @@ class Drawn:
     caption: str
     svg: str
 
+    @property
+    def inline(self) -> str:
+        """The figure as a part of a page."""
+        return svg.inline(self.svg, name=self.name, title=self.title, description=self.caption)
 
-def drawn(study: Study, choices: Sequence[Tuned], claims: Sequence[Judged]) -> list[Drawn]:
-    """The figures that there is something for, in the order of the page."""
-    found = []
-    for name, section, title, words, figure in _figures(study, choices, claims):
-        if figure is not None:
-            found.append(Drawn(name, section, title, words, svg(figure)))
-    return found
+
+def drawn(study: Study, claims: Sequence[Judged]) -> list[Drawn]:
+    """The figures that can be drawn, in the order of the page."""
+    return [
+        Drawn(name, section, title, words, svg.of_figure(figure, name=name))
+        for name, section, title, words, figure in _figures(study, claims)
+        if figure is not None
+    ]
 
 
 Made = tuple[str, str, str, str, Figure | None]
 
 
-def _figures(study: Study, choices: Sequence[Tuned], claims: Sequence[Judged]) -> Iterator[Made]:
+def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
+    looks = style.looks(study)
     yield (
         "paired-differences",
         "claims",
@@ -70,76 +69,65 @@ def _figures(study: Study, choices: Sequence[Tuned], claims: Sequence[Judged]) -
         "range is too small to matter.",
         paired_differences(claims),
     )
-    words = caption(study, choices)
-    for quantity, against in (
-        ("accuracy", "examples"),
-        ("accuracy", "seconds"),
-        ("loss", "examples"),
+    panels = learning_panels(study)
+    words = caption(study, panels)
+    for quantity, against, unit in (
+        ("accuracy", "examples", "images seen"),
+        ("accuracy", "seconds", "seconds of training"),
+        ("loss", "examples", "images seen"),
     ):
-        unit = "images seen" if against == "examples" else "seconds of training"
         yield (
             f"{quantity}-by-{against}",
             "curves",
             f"Validation {quantity} against {unit}",
             words,
-            learning_curves(study, choices, quantity=quantity, against=against),  # type: ignore[arg-type]
+            learning_curves(panels, looks, quantity=quantity, against=against),
         )
-    yield from _against_axes(study, choices)
+    yield from _against_axes(study, looks)
     yield (
         "cost",
         "cost",
         "What training costs",
         "Seeds as dots, their mean with its 95 % interval; each setup at its best cell on "
         "validation. Seconds are of training work: evaluation and logging are left out.",
-        costs(study, choices),
+        along.costs(study, looks),
     )
-    yield from _of_probes(study, choices)
+    yield from _of_probes(study, looks)
 
 
-def _against_axes(study: Study, choices: Sequence[Tuned]) -> Iterator[Made]:
+def _against_axes(study: Study, looks: style.Looks) -> Iterator[Made]:
     numeric = along.numeric_axes(study)[:MOST_AXES]
-    tune = study.experiment.tune
+    tuned = study.tuned_axis
     for axis in numeric:
-        chosen = "" if tune is None or axis == tune.axis else f" {tune.axis} chosen on validation."
+        chosen = "" if tuned in (None, axis) else f" {tuned} chosen on validation."
         yield (
-            f"accuracy-by-{_name(axis)}",
+            f"accuracy-by-{_dashed(axis)}",
             "final",
             f"Test accuracy against {axis}",
             f"Means with 95 % intervals, cut at the frame; every seed a faint dot.{chosen}",
-            along.against_axis(study, choices, axis, along.accuracy, "test accuracy, %"),
+            along.against_axis(study, looks, axis, "test_accuracy", "test accuracy, %"),
         )
-    gap = (
+    words = (
         "Above zero: inference (running statistics) is better than batch statistics; below: worse."
     )
+    unit = "running − batch accuracy, points"
     sizes = [axis for axis in numeric if axis in BATCH_SIZES]
     for axis in sizes:
-        yield (
-            f"gap-by-{_name(axis)}",
-            "gap",
-            f"Eval-mode gap against {axis}",
-            gap,
-            along.against_axis(study, choices, axis, along.gap, "running − batch accuracy, points"),
-        )
+        figure = along.against_axis(study, looks, axis, "gap", unit)
+        yield f"gap-by-{_dashed(axis)}", "gap", f"Eval-mode gap against {axis}", words, figure
     if not sizes:
-        yield (
-            "gap-by-setup",
-            "gap",
-            "Eval-mode gap of each setup",
-            gap,
-            along.by_setup(study, choices, along.gap, "running − batch accuracy, points"),
-        )
+        figure = along.by_setup(study, looks, {"gap": unit}, scale=100)
+        yield "gap-by-setup", "gap", "Eval-mode gap of each setup", words, figure
 
 
-def _name(axis: str) -> str:
+def _dashed(axis: str) -> str:
     return axis.replace(".", "-").replace("_", "-")
 
 
-def _of_probes(study: Study, choices: Sequence[Tuned]) -> Iterator[Made]:
-    runs = _probed(study, choices)
+def _of_probes(study: Study, looks: style.Looks) -> Iterator[Made]:
+    runs = _probed(study)
     if not runs:
         return
-    looks = style.looks(study)
-    bands = "One seed of each setup. "
     made = {
         "activations": (
             "Inputs of a unit while training",
@@ -167,23 +155,20 @@ def _of_probes(study: Study, choices: Sequence[Tuned]) -> Iterator[Made]:
             partial(probes.reading_curves, runs, "gradient_shift", "cos", looks=looks),
         ),
         "batch-noise": (
-            "Noise from the companions in a batch",
-            "Variance of the logits over random companions, over that between images.",
+            "Noise from the other images in a batch",
+            "Variance of the logits over random batches, over that between images.",
             partial(probes.reading_curves, runs, "batch_noise", "noise", looks=looks),
         ),
     }
     for name, (title, words, draw) in made.items():
-        with suppress(ValueError):  # none of these runs was asked for it
-            yield f"probe-{name}", "probes", title, bands + words, draw()
+        with suppress(ValueError):  # none of these runs has this probe
+            yield f"probe-{name}", "probes", title, f"One seed of each setup. {words}", draw()
 
 
-def _probed(study: Study, choices: Sequence[Tuned]) -> list[Probed]:
-    """One seed of each cell, or of each setup's best cell, if these are few enough."""
-    cells = [
-        cell for cell in tuned_cells(study, choices) if any(run.history.probes for run in cell.runs)
-    ]
+def _probed(study: Study) -> list[probes.Probed]:
+    """One seed of each chosen cell; of more than a few, of each setup's best cell."""
+    cells = [cell for cell in study.chosen if any(run.history.probes for run in cell.runs)]
     if len(cells) > MOST_PROBED:
-        best = [at(cells, setup, {}) for setup in study.setups]
-        cells = [cell for cell in best if cell is not None][:MOST_PROBED]
+        cells = [cell for cell in study.best.values() if cell in cells][:MOST_PROBED]
     runs = [next(run for run in cell.runs if run.history.probes) for cell in cells]
-    return [Probed(run.setup, run.history.probes) for run in runs]
+    return [probes.Probed(run.setup, run.history.probes) for run in runs]

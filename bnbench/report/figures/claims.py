@@ -38,22 +38,13 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
 
 
 def _strip(axes: Axes, each: Judged) -> None:
-    values = list(each.pairs.values())
+    values, effect = list(each.pairs.values()), each.verdict.effect
     finite = [value for value in values if isfinite(value)]
     smallest = each.claim.smallest_effect
-    effect = each.verdict.effect
-    ends = list(effect.interval or ()) if effect is not None else []
-    middle = None
+    middle, ends = None, list[float]()
     if effect is not None:
-        middle = effect.median if effect.mean is None else effect.mean
-    inside = [*finite, 0.0, 1.3 * smallest, -1.3 * smallest]
-    inside += [value for value in (middle, *ends) if value is not None and isfinite(value)]
-    low, high = min(inside), max(inside)
-    room = 0.06 * (high - low) or 1.0
-    low, high = low - room, high + room
-    if finite and ends:  # an interval of few seeds may be so wide that nothing else is seen
-        most = 4 * (max(*finite, smallest, 0.0) - min(*finite, -smallest, 0.0) or 1.0)
-        low, high = max(low, -most), min(high, most)
+        middle, ends = effect.median if effect.mean is None else effect.mean, [*effect.interval]
+    low, high = _range(finite, ends if middle is None else [middle, *ends], smallest)
     axes.set_xlim(low, high)
     axes.set_ylim(-1.0, 1.0)
     axes.axvspan(-smallest, smallest, color=style.FAINT, alpha=0.22, lw=0)
@@ -71,10 +62,10 @@ def _strip(axes: Axes, each: Judged) -> None:
                 fontsize=7,
                 color=style.INK,
             )
-    # Dots side by side, so that equal ones are counted.
+    # Dots at several heights, so that equal ones can be counted.
     heights = [0.45 + 0.12 * ((place % 3) - 1) for place in range(len(finite))]
     axes.plot(finite, heights, ls="", marker=".", ms=7, color=DOT, alpha=0.55)
-    if middle is not None and ends:
+    if ends:
         bounds = [min(max(end, low), high) for end in ends]
         axes.plot(bounds, [-0.4, -0.4], color=style.INK, lw=1.6)
     if middle is not None and isfinite(middle):
@@ -82,3 +73,15 @@ def _strip(axes: Axes, each: Judged) -> None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     style.headed(axes, f"{each.claim.id} ({each.unit or 'no unit'})")
+
+
+def _range(finite: list[float], summary: list[float], smallest: float) -> tuple[float, float]:
+    """What is shown: all differences, the smallest effect, and the interval unless it is wide."""
+    shown = [*finite, 0.0, 1.3 * smallest, -1.3 * smallest, *filter(isfinite, summary)]
+    low, high = min(shown), max(shown)
+    room = 0.06 * (high - low) or 1.0
+    low, high = low - room, high + room
+    if finite and summary:  # with few seeds, nothing but the interval would be seen
+        most = 4 * (max(*finite, smallest, 0.0) - min(*finite, -smallest, 0.0) or 1.0)
+        low, high = max(low, -most), min(high, most)
+    return low, high

@@ -4,106 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any, Literal
+from math import isfinite, nan
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bnbench.report.figures import style
-from bnbench.report.figures.style import Look
-from bnbench.report.selection import at, evenly, tuned_cells
-from bnbench.report.study import Cell, Curve, StudiedRun, Study, cell_words
-from bnbench.report.tuning import Tuned
+from bnbench.report.figures.style import Look, Looks
+from bnbench.report.reading import Curve
+from bnbench.report.study import Cell, Point, StudiedRun, Study, best_at
 from bnbench.stats import mean
 
-Against = Literal["examples", "seconds"]
-Quantity = Literal["accuracy", "loss"]
 SEEDS_FOR_A_BAND = 3
-WORDS = {"examples": "training images seen", "seconds": "seconds of training"}
+X_LABELS = {"examples": "training images seen", "seconds": "seconds of training"}
+Y_LABELS = {"accuracy": "validation accuracy, %", "loss": "validation loss, nats"}
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture's cells, a cell a setup, and what they have in common."""
+    """Cells that are drawn together, one of each setup, and what they have in common."""
 
     title: str
     cells: tuple[Cell, ...]
 
 
-def learning_panels(study: Study, choices: Sequence[Tuned]) -> list[Panel]:
-    """What learning curves are shown of: for each value of the first axis that is left after
-    tuning, each setup at its best cell on validation."""
-    cells = tuned_cells(study, choices)
-    tune = study.experiment.tune
-    # Of the axes the one that most setups have; the tuned one is not left.
-    left = {key: values for key, values in study.axes.items() if tune is None or key != tune.axis}
-    left = {key: values for key, values in left.items() if len(values) > 1}
-    if not left:
-        panel = _panel("", cells, study, {})
-        return [panel] if panel.cells else []
-    axis = max(left, key=lambda key: sum(cell.point.get(key) is not None for cell in cells))
-    found = [
-        _panel(cell_words({axis: value}, list(study.axes)), cells, study, {axis: value})
-        for value in evenly(left[axis], style.MOST_PANELS)
-    ]
-    return [panel for panel in found if panel.cells]
+def learning_panels(study: Study) -> list[Panel]:
+    """A panel for each value of an axis, with each setup at its best cell on validation.
 
-
-def _panel(title: str, cells: Sequence[Cell], study: Study, point: dict[str, Any]) -> Panel:
-    chosen = (at(cells, setup, point) for setup in study.setups)
-    return Panel(title, tuple(cell for cell in chosen if cell is not None))
+    The axis: of those that vary after tuning, the first that most setups have.
+    """
+    left = [key for key in study.varying if key != study.tuned_axis]
+    points: list[Point] = [{}]
+    if left:
+        axis = max(left, key=lambda key: sum(c.point.get(key) is not None for c in study.chosen))
+        points = [{axis: value} for value in style.evenly(study.axes[axis], style.MOST_PANELS)]
+    found = []
+    for point in points:
+        cells = (best_at(study.chosen, setup, point) for setup in study.setups)
+        there = tuple(cell for cell in cells if cell is not None)
+        found += [Panel(study.cell_words(point), there)] if there else []
+    return found
 
 
 def learning_curves(
-    study: Study,
-    choices: Sequence[Tuned],
-    *,
-    quantity: Quantity = "accuracy",
-    against: Against = "examples",
+    shown: Sequence[Panel], looks: Looks, *, quantity: str = "accuracy", against: str = "examples"
 ) -> Figure | None:
-    """Validation accuracy (a fraction, shown in percent) or loss while training.
+    """Validation accuracy (a fraction, shown in percent) or loss while training, against images or
+    seconds.
 
-    Full lines: running statistics; dotted: batch statistics, where a setup has any. Three seeds
-    and more: their mean with its 95 % interval; fewer: each seed. A cross is where one diverged.
-    None without evaluations.
+    Full lines: running statistics; dotted: batch statistics, if a setup has any. Three seeds and
+    more: their mean with its 95 % interval; fewer: each seed. A cross is where one diverged. None
+    without evaluations.
     """
-    shown = learning_panels(study, choices)
-    if not any(run.history.curves for panel in shown for cell in panel.cells for run in cell.runs):
+    runs = [run for panel in shown for cell in panel.cells for run in cell.runs]
+    if not any(run.history.curves for run in runs):
         return None
-    looks = style.looks(study)
     figure, panels = style.panels(len(shown), share_y=True, height=2.6)
     diverged = False
     for axes, panel in zip(panels, shown, strict=True):
         for cell in panel.cells:
-            _draw(axes, cell, looks[cell.setup], quantity, against)
-        diverged |= _crosses(axes, panel, looks, against)
+            look = looks[cell.setup]
+            _draw(axes, cell, look, quantity, against)
+            for place in _divergences(cell, against):
+                style.cross(axes, place, 0.03, look, 6)
+                diverged = True
         style.headed(axes, panel.title)
         style.count_on_x(axes)
         axes.set_xlim(left=0)
-    top = panels[0]
     if quantity == "loss":
-        style.log_on_y(top)
-    style.labelled(
-        figure,
-        x=WORDS[against],
-        y="validation accuracy, %" if quantity == "accuracy" else "validation loss, nats",
-    )
-    style.keyed(figure, _legend(shown, looks, diverged))
-    return figure
-
-
-def _legend(shown: Sequence[Panel], looks: dict[str, Look], diverged: bool) -> list[Line2D]:
-    there = {cell.setup for panel in shown for cell in panel.cells}
+        style.log_on_y(panels[0])
+    style.labelled(figure, x=X_LABELS[against], y=Y_LABELS[quantity])
+    there = {run.setup for run in runs}
     handles = [style.key(setup, look) for setup, look in looks.items() if setup in there]
-    cells = [cell for panel in shown for cell in panel.cells]
-    if any(_has_batch(run) for cell in cells for run in cell.runs):
+    if any(map(_has_batch, runs)):
         handles.append(Line2D([], [], color=style.FAINT, ls=":", lw=1.3, label="batch statistics"))
     if diverged:
-        cross = {"marker": "x", "ms": 6, "mew": 1.6, "ls": ""}
-        handles.append(Line2D([], [], color=style.FAINT, label="diverged", **cross))  # type: ignore[arg-type]
-    return handles
+        handles.append(style.symbol("diverged", "x", ms=6, mew=1.6))
+    style.keyed(figure, handles)
+    return figure
 
 
 def _has_batch(run: StudiedRun) -> bool:
@@ -111,23 +90,24 @@ def _has_batch(run: StudiedRun) -> bool:
     return running is not None and batch is not None and running.accuracy != batch.accuracy
 
 
-def _draw(axes: Axes, cell: Cell, look: Look, quantity: Quantity, against: Against) -> None:
+def _draw(axes: Axes, cell: Cell, look: Look, quantity: str, against: str) -> None:
     runs = [run for run in cell.runs if ("val", "running") in run.history.curves]
     whole = [run for run in runs if run.state == "completed"]
     if len(whole) < SEEDS_FOR_A_BAND:
         for run in runs:
-            curve = run.history.curves["val", "running"]
-            _line(axes, _x(curve, against), _y(curve, quantity), look)
+            curves = run.history.curves
+            _line(axes, *_points(curves["val", "running"], quantity, against), look)
             if _has_batch(run):
-                batch = run.history.curves["val", "batch"]
-                axes.plot(_x(batch, against), _y(batch, quantity), color=look.color, ls=":", lw=1.1)
+                points = _points(curves["val", "batch"], quantity, against)
+                axes.plot(*points, color=look.color, ls=":", lw=1.1)
         return
-    middle = _mean(whole, "running", quantity, against)
-    _line(axes, middle.x, middle.value, look)
-    axes.fill_between(middle.x, middle.low, middle.high, color=look.color, alpha=0.18, lw=0)
+    x, middle, half = _mean(whole, "running", quantity, against)
+    _line(axes, x, middle, look)
+    low, high = ([m + sign * h for m, h in zip(middle, half, strict=True)] for sign in (-1, 1))
+    axes.fill_between(x, low, high, color=look.color, alpha=0.18, lw=0)
     if any(map(_has_batch, whole)):
-        batch_mean = _mean(whole, "batch", quantity, against)
-        axes.plot(batch_mean.x, batch_mean.value, color=look.color, ls=":", lw=1.3)
+        x, middle, _ = _mean(whole, "batch", quantity, against)
+        axes.plot(x, middle, color=look.color, ls=":", lw=1.3)
 
 
 def _line(axes: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> None:
@@ -138,86 +118,48 @@ def _line(axes: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> Non
     style.dashed(line, look)
 
 
-@dataclass(frozen=True, slots=True)
-class _Mean:
-    x: list[float]
-    value: list[float]
-    low: list[float]
-    high: list[float]
-
-
-def _mean(runs: Sequence[StudiedRun], kind: str, quantity: Quantity, against: Against) -> _Mean:
-    """The mean over seeds at each evaluation that all of them have, where all are finite."""
+def _mean(
+    runs: Sequence[StudiedRun], kind: str, quantity: str, against: str
+) -> tuple[list[float], list[float], list[float]]:
+    """x, mean over seeds and half of its interval at each evaluation that all seeds have, where
+    all are finite."""
     curves = [
         run.history.curves["val", kind] for run in runs if ("val", kind) in run.history.curves
     ]
     common = set.intersection(*(set(curve.examples) for curve in curves))
-    found = _Mean([], [], [], [])
+    found: tuple[list[float], list[float], list[float]] = ([], [], [])
+    points = [_points(curve, quantity, against) for curve in curves]
     for examples in sorted(common):
         places = [curve.examples.index(examples) for curve in curves]
-        values = [_y(curve, quantity)[place] for curve, place in zip(curves, places, strict=True)]
-        if not all(map(isfinite, values)):
-            continue
-        seconds = [curve.seconds[place] for curve, place in zip(curves, places, strict=True)]
-        point = mean(values)
-        half = point.half_width or 0.0
-        found.x.append(examples if against == "examples" else mean(seconds).value)
-        found.value.append(point.value)
-        found.low.append(point.value - half)
-        found.high.append(point.value + half)
+        values = [y[place] for (_, y), place in zip(points, places, strict=True)]
+        if all(map(isfinite, values)):
+            point = mean(values)
+            at = mean([x[place] for (x, _), place in zip(points, places, strict=True)]).value
+            for each, value in zip(found, (at, point.value, point.half_width or 0.0), strict=True):
+                each.append(value)
     return found
 
 
-def _x(curve: Curve, against: Against) -> list[float]:
-    return [float(each) for each in (curve.examples if against == "examples" else curve.seconds)]
-
-
-def _y(curve: Curve, quantity: Quantity) -> list[float]:
+def _points(curve: Curve, quantity: str, against: str) -> tuple[list[float], list[float]]:
+    x = curve.examples if against == "examples" else curve.seconds
     if quantity == "accuracy":
-        return [100 * value for value in curve.accuracy]
-    return [value if isfinite(value) else float("nan") for value in curve.loss]
+        return [*map(float, x)], [100 * value for value in curve.accuracy]
+    return [*map(float, x)], [value if isfinite(value) else nan for value in curve.loss]
 
 
-def _crosses(axes: Axes, panel: Panel, looks: dict[str, Look], against: Against) -> bool:
-    """Where runs diverged, along the bottom edge."""
-    found = False
-    for cell in panel.cells:
-        for run in cell.runs:
-            place = _diverged_at(run, against)
-            if place is None:
-                continue
-            found = True
-            axes.plot(
-                [place],
-                [0.03],
-                transform=axes.get_xaxis_transform(),
-                color=looks[cell.setup].color,
-                marker="x",
-                ms=6,
-                mew=1.6,
-                ls="",
-                clip_on=False,
-            )
-    return found
-
-
-def _diverged_at(run: StudiedRun, against: Against) -> float | None:
-    if run.history.diverged_at is None:
-        return None
+def _divergences(cell: Cell, against: str) -> list[float]:
+    """Where runs diverged, on the x axis."""
+    lost = [run for run in cell.runs if run.history.diverged_at is not None]
     if against == "examples":
-        return float(run.history.diverged_at)
-    return float((run.result or {}).get("train_seconds") or 0.0)
+        return [float(run.history.diverged_at or 0) for run in lost]
+    return [0.0 if run.result is None else run.result.train_seconds for run in lost]
 
 
-def caption(study: Study, choices: Sequence[Tuned]) -> str:
+def caption(study: Study, panels: Sequence[Panel]) -> str:
     """What the curves are of, in a sentence."""
-    shown = [cell for panel in learning_panels(study, choices) for cell in panel.cells]
-    seeds = {len(cell.completed) for cell in shown}
-    lines = (
-        "the mean over seeds with its 95 % interval"
-        if max(seeds, default=0) >= SEEDS_FOR_A_BAND
-        else "each seed a line"
-    )
-    varying = [key for key, values in study.axes.items() if len(values) > 1]
-    where = " Each setup at its best values on validation." if varying else ""
+    seeds = max((len(cell.completed) for panel in panels for cell in panel.cells), default=0)
+    lines = "each seed a line"
+    if seeds >= SEEDS_FOR_A_BAND:
+        lines = "the mean over seeds with its 95 % interval"
+    where = " Each setup at its best values on validation." if study.varying else ""
     return f"Full lines: running statistics, {lines}; dotted: batch statistics.{where}"

@@ -1,7 +1,7 @@
-"""Pictures of what probes have read: bands, curves, and heat maps of layer × time.
+"""Pictures of what probes recorded: bands, curves, and heat maps of layer × time.
 
-Each function takes what was read in runs of one experiment, and raises ValueError where none of
-them has the readings. `looks`: of the setups, where the figure stands beside others.
+Each function takes the readings of runs of one experiment, and raises ValueError if none of them
+has the readings. `looks`: of the setups, where the figure is one of several.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from bnbench import store
 from bnbench.report.figures import style
-from bnbench.report.figures.style import Look
-from bnbench.report.study import history
-from bnbench.store import RunFolder
+from bnbench.report.figures.style import Look, Looks
+from bnbench.report.reading import Series, read_history
 
 NETWORK = "network"
-Series = dict[int, float]
-"""A reading by images seen; NaN where it was not finite."""
-Looks = Mapping[str, Look] | None
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What one probe has read in one run: layers in the order of the network."""
+    """The readings of one probe in one run: layers in the order of the network."""
 
     setup: str
-    layers: dict[str, dict[str, Series]]
+    layers: Mapping[str, Mapping[str, Series]]
 
     def of(self, layer: str, name: str) -> tuple[list[int], list[float]]:
         """Images seen and values, for drawing."""
@@ -39,22 +37,23 @@ class Readings:
         return list(series), list(series.values())
 
     def with_name(self, name: str) -> list[str]:
-        """The layers that have a reading of this name, the whole network aside."""
+        """The layers with a reading of this name, without the whole network."""
         return [layer for layer, found in self.layers.items() if name in found and layer != NETWORK]
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """All that probes have read in one run: values by probe, layer, name and images seen."""
+    """All readings of one run: series by probe, layer and name."""
 
     setup: str
-    probes: dict[str, dict[str, dict[str, Series]]]
+    probes: Mapping[str, Mapping[str, Mapping[str, Series]]]
 
 
-def probed(run: RunFolder) -> Probed:
-    """What was read in the run of a folder."""
-    setup = str((run.manifest() or {}).get("setup", run.name))
-    return Probed(setup, history(run).probes)
+def probed(run: store.RunFolder) -> Probed:
+    """The readings of the run in a folder."""
+    record = store.read(run)
+    setup = run.name if record.manifest is None else record.manifest["setup"]
+    return Probed(setup, read_history(record).probes)
 
 
 def readings_of(runs: Sequence[Probed], probe: str) -> list[Readings]:
@@ -65,13 +64,13 @@ def readings_of(runs: Sequence[Probed], probe: str) -> list[Readings]:
     return found
 
 
-def _looks(found: Sequence[Readings], looks: Looks) -> Mapping[str, Look]:
+def _looks(found: Sequence[Readings], looks: Looks | None) -> Looks:
     setups = dict.fromkeys(readings.setup for readings in found)
     return looks or {setup: style.look(number) for number, setup in enumerate(setups)}
 
 
 def percentile_bands(
-    runs: Sequence[Probed], *, layer: str | None = None, looks: Looks = None
+    runs: Sequence[Probed], *, layer: str | None = None, looks: Looks | None = None
 ) -> Figure:
     """15th, 50th and 85th percentile of a typical unit's input over training, a panel a run.
 
@@ -99,7 +98,7 @@ def percentile_bands(
     return figure
 
 
-def landscape_bands(runs: Sequence[Probed], *, looks: Looks = None) -> Figure:
+def landscape_bands(runs: Sequence[Probed], *, looks: Looks | None = None) -> Figure:
     """How loss and gradient vary along the gradient (Santurkar et al. 2018, figure 4), over
     training: raw above, at matched relative steps below; ranges as bands, a setup a colour."""
     found = readings_of(runs, "landscape")
@@ -139,7 +138,7 @@ def reading_curves(
     name: str,
     *,
     layers: str | None = None,
-    looks: Looks = None,
+    looks: Looks | None = None,
 ) -> Figure:
     """A reading over training, a line a run: the network's, else the mean over its layers.
 
@@ -167,7 +166,7 @@ def _curve(axes: Axes, examples: list[int], values: list[float], look: Look) -> 
     style.dashed(line, look)
 
 
-def _keyed(figure: Figure, found: Sequence[Readings], looks: Mapping[str, Look]) -> None:
+def _keyed(figure: Figure, found: Sequence[Readings], looks: Looks) -> None:
     setups = dict.fromkeys(readings.setup for readings in found)
     style.keyed(figure, [style.key(setup, looks[setup]) for setup in setups])
 
@@ -175,8 +174,8 @@ def _keyed(figure: Figure, found: Sequence[Readings], looks: Mapping[str, Look])
 def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool = False) -> Figure:
     """Layer × time, a panel a run, one colour scale for all; the first layer on top.
 
-    Readings below zero get a scale that is white at zero. What was not finite is grey, and so is,
-    where `log`, what is not positive.
+    Readings below zero get a scale that is white at zero. Values that are not finite are grey; with
+    `log`, values that are not positive, too.
     """
     tables = [
         (readings.setup, _table(readings, name))
@@ -224,7 +223,7 @@ class _Table:
 
     layers: list[str]
     examples: list[int]
-    values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    values: Array
 
 
 def _table(readings: Readings, name: str, *, within: str | None = None) -> _Table:
@@ -238,9 +237,7 @@ def _table(readings: Readings, name: str, *, within: str | None = None) -> _Tabl
     return _Table(layers, examples, np.array(values, dtype=np.float64))
 
 
-def _scale(
-    values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, log: bool
-) -> tuple[str, Normalize]:
+def _scale(values: Array, *, log: bool) -> tuple[str, Normalize]:
     """Colours and their range; values that are all alike get a range around them."""
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     if low < 0:
@@ -253,7 +250,7 @@ def _scale(
     return "viridis", Normalize(0.0, high)
 
 
-def _edges(examples: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _edges(examples: Sequence[int]) -> Array:
     """Where each reading's column begins and ends: half-way to its neighbours."""
     at = np.array(examples, dtype=np.float64)
     if len(at) == 1:

@@ -10,9 +10,10 @@ setup has a marker and a dash pattern of its own, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,7 +39,7 @@ PALETTE = ("#425066", "#12b5cb", "#e52592", "#f9ab00", "#9334e6", "#7cb342", "#e
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 DASHES = ((), (6, 1.5), (4, 1.5, 1, 1.5), (3, 1), (8, 1.5, 1, 1.5, 1, 1.5))
 
-# What the page replaces by its own colours, light or dark: each is used for nothing else.
+# The page replaces these by its own colours, light or dark: each is used for nothing else.
 INK = "#1f2328"
 FAINT = "#6a7078"
 GRID = "#d8dbdf"
@@ -61,27 +62,35 @@ class Look:
     dashes: tuple[float, ...]
 
 
-def looks(study: Study) -> dict[str, Look]:
+Looks = Mapping[str, Look]
+"""By setup."""
+
+
+def looks(study: Study) -> Looks:
     """A look for each setup: TensorBoard's order is that in which setups began to train."""
-    begun: dict[str, tuple[float, str]] = {}
     manifests = [run.manifest for run in study.runs]
-    if study.others:  # they lie in the folder, so TensorBoard shows them
-        planned = {run.folder.name for run in study.runs}
-        strangers = [run for run in study.folder.runs() if run.name not in planned]
-        manifests += [run.manifest_or_none() for run in strangers]
+    # TensorBoard shows every run in the folder.
+    manifests += [run.manifest_or_none() for run in study.others]
+    begun: dict[str, tuple[float, str]] = {}
     for manifest in manifests:
-        match manifest:
-            case {"started": int() | float() as started, "setup": str() as setup, **rest}:
-                first = (float(started), str(rest.get("run", "")))
-                group = slug(setup, 32)
-                begun[group] = min(first, begun.get(group, first))
-            case _:
-                pass  # not begun, or damaged
+        if manifest is not None:
+            first = (float(manifest["started"]), str(manifest.get("run", "")))
+            group = slug(manifest["setup"], 32)
+            begun[group] = min(first, begun.get(group, first))
     order = sorted(begun, key=lambda group: begun[group])
-    order += dict.fromkeys(
-        group for setup in study.setups if (group := slug(setup, 32)) not in begun
-    )
-    return {setup: look(order.index(slug(setup, 32))) for setup in study.setups}
+    order += [slug(setup, 32) for setup in study.setups]  # those that have not begun come last
+    places = {group: place for place, group in enumerate(dict.fromkeys(order))}
+    return {setup: look(places[slug(setup, 32)]) for setup in study.setups}
+
+
+Value = TypeVar("Value")
+
+
+def evenly(values: Sequence[Value], most: int) -> list[Value]:
+    """At most this many of them, the first and the last included."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def look(number: int) -> Look:
@@ -101,7 +110,7 @@ def panels(
     share_y: bool = False,
     left: float = 0.75,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with so many plain panels, in rows.
+    """A figure with this many plain panels, in rows.
 
     `height` of a row with its title and ticks, and room at the `left` of the first panel, in
     inches. Margins are fixed: a layout that measures every word doubles the time to draw.
@@ -139,7 +148,7 @@ def panels(
 
 
 def room_for(labels: Iterable[str], points: float) -> float:
-    """How much room words need beside an axis, in inches."""
+    """The width of words next to an axis, in inches."""
     return 0.2 + max(map(len, labels), default=0) * 0.62 * points / 72
 
 
@@ -159,7 +168,7 @@ def plain(axes: Axes) -> None:
 
 
 def count_on_x(axes: Axes) -> None:
-    """Images or seconds: few ticks, 5k in place of 5000."""
+    """Images or seconds: few ticks, 5k instead of 5000."""
     axes.xaxis.set_major_locator(MaxNLocator(4))
     engineering = EngFormatter(sep="")
     axes.xaxis.set_major_formatter(
@@ -168,7 +177,7 @@ def count_on_x(axes: Axes) -> None:
 
 
 def log_on_y(axes: Axes) -> None:
-    """A logarithmic scale with plain numbers: formulas take long to set."""
+    """A logarithmic scale with plain numbers: formulas are slow to draw."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -176,7 +185,7 @@ def log_on_y(axes: Axes) -> None:
 
 
 def values_on_x(axes: Axes, values: Sequence[float], words: Sequence[str], *, log: bool) -> None:
-    """A tick at each value of an axis; where there are many, at some of them."""
+    """A tick at each value of an axis; if there are many, at some of them."""
     if log:
         axes.set_xscale("log")
     every = ceil(len(values) / 7)
@@ -199,7 +208,7 @@ def labelled(figure: Figure, *, x: str | None = None, y: str | None = None) -> N
 
 
 def words(text: str, most: int = 60) -> str:
-    """Text of users as it is: no formula between dollars, no line breaks, not without end."""
+    """Text of users as it is: no formula between dollars, on one line, cut at `most`."""
     line = " ".join(text.split())
     line = line if len(line) <= most else f"{line[: most - 1]}…"
     return line.replace("$", r"\$")
@@ -209,21 +218,11 @@ def keyed(figure: Figure, handles: Iterable[Line2D | Patch]) -> Legend:
     """The legend, above all panels."""
     shown = list(handles)
     labels = [words(str(handle.get_label()), 26) for handle in shown]
-    width, tall = figure.get_size_inches()
+    width = figure.get_size_inches()[0]
     widths = [0.62 + 0.58 * SMALL / 72 * len(label) for label in labels]
     fitting = len(shown) if sum(widths) <= width else max(1, int(width / max(widths)))
     columns = min(len(shown), fitting)
-    more = 0.19 * (ceil(len(shown) / columns) - 1)
-    if more and figure.axes:  # lines beyond the first make the figure taller
-        grid = figure.axes[0].get_gridspec()
-        assert isinstance(grid, GridSpec)
-        old = grid.get_subplot_params(figure)
-        figure.set_size_inches(width, tall + more)
-        grid.update(top=old.top * tall / (tall + more), bottom=old.bottom * tall / (tall + more))
-        for axes in figure.axes:
-            place = axes.get_subplotspec()
-            if place is not None:
-                axes.set_position(place.get_position(figure))
+    _make_taller(figure, 0.19 * (ceil(len(shown) / columns) - 1))
     legend = figure.legend(
         handles=shown,
         labels=["setup"] * len(shown),  # a label that begins with _ would be left out
@@ -241,15 +240,51 @@ def keyed(figure: Figure, handles: Iterable[Line2D | Patch]) -> Legend:
     return legend
 
 
-def key(label: str, look: Look, *, marker: bool = True) -> Line2D:
+def _make_taller(figure: Figure, inches: float) -> None:
+    """Room at the top for more lines of the legend; panels keep their size."""
+    if not inches or not figure.axes:
+        return
+    width, tall = figure.get_size_inches()
+    grid = figure.axes[0].get_gridspec()
+    assert isinstance(grid, GridSpec)
+    old, shrunk = grid.get_subplot_params(figure), tall / (tall + inches)
+    figure.set_size_inches(width, tall + inches)
+    grid.update(top=old.top * shrunk, bottom=old.bottom * shrunk)
+    for axes in figure.axes:
+        place = axes.get_subplotspec()
+        if place is not None:
+            axes.set_position(place.get_position(figure))
+
+
+def key(label: str, look: Look) -> Line2D:
     """A setup's line in the legend."""
     line = Line2D([], [], color=look.color, lw=1.6, label=label, ms=4.5)
     line.set_dashes(look.dashes) if look.dashes else line.set_linestyle("-")
-    line.set_marker(look.marker if marker else "")
+    line.set_marker(look.marker)
     return line
+
+
+def symbol(label: str, marker: str, **drawn: Any) -> Line2D:
+    """A symbol without a line in the legend."""
+    return Line2D([], [], ls="", marker=marker, label=label, **({"color": FAINT} | drawn))
 
 
 def dashed(line: Line2D, look: Look) -> None:
     """Give a line its setup's pattern."""
     if look.dashes:
         line.set_dashes(look.dashes)
+
+
+def cross(axes: Axes, x: float, y: float, look: Look, size: float) -> None:
+    """A lost run at this x, at a fraction y of the axes' height."""
+    axes.plot(
+        [x],
+        [y],
+        transform=axes.get_xaxis_transform(),
+        color=look.color,
+        marker="x",
+        ms=size,
+        mew=1.5,
+        ls="",
+        clip_on=False,
+    )
