@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from email.parser import Parser
 from importlib import metadata
@@ -103,6 +104,17 @@ def test_what_is_imported_is_required_and_what_is_required_is_imported(wheel: Pa
     imports = imported(ROOT / "bnbench") - set(sys.stdlib_module_names) - {"bnbench", "google"}
     used = {packages[each][0].lower() for each in imports}
     assert used == required
+
+
+def test_the_lowest_releases_are_those_that_are_tested() -> None:
+    """`scripts/test --lowest` installs just what pyproject.toml allows at least."""
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    lowest = (ROOT / "scripts/lowest.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lowest if not line.startswith("#"))
+    floors = dict(each.split(">=") for each in requirements)
+    assert floors.keys() == pinned.keys()
+    for name, floor in floors.items():
+        assert pinned[name] in (floor, f"{floor}.0"), name
 
 
 def test_git_tracks_the_bundled_data() -> None:
