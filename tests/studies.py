@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bnbench.board.bands import write_seed_bands
-from bnbench.config import dump_experiment, expand, load_experiment
+from bnbench.config import files, loading, plans
 from bnbench.errors import Interrupted
 from bnbench.runner import Settings, Stop, execute
 from bnbench.store import ExperimentFolder
@@ -38,10 +38,10 @@ DIVERGING = "wild"
 def finished(path: Path) -> ExperimentFolder:
     """Train it below `path`."""
     write_experiment(path / "study.yaml", f"question: {QUESTION}\n{SETUPS}")
-    experiment = load_experiment(path / "study.yaml")
+    experiment = loading.load_experiment(path / "study.yaml")
     folder = ExperimentFolder(path / "runs" / "study")
-    folder.begin(dump_experiment(experiment))
-    for run in expand(experiment).runs:
+    folder.begin(files.dump_experiment(experiment))
+    for run in plans.expand(experiment).runs:
         stop = Stop()
         settings = Settings(stop=stop, view=lambda *_, at=stop: StopAt(at, 30))
         if (run.setup, run.seed) == ("bn", 1) and run.data.batch_size == 4:

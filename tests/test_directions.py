@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import Overrides, dump_experiment, expand, load_experiment, parse_metric
+from bnbench.config import files, loading, metrics, plans
 from bnbench.report.quantities import quantity
 from bnbench.report.reading import read_study
 from bnbench.report.study import StudiedRun
@@ -28,10 +28,10 @@ def runs(tmp_path: Path) -> Any:
     def train(text: str) -> dict[tuple[Any, ...], StudiedRun]:
         path = tmp_path / "x.yaml"
         path.write_text(text, encoding="utf-8")
-        experiment = load_experiment(path, Overrides())
+        experiment = loading.load_experiment(path, loading.Overrides())
         folder = ExperimentFolder(tmp_path / "runs")
-        folder.begin(dump_experiment(experiment))
-        for config in expand(experiment).runs:
+        folder.begin(files.dump_experiment(experiment))
+        for config in plans.expand(experiment).runs:
             execute(config, folder, Settings(threads=1))
         return {(run.setup, *run.point.values()): run for run in read_study(folder).runs}
 
@@ -39,7 +39,7 @@ def runs(tmp_path: Path) -> Any:
 
 
 def value(run: StudiedRun, metric: str) -> float:
-    found = quantity(parse_metric(metric), [run], target=None, when="last")
+    found = quantity(metrics.parse_metric(metric), [run], target=None, when="last")
     assert found is not None
     return found
 

@@ -17,7 +17,7 @@ import yaml
 
 import bnbench
 from bnbench import cli
-from bnbench.config import expand, load_experiment, shipped
+from bnbench.config import files, loading, plans
 from bnbench.errors import ConfigError
 from tests.test_architecture import PACKAGE, ROOMS
 
@@ -97,11 +97,11 @@ def test_the_example_of_the_configuration_is_sound(tmp_path: Path) -> None:
     path = tmp_path / "my-study.yaml"
     path.write_text(example)
     # Three setups at 4 batch sizes and 7 rates, one with rates of its own, and 8 seeds.
-    assert len(expand(load_experiment(path)).runs) == (3 * 7 + 2) * 4 * 8
+    assert len(plans.expand(loading.load_experiment(path)).runs) == (3 * 7 + 2) * 4 * 8
     path.write_text(example + claims)
-    assert expand(load_experiment(path)).runs
+    assert plans.expand(loading.load_experiment(path)).runs
     path.write_text(re.sub(r"^seeds:.*\n", "", example, flags=re.MULTILINE) + profiles)
-    assert len(expand(load_experiment(path)).runs) == (3 * 2 + 2) * 4 * 3
+    assert len(plans.expand(loading.load_experiment(path)).runs) == (3 * 2 + 2) * 4 * 3
 
 
 def test_the_study_of_the_readme_and_its_mistake(
@@ -111,10 +111,10 @@ def test_the_study_of_the_readme_and_its_mistake(
     (study,) = blocks(README, "yaml")
     path = Path("my-study.yaml")
     path.write_text(study)
-    assert len(expand(load_experiment(path)).runs) == 2 * 2 * 2 * 6
+    assert len(plans.expand(loading.load_experiment(path)).runs) == 2 * 2 * 2 * 6
     path.write_text(study.replace("groups: 4", "grops: 4"))
     with pytest.raises(ConfigError) as raised:
-        load_experiment(path)
+        loading.load_experiment(path)
     assert f"{raised.value}\n" in blocks(README, "")
 
 
@@ -124,7 +124,7 @@ def test_the_layer_of_the_readme_works(tmp_path: Path) -> None:
     (setup,) = re.findall(r"`(peak: .*)`", README)
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({"setups": {"batch": {}, **yaml.safe_load(setup)}}))
-    assert len(expand(load_experiment(path)).runs) == 2
+    assert len(plans.expand(loading.load_experiment(path)).runs) == 2
     names: dict[str, type[torch.nn.Module]] = {}
     exec(layer, names)
     assert names["PeakNorm"](3)(torch.ones(2, 3, 4, 4)).max() <= 1
@@ -155,7 +155,7 @@ def test_every_script_and_every_shipped_experiment_has_its_row() -> None:
     scripts = [path for path in (ROOT / "scripts").iterdir() if os.access(path, os.X_OK)]
     assert {path.name for path in scripts if path.is_file()} <= set(rows)
     listed = set(re.findall(r"^\| `([\w-]+)\.yaml` \|", CONFIGURATION, re.MULTILINE))
-    assert listed == {name for name, _, _ in shipped() if "/" not in name}
+    assert listed == {name for name, _, _ in files.shipped() if "/" not in name}
 
 
 def test_the_page_of_claims_follows_from_the_stored_results() -> None:

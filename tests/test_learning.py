@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnbench.config import Overrides, expand_one, find_config, load_experiment
+from bnbench.config import files, loading, plans
 from bnbench.runner import Settings, execute
 from bnbench.store import ExperimentFolder, Record
 
@@ -15,9 +15,9 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-f
 
 def trained(tmp_path: Path, name: str, *overrides: str) -> Record:
     """The result of a shipped experiment of one run, on one thread."""
-    experiment = load_experiment(find_config(name), Overrides(set=overrides))
+    experiment = loading.load_experiment(files.find_config(name), loading.Overrides(set=overrides))
     folder = ExperimentFolder(tmp_path / name)
-    return execute(expand_one(experiment), folder, Settings(threads=1)).result.as_record()
+    return execute(plans.expand_one(experiment), folder, Settings(threads=1)).result.as_record()
 
 
 @pytest.mark.slow

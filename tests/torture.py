@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnbench.config import expand, load_experiment
+from bnbench.config import loading, plans
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import WorkerOptions
@@ -77,7 +77,7 @@ class Torture:
         self._folder = folder
         self._random = random.Random(seed)
         (folder / "small.yaml").write_text(experiment)
-        self._configs = expand(load_experiment(folder / "small.yaml")).runs
+        self._configs = plans.expand(loading.load_experiment(folder / "small.yaml")).runs
         self.whole = self._undisturbed()
 
     def _undisturbed(self) -> dict[str, Any]:

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bnbench.assemble.model import make_network, make_recipe
-from bnbench.config import schema
-from bnbench.config.datasets import facts
-from bnbench.config.feasible import Obstacle, last_batch, networks, planned_steps
+from bnbench.config import datasets, feasible, schema
+from bnbench.config.feasible import last_batch, networks
 from bnbench.errors import ArgumentError
 from bnbench.models.normalization import normalization_layers
 from bnbench.models.recipe import Recipe
 
-Refused = tuple[schema.RunConfig, Obstacle]
+Refused = tuple[schema.RunConfig, feasible.Obstacle]
 CheckShape = Callable[[torch.Size], None]
 
 
@@ -48,7 +47,7 @@ def one_of_each_setup(configs: Iterable[schema.RunConfig]) -> list[schema.RunCon
     return list(first.values())
 
 
-def obstacle_of(config: schema.RunConfig, error: ValueError) -> Obstacle:
+def obstacle_of(config: schema.RunConfig, error: ValueError) -> feasible.Obstacle:
     """What a layer or network has said of its arguments, as a fault of the configuration's keys."""
     argument, hint = "kind", None  # a layer that does not say which argument it is
     if isinstance(error, ArgumentError):
@@ -69,12 +68,12 @@ def obstacle_of(config: schema.RunConfig, error: ValueError) -> Obstacle:
         keys = (f"optim.{argument}", "norm.affine", "norm.kind")
     else:
         keys = (f"model.{argument}", "model.name", "model.kind")
-    return Obstacle(tuple(dict.fromkeys(keys)), f"{keys[0]}: {error}{suffix}", hint)
+    return feasible.Obstacle(tuple(dict.fromkeys(keys)), f"{keys[0]}: {error}{suffix}", hint)
 
 
-def _obstacle(config: schema.RunConfig) -> Obstacle | None:
+def _obstacle(config: schema.RunConfig) -> feasible.Obstacle | None:
     try:
-        recipe = make_recipe(config, planned_steps(config))
+        recipe = make_recipe(config, feasible.planned_steps(config))
         if isinstance(config.model, schema.CustomModel) or isinstance(
             config.norm, schema.CustomNormConfig
         ):
@@ -89,7 +88,7 @@ def _obstacle(config: schema.RunConfig) -> Obstacle | None:
         for check_shape, shape in layers:
             check_shape(torch.Size((last, *shape)))
     except ValueError as error:
-        return Obstacle(
+        return feasible.Obstacle(
             ("data.drop_last", "data.batch_size"),
             f"data.drop_last: the last batch of an epoch has size {last}: {error}",
             "write data.drop_last: true",
@@ -104,7 +103,7 @@ def _layers(config: schema.RunConfig, recipe: Recipe) -> list[tuple[CheckShape, 
     goes through it on the CPU. (Arithmetic on the meta device would import torch's compiler, which
     takes seconds.) torchvision's networks are only made.
     """
-    dataset = facts(config.data)
+    dataset = datasets.facts(config.data)
     image = (dataset.channels, dataset.side, dataset.side)
     if isinstance(config.model, schema.TorchvisionModel):
         # The identity as its norm: finding biases for "none" takes arithmetic.

@@ -14,7 +14,7 @@ from bnbench.assemble.dataset import Announce, load_dataset
 from bnbench.assemble.evaluation import autocast, evaluation_steps, evaluations
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
 from bnbench.assemble.random import generator, reseed_layers
-from bnbench.config import schema, total_steps
+from bnbench.config import datasets, schema
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
 from bnbench.models.normalization import describe
 from bnbench.train import Divergence, Run
@@ -86,7 +86,7 @@ def build_run(
             device=device,
         )
         _, channels, height, width = dataset.train.pixels.shape
-        steps = total_steps(
+        steps = datasets.total_steps(
             config.train, len(train_indices), config.data.batch_size, config.data.drop_last
         )
         model = make_model(

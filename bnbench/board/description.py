@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from bnbench import config as configuration
+from bnbench.config import identity, loading, plans
 from bnbench.errors import BnbenchError
 from bnbench.sinks.tensorboard.tabs import Column, columns
 from bnbench.store import ExperimentFolder, Record
@@ -62,15 +62,15 @@ def _plan(experiment: ExperimentFolder) -> Plan:
 @lru_cache(maxsize=4)
 def _read_plan(path: Path, content: bytes) -> Plan:  # noqa: ARG001 - what the cache goes by
     try:
-        experiment = configuration.load_experiment(path)
-        runs = configuration.expand(experiment).runs
+        experiment = loading.load_experiment(path)
+        runs = plans.expand(experiment).runs
     except BnbenchError:  # a file that it names has moved: the runs themselves tell enough
         return Plan(None, (), frozenset())
     first = [run for run in runs if run.seed == runs[0].seed]
     return Plan(
         experiment.question,
-        tuple(configuration.hparams(run) for run in first),
-        frozenset(name for run in first for name in configuration.probes(run)),
+        tuple(identity.hparams(run) for run in first),
+        frozenset(name for run in first for name in identity.probes(run)),
     )
 
 

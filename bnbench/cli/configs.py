@@ -24,10 +24,10 @@ def configs_list() -> None:
     """List the shipped experiments."""
     from rich.table import Table
 
-    from bnbench.config import shipped
+    from bnbench.config import files
 
     table = Table.grid(padding=(0, 2))
-    for name, _, description in shipped():
+    for name, _, description in files.shipped():
         table.add_row(name, description)
     output.print(table)
 
@@ -40,10 +40,15 @@ def configs_show(
     ] = False,
 ) -> None:
     """Print an experiment's file."""
-    from bnbench.config import dump, expand_one, find_config, load_experiment
+    from bnbench.config import files, loading, plans
 
-    path = find_config(name)
-    print(dump(expand_one(load_experiment(path))) if resolved else path.read_text(), end="")
+    path = files.find_config(name)
+    print(
+        files.dump(plans.expand_one(loading.load_experiment(path)))
+        if resolved
+        else path.read_text(),
+        end="",
+    )
 
 
 @configs.command("copy")
@@ -54,9 +59,9 @@ def configs_copy(
     ] = None,
 ) -> None:
     """Copy a shipped experiment, to change it."""
-    from bnbench.config import find_config
+    from bnbench.config import files
 
-    source = find_config(name)
+    source = files.find_config(name)
     target = target or Path(source.name)
     if target.is_dir():
         target = target / source.name
@@ -72,10 +77,10 @@ def configs_copy(
 @configs.command("check")
 def configs_check(config: Config, set_: Set = None) -> None:
     """Check a file as train and sweep do, and say what it describes."""
-    from bnbench.config import Overrides, expand, find_config, load_experiment
+    from bnbench.config import files, loading, plans
 
-    path = find_config(config)
-    plan = expand(load_experiment(path, Overrides(set=tuple(set_ or ()))))
+    path = files.find_config(config)
+    plan = plans.expand(loading.load_experiment(path, loading.Overrides(set=tuple(set_ or ()))))
     from bnbench.assemble.check import check
 
     refused = check(plan.runs)
@@ -90,6 +95,6 @@ def configs_check(config: Config, set_: Set = None) -> None:
 @configs.command("schema")
 def configs_schema() -> None:
     """Print the JSON Schema of an experiment's file, for editors."""
-    from bnbench.config import json_schema
+    from bnbench.config import schema
 
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    print(json.dumps(schema.json_schema(), indent=2, ensure_ascii=False))

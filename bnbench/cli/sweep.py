@@ -62,11 +62,11 @@ def sweep(
     An experiment is setups × axes × seeds. Of a folder of experiments, each is trained in turn;
     runs that are the same are trained once.
     """
-    from bnbench import config as configuration
+    from bnbench.config import loading
     from bnbench.sweep import experiments
     from bnbench.sweep.schedule import SweepOptions
 
-    overrides = configuration.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
+    overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
     planned = experiments.plan_all(config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=say)
     options = SweepOptions(
         workers=workers,

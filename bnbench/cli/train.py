@@ -24,11 +24,11 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train one run; the same command again continues it."""
-    from bnbench import config as configuration
+    from bnbench.config import files, loading, plans
 
-    overrides = configuration.Overrides(set=tuple(set_ or ()), seed=seed)
-    experiment = configuration.load_experiment(configuration.find_config(config), overrides)
-    plan = configuration.expand(experiment)
+    overrides = loading.Overrides(set=tuple(set_ or ()), seed=seed)
+    experiment = loading.load_experiment(files.find_config(config), overrides)
+    plan = plans.expand(experiment)
     run = plan.only()
     for line in (*experiment.notes, *plan.warnings):
         say(line)

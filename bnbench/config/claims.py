@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnbench.config import schema
-from bnbench.config.axes import Axis
-from bnbench.config.check import check_against
-from bnbench.config.experiment import Arm, Claim, Setup, Tune
-from bnbench.config.faults import Faults, found, listing, nearest, shortened
-from bnbench.config.identity import identity, point
-from bnbench.config.keys import BlockKeys
-from bnbench.config.labels import slug
-from bnbench.config.metrics import LR, ToTarget, UsableLr, parse_metric
-from bnbench.config.nodes import Entry, Mapping, Node, Origin, Sequence, is_null
-from bnbench.config.strict_yaml import parse
+from bnbench.config.experiments import Arm, Axis, Claim, Setup
+from bnbench.config.faults import Faults, did_you_mean, listing, nearest, shortened
+from bnbench.config.identity import identity, point, slug
+from bnbench.config.metrics import LR, Metric, ToTarget, UsableLr, parse_metric
+from bnbench.config.sentences import validated
+from bnbench.config.yaml import Source, resolved
 
 
 def same_value(one: Any, other: Any) -> bool:
@@ -28,152 +24,132 @@ def same_value(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@dataclass(slots=True)
-class ClaimReader:
-    """Reads claims; whatever is wrong with one becomes a fault, and the claim is left out."""
+def read(
+    source: Source,
+    setups: tuple[Setup, ...],
+    axes: tuple[Axis, ...],
+    tune: schema.TuneConfig | None,
+    faults: Faults,
+) -> tuple[Claim, ...]:
+    """The claims of a file, in its order; one with a fault is left out."""
+    listed = source.data.get("claims") if isinstance(source.data, dict) else None
+    claims: dict[str, Claim] = {}
+    for i, values in enumerate(listed if isinstance(listed, tuple) else ()):
+        model, _ = validated(schema.ClaimConfig, values)  # the file's own check names the flaws
+        if model is None:
+            continue
+        count = len(faults.found)
+        claim = ClaimReader(source, i, model, setups, axes, tune, faults).claim()
+        if claim is None or len(faults.found) > count:
+            continue
+        if claim.id in claims:
+            faults.add(source.place(("claims", i)), f"two claims have the id {claim.id}")
+        claims[claim.id] = claim
+    return tuple(claims.values())
 
+
+@dataclass(frozen=True, slots=True)
+class ClaimReader:
+    """Reads one claim; whatever is wrong with it becomes a fault."""
+
+    source: Source
+    number: int
+    model: schema.ClaimConfig
     setups: tuple[Setup, ...]
     axes: tuple[Axis, ...]
-    tune: Tune | None
+    tune: schema.TuneConfig | None
     faults: Faults
 
-    def read(self, entry: Entry | None) -> tuple[Claim, ...]:
-        """The claims, in the file's order."""
-        if entry is None or is_null(entry.node):
-            return ()
-        if not isinstance(entry.node, Sequence):
-            self.faults.add(entry.node.origin, f"claims must be a list, not {found(entry.node)}")
-            return ()
-        read = [self._claim(i, item) for i, item in enumerate(entry.node.items)]
-        claims: dict[str, Claim] = {}
-        for item, claim in zip(entry.node.items, read, strict=True):
-            if claim is None:
-                continue
-            if claim.id in claims:
-                self.faults.add(item.origin, f"two claims have the id {claim.id}")
-            claims[claim.id] = claim
-        return tuple(claims.values())
+    def add(self, key: str, message: str, hint: str | None = None) -> None:
+        """Adds a fault at a key; `message` begins after the claim's name."""
+        place = self.source.place(("claims", self.number, key))
+        self.faults.add(place, f"claims[{self.number}]{message}", hint)
 
-    def _claim(self, number: int, node: Node) -> Claim | None:
-        name = f"claims[{number}]"
-        if not isinstance(node, Mapping):
-            self.faults.add(node.origin, f"{name} must be a mapping, not {found(node)}")
-            return None
-        model, problems = check_against(
-            BlockKeys(name, None, {None: schema.ClaimConfig}, None), node, whole=True
-        )
-        self.faults.extend(problems)
-        if not isinstance(model, schema.ClaimConfig):
-            return None
-        before = len(self.faults.found)
-        claim = self._checked(name, model, node)
-        return claim if len(self.faults.found) == before else None
-
-    def _checked(self, name: str, model: schema.ClaimConfig, node: Mapping) -> Claim | None:
-        def place(key: str) -> Origin:
-            return node.entries[key].node.origin if key in node.entries else node.origin
-
+    def claim(self) -> Claim | None:
+        """The claim; None without a metric."""
+        model = self.model
         if slug(model.id) != model.id:
             hint = f"write {slug(model.id)}" if slug(model.id) else "use letters, digits, -, _"
-            self.faults.add(place("id"), f'{name}.id "{shortened(model.id)}" is no name', hint)
+            self.add("id", f'.id "{shortened(model.id)}" is no name', hint)
         try:
             metric = parse_metric(model.metric)
         except ValueError as error:
-            message = f'{name}.metric "{shortened(model.metric)}" is not a metric'
-            self.faults.add(place("metric"), message, str(error))
+            self.add("metric", f'.metric "{shortened(model.metric)}" is not a metric', str(error))
             return None
-        if isinstance(metric, ToTarget | UsableLr) and model.target is None:
-            message = f"{name}.target is missing: {model.metric} needs an accuracy"
-            self.faults.add(place("metric"), message, "write target: 0.7")
-        names = [axis.name for axis in self.axes]
-        if isinstance(metric, UsableLr) and LR not in names:
-            message = f"{name}: {model.metric} needs learning rates to try"
-            self.faults.add(place("metric"), message, f"make {LR} an axis")
-        if model.slope_over is not None and model.slope_over not in names:
-            self._no_axis(place("slope_over"), f"{name}.slope_over", model.slope_over)
-        for key in model.at:
-            if key not in names:
-                self._no_axis(place("at"), f"{name}.at", key)
-        used = {*model.at, *([model.slope_over] if model.slope_over else [])}
+        self.check_axes(metric)
+        used = {*model.at, model.slope_over}
         if isinstance(metric, UsableLr):
             used.add(LR)
         elif self.tune is not None:
             used.add(self.tune.axis)
         sound = len(self.faults.found)
-        better = self._arms(name, "better", model.better, used, place("better"))
-        worse = self._arms(name, "worse", model.worse or (), used, place("worse"))
+        better = self.arms("better", model.better, used)
+        worse = self.arms("worse", model.worse or (), used)
         if worse and len(worse) != len(better) and len(self.faults.found) == sound:
-            message = f"{name}.worse must name as many setups as better: {len(better)}"
-            self.faults.add(place("worse"), message)
+            self.add("worse", f".worse must name as many setups as better: {len(better)}")
         if worse and worse == better:
-            message = f"{name}: better and worse are the same"
-            self.faults.add(place("worse"), message, "name the opponent")
-        return Claim(
-            id=model.id,
-            says=model.says,
-            metric=metric,
-            metric_name=model.metric,
-            better=better,
-            worse=worse,
-            at=dict(model.at),
-            slope_over=model.slope_over,
-            target=model.target,
-            log=model.log,
-            when=model.when,
-            smallest_effect=model.smallest_effect,
-            direction=model.direction,
-            literature=model.literature,
-        )
+            self.add("worse", ": better and worse are the same", "name the opponent")
+        same = {key: getattr(model, key) for key in schema.ClaimConfig.model_fields}
+        return Claim(**same | {"metric": metric, "better": better, "worse": worse},
+                     metric_name=model.metric)  # fmt: skip
 
-    def _no_axis(self, origin: Origin, what: str, key: str) -> None:
+    def check_axes(self, metric: Metric) -> None:
+        """Adds faults where the claim needs an axis or a target that is not there."""
+        model, names = self.model, [axis.name for axis in self.axes]
+        if isinstance(metric, ToTarget | UsableLr) and model.target is None:
+            message = f".target is missing: {model.metric} needs an accuracy"
+            self.add("metric", message, "write target: 0.7")
+        if isinstance(metric, UsableLr) and LR not in names:
+            message = f": {model.metric} needs learning rates to try"
+            self.add("metric", message, f"make {LR} an axis")
+        if model.slope_over is not None and model.slope_over not in names:
+            self.no_axis("slope_over", model.slope_over)
+        for key in model.at:
+            if key not in names:
+                self.no_axis("at", key)
+
+    def no_axis(self, key: str, name: str) -> None:
+        """Adds a fault about a name that is no axis."""
         names = [axis.name for axis in self.axes]
-        close = nearest(key, names)
-        hint = f"did you mean {close}?" if close else None
         there = f"axes: {listing(names, 'and')}" if names else "the experiment has no axes"
-        self.faults.add(origin, f"{what}: {shortened(key)} is not an axis", hint or there)
+        hint = did_you_mean(nearest(name, names)) or there
+        self.add(key, f".{key}: {shortened(name)} is not an axis", hint)
 
-    def _arms(
-        self, name: str, key: str, given: str | tuple[str, ...], used: set[str], origin: Origin
+    def arms(
+        self, key: str, given: str | tuple[str, ...], used: set[str | None]
     ) -> tuple[Arm, ...]:
+        """The setups of one side of the comparison."""
         texts = (given,) if isinstance(given, str) else given
-        arms = [self._arm(f"{name}.{key}", text, used, origin) for text in texts]
+        arms = [self.arm(key, text, used) for text in texts]
         return tuple(arm for arm in arms if arm is not None)
 
-    def _arm(self, what: str, text: str, used: set[str], origin: Origin) -> Arm | None:
+    def arm(self, key: str, text: str, used: set[str | None]) -> Arm | None:
         """`bn`, `bn@32` where one axis is left to choose on, or `bn@data.batch_size=32,…`."""
-        setup, _, rest = text.partition("@")
-        known = [each.name for each in self.setups]
-        if setup not in known:
-            close = nearest(setup, known)
-            hint = f"did you mean {close}?" if close else None
+        name, _, rest = text.partition("@")
+        known = {each.name: each for each in self.setups}
+        if name not in known:
             there = f"setups: {listing(known, 'and')}" if known else "the experiment has no setups"
-            self.faults.add(origin, f"{what}: {shortened(setup)} is not a setup", hint or there)
+            hint = did_you_mean(nearest(name, known)) or there
+            self.add(key, f".{key}: {shortened(name)} is not a setup", hint)
             return None
-        free = [
-            axis.name
-            for axis in self._axes_of(setup)
-            if axis.name not in used and len(axis.values) > 1
-        ]
+        own = {axis.key: axis for axis in known[name].axes}
+        axes = [own.get(axis.key, axis) for axis in self.axes]
+        free = [axis.name for axis in axes if axis.name not in used and len(axis.values) > 1]
         at: dict[str, Any] = {}
         for part in filter(None, rest.split(",")):
             axis, equals, value = part.rpartition("=")
             if not equals and len(free) == 1:
                 axis = free[0]
-            elif axis not in [each.name for each in self.axes]:
-                if not axis:
-                    hint = f"write {setup}@{(free or ['data.batch_size'])[0]}={value}"
-                    message = f"{what}: {shortened(part)} could be a value of several axes or none"
-                    self.faults.add(origin, message, hint)
-                else:
-                    self._no_axis(origin, what, axis)
+            elif not axis:
+                hint = f"write {name}@{(free or ['data.batch_size'])[0]}={value}"
+                message = f".{key}: {shortened(part)} could be a value of several axes or none"
+                self.add(key, message, hint)
                 return None
-            node = parse(value, origin.source, self.faults)
-            at[axis] = getattr(node, "value", None)
-        return Arm(setup, tuple(at.items()))
-
-    def _axes_of(self, setup: str) -> Iterator[Axis]:
-        own = {axis.key: axis for each in self.setups if each.name == setup for axis in each.axes}
-        return (own.get(axis.key, axis) for axis in self.axes)
+            elif axis not in [each.name for each in self.axes]:
+                self.no_axis(key, axis)
+                return None
+            at[axis] = resolved(value.strip())
+        return Arm(name, tuple(at.items()))
 
 
 def runs_of(claim: Claim, arm: Arm, runs: tuple[schema.RunConfig, ...]) -> list[schema.RunConfig]:
@@ -194,7 +170,7 @@ def runs_of(claim: Claim, arm: Arm, runs: tuple[schema.RunConfig, ...]) -> list[
 
 
 def doubts(
-    claims: tuple[Claim, ...], runs: tuple[schema.RunConfig, ...], tune: Tune | None
+    claims: tuple[Claim, ...], runs: tuple[schema.RunConfig, ...], tune: schema.TuneConfig | None
 ) -> Iterator[tuple[Claim, str]]:
     """Why a claim cannot be judged from these runs, where it cannot."""
     for claim in claims:

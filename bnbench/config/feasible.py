@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bnbench.config import schema
-from bnbench.config.budget import total_steps
 from bnbench.config.custom import trouble
-from bnbench.config.datasets import DatasetFacts, facts
+from bnbench.config.datasets import DatasetFacts, facts, total_steps
 from bnbench.config.faults import counted
 from bnbench.errors import DataError
 

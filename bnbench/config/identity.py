@@ -1,9 +1,12 @@
-"""What decides the numbers of a run, as one hash; and the names made from it."""
+"""What decides the numbers of a run, as one hash; ids, labels and table rows made from it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,7 +14,6 @@ from pydantic import BaseModel
 from bnbench.config import schema
 from bnbench.config.custom import content_hash, custom_target
 from bnbench.config.datasets import folder_facts
-from bnbench.config.labels import SLUG_LENGTH, folder_part, in_words, slug
 
 # Raise it when the same configuration begins to mean other numbers.
 IDENTITY_VERSION = 1
@@ -32,6 +34,16 @@ NOT_IDENTITY = frozenset(
         "compute.threads",
     }
 )
+SLUG_LENGTH = 64
+SHORT_NAMES = {
+    "data.batch_size": "bs",
+    "norm.batch_size": "nbs",
+    "optim.lr": "lr",
+    "norm.momentum": "mom",
+}
+# Zero padding sorts folders by value. It is fixed, so that no id depends on the other values of
+# a grid.
+DIGITS = {"data.batch_size": 3, "norm.batch_size": 3}
 
 
 def identity(config: schema.RunConfig) -> str:
@@ -129,3 +141,93 @@ def differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
         for key in sorted(there.keys() | wanted.keys())
         if there.get(key) != wanted.get(key)
     ]
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+def slug(text: str, length: int = SLUG_LENGTH) -> str:
+    """The text as a file name of a-z 0-9 . _ -, empty where nothing of it can stay."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+    words = re.sub(r"[^a-z0-9._-]+", "-", ascii_text.lower())
+    return words.strip("._-")[:length].rstrip("._-")
+
+
+def in_words(value: Any) -> str:
+    """A value as tables and folders show it: numbers short, lists joined by dashes."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.6g}".replace("e+", "e")
+        case tuple():
+            return "-".join(in_words(item) for item in value)
+        case _:
+            return str(value)
+
+
+def folder_part(key: str, value: Any) -> str:
+    """One axis value in a run's id, e.g. `bs064`, `lr0.1`, `placement-before`."""
+    name = SHORT_NAMES.get(key) or slug(key.rsplit(".", 1)[-1].replace("_", ""))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{name}{value:0{DIGITS.get(key, 1)}d}"
+    words = in_words(value)
+    return f"{name}{words}" if isinstance(value, float) else f"{name}-{slug(words, 24)}"
+
+
+def default_setup(norm: schema.NormConfig) -> str:
+    """The label of a run that belongs to no named setup: `none`, `frn`, `batch-before`."""
+    if isinstance(norm, schema.NoNorm | schema.ScaledWSConfig | schema.InsteadOfActivation):
+        return norm.kind  # there is no placement, or only one
+    return f"{norm.kind}-{norm.placement}"
+
+
+def default_experiment(path: str) -> str:
+    """An experiment is called as its file is."""
+    return slug(Path(path).stem) or "experiment"
+
+
+# --- rows of tables ------------------------------------------------------------------------
+
+
+def hparams(config: schema.RunConfig) -> dict[str, bool | int | float | str]:
+    """What decides the numbers, but for the seed, by dotted key, and the setup's name.
+
+    Keys that are not set are left out. Lists become text.
+    """
+    found: dict[str, bool | int | float | str] = {}
+    for name in schema.RunConfig.model_fields:
+        block = getattr(config, name)
+        if name not in NOT_IDENTITY and isinstance(block, BaseModel):
+            found |= _leaves(block.model_dump(exclude_none=True), f"{name}.")
+    deciding = {key: value for key, value in found.items() if key not in NOT_IDENTITY}
+    return {"setup": config.setup} | deciding
+
+
+def _leaves(block: dict[str, Any], prefix: str) -> dict[str, bool | int | float | str]:
+    found: dict[str, bool | int | float | str] = {}
+    for key, value in block.items():
+        match value:
+            case dict():
+                found |= _leaves(value, f"{prefix}{key}.")
+            case str() if key == "target":
+                path, name = custom_target(value)
+                found[f"{prefix}{key}"] = f"{Path(path).name}:{name}"
+            case bool() | int() | float() | str():
+                found[f"{prefix}{key}"] = value
+            case _:
+                found[f"{prefix}{key}"] = in_words(value)
+    return found
+
+
+def cell(config: schema.RunConfig) -> str:
+    """The run's id without its seed: the same in all replicates, and only in them."""
+    named = run_id(config).rsplit("_", 2)[0]
+    return f"{named}_{identity(config.model_copy(update={'seed': 0}))[:8]}"
+
+
+def probes(config: schema.RunConfig) -> list[str]:
+    """The names of the probes that the run asks for, sorted."""
+    return sorted(config.probes.chosen())

@@ -63,7 +63,7 @@ class UsableLr:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class Speed:
     """A whole run's speed or time, as log₂."""
 
     quantity: str
@@ -81,7 +81,7 @@ class ProbeReading:
     quantity: str
 
 
-Metric: TypeAlias = EndReading | GapReading | ToTarget | UsableLr | Cost | ProbeReading
+Metric: TypeAlias = EndReading | GapReading | ToTarget | UsableLr | Speed | ProbeReading
 
 
 def parse_metric(text: str) -> Metric:
@@ -91,7 +91,7 @@ def parse_metric(text: str) -> Metric:
         case [quantity] if quantity in USABLE:
             return UsableLr(quantity)
         case [quantity] if quantity in COSTS:
-            return Cost(quantity)
+            return Speed(quantity)
         case ["probe", probe, *layers, quantity] if len(layers) <= 1:
             if probe not in schema.ProbesConfig.model_fields:
                 close = nearest(probe, schema.ProbesConfig.model_fields)
@@ -146,7 +146,7 @@ def unit(metric: Metric) -> str:
             return "points"
         case EndReading() | GapReading():
             return "nats"
-        case ToTarget() | Cost():
+        case ToTarget() | Speed():
             return "doublings"
         case UsableLr():
             return "decades"

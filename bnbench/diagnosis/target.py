@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from bnbench.assemble import build_run, resolve_device, training_batches, validation_batches
-from bnbench.config import expand_one, load_experiment
+from bnbench.config import loading, plans
 from bnbench.diagnosis.checkpoint import Checkpoint, parse_checkpoint
 from bnbench.diagnosis.loader import described
 from bnbench.errors import BnbenchError, StorageError, UsageError
@@ -149,7 +149,7 @@ def _stored_run(path: Path, device: str | None, images: int) -> Target:
         raise StorageError(
             f"{path} has no checkpoint yet", do="train it first: a checkpoint is its last state"
         )
-    config = expand_one(load_experiment(path / "config.yaml"))
+    config = plans.expand_one(loading.load_experiment(path / "config.yaml"))
     run, facts = build_run(config, resolve_device(device or config.compute.device))
     checkpoint = parse_checkpoint(str(path / "checkpoint.pt"), saved.content)
     run.model.load_state_dict(checkpoint.state)

@@ -11,16 +11,7 @@ from fnmatch import fnmatchcase
 from math import inf, isfinite, log2, log10
 from typing import Literal, assert_never
 
-from bnbench import config as configuration
-from bnbench.config import (
-    Cost,
-    EndReading,
-    GapReading,
-    Metric,
-    ProbeReading,
-    ToTarget,
-    UsableLr,
-)
+from bnbench.config import metrics
 from bnbench.report.reading import Curve, Series
 from bnbench.report.study import StudiedRun
 
@@ -33,22 +24,24 @@ When = Literal["last", "first", "mean"]
 
 
 def quantity(
-    metric: Metric, runs: Sequence[StudiedRun], *, target: float | None, when: When
+    metric: metrics.Metric, runs: Sequence[StudiedRun], *, target: float | None, when: When
 ) -> float | None:
     """The metric of one seed: of its single run, or (`UsableLr`) of its runs at all rates."""
-    if isinstance(metric, UsableLr):
+    if isinstance(metric, metrics.UsableLr):
         return usable_lr(runs, metric.quantity, target=target or 0.0)
     (run,) = runs
     if run.result is None:
         return None
-    if run.state == "diverged" and (end := configuration.worst(metric)) is not None:
+    if run.state == "diverged" and (end := metrics.worst(metric)) is not None:
         return inf if end == "high" else -inf
     return _of_run(metric, run, target=target, when=when)
 
 
-def _of_run(metric: Metric, run: StudiedRun, *, target: float | None, when: When) -> float | None:
+def _of_run(
+    metric: metrics.Metric, run: StudiedRun, *, target: float | None, when: When
+) -> float | None:
     match metric:
-        case EndReading():
+        case metrics.EndReading():
             accuracy = run.score(metric.split, metric.statistics)
             if accuracy is None:
                 return None
@@ -57,20 +50,20 @@ def _of_run(metric: Metric, run: StudiedRun, *, target: float | None, when: When
                 return share if metric.quantity == "accuracy" else POINTS - share
             loss = run.score(metric.split, metric.statistics, "loss")
             return inf if loss is None else loss  # it was not finite
-        case GapReading():
+        case metrics.GapReading():
             gap = run.history.gaps.get(metric.split, {}).get(metric.quantity)
             if gap is None or not isfinite(gap) or run.state != "completed":
                 return None  # the last gap of a diverged run is not at its end
             return gap * (POINTS if metric.quantity in ("accuracy", "disagreement") else 1.0)
-        case ToTarget():
+        case metrics.ToTarget():
             curve = run.history.curves.get((metric.split, metric.statistics))
             return None if curve is None else to_target(curve, metric.quantity, target or 0.0)
-        case Cost():
+        case metrics.Speed():
             value: float | None = getattr(run, metric.quantity)
             return log2(value) if value else None
-        case ProbeReading():
+        case metrics.ProbeReading():
             return _probe(metric, run, when)
-        case UsableLr():
+        case metrics.UsableLr():
             raise ValueError("usable learning rates are a metric of several runs")
         case _:
             assert_never(metric)
@@ -114,7 +107,7 @@ def usable(run: StudiedRun, target: float) -> bool:
     return (run.val_accuracy or 0.0) >= target
 
 
-def _probe(metric: ProbeReading, run: StudiedRun, when: When) -> float | None:
+def _probe(metric: metrics.ProbeReading, run: StudiedRun, when: When) -> float | None:
     """The mean over the metric's layers; None if one of their readings is not finite."""
     layers = run.history.probes.get(metric.probe, {})
     series = [layers[layer][metric.quantity] for layer in _layers(metric, layers)]
@@ -124,7 +117,7 @@ def _probe(metric: ProbeReading, run: StudiedRun, when: When) -> float | None:
     return sum(values) / len(values)
 
 
-def _layers(metric: ProbeReading, layers: dict[str, dict[str, Series]]) -> list[str]:
+def _layers(metric: metrics.ProbeReading, layers: dict[str, dict[str, Series]]) -> list[str]:
     named = [layer for layer, readings in layers.items() if metric.quantity in readings]
     if metric.layers == "*":
         return [NETWORK] if NETWORK in named else named

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf, nan
 
-from bnbench import config as configuration
 from bnbench import store
-from bnbench.config import ExperimentConfig, schema
+from bnbench.config import experiments, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.report.study import StudiedRun, Study
 
@@ -96,7 +95,7 @@ def read_study(folder: store.ExperimentFolder) -> Study:
 
 
 def results_of(
-    experiment: ExperimentConfig,
+    experiment: experiments.ExperimentConfig,
     configs: Iterable[schema.RunConfig],
     folder: store.ExperimentFolder,
 ) -> Study:
@@ -108,17 +107,17 @@ def results_of(
 
 def _planned(
     folder: store.ExperimentFolder,
-) -> tuple[ExperimentConfig, Sequence[schema.RunConfig]]:
+) -> tuple[experiments.ExperimentConfig, Sequence[schema.RunConfig]]:
     """The experiment of the folder's file; of single runs, the first and all of them."""
     if folder.content() is not None:
-        experiment = configuration.load_experiment(folder.file)
-        return experiment, configuration.expand(experiment).runs
-    found: list[tuple[ExperimentConfig, schema.RunConfig]] = []
+        experiment = loading.load_experiment(folder.file)
+        return experiment, plans.expand(experiment).runs
+    found: list[tuple[experiments.ExperimentConfig, schema.RunConfig]] = []
     problem: BnbenchError | None = None
     for run in folder.runs():
         try:
-            single = configuration.load_experiment(run.path / "config.yaml")
-            found.append((single, configuration.expand_one(single)))
+            single = loading.load_experiment(run.path / "config.yaml")
+            found.append((single, plans.expand_one(single)))
         except BnbenchError as error:
             problem = error
     if not found:
@@ -129,8 +128,8 @@ def _planned(
 def _read_run(
     config: schema.RunConfig, folder: store.ExperimentFolder, *, events: bool
 ) -> StudiedRun:
-    record = store.read(folder.run(configuration.run_id(config)))
-    point = configuration.point(config)
+    record = store.read(folder.run(identity.run_id(config)))
+    point = identity.point(config)
     problem = record.problem
     if record.state != "damaged":
         try:

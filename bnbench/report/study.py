@@ -13,9 +13,8 @@ from functools import cached_property
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnbench import config as configuration
 from bnbench import store
-from bnbench.config import ExperimentConfig, schema
+from bnbench.config import experiments, identity, schema
 
 if TYPE_CHECKING:
     from bnbench.report.reading import History
@@ -156,7 +155,7 @@ class Study:
     `others`: runs in the folder that the experiment's file does not describe.
     """
 
-    experiment: ExperimentConfig
+    experiment: experiments.ExperimentConfig
     folder: store.ExperimentFolder
     runs: tuple[StudiedRun, ...]
     others: tuple[store.RunFolder, ...] = ()
@@ -254,7 +253,7 @@ class Study:
         """A point's values of what varies, e.g. `batch_size 32, lr 0.1`; "" where nothing does."""
         names = short_names(self.varying)
         return ", ".join(
-            f"{name} {configuration.in_words(point[key])}"
+            f"{name} {identity.in_words(point[key])}"
             for key, name in names.items()
             if point.get(key) is not None
         )
@@ -301,7 +300,7 @@ def short_names(axes: Sequence[str]) -> dict[str, str]:
     `nbs`), or all of it."""
     ends = [axis.rpartition(".")[2] for axis in axes]
     return {
-        axis: configuration.SHORT_NAMES.get(axis, axis) if ends.count(end) > 1 else end
+        axis: identity.SHORT_NAMES.get(axis, axis) if ends.count(end) > 1 else end
         for axis, end in zip(axes, ends, strict=True)
     }
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
 
-from bnbench import config as configuration
-from bnbench.config import DATASETS, Arm, Claim, EndReading, ToTarget, UsableLr, in_words, schema
+from bnbench.config import claims, datasets, experiments, identity, metrics, schema
 from bnbench.config.faults import counted
 from bnbench.report.quantities import LR, quantity, usable
 from bnbench.report.study import Choice, StudiedRun, Study, by_seed
@@ -21,7 +20,7 @@ class Side:
     ±inf where a run diverged or never reached the target. `words`: the setup with its values.
     """
 
-    arm: Arm
+    arm: experiments.Arm
     words: str
     values: dict[int, float]
     diverged: int
@@ -36,7 +35,7 @@ class Judged:
     minus worse). `superiority`: P(better > worse) over all pairs of seeds, oriented the same way.
     """
 
-    claim: Claim
+    claim: experiments.Claim
     verdict: Verdict
     better: tuple[Side, ...]
     worse: tuple[Side, ...]
@@ -52,7 +51,7 @@ class _Measured:
     `trials`: by arm, among how many values of the tuned axis its setup could choose.
     """
 
-    claim: Claim
+    claim: experiments.Claim
     better: tuple[Side, ...] = ()
     worse: tuple[Side, ...] = ()
     pairs: dict[int, float] = field(default_factory=dict)
@@ -70,7 +69,7 @@ def judged(study: Study) -> list[Judged]:
     """Every claim of the experiment, in the file's order; one family for Holm's correction."""
     configs, tune = tuple(run.config for run in study.runs), study.experiment.tune
     refused = dict[str, str]()
-    for claim, reason in configuration.doubts(study.experiment.claims, configs, tune):
+    for claim, reason in claims.doubts(study.experiment.claims, configs, tune):
         refused[claim.id] = reason
     measured = [
         _Measured(claim, objections=[refused[claim.id]])
@@ -86,14 +85,14 @@ def judged(study: Study) -> list[Judged]:
             better=each.better,
             worse=each.worse,
             pairs=each.pairs,
-            unit="doublings" if each.claim.log else configuration.unit(each.claim.metric),
+            unit="doublings" if each.claim.log else metrics.unit(each.claim.metric),
             superiority=_superiority(each),
         )
         for each, verdict in zip(measured, verdicts, strict=True)
     ]
 
 
-def _measured(claim: Claim, study: Study) -> _Measured:
+def _measured(claim: experiments.Claim, study: Study) -> _Measured:
     found = _Measured(claim)
     found.better = tuple(_side(found, arm, study) for arm in claim.better)
     found.worse = tuple(_side(found, arm, study) for arm in claim.worse)
@@ -132,32 +131,35 @@ def _parts(values: Sequence[float | None]) -> float:
     return numbers[0] if len(numbers) == 1 else numbers[0] - numbers[1]
 
 
-def _side(found: _Measured, arm: Arm, study: Study) -> Side:
+def _side(found: _Measured, arm: experiments.Arm, study: Study) -> Side:
     """The values of one arm; what speaks against judging by them goes to `found`."""
     claim = found.claim
     planned = {id(run.config): run for run in study.runs}
-    configs = configuration.runs_of(claim, arm, tuple(run.config for run in study.runs))
+    configs = claims.runs_of(claim, arm, tuple(run.config for run in study.runs))
     runs = [planned[id(config)] for config in configs]
-    words = [str(arm), *(f"{key.rpartition('.')[2]} {in_words(v)}" for key, v in claim.at.items())]
+    words = [
+        str(arm),
+        *(f"{key.rpartition('.')[2]} {identity.in_words(v)}" for key, v in claim.at.items()),
+    ]
     axis = study.tuned_axis
-    open_axes = {claim.slope_over, LR if isinstance(claim.metric, UsableLr) else None}
+    open_axes = {claim.slope_over, LR if isinstance(claim.metric, metrics.UsableLr) else None}
     if axis is not None and axis not in open_axes | {*claim.at, *dict(arm.at)}:
         runs, taken = _at_the_choice(runs, study)
         found.objections += [
-            f"{arm}: the chosen {axis} {in_words(each.value)} is an end of its grid"
+            f"{arm}: the chosen {axis} {identity.in_words(each.value)} is an end of its grid"
             for each in taken
             if each.at_edge
         ]
         if taken:
             count = found.trials[str(arm)] = len(taken[0].values)
-            chosen = in_words(taken[0].value)
+            chosen = identity.in_words(taken[0].value)
             words.append(f"{axis.rpartition('.')[2]} {chosen} (best of {count})")
     by_seeds = {seed: _value(claim, of_seed) for seed, of_seed in by_seed(runs)}
     values = {seed: value for seed, value in by_seeds.items() if value is not None}
     missing = len(study.seeds) - len(values)
     if missing:
         found.objections.append(_missing(arm, runs, missing))
-    if isinstance(claim.metric, UsableLr):
+    if isinstance(claim.metric, metrics.UsableLr):
         found.objections += _at_the_end(claim, arm, runs)
     diverged = sum(run.state == "diverged" for run in runs)
     return Side(arm, ", ".join(words), values, diverged, missing)
@@ -177,10 +179,10 @@ def _at_the_choice(
     return kept, taken
 
 
-def _value(claim: Claim, runs: Sequence[StudiedRun]) -> float | None:
+def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
     """The claim's metric of one seed: of its run, or its slope over the runs along an axis."""
-    if claim.slope_over is None or isinstance(claim.metric, UsableLr):
-        if len(runs) != 1 and not isinstance(claim.metric, UsableLr):
+    if claim.slope_over is None or isinstance(claim.metric, metrics.UsableLr):
+        if len(runs) != 1 and not isinstance(claim.metric, metrics.UsableLr):
             return None
         return _quantity(claim, runs)
     along = [run for run in runs if run.point.get(claim.slope_over) is not None]
@@ -191,14 +193,14 @@ def _value(claim: Claim, runs: Sequence[StudiedRun]) -> float | None:
     return slope([log2(run.point[claim.slope_over]) for run in along], finite)
 
 
-def _quantity(claim: Claim, runs: Sequence[StudiedRun]) -> float | None:
+def _quantity(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
     value = quantity(claim.metric, runs, target=claim.target, when=claim.when)
     if value is None or not claim.log:
         return value
     return log2(value) if value > 0 else None
 
 
-def _missing(arm: Arm, runs: Sequence[StudiedRun], missing: int) -> str:
+def _missing(arm: experiments.Arm, runs: Sequence[StudiedRun], missing: int) -> str:
     undone = [run for run in runs if run.result is None]
     if undone:
         states = sorted({run.state for run in undone})
@@ -206,7 +208,9 @@ def _missing(arm: Arm, runs: Sequence[StudiedRun], missing: int) -> str:
     return f"{arm}: no such value of {counted(missing, 'seed')}"
 
 
-def _at_the_end(claim: Claim, arm: Arm, runs: Sequence[StudiedRun]) -> Iterator[str]:
+def _at_the_end(
+    claim: experiments.Claim, arm: experiments.Arm, runs: Sequence[StudiedRun]
+) -> Iterator[str]:
     """If the largest rate tried was usable, still larger ones may be, too.
 
     For the arm that the claim favours that only makes the effect larger.
@@ -220,7 +224,7 @@ def _at_the_end(claim: Claim, arm: Arm, runs: Sequence[StudiedRun]) -> Iterator[
         if float(run.point[LR]) == max(rates) and usable(run, claim.target or 0.0)
     ]
     if top:
-        yield f"{arm}: the largest {LR} tried, {in_words(max(rates))}, is still usable"
+        yield f"{arm}: the largest {LR} tried, {identity.in_words(max(rates))}, is still usable"
 
 
 def _sanity_objections(found: _Measured, study: Study) -> Iterator[str]:
@@ -233,12 +237,12 @@ def _sanity_objections(found: _Measured, study: Study) -> Iterator[str]:
     claim, metric = found.claim, found.claim.metric
     if claim.slope_over is not None:
         return
-    if isinstance(metric, EndReading) and metric.quantity == "accuracy":
+    if isinstance(metric, metrics.EndReading) and metric.quantity == "accuracy":
         dataset = study.runs[0].config.data.dataset
-        classes = DATASETS[dataset].classes if dataset in DATASETS else None
+        classes = datasets.DATASETS[dataset].classes if dataset in datasets.DATASETS else None
         if classes and found.values and max(found.values) < 150 / classes:
             yield f"sanity: nobody learned; chance is {100 / classes:g} %"
-    elif isinstance(metric, ToTarget) and found.pairs and set(found.values) == {inf}:
+    elif isinstance(metric, metrics.ToTarget) and found.pairs and set(found.values) == {inf}:
         yield f"sanity: no run reaches an accuracy of {claim.target:g} twice in a row"
 
 

@@ -18,9 +18,8 @@ from typing import Any, Protocol
 
 import torch
 
-from bnbench import config as configuration
 from bnbench.assemble import Facts, build_run, resolve_device
-from bnbench.config import schema
+from bnbench.config import datasets, files, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Moment
 from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
@@ -58,7 +57,7 @@ def execute(
     ConfigError, DataError, StorageError for what a user can fix, and RunError, with the
     traceback kept in `error.json`, for anything else.
     """
-    folder = experiment.run(configuration.run_id(config))
+    folder = experiment.run(identity.run_id(config))
     with folder.hold():
         if settings.restart and folder.clear():
             settings.announce(f"{folder.name}: the earlier attempt is thrown away")
@@ -109,13 +108,13 @@ def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
     if text is None:
         return
     try:
-        kept = configuration.expand_one(configuration.load_experiment(folder.path / "config.yaml"))
+        kept = plans.expand_one(loading.load_experiment(folder.path / "config.yaml"))
     except BnbenchError as error:
         raise StorageError(
             f"{folder.path / 'config.yaml'} cannot be read back:\n{error}",
             do="train the run again with --restart",
         ) from error
-    differences = configuration.differences(kept, config)
+    differences = identity.differences(kept, config)
     if differences:
         first, *others = differences
         more = f" (and {len(others)} more)" if others else ""
@@ -151,7 +150,7 @@ def _attempt(
         run.load_state_dict(state["run"])
         begun -= state["wall_seconds"]
     manifest = manifest_of(config, folder, facts, fingerprint, resumed=state is not None)
-    folder.begin(config_text=configuration.dump(config), manifest=manifest)
+    folder.begin(config_text=files.dump(config), manifest=manifest)
     with closing(folder.metrics(keep=0 if state is None else state["metrics_bytes"])) as metrics:
         commits = _Commits(config, fingerprint, folder, run, metrics, begun)
         result = _train(run, _sinks(folder, run, facts, metrics, settings), commits, settings.stop)
@@ -202,11 +201,11 @@ class _Commits:
     ) -> None:
         self.metrics = metrics
         self._belongs_to = {
-            "identity": configuration.identity(config),
+            "identity": identity.identity(config),
             "fingerprint": fingerprint,
         }
         self._folder, self._run, self._begun = folder, run, begun
-        self._seconds, self._steps = configuration.checkpoint_interval(config.train)
+        self._seconds, self._steps = datasets.checkpoint_interval(config.train)
         self._last = time.perf_counter()
 
     def wall_seconds(self) -> float:

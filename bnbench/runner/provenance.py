@@ -17,9 +17,8 @@ from pathlib import Path
 import torch
 
 import bnbench
-from bnbench import config as configuration
 from bnbench.assemble import Facts
-from bnbench.config import schema
+from bnbench.config import identity, schema
 from bnbench.errors import StorageError
 from bnbench.store import Record, RunFolder
 
@@ -64,15 +63,15 @@ def manifest_of(
         fingerprints = [*fingerprints, fingerprint]
     return {
         "run": folder.name,
-        "identity": configuration.identity(config),
+        "identity": identity.identity(config),
         "experiment": config.experiment,
         "setup": config.setup,
-        "cell": configuration.cell(config),
-        "point": configuration.point(config),
+        "cell": identity.cell(config),
+        "point": identity.point(config),
         "seed": config.seed,
-        "hparams": configuration.hparams(config),
+        "hparams": identity.hparams(config),
         "log_every": config.train.log_every,
-        "probes": configuration.probes(config),
+        "probes": identity.probes(config),
         "started": before.get("started", time.time()),
         "started_utc": before.get("started_utc", datetime.now(UTC).isoformat(timespec="seconds")),
         "attempts": before.get("attempts", 0) + 1,

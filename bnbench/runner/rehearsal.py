@@ -12,8 +12,8 @@ import torch
 
 from bnbench.assemble import build_run, resolve_device
 from bnbench.assemble import check as network_check
-from bnbench.config import schema
-from bnbench.config.feasible import Obstacle, networks, opaque
+from bnbench.config import feasible, schema
+from bnbench.config.feasible import networks
 from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.runner.settings import Cost, Settings
@@ -34,7 +34,7 @@ BYTES_PER_EVENT = 700
 
 def check(
     configs: Iterable[schema.RunConfig], settings: Settings
-) -> list[tuple[schema.RunConfig, Obstacle]]:
+) -> list[tuple[schema.RunConfig, feasible.Obstacle]]:
     """The runs whose networks cannot be trained, and why: each distinct network is tried once.
 
     bnbench's own networks are judged by `assemble.check`; torchvision's and the user's own take
@@ -45,7 +45,7 @@ def check(
     known = {config.setup for config, _ in refused}
     for same in networks(configs):
         config = same[0]
-        if not opaque(config) or config.setup in known:
+        if not feasible.opaque(config) or config.setup in known:
             continue
         try:
             rehearse(config, settings)
@@ -53,7 +53,7 @@ def check(
             block = "norm" if isinstance(config.norm, schema.CustomNormConfig) else "model"
             keys = (f"{block}.target", f"{block}.name", f"{block}.kind")
             refused += [
-                (one, Obstacle(keys, fault.message, fault.hint))
+                (one, feasible.Obstacle(keys, fault.message, fault.hint))
                 for one in network_check.one_of_each_setup(same)
                 for fault in error.faults
             ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bnbench import config as configuration
 from bnbench import store
-from bnbench.config import schema
+from bnbench.config import files, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner.settings import Settings
 
@@ -24,7 +23,7 @@ def take_over(
     there is no such run. Killed at any moment, the folder is one of a run that has just begun.
     """
     for sibling in settings.siblings:
-        other = store.read(store.ExperimentFolder(sibling).run(configuration.run_id(config)))
+        other = store.read(store.ExperimentFolder(sibling).run(identity.run_id(config)))
         source = other.folder
         try:
             manifest, result = other.manifest, other.result
@@ -40,12 +39,12 @@ def take_over(
                 "run": folder.name,
                 "experiment": config.experiment,
                 "setup": config.setup,
-                "cell": configuration.cell(config),
-                "point": configuration.point(config),
-                "hparams": configuration.hparams(config),
+                "cell": identity.cell(config),
+                "point": identity.point(config),
+                "hparams": identity.hparams(config),
                 "taken_over_from": f"{sibling.name}/{source.name}",
             }
-            folder.begin(config_text=configuration.dump(config), manifest=ours)
+            folder.begin(config_text=files.dump(config), manifest=ours)
             folder.take_over(source, checkpoint)
         except (StorageError, KeyError):
             continue  # a damaged run is not taken over
@@ -70,11 +69,11 @@ def _same(config: schema.RunConfig, source: store.RunFolder) -> bool:
     """Whether the run of that folder is this one, and was measured at the same points."""
     try:
         path = source.path / "config.yaml"
-        other = configuration.expand_one(configuration.load_experiment(path))
+        other = plans.expand_one(loading.load_experiment(path))
     except BnbenchError:
         return False
     return (
-        configuration.identity(other) == configuration.identity(config)
+        identity.identity(other) == identity.identity(config)
         and other.probes == config.probes
         and all(getattr(other.train, key) == getattr(config.train, key) for key in READ_AT)
     )

@@ -6,15 +6,14 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bnbench import config as configuration
-from bnbench.config import schema
+from bnbench.config import identity, schema
 from bnbench.report.study import cell_key
 from bnbench.runner import Cost
 
 
 def cell_of(config: schema.RunConfig) -> str:
     """A run's setup and axis values: seeds differ in their numbers, not in their work."""
-    return cell_key(config.setup, configuration.point(config))
+    return cell_key(config.setup, identity.point(config))
 
 
 @dataclass(slots=True)

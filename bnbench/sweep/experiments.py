@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bnbench import config as configuration
+from bnbench.config import experiments, files, loading, plans
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
@@ -24,13 +24,13 @@ Say = Callable[[str], None]
 class PlannedExperiment:
     """An experiment, its runs, and where they are stored."""
 
-    experiment: configuration.ExperimentConfig
-    plan: configuration.Plan
+    experiment: experiments.ExperimentConfig
+    plan: plans.Plan
     folder: ExperimentFolder
 
 
 def plan_all(
-    name: str, overrides: configuration.Overrides, *, max_runs: int, runs_dir: Path, say: Say
+    name: str, overrides: loading.Overrides, *, max_runs: int, runs_dir: Path, say: Say
 ) -> list[PlannedExperiment]:
     """The experiment of a file, or all of a folder's, checked before the first is trained.
 
@@ -38,10 +38,10 @@ def plan_all(
     """
     found: dict[str, PlannedExperiment] = {}
     faults: list[Fault] = []
-    for path in configuration.find_configs(name):
+    for path in files.find_configs(name):
         try:
-            experiment = configuration.load_experiment(path, overrides)
-            plan = configuration.expand(experiment, max_runs=max_runs)
+            experiment = loading.load_experiment(path, overrides)
+            plan = plans.expand(experiment, max_runs=max_runs)
         except ConfigError as error:
             faults += error.faults
             continue
@@ -95,7 +95,7 @@ def train_all(
         _announce(each, planned, say)
         runs = each.plan.runs
         with closing(executor_for(each, options, planned)) as executor:
-            each.folder.begin(configuration.dump_experiment(each.experiment))
+            each.folder.begin(files.dump_experiment(each.experiment))
             keep_up(each.folder, say)
             with stop.listening(), Screen(console, runs=len(runs)) as screen:
                 outcome = schedule.sweep(

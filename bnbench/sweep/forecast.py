@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bnbench import config as configuration
 from bnbench import store
-from bnbench.config import run_id, schema
+from bnbench.config import feasible, identity, schema
 from bnbench.errors import RunError
 from bnbench.runner import Cost, Stop, duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
@@ -70,7 +69,7 @@ def forecast(
     costs = Costs()
     found = []
     for config in runs:
-        folder = experiment.run(run_id(config))
+        folder = experiment.run(identity.run_id(config))
         record = store.read(folder)
         finished = record.result is not None
         failed = record.state == "failed" and not options.retry_failed
@@ -106,7 +105,7 @@ def _fraction(run: ForecastRun) -> float:
     step = 0
     for record in run.folder.records():
         step = record["step"]
-    return min(1.0, step / configuration.planned_steps(run.config))
+    return min(1.0, step / feasible.planned_steps(run.config))
 
 
 def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dict[str, Cost]:
@@ -122,7 +121,7 @@ def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dic
             case _, jobs.Failed(error):
                 raise error
             case jobs.Measure(config), jobs.Lost(how):
-                raise RunError(f"{run_id(config)} cannot be measured: its worker {how}")
+                raise RunError(f"{identity.run_id(config)} cannot be measured: its worker {how}")
             case _:
                 pass
     return costs
@@ -141,7 +140,7 @@ def as_record(forecast: Forecast, experiment: ExperimentFolder) -> Record:
             {
                 "run": run.folder.name,
                 "setup": run.config.setup,
-                "point": configuration.point(run.config),
+                "point": identity.point(run.config),
                 "seed": run.config.seed,
                 "state": run.state,
                 "trains": run.trains,

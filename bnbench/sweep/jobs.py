@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC, EROFS
 from typing import Protocol, TypeAlias, TypeVar
 
-from bnbench.config import schema
-from bnbench.config.feasible import Obstacle
+from bnbench.config import feasible, schema
 from bnbench.errors import BnbenchError, DataError, StorageError, UsageError
 from bnbench.events import Moment
 from bnbench.runner import Cost
 from bnbench.store import Result
 
-Refused: TypeAlias = tuple[schema.RunConfig, Obstacle]
+Refused: TypeAlias = tuple[schema.RunConfig, feasible.Obstacle]
 """A run that cannot be trained, and why."""
 
 

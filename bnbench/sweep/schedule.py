@@ -8,9 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from bnbench import config as configuration
 from bnbench import store
-from bnbench.config import run_id, schema
+from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
 from bnbench.runner import Cost, Screen, Stop
 from bnbench.sinks import Sink
@@ -132,7 +131,7 @@ class _Sweep:
         """Clear the folders of all runs, and say how many had something in them."""
         cleared = 0
         for config in runs:
-            folder = self.experiment.run(run_id(config))
+            folder = self.experiment.run(identity.run_id(config))
             if folder.path.exists():
                 with folder.hold():
                     cleared += folder.clear()
@@ -142,9 +141,9 @@ class _Sweep:
     def find_missing(self, runs: Sequence[schema.RunConfig], *, retry: bool) -> None:
         """Sort the runs into finished, failed and missing ones, from the evidence on disk."""
         for config in runs:
-            name = run_id(config)
+            name = identity.run_id(config)
             folder = self.experiment.run(name)
-            steps = configuration.planned_steps(config)
+            steps = feasible.planned_steps(config)
             run = _Run(config, folder, name, cell_of(config), steps)
             found = store.read(folder)
             if found.result is not None and _is_of(config, folder):
@@ -282,7 +281,7 @@ class _Sweep:
 def _is_of(config: schema.RunConfig, folder: store.RunFolder) -> bool:
     """Whether the folder holds this configuration; if it is damaged, training it will say so."""
     try:
-        return folder.config_text() == configuration.dump(config)
+        return folder.config_text() == files.dump(config)
     except StorageError:
         return False
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
-from bnbench import config as configuration
-from bnbench.config import custom
+from bnbench.config import custom, identity
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner import Stop
 from bnbench.store import ExperimentFolder, RunFolder
@@ -98,11 +97,11 @@ class Shipping:
         for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
             for block in (config.model, config.norm):
                 if hasattr(block, "target"):
-                    path, _ = configuration.custom_target(block.target)
+                    path, _ = custom.custom_target(block.target)
                     code[str(path)] = custom.content(path)
         if not isinstance(job, jobs.Train):
             return Shipment(job, code, None, {})
-        folder = self._experiment.run(configuration.run_id(job.config))
+        folder = self._experiment.run(identity.run_id(job.config))
         held.enter_context(folder.hold(wait_seconds=0.0))
         return Shipment(job, code, folder.name, folder.contents())
 

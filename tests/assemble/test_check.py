@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bnbench.assemble.check import check
-from bnbench.config import Overrides, expand, load_experiment, schema
+from bnbench.config import loading, plans, schema
 from bnbench.config.feasible import networks
 from tests.runs import small_config
 
@@ -38,7 +38,7 @@ def said(text: str, folder: Path) -> str:
     path = folder / "x.yaml"
     path.write_text(text)
     lines = []
-    for config, obstacle in check(expand(load_experiment(path)).runs):
+    for config, obstacle in check(plans.expand(loading.load_experiment(path)).runs):
         setup = f"{config.setup}: " if "setups" in text else ""
         hint = f"\n  {obstacle.hint}" if obstacle.hint else ""
         lines.append(f"{setup}{' '.join(obstacle.keys)} | {obstacle.message}{hint}")
@@ -182,7 +182,7 @@ seeds: 4
     refused = f"{GROUPS} | norm.groups: 8 channels do not split into 3 groups (model.widths)"
     expected = [f"a: {refused}", f"c: {refused}"] * 2
     assert said(text, tmp_path).splitlines() == expected
-    runs = expand(load_experiment(tmp_path / "x.yaml")).runs
+    runs = plans.expand(loading.load_experiment(tmp_path / "x.yaml")).runs
     assert len(runs) == 72
     assert len(networks(runs)) == 4
 
@@ -196,13 +196,15 @@ setups:
   c: {norm: {kind: layer}, model: {depth: 21}}
   d: {norm: {kind: rms}, model: {depth: 21}}
 """)
-    plan = expand(load_experiment(path, Overrides(set=("model.zero_init_last_norm=true",))))
+    plan = plans.expand(
+        loading.load_experiment(path, loading.Overrides(set=("model.zero_init_last_norm=true",)))
+    )
     assert "\n".join(map(str, plan.faults(check(plan.runs)))) == (
         f"{path}:3:27: norm.groups: 12 channels do not split into 5 groups (model.width) (setup a)"
         f"\n{path}:5:36: model.depth: 21 is not 6n + 2 (setup c)\n  8, 14, 20, 32, 44, 56, 110"
         f"\n{path}:6:34: model.depth: 21 is not 6n + 2 (setup d)\n  8, 14, 20, 32, 44, 56, 110"
     )
-    plan = expand(load_experiment(path, Overrides(set=("norm.groups=8",))))
+    plan = plans.expand(loading.load_experiment(path, loading.Overrides(set=("norm.groups=8",))))
     assert str(plan.faults(check(plan.runs))[-1]).startswith("--set norm.groups: norm.groups: 12 ")
 
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from bnbench import store
 from bnbench.board.description import describe
 from bnbench.board.views import open_view, rebuild, refresh, survey
-from bnbench.config import Overrides, dump_experiment, load_experiment
+from bnbench.config import files, loading
 from bnbench.errors import StorageError
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.studies import DIVERGING, QUESTION, RESUMED
@@ -91,8 +91,10 @@ def test_an_experiment_that_grows_tells_every_run(own_study: ExperimentFolder) -
     assert before["data.batch_size"] == (4, 16)
     assert refresh(own_study) == 0, "all runs say the same already"
     scalars = {run.name: run.views()[-1].read_bytes() for run in own_study.runs()}
-    larger = load_experiment(own_study.file, Overrides(over=("data.batch_size=4,16,32",)))
-    own_study.begin(dump_experiment(larger))
+    larger = loading.load_experiment(
+        own_study.file, loading.Overrides(over=("data.batch_size=4,16,32",))
+    )
+    own_study.begin(files.dump_experiment(larger))
     assert refresh(own_study) == 12
     assert refresh(own_study) == 0
     after = {column.name: column.values for column in describe(own_study).columns}

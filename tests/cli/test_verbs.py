@@ -507,9 +507,9 @@ def test_configs_list_show_copy_check() -> None:
 
 
 def test_every_shipped_experiment_is_sound() -> None:
-    from bnbench.config import shipped
+    from bnbench.config import files
 
-    names = [name for name, _, _ in shipped()]
+    names = [name for name, _, _ in files.shipped()]
     assert {"batch-size", "default", "fashion-mnist", "quickstart"} <= set(names)
     for name in names:
         said = bnbench("configs", "check", name)

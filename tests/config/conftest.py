@@ -7,8 +7,7 @@ from typing import Protocol
 
 import pytest
 
-from bnbench import config
-from bnbench.config import Overrides, Plan
+from bnbench.config import loading, plans
 from bnbench.errors import ConfigError
 
 
@@ -20,7 +19,7 @@ class Planner(Protocol):
         over: tuple[str, ...] = ...,
         seeds: int | None = ...,
         seed: int | None = ...,
-    ) -> Plan: ...
+    ) -> plans.Plan: ...
 
 
 class Complainer(Protocol):
@@ -45,10 +44,12 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
         over: tuple[str, ...] = (),
         seeds: int | None = None,
         seed: int | None = None,
-    ) -> Plan:
+    ) -> plans.Plan:
         path = Path("x.yaml")
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return config.expand(config.load_experiment(path, Overrides(sets, over, seeds, seed)))
+        return plans.expand(
+            loading.load_experiment(path, loading.Overrides(sets, over, seeds, seed))
+        )
 
     return planner
 

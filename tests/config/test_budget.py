@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bnbench.config import checkpoint_interval, schema, steps_per_epoch, total_steps
+from bnbench.config import datasets, schema
 
 
 @pytest.mark.parametrize(
@@ -10,12 +10,12 @@ from bnbench.config import checkpoint_interval, schema, steps_per_epoch, total_s
     [(100, 10, True, 10), (105, 10, True, 10), (105, 10, False, 11), (5, 10, False, 1)],
 )
 def test_steps_per_epoch(images: int, batch: int, drop_last: bool, steps: int) -> None:
-    assert steps_per_epoch(images, batch, drop_last) == steps
+    assert datasets.steps_per_epoch(images, batch, drop_last) == steps
 
 
 def test_no_batch_can_be_had() -> None:
     with pytest.raises(ValueError, match="5 training images do not fill a batch of 10"):
-        steps_per_epoch(5, 10, True)
+        datasets.steps_per_epoch(5, 10, True)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_no_batch_can_be_had() -> None:
     ],
 )
 def test_total_steps(train: schema.TrainConfig, drop_last: bool, steps: int) -> None:
-    assert total_steps(train, 105, 10, drop_last) == steps
+    assert datasets.total_steps(train, 105, 10, drop_last) == steps
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_total_steps(train: schema.TrainConfig, drop_last: bool, steps: int) -> 
     [("30s", (30.0, None)), ("0.5s", (0.5, None)), (200, (None, 200)), (None, (None, None))],
 )
 def test_checkpoint_interval(every: str | int | None, expected: object) -> None:
-    assert checkpoint_interval(schema.TrainConfig(checkpoint_every=every)) == expected
+    assert datasets.checkpoint_interval(schema.TrainConfig(checkpoint_every=every)) == expected

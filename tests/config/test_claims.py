@@ -8,25 +8,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import (
-    Arm,
-    Cost,
-    EndReading,
-    GapReading,
-    Overrides,
-    ProbeReading,
-    ToTarget,
-    UsableLr,
-    doubts,
-    dump_experiment,
-    expand,
-    load_experiment,
-    parse_metric,
-    runs_of,
-    unit,
-    worst,
-)
-from bnbench.config.metrics import every_metric
+from bnbench.config import claims, experiments, files, loading, metrics, plans
 
 BASE = """\
 setups:
@@ -44,7 +26,7 @@ def claim(text: str) -> str:
 def loaded(tmp_path: Path, text: str, *sets: str) -> Any:
     path = tmp_path / "x.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_experiment(path, Overrides(set=sets))
+    return loading.load_experiment(path, loading.Overrides(set=sets))
 
 
 GOOD = "id: a, says: s, metric: test/running/accuracy, better: bn@2, worse: gn@data.batch_size=2"
@@ -53,14 +35,14 @@ GOOD = "id: a, says: s, metric: test/running/accuracy, better: bn@2, worse: gn@d
 def test_a_claim_as_it_is_read(tmp_path: Path) -> None:
     experiment = loaded(tmp_path, claim(GOOD + ", smallest_effect: 1"))
     (found,) = experiment.claims
-    assert found.metric == EndReading("test", "running", "accuracy")
-    assert found.better == (Arm("bn", (("data.batch_size", 2),)),)
-    assert found.worse == (Arm("gn", (("data.batch_size", 2),)),)
+    assert found.metric == metrics.EndReading("test", "running", "accuracy")
+    assert found.better == (experiments.Arm("bn", (("data.batch_size", 2),)),)
+    assert found.worse == (experiments.Arm("gn", (("data.batch_size", 2),)),)
     assert (found.direction, found.when, found.log, found.smallest_effect) == (
         *("up", "last", False, 1.0),
     )
-    runs = expand(experiment).runs
-    chosen = runs_of(found, found.better[0], runs)
+    runs = plans.expand(experiment).runs
+    chosen = claims.runs_of(found, found.better[0], runs)
     # Both learning rates: tuning picks one of them later.
     assert [(run.setup, run.data.batch_size, run.optim.lr) for run in chosen] == [
         ("bn", 2, 0.1),
@@ -70,13 +52,13 @@ def test_a_claim_as_it_is_read(tmp_path: Path) -> None:
 
 def test_a_value_may_be_written_shorter_than_the_axis_has_it(tmp_path: Path) -> None:
     experiment = loaded(tmp_path, claim(GOOD + ", at: {optim.lr: 0.316}"))
-    runs = expand(experiment).runs
+    runs = plans.expand(experiment).runs
     (found,) = experiment.claims
-    assert {run.optim.lr for run in runs_of(found, found.better[0], runs)} == {0.316228}
+    assert {run.optim.lr for run in claims.runs_of(found, found.better[0], runs)} == {0.316228}
 
 
 CASES = [
-    ("{a: b}", "claims[0].a is not a key of claims"),
+    ("{a: b}", "claims[0].a is not a key"),
     ("3", "claims[0] must be a mapping, not 3"),
     ("{id: a}", "claims[0].says is missing\n  says: the claim in words"),
     ("{%s, direction: sideways}", "claims[0].direction must be up, down or two-sided, not "),
@@ -147,39 +129,39 @@ def test_the_same_runs_under_two_names_are_no_comparison(plan: Any) -> None:
 
 def test_doubts_know_the_tuned_axis(tmp_path: Path) -> None:
     experiment = loaded(tmp_path, claim(GOOD))
-    runs = expand(experiment).runs
-    assert list(doubts(experiment.claims, runs, experiment.tune)) == []
-    assert len(list(doubts(experiment.claims, runs, None))) == 1
+    runs = plans.expand(experiment).runs
+    assert list(claims.doubts(experiment.claims, runs, experiment.tune)) == []
+    assert len(list(claims.doubts(experiment.claims, runs, None))) == 1
 
 
 METRICS = {
-    "test/running/accuracy": (EndReading("test", "running", "accuracy"), "low", "points"),
-    "train/batch/loss": (EndReading("train", "batch", "loss"), "high", "nats"),
-    "val/gap/kl": (GapReading("val", "kl"), None, "nats"),
-    "test/gap/accuracy": (GapReading("test", "accuracy"), None, "points"),
+    "test/running/accuracy": (metrics.EndReading("test", "running", "accuracy"), "low", "points"),
+    "train/batch/loss": (metrics.EndReading("train", "batch", "loss"), "high", "nats"),
+    "val/gap/kl": (metrics.GapReading("val", "kl"), None, "nats"),
+    "test/gap/accuracy": (metrics.GapReading("test", "accuracy"), None, "points"),
     "val/running/examples_to_target": (
-        ToTarget("val", "running", "examples_to_target"), "high", "doublings",
+        metrics.ToTarget("val", "running", "examples_to_target"), "high", "doublings",
     ),
-    "usable_lr_max": (UsableLr("usable_lr_max"), None, "decades"),
-    "images_per_second": (Cost("images_per_second"), None, "doublings"),
-    "probe/batch_noise/noise": (ProbeReading("batch_noise", "*", "noise"), None, ""),
+    "usable_lr_max": (metrics.UsableLr("usable_lr_max"), None, "decades"),
+    "images_per_second": (metrics.Speed("images_per_second"), None, "doublings"),
+    "probe/batch_noise/noise": (metrics.ProbeReading("batch_noise", "*", "noise"), None, ""),
     "probe/activation_drift/inputs/mean_drift": (
-        ProbeReading("activation_drift", "inputs", "mean_drift"), None, "",
+        metrics.ProbeReading("activation_drift", "inputs", "mean_drift"), None, "",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_metrics(name: str) -> None:
-    metric = parse_metric(name)
-    assert (metric, worst(metric), unit(metric)) == METRICS[name]
+    metric = metrics.parse_metric(name)
+    assert (metric, metrics.worst(metric), metrics.unit(metric)) == METRICS[name]
 
 
 def test_every_metric_is_one() -> None:
-    names = every_metric()
+    names = metrics.every_metric()
     assert len(names) == len(set(names)) == 27 + 12 + 18 + 4
     for name in names:
-        parse_metric(name)
+        metrics.parse_metric(name)
 
 
 PROFILES = """\
@@ -236,10 +218,10 @@ def test_an_experiment_is_kept_with_its_claims_and_the_profile_in_force(tmp_path
     there = loaded(tmp_path, text, "profile=large")
     kept = tmp_path / "kept"
     kept.mkdir()
-    again = loaded(kept, dump_experiment(there))
+    again = loaded(kept, files.dump_experiment(there))
     assert again.claims == there.claims
     assert again.profile == there.profile == "large"
-    assert [run.model_dump() for run in expand(again).runs] == [
-        run.model_dump() for run in expand(there).runs
+    assert [run.model_dump() for run in plans.expand(again).runs] == [
+        run.model_dump() for run in plans.expand(there).runs
     ]
-    assert json.loads(json.dumps(expand(again).grid)) == expand(there).grid
+    assert json.loads(json.dumps(plans.expand(again).grid)) == plans.expand(there).grid

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import expand_one, load_experiment
-from bnbench.config.datasets import folder_facts
+from bnbench.config import datasets, loading, plans
 
 MLP = "model: {kind: mlp, widths: [4]}\n"
 ZERO = "model: {kind: resnet, zero_init_last_norm: true, "
@@ -185,8 +184,8 @@ def test_a_target_starts_where_it_was_written(
     text = "model: {kind: custom, target: 'net.py:Net'}"
     (tmp_path / "study" / "y.yaml").write_text(text)
     target = f"{tmp_path / 'study' / 'net.py'}:Net"
-    from_file = load_experiment(Path("study/y.yaml"))
-    assert expand_one(from_file).model.model_dump()["target"] == target
+    from_file = loading.load_experiment(Path("study/y.yaml"))
+    assert plans.expand_one(from_file).model.model_dump()["target"] == target
     from_argument = plan("", "model={kind: custom, target: 'study/net.py:Net'}").only()
     assert from_argument.model.target == target
     assert plan("", "model.kind=custom", "model.target=./study/net.py:Net").only() == from_argument
@@ -218,10 +217,10 @@ def test_image_folders_are_counted(plan: Any, faults: Any, tmp_path: Any) -> Non
         "x.yaml:1:55: data.batch_size: a batch of 64 is larger than the 36 training images"
     )
     assert plan(text, "data.batch_size=36").only().data.batch_size == 36
-    before = folder_facts(str(tmp_path / "a"))
+    before = datasets.folder_facts(str(tmp_path / "a"))
     (tmp_path / "a" / "train" / "dog" / "0.png").write_bytes(b"other")
-    folder_facts.cache_clear()
-    assert folder_facts(str(tmp_path / "a")) == before  # names and sizes, not contents
+    datasets.folder_facts.cache_clear()
+    assert datasets.folder_facts(str(tmp_path / "a")) == before  # names and sizes, not contents
     (tmp_path / "a" / "train" / "dog" / "0.png").write_bytes(b"longer")
-    folder_facts.cache_clear()
-    assert folder_facts(str(tmp_path / "a")).fingerprint != before.fingerprint
+    datasets.folder_facts.cache_clear()
+    assert datasets.folder_facts(str(tmp_path / "a")).fingerprint != before.fingerprint

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnbench.config import cell, hparams, run_id, schema
+from bnbench.config import identity, schema
 
 
 def config(**changes: object) -> schema.RunConfig:
@@ -16,7 +16,7 @@ def config(**changes: object) -> schema.RunConfig:
 
 
 def test_a_row_has_what_decides_the_numbers_and_no_seed() -> None:
-    found = hparams(config(seed=3))
+    found = identity.hparams(config(seed=3))
     assert found["setup"] == "bn"
     assert found["norm.kind"] == "batch"
     assert found["norm.affine"] is True
@@ -25,7 +25,7 @@ def test_a_row_has_what_decides_the_numbers_and_no_seed() -> None:
     assert "norm.batch_size" not in found, "it is not set"
     for key in ("seed", "experiment", "swept", "train.log_every", "compute.device", "data.root"):
         assert key not in found
-    assert found == hparams(config(seed=4, compute={"device": "cpu"}))
+    assert found == identity.hparams(config(seed=4, compute={"device": "cpu"}))
     assert {type(value) for value in found.values()} <= {bool, int, float, str}
 
 
@@ -34,14 +34,14 @@ def test_options_of_a_custom_layer_are_columns_and_its_folder_is_not(tmp_path: P
     norm = schema.CustomNormConfig(
         kind="custom", target=target, options={"eps": 0.5, "deep": [1, 2]}
     )
-    found = hparams(config(norm=norm))
+    found = identity.hparams(config(norm=norm))
     assert found["norm.target"] == "my_norm.py:PeakNorm"
     assert found["norm.options.eps"] == 0.5
     assert isinstance(found["norm.options.deep"], str)
 
 
 def test_seeds_share_a_cell_and_nothing_else_does() -> None:
-    seeds = {cell(config(seed=seed, swept=("optim.lr",))) for seed in range(3)}
+    seeds = {identity.cell(config(seed=seed, swept=("optim.lr",))) for seed in range(3)}
     (name,) = seeds
     assert name.startswith("bn_lr0.1_")
     assert len(name.rsplit("_", 1)[1]) == 8
@@ -50,10 +50,13 @@ def test_seeds_share_a_cell_and_nothing_else_does() -> None:
         config(norm=schema.GroupNormConfig(kind="group", groups=4)),
         config(train={"steps": 7}),
     ]
-    assert len({name.rsplit("_", 1)[1], *(cell(each).rsplit("_", 1)[1] for each in others)}) == 4
+    assert (
+        len({name.rsplit("_", 1)[1], *(identity.cell(each).rsplit("_", 1)[1] for each in others)})
+        == 4
+    )
 
 
 @pytest.mark.parametrize("setup", ["a_s00_b", "x" * 80])
 def test_a_cell_is_named_as_its_runs(setup: str) -> None:
     found = config(setup=setup, seed=12)
-    assert run_id(found).startswith(cell(found).rsplit("_", 1)[0] + "_s12_")
+    assert identity.run_id(found).startswith(identity.cell(found).rsplit("_", 1)[0] + "_s12_")

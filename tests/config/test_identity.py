@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from bnbench.config import differences, identity, point, run_id, schema, slug
-from bnbench.config.keys import BLOCKS
-from bnbench.config.labels import folder_part
+from bnbench.config import identity, schema
 from bnbench.errors import DataError
 
 # Written apart from the code, so that a new key fails here until somebody has decided.
@@ -137,16 +135,22 @@ def layers(tmp_path: Path) -> Path:
 def test_each_key_is_on_its_side(plan: Any, base: str, key: str, value: str) -> None:
     before, after = plan(base).only(), plan(base, f"{key}={value}").only()
     assert before != after
-    assert (identity(before) == identity(after)) == (key in NOT_IDENTITY)
+    assert (identity.identity(before) == identity.identity(after)) == (key in NOT_IDENTITY)
 
 
 def test_every_key_is_classified() -> None:
     tried = {key for _, key, _ in CHANGES}
-    keys = {f"{block.name}.{key}" for block in BLOCKS.values() for key in block.all_keys}
+    keys = {f"{block.name}.{key}" for block in schema.BLOCKS.values() for key in block.keys}
     # Probes leave no trace in the numbers, whatever their keys.
     assert {key for key in keys if not key.startswith("probes.")} == tried
-    assert set(schema.RunConfig.model_fields) == {"experiment", "setup", "swept", "seed", *BLOCKS}
-    for block in BLOCKS.values():
+    assert set(schema.RunConfig.model_fields) == {
+        "experiment",
+        "setup",
+        "swept",
+        "seed",
+        *schema.BLOCKS,
+    }
+    for block in schema.BLOCKS.values():
         for model in block.models.values():
             for key, field in model.model_fields.items():
                 inner = field.annotation
@@ -157,8 +161,8 @@ def test_every_key_is_classified() -> None:
 def test_labels_are_not_identity_and_the_seed_is(plan: Any) -> None:
     base = plan("").only()
     for change in ({"experiment": "b"}, {"setup": "b"}, {"swept": ("optim.lr",)}):
-        assert identity(base.model_copy(update=change)) == identity(base)
-    assert identity(base.model_copy(update={"seed": 1})) != identity(base)
+        assert identity.identity(base.model_copy(update=change)) == identity.identity(base)
+    assert identity.identity(base.model_copy(update={"seed": 1})) != identity.identity(base)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,7 @@ def test_labels_are_not_identity_and_the_seed_is(plan: Any) -> None:
     ],
 )  # fmt: skip
 def test_spelling_is_not_identity(plan: Any, one: str, other: str) -> None:
-    assert identity(plan(one).only()) == identity(plan(other).only())
+    assert identity.identity(plan(one).only()) == identity.identity(plan(other).only())
 
 
 def test_image_folders_count_by_content(plan: Any, tmp_path: Any) -> None:
@@ -196,29 +200,29 @@ def test_image_folders_count_by_content(plan: Any, tmp_path: Any) -> None:
                     image = b"longer" if name == "c" and number == 8 else b"image"
                     (tmp_path / name / part / label / f"{number}.png").write_bytes(image)
     text = "data: {dataset: image-folder, image_size: 8, validation_size: 4, batch_size: 2}"
-    a, b, c = (identity(plan(text, f"data.root={name}").only()) for name in "abc")
+    a, b, c = (identity.identity(plan(text, f"data.root={name}").only()) for name in "abc")
     assert a == b != c
 
 
 @pytest.mark.parametrize("block", ["norm", "model"])
 def test_custom_classes_count_by_content(plan: Any, layers: Path, block: str) -> None:
     text = f"{block}: {{kind: custom, target: 'layers.py:Mine'}}"
-    before = identity(plan(text).only())
+    before = identity.identity(plan(text).only())
     elsewhere = layers.parent / "elsewhere" / "renamed.py"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(layers.read_bytes())
     moved = plan(text, f"{block}.target=elsewhere/renamed.py:Mine").only()
     assert getattr(moved, block).target == f"{elsewhere}:Mine"
-    assert identity(moved) == before
+    assert identity.identity(moved) == before
     layers.write_text(layers.read_text() + "# another comment\n")
-    assert identity(plan(text).only()) != before
+    assert identity.identity(plan(text).only()) != before
     kept = plan(text, f"{block}.target=elsewhere/renamed.py:Mine").only()
-    assert [line.split(":")[0] for line in differences(kept, plan(text).only())] == [
+    assert [line.split(":")[0] for line in identity.differences(kept, plan(text).only())] == [
         f"{block}.content"
     ]
     layers.unlink()
     with pytest.raises(DataError, match="there is no file"):
-        identity(
+        identity.identity(
             kept.model_copy(
                 update={block: getattr(kept, block).model_copy(update={"target": f"{layers}:Mine"})}
             )
@@ -229,13 +233,13 @@ def test_options_of_one_name_and_another_value_are_other_runs(plan: Any) -> None
     values = ["{}", "{a: null}", "{a: 1}", "{a: 1.0}", "{a: '1'}", "{a: true}", "{a: [1]}",
               "{a: {a: 1}}", "{b: 1}"]  # fmt: skip
     runs = [plan(CUSTOM_NORM, f"norm.options={value}").only() for value in values]
-    assert len({identity(run) for run in runs}) == len(values)
+    assert len({identity.identity(run) for run in runs}) == len(values)
 
 
 def test_a_key_of_custom_options_is_an_axis(plan: Any) -> None:
     runs = plan(CUSTOM_NORM + "axes: {norm.options.eps: [0.1, 0.2]}").runs
     assert [run.norm.options for run in runs] == [{"eps": 0.1}, {"eps": 0.2}]
-    assert [run_id(run).split("_s00_")[0] for run in runs] == [
+    assert [identity.run_id(run).split("_s00_")[0] for run in runs] == [
         *("custom-before_eps0.1", "custom-before_eps0.2")
     ]
 
@@ -257,7 +261,7 @@ def test_labels_name_the_placement_where_there_are_two(plan: Any, norm: str, lab
 
 def test_golden_id(plan: Any) -> None:
     """A change here renames every folder that users have: raise IDENTITY_VERSION knowingly."""
-    assert run_id(plan("").only()) == "batch-before_s00_51eddb73"
+    assert identity.run_id(plan("").only()) == "batch-before_s00_51eddb73"
 
 
 def test_ids_do_not_depend_on_the_grid(plan: Any) -> None:
@@ -265,9 +269,9 @@ def test_ids_do_not_depend_on_the_grid(plan: Any) -> None:
     more = plan(
         "{setups: {BN before: }, axes: {data.batch_size: [1024, 64], optim.lr: [10, 1e-5]}}"
     ).runs
-    assert run_id(few[0]) in {run_id(run) for run in more}
-    assert run_id(few[0]).startswith("bn-before_bs064_lr1e-05_s00_")
-    assert point(few[0]) == {"data.batch_size": 64, "optim.lr": 1e-5}
+    assert identity.run_id(few[0]) in {identity.run_id(run) for run in more}
+    assert identity.run_id(few[0]).startswith("bn-before_bs064_lr1e-05_s00_")
+    assert identity.point(few[0]) == {"data.batch_size": 64, "optim.lr": 1e-5}
 
 
 @pytest.mark.parametrize(
@@ -287,7 +291,7 @@ def test_ids_do_not_depend_on_the_grid(plan: Any) -> None:
     ],
 )
 def test_parts_of_ids(key: str, value: Any, part: str) -> None:
-    assert folder_part(key, value) == part
+    assert identity.folder_part(key, value) == part
 
 
 @pytest.mark.parametrize(
@@ -304,11 +308,11 @@ def test_parts_of_ids(key: str, value: Any, part: str) -> None:
     ],
 )
 def test_slugs(text: str, expected: str) -> None:
-    assert slug(text) == expected
+    assert identity.slug(text) == expected
 
 
 def test_long_ids_are_cut_and_stay_apart(plan: Any) -> None:
     text = json.dumps({"setups": {"s" * 80: {}}, "axes": {"optim.weight_decay": [0.1, 0.2]}})
-    ids = [run_id(run) for run in plan(text, over=("model.activation=leaky-relu",)).runs]
+    ids = [identity.run_id(run) for run in plan(text, over=("model.activation=leaky-relu",)).runs]
     assert len(set(ids)) == 2
     assert all(len(each) == 64 for each in ids)

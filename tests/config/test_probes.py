@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import Overrides, dump, expand_one, load_experiment, schema
-from bnbench.config.identity import identity
+from bnbench.config import files, identity, loading, plans, schema
 
 
 def loaded(path: Path, text: str, *sets: str) -> schema.RunConfig:
     (path / "x.yaml").write_text(text)
-    return expand_one(load_experiment(path / "x.yaml", Overrides(set=sets)))
+    return plans.expand_one(loading.load_experiment(path / "x.yaml", loading.Overrides(set=sets)))
 
 
 def test_all_are_off_by_default() -> None:
@@ -48,10 +47,10 @@ def test_overrides(tmp_path: Path, sets: tuple[str, ...], expected: dict[str, An
 
 def test_a_resolved_run_reads_back(tmp_path: Path) -> None:
     config = loaded(tmp_path, "probes: {landscape: {every: 3}, batch_noise: true}")
-    assert loaded(tmp_path, dump(config)) == config
+    assert loaded(tmp_path, files.dump(config)) == config
 
 
 def test_probes_do_not_decide_what_a_run_is(tmp_path: Path) -> None:
     with_probes = loaded(tmp_path, "probes: {landscape: {every: 3}}")
     without = with_probes.model_copy(update={"probes": schema.ProbesConfig()})
-    assert identity(with_probes) == identity(without)
+    assert identity.identity(with_probes) == identity.identity(without)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bnbench.config import Plan
-from bnbench.config.datasets import folder_facts
+from bnbench.config import datasets, plans
 
 Complainer = Callable[..., str]
-Planner = Callable[..., Plan]
+Planner = Callable[..., plans.Plan]
 
 
 @pytest.mark.parametrize(
@@ -89,5 +88,5 @@ def test_image_folders_are_counted_as_they_are_read(
                 (folder / name).write_bytes(b"")
             for name in ("loop", "another"):
                 (folder / name).symlink_to(Path("..").absolute())
-    found = folder_facts(str(Path("images").absolute()))
+    found = datasets.folder_facts(str(Path("images").absolute()))
     assert (found.train_images, found.test_images, found.classes) == (4, 4, 2)

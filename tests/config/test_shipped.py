@@ -1,20 +1,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from bnbench.config import (
-    Overrides,
-    expand,
-    find_config,
-    find_configs,
-    json_schema,
-    load_experiment,
-    shipped,
-)
+from bnbench.config import files, loading, plans, schema
 from bnbench.errors import UsageError
 
 
@@ -27,14 +18,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (top / "batch-size.yaml").write_text("# a comment\nquestion: Which\n  survives?\n")
     (top / "broken.yaml").write_text("a: [")
-    # The function `shipped` hides the module of that name.
-    monkeypatch.setattr(sys.modules["bnbench.config.shipped"], "folder", lambda: top)
+    monkeypatch.setattr(files, "folder", lambda: top)
     monkeypatch.chdir(tmp_path)
     return top
 
 
 def test_the_list(folder: Path) -> None:
-    assert shipped() == [
+    assert files.shipped() == [
         ("batch-size", folder / "batch-size.yaml", "Which survives?"),
         ("broken", folder / "broken.yaml", ""),
         ("default", folder / "default.yaml", "The defaults, on one page."),
@@ -45,14 +35,14 @@ def test_the_list(folder: Path) -> None:
     "name", ["default", "default.yaml", "configs/default.yaml", "./configs/default.yaml"]
 )
 def test_names(folder: Path, name: str) -> None:
-    assert find_config(name) == folder / "default.yaml"
+    assert files.find_config(name) == folder / "default.yaml"
 
 
 def test_a_file_of_that_name_wins_and_a_folder_does_not(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "default").mkdir()
-    assert find_config("default") == folder / "default.yaml"
+    assert files.find_config("default") == folder / "default.yaml"
     (tmp_path / "default.yaml").write_text("")
-    assert find_config("default.yaml") == Path("default.yaml")
+    assert files.find_config("default.yaml") == Path("default.yaml")
 
 
 @pytest.mark.parametrize(
@@ -67,28 +57,28 @@ def test_a_file_of_that_name_wins_and_a_folder_does_not(folder: Path, tmp_path: 
 @pytest.mark.usefixtures("folder")
 def test_missing(name: str, what: str) -> None:
     with pytest.raises(UsageError) as caught:
-        find_config(name)
+        files.find_config(name)
     assert caught.value.what == what
 
 
 @pytest.mark.usefixtures("folder")
 def test_the_nearest_comes_first() -> None:
     with pytest.raises(UsageError) as caught:
-        find_config("batchsize.yaml")
+        files.find_config("batchsize.yaml")
     assert caught.value.do == "shipped experiments: batch-size, broken and default"
 
 
 def test_every_shipped_experiment_is_sound() -> None:
-    for _, path, description in shipped():
-        assert expand(load_experiment(path)).runs
+    for _, path, description in files.shipped():
+        assert plans.expand(loading.load_experiment(path)).runs
         assert description
 
 
 def test_the_schema_beside_the_experiments_is_the_current_one() -> None:
-    """Made by `bnbench configs schema > configs/schema.json`; every experiment names it."""
-    folder = shipped()[0][1].parent
-    assert json.loads((folder / "schema.json").read_text()) == json_schema()
-    for _, path, _ in shipped():
+    """Made by `scripts/fix`; every experiment names it."""
+    folder = files.shipped()[0][1].parent
+    assert json.loads((folder / "schema.json").read_text()) == schema.json_schema()
+    for _, path, _ in files.shipped():
         named = "../" * (len(path.relative_to(folder).parts) - 1) + "schema.json"
         assert path.read_text().startswith(f"# yaml-language-server: $schema={named}\n")
 
@@ -97,18 +87,18 @@ def test_a_folder_means_all_of_its_experiments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    claims = find_configs("claims")
+    claims = files.find_configs("claims")
     assert [path.stem for path in claims] == [
         *("batch-size", "covariate-shift", "faster-convergence", "higher-learning-rates"),
         *("placement", "regularization", "train-vs-inference"),
     ]
-    assert find_configs("configs/claims/") == claims
+    assert files.find_configs("configs/claims/") == claims
     mine = tmp_path / "mine"
     mine.mkdir()
     for name in ("b.yaml", "a.yaml", "notes.txt"):
         (mine / name).write_text("")
-    assert find_configs("mine") == [Path("mine/a.yaml"), Path("mine/b.yaml")]
-    assert find_configs("default") == [find_config("default")]
+    assert files.find_configs("mine") == [Path("mine/a.yaml"), Path("mine/b.yaml")]
+    assert files.find_configs("default") == [files.find_config("default")]
 
 
 @pytest.mark.parametrize("name", [".", "..", "/", "", "configs", "x" * 5000, "\0"])
@@ -118,17 +108,17 @@ def test_a_folder_without_experiments_is_none(
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner")
     with pytest.raises(UsageError):
-        find_configs(name)
+        files.find_configs(name)
 
 
-CLAIMS = [path for name, path, _ in shipped() if name.startswith("claims/")]
+CLAIMS = [path for name, path, _ in files.shipped() if name.startswith("claims/")]
 
 
 @pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)
 def test_every_shipped_claim_can_be_judged(path: Path) -> None:
     for profile, seeds in (("quick", (2, 3)), ("full", (8,))):
-        experiment = load_experiment(path, Overrides(set=(f"profile={profile}",)))
-        plan = expand(experiment)
+        experiment = loading.load_experiment(path, loading.Overrides(set=(f"profile={profile}",)))
+        plan = plans.expand(experiment)
         assert len({run.seed for run in plan.runs}) in seeds
         judged = [line for line in plan.warnings if "cannot be judged" in line]
         # The quick profiles leave out cells, never all of a claim's.

@@ -8,8 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from bnbench import config as configuration
-from bnbench.config import run_id, schema
+from bnbench.config import files, identity, loading, plans, schema
 from bnbench.store import ExperimentFolder, Record, Result, encode_records
 
 KINDS = ("running", "batch", "population")
@@ -38,11 +37,11 @@ def invented(
     """An experiment folder `path`/runs/x; None from `tell`: the run has not been begun."""
     file = path / "x.yaml"
     file.write_text(text, encoding="utf-8")
-    overrides = configuration.Overrides(set=sets)
-    experiment = configuration.load_experiment(file, overrides)
+    overrides = loading.Overrides(set=sets)
+    experiment = loading.load_experiment(file, overrides)
     folder = ExperimentFolder(path / "runs" / "x")
-    folder.begin(configuration.dump_experiment(experiment))
-    for config in configuration.expand(experiment).runs:
+    folder.begin(files.dump_experiment(experiment))
+    for config in plans.expand(experiment).runs:
         told = tell(config)
         if told is not None:
             _write(config, folder, told)
@@ -50,8 +49,8 @@ def invented(
 
 
 def _write(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -> None:
-    run = experiment.run(run_id(config))
-    run.begin(config_text=configuration.dump(config), manifest=_manifest(config, run.name))
+    run = experiment.run(identity.run_id(config))
+    run.begin(config_text=files.dump(config), manifest=_manifest(config, run.name))
     records, last = _records(told)
     metrics = run.metrics(keep=0)
     metrics.append(encode_records(records))
@@ -65,15 +64,15 @@ def _write(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -
 def _manifest(config: schema.RunConfig, name: str) -> Record:
     return {
         "run": name,
-        "identity": configuration.identity(config),
+        "identity": identity.identity(config),
         "experiment": config.experiment,
         "setup": config.setup,
-        "cell": configuration.cell(config),
-        "point": configuration.point(config),
+        "cell": identity.cell(config),
+        "point": identity.point(config),
         "seed": config.seed,
-        "hparams": configuration.hparams(config),
+        "hparams": identity.hparams(config),
         "log_every": 10,
-        "probes": configuration.probes(config),
+        "probes": identity.probes(config),
         "started": 1.0e9,
         "started_utc": "2026-01-01T00:00:00+00:00",
         "attempts": 1,

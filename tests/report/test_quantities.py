@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bnbench.config import parse_metric
+from bnbench.config import metrics
 from bnbench.report.quantities import When, quantity
 from bnbench.report.reading import read_study
 from bnbench.report.study import StudiedRun
@@ -25,7 +25,7 @@ def only(path: Path, told: Told) -> StudiedRun:
 def value(
     name: str, run: StudiedRun, *, target: float | None = None, when: When = "last"
 ) -> float | None:
-    return quantity(parse_metric(name), [run], target=target, when=when)
+    return quantity(metrics.parse_metric(name), [run], target=target, when=when)
 
 
 def test_readings_of_the_end(tmp_path: Path) -> None:
@@ -136,16 +136,16 @@ def test_usable_learning_rates(
     tmp_path: Path, accuracies: tuple[float | None, ...], largest: float, decades: float
 ) -> None:
     runs = rates(tmp_path, dict(zip((0.01, 0.1, 1, 10, 100), accuracies, strict=True)))
-    found = quantity(parse_metric("usable_lr_max"), runs, target=0.5, when="last")
+    found = quantity(metrics.parse_metric("usable_lr_max"), runs, target=0.5, when="last")
     assert found == pytest.approx(log10(largest))
-    width = quantity(parse_metric("usable_lr_decades"), runs, target=0.5, when="last")
+    width = quantity(metrics.parse_metric("usable_lr_decades"), runs, target=0.5, when="last")
     assert width == pytest.approx(decades)
 
 
 def test_no_usable_learning_rate_is_worse_than_any(tmp_path: Path) -> None:
     runs = rates(tmp_path, dict.fromkeys((0.01, 0.1, 1, 10, 100), None))
     for name in ("usable_lr_max", "usable_lr_decades"):
-        assert quantity(parse_metric(name), runs, target=0.5, when="last") == -inf
+        assert quantity(metrics.parse_metric(name), runs, target=0.5, when="last") == -inf
 
 
 def test_a_missing_rate_hides_what_is_usable(tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def test_a_missing_rate_hides_what_is_usable(tmp_path: Path) -> None:
         tmp_path, RATES, lambda config: None if config.optim.lr == 10 else Told((0.9,))
     )
     runs = list(read_study(folder).runs)
-    assert quantity(parse_metric("usable_lr_max"), runs, target=0.5, when="last") is None
+    assert quantity(metrics.parse_metric("usable_lr_max"), runs, target=0.5, when="last") is None

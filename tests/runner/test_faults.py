@@ -16,7 +16,7 @@ import pytest
 
 from bnbench import store
 from bnbench.assemble import build_run
-from bnbench.config import run_id, schema
+from bnbench.config import identity, schema
 from bnbench.errors import StorageError
 from bnbench.runner import Executed, Settings, execute
 from bnbench.runner.execution import Build
@@ -34,7 +34,7 @@ CONFIG = small_config(
 
 
 def folder_of(experiment: ExperimentFolder) -> RunFolder:
-    return experiment.run(run_id(CONFIG))
+    return experiment.run(identity.run_id(CONFIG))
 
 
 def start(experiment: ExperimentFolder, **settings: Any) -> Executed:
@@ -365,7 +365,7 @@ def test_places_that_cannot_be_used_are_said(tmp_path: Path) -> None:
     assert "--runs-dir" in refused_at(tmp_path / "file" / "inside")
     assert "--runs-dir" in refused_at(tmp_path / "loop")
     assert "--runs-dir" in refused_at(tmp_path / ("x" * 300))
-    name = run_id(CONFIG)
+    name = identity.run_id(CONFIG)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / name).write_text("")
     assert name in refused_at(tmp_path / "a")
@@ -391,7 +391,7 @@ def test_a_folder_without_permission_is_said() -> None:
 def test_names_at_their_limits_are_trained(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     for setup in ("x" * 100, "ÄÖ Größe 🙂", "..", "שלום", "a/b\\c"):
         config = CONFIG.model_copy(update={"setup": setup})
-        assert len(run_id(config)) <= 64
+        assert len(identity.run_id(config)) <= 64
         place = ExperimentFolder(tmp_path / ("n" * 64))
         result = execute(config, place, Settings(restart=True), build_stub)
         assert result.folder.path.parent == tmp_path / ("n" * 64)

@@ -17,7 +17,7 @@ import pytest
 
 from bnbench import store
 from bnbench.assemble import build_run
-from bnbench.config import run_id, schema
+from bnbench.config import identity, schema
 from bnbench.errors import Interrupted, StorageError
 from bnbench.runner import Settings, Stop, execute
 from bnbench.runner.execution import Build
@@ -60,7 +60,7 @@ def stop_twice_and_go_on(
         assert str(stopped.value) == (
             f"stopped after step {again} of 16; it is saved\n  the same command goes on from there"
         )
-        assert store.read(experiment.run(run_id(config))).state == "interrupted"
+        assert store.read(experiment.run(identity.run_id(config))).state == "interrupted"
     return evidence(execute(config, experiment, Settings(), build).folder)
 
 
@@ -98,7 +98,7 @@ def test_negative_control_a_state_without_this_item_is_noticed(
     # that losses are pending; and events follow it, which going on must cut.
     with pytest.raises(Killed):
         execute(config, experiment, Settings(), dying(build_run, 9))
-    assert run_state(experiment.run(run_id(config)))["run"]["losses"]
+    assert run_state(experiment.run(identity.run_id(config)))["run"]["losses"]
     load = Run.load_state_dict
 
     def forgetful(run: Run, state: dict[str, Any]) -> None:
@@ -222,7 +222,7 @@ LONG = "setups: {bn: {}}\ncompute: {threads: 1}\n"
 
 def long_run(path: Path, steps: int) -> schema.RunConfig:
     """A file of one run of so many steps, committed every 30 of them."""
-    from bnbench.config import expand_one, load_experiment
+    from bnbench.config import loading, plans
 
     text = LONG + "optim: {lr: 0.01}\n"
     write_experiment(path / "long.yaml", text)
@@ -230,14 +230,14 @@ def long_run(path: Path, steps: int) -> schema.RunConfig:
     budget = f"train: {{steps: {steps}, evaluations: 3, checkpoint_every: 30, log_every: 7}}"
     content = content.replace("train: {epochs: 2, evaluations: 2, checkpoint_every: 4}", budget)
     (path / "long.yaml").write_text(content)
-    return expand_one(load_experiment(path / "long.yaml"))
+    return plans.expand_one(loading.load_experiment(path / "long.yaml"))
 
 
 @pytest.mark.slow
 def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     config = long_run(tmp_path, steps=1500)
     whole = evidence(execute(config, ExperimentFolder(tmp_path / "whole"), Settings()).folder)
-    folder = ExperimentFolder(tmp_path / "runs" / "long").run(run_id(config))
+    folder = ExperimentFolder(tmp_path / "runs" / "long").run(identity.run_id(config))
     last = 0
     for attempt in (1, 2):
         process = start_training(tmp_path)
@@ -258,7 +258,7 @@ def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_real_ctrl_c_commits_and_says_how_to_go_on(tmp_path: Path) -> None:
     config = long_run(tmp_path, steps=100_000)
-    folder = ExperimentFolder(tmp_path / "runs" / "long").run(run_id(config))
+    folder = ExperimentFolder(tmp_path / "runs" / "long").run(identity.run_id(config))
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         before = committed_step(folder)
         process = start_training(tmp_path)

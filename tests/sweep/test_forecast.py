@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import dump, run_id, schema
+from bnbench.config import files, identity, schema
 from bnbench.errors import RunError
 from bnbench.runner import Cost, Settings, execute, measure
 from bnbench.store import ExperimentFolder, encode_records
@@ -67,8 +67,8 @@ COSTS = {"bn": Cost(40.0, 2_000_000), "none": Cost(10.0, 1_000_000)}
 
 def finish(experiment: ExperimentFolder, config: schema.RunConfig, seconds: float) -> int:
     """Let a run be finished after so many seconds; its bytes on disk."""
-    folder = experiment.run(run_id(config))
-    folder.begin(config_text=dump(config), manifest={})
+    folder = experiment.run(identity.run_id(config))
+    folder.begin(config_text=files.dump(config), manifest={})
     folder.finish(a_result(wall_seconds=seconds))
     return sum(path.stat().st_size for path in folder.path.iterdir())
 
@@ -98,8 +98,8 @@ def test_finished_seeds_tell_the_cost_and_only_unknown_work_is_measured(tmp_path
 def test_an_interrupted_run_costs_what_is_left_of_it(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
     config = small_config()
-    folder = experiment.run(run_id(config))
-    folder.begin(config_text=dump(config), manifest={})
+    folder = experiment.run(identity.run_id(config))
+    folder.begin(config_text=files.dump(config), manifest={})
     metrics = folder.metrics(keep=0)
     metrics.append(encode_records([{"event": "step", "step": 12}]))
     metrics.close()
@@ -115,8 +115,8 @@ def test_failed_runs_count_only_if_they_are_retried(
     tmp_path: Path, options: dict[str, bool], trains: bool
 ) -> None:
     experiment = experiment_in(tmp_path)
-    folder = experiment.run(run_id(small_config()))
-    folder.begin(config_text=dump(small_config()), manifest={})
+    folder = experiment.run(identity.run_id(small_config()))
+    folder.begin(config_text=files.dump(small_config()), manifest={})
     folder.fail({"message": "out of luck", "of_the_machine": False})
     found = forecast([small_config()], experiment, Measuring(COSTS), **options)
     assert (found.runs[0].state, found.runs[0].trains) == ("failed", trains)
@@ -126,7 +126,7 @@ def test_failed_runs_count_only_if_they_are_retried(
 def test_a_damaged_folder_is_listed(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
     finish(experiment, small_config(), 1.0)
-    (experiment.run(run_id(small_config())).path / "result.json").write_text("{")
+    (experiment.run(identity.run_id(small_config())).path / "result.json").write_text("{")
     (run,) = forecast([small_config()], experiment, Measuring(COSTS)).runs
     assert (run.state, run.trains) == ("damaged", True)
 
@@ -158,7 +158,7 @@ def test_lines_and_record(tmp_path: Path) -> None:
     runs = [small_config(), no_norm_config()]
     found = forecast(runs, experiment, Measuring(COSTS))
     lines = as_lines(found, experiment)
-    assert lines[0].split() == ["new", "40", "s", "2.0", "MB", run_id(runs[0])]
+    assert lines[0].split() == ["new", "40", "s", "2.0", "MB", identity.run_id(runs[0])]
     assert lines[2] == "2 runs: 2 new"
     assert lines[3].startswith("to train: 2, about 44 s with 2 workers, done at ")
     assert "; 3.0 MB of " in lines[3]
@@ -166,7 +166,7 @@ def test_lines_and_record(tmp_path: Path) -> None:
     assert record["seconds"] == WORKER_SECONDS + 40.0
     assert record["bytes"] == 3_000_000
     datetime.fromisoformat(record["finish"])
-    assert [run["run"] for run in record["runs"]] == [run_id(run) for run in runs]
+    assert [run["run"] for run in record["runs"]] == [identity.run_id(run) for run in runs]
     assert not experiment.path.exists(), "a forecast writes nothing"
 
 

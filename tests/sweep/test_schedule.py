@@ -12,8 +12,7 @@ import pytest
 from rich.console import Console
 
 from bnbench import store
-from bnbench.config import dump, run_id, schema
-from bnbench.config.feasible import Obstacle
+from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import (
     ConfigError,
     DataError,
@@ -125,8 +124,8 @@ def seeds(count: int, **changes: Any) -> list[schema.RunConfig]:
 
 def finish(experiment: ExperimentFolder, config: schema.RunConfig, **changes: Any) -> None:
     """Let a run have a result on disk."""
-    folder = experiment.run(run_id(config))
-    folder.begin(config_text=dump(config), manifest={})
+    folder = experiment.run(identity.run_id(config))
+    folder.begin(config_text=files.dump(config), manifest={})
     folder.finish(replace(RESULT, **changes))
 
 
@@ -154,8 +153,8 @@ def test_only_what_is_missing_is_trained(
     assert executor.given == [runs[0], runs[3]]
     assert outcome == SweepOutcome(runs=4, found=2, trained=2, diverged=1)
     assert screen[1].getvalue().splitlines() == [
-        f"[3/4] {run_id(runs[0])}: val 50.0% in 2.0 s",
-        f"[4/4] {run_id(runs[3])}: val 50.0% in 2.0 s",
+        f"[3/4] {identity.run_id(runs[0])}: val 50.0% in 2.0 s",
+        f"[4/4] {identity.run_id(runs[3])}: val 50.0% in 2.0 s",
     ]
 
 
@@ -165,7 +164,7 @@ def test_a_finished_run_of_another_configuration_is_looked_at_closely(
     """Its file is not the one that would be written now: whoever trains compares the two."""
     runs = seeds(1)
     finish(experiment, runs[0])
-    path = experiment.run(run_id(runs[0])).path / "config.yaml"
+    path = experiment.run(identity.run_id(runs[0])).path / "config.yaml"
     path.write_text(path.read_text().replace("log_every: 3", "log_every: 4"))
     outcome, executor = run_sweep(
         runs, experiment, lambda _: [Trained(RESULT, found=True)], screen[0]
@@ -252,10 +251,10 @@ def test_a_failure_is_said_at_once_and_does_not_stop_the_others(
     error = RunError("the run failed: a bug", do="look at it")
     outcome, executor = run_sweep(runs, experiment, failing(runs[0], error), screen[0])
     assert len(executor.given) == 3
-    assert outcome.failures == [(run_id(runs[0]), "the run failed: a bug\n  look at it")]
+    assert outcome.failures == [(identity.run_id(runs[0]), "the run failed: a bug\n  look at it")]
     assert outcome.trained == 2
     assert screen[1].getvalue().splitlines()[0] == (
-        f"[1/3] {run_id(runs[0])} failed: the run failed: a bug"
+        f"[1/3] {identity.run_id(runs[0])} failed: the run failed: a bug"
     )
 
 
@@ -281,8 +280,8 @@ def test_a_failure_from_before_stops_nothing(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
 ) -> None:
     runs = seeds(3)
-    folder = experiment.run(run_id(runs[0]))
-    folder.begin(config_text=dump(runs[0]), manifest={})
+    folder = experiment.run(identity.run_id(runs[0]))
+    folder.begin(config_text=files.dump(runs[0]), manifest={})
     folder.fail({"message": "out of luck", "of_the_machine": False})
     outcome, executor = run_sweep(runs, experiment, trained, screen[0], fail_fast=True)
     assert executor.given == runs[1:]
@@ -308,8 +307,8 @@ def test_a_failed_run_is_tried_again_if_asked_or_if_it_was_not_its_own_fault(
     again: bool,
 ) -> None:
     runs = seeds(1)
-    folder = experiment.run(run_id(runs[0]))
-    folder.begin(config_text=dump(runs[0]), manifest={})
+    folder = experiment.run(identity.run_id(runs[0]))
+    folder.begin(config_text=files.dump(runs[0]), manifest={})
     folder.fail({"message": "out of luck", "of_the_machine": of_the_machine})
     outcome, executor = run_sweep(runs, experiment, trained, screen[0])
     assert bool(executor.given) == again
@@ -324,7 +323,7 @@ def test_a_run_whose_worker_dies_three_times_is_failed(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
 ) -> None:
     runs = seeds(2)
-    experiment.run(run_id(runs[0])).begin(config_text=dump(runs[0]), manifest={})
+    experiment.run(identity.run_id(runs[0])).begin(config_text=files.dump(runs[0]), manifest={})
 
     def deadly(job: Job) -> list[Answer]:
         if isinstance(job, Train) and job.config == runs[0]:
@@ -336,7 +335,7 @@ def test_a_run_whose_worker_dies_three_times_is_failed(
     assert executor.given.count(runs[1]) == 1
     assert outcome.trained == 1
     ((name, message),) = outcome.failures
-    assert name == run_id(runs[0])
+    assert name == identity.run_id(runs[0])
     assert message.startswith("its worker was killed by SIGSEGV, 3 times\n")
     folder = experiment.run(name)
     assert store.read(folder).state == "failed"
@@ -388,10 +387,10 @@ def test_restart_throws_away_what_is_there_after_saying_so(
 ) -> None:
     runs = seeds(3)
     finish(experiment, runs[0])
-    experiment.run(run_id(runs[1])).begin(config_text=dump(runs[1]), manifest={})
+    experiment.run(identity.run_id(runs[1])).begin(config_text=files.dump(runs[1]), manifest={})
     _, executor = run_sweep(runs, experiment, trained, screen[0], restart=True)
     assert executor.given == runs
-    assert experiment.run(run_id(runs[0])).result() is None
+    assert experiment.run(identity.run_id(runs[0])).result() is None
     assert screen[1].getvalue().startswith("2 earlier runs thrown away\n")
 
 
@@ -400,7 +399,7 @@ def test_a_run_that_is_being_trained_is_not_thrown_away(
 ) -> None:
     runs = seeds(1)
     finish(experiment, runs[0])
-    folder = experiment.run(run_id(runs[0]))
+    folder = experiment.run(identity.run_id(runs[0]))
     with folder.hold(), pytest.raises(HeldError):
         run_sweep(runs, experiment, trained, screen[0], restart=True)
     assert folder.result() is not None
@@ -419,7 +418,7 @@ def test_networks_are_checked_before_the_first_run(
         return small_config(setup=setup, norm=other, **changes)
 
     begun = own("begun")
-    experiment.run(run_id(begun)).begin(config_text=dump(begun), manifest={})
+    experiment.run(identity.run_id(begun)).begin(config_text=files.dump(begun), manifest={})
     runs = [
         config
         for seed in (0, 1)
@@ -439,7 +438,9 @@ def test_networks_are_checked_before_the_first_run(
             case ["a"] if checked.count(["a"]) == 1:
                 return [Lost("was killed by SIGKILL", at_start=True)]
             case ["b"]:
-                return [Found(tuple((each, Obstacle((), "it breaks")) for each in job.configs))]
+                return [
+                    Found(tuple((each, feasible.Obstacle((), "it breaks")) for each in job.configs))
+                ]
             case ["c"]:
                 return [Lost("was killed by SIGSEGV", at_start=False)]
             case _:

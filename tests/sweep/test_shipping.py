@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bnbench.config import dump, run_id, schema
+from bnbench.config import files, identity, schema
 from bnbench.errors import HeldError, Interrupted
 from bnbench.runner import Screen, Settings, Stop, execute
 from bnbench.store import ExperimentFolder, read
@@ -124,7 +124,7 @@ def test_another_disk_gives_the_same_folder(tmp_path: Path) -> None:
     assert stored(experiment) == stored(here)
     assert names(experiment) == names(here)
     (folder,) = experiment.runs()
-    assert folder.config_text() == dump(config)
+    assert folder.config_text() == files.dump(config)
     assert not folder.held()
     check, train = elsewhere.shipments
     assert isinstance(check.job, Check)
@@ -136,7 +136,7 @@ def test_another_disk_gives_the_same_folder(tmp_path: Path) -> None:
 def test_a_run_whose_process_is_killed_goes_on_from_what_it_has_sent(tmp_path: Path) -> None:
     config = long_config()
     experiment = experiment_in(tmp_path)
-    folder = experiment.run(run_id(config))
+    folder = experiment.run(identity.run_id(config))
 
     class Killing(Elsewhere):
         def answers(self, seconds: float) -> Any:
@@ -163,7 +163,7 @@ def test_a_run_whose_process_is_killed_goes_on_from_what_it_has_sent(tmp_path: P
 def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
     config = long_config()
     experiment = experiment_in(tmp_path)
-    folder = experiment.run(run_id(config))
+    folder = experiment.run(identity.run_id(config))
     stop = Stop()
 
     class Stopping(Elsewhere):
@@ -184,9 +184,9 @@ def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
 def test_what_fails_elsewhere_is_told_with_paths_that_are_here(tmp_path: Path) -> None:
     config = custom_config(tmp_path, scale=-1.0)
     experiment = experiment_in(tmp_path / "runs")
-    folder = experiment.run(run_id(config))
+    folder = experiment.run(identity.run_id(config))
     # It has begun before: its network is not checked again.
-    folder.begin(config_text=dump(config), manifest={})
+    folder.begin(config_text=files.dump(config), manifest={})
     ((name, message),) = swept([config], experiment, Elsewhere()).failures
     assert name == folder.name
     assert message == (
@@ -225,7 +225,7 @@ def test_a_run_that_another_process_trains_is_not_sent(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
     job = Train(small_config())
     with (
-        experiment.run(run_id(job.config)).hold(),
+        experiment.run(identity.run_id(job.config)).hold(),
         closing(Shipping(Nowhere(), experiment)) as executor,
     ):
         executor.submit(job)
@@ -255,7 +255,7 @@ def test_killed_while_files_come_back_nothing_is_lost(
     """At any file operation: the run continues, from what was there or from what has come."""
     train = small_config().train.model_copy(update={"epochs": None, "steps": 16})
     config = small_config(train=train)
-    name = run_id(config)
+    name = identity.run_id(config)
     before = experiment_in(tmp_path / "before")
     before.begin("question: none\n")
     if begun:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bnbench import store
-from bnbench.config import expand, load_experiment, schema
+from bnbench.config import loading, plans, schema
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import WorkerOptions
@@ -82,7 +82,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     assert all(": val " in line for line in lines)
     assert max(map(len, done.stdout.splitlines())) <= 80
-    runs = list(expand(load_experiment(path)).runs)
+    runs = list(plans.expand(loading.load_experiment(path)).runs)
     here = experiment_in(tmp_path / "here")
     whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
     experiment = ExperimentFolder(tmp_path / "runs" / "small")
@@ -95,7 +95,7 @@ def test_neither_the_number_of_workers_nor_the_order_changes_a_bit(
     tmp_path: Path, workers: int
 ) -> None:
     path = write_experiment(tmp_path / "small.yaml", FOUR + "seeds: 3\n")
-    runs = list(expand(load_experiment(path)).runs)
+    runs = list(plans.expand(loading.load_experiment(path)).runs)
     here, there = experiment_in(tmp_path / "here"), experiment_in(tmp_path / "there")
     whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
     random.Random(workers).shuffle(runs)
@@ -124,7 +124,9 @@ def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
     assert all((run.manifest() or {})["attempts"] == 1 for run in experiment.runs())
     here = experiment_in(tmp_path / "here")
     whole = swept(
-        list(expand(load_experiment(path)).runs), here, InProcess(1, WorkerOptions(), here)
+        list(plans.expand(loading.load_experiment(path)).runs),
+        here,
+        InProcess(1, WorkerOptions(), here),
     )
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
@@ -198,7 +200,7 @@ def resumed(terminal: Terminal, path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     here = experiment_in(path / "here")
-    runs = list(expand(load_experiment(path / "small.yaml")).runs)
+    runs = list(plans.expand(loading.load_experiment(path / "small.yaml")).runs)
     whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 

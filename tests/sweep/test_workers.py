@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bnbench import store
-from bnbench.config import run_id, schema
+from bnbench.config import identity, schema
 from bnbench.errors import RunError
 from bnbench.events import Finished
 from bnbench.runner import Settings, execute
@@ -103,7 +103,9 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         stated = [answer for answer in answers if isinstance(answer, Stated)]
         last = stated[-1].moments[-1]
         assert (last.step, last.examples, last.facts[-1]) == (16, 128, Finished())
-        assert evidence(experiment.run(run_id(config))) == trained(tmp_path / "whole", config)
+        assert evidence(experiment.run(identity.run_id(config))) == trained(
+            tmp_path / "whole", config
+        )
 
         # What a layer prints and warns is passed on.
         workers.submit(Train(in_trouble(tmp_path, warns)))
@@ -128,8 +130,8 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
                     seen = answer.moments[-1].step
         workers.ask_to_stop()
         assert isinstance(until_end(workers)[-1], Stopped)
-        assert committed_step(experiment.run(run_id(config))) >= seen
-        assert store.read(experiment.run(run_id(config))).state == "interrupted"
+        assert committed_step(experiment.run(identity.run_id(config))) >= seen
+        assert store.read(experiment.run(identity.run_id(config))).state == "interrupted"
         assert workers.processes == [worker], "one process did it all"
     assert not alive(worker)
 
@@ -154,10 +156,10 @@ def test_a_death_is_noticed_and_its_cause_named(tmp_path: Path) -> None:
             assert isinstance(end, Lost)
             assert end.how.startswith(cause)
             assert not end.at_start
-            assert store.read(experiment.run(run_id(config))).state == "interrupted"
+            assert store.read(experiment.run(identity.run_id(config))).state == "interrupted"
         workers.submit(Train(config))
         assert isinstance(until_end(workers)[-1], Trained)
-    assert evidence(experiment.run(run_id(config))) == trained(tmp_path / "whole", config)
+    assert evidence(experiment.run(identity.run_id(config))) == trained(tmp_path / "whole", config)
 
 
 def test_workers_that_cannot_start_are_an_error_not_a_loop(

@@ -14,8 +14,10 @@ claims  what an experiment is to show
 """
 
 from bnbench.config.schema.base import *
+from bnbench.config.schema.blocks import *
 from bnbench.config.schema.claims import *
 from bnbench.config.schema.data import *
+from bnbench.config.schema.experiment import *
 from bnbench.config.schema.model import *
 from bnbench.config.schema.norm import *
 from bnbench.config.schema.optim import *

@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
 from bnbench.config.schema.base import Block
 from bnbench.config.schema.data import DataConfig, Fashion12kData
@@ -75,7 +76,7 @@ class TrainConfig(Block):
             return values
         given = [key for key in BUDGETS if values.get(key) is not None]
         if len(given) > 1:
-            raise ValueError(f"exactly one of epochs, steps, examples is allowed, not {given}")
+            raise PydanticCustomError("one_budget", "{given} are set", {"given": given})
         return values if given else {**values, "epochs": DEFAULT_EPOCHS}
 
 

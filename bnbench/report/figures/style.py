@@ -31,7 +31,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from bnbench.config import slug
+from bnbench.config import identity
 from bnbench.report.study import Study
 
 # TensorBoard 2.21, webfiles.zip, index.js, `colorPalette`: its light theme.
@@ -75,12 +75,14 @@ def looks(study: Study) -> Looks:
     for manifest in manifests:
         if manifest is not None:
             first = (float(manifest["started"]), str(manifest.get("run", "")))
-            group = slug(manifest["setup"], 32)
+            group = identity.slug(manifest["setup"], 32)
             begun[group] = min(first, begun.get(group, first))
     order = sorted(begun, key=lambda group: begun[group])
-    order += [slug(setup, 32) for setup in study.setups]  # those that have not begun come last
+    order += [
+        identity.slug(setup, 32) for setup in study.setups
+    ]  # those that have not begun come last
     places = {group: place for place, group in enumerate(dict.fromkeys(order))}
-    return {setup: look(places[slug(setup, 32)]) for setup in study.setups}
+    return {setup: look(places[identity.slug(setup, 32)]) for setup in study.setups}
 
 
 Value = TypeVar("Value")

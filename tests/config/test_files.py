@@ -7,23 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnbench.config import (
-    Overrides,
-    dump,
-    dump_experiment,
-    expand,
-    expand_one,
-    load_experiment,
-    schema,
-)
-from bnbench.config.keys import BLOCKS
+from bnbench.config import files, loading, plans, schema
 from bnbench.errors import ConfigError
 
 
 def again(config: schema.RunConfig, folder: Path) -> schema.RunConfig:
     path = folder / "config.yaml"
-    path.write_text(dump(config), encoding="utf-8")
-    return expand_one(load_experiment(path))
+    path.write_text(files.dump(config), encoding="utf-8")
+    return plans.expand_one(loading.load_experiment(path))
 
 
 PRINTABLE = st.characters(exclude_categories=["C", "Z"])
@@ -74,7 +65,7 @@ def blocks(name: str, values: dict[str, Any]) -> Any:
     """A block of any kind, with what it requires and some of what it may have."""
 
     def of(kind: str) -> Any:
-        fields = BLOCKS[name].models[kind].model_fields
+        fields = schema.BLOCKS[name].models[kind].model_fields
         given = {key: values[key] for key in fields if key != "kind"}
         required = {key: value for key, value in given.items() if fields[key].is_required()}
         optional = {key: value for key, value in given.items() if key not in required}
@@ -82,7 +73,7 @@ def blocks(name: str, values: dict[str, Any]) -> Any:
             optional["placement"] = st.just("before")
         return st.fixed_dictionaries({"kind": st.just(kind), **required}, optional=optional)
 
-    return st.sampled_from(BLOCKS[name].kinds).flatmap(of)
+    return st.sampled_from(schema.BLOCKS[name].kinds).flatmap(of)
 
 
 PATCHES = st.fixed_dictionaries(
@@ -115,17 +106,19 @@ def test_a_dumped_run_loads_to_an_equal_run(
 ) -> None:
     folder = tmp_path_factory.mktemp("dump")
     path = folder / "x.yaml"
-    from bnbench.config.dump import _inline
-
     target = folder / "mine.py"
     target.write_text("class Mine: ...\n")
     sets = tuple(
-        f"{key}={_inline(value)}".replace("mine.py:Mine", f"{target}:Mine")
+        f"{key}={files._inline(value)}".replace("mine.py:Mine", f"{target}:Mine")
         for key, value in patch.items()
     )
-    path.write_text(f"setups: {{{_inline('s' + setup)}: }}\nquestion: {_inline(question)}")
+    path.write_text(
+        f"setups: {{{files._inline('s' + setup)}: }}\nquestion: {files._inline(question)}"
+    )
     try:
-        config = expand_one(load_experiment(path, Overrides(set=sets, seed=seed)))
+        config = plans.expand_one(
+            loading.load_experiment(path, loading.Overrides(set=sets, seed=seed))
+        )
     except ConfigError as error:
         # Text of control characters, and kinds, widths or batches that do not fit; nothing else.
         allowed = (
@@ -146,7 +139,7 @@ def test_setups_and_axes_survive(plan: Any, tmp_path: Path) -> None:
 
 
 def test_a_changed_norm_drops_the_label(plan: Any) -> None:
-    text = dump(plan("setups: {bn: }").only())
+    text = files.dump(plan("setups: {bn: }").only())
     assert plan(text).only().setup == "bn"
     assert plan(text, "seed=3").only().setup == "bn"
     assert plan(text, "norm.kind=none").only().setup == "none"
@@ -166,17 +159,17 @@ tune: {axis: optim.lr}
 
 def dumped_again(experiment: Any, folder: Path) -> Any:
     path = folder / "experiment.yaml"
-    path.write_text(dump_experiment(experiment), encoding="utf-8")
-    return load_experiment(path)
+    path.write_text(files.dump_experiment(experiment), encoding="utf-8")
+    return loading.load_experiment(path)
 
 
 def test_an_experiment_is_kept_verbatim(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(TEXT)
-    experiment = load_experiment(tmp_path / "mine.yaml")
-    assert dump_experiment(experiment) == "experiment: mine\n" + TEXT
+    experiment = loading.load_experiment(tmp_path / "mine.yaml")
+    assert files.dump_experiment(experiment) == "experiment: mine\n" + TEXT
     (tmp_path / "mine.yaml").write_text("experiment: x\n" + TEXT)
-    experiment = load_experiment(tmp_path / "mine.yaml")
-    assert dump_experiment(experiment) == "experiment: x\n" + TEXT
+    experiment = loading.load_experiment(tmp_path / "mine.yaml")
+    assert files.dump_experiment(experiment) == "experiment: x\n" + TEXT
 
 
 OWN_AXES = """\
@@ -194,44 +187,60 @@ CUSTOM = (
 @pytest.mark.parametrize(
     ("text", "overrides"),
     [
-        (TEXT, Overrides()),
-        ("{seeds: 2}", Overrides()),
-        ("", Overrides()),
-        ("--- # marked\nseeds: 2\n", Overrides()),
-        (TEXT, Overrides(set=("norm.groups=4", "train={steps: 9}", "question=null"), seeds=3)),
-        (TEXT, Overrides(set=("norm.kind=none",), over=("optim.lr=0.1,0.5",), seed=4)),
-        (TEXT, Overrides(over=("data.batch_size={log: [2, 8, 3]}",))),
-        ("set: {optim.lr: 3}\nseeds: 2", Overrides(set=("optim.momentum=0",))),
-        ("data: {dataset: mnist, root: a}\nsetups: {b: {data: {root: ../c}}, d: }", Overrides()),
-        ("data: {dataset: mnist}\naxes: {data.root: [a, b]}", Overrides()),
-        ("data: {dataset: mnist}\nset: {data.root: a}", Overrides()),
-        ("", Overrides(set=("data.dataset=mnist", "data.root=a"))),
-        (OWN_AXES, Overrides()),
-        (OWN_AXES, Overrides(set=("optim.momentum=0.5",))),
-        (OWN_AXES, Overrides(over=("norm.eps=0.1,0.2",))),
-        (OWN_AXES, Overrides(over=("optim.lr=3,4",), seeds=2)),
-        ("{" + CUSTOM + ", seeds: 2}", Overrides()),
-        ("setups: {a: {" + CUSTOM + "}, b: }", Overrides()),
-        ("{" + CUSTOM + ", axes: {norm.options.deep.er: [1, null, [2]]}}", Overrides()),
-        ("{" + CUSTOM + ", axes: {norm.target: ['mine.py:Other', 'mine.py:Mine']}}", Overrides()),
-        ("set: {norm.kind: custom, norm.target: 'mine.py:Mine'}", Overrides()),
-        ("", Overrides(set=("norm={kind: custom, target: 'mine.py:Mine'}",))),
-        ("", Overrides(set=("model={kind: custom, target: 'mine.py:Mine', options: {a: {}}}",))),
+        (TEXT, loading.Overrides()),
+        ("{seeds: 2}", loading.Overrides()),
+        ("", loading.Overrides()),
+        ("--- # marked\nseeds: 2\n", loading.Overrides()),
+        (
+            TEXT,
+            loading.Overrides(set=("norm.groups=4", "train={steps: 9}", "question=null"), seeds=3),
+        ),
+        (TEXT, loading.Overrides(set=("norm.kind=none",), over=("optim.lr=0.1,0.5",), seed=4)),
+        (TEXT, loading.Overrides(over=("data.batch_size={log: [2, 8, 3]}",))),
+        ("set: {optim.lr: 3}\nseeds: 2", loading.Overrides(set=("optim.momentum=0",))),
+        (
+            "data: {dataset: mnist, root: a}\nsetups: {b: {data: {root: ../c}}, d: }",
+            loading.Overrides(),
+        ),
+        ("data: {dataset: mnist}\naxes: {data.root: [a, b]}", loading.Overrides()),
+        ("data: {dataset: mnist}\nset: {data.root: a}", loading.Overrides()),
+        ("", loading.Overrides(set=("data.dataset=mnist", "data.root=a"))),
+        (OWN_AXES, loading.Overrides()),
+        (OWN_AXES, loading.Overrides(set=("optim.momentum=0.5",))),
+        (OWN_AXES, loading.Overrides(over=("norm.eps=0.1,0.2",))),
+        (OWN_AXES, loading.Overrides(over=("optim.lr=3,4",), seeds=2)),
+        ("{" + CUSTOM + ", seeds: 2}", loading.Overrides()),
+        ("setups: {a: {" + CUSTOM + "}, b: }", loading.Overrides()),
+        ("{" + CUSTOM + ", axes: {norm.options.deep.er: [1, null, [2]]}}", loading.Overrides()),
+        (
+            "{" + CUSTOM + ", axes: {norm.target: ['mine.py:Other', 'mine.py:Mine']}}",
+            loading.Overrides(),
+        ),
+        ("set: {norm.kind: custom, norm.target: 'mine.py:Mine'}", loading.Overrides()),
+        ("", loading.Overrides(set=("norm={kind: custom, target: 'mine.py:Mine'}",))),
+        (
+            "",
+            loading.Overrides(
+                set=("model={kind: custom, target: 'mine.py:Mine', options: {a: {}}}",)
+            ),
+        ),
     ],
 )
 def test_a_dumped_experiment_loads_to_the_same_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, overrides: Overrides
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, overrides: loading.Overrides
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("class Mine: ...\nclass Other: ...\n")
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "runs").mkdir()
-    experiment = load_experiment(tmp_path / "mine.yaml", overrides)
+    experiment = loading.load_experiment(tmp_path / "mine.yaml", overrides)
     copied = dumped_again(experiment, tmp_path / "runs")
-    assert expand(copied).runs == expand(experiment).runs
-    assert expand(copied).grid == expand(experiment).grid
+    assert plans.expand(copied).runs == plans.expand(experiment).runs
+    assert plans.expand(copied).grid == plans.expand(experiment).grid
     assert (copied.name, copied.question, copied.tune) == (
         *("mine", experiment.question, experiment.tune),
     )
     # A copy of the copy is the copy: nothing is lost on the way.
-    assert expand(dumped_again(copied, tmp_path / "runs")).runs == expand(experiment).runs
+    assert (
+        plans.expand(dumped_again(copied, tmp_path / "runs")).runs == plans.expand(experiment).runs
+    )

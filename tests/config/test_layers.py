@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import identity, run_id
+from bnbench.config import identity, schema
+from bnbench.config.faults import listing
 
+NORMS = schema.BLOCKS["norm"]
 FOUR = """
 norm: {eps: 1.0e-3}
 setups:
@@ -81,7 +83,9 @@ def test_a_kind_from_the_command_line_collapses_setups(plan: Any) -> None:
 def test_a_key_from_the_command_line_reaches_the_runs_that_have_it(plan: Any) -> None:
     before, after = plan(FOUR).runs, plan(FOUR, "norm.groups=4").runs
     changed = [
-        new.setup for old, new in zip(before, after, strict=True) if identity(old) != identity(new)
+        new.setup
+        for old, new in zip(before, after, strict=True)
+        if identity.identity(old) != identity.identity(new)
     ]
     assert changed == ["gn"]
 
@@ -97,12 +101,11 @@ def test_the_command_line_wins_over_axes(plan: Any) -> None:
 def test_a_key_that_no_run_has(faults: Any) -> None:
     assert faults(FOUR, "norm.kind=none", "norm.placement=after") == (
         "--set norm.placement: no run has the key norm.placement\n"
-        "  placement is a key of kind batch, ghost, batch-renorm, group, layer, instance, rms, "
-        "frn, evonorm-s0, group-ws, frozen, noisy or custom"
+        f"  placement is a key of kind {listing(NORMS.kinds_with('placement'))}"
     )
     assert faults("", "norm.groups=2") == (
         "--set norm.groups: no run has the key norm.groups\n"
-        "  groups is a key of kind group, evonorm-s0 or group-ws"
+        f"  groups is a key of kind {listing(NORMS.kinds_with('groups'))}"
     )
 
 
@@ -120,9 +123,8 @@ def test_a_key_that_no_run_has(faults: Any) -> None:
         ("optim={lrr: 3}", '--set optim: optim.lrr is not a key of kind "sgd"\n'
          "  did you mean optim.lr?"),
         ("optm.lr=3", "--set optm.lr: optm.lr is not a key\n  did you mean optim.lr?"),
-        ("norm.kind=off", "--set norm.kind: norm.kind must be none, batch, ghost, batch-renorm, "
-         "group, layer, instance, rms, frn, evonorm-s0, group-ws, scaled-ws, frozen, noisy or "
-         'custom, not "off"\n  the kind without normalization is none'),
+        ("norm.kind=off", f"--set norm.kind: norm.kind must be {listing(NORMS.kinds)}, not "
+         '"off"\n  the kind without normalization is none'),
         ("seeds=x", '--set seeds: seeds must be a whole number of at least 1, or a list of seeds, '
          'not "x"'),
     ],
@@ -162,7 +164,7 @@ def test_setups_without_names_are_called_by_their_norm(plan: Any) -> None:
         "1 of 6 runs is the same as another, since norm.placement has no meaning under norm.kind "
         "none: trained once",
     )
-    assert run_id(made.runs[0]).startswith("none_kind-none_s00_")
+    assert identity.run_id(made.runs[0]).startswith("none_kind-none_s00_")
 
 
 def test_relative_roots_start_where_they_were_written(plan: Any, tmp_path: Any) -> None:

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from bnbench.config.keys import BLOCKS
+from bnbench.config import schema
+from bnbench.config.faults import listing
 
-NORMS = (
-    "none, batch, ghost, batch-renorm, group, layer, instance, rms, frn, evonorm-s0, group-ws, "
-    "scaled-ws, frozen, noisy or custom"
-)
+MODELS = listing(schema.BLOCKS["model"].kinds)
+NORMS = listing(schema.BLOCKS["norm"].kinds)
+GROUPED, AFFINE = (listing(schema.BLOCKS["norm"].kinds_with(key)) for key in ("groups", "affine"))
 CASES = [
     # misspelled and misplaced keys
     ("norm:\n  kind: group\n  grops: 4", 'x.yaml:3:3: norm.grops is not a key of kind "group"\n'
      "  did you mean norm.groups?"),
     ("norm: {kind: batch, groups: 4}", 'x.yaml:1:21: norm.groups is not a key of kind "batch"\n'
-     "  groups is a key of kind group, evonorm-s0 or group-ws"),
+     f"  groups is a key of kind {GROUPED}"),
     ("train: {epoch: 3}", "x.yaml:1:9: train.epoch is not a key of train\n"
      "  did you mean train.epochs?"),
     ("data: {clases: 3}", 'x.yaml:1:8: data.clases is not a key of dataset "fashion-mnist-12k"\n'
@@ -49,10 +49,10 @@ CASES = [
      "  did you mean batch-renorm?"),
     ("norm: {kind: ln}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "ln"\n'
      "  did you mean layer?"),
-    ("model: {kind: resnets}", "x.yaml:1:15: model.kind must be plain, resnet, mlp, torchvision or "
-     'custom, not "resnets"\n  did you mean resnet?'),
-    ("model: {kind: vit}", "x.yaml:1:15: model.kind must be plain, resnet, mlp, torchvision or "
-     'custom, not "vit"'),
+    ("model: {kind: resnets}", f"x.yaml:1:15: model.kind must be {MODELS}, "
+     'not "resnets"\n  did you mean resnet?'),
+    ("model: {kind: vit}", f"x.yaml:1:15: model.kind must be {MODELS}, "
+     'not "vit"'),
     ("optim: {kind: adam}", 'x.yaml:1:15: optim.kind must be sgd or adamw, not "adam"\n'
      "  did you mean adamw?"),
     ("norm: batch", 'x.yaml:1:7: norm must be a mapping, not "batch"\n  write norm: {kind: batch}'),
@@ -105,7 +105,7 @@ CASES = [
      '30s, steps such as 200, or null, not "0s"'),
     ("train: {checkpoint_every: soon}", "x.yaml:1:27: train.checkpoint_every must be seconds such "
      'as 30s, steps such as 200, or null, not "soon"'),
-    ("train: {epochs: 1, steps: 5}", "x.yaml:1:20: train.steps stands beside train.epochs\n"
+    ("train: {epochs: 1, steps: 5}", "x.yaml:1:20: train.epochs and train.steps are both set\n"
      "  give exactly one of epochs, steps, examples"),
     ("compute: {device: gpu}", "x.yaml:1:19: compute.device must be auto, cpu, cuda, cuda:N or "
      'mps, not "gpu"'),
@@ -130,12 +130,12 @@ CASES = [
     ("norm: {kind: evonorm-s0, placement: after}", 'x.yaml:1:37: norm.placement must be before, '
      'not "after"\n  evonorm-s0 is the activation as well: there is none for it to stand after'),
     ("norm: {kind: frn, affine: false}", 'x.yaml:1:19: norm.affine is not a key of kind "frn"\n'
-     "  affine is a key of kind batch, ghost, batch-renorm, group, layer, instance, rms, group-ws, "
-     "frozen or noisy"),
+     f"  affine is a key of kind {AFFINE}"),
     ("model: {kind: torchvision}",
      'x.yaml:1:9: model.name is missing: kind "torchvision" needs it\n'
      "  name: the constructor's name, e.g. resnet18"),
-    ("model: {kind: torchvision, name: 18}", "x.yaml:1:34: model.name must be text, not 18"),
+    ("model: {kind: torchvision, name: 18}", "x.yaml:1:34: model.name must be text, not 18\n"
+     '  write "18", in quotes'),
     ("model: {kind: resnet, widths: [8]}", 'x.yaml:1:23: model.widths is not a key of kind '
      '"resnet"\n  widths is a key of kind plain or mlp'),
     ("model: {kind: custom}", 'x.yaml:1:9: model.target is missing: kind "custom" needs it\n'
@@ -152,7 +152,7 @@ CASES = [
      '"norms"\n  did you mean norm?'),
     ("depth: 20", "x.yaml:1:1: depth is not a key of an experiment\n  did you mean model.depth?"),
     # the experiment's own keys
-    ("experiment: 2024", 'x.yaml:1:13: experiment must be text, not 2024\n'
+    ("experiment: 2024", 'x.yaml:1:13: experiment must be text or null, not 2024\n'
      '  write "2024", in quotes'),
     ('experiment: "…"', 'x.yaml:1:13: experiment: "…" leaves no name for a folder\n'
      "  use a letter or a digit"),
@@ -160,7 +160,8 @@ CASES = [
     ("seeds: 0", "x.yaml:1:8: seeds must be a whole number of at least 1, or a list of seeds, "
      "not 0"),
     ("seeds: [1, 2, 1]", "x.yaml:1:15: seeds lists 1 twice"),
-    ("seeds: []", "x.yaml:1:8: seeds has no values"),
+    ("seeds: []", "x.yaml:1:8: seeds must be a whole number of at least 1, or a list of seeds, "
+     "not an empty list"),
     ("seed: 9\nseeds: 3", "x.yaml:1:1: seed 9 is not among the seeds\n"
      "  give seed or seeds, not both"),
     ("claims: 3", "x.yaml:1:9: claims must be a list, not 3"),
@@ -180,8 +181,9 @@ CASES = [
      "  seeds are shared by all setups, so that differences are paired"),
     ("setups: {a: {nrm: {}}}", "x.yaml:1:14: nrm is not a key of a setup\n  did you mean norm?"),
     ("setups: {a: 3}", "x.yaml:1:13: setups.a must be a mapping, not 3\n"
-     "  write a: {norm: {kind: …}}"),
-    ("setup: a\nsetups: {b: {}}", "x.yaml:1:1: setup stands beside setups\n  give one of them"),
+     "  write {norm: {kind: …}}"),
+    ("setup: a\nsetups: {b: {}}", "x.yaml:1:1: setup and setups are both given\n"
+     "  give one of them"),
     ("axes: {optim.lr: [1]}\nsetups: {a: {axes: [1]}}", "x.yaml:2:20: setups.a.axes must be a "
      "mapping, not a list\n  write axes: {optim.lr: [0.1, 1.0]}"),
     ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.l: [1]}}}", "x.yaml:2:21: optim.l is not a "
@@ -191,38 +193,42 @@ CASES = [
      "  a setup may give values of its own for optim.lr"),
     ("setups: {a: {axes: {norm.eps: [1]}}}", "x.yaml:1:21: setups.a.axes: norm.eps is not an axis "
      "of the experiment\n"
-     "  the experiment's axes name it first, with the values of the other setups"),
-    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: []}}}", "x.yaml:2:31: axes.optim.lr has "
-     "no values"),
-    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: 3}}}", "x.yaml:2:31: axes.optim.lr must "
-     "be a list, not 3\n  write [3]"),
+     "  add norm.eps to `axes:` first; setups may then have values of their own"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: []}}}",
+     "x.yaml:2:31: setups.a.axes.optim.lr must be a list, {log: [a, b, n]} or {linear: "
+     "[a, b, n]}, not an empty list"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: 3}}}",
+     "x.yaml:2:31: setups.a.axes.optim.lr must be a list, {log: [a, b, n]} or {linear: "
+     "[a, b, n]}, not 3\n  write [3]"),
     ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: [-1]}}, b: }", "x.yaml:2:32: optim.lr "
      "must be a number above 0, not -1 (setup a)"),
-    ("axes: {optim.lr: 1}\nsetups: {a: {axes: {optim.lr: [2]}}}", "x.yaml:1:18: axes.optim.lr must "
-     "be a list, not 1\n  write [1]"),
+    ("axes: {optim.lr: 1}\nsetups: {a: {axes: {optim.lr: [2]}}}", "x.yaml:1:18: axes.optim.lr "
+     "must be a list, {log: [a, b, n]} or {linear: [a, b, n]}, not 1\n  write [1]"),
     ("axes: {norm.groups: [2]}\n"
      "setups: {n: {norm: {kind: none}, axes: {norm.groups: [4]}}, g: {norm: {kind: group}}}",
      "x.yaml:2:41: no run of setup n has the key norm.groups\n"
-     "  groups is a key of kind group, evonorm-s0 or group-ws"),
+     f"  groups is a key of kind {GROUPED}"),
     ("axes: {optim.lr: [1]}\nsetups: {a: {axis: {}}}", "x.yaml:2:14: axis is not a key of a setup"
      "\n  did you mean axes?"),
-    ("axes: {optim.lr: []}", "x.yaml:1:18: axes.optim.lr has no values"),
-    ("axes: {optim.lr: 3}", "x.yaml:1:18: axes.optim.lr must be a list, not 3\n  write [3]"),
+    ("axes: {optim.lr: []}", "x.yaml:1:18: axes.optim.lr "
+     "must be a list, {log: [a, b, n]} or {linear: [a, b, n]}, not an empty list"),
+    ("axes: {optim.lr: 3}", "x.yaml:1:18: axes.optim.lr "
+     "must be a list, {log: [a, b, n]} or {linear: [a, b, n]}, not 3\n  write [3]"),
     ("axes: {optim.rl: [3]}", "x.yaml:1:8: optim.rl is not a key\n  did you mean optim.lr?"),
     ("axes: {optim: {lr: [3]}}", "x.yaml:1:8: optim is a block, not a key\n"
      "  axes take dotted keys: write optim.lr: …"),
     ("axes: {seed: [3]}", "x.yaml:1:8: seed is not an axis\n  seeds: lists the seeds"),
     ("axes: {optim.lr: [1, x]}", 'x.yaml:1:22: optim.lr must be a number above 0, not "x"'),
-    ("axes: {optim.lr: {log: [0, 1, 3]}}", "x.yaml:1:25: axes.optim.lr.log must have ends above 0, "
-     "not 0"),
-    ("axes: {optim.lr: {log: [1, 2, 1]}}", "x.yaml:1:31: axes.optim.lr.log must end in a whole "
-     "number from 2 to 10,000, not 1"),
+    ("axes: {optim.lr: {log: [0, 1, 3]}}", "x.yaml:1:25: axes.optim.lr.log[0] must be a number "
+     "above 0, not 0"),
+    ("axes: {optim.lr: {log: [1, 2, 1]}}", "x.yaml:1:31: axes.optim.lr.log[2] must be a whole "
+     "number from 2 to 10000, not 1"),
     ("axes: {optim.lr: {log: [1, 2]}}", "x.yaml:1:24: axes.optim.lr.log must be [first, last, how "
-     "many]: three numbers"),
+     "many]: three numbers, not a list"),
     ("axes: {optim.lr: {logs: [1, 2, 3]}}", "x.yaml:1:18: axes.optim.lr must be a list, {log: [a, "
-     "b, n]} or {linear: [a, b, n]}\n  did you mean log?"),
+     "b, n]} or {linear: [a, b, n]}, not a mapping\n  did you mean log?"),
     ("axes: {norm.groups: [2, 4]}", "x.yaml:1:8: no run has the key norm.groups\n"
-     "  groups is a key of kind group, evonorm-s0 or group-ws"),
+     f"  groups is a key of kind {GROUPED}"),
 ]  # fmt: skip
 
 
@@ -233,17 +239,24 @@ def test_fault(faults: Any, text: str, expected: str) -> None:
 
 EVERY_KEY = [
     (block.name, block.tag, kind, key)
-    for block in BLOCKS.values()
+    for block in schema.BLOCKS.values()
     for kind, model in block.models.items()
     for key in model.model_fields
     if key != block.tag
 ]
 
 
-def test_the_walk_sees_every_kind() -> None:
+def test_every_kind_is_among_them() -> None:
     kinds = {(name, kind) for name, _, kind, _ in EVERY_KEY}
-    bare = {("norm", "none"), ("norm", "scaled-ws")}
-    expected = {(block.name, kind) for block in BLOCKS.values() for kind in block.models} - bare
+    bare = {
+        (block.name, kind)
+        for block in schema.BLOCKS.values()
+        for kind, model in block.models.items()
+        if set(model.model_fields) == {block.tag}
+    }
+    expected = {
+        (block.name, kind) for block in schema.BLOCKS.values() for kind in block.models
+    } - bare
     assert kinds == expected
     assert len(EVERY_KEY) > 180
 
@@ -265,11 +278,12 @@ PROBES = [
     ("landscap: {}", "probes.landscap is not a key of probes\n  did you mean probes.landscape?"),
     (
         "landscape: {evry: 2}",
-        "probes.landscape.evry is not a key\n  did you mean probes.landscape.every?",
+        "probes.landscape.evry is not a key of probes.landscape\n"
+        "  did you mean probes.landscape.every?",
     ),
     (
         "landscape: {images: 2}",
-        "probes.landscape.images is not a key",
+        "probes.landscape.images is not a key of probes.landscape",
     ),
     (
         "landscape: {every: 0}",

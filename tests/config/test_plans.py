@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import load_experiment, run_id
-from bnbench.config.grid import expand
+from bnbench.config import identity, loading, plans
 from bnbench.errors import ConfigError, UsageError
 
 # The file that the README shows.
@@ -77,7 +76,7 @@ claims: []
 def test_the_sample(plan: Any) -> None:
     made = plan(SAMPLE)
     assert len(made.runs) == 4 * 4 * 7 * 8
-    assert len({run_id(run) for run in made.runs}) == len(made.runs)
+    assert len({identity.run_id(run) for run in made.runs}) == len(made.runs)
     assert made.notes == ()
     assert made.warnings == ()
     assert made.grid == "4 setups × 4 values of data.batch_size × 7 values of optim.lr × 8 seeds"
@@ -175,7 +174,9 @@ def test_the_command_line_wins_over_own_axes(plan: Any, faults: Any) -> None:
     )
     # What the command line replaces is judged all the same.
     assert faults(OWN.replace("[0.5]", "0.5"), over=("optim.lr=1",)) == (
-        "x.yaml:5:46: axes.optim.lr must be a list, not 0.5\n  write [0.5]"
+        "x.yaml:5:46: setups.ln.axes.optim.lr must be a list, {log: [a, b, n]} or {linear: "
+        "[a, b, n]}, not 0.5\n"
+        "  write [0.5]"
     )
     # An axis that only the command line makes is an axis.
     text = "setups: {a: {axes: {optim.lr: [3]}}}"
@@ -269,10 +270,10 @@ def test_the_cap_comes_before_the_expansion(faults: Any) -> None:
 
 def test_the_cap_is_an_argument(tmp_path: Any) -> None:
     (tmp_path / "x.yaml").write_text("seeds: 5")
-    experiment = load_experiment(tmp_path / "x.yaml")
-    assert len(expand(experiment, max_runs=5).runs) == 5
+    experiment = loading.load_experiment(tmp_path / "x.yaml")
+    assert len(plans.expand(experiment, max_runs=5).runs) == 5
     with pytest.raises(ConfigError, match=r"the grid has 5 runs \(5 seeds\), more than 4"):
-        expand(experiment, max_runs=4)
+        plans.expand(experiment, max_runs=4)
 
 
 def test_only_one_run(plan: Any) -> None:

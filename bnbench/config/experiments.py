@@ -1,0 +1,158 @@
+"""An experiment as written: its base, setups, axes and seeds, each as layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, Literal, TypeAlias
+
+from bnbench.config import layers, schema
+from bnbench.config.faults import Place
+from bnbench.config.identity import in_words
+from bnbench.config.layers import Blocks, Layer
+from bnbench.config.metrics import Metric
+from bnbench.config.schema import Key
+from bnbench.config.sentences import is_whole_number
+from bnbench.config.yaml import Path, Source
+
+Seeds: TypeAlias = Sequence[int]
+"""A tuple or, so that `seeds: 1000000000` costs nothing before it is refused, a range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A key and the distinct values that it takes, each a layer."""
+
+    key: Key
+    values: tuple[Any, ...]
+    layers: tuple[Layer, ...]
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """The dotted key."""
+        return ".".join(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A named arm: a patch on the base, and values of its own for axes of the experiment."""
+
+    name: str
+    layer: Layer
+    axes: tuple[Axis, ...] = ()  # each instead of the experiment's axis of that key
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A side of a comparison: a setup, at values of axes where these are given."""
+
+    setup: str
+    at: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        values = ",".join(f"{key}={in_words(value)}" for key, value in self.at)
+        return f"{self.setup}@{values}" if values else self.setup
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is to be judged: `better` minus `worse` in `metric`, at the same seed.
+
+    Of two arms the first minus the second counts: a difference of differences. Without `worse` the
+    opponent is zero.
+    """
+
+    id: str
+    says: str
+    metric: Metric
+    metric_name: str
+    better: tuple[Arm, ...]
+    worse: tuple[Arm, ...]
+    at: dict[str, Any]
+    slope_over: str | None
+    target: float | None
+    log: bool  # log₂ of the metric
+    when: Literal["last", "first", "mean"]
+    smallest_effect: float
+    direction: Literal["up", "down", "two-sided"]
+    literature: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentConfig:
+    """An experiment as written, overrides included; `plans.expand` makes its runs."""
+
+    name: str
+    question: str | None
+    base: Blocks
+    base_layers: tuple[Layer, ...]  # the file and the profile in force
+    setups: tuple[Setup, ...]
+    axes: tuple[Axis, ...]
+    seeds: Seeds
+    tune: schema.TuneConfig | None
+    claims: tuple[Claim, ...]
+    profile: str | None  # which of the file's profiles is in force
+    sets: Blocks  # values that win over base, setups and axes
+    set_layers: tuple[Layer, ...]
+    label: str | None  # the setup of a resolved run's own file
+    swept: tuple[str, ...]  # the axes of a resolved run's own file
+    notes: tuple[str, ...]
+    path: FilePath
+    text: str  # the file, verbatim
+    overridden: bool  # whether the command line changed anything
+    source: Source = field(repr=False)
+
+    def axes_of(self, setup: Setup | None) -> tuple[Axis, ...]:
+        """The axes that a setup is crossed with, in the experiment's order."""
+        own = {axis.key: axis for axis in setup.axes} if setup else {}
+        return tuple(own.get(axis.key, axis) for axis in self.axes)
+
+
+def read_axis(name: str, values: Any, source: Source, at: Path, notes: list[str]) -> Axis:
+    """An axis whose form is sound; equal values count once, and a note says so."""
+    key, at = tuple(name.split(".")), (*at, name)
+    listed: list[tuple[Path, Any]]
+    if isinstance(values, dict):
+        ((form, (first, last, count)),) = values.items()
+        points = _points(form, first, last, count, whole=is_whole_number(key))
+        listed = [((*at, form), value) for value in points]
+    else:
+        listed = [((*at, i), value) for i, value in enumerate(values)]
+    distinct: dict[Any, tuple[Path, Any]] = {}
+    for path, value in listed:
+        distinct.setdefault(_same(value), (path, value))
+    if len(distinct) < len(listed):
+        notes.append(f"{name} lists {len(listed)} values, {len(distinct)} of them distinct")
+    return Axis(
+        key,
+        tuple(value for _, value in distinct.values()),
+        tuple(
+            Layer(source, layers.patch(key, value), path, key) for path, value in distinct.values()
+        ),
+        source.place(at, key=True),
+    )
+
+
+def _same(value: Any) -> Any:
+    """Equal for equal values: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, tuple):
+        return tuple(_same(item) for item in value)
+    if isinstance(value, dict):  # in a list, as the options of a user's own layer may hold
+        return frozenset((key, _same(item)) for key, item in value.items())
+    return (isinstance(value, bool | str), value)
+
+
+def _points(form: str, first: float, last: float, count: int, *, whole: bool) -> list[int | float]:
+    """The ends as typed; between them 6 significant digits, so that ids are short and stable."""
+    result: list[int | float] = [first]
+    for i in range(1, count - 1):
+        t = i / (count - 1)
+        if form == "log":
+            value = math.exp(math.log(first) * (1 - t) + math.log(last) * t)
+        else:
+            value = first * (1 - t) + last * t
+        result.append(value if whole else float(f"{value:.6g}"))
+    return [round(value) if whole else value for value in [*result, last]]

@@ -1,0 +1,200 @@
+"""Files of experiments: those that come with bnbench, and configurations written back as YAML."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from bnbench.config import schema, yaml
+from bnbench.config.experiments import Axis, ExperimentConfig
+from bnbench.config.faults import Faults, listing, shortened
+from bnbench.config.layers import Blocks, absolute
+from bnbench.config.schema import BLOCKS
+from bnbench.config.yaml import Source
+from bnbench.errors import UsageError
+
+# Text that no reader of YAML takes for anything but text; the rest is quoted.
+BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*( [A-Za-z0-9_./(=-]+)*")
+WORDS = frozenset(["true", "false", "null", "yes", "no", "on", "off", "y", "n"])
+CONTROL = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def dump(config: schema.RunConfig) -> str:
+    """A resolved run as a file that `load_experiment` reads back to an equal run."""
+    header = "# One run, fully resolved: every key has its value. `bnbench train` accepts it.\n"
+    return header + _block(config.model_dump())
+
+
+def dump_experiment(experiment: ExperimentConfig) -> str:
+    """The experiment as a file that loads to the same plan from any folder.
+
+    The user's own text, where nothing was overridden and no path in it is relative; otherwise
+    what it says, with the overrides and absolute paths.
+    """
+    data, folder = experiment.source.data or {}, experiment.source.folder
+    if not experiment.overridden and absolute(data, folder) == data:
+        if "experiment" in data:
+            return experiment.text
+        named = f"experiment: {_inline(experiment.name)}\n{experiment.text}"
+        # Before a flow mapping or a directive, the line would make it another file.
+        said = yaml.parse(named, Source(""), faults := Faults()).data
+        if (
+            not faults.found
+            and experiment.profile is None
+            and said == {"experiment": experiment.name, **data}
+        ):
+            return named
+    header = "# The experiment as given, with the command line's overrides.\n"
+    return header + _block(_content(experiment))
+
+
+def _content(experiment: ExperimentConfig) -> dict[str, Any]:
+    result: dict[str, Any] = {"experiment": experiment.name}
+    if experiment.question is not None:
+        result["question"] = experiment.question
+    if experiment.profile is not None:  # what it says is in everything below
+        result |= {"profile": experiment.profile, "profiles": {experiment.profile: {}}}
+    if experiment.label is not None:
+        result["setup"] = experiment.label
+    if experiment.swept:
+        result["swept"] = experiment.swept
+    result |= {name: block for name, block in _ordered(experiment.base).items() if block}
+    if experiment.setups:
+        result["setups"] = {
+            setup.name: _ordered(setup.layer.blocks)
+            | ({"axes": _axes(setup.axes)} if setup.axes else {})
+            for setup in experiment.setups
+        }
+    if experiment.axes:
+        result["axes"] = _axes(experiment.axes)
+    seeds = experiment.seeds
+    result["seeds"] = len(seeds) if isinstance(seeds, range) else tuple(seeds)
+    if experiment.tune is not None:
+        result["tune"] = {"axis": experiment.tune.axis, "by": experiment.tune.by}
+    if experiment.claims:
+        result["claims"] = experiment.source.data["claims"]
+    if experiment.sets:
+        result["set"] = _ordered(experiment.sets)
+    return result
+
+
+def _ordered(blocks: Blocks) -> dict[str, Any]:
+    return {name: blocks[name] for name in BLOCKS if name in blocks}
+
+
+def _axes(axes: tuple[Axis, ...]) -> dict[str, Any]:
+    return {axis.name: axis.values for axis in axes}
+
+
+# --- text ---------------------------------------------------------------------------------
+
+
+def _block(content: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for key, value in content.items():
+        name = f"{indent}{_inline(key)}:"
+        if isinstance(value, dict) and value and len(indent) < 4:
+            lines.append(f"{name}\n{_block(value, indent + '  ')}")
+        else:
+            lines.append(f"{name} {_inline(value)}\n")
+    return "".join(lines)
+
+
+def _inline(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            return _text(value)
+        case dict():
+            return "{" + ", ".join(f"{_inline(k)}: {_inline(v)}" for k, v in value.items()) + "}"
+        case _:
+            return "[" + ", ".join(_inline(item) for item in value) + "]"
+
+
+def _text(value: str) -> str:
+    if BARE.fullmatch(value) and value.lower() not in WORDS:
+        return value
+    return CONTROL.sub(
+        lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False)
+    )
+
+
+# --- shipped experiments ---------------------------------------------------------------------
+
+
+def folder() -> Path:
+    """In a wheel `bnbench/configs`; in a checkout the repository's `configs`."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped() -> list[tuple[str, Path, str]]:
+    """Name, file and one-line description of each, sorted by name."""
+    top = folder()
+    files = sorted(top.rglob("*.yaml"))
+    return [
+        (path.relative_to(top).with_suffix("").as_posix(), path, _description(path))
+        for path in files
+    ]
+
+
+def _description(path: Path) -> str:
+    """The question that the file asks, else its first comment."""
+    text, source = yaml.read(str(path), "", Faults())
+    question = source.data.get("question") if isinstance(source.data, dict) else None
+    if isinstance(question, str):
+        return " ".join(question.split())
+    for line in text.splitlines():
+        comment = line.lstrip("# ").strip()
+        if line.startswith("#") and comment and not comment.startswith("yaml-language-server"):
+            return comment
+    return ""
+
+
+def find_configs(name: str) -> list[Path]:
+    """The file that a name means, or all of a folder's, sorted. Raises UsageError for none."""
+    inside = name.removeprefix("./").removeprefix("configs/").rstrip("/")
+    ours = [each for each in folder().iterdir() if each.is_dir() and each.name == inside]
+    for path in (Path(name), *ours):
+        try:
+            files = sorted(path.glob("*.yaml")) if path.is_dir() else []
+        except (OSError, ValueError):  # too long, or no path at all
+            files = []
+        if files:
+            return files
+    return [find_config(name)]
+
+
+def find_config(name: str) -> Path:
+    """The file that a name means: a path that exists, or a shipped experiment.
+
+    Raises UsageError otherwise; it names what is shipped, the nearest first.
+    """
+    path = Path(name)
+    try:
+        there, is_folder = path.exists(), path.is_dir()
+    except (OSError, ValueError):  # too long, or no path at all
+        there = is_folder = False
+    if there and not is_folder:
+        return path
+    known = {each: file for each, file, _ in shipped()}
+    short = name.replace("\\", "/").removeprefix("./").removeprefix("configs/")
+    short = short.removesuffix(".yaml").removesuffix(".yml")
+    if short in known:
+        return known[short]
+    kind = "is a folder, not an experiment" if is_folder else "is not there"
+    order = sorted(
+        known,
+        key=lambda each: (-difflib.SequenceMatcher(None, short[:80], each).ratio(), each),
+    )
+    do = f"shipped experiments: {listing(order, 'and')}" if order else None
+    raise UsageError(f"{shortened(name)} {kind}, and no shipped experiment has that name", do=do)

@@ -1,0 +1,320 @@
+"""What pydantic found, in sentences: the key, what it must be, what it is, and what was meant."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bnbench.config import schema
+from bnbench.config.faults import did_you_mean, found, listing, meant_value, nearest
+from bnbench.config.hints import ALSO_CALLED, elsewhere, nearest_kind, no_dotted_key, plain
+from bnbench.config.schema import BLOCKS, Block, Family, Key
+from bnbench.config.yaml import Path
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Flaw(NamedTuple):
+    """A fault inside of some data: `path` leads to it, `key` says whether its key is at fault."""
+
+    path: Path
+    message: str
+    hint: str | None = None
+    key: bool = False
+
+
+def validated(model: type[Model], values: Any) -> tuple[Model | None, list[Flaw]]:
+    """The model of a file, or of a part of it, or None and what is wrong."""
+    return Subject(model, values).validated()
+
+
+def validated_block(
+    name: str, values: Mapping[str, Any], *, whole: bool
+) -> tuple[Block | None, list[Flaw]]:
+    """The model of a block, or None and what is wrong with it.
+
+    Without `whole`, only what is written is judged: keys that a kind requires may still come from
+    a patch.
+    """
+    family = BLOCKS[name]
+    kind = family.kind(values)
+    if kind not in family.models:
+        return None, [_wrong_kind(family, values), *_unknown_to_all(family, values)]
+    model, flaws = Subject(family.models[kind], values, family, kind).validated()
+    return model, flaws if whole else [flaw for flaw in flaws if " is missing" not in flaw.message]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Values, and the model that they must fit. A block also has a family and a kind."""
+
+    model: type[BaseModel]
+    values: Any
+    family: Family | None = None
+    kind: str | None = None
+
+    def validated(self) -> tuple[Any, list[Flaw]]:
+        """The model, or None and every flaw, once."""
+        try:
+            return self.model.model_validate(self.values), []
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+        if details[0]["type"] == "one_budget":
+            first, *others = details[0]["ctx"]["given"]
+            hint = f"give exactly one of {', '.join(schema.BUDGETS)}"
+            said = f"train.{first} and train.{{}} are both set"
+            flaws = [Flaw((key,), said.format(key), hint, key=True) for key in others]
+            rest = {key: value for key, value in self.values.items() if key not in others}
+            return None, flaws + Subject(self.model, rest, self.family).validated()[1]
+        # A key that is at fault says it all; so does what is wrong inside one branch of a union.
+        located = {_located(self.values, each): each["type"] for each in reversed(details)}
+        keys = {path for path, on_key in located if on_key}
+        flaws = []
+        for (path, on_key), error_type in reversed(located.items()):
+            inside = any(
+                len(other) > len(path) and other[: len(path)] == path for other, _ in located
+            )
+            known = any(path[: len(key)] == key for key in keys)
+            if on_key or not (known or (inside and error_type != "missing")):
+                flaws.append(self.explained(path, error_type, on_key=on_key))
+        return None, flaws
+
+    def explained(self, path: Path, error: str, *, on_key: bool) -> Flaw:
+        """One sentence for what pydantic found."""
+        value, around = at(self.values, path), self.dotted(path[:-1])
+        if error == "missing" and path[-1] not in at(self.values, path[:-1]):
+            return self.missing(path)
+        if error == "extra_forbidden":
+            return Flaw(path, *self.no_key(path), key=True)
+        if error == "unknown_key" and (on_key or isinstance(value, str)):
+            name = str(path[-1]) if on_key else value
+            axis = on_key and path[-2] == "axes"
+            return Flaw(
+                path, *no_dotted_key(tuple(name.split(".")), value if axis else None), on_key
+            )
+        if error == "given_twice":
+            return Flaw(path, f"{around} lists {value} twice")
+        if error == "no_plain_value":
+            return Flaw(path, f"{around} takes plain values, not a mapping")
+        part = self.part(path)
+        branches = list(_branches(_json_schema(self.model), part))
+        allowed = part.get("x-allowed") or listing(_words(branches))
+        message = f"{self.dotted(path)} must be {allowed}, not {found(value)}"
+        return Flaw(path, message, self.hint(part, branches, value))
+
+    def missing(self, path: Path) -> Flaw:
+        """The sentence for a required key; its place is the kind that needs it."""
+        tag = self.family.tag if self.family else None
+        chosen = tag is not None and tag in self.values and len(path) == 1
+        said = f': {tag} "{self.kind}" needs it' if self.kind else ""
+        described = self.part(path).get("description")
+        hint = f"{path[-1]}: {described}" if described else None
+        place = (str(tag),) if chosen else path[:-1]
+        return Flaw(place, f"{self.dotted(path)} is missing{said}", hint, key=chosen)
+
+    def no_key(self, path: Path) -> tuple[str, str | None]:
+        """Message and hint for a key that its mapping does not have."""
+        key, around, family = str(path[-1]), self.dotted(path[:-1]), self.family
+        where = None
+        if family is None:
+            where = {"setups": "a setup", "profiles": "a profile"}.get(str(path[0]))
+            where = "an experiment" if len(path) == 1 else where if len(path) == 3 else None
+        message = f"{key if where else self.dotted(path)} is not a key of {where or around}"
+        if "." in key:
+            head, _, tail = key.partition(".")
+            hint = f"only --set, --over and axes take dotted keys: write {head}: {{{tail}: …}}"
+            return message, hint
+        if family is None or len(path) > 1:
+            close = did_you_mean(nearest(key, self.keys(path[:-1])), "" if where else f"{around}.")
+            if where == "a setup" and key == "seed":
+                return message, "seeds are shared by all setups, so that differences are paired"
+            allowed = f"allowed: {listing(self.keys(path[:-1]), 'and')}"
+            return message, close or (elsewhere(key) or allowed if where else None)
+        if family.tag:
+            message = f'{self.dotted(path)} is not a key of {family.tag} "{self.kind}"'
+        if others := family.kinds_with(key):
+            return message, f"{key} is a key of {family.tag} {listing(others)}"
+        if close := nearest(key, self.model.model_fields):
+            return message, f"did you mean {family.name}.{close}?"
+        close = nearest(key, family.keys)
+        if close and plain(key) not in ALSO_CALLED:
+            kinds = listing(family.kinds_with(close))
+            return message, f"did you mean {family.name}.{close}, a key of {kinds}?"
+        return message, elsewhere(key)
+
+    def hint(self, part: dict[str, Any], branches: list[dict[str, Any]], value: Any) -> str | None:
+        """What to write instead, as far as it can be guessed."""
+        types = {str(each.get("type")).replace("integer", "number") for each in branches}
+        words = [word for each in branches for word in (*each.get("enum", ()), each.get("const"))]
+        words = [word for word in words if isinstance(word, str)]
+        if "oneOf" in part:  # the values of an axis
+            if isinstance(value, dict):
+                return did_you_mean(nearest(next(iter(value), None), ("log", "linear"), 0.5))
+            return f"write [{found(value)}]" if isinstance(value, str | int | float) else None
+        if "x-block" in part and not isinstance(value, tuple):
+            family = BLOCKS[part["x-block"]]
+            if value in family.kinds:
+                return f"write {family.name}: {{{family.tag}: {value}}}"
+            none = "write norm: {kind: none} for no normalization"
+            return none if family.name == "norm" else None
+        if "x-write" in part:
+            return f"write {part['x-write']}"
+        if write := meant_value(value, types):
+            return write
+        bare = not words and not any("pattern" in each for each in branches)
+        if types <= {"string", "null"} and bare and isinstance(value, bool | int | float):
+            return f'write "{found(value)}", in quotes'
+        if "x-because" in part:
+            return f"{self.kind} {part['x-because']}"
+        if value in (None, False):
+            return did_you_mean(
+                next((word for word in words if word in ("none", "constant")), None)
+            )
+        return did_you_mean(nearest(value, words, 0.6))
+
+    def dotted(self, path: Path) -> str:
+        """The path as messages show it: `optim.milestones[1]`."""
+        inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        return (self.family.name + inner if self.family else inner).removeprefix(".")
+
+    def part(self, path: Path) -> dict[str, Any]:
+        """The JSON Schema at a path; {} where the schema describes nothing."""
+        part = root = _json_schema(self.model)
+        for step in path:
+            inner = (_inner(branch, step) for branch in _branches(root, part))
+            part = next(filter(None, inner), {})
+        return part
+
+    def keys(self, path: Path) -> list[str]:
+        """The keys of the mapping at a path; [] where any are allowed."""
+        branches = _branches(_json_schema(self.model), self.part(path))
+        return [key for branch in branches for key in branch.get("properties", {})]
+
+
+def at(values: Any, path: Path) -> Any:
+    """The value at a path that there is; of a key that there is not, None."""
+    for step in path:
+        values = values.get(step) if isinstance(values, dict) else values[step]
+    return values
+
+
+def _located(values: Any, detail: Any) -> tuple[Path, bool]:
+    """The path of an error in the values, which know nothing of unions' branches, and whether
+    its key is at fault."""
+    parts, path = detail["loc"], list[str | int]()
+    for part in parts:
+        index = isinstance(part, int) and isinstance(values, tuple) and part < len(values)
+        if index or (isinstance(values, dict) and part in values):
+            values = values[part]
+            path.append(part)
+    if detail["type"] == "missing" and isinstance(parts[-1], str):  # else: a list is too short
+        path.append(parts[-1])
+    if "index" in detail.get("ctx", {}):
+        path.append(detail["ctx"]["index"])
+    return tuple(path), parts[-1:] == ("[key]",)
+
+
+# --- what a key must be -------------------------------------------------------------------
+
+
+@functools.cache
+def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+def _branches(root: dict[str, Any], part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The part or the parts of its union, with references followed."""
+    for branch in part.get("anyOf") or part.get("oneOf") or [part]:
+        if "$ref" in branch:
+            yield root["$defs"][branch["$ref"].split("/")[-1]]
+        elif branch is not part and "anyOf" in branch:
+            yield from _branches(root, branch)
+        else:
+            yield branch
+
+
+def _inner(part: dict[str, Any], step: str | int) -> dict[str, Any] | None:
+    if isinstance(step, str):
+        other = part.get("additionalProperties")
+        return part.get("properties", {}).get(step) or (other if isinstance(other, dict) else None)
+    fixed = part.get("prefixItems", ())
+    return fixed[step] if step < len(fixed) else part.get("items")
+
+
+def _words(branches: Iterable[dict[str, Any]]) -> list[str]:
+    words = [word for branch in branches for word in _words_of(branch)]
+    containers = any(word.startswith(("a mapping", "a list")) for word in words)
+    return [word for word in words if word != "null"] if containers else words
+
+
+def _words_of(part: dict[str, Any]) -> list[str]:
+    if "enum" in part or "const" in part:
+        return [str(word) for word in part.get("enum", [part.get("const")])]
+    match part.get("type"):
+        case "null":
+            return ["null"]
+        case "boolean":
+            return ["true", "false"]
+        case "integer":
+            return [f"a whole number{_bounds(part, whole=True)}"]
+        case "number":
+            return [f"a number{_bounds(part, whole=False)}"]
+        case "array" if "prefixItems" in part:
+            return [f"a list of {len(part['prefixItems'])} numbers"]
+        case "array" if part.get("items", {}).get("type") in ("integer", "number"):
+            items = _words_of(part["items"])[0].removeprefix("a ")
+            return [f"a list of {items.replace('number', 'numbers', 1)}"]
+        case "array":
+            return ["a list"]
+        case "string":
+            return ["text"]
+        case _:
+            return ["a mapping"]
+
+
+def _bounds(part: dict[str, Any], *, whole: bool) -> str:
+    low, above = part.get("minimum"), part.get("exclusiveMinimum")
+    high, below = part.get("maximum"), part.get("exclusiveMaximum")
+    if whole and above is not None:
+        low, above = above + 1, None
+    if low is not None and high is not None:
+        return f" from {low:g} to {high:g}"
+    lower = f" of at least {low:g}" if low is not None else ""
+    lower = f" above {above:g}" if above is not None else lower
+    upper = f" below {below:g}" if below is not None else ""
+    upper = f" of at most {high:g}" if high is not None else upper
+    return f"{lower} and{upper}" if lower and upper else lower + upper
+
+
+def is_whole_number(key: Key) -> bool:
+    """Whether a key takes whole numbers but no others."""
+    family = BLOCKS[key[0]]
+    model = family.models[(*family.kinds_with(key[1]), None)[0]]
+    branches = _branches(_json_schema(model), Subject(model, {}).part(key[1:]))
+    types = {branch.get("type") for branch in branches}
+    return "integer" in types and "number" not in types
+
+
+# --- kinds that there are not ---------------------------------------------------------------
+
+
+def _wrong_kind(family: Family, values: Mapping[str, Any]) -> Flaw:
+    value = values[str(family.tag)]
+    message = f"{family.name}.{family.tag} must be {listing(family.kinds)}, not {found(value)}"
+    kind = nearest_kind(family, str(value if value else "off").lower())
+    said = isinstance(value, str) or not value
+    if kind == "none" and value != "none":
+        return Flaw((str(family.tag),), message, "the kind without normalization is none")
+    return Flaw((str(family.tag),), message, did_you_mean(kind if said else None))
+
+
+def _unknown_to_all(family: Family, values: Mapping[str, Any]) -> Iterator[Flaw]:
+    for key in values:
+        if key not in family.keys:
+            hint = did_you_mean(nearest(key, family.keys), f"{family.name}.") or elsewhere(key)
+            message = f"{family.name}.{key} is not a key of any {family.tag}"
+            yield Flaw((key,), message, hint, key=True)

@@ -1,0 +1,290 @@
+"""Strict YAML: one document → plain data and the place of each key and value.
+
+Only `true` and `false` are booleans and only decimal numbers are numbers. What looks like another
+kind of number stays text, so that its type is refused where it is used. Tags, merge keys,
+duplicate keys, keys that are not text, and non-finite numbers are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
+
+import yaml
+
+from bnbench.config.faults import Faults, Place, shortened
+
+# The limits on hostile files.
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 40  # levels
+MAX_NODES = 20_000  # values, aliases expanded: faults of so many are found within a second
+MAX_KEY = 100  # characters; messages and tables show keys
+MAX_KEYS = 1_000  # of one mapping
+MAX_INTEGER = 2**63 - 1  # what torch and JSON readers can hold
+
+# YAML 1.2's core schema, without its octal and hexadecimal numbers.
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+REAL = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Keys and indices that lead to a value."""
+
+
+class Mark(NamedTuple):
+    """Line and column, from 1, of a value's key and of the value. List items have no key."""
+
+    key: tuple[int, int]
+    value: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file, or one argument of the command line: the argument is its own place."""
+
+    name: str  # as the user typed it
+    folder: str = ""  # where its relative paths start
+    rank: int = 0  # files are 0; arguments follow in the order in which they were given
+    data: Any = None  # dictionaries, tuples and scalars
+    marks: dict[Path, Mark] = field(default_factory=dict)
+
+    def at(self, line: int, column: int) -> Place:
+        """A place in the text."""
+        return Place(self.rank, *((0, 0) if self.rank else (line, column)), self.name)
+
+    def place(self, path: Path = (), *, key: bool = False) -> Place:
+        """The place of a value or of its key; of the nearest value around it if it is absent."""
+        while path and path not in self.marks:
+            path, key = path[:-1], False
+        mark = self.marks.get(path, Mark((1, 1), (1, 1)))
+        return self.at(*(mark.key if key else mark.value))
+
+
+class Stop(Exception):  # noqa: N818 - a signal: the fault is recorded
+    """The text cannot be read any further."""
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Composes nodes whose tag is empty unless one is written."""
+
+    depth = 0
+
+    def resolve(self, *_: object) -> str:
+        """Kinds of scalars are told apart here, not by PyYAML."""
+        return ""
+
+    def descend_resolver(self, parent: Any, _: object) -> None:
+        """Bounds the depth, because composing recurses."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH + 1:
+            raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=parent.start_mark)
+
+    def ascend_resolver(self) -> None:
+        """One level up."""
+        self.depth -= 1
+
+
+TOO_DEEP = "exceeded maximum nesting depth"  # in libyaml's words
+NO_YAML = "this is not YAML: "
+SENTENCES = (
+    (TOO_DEEP, f"nested more than {MAX_DEPTH} levels deep"),
+    ("found another document", "a second document starts here: remove the ---"),
+    ("found undefined alias", "this alias has no anchor before it"),
+    ("mapping values are not allowed", NO_YAML + 'a ":" stands where no key can end: text with '
+     '": " in it needs quotes, and keys of one block start in one column'),
+    ("did not find expected ',' or '}'", NO_YAML + "a { is not closed, or a comma is missing"),
+    ("did not find expected ',' or ']'", NO_YAML + "a [ is not closed, or a comma is missing"),
+    ("did not find expected key", NO_YAML + "a key was expected: keys of one block start in one "
+     "column"),
+    ("did not find expected '-'", NO_YAML + "another list item was expected"),
+    ("unexpected end of stream", NO_YAML + "a quote is not closed"),
+    ("could not find expected ':'", NO_YAML + 'a ":" is missing after a key'),
+    ("did not find expected node content", NO_YAML + "a value was expected"),
+    ("block sequence entries are not allowed", NO_YAML + "a list item cannot start here"),
+)  # fmt: skip
+
+
+def parse(text: str, source: Source, faults: Faults) -> Source:
+    """The source with the data and marks of its text; data None if it is empty or unreadable."""
+    bad = UNPRINTABLE.search(text)
+    if bad:
+        before = text[: bad.start()]
+        place = source.at(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        faults.add(place, "a character that cannot be printed stands here")
+        return source
+    reader = Reader(source, faults)
+    try:
+        root = yaml.compose(text, Loader=Loader)
+        data = None if root is None else reader.value(root, ())
+    except Stop:
+        return source
+    except yaml.MarkedYAMLError as error:
+        faults.add(*_syntax(error, text, source))
+        return source
+    except (yaml.YAMLError, ValueError, OverflowError):
+        # Escapes outside Unicode: PyYAML's scanner lets `chr` raise.
+        faults.add(source.at(1, 1), "this is not YAML")
+        return source
+    return replace(source, data=data, marks=reader.marks)
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str, source: Source) -> tuple[Place, str]:
+    """The place of what libyaml found, and a sentence about it."""
+    mark = error.problem_mark or error.context_mark
+    lines = text.splitlines() or [""]
+    at, column = (mark.line, mark.column) if mark is not None else (0, 0)
+    if at >= len(lines):  # after the text: the place is its end
+        at, column = len(lines) - 1, len(lines[-1])
+    problem = str(error.problem or error.context or "")
+    sentence = next((ours for theirs, ours in SENTENCES if theirs in problem), None)
+    line = lines[at]
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        sentence = NO_YAML + "a tab cannot indent YAML: use spaces"
+    elif sentence is None and line.strip()[:1] in ("%", "@", "`"):
+        sentence = f"{NO_YAML}text cannot start with {line.strip()[0]}: put it in quotes"
+    return source.at(at + 1, column + 1), sentence or NO_YAML + shortened(problem)
+
+
+@dataclass(slots=True)
+class Reader:
+    """Takes the values out of composed nodes."""
+
+    source: Source
+    faults: Faults
+    marks: dict[Path, Mark] = field(default_factory=dict)
+    open: list[Any] = field(default_factory=list)  # the nodes around the one that is read
+    nodes: int = 0
+
+    def value(self, node: Any, path: Path, key: Any = None) -> Any:
+        """The value of a node; raises Stop if the text cannot be read any further."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self.stop(node, f"more than {MAX_NODES:,} values, aliases expanded")
+        if node in self.open:
+            raise self.stop(node, "an alias stands inside its own anchor: this contains itself")
+        if node.tag:
+            tag = shortened(node.tag.replace("tag:yaml.org,2002:", "!!"))
+            hint = "tags have no meaning here: write the value alone"
+            self.faults.add(self.place(node), f"the tag {tag} is not allowed", hint)
+        self.marks[path] = Mark(_start(node if key is None else key), _start(node))
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, path)
+        if len(self.open) >= MAX_DEPTH:
+            raise self.stop(node, f"nested more than {MAX_DEPTH} levels deep")
+        self.open.append(node)
+        if isinstance(node, yaml.SequenceNode):
+            items = enumerate(node.value)
+            result: Any = tuple(self.value(item, (*path, i)) for i, item in items)
+        else:
+            result = self.mapping(node, path)
+        self.open.pop()
+        return result
+
+    def place(self, node: Any) -> Place:
+        return self.source.at(*_start(node))
+
+    def stop(self, node: Any, message: str, hint: str | None = None) -> Stop:
+        # An alias is composed as its anchor's node, which is further up in the text.
+        last = max([*self.open, node], key=_start)
+        self.faults.add(self.place(last), message, hint)
+        return Stop()
+
+    def mapping(self, node: Any, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for number, (key, value) in enumerate(node.value):
+            if not isinstance(key, yaml.ScalarNode):
+                hint = "text that starts with one of { [ needs quotes"
+                raise self.stop(key, "a key must be text, not a list or a mapping", hint)
+            if number >= MAX_KEYS:
+                raise self.stop(key, f"more than {MAX_KEYS:,} keys in one mapping")
+            wrong = self.wrong_key(key, result, path)
+            if wrong:
+                self.faults.add(self.place(key), *wrong)
+                self.value(value, (*path, number), key)
+            else:
+                result[key.value] = self.value(value, (*path, key.value), key)
+        return result
+
+    def wrong_key(self, key: Any, given: dict[str, Any], path: Path) -> tuple[str, ...]:
+        """What is wrong with a key, and a hint; () if nothing is."""
+        text = key.value
+        if text == "<<":
+            return "the merge key << is not allowed", "write the keys out, or use setups"
+        if not key.style and not isinstance(resolved(text), str):
+            hint = (f'write "{shortened(text)}", in quotes',) if text else ()
+            return (f"a key must be text, not {shortened(text) or 'an empty key'}", *hint)
+        if UNPRINTABLE.search(text):
+            return ("a key holds a character that cannot be printed",)
+        if len(text) > MAX_KEY:
+            return (f"the key {shortened(text)} is longer than {MAX_KEY} characters",)
+        if text in given:
+            line, _ = self.marks[*path, text].key
+            first = "" if self.source.rank else f"; first on line {line}"
+            return (f"{_dotted((*path, text))} is given twice{first}",)
+        return ()
+
+    def scalar(self, node: Any, path: Path) -> str | int | float | bool | None:
+        value = node.value if node.style else resolved(node.value)
+        shown, wrong = shortened(node.value), None
+        if isinstance(value, str) and not node.style and NOT_FINITE.fullmatch(value):
+            wrong = f"{shown} is not a finite number"
+        elif isinstance(value, str) and UNPRINTABLE.search(value):
+            wrong = "text holds a character that cannot be printed"
+        elif isinstance(value, float) and value - value != 0:
+            wrong = f"{shown} is not a finite number"
+        elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+            wrong = f"{shown} is too large a number"
+        if wrong is None:
+            return value
+        name, place = _dotted(path), self.place(node)
+        self.faults.add(place, f"{name}: {wrong}" if name else wrong)
+        self.faults.refused.add(place)
+        return None
+
+
+def _start(node: Any) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def _dotted(path: Path) -> str:
+    return shortened(".".join(part for part in path if isinstance(part, str)))
+
+
+def resolved(text: str) -> str | int | float | bool | None:
+    """The value of an unquoted scalar."""
+    if text in ("", "~", "null"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    if INTEGER.fullmatch(text):
+        return int(text[:40])  # more digits are too large a number anyway
+    if REAL.fullmatch(text):
+        return float(text)
+    return text
+
+
+def read(path: str, folder: str, faults: Faults) -> tuple[str, Source]:
+    """A file's text, and what it says; data None and a fault if it is unreadable."""
+    source = Source(path, folder)
+    top = Place(0, 0, 0, path)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a pipe is welcome here too
+            data = file.read(MAX_BYTES + 1)
+        if len(data) <= MAX_BYTES:
+            text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+            return text, parse(text, source, faults)
+        faults.add(top, f"larger than {MAX_BYTES:,} bytes: this is no experiment")
+    except FileNotFoundError:
+        faults.add(top, "there is no such file")
+    except IsADirectoryError:
+        faults.add(top, "this is a folder, not a file")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        place = source.at(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"))
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        faults.add(place, message, "save the file as UTF-8")
+    except (OSError, ValueError) as error:
+        faults.add(top, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    return "", source
