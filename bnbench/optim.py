@@ -37,7 +37,7 @@ def parameter_groups(
 
 
 def sgd(groups: Iterable[dict[str, object]], *, momentum: float) -> torch.optim.Optimizer:
-    """SGD with heavy-ball momentum; its learning rate is set anew before every step."""
+    """SGD with heavy-ball momentum; its learning rate is set before every step."""
     kind = _uncompiled(torch.optim.SGD)
     return kind(groups, lr=0.0, momentum=momentum, fused=True)
 
@@ -45,18 +45,17 @@ def sgd(groups: Iterable[dict[str, object]], *, momentum: float) -> torch.optim.
 def adamw(
     groups: Iterable[dict[str, object]], *, betas: tuple[float, float], eps: float
 ) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay; its learning rate is set anew before every step."""
+    """Adam with decoupled weight decay; its learning rate is set before every step."""
     kind = _uncompiled(torch.optim.AdamW)
     return kind(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
 
 @cache
 def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """A torch optimizer without the wrappers that speak to torch's compiler.
+    """A torch optimizer without the wrappers for torch's compiler.
 
-    Their first call imports the compiler: 2.5 s of every process, for what is never compiled here.
-    The methods inside them are torch's own, so that every bit stays; a torch without such wrappers
-    gives itself.
+    Their first call imports the compiler, 2.5 s in every process, and nothing is compiled here. The
+    methods inside the wrappers are torch's own, so the results keep their bits.
     """
     names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in names}

@@ -109,7 +109,7 @@ def _layers(config: schema.RunConfig, recipe: Recipe) -> list[tuple[CheckShape, 
         # The identity as its norm: finding biases for "none" takes arithmetic.
         recipe = replace(recipe, make_norm=recipe.make_norm or (lambda _: nn.Identity()))
     with torch.device("meta"):
-        network = make_network(config, recipe, image_shape=image, classes=dataset.classes)
+        network = make_network(config, recipe, image, dataset.classes)
     if isinstance(config.model, schema.TorchvisionModel):
         return []
     found: list[tuple[CheckShape, torch.Size]] = []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnbench import data
-from bnbench.assemble.random import generator
+from bnbench.assemble.inputs import generator
 from bnbench.config import schema
 from bnbench.events import Measurement, Split
 from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any, Literal, assert_never
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from bnbench import optim
 from bnbench.assemble.custom import load_class
-from bnbench.assemble.random import derived, generator
+from bnbench.assemble.inputs import derived, generator
 from bnbench.config import schema
 from bnbench.errors import ArgumentError
 from bnbench.models import (
@@ -42,7 +43,7 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 
 
 def make_model(
-    config: schema.RunConfig, *, image_shape: tuple[int, int, int], classes: int, steps: int
+    config: schema.RunConfig, image_shape: tuple[int, ...], classes: int, steps: int
 ) -> nn.Module:
     """The network for images of `image_shape` (C, H, W), initialized, channels-last.
 
@@ -50,21 +51,17 @@ def make_model(
     normalization and network do not fit together.
     """
     recipe = make_recipe(config, steps)
-    model = make_network(config, recipe, image_shape=image_shape, classes=classes)
+    model = make_network(config, recipe, image_shape, classes)
     if config.model.init != "own":
         initialization.initialize(model, config.model.init, partial(generator, config.seed, "init"))
     return model.to(memory_format=torch.channels_last)
 
 
 def make_network(
-    config: schema.RunConfig,
-    recipe: Recipe,
-    *,
-    image_shape: tuple[int, int, int],
-    classes: int,
+    config: schema.RunConfig, recipe: Recipe, image_shape: tuple[int, ...], classes: int
 ) -> nn.Module:
     """The network before its weights are drawn. Raises ValueError where it cannot be made."""
-    channels, height, width = image_shape
+    channels = image_shape[0]
     model: nn.Module
     match config.model:
         case schema.PlainModel():
@@ -78,7 +75,7 @@ def make_network(
             )
         case schema.MLPModel():
             model = mlp.MLP(
-                features=channels * height * width,
+                features=prod(image_shape),
                 classes=classes,
                 widths=config.model.widths,
                 recipe=recipe,
@@ -105,15 +102,7 @@ def make_network(
                 stem=config.model.stem,
             )
         case schema.CustomModel():
-            # Its own initial weights come from torch's own generator: the same in every setup, as
-            # long as normalization layers draw nothing when they are made.
-            torch.default_generator.manual_seed(derived(config.seed, "init", "custom"))
-            model = load_class(config.model.target, "model.target")(
-                in_channels=channels,
-                classes=classes,
-                make_norm=normalization.named_norm(recipe.make_norm or (lambda _: nn.Identity())),
-                **config.model.options,
-            )
+            model = _custom_network(config.model, config.seed, recipe, channels, classes)
         case _:
             assert_never(config.model)
     if config.optim.train_only == "norm":
@@ -214,6 +203,20 @@ def normalized(norm: schema.NormConfig, activation: Activation, steps: int) -> R
             return recipe(make_norm=partial(_custom_norm, norm))
         case _:
             assert_never(norm)
+
+
+def _custom_network(
+    config: schema.CustomModel, seed: int, recipe: Recipe, channels: int, classes: int
+) -> nn.Module:
+    # Its own initial weights come from torch's own generator: the same in every setup, as long as
+    # normalization layers draw nothing when they are made.
+    torch.default_generator.manual_seed(derived(seed, "init", "custom"))
+    return load_class(config.target, "model.target")(
+        in_channels=channels,
+        classes=classes,
+        make_norm=normalization.named_norm(recipe.make_norm or (lambda _: nn.Identity())),
+        **config.options,
+    )
 
 
 def _custom_norm(norm: schema.CustomNormConfig, channels: int) -> nn.Module:

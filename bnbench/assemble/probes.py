@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from bnbench import data
-from bnbench.assemble.dataset import Announce
 from bnbench.assemble.evaluation import (
     autocast,
     evaluation_steps,
@@ -22,7 +21,7 @@ from bnbench.assemble.evaluation import (
     ordered,
     sample_of,
 )
-from bnbench.assemble.random import generator
+from bnbench.assemble.inputs import Announce, generator
 from bnbench.config import schema
 from bnbench.events import Histogram, Reading
 from bnbench.models.normalization import normalization_layers

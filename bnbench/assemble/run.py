@@ -1,23 +1,24 @@
-"""Puts a run together from its configuration."""
+"""A run, put together from its configuration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import log
+from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from bnbench import data, optim
 from bnbench.assemble.check import obstacle_of
-from bnbench.assemble.dataset import Announce, load_dataset
 from bnbench.assemble.evaluation import autocast, evaluation_steps, evaluations
+from bnbench.assemble.inputs import Announce, generator, load_dataset, reseed_layers
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
-from bnbench.assemble.random import generator, reseed_layers
 from bnbench.config import datasets, schema
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
 from bnbench.models.normalization import describe
-from bnbench.train import Divergence, Run
+from bnbench.train import Divergence, Probe, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,16 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+class _Images(NamedTuple):
+    """The dataset of a run, which of its training images train and validate, and their batches."""
+
+    dataset: data.Dataset
+    train: Tensor
+    validation: Tensor
+    standardize: data.Standardize
+    batches: data.Batches
+
+
 def build_run(
     config: schema.RunConfig, device: torch.device, *, announce: Announce = lambda _: None
 ) -> tuple[Run, Facts]:
@@ -64,73 +75,28 @@ def build_run(
 
     `announce` is told what takes long (a download). Raises ConfigError, DataError.
     """
-    random = partial(generator, config.seed)
     dataset = load_dataset(config.data, announce)
     try:
-        train_indices, validation_indices = data.split(
-            dataset.train.labels,
-            validation_size=config.data.validation_size,
-            train_size=config.data.train_size,
-            generator=random("split"),
-        )
-        standardize = data.Standardize(dataset.mean, dataset.std).to(device)
-        batches = data.Batches(
-            dataset.train,
-            train_indices,
-            batch_size=config.data.batch_size,
-            drop_last=config.data.drop_last,
-            order=config.data.order,
-            standardize=standardize,
-            augment=config.data.augment,
-            generator_for=random,
-            device=device,
-        )
-        _, channels, height, width = dataset.train.pixels.shape
+        images = _images(config, dataset, device)
         steps = datasets.total_steps(
-            config.train, len(train_indices), config.data.batch_size, config.data.drop_last
+            config.train, len(images.train), config.data.batch_size, config.data.drop_last
         )
-        model = make_model(
-            config,
-            image_shape=(channels, height, width),
-            classes=len(dataset.classes),
-            steps=steps,
-        ).to(device)
-    except ArgumentError as error:
-        obstacle = obstacle_of(config, error)
-        fault = Fault(f"setup {config.setup}", obstacle.message, obstacle.hint)
-        raise ConfigError([fault]) from error
+        _, *shape = dataset.train.pixels.shape
+        model = make_model(config, tuple(shape), len(dataset.classes), steps).to(device)
     except ValueError as error:
-        raise ConfigError([Fault(where=f"setup {config.setup}", message=str(error))]) from error
-
+        message, hint = str(error), None
+        if isinstance(error, ArgumentError):
+            obstacle = obstacle_of(config, error)
+            message, hint = obstacle.message, obstacle.hint
+        raise ConfigError([Fault(f"setup {config.setup}", message, hint)]) from error
     evaluate, evaluate_last = evaluations(
-        config, dataset, train_indices, validation_indices, model, standardize, device
+        config, dataset, images.train, images.validation, model, images.standardize, device
     )
-    optimizer = make_optimizer(config.optim, model)
-    lr_at = learning_rate(config, steps)
-    reseed = partial(reseed_layers, config.seed, device)
-    probes = {}
-    if config.probes.chosen():
-        from bnbench.assemble.probes import Parts, make_probes
-
-        parts = Parts(
-            config=config,
-            images=dataset.train,
-            train_indices=train_indices,
-            validation_indices=validation_indices,
-            standardize=standardize,
-            device=device,
-            model=model,
-            optimizer=optimizer,
-            lr_at=lr_at,
-            reseed=reseed,
-            steps=steps,
-        )
-        probes = make_probes(parts, announce)
     run = Run(
         model=model,
-        optimizer=optimizer,
-        batch_at=batches,
-        lr_at=lr_at,
+        optimizer=make_optimizer(config.optim, model),
+        batch_at=images.batches,
+        lr_at=learning_rate(config, steps),
         total_steps=steps,
         evaluate_after=evaluation_steps(steps, config.train.evaluations),
         evaluate=evaluate,
@@ -142,19 +108,68 @@ def build_run(
             criterion=f"{config.train.diverged_above:g}·ln(classes)",
         ),
         autocast=autocast(config, device),
-        reseed=reseed,
-        probes=probes,
+        reseed=partial(reseed_layers, config.seed, device),
     )
+    if config.probes.chosen():
+        run = replace(run, probes=_probes(config, images, run, device, announce))
+    return run, _facts(images, model, steps)
+
+
+def _images(config: schema.RunConfig, dataset: data.Dataset, device: torch.device) -> _Images:
+    """Raises ValueError where the dataset has too few images."""
+    random = partial(generator, config.seed)
+    train, validation = data.split(
+        dataset.train.labels,
+        validation_size=config.data.validation_size,
+        train_size=config.data.train_size,
+        generator=random("split"),
+    )
+    standardize = data.Standardize(dataset.mean, dataset.std).to(device)
+    batches = data.Batches(
+        dataset.train,
+        train,
+        batch_size=config.data.batch_size,
+        drop_last=config.data.drop_last,
+        order=config.data.order,
+        standardize=standardize,
+        augment=config.data.augment,
+        generator_for=random,
+        device=device,
+    )
+    return _Images(dataset, train, validation, standardize, batches)
+
+
+def _probes(
+    config: schema.RunConfig, images: _Images, run: Run, device: torch.device, announce: Announce
+) -> dict[str, Probe]:
+    from bnbench.assemble.probes import Parts, make_probes
+
+    parts = Parts(
+        config=config,
+        images=images.dataset.train,
+        train_indices=images.train,
+        validation_indices=images.validation,
+        standardize=images.standardize,
+        device=device,
+        model=run.model,
+        optimizer=run.optimizer,
+        lr_at=run.lr_at,
+        reseed=run.reseed,
+        steps=run.total_steps,
+    )
+    return make_probes(parts, announce)
+
+
+def _facts(images: _Images, model: nn.Module, steps: int) -> Facts:
     described = describe(model)
-    facts = Facts(
+    return Facts(
         parameters=described.parameters,
         trainable_parameters=described.trainable,
         normalization_layers=described.normalization_layers,
-        train_images=len(train_indices),
-        validation_images=len(validation_indices),
-        test_images=len(dataset.test.labels),
-        classes=dataset.classes,
-        steps_per_epoch=batches.steps_per_epoch,
+        train_images=len(images.train),
+        validation_images=len(images.validation),
+        test_images=len(images.dataset.test.labels),
+        classes=images.dataset.classes,
+        steps_per_epoch=images.batches.steps_per_epoch,
         total_steps=steps,
     )
-    return run, facts

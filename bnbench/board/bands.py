@@ -14,7 +14,7 @@ from bnbench.sinks.metrics import to_fact
 from bnbench.sinks.tensorboard.records import encoded, record, scalars, text, version
 from bnbench.sinks.tensorboard.sink import tagged
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, Band
-from bnbench.stats import mean
+from bnbench.stats.differences import mean
 from bnbench.store import ExperimentFolder, Record, RunRecord, read
 
 FOLDER = "seed-bands"

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from bnbench.assemble import build_run, resolve_device, training_batches, validation_batches
+from bnbench.assemble import build_run, resolve_device
+from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import loading, plans
 from bnbench.diagnosis.checkpoint import Checkpoint, parse_checkpoint
 from bnbench.diagnosis.loader import described

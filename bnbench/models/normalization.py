@@ -18,11 +18,7 @@ _TORCH_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a user wants to see of a network beside that of another setup.
-
-    Numbers of parameters: all, those that are trained, those of the normalization layers; and of
-    normalization layers.
-    """
+    """Numbers of parameters (all, trained, in normalization layers) and of normalization layers."""
 
     parameters: int
     trainable: int
@@ -75,9 +71,9 @@ def describe(model: nn.Module) -> Description:
 def train_only_norm(model: nn.Module) -> None:
     """Freeze each parameter that is not of a normalization layer; the head is frozen too.
 
-    What is left are γ and β, and whatever else a layer learns in their stead (τ of FRN, v of
-    EvoNorm). This is the experiment of Frankle, Schwab & Morcos 2021,
-    https://arxiv.org/abs/2003.00152: all other weights stay as they were drawn.
+    Trained are γ and β, and what else such a layer learns (τ of FRN, v of EvoNorm). This is the
+    experiment of Frankle, Schwab & Morcos 2021, https://arxiv.org/abs/2003.00152: all other weights
+    stay as they were drawn.
 
     Raises ArgumentError where that leaves nothing to train.
     """

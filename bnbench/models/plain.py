@@ -1,4 +1,4 @@
-"""The plain convolutional network: nothing between the layers that a norm could hide behind."""
+"""The plain convolutional network: no shortcuts, so that all depends on the norms."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Recipe:
     def bias(self) -> bool:
         """Whether a weight layer has a bias.
 
-        A norm right behind it would subtract the bias again; an activation would not.
+        A norm directly after it would subtract the bias again; an activation would not.
         """
         return self.make_norm is None or self.placement == "after"
 
@@ -40,7 +40,7 @@ class Recipe:
         return nn.Sequential(OrderedDict({name: weights} | self.follow_up(channels)))
 
     def follow_up(self, channels: int) -> dict[str, nn.Module]:
-        """Norm and activation behind a weight layer, by name, in their order."""
+        """Norm and activation after a weight layer, by name, in their order."""
         if self.make_norm is None:
             return {"activation": self.make_activation()}
         norm = {"norm": self.make_norm(channels)}

@@ -1,6 +1,6 @@
 """Residual networks for small images: the CIFAR family, with the norm on either side.
 
-Without normalization they start from Fixup, so that "none" is a fair opponent.
+Without normalization they start from Fixup, so that the comparison with "none" is fair.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
 
     and a scalar bias (0) before each convolution but the stem's, each activation and the head, and
     a scalar multiplier (1) at the end of each branch. The convolutions keep their biases, one a
-    channel, beside the scalars of the paper: the β of the opponent's norms is one a channel too.
+    channel, in addition to the paper's scalars: the β of the norms compared with is one a channel.
     Weights that are standardized have no scale, and none at 0: with them the multipliers start at
     0 instead (SkipInit: De & Smith 2020, https://arxiv.org/abs/2002.10444). Where there is a norm
     `fixup` changes nothing.
@@ -140,7 +140,7 @@ class ResNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut.
+    """Two 3×3 convolutions and a shortcut.
 
         x ──▶ entry ─┬─▶ branch ──▶ (+) ──▶ exit ──▶
                      └─▶ shortcut ──┘
@@ -165,9 +165,9 @@ class ResidualBlock(nn.Module):
 
     A norm that is also the activation (`activates`) cannot end a branch: FRN and EvoNorm without
     their activation are other layers (timm's EvoNorm-S0 then does not normalize at all). It takes
-    the place of the activation behind the sum.
+    the place of the activation after the sum.
 
-    Where the shape changes the shortcut is a 1×1 convolution, in post with a norm behind it in
+    Where the shape changes the shortcut is a 1×1 convolution, in post with a norm after it in
     both placements; not with `activates`, since nothing else bends a shortcut. It has no bias: it
     would be added to that of conv2 or of a norm.
     """

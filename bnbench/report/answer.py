@@ -11,9 +11,10 @@ from bnbench.config.faults import counted
 from bnbench.report import words
 from bnbench.report.study import Cell, Study
 from bnbench.report.verdicts import Judged
-from bnbench.stats import SEEDS_FOR_A_VERDICT, Outcome, paired_t_interval
+from bnbench.stats.differences import paired_t_interval
+from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion
 
-SAID: dict[Outcome, str] = {
+SAID: dict[Conclusion, str] = {
     "supported": "Supported",
     "refuted": "Refuted",
     "negligible": "Too small to matter",

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from bnbench.report.study import Cell, StudiedRun, Study
-from bnbench.stats import mean
+from bnbench.stats.differences import mean
 from bnbench.store import Record
 
 OF_RUNS = ("val_accuracy", "test_accuracy", "images_per_second", "train_seconds")

@@ -10,7 +10,8 @@ from bnbench.config import claims, datasets, experiments, identity, metrics, sch
 from bnbench.config.faults import counted
 from bnbench.report.quantities import LR, quantity, usable
 from bnbench.report.study import Choice, StudiedRun, Study, by_seed
-from bnbench.stats import Effect, Verdict, effect, judge, probability_of_superiority, slope
+from bnbench.stats.differences import probability_of_superiority, slope
+from bnbench.stats.verdict import Effect, Verdict, effect, judge
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def rehearse(config: schema.RunConfig, settings: Settings) -> None:
         images, labels = run.batch_at(0)
         torch.nn.functional.cross_entropy(run.model(images), labels).backward()  # type: ignore[no-untyped-call]
     except Exception as error:
-        # Whatever a stranger's code raises: it would raise in every run of this setup.
+        # Whatever the user's own code raises: it would raise in every run of this setup.
         message = f"the first step fails: {type(error).__name__}: {error}"
         raise ConfigError([Fault(where=f"setup {config.setup}", message=message)]) from error
 

@@ -1,4 +1,4 @@
-"""What can be said of paired differences, one a seed, some of which may be infinite.
+"""Means of replicates; what paired differences say, one a seed, some of which may be infinite.
 
 Where a target was never reached a difference is ±∞. Such values are ranked and counted, never
 averaged and never dropped: means and t intervals refuse them, order statistics and signs do not.
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, stdtrit
-
-from bnbench.stats.means import mean, mean_and_deviation
 
 Alternative = Literal["greater", "two-sided"]
 Array = npt.NDArray[np.float64]
@@ -31,6 +30,46 @@ ROUNDING = 1e-9
 """Sums this close to 0, relative to the sum of magnitudes, are 0. Accuracies are multiples of
 1/images whose differences carry rounding errors; without this they would decide about ties."""
 MOST_SEEDS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over n replicates and the half-width of its 95 % t interval (None below n = 2)."""
+
+    value: float
+    half_width: float | None
+    n: int
+
+
+def mean(values: Sequence[float], *, confidence: float = 0.95) -> Mean:
+    """The mean of finite values, with Student's interval. Raises ValueError where there is none."""
+    if not values:
+        raise ValueError("the mean of no values")
+    array = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError("a value is not finite: count it, do not average it")
+    n = len(array)
+    if n == 1:
+        return Mean(float(array[0]), None, 1)
+    value, deviation = mean_and_deviation(array)
+    quantile = float(stdtrit(n - 1, 0.5 + confidence / 2))
+    return Mean(value, quantile * deviation / n**0.5, n)
+
+
+def mean_and_deviation(array: Array) -> tuple[float, float]:
+    """Mean and unbiased standard deviation (correction 1) of (n,) finite values, n ≥ 2.
+
+    Equal values have exactly their value and 0. Sums are taken at a scale of 1, so that no square
+    overflows: a power of two changes no other bit.
+    """
+    if array.min() == array.max():
+        return float(array[0]), 0.0
+    exponent = np.frexp(np.abs(array).max())[1]
+    scaled = np.ldexp(array, -exponent)
+    with np.errstate(over="ignore"):  # a deviation beyond the largest number is infinite
+        value = np.ldexp(scaled.mean(), exponent)
+        deviation = np.ldexp(scaled.std(ddof=1), exponent)
+    return float(value), float(deviation)
 
 
 class Interval(NamedTuple):

@@ -4,10 +4,10 @@ A difference is one seed's, better − worse, oriented so that + favours the cla
 Student's 95 % interval of the mean; where a difference is infinite, that of the median between
 order statistics instead. With s the smallest effect that matters:
 
-supported      the interval lies above s, and the exact sign-flip test gives p < 0.05 after Holm's
+supported      the interval is above s, and the exact sign-flip test gives p < 0.05 after Holm's
                correction over all claims of the file
-refuted        the interval lies below −s
-negligible     the interval lies between −s and s
+refuted        the interval is below −s
+negligible     the interval is between −s and s
 inconclusive   everything else; always with fewer than six seeds, and where something was objected
 
 A claim that is two-sided is supported by an interval above s or below −s and a two-sided test; it
@@ -28,16 +28,16 @@ from bnbench.stats.differences import (
     Alternative,
     Interval,
     holm,
+    mean,
     median,
     median_interval,
     paired_t_interval,
     seeds_needed,
     sign_flip,
 )
-from bnbench.stats.means import mean
 
 Direction = Literal["up", "down", "two-sided"]
-Outcome = Literal["supported", "refuted", "negligible", "inconclusive"]
+Conclusion = Literal["supported", "refuted", "negligible", "inconclusive"]
 Leaning = Literal["for", "against", "neither"]
 Method = Literal["paired t", "order statistics"]
 
@@ -81,7 +81,7 @@ class Verdict:
     point, None otherwise: indicative, and nothing stronger.
     """
 
-    outcome: Outcome
+    outcome: Conclusion
     effect: Effect | None
     p_adjusted: float | None
     reasons: tuple[str, ...]
@@ -130,9 +130,9 @@ def effect(differences: Sequence[float], *, smallest_effect: float, direction: D
 def judge(effects: Sequence[tuple[Effect | None, Sequence[str]]]) -> list[Verdict]:
     """A verdict for each claim of a file, in the given order: they are one family.
 
-    Beside each effect stands what is objected to it, in words (a failed sanity check, a learning
-    rate at the edge of its grid, missing runs); None where no seed can be compared. Every effect
-    counts in Holm's correction, whatever is objected to it.
+    With each effect comes what is objected to it, in words (a failed sanity check, a learning rate
+    at the edge of its grid, missing runs); the effect is None where no seed can be compared. Every
+    effect counts in Holm's correction, whatever is objected to it.
     """
     family = [found.p for found, _ in effects if found is not None]
     adjusted = iter(holm(family))
@@ -151,7 +151,7 @@ def _without_effect(objections: Sequence[str]) -> Verdict:
 
 def _verdict(effect: Effect, objections: Sequence[str], p: float, family: int) -> Verdict:
     reasons = list(objections)
-    outcome: Outcome = "inconclusive"
+    outcome: Conclusion = "inconclusive"
     leaning: Leaning | None = None
     if effect.n < SEEDS_FOR_A_VERDICT:
         seeds = f"{effect.n} seed{'s' * (effect.n > 1)}"
@@ -163,7 +163,7 @@ def _verdict(effect: Effect, objections: Sequence[str], p: float, family: int) -
     return Verdict("inconclusive" if reasons else outcome, effect, p, tuple(reasons), leaning)
 
 
-def _by_the_rules(effect: Effect, p: float, family: int) -> tuple[Outcome, list[str]]:
+def _by_the_rules(effect: Effect, p: float, family: int) -> tuple[Conclusion, list[str]]:
     """The outcome of enough seeds without objections; if it is inconclusive, why."""
     low, high = effect.interval
     smallest = effect.smallest_effect
@@ -197,12 +197,12 @@ def _alternative(direction: Direction) -> Alternative:
 
 
 def _clear(upper: float, lower: float) -> bool:
-    """Whether one number lies above another by more than rounding."""
+    """Whether one number is above another by more than rounding."""
     return upper > lower and not isclose(upper, lower, rel_tol=ROUNDING)
 
 
 def _leaning(effect: Effect) -> Leaning:
-    """Where mean and median point, if both lie beyond the smallest effect on the same side."""
+    """Where mean and median point, if both are beyond the smallest effect on the same side."""
     centres = [effect.median, effect.median if effect.mean is None else effect.mean]
     smallest = effect.smallest_effect
     above = all(_clear(centre, smallest) for centre in centres)
@@ -256,7 +256,7 @@ def _may_be_chance(effect: Effect, p: float, family: int) -> str:
         else f"the {effect.n} seeds would have to agree more"
     )
     return (
-        f"{_whose(effect)} {start} … {end} lies {'above' if above else 'below'} "
+        f"{_whose(effect)} {start} … {end} is {'above' if above else 'below'} "
         f"{_named(edge, limit)}, but {corrected} is not below {level}; {way}"
     )
 

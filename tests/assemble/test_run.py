@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bnbench import assemble, data
-from bnbench.assemble import Facts, build_run, evaluation_steps, generator, resolve_device
+from bnbench import data
+from bnbench.assemble import Facts, build_run, inputs, resolve_device
+from bnbench.assemble.evaluation import evaluation_steps, norm_batch_size
+from bnbench.assemble.inputs import generator
 from bnbench.config import schema
 from bnbench.errors import ConfigError, UsageError
 from bnbench.events import Confusion, Evaluation, Finished, Measurement, Moment, Step
@@ -274,9 +276,9 @@ def test_divergence_is_that_of_the_configuration() -> None:
 
 @pytest.fixture
 def no_dataset_kept() -> Iterator[None]:
-    assemble.dataset._loaded.clear()
+    inputs._loaded.clear()
     yield
-    assemble.dataset._loaded.clear()
+    inputs._loaded.clear()
 
 
 def datasets(folder: Path) -> list[schema.DataConfig]:
@@ -443,7 +445,7 @@ def test_no_two_purposes_or_seeds_share_random_numbers() -> None:
 def test_seeds_are_derived_as_they_always_were() -> None:
     """Written down: another derivation would silently make every stored run another one."""
     # blake2b of "0/order/3", 8 bytes, halved; worked out with hashlib alone.
-    assert assemble.derived(0, "order", 3) == 228_291_028_133_782_092
+    assert inputs.derived(0, "order", 3) == 228_291_028_133_782_092
     draws = [torch.rand(4, generator=generator(0, "order", 3)) for _ in range(2)]
     assert torch.equal(draws[0], draws[1])
 
@@ -604,7 +606,7 @@ FEW = schema.TrainConfig(steps=2, evaluation_images=128)
 def test_evaluations_look_at_the_images_of_their_split(looks: Looks) -> None:
     large = config(data=synthetic(**LARGE), model=SMALLEST, train=FEW)
     run = built(large)
-    dataset = assemble.load_dataset(large.data, lambda _: None)
+    dataset = inputs.load_dataset(large.data, lambda _: None)
     trained = {tuple(x.flatten().tolist()) for x in epoch(run, 27)[0]}
     run.evaluate()
     run.evaluate_last()
@@ -658,7 +660,7 @@ def test_setups_are_evaluated_on_the_same_images_in_the_same_order(looks: Looks)
 def test_companions_are_as_in_training(order: str, looks: Looks) -> None:
     large = config(data=synthetic(**LARGE, order=order), model=SMALLEST, train=FEW)
     run = built(large)
-    dataset = assemble.load_dataset(large.data, lambda _: None)
+    dataset = inputs.load_dataset(large.data, lambda _: None)
     run.evaluate()
     run.evaluate_last()
     assert {len(indices) for _, indices in looks.passes} == {1056, 288, 144, 300, 70}
@@ -699,7 +701,7 @@ def test_statistics_are_shared_by_as_many_images_as_in_training() -> None:
         (schema.NoNorm(kind="none"), 8),
         (schema.GroupNormConfig(kind="group", groups=2), 8),
     ):
-        assert assemble.norm_batch_size(config(norm=norm)) == expected
+        assert norm_batch_size(config(norm=norm)) == expected
 
 
 # --- refusals -----------------------------------------------------------------------------

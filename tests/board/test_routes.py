@@ -24,7 +24,7 @@ from tensorboard.plugins.hparams.api_pb2 import AGGREGATION_AVG
 from werkzeug.test import Client
 
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, METRICS, Band
-from bnbench.stats import mean
+from bnbench.stats.differences import mean
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.runs import result_of
 from tests.studies import DIVERGING, QUESTION, RESUMED

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats as scipy_stats
 
-from bnbench.stats import Direction
+from bnbench.stats.verdict import Direction
 from tests.stats.samples import Array
 
 Mask = npt.NDArray[np.bool_]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bnbench.stats import holm, probability_of_superiority, seeds_needed, slope
+from bnbench.stats.differences import holm, probability_of_superiority, seeds_needed, slope
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=6)
 

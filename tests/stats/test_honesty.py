@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bnbench.stats import Direction, effect, judge, paired_t_interval
+from bnbench.stats.differences import paired_t_interval
+from bnbench.stats.verdict import Direction, effect, judge
 from tests.stats.many import adjusted, counted, outcomes, p_values
 from tests.stats.samples import (
     DRAWS,

@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bnbench.stats import Interval, MedianInterval, median, median_interval, paired_t_interval
+from bnbench.stats.differences import (
+    Interval,
+    MedianInterval,
+    median,
+    median_interval,
+    paired_t_interval,
+)
 from tests.stats.samples import four_errors
 
 Array = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bnbench.stats import Mean, mean
+from bnbench.stats.differences import Mean, mean
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])

@@ -14,7 +14,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bnbench.stats import Alternative, sign_flip
+from bnbench.stats.differences import Alternative, sign_flip
 
 Array = npt.NDArray[np.float64]
 ALTERNATIVES: list[Alternative] = ["greater", "two-sided"]

@@ -12,18 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnbench.stats import (
-    Direction,
-    Interval,
-    Outcome,
-    Verdict,
-    effect,
-    judge,
-    median,
-    paired_t_interval,
-    seeds_needed,
-    sign_flip,
-)
+from bnbench.stats.differences import Interval, median, paired_t_interval, seeds_needed, sign_flip
+from bnbench.stats.verdict import Conclusion, Direction, Verdict, effect, judge
 
 DIRECTIONS: list[Direction] = ["up", "down", "two-sided"]
 ONE_SIDED = DIRECTIONS[:2]
@@ -50,7 +40,7 @@ def around(centre: float, half_width: float, n: int = 8) -> list[float]:
     return list(centre + values * half_width / ((high - low) / 2))
 
 
-CASES: list[tuple[float, float, Outcome, Outcome]] = [
+CASES: list[tuple[float, float, Conclusion, Conclusion]] = [
     # centre, half-width, one-sided, two-sided; the smallest effect is 1
     (2.0, 0.9, "supported", "supported"),
     (2.0, 1.1, "inconclusive", "inconclusive"),
@@ -67,7 +57,7 @@ CASES: list[tuple[float, float, Outcome, Outcome]] = [
 
 @pytest.mark.parametrize(("centre", "half_width", "one_sided", "two_sided"), CASES)
 def test_where_the_interval_lies(
-    centre: float, half_width: float, one_sided: Outcome, two_sided: Outcome
+    centre: float, half_width: float, one_sided: Conclusion, two_sided: Conclusion
 ) -> None:
     differences = around(centre, half_width)
     for direction in DIRECTIONS:
@@ -85,7 +75,7 @@ def test_an_interval_above_the_smallest_effect_is_not_enough() -> None:
     assert [each.p_adjusted for each in (alone, three, four)] == [1 / 64, 3 / 64, 4 / 64]
     assert four.outcome == "inconclusive"
     assert four.reasons == (
-        "the interval 1.8 … 2.2 lies above the smallest effect 1, but p = 0.0625 after Holm's "
+        "the interval 1.8 … 2.2 is above the smallest effect 1, but p = 0.0625 after Holm's "
         "correction for 4 claims (0.0156 before) is not below 0.05; 7 seeds that all agree would "
         "reach it",
     )
@@ -97,7 +87,7 @@ def test_a_two_sided_test_needs_twice_as_small_a_share() -> None:
     found = verdict(around(-2, 0.2, n=6), direction="two-sided", others=1)
     assert found.outcome == "inconclusive"
     assert found.reasons[0].startswith(
-        "the interval −2.2 … −1.8 lies below the smallest effect on the other side, −1, but p"
+        "the interval −2.2 … −1.8 is below the smallest effect on the other side, −1, but p"
     )
     assert "7 seeds that all agree" in found.reasons[0]
 
@@ -110,7 +100,7 @@ def test_seeds_that_could_have_agreed_more() -> None:
     assert found.p_adjusted == 14 / 256
     assert found.outcome == "inconclusive"
     assert found.reasons[0].endswith(
-        "lies above 0, but p = 0.0547 after Holm's correction for 7 claims (0.00781 before) is "
+        "is above 0, but p = 0.0547 after Holm's correction for 7 claims (0.00781 before) is "
         "not below 0.05; the 8 seeds would have to agree more"
     )
     assert verdict(list(map(abs, differences)), smallest=0, others=6).outcome == "supported"

@@ -13,7 +13,7 @@ from bnbench.config import identity
 from bnbench.report.figures import style
 from bnbench.report.figures.style import Look, Looks
 from bnbench.report.study import Cell, Point, Study, best_at
-from bnbench.stats import mean
+from bnbench.stats.differences import mean
 
 LOG_FROM = 8  # times: values that span more are drawn on a logarithmic scale
 COSTS = {

@@ -14,7 +14,7 @@ from bnbench.report.figures import style
 from bnbench.report.figures.style import Look, Looks
 from bnbench.report.reading import Curve
 from bnbench.report.study import Cell, Point, StudiedRun, Study, best_at
-from bnbench.stats import mean
+from bnbench.stats.differences import mean
 
 SEEDS_FOR_A_BAND = 3
 X_LABELS = {"examples": "training images seen", "seconds": "seconds of training"}

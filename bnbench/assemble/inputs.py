@@ -1,10 +1,17 @@
-"""The images that a configuration names."""
+"""What a run starts from: its images, and its random numbers.
+
+Each purpose has a generator of its own, derived from the run's seed: setups that share a seed share
+split, order and initial weights.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
+
+import torch
 
 from bnbench import data
 from bnbench.config import schema
@@ -58,3 +65,24 @@ def _load(config: schema.DataConfig, announce: Announce) -> data.Dataset:
             )
         case _:
             assert_never(config)
+
+
+def generator(seed: int, *purpose: object) -> torch.Generator:
+    """Random numbers for one purpose of one run; other purposes and seeds are independent."""
+    return torch.Generator().manual_seed(derived(seed, *purpose))
+
+
+def derived(seed: int, *purpose: object) -> int:
+    """A seed of 63 bits for one purpose of one run."""
+    words = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest()) >> 1
+
+
+def reseed_layers(seed: int, device: torch.device, step: int) -> None:
+    """Let dropout and other layers that draw numbers draw those of this step."""
+    value = derived(seed, "layers", step)
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(value)
+    elif device.type == "mps":
+        torch.mps.manual_seed(value)

@@ -1,4 +1,4 @@
-"""What a stored run is shown again: images in the company that they had in training."""
+"""Images for a stored run that is diagnosed: as in training, and as evaluated."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from bnbench import data
-from bnbench.assemble.dataset import load_dataset
 from bnbench.assemble.evaluation import norm_batch_size, ordered
-from bnbench.assemble.random import generator
+from bnbench.assemble.inputs import generator, load_dataset
 from bnbench.config import schema
 from bnbench.train import Run
 
