@@ -3,7 +3,7 @@
 The packages, from the lowest level to the highest; bnbench/README.md draws how data flows:
 
 errors     the errors that users see: what happened, where, what to do
-events     the facts that a run can state
+events     the facts that a run can state, and the moments at which they hold
 config     YAML to validated models; crossing of setups, axes and seeds; identity; no torch
 norms      normalization layers: formula, axes, paper
 models     networks that take their normalization as an argument
@@ -17,9 +17,9 @@ sinks      facts to metrics.jsonl, TensorBoard, terminal
 train      the training loop
 assemble   from configuration to model, batches, optimizer, probes
 board      TensorBoard for an experiment: rewrite event files, average over seeds, start it
-runner     one run from start to result, resumable
 diagnosis  a foreign model, or a stored run: what is wrong in eval mode, and the fix
 report     stored runs to tables, figures, verdicts, the page
+runner     one run from start to result, resumable
 sweep      which runs are missing, in which order; who trains them
 cli        the commands; heavy packages are imported inside them
 """

@@ -16,17 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, Discriminator
+from pydantic import BaseModel
 
-from bnbench.config import metrics, schema
+from bnbench.config import hints, metrics, schema, sentences
 from bnbench.config.faults import listing, nearest
 from bnbench.errors import UsageError
 
 PACKAGE = Path(__file__).parent
 PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"
-BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-SYNONYMS = {"norms": "norm", "models": "model", "datasets": "data", "optimizers": "optim"}
-SYNONYMS |= {"probe": "probes", "metric": "metrics", "finding": "findings", "claim": "claims"}
+TOPICS = {"norms": "norm", "models": "model", "datasets": "data", "optimizers": "optim"}
+TOPICS |= {"probe": "probes", "metric": "metrics", "finding": "findings", "claim": "claims"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +71,10 @@ class Entry:
         assert self.model is not None
         field = name.removeprefix(self.prefix)
         info = self.model.model_fields[field]
-        part = _json_schema(self.model)["properties"][field]
-        words = [word for each in part.get("anyOf", [part]) for word in _words(each)]
         return Key(
             name=name,
             kinds=() if self.name == self.topic else (self.name,),
-            allowed=str(part.get("x-allowed") or listing(dict.fromkeys(words))),
+            allowed=sentences.allowed(self.model, (field,)),
             required=info.is_required(),
             default=None if info.is_required() else info.get_default(call_default_factory=True),
             description=info.description or "",
@@ -100,40 +97,43 @@ def entries() -> tuple[Entry, ...]:
     return (*_blocks(), *_probes(), *_metrics(), *_findings(), _claims())
 
 
-def is_topic(word: str) -> bool:
-    """Whether a word names a topic, not one of its entries."""
-    return _meant(word) in topics()
-
-
-def _meant(word: str) -> str:
-    """The topic that a plural or the key of a kind means, else the word itself."""
-    return SYNONYMS.get(word, word).removesuffix(".kind").removesuffix(".dataset")
-
-
 def topics() -> list[str]:
     """The topics, each once."""
     return list(dict.fromkeys(entry.topic for entry in entries()))
 
 
+def is_topic(word: str) -> bool:
+    """Whether a word names a topic, not one of its entries."""
+    return _meant(word) in topics()
+
+
 def find(word: str) -> Sequence[Entry | Key]:
     """What a topic, a name, a metric or a key means. Raises UsageError with the nearest name."""
-    found = [each for each in entries() if _meant(word) in (each.topic, each.name)]
-    if found:
-        return found
-    if keys := _keys(word):
-        return keys
+    meant = _meant(word)
+    found = [each for each in entries() if meant in (each.topic, each.name)]
+    if found or (keys := _keys(meant)):
+        return found or keys
     if "/" in word or word in metrics.every_metric():
         try:
             return [_metric(type(metrics.parse_metric(word)))]
         except ValueError as error:
             raise UsageError(f"{word} is not a metric", do=str(error)) from None
     every = [key for each in entries() for key in each.keys]
-    names = [*topics(), *SYNONYMS, *(each.name for each in entries())]
+    names = [*topics(), *TOPICS, *(each.name for each in entries())]
     close = nearest(word, [*names, *every, *(key.rpartition(".")[2] for key in every)])
     raise UsageError(
         f"nothing is called {word}",
         do=f"did you mean {close}?" if close else "`bnbench explain` lists the topics",
     )
+
+
+def _meant(word: str) -> str:
+    """The topic, key or kind that is also called so; else the word itself."""
+    kinds = hints.KINDS_ALSO_CALLED["norm"]
+    names = {entry.name for entry in entries()} | {*topics()}
+    key = word if word in names else hints.ALSO_CALLED.get(hints.plain(word), word)
+    key = TOPICS.get(key, key).removesuffix(".kind").removesuffix(".dataset")
+    return key if key in names else kinds.get(key, key)
 
 
 def _keys(word: str) -> list[Key]:
@@ -156,23 +156,19 @@ def _keys(word: str) -> list[Key]:
 
 
 def _blocks() -> Iterator[Entry]:
-    for block, info in schema.RunConfig.model_fields.items():
-        tags = [each.discriminator for each in info.metadata if isinstance(each, Discriminator)]
-        for model in _models(info.annotation):
-            if model is schema.ProbesConfig:
-                continue
-            text = _docstring(model)
-            names = get_args(model.model_fields[str(tags[0])].annotation) if tags else (block,)
-            for name in names:
-                yield Entry(block, name, text, _details(text), model, f"{block}.")
-    yield Entry("run", "run", _docstring(schema.RunConfig), (), schema.RunConfig)
+    for block, family in schema.BLOCKS.items():
+        for kind, model in family.models.items():
+            if model is not schema.ProbesConfig:
+                text = _docstring(model)
+                yield Entry(block, kind or block, text, _details(text), model, f"{block}.")
+    whole = schema.ExperimentFile
+    yield Entry("experiment", "experiment", _docstring(whole), (), whole)
 
 
 def _probes() -> Iterator[Entry]:
     for name, info in schema.ProbesConfig.model_fields.items():
-        (model,) = _models(info.annotation)
-        detail = _definition(f"probes.{name}")
-        details = (detail,) if detail else ()
+        (model,) = [each for each in get_args(info.annotation) if issubclass(each, BaseModel)]
+        details = tuple(filter(None, [_definition(f"probes.{name}")]))
         yield Entry("probes", name, _docstring(model), details, model, f"probes.{name}.")
 
 
@@ -188,9 +184,7 @@ def _metric(kind: type) -> Entry:
     units: dict[str, dict[str, None]] = {}
     for each in names:
         units.setdefault(metrics.unit(metrics.parse_metric(each)), {})[each.split("/")[-1]] = None
-    unit = "; ".join(
-        f"{unit} for {listing(quantities, 'and')}" for unit, quantities in units.items()
-    )
+    unit = "; ".join(f"{unit} for {listing(names, 'and')}" for unit, names in units.items())
     text = " ".join(_docstring(kind).split())
     return Entry("metrics", name, f"{text} Unit: {unit or 'its own'}.")
 
@@ -231,37 +225,3 @@ def _definition(name: str) -> str:
     for part in inside:
         tree = next((node for node in tree.body if getattr(node, "name", None) == part), None)
     return (tree and ast.get_docstring(tree)) or ""
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models among the members of a union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for member in get_args(annotation) for model in _models(member)]
-
-
-@functools.cache
-def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema()
-
-
-def _words(part: dict[str, Any]) -> list[str]:
-    """What one branch of a JSON Schema allows."""
-    if "enum" in part or "const" in part:
-        return [str(word) for word in part.get("enum", [part.get("const")])]
-    match part.get("type"):
-        case "null":
-            return ["null"]
-        case "boolean":
-            return ["true", "false"]
-        case "integer" | "number" as kind:
-            bounds = [f"{sign} {part[key]:g}" for key, sign in BOUNDS.items() if key in part]
-            noun = "a whole number" if kind == "integer" else "a number"
-            return [f"{noun} {' and '.join(bounds)}".rstrip()]
-        case "array":
-            item = (part.get("prefixItems") or [part.get("items", {})])[0]
-            return [f"a list of: {listing(_words(item))}"]
-        case "string":
-            return ["text"]
-        case _:
-            return ["a mapping"]

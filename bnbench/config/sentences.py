@@ -102,8 +102,7 @@ class Subject:
             return Flaw(path, f"{around} takes plain values, not a mapping")
         part = self.part(path)
         branches = list(_branches(_json_schema(self.model), part))
-        allowed = part.get("x-allowed") or listing(_words(branches))
-        message = f"{self.dotted(path)} must be {allowed}, not {found(value)}"
+        message = f"{self.dotted(path)} must be {allowed(self.model, path)}, not {found(value)}"
         return Flaw(path, message, self.hint(part, branches, value))
 
     def missing(self, path: Path) -> Flaw:
@@ -219,6 +218,13 @@ def _located(values: Any, detail: Any) -> tuple[Path, bool]:
 
 
 # --- what a key must be -------------------------------------------------------------------
+
+
+def allowed(model: type[BaseModel], path: Path) -> str:
+    """What a key of a model must be, in words."""
+    part = Subject(model, {}).part(path)
+    branches = _branches(_json_schema(model), part)
+    return str(part.get("x-allowed") or listing(_words(branches)))
 
 
 @functools.cache

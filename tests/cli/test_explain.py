@@ -133,14 +133,14 @@ def test_claims_are_explained_by_how_they_are_judged() -> None:
 
 def test_a_key_is_explained_for_each_kind_that_has_it() -> None:
     assert said("momentum").splitlines() == [
-        "norm.momentum (batch, ghost, frozen, noisy): a number ≥ 0 and ≤ 1 or null;",
+        "norm.momentum (batch, ghost, frozen, noisy): a number from 0 to 1 or null;",
         "    default 0.1",
         "    weight of the new batch, as in PyTorch; null: cumulative average",
         "",
-        "norm.momentum (batch-renorm): a number ≥ 0 and ≤ 1 or null; default 0.01",
+        "norm.momentum (batch-renorm): a number from 0 to 1 or null; default 0.01",
         "    weight of the new batch",
         "",
-        "optim.momentum (sgd): a number ≥ 0 and < 1; default 0.9",
+        "optim.momentum (sgd): a number of at least 0 and below 1; default 0.9",
         "    heavy-ball momentum",
     ]
     assert said("optim.momentum") == said("momentum").split("\n\n")[-1]

@@ -26,7 +26,7 @@ class Probe(Block):
 class RunningErrorProbe(Probe):
     """How far the running statistics of each layer are from the population's."""
 
-    images: Images = Field(1024, description="training images behind population statistics")
+    images: Images = Field(1024, description="training images for population statistics")
 
 
 class GapByLayerProbe(Probe):
@@ -41,15 +41,15 @@ class DecompositionProbe(Probe):
     images: Images = Field(256, description="images of the training and of the validation split")
     norm_batch_sizes: Sizes = Field(
         (8,),
-        description="examples that share statistics, beside those of training and all `images`",
+        description="examples that share statistics, in addition to training's and all `images`",
     )
 
 
 class BatchNoiseProbe(Probe):
-    """How much the predictions for an image depend on its companions in the batch."""
+    """How much a prediction depends on the other images in the batch."""
 
     images: Images = Field(64, description="fixed images")
-    companions: Images = Field(16, description="random sets of companions")
+    companions: Images = Field(16, description="random sets of other images")
 
 
 class ActivationDriftProbe(Probe):
@@ -122,7 +122,9 @@ class ProbesConfig(Block):
     running_error: RunningErrorProbe | bool = _off("running against population statistics")
     gap_by_layer: GapByLayerProbe | bool = _off("which layer's running statistics are to blame")
     decomposition: DecompositionProbe | bool = _off("training noise, generalization, inconsistency")
-    batch_noise: BatchNoiseProbe | bool = _off("how predictions depend on companions")
+    batch_noise: BatchNoiseProbe | bool = _off(
+        "how predictions depend on the other images in the batch"
+    )
     activation_drift: ActivationDriftProbe | bool = _off("how distributions of activations move")
     gradient_shift: GradientShiftProbe | bool = _off(
         "how gradients change with the layers before them"
