@@ -14,20 +14,18 @@ from threading import Thread
 from typing import Any
 
 from bnbench.config import schema
-from bnbench.errors import ConfigError, Fault
+from bnbench.errors import Fault
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import schedule
-from bnbench.sweep.jobs import Answer, Executor, Job, Lost, Refused, WorkerOptions
-from bnbench.sweep.shipping import Reply, Returned, Saved, Shipment, perform_shipment
+from bnbench.sweep.jobs import Answer, Executor, Job, Lost, Refused, SweepOptions
+from bnbench.sweep.shipping import Reply, Sent, Shipment, perform_shipment
 from bnbench.sweep.worker import perform
 
 
-def refuse(refused: Iterable[Refused]) -> ConfigError:
-    """As a plan does that knows no file."""
-    return ConfigError(
-        Fault(f"setup {config.setup}", obstacle.message) for config, obstacle in refused
-    )
+def faults_of(refused: Iterable[Refused]) -> list[Fault]:
+    """As a plan finds them that knows no file."""
+    return [Fault(f"setup {config.setup}", obstacle.message) for config, obstacle in refused]
 
 
 def sweep(
@@ -39,8 +37,8 @@ def sweep(
     **options: Any,
 ) -> schedule.SweepOutcome:
     """Sweep runs that are of no file."""
-    chosen = schedule.SweepOptions(**options)
-    return schedule.sweep(runs, experiment, executor, screen, stop, chosen, refuse)
+    chosen = SweepOptions(**options)
+    return schedule.sweep(runs, experiment, executor, screen, stop, chosen, faults_of)
 
 
 class InProcess:
@@ -51,7 +49,7 @@ class InProcess:
     def __init__(
         self,
         _size: int,
-        options: WorkerOptions,
+        options: SweepOptions,
         experiment: ExperimentFolder,
         siblings: Sequence[ExperimentFolder] = (),
     ) -> None:
@@ -133,7 +131,7 @@ class Elsewhere:
         assert process.stdout is not None
         with folder, process.stdin, process.stdout:
             try:
-                while not isinstance(reply, Returned):
+                while not (isinstance(reply, Sent) and reply.end):
                     reply = pickle.load(process.stdout)
                     self._replies.put((shipment, reply))
             except (EOFError, pickle.UnpicklingError):
@@ -173,10 +171,10 @@ def work() -> None:
         if sys.stdin.buffer.read(1):
             stop.exit_code = 130
 
-    def send(reply: Answer | Saved | Returned) -> None:
+    def send(reply: Answer | Sent) -> None:
         pickle.dump(reply, replies)
         replies.flush()
 
     Thread(target=listen, daemon=True).start()
-    send(perform_shipment(shipment, WorkerOptions(), send, stop, save_seconds=save_seconds))
+    send(perform_shipment(shipment, SweepOptions(), send, stop, save_seconds=save_seconds))
     os._exit(0)  # without waiting for the thread that listens

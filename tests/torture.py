@@ -21,7 +21,7 @@ from typing import Any
 from bnbench.config import loading, plans
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import WorkerOptions
+from bnbench.sweep.jobs import SweepOptions
 from tests.executors import InProcess, sweep
 from tests.runs import committed_step, evidence, quiet_console
 
@@ -83,7 +83,7 @@ class Torture:
     def _undisturbed(self) -> dict[str, Any]:
         """What nobody disturbs leaves behind: one run after the other, in this process."""
         reference = ExperimentFolder(self._folder / "reference" / "small")
-        executor = InProcess(1, WorkerOptions(), reference)
+        executor = InProcess(1, SweepOptions(), reference)
         sweep(self._configs, reference, executor, Screen(quiet_console(), runs=1), Stop())
         return {run.name: evidence(run) for run in reference.runs()}
 

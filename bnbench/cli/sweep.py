@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bnbench.store import Record
     from bnbench.sweep.experiments import PlannedExperiment
-    from bnbench.sweep.schedule import SweepOptions
+    from bnbench.sweep.jobs import SweepOptions
 
 Configs = Annotated[
     str, typer.Argument(help="A YAML file, the name of a shipped experiment, or a folder of them.")
@@ -64,7 +64,7 @@ def sweep(
     """
     from bnbench.config import loading
     from bnbench.sweep import experiments
-    from bnbench.sweep.schedule import SweepOptions
+    from bnbench.sweep.jobs import SweepOptions
 
     overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
     planned = experiments.plan_all(config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=say)

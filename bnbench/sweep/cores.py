@@ -53,34 +53,27 @@ def _quota() -> float | None:
     """
     quotas = []
     for folder in _control_groups():
-        both = _words(folder / "cpu.max") or [
-            *_words(folder / "cpu.cfs_quota_us"),
-            *_words(folder / "cpu.cfs_period_us"),
-        ]
-        if len(both) == 2 and both[0] not in ("max", "-1"):
-            quotas.append(int(both[0]) / int(both[1]))
+        names = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+        words = [word for name in names for word in _text(folder / name).split()]
+        if len(words) == 2 and words[0].isdigit():  # neither "max" nor "-1"
+            quotas.append(int(words[0]) / int(words[1]))
     return min(quotas, default=None)
 
 
 def _control_groups() -> list[Path]:
     """The folders that limit this process's CPU time, in both versions of control groups."""
     folders = [CGROUPS, CGROUPS / "cpu"]
-    for line in _lines(OWN_CGROUP):
+    for line in _text(OWN_CGROUP).splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = CGROUPS / "cpu" if controllers else CGROUPS
-        inner = root / path.lstrip("/")
-        folders += [inner, *(above for above in inner.parents if root in above.parents)]
+        if not controllers or "cpu" in controllers.split(","):
+            root = CGROUPS / "cpu" if controllers else CGROUPS
+            inner = root / path.lstrip("/")
+            folders += [inner, *(above for above in inner.parents if root in above.parents)]
     return list(dict.fromkeys(folders))
 
 
-def _words(path: Path) -> list[str]:
-    return [word for line in _lines(path) for word in line.split()]
-
-
-def _lines(path: Path) -> list[str]:
+def _text(path: Path) -> str:
     try:
-        return path.read_text().splitlines()
+        return path.read_text()
     except OSError:
-        return []
+        return ""

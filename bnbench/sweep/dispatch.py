@@ -1,4 +1,4 @@
-"""The one loop between a sweep and its executor: jobs are submitted, answers are handed on."""
+"""The one loop between a sweep and its executor, and what it finds out before the first run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from bnbench.config import feasible, schema
+from bnbench.errors import ConfigError
 from bnbench.runner import Stop
-from bnbench.sweep.jobs import Answer, End, Executor, Job, Lost, Said, Train
+from bnbench.sweep import jobs
 
 WAIT_SECONDS = 0.25
 """How long to wait for an answer before looking at the clock and at Ctrl-C."""
 
 COMMIT_SECONDS = 8.0
 """How long a stopped sweep waits for its runs to commit before it ends them."""
+
+CUSTOM_KEYS = ("norm.target", "model.target", "model.name", "norm.kind", "model.kind")
+"""What may be wrong where a network kills its worker."""
 
 
 class Dispatcher:
@@ -23,27 +28,30 @@ class Dispatcher:
     """
 
     def __init__(
-        self, executor: Executor[Job, Answer], say: Callable[[str], None], stop: Stop
+        self,
+        executor: jobs.Executor[jobs.Job, jobs.Answer],
+        say: Callable[[str], None],
+        stop: Stop,
     ) -> None:
         self.limit = executor.size
         self.stopping = False
         self._executor = executor
         self._say = say
         self._stop = stop
-        self._waiting: list[tuple[float, Job]] = []  # with the time from which it may be submitted
-        self._submitted: set[Job] = set()
+        self._waiting: dict[jobs.Job, float] = {}  # with the time from which it may be submitted
+        self._submitted: set[jobs.Job] = set()
         self._deadline = math.inf
 
-    def add(self, jobs: Iterable[Job], *, delay_seconds: float = 0.0) -> None:
+    def add(self, new: Iterable[jobs.Job], *, delay_seconds: float = 0.0) -> None:
         """Have these jobs done, after a delay if one is given."""
-        self._waiting += [(time.monotonic() + delay_seconds, job) for job in jobs]
+        self._waiting |= dict.fromkeys(new, time.monotonic() + delay_seconds)
 
     def answers(
         self,
         *,
-        choose: Callable[[list[Job]], Job] = lambda ready: ready[0],
+        choose: Callable[[list[jobs.Job]], jobs.Job] = lambda ready: ready[0],
         each_turn: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[Job, Answer]]:
+    ) -> Iterator[tuple[jobs.Job, jobs.Answer]]:
         """All answers until no job is left, or until `stop` is called or a signal has asked for it.
 
         `choose` picks the job that is submitted next. `each_turn` is called a few times a second. A
@@ -55,12 +63,12 @@ class Dispatcher:
             self._submit(choose)
             each_turn()
             for job, answer in self._executor.answers(WAIT_SECONDS):
-                if isinstance(answer, End):
+                if isinstance(answer, jobs.End):
                     self._submitted.discard(job)
                 match answer:
-                    case Said(line):
+                    case jobs.Said(line):
                         self._say(line)
-                    case Lost(how, at_start=True) if not self.stopping:
+                    case jobs.Lost(how, at_start=True) if not self.stopping:
                         self._say(f"warning: a worker {how} at its start; another takes its job")
                         self.add([job])
                     case _:
@@ -78,14 +86,57 @@ class Dispatcher:
     def _unfinished(self) -> bool:
         if not self.stopping:
             return bool(self._waiting or self._submitted)
-        trains = any(isinstance(job, Train) for job in self._submitted)
+        trains = any(isinstance(job, jobs.Train) for job in self._submitted)
         return trains and time.monotonic() < self._deadline
 
-    def _submit(self, choose: Callable[[list[Job]], Job]) -> None:
-        ready = [job for due, job in self._waiting if due <= time.monotonic()]
+    def _submit(self, choose: Callable[[list[jobs.Job]], jobs.Job]) -> None:
+        ready = [job for job, due in self._waiting.items() if due <= time.monotonic()]
         while ready and len(self._submitted) < self.limit:
             job = choose(ready)
             ready.remove(job)
-            self._waiting = [each for each in self._waiting if each[1] is not job]
+            del self._waiting[job]
             self._submitted.add(job)
             self._executor.submit(job)
+
+    def check_networks(self, configs: Iterable[schema.RunConfig], faults_of: jobs.FaultsOf) -> None:
+        """Check each distinct network of these runs. Raises ConfigError with all that is wrong."""
+        plain: list[schema.RunConfig] = []
+        custom: list[jobs.Check] = []
+        for same in feasible.networks(configs):
+            by_setup = tuple({config.setup: config for config in reversed(same)}.values())[::-1]
+            if feasible.opaque(same[0]):
+                # A job for each: if its worker dies, the culprit is known.
+                custom.append(jobs.Check(by_setup))
+            else:
+                plain += by_setup
+        checks = [jobs.Check(tuple(plain)), *custom] if plain else custom
+        refused: dict[jobs.Job, tuple[jobs.Refused, ...]] = dict.fromkeys(checks, ())
+        self.add(checks)
+        for job, answer in self.answers():
+            match job, answer:
+                case _, jobs.Found(tuple(found)):
+                    refused[job] = found
+                case jobs.Check(dead), jobs.Lost(how):
+                    message = f"the first step fails: the worker {how}"
+                    obstacle = feasible.Obstacle(CUSTOM_KEYS, message)
+                    refused[job] = tuple((config, obstacle) for config in dead)
+                case _, jobs.Failed(error):
+                    raise error
+                case _:
+                    pass
+        together = [each for found in refused.values() for each in found]
+        if together and not self.stopping:
+            raise ConfigError(faults_of(together))
+
+    def fit_memory(self, config: schema.RunConfig) -> None:
+        """Lower the limit to how many runs like this one fit a GPU's memory."""
+        self.add([jobs.Fit(config)])
+        for _, answer in self.answers():
+            match answer:
+                case jobs.Found(int(runs)) if runs < self.limit:
+                    self._say(f"{runs} at a time, as many as the GPU holds")
+                    self.limit = runs
+                case jobs.Failed(error):
+                    raise error
+                case _:
+                    pass

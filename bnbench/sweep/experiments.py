@@ -15,7 +15,7 @@ from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import cores, jobs, schedule, workers
 from bnbench.sweep.forecast import Forecast, forecast
-from bnbench.sweep.schedule import SweepOptions
+from bnbench.sweep.jobs import SweepOptions
 
 Say = Callable[[str], None]
 
@@ -68,9 +68,8 @@ def executor_for(
     `planned`: all experiments of the sweep; a run that another of them has is trained once.
     """
     size = cores.workers_for(options.workers, each.plan.runs)
-    shared = jobs.WorkerOptions(device=options.device, accept_changes=options.accept_changes)
     siblings = [other.folder for other in planned if other is not each]
-    return workers.Workers(size, shared, each.folder, siblings)
+    return workers.Workers(size, options, each.folder, siblings)
 
 
 def forecast_all(
@@ -80,7 +79,7 @@ def forecast_all(
     for each in planned:
         _announce(each, planned, say)
         with closing(executor_for(each, options, planned)) as executor:
-            found = forecast(each.plan.runs, each.folder, executor, options, _refuse(each))
+            found = forecast(each.plan.runs, each.folder, executor, options, each.plan.faults)
         yield each, found
 
 
@@ -99,7 +98,7 @@ def train_all(
             keep_up(each.folder, say)
             with stop.listening(), Screen(console, runs=len(runs)) as screen:
                 outcome = schedule.sweep(
-                    runs, each.folder, executor, screen, stop, options, _refuse(each)
+                    runs, each.folder, executor, screen, stop, options, each.plan.faults
                 )
         keep_up(each.folder, say)
         yield each, outcome
@@ -110,7 +109,3 @@ def train_all(
 def _announce(each: PlannedExperiment, planned: Sequence[PlannedExperiment], say: Say) -> None:
     if len(planned) > 1:
         say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
-
-
-def _refuse(each: PlannedExperiment) -> Callable[..., ConfigError]:
-    return lambda refused: ConfigError(each.plan.faults(refused))

@@ -7,33 +7,29 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+
+from rich.filesize import decimal
 
 from bnbench import store
 from bnbench.config import feasible, identity, schema
 from bnbench.errors import RunError
 from bnbench.runner import Cost, Stop, duration
-from bnbench.store import ExperimentFolder, Record, RunFolder
-from bnbench.sweep import jobs, preflight
+from bnbench.store import ExperimentFolder, Record
+from bnbench.sweep import jobs
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.dispatch import Dispatcher
-from bnbench.sweep.schedule import SweepOptions
 
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
 
-DAY = 24 * 3600
-
 
 @dataclass(slots=True)
 class ForecastRun:
-    """A run of a sweep. `state` as on disk, or "damaged"; `trains`: whether the sweep will work on
-    it; `cost`: what that will take; `measured`: from a few steps just now, not from finished runs.
-    """
+    """A run of a sweep, as it is on disk. `trains`: whether the sweep will work on it; `cost`: what
+    that will take; `measured`: from a few steps just now, not from finished runs."""
 
     config: schema.RunConfig
-    folder: RunFolder
-    state: str
+    found: store.RunRecord
     trains: bool
     cost: Cost
     measured: bool = False
@@ -53,13 +49,18 @@ class Forecast:
         seconds = WORKER_SECONDS + makespan((cost.seconds for cost in costs), self.workers)
         return Cost(seconds if costs else 0.0, sum(cost.bytes for cost in costs))
 
+    @property
+    def finish(self) -> datetime:
+        """When the sweep would be done."""
+        return datetime.now().astimezone() + timedelta(seconds=self.cost.seconds)
+
 
 def forecast(
     runs: Sequence[schema.RunConfig],
     experiment: ExperimentFolder,
     executor: jobs.Executor[jobs.Job, jobs.Answer],
-    options: SweepOptions,
-    refuse: preflight.Refuse,
+    options: jobs.SweepOptions,
+    faults_of: jobs.FaultsOf,
 ) -> Forecast:
     """Look at every run, and learn what the missing ones cost: from finished runs of their cell,
     else from a few steps. Writes nothing.
@@ -67,30 +68,29 @@ def forecast(
     Raises what `sweep` would raise before its first run.
     """
     costs = Costs()
-    found = []
+    forecasts = []
     for config in runs:
-        folder = experiment.run(identity.run_id(config))
-        record = store.read(folder)
-        finished = record.result is not None
-        failed = record.state == "failed" and not options.retry_failed
-        trains = options.restart or not (finished or failed)
-        if record.result is not None:
-            costs.learn(cell_of(config), 0, Cost(record.result.wall_seconds, folder.size()))
-        found.append(ForecastRun(config, folder, record.state, trains, Cost(0.0, 0)))
+        found = store.read(experiment.run(identity.run_id(config)))
+        if found.result is not None:
+            spent = Cost(found.result.wall_seconds, found.folder.size())
+            costs.learn(cell_of(config), 0, spent)
+        failed = found.state == "failed" and not options.retry_failed
+        trains = options.restart or not (failed or found.result is not None)
+        forecasts.append(ForecastRun(config, found, trains, Cost(0.0, 0)))
 
-    missing = [run for run in found if run.trains]
+    missing = [run for run in forecasts if run.trains]
     dispatcher = Dispatcher(executor, lambda _: None, Stop())
-    new = [run.config for run in missing if not run.folder.path.exists()]
-    preflight.check_networks(new, dispatcher, refuse)
+    new = [run.config for run in missing if not run.found.folder.path.exists()]
+    dispatcher.check_networks(new, faults_of)
     unknown = [run.config for run in missing if costs.of(cell_of(run.config)) is None]
     measured = _measure(unknown, dispatcher)
     for run in missing:
         known = costs.of(cell_of(run.config))
         run.measured = known is None
         run.cost = measured[_work(run.config)] if known is None else known
-        if run.state == "interrupted" and not options.restart:
+        if run.found.state == "interrupted" and not options.restart:
             run.cost = Cost(run.cost.seconds * (1 - _fraction(run)), run.cost.bytes)
-    return Forecast(found, executor.size)
+    return Forecast(forecasts, executor.size)
 
 
 def _work(config: schema.RunConfig) -> str:
@@ -103,7 +103,7 @@ def _work(config: schema.RunConfig) -> str:
 def _fraction(run: ForecastRun) -> float:
     """How much of an interrupted run is done, by its last event."""
     step = 0
-    for record in run.folder.records():
+    for record in run.found.events():
         step = record["step"]
     return min(1.0, step / feasible.planned_steps(run.config))
 
@@ -135,14 +135,14 @@ def as_record(forecast: Forecast, experiment: ExperimentFolder) -> Record:
         "workers": forecast.workers,
         "seconds": forecast.cost.seconds,
         "bytes": forecast.cost.bytes,
-        "finish": _finish(forecast).astimezone(UTC).isoformat(timespec="seconds"),
+        "finish": forecast.finish.astimezone(UTC).isoformat(timespec="seconds"),
         "runs": [
             {
-                "run": run.folder.name,
+                "run": run.found.folder.name,
                 "setup": run.config.setup,
                 "point": identity.point(run.config),
                 "seed": run.config.seed,
-                "state": run.state,
+                "state": run.found.state,
                 "trains": run.trains,
                 "seconds": run.cost.seconds,
                 "bytes": run.cost.bytes,
@@ -157,41 +157,23 @@ def as_lines(forecast: Forecast, experiment: ExperimentFolder) -> list[str]:
     """A forecast for people: a line per run, then the total."""
     lines = []
     for run in forecast.runs:
-        cost = f"{duration(run.cost.seconds):>10} {_size(run.cost.bytes):>8}"
-        lines.append(f"{run.state:12}{cost if run.trains else ' ' * 19}  {run.folder.name}")
-    states = Counter(run.state for run in forecast.runs)
+        cost = f"{duration(run.cost.seconds):>10} {decimal(run.cost.bytes):>8}"
+        name = run.found.folder.name
+        lines.append(f"{run.found.state:12}{cost if run.trains else ' ' * 19}  {name}")
+    states = Counter(run.found.state for run in forecast.runs)
     counted = ", ".join(f"{number} {state}" for state, number in states.items())
     runs = "1 run" if len(forecast.runs) == 1 else f"{len(forecast.runs)} runs"
     lines.append(f"{runs}: {counted}")
     training = sum(run.trains for run in forecast.runs)
     if not training:
         return [*lines, "nothing to train"]
-    total = forecast.cost
     workers = "1 worker" if forecast.workers == 1 else f"{forecast.workers} workers"
-    finish = _finish(forecast)
-    at = f"{finish:%H:%M}" if total.seconds < DAY else f"{finish:%Y-%m-%d %H:%M}"
-    lines.append(
-        f"to train: {training}, about {duration(total.seconds)} with {workers}, done at {at}; "
-        f"{_size(total.bytes)} of {_size(_free(experiment.path))} free"
-    )
-    return lines
-
-
-def _finish(forecast: Forecast) -> datetime:
-    return datetime.now().astimezone() + timedelta(seconds=forecast.cost.seconds)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def _free(path: Path) -> int:
-    """Bytes free at `path`, or where it will be."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
+    today = forecast.cost.seconds < 24 * 3600
+    place = experiment.path.absolute()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    return [
+        *lines,
+        f"to train: {training}, about {duration(forecast.cost.seconds)} with {workers}, done at "
+        f"{forecast.finish:{'%H:%M' if today else '%Y-%m-%d %H:%M'}}; "
+        f"{decimal(forecast.cost.bytes)} of {decimal(shutil.disk_usage(there).free)} free",
+    ]

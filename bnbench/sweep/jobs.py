@@ -6,18 +6,22 @@ path of the driver's machine; `shipping` adds what a machine without the driver'
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC, EROFS
 from typing import Protocol, TypeAlias, TypeVar
 
 from bnbench.config import feasible, schema
-from bnbench.errors import BnbenchError, DataError, StorageError, UsageError
+from bnbench.errors import BnbenchError, DataError, Fault, StorageError, UsageError
 from bnbench.events import Moment
 from bnbench.runner import Cost
 from bnbench.store import Result
 
 Refused: TypeAlias = tuple[schema.RunConfig, feasible.Obstacle]
 """A run that cannot be trained, and why."""
+
+FaultsOf: TypeAlias = Callable[[Iterable[Refused]], Sequence[Fault]]
+"""Finds the places in the file that say so."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,13 +120,16 @@ def failed(error: BnbenchError) -> Failed:
     return Failed(error, everywhere or (full and isinstance(error, StorageError)))
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What all jobs of an executor share; fields of `runner.Settings` of the same names."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOptions:
+    """The command line's. `workers`: a number, or auto for as many as there are cores."""
 
+    workers: str = "auto"
     device: str | None = None
-    threads: int = 1
     accept_changes: bool = False
+    restart: bool = False
+    retry_failed: bool = False
+    fail_fast: bool = False
 
 
 J = TypeVar("J")

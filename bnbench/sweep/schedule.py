@@ -13,7 +13,7 @@ from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
 from bnbench.runner import Cost, Screen, Stop
 from bnbench.sinks import Sink
-from bnbench.sweep import cores, jobs, preflight
+from bnbench.sweep import cores, jobs
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.dispatch import Dispatcher
 
@@ -22,18 +22,6 @@ ATTEMPTS = 3
 
 HELD_SECONDS = 1.0
 """How often to look again at runs that another process trains."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepOptions:
-    """The command line's. `workers`: a number, or auto for as many as there are cores."""
-
-    workers: str = "auto"
-    device: str | None = None
-    restart: bool = False
-    accept_changes: bool = False
-    retry_failed: bool = False
-    fail_fast: bool = False
 
 
 @dataclass(slots=True)
@@ -61,8 +49,8 @@ def sweep(
     executor: jobs.Executor[jobs.Job, jobs.Answer],
     screen: Screen,
     stop: Stop,
-    options: SweepOptions,
-    refuse: preflight.Refuse,
+    options: jobs.SweepOptions,
+    faults_of: jobs.FaultsOf,
 ) -> SweepOutcome:
     """Train what is missing of `runs`; finished ones are only looked at.
 
@@ -85,10 +73,10 @@ def sweep(
         if missing:
             executor.start(min(executor.size, len(missing)))
             new = [run.config for run in work.missing.values() if not run.folder.path.exists()]
-            preflight.check_networks(new, work.dispatcher, refuse)
+            work.dispatcher.check_networks(new, faults_of)
             if options.workers == "auto" and cores.may_use_gpu(options.device, runs):
                 largest = max(missing, key=lambda config: config.data.batch_size)
-                preflight.fit_memory(largest, work.dispatcher, screen.print)
+                work.dispatcher.fit_memory(largest)
         work.train(fail_fast=options.fail_fast)
     if work.hopeless is not None:
         raise work.hopeless

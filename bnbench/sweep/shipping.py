@@ -49,21 +49,14 @@ class Shipment:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """The files of a run that goes on, with a new checkpoint."""
+class Sent:
+    """The files of a run, if they have changed; `end`: how the job ended, None if it goes on."""
 
     files: Files
+    end: jobs.End | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """A job has ended; the files of its run, if there are new ones."""
-
-    end: jobs.End
-    files: Files
-
-
-Reply: TypeAlias = jobs.Stated | jobs.Said | Saved | Returned | jobs.Lost
+Reply: TypeAlias = jobs.Stated | jobs.Said | jobs.Lost | Sent
 
 
 class Shipping:
@@ -120,7 +113,7 @@ class Shipping:
         here = str(self._experiment.path)
         if isinstance(reply, jobs.Said):
             return jobs.Said(reply.line.replace(PLACE, here))
-        if not isinstance(reply, Saved | Returned):
+        if not isinstance(reply, Sent):
             return reply
         files = dict(reply.files)
         if ERROR in files:
@@ -129,11 +122,9 @@ class Shipping:
             if shipment.run is not None and files:
                 self._experiment.run(shipment.run).adopt(files)
         except StorageError as error:
-            if isinstance(reply, Returned):
-                return jobs.failed(error)
-            return jobs.Said(f"warning: a run is not saved: {error.what}")
-        if isinstance(reply, Saved):
-            return None
+            if reply.end is None:
+                return jobs.Said(f"warning: a run is not saved: {error.what}")
+            return jobs.failed(error)
         if isinstance(reply.end, jobs.Failed):
             told = reply.end.error
             told.what = told.what.replace(PLACE, here)
@@ -150,12 +141,12 @@ class Shipping:
 
 def perform_shipment(
     shipment: Shipment,
-    options: jobs.WorkerOptions,
-    send: Callable[[jobs.Answer | Saved], None],
+    options: jobs.SweepOptions,
+    send: Callable[[jobs.Answer | Sent], None],
     stop: Stop,
     *,
     save_seconds: float = SAVE_SECONDS,
-) -> Returned:
+) -> Sent:
     """Do a job on any machine, for the worker of an executor; changes the process's working
     directory meanwhile. `send` gets what there is to see until then, and files to save."""
     saved_at, saved = time.monotonic(), shipment.files.get(CHECKPOINT)
@@ -168,7 +159,7 @@ def perform_shipment(
         if folder is not None and time.monotonic() - saved_at >= save_seconds:
             files = folder.contents()
             if files.get(CHECKPOINT) != saved:
-                send(Saved(files))
+                send(Sent(files))
             saved_at, saved = time.monotonic(), files.get(CHECKPOINT)
 
     with (
@@ -181,6 +172,6 @@ def perform_shipment(
                 folder.adopt(shipment.files)
             end = perform(shipment.job, options, experiment, forward, stop)
             found = isinstance(end, jobs.Trained) and end.found
-            return Returned(end, {} if folder is None or found else folder.contents())
+            return Sent({} if folder is None or found else folder.contents(), end)
         except StorageError as error:
-            return Returned(jobs.failed(error), {})
+            return Sent({}, jobs.failed(error))

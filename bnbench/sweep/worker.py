@@ -47,7 +47,7 @@ ToWorker: TypeAlias = Literal[Signal.STOP] | jobs.Job
 
 def perform(
     job: jobs.Job,
-    options: jobs.WorkerOptions,
+    options: jobs.SweepOptions,
     experiment: ExperimentFolder,
     send: Callable[[jobs.Answer], None],
     stop: Stop,
@@ -62,7 +62,6 @@ def perform(
 
     settings = Settings(
         device=options.device,
-        threads=options.threads,
         accept_changes=options.accept_changes,
         siblings=tuple(sibling.path for sibling in siblings),
         view=lambda *_: _Forwarder(send),
@@ -114,7 +113,7 @@ class _Forwarder:
 
 def serve(
     connection: Connection,
-    options: jobs.WorkerOptions,
+    options: jobs.SweepOptions,
     experiment: ExperimentFolder,
     siblings: Sequence[ExperimentFolder],
     driver: int,
@@ -122,14 +121,13 @@ def serve(
     """Do jobs that come through `connection` until the process `driver` closes it or ends."""
     _leave_signals_to_the_driver()
     _die_with(driver)
-    os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))  # before torch makes its threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch makes its threads
     pipe = _Pipe(connection)
     waiting: SimpleQueue[jobs.Job] = SimpleQueue()
     stop = Stop()
     Thread(target=_listen, args=(connection, waiting, stop), daemon=True).start()
     Thread(target=_beat, args=(pipe,), daemon=True).start()
-    forwarder = _LineForwarder(pipe)
-    with redirect_stdout(forwarder), redirect_stderr(forwarder):
+    with redirect_stdout(pipe), redirect_stderr(pipe):
         warnings.showwarning = lambda message, category, *_: pipe.send(
             jobs.Said(f"warning: {category.__name__}: {message}")
         )
@@ -146,12 +144,13 @@ def serve(
             pipe.send(perform(job, options, experiment, pipe.send, stop, siblings=siblings))
 
 
-class _Pipe:
-    """The connection to the driver, for several threads."""
+class _Pipe(io.TextIOBase):
+    """The connection to the driver, for several threads; what is written to it is sent in lines."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = Lock()
+        self._line = ""
 
     def send(self, message: FromWorker) -> None:
         with self._lock:
@@ -160,18 +159,10 @@ class _Pipe:
             except OSError:
                 os._exit(1)  # the driver is gone
 
-
-class _LineForwarder(io.TextIOBase):
-    """Standard output of a worker: what the user's own code prints, line by line."""
-
-    def __init__(self, pipe: _Pipe) -> None:
-        self._pipe = pipe
-        self._begun = ""
-
     def write(self, text: str) -> int:
-        *lines, self._begun = (self._begun + text).split("\n")
+        *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            self._pipe.send(jobs.Said(line))
+            self.send(jobs.Said(line))
         return len(text)
 
 

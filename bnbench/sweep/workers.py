@@ -20,7 +20,7 @@ from multiprocessing.context import SpawnProcess
 
 from bnbench.errors import RunError
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import Answer, End, Job, Lost, WorkerOptions
+from bnbench.sweep.jobs import Answer, End, Job, Lost, SweepOptions
 from bnbench.sweep.worker import FromWorker, Signal, ToWorker, serve
 
 SILENCE_SECONDS = 60.0
@@ -60,7 +60,7 @@ class Workers:
     def __init__(
         self,
         size: int,
-        options: WorkerOptions,
+        options: SweepOptions,
         experiment: ExperimentFolder,
         siblings: Sequence[ExperimentFolder] = (),
         *,
@@ -71,11 +71,6 @@ class Workers:
         self._silence_seconds = silence_seconds
         self._workers: list[_Worker] = []
         self._failed_starts = 0
-
-    @property
-    def processes(self) -> list[int]:
-        """The ids of the living workers' processes, oldest first."""
-        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
     def start(self, jobs: int) -> None:
         """Start workers, so that they import torch at the same time."""
@@ -112,13 +107,8 @@ class Workers:
     def answers(self, seconds: float) -> list[tuple[Job, Answer]]:
         """What has been answered, after waiting at most this long for the first answer."""
         begun = time.monotonic()
-        wait(
-            [
-                *(worker.connection for worker in self._workers),
-                *(worker.process.sentinel for worker in self._workers),
-            ],
-            timeout=seconds,
-        )
+        ends = [(worker.connection, worker.process.sentinel) for worker in self._workers]
+        wait([end for both in ends for end in both], timeout=seconds)
         # At most what was asked for: if this process was suspended too, silence proves nothing.
         waited = min(time.monotonic() - begun, seconds)
         found: list[tuple[Job, Answer]] = []
@@ -139,15 +129,13 @@ class Workers:
         return found
 
     def _understood(self, worker: _Worker, message: FromWorker) -> list[tuple[Job, Answer]]:
-        if isinstance(message, Signal):
-            if message is Signal.READY:
-                worker.ready = True
-                self._failed_starts = 0
-            return []
         job = worker.job
+        if message is Signal.READY:
+            worker.ready = True
+            self._failed_starts = 0
         if isinstance(message, End):
             worker.job = None
-        return [] if job is None else [(job, message)]
+        return [] if job is None or isinstance(message, Signal) else [(job, message)]
 
     def _removed(self, worker: _Worker, how: str | None = None) -> list[tuple[Job, Answer]]:
         """A worker has ended: its job is lost, if it had one."""

@@ -16,7 +16,7 @@ from bnbench.errors import StorageError
 from bnbench.runner import Screen, Stop, execute
 from bnbench.runner.execution import Build
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import WorkerOptions
+from bnbench.sweep.jobs import SweepOptions
 from bnbench.sweep.schedule import SweepOutcome
 from tests.executors import InProcess, sweep
 from tests.injection import Disk, Failure, Killed, disk, kills
@@ -32,7 +32,7 @@ RUNS: list[schema.RunConfig] = [small_config(train=TRAIN), no_norm_config(train=
 def swept(experiment: ExperimentFolder) -> SweepOutcome:
     """What `bnbench sweep` does, in this process."""
     experiment.begin("question: none\n")
-    executor = InProcess(1, WorkerOptions(), experiment)
+    executor = InProcess(1, SweepOptions(), experiment)
     return sweep(RUNS, experiment, executor, Screen(quiet_console(), runs=2), Stop())
 
 

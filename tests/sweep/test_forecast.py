@@ -15,9 +15,8 @@ from bnbench.runner import Cost, Settings, execute, measure
 from bnbench.store import ExperimentFolder, encode_records
 from bnbench.sweep import forecast as forecasting
 from bnbench.sweep.forecast import WORKER_SECONDS, Forecast, as_lines, as_record
-from bnbench.sweep.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, WorkerOptions
-from bnbench.sweep.schedule import SweepOptions
-from tests.executors import InProcess, refuse
+from bnbench.sweep.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, SweepOptions
+from tests.executors import InProcess, faults_of
 from tests.runs import a_result, experiment_in, no_norm_config, small_config
 
 
@@ -59,7 +58,7 @@ def forecast(
     **options: Any,
 ) -> Forecast:
     """A forecast of runs that are of no file."""
-    return forecasting.forecast(runs, experiment, executor, SweepOptions(**options), refuse)
+    return forecasting.forecast(runs, experiment, executor, SweepOptions(**options), faults_of)
 
 
 COSTS = {"bn": Cost(40.0, 2_000_000), "none": Cost(10.0, 1_000_000)}
@@ -86,7 +85,7 @@ def test_finished_seeds_tell_the_cost_and_only_unknown_work_is_measured(tmp_path
     executor = Measuring(COSTS)
     found = forecast(runs, experiment, executor)
     assert executor.asked == [runs[3]]
-    assert [run.state for run in found.runs] == ["completed"] + ["new"] * 6
+    assert [run.found.state for run in found.runs] == ["completed"] + ["new"] * 6
     assert [run.cost for run in found.runs] == [Cost(0.0, 0)] + [Cost(7.0, size)] * 2 + [
         COSTS["none"]
     ] * 4
@@ -104,7 +103,7 @@ def test_an_interrupted_run_costs_what_is_left_of_it(tmp_path: Path) -> None:
     metrics.append(encode_records([{"event": "step", "step": 12}]))
     metrics.close()
     (run,) = forecast([config], experiment, Measuring(COSTS)).runs
-    assert run.state == "interrupted"
+    assert run.found.state == "interrupted"
     assert run.cost.seconds == pytest.approx(40.0 * 4 / 16)
     (run,) = forecast([config], experiment, Measuring(COSTS), restart=True).runs
     assert run.cost.seconds == 40.0
@@ -119,7 +118,7 @@ def test_failed_runs_count_only_if_they_are_retried(
     folder.begin(config_text=files.dump(small_config()), manifest={})
     folder.fail({"message": "out of luck", "of_the_machine": False})
     found = forecast([small_config()], experiment, Measuring(COSTS), **options)
-    assert (found.runs[0].state, found.runs[0].trains) == ("failed", trains)
+    assert (found.runs[0].found.state, found.runs[0].trains) == ("failed", trains)
     assert found.cost.seconds == (WORKER_SECONDS + 40.0 if trains else 0.0)
 
 
@@ -128,7 +127,7 @@ def test_a_damaged_folder_is_listed(tmp_path: Path) -> None:
     finish(experiment, small_config(), 1.0)
     (experiment.run(identity.run_id(small_config())).path / "result.json").write_text("{")
     (run,) = forecast([small_config()], experiment, Measuring(COSTS)).runs
-    assert (run.state, run.trains) == ("damaged", True)
+    assert (run.found.state, run.trains) == ("damaged", True)
 
 
 def test_a_worker_that_dies_while_measuring_is_an_error(tmp_path: Path) -> None:
@@ -187,5 +186,5 @@ def test_measuring_leaves_no_trace_and_knows_the_size(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     actual = execute(config, experiment, Settings()).folder.size()
     assert actual / 2 < cost.bytes < actual * 2
-    found = forecast([no_norm_config()], experiment, InProcess(1, WorkerOptions(), experiment))
+    found = forecast([no_norm_config()], experiment, InProcess(1, SweepOptions(), experiment))
     assert found.runs[0].measured

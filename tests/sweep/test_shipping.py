@@ -15,9 +15,9 @@ from bnbench.config import files, identity, schema
 from bnbench.errors import HeldError, Interrupted
 from bnbench.runner import Screen, Settings, Stop, execute
 from bnbench.store import ExperimentFolder, read
-from bnbench.sweep.jobs import Check, Failed, Train, WorkerOptions
+from bnbench.sweep.jobs import Check, Failed, SweepOptions, Train
 from bnbench.sweep.schedule import SweepOutcome
-from bnbench.sweep.shipping import Reply, Returned, Shipment, Shipping
+from bnbench.sweep.shipping import Reply, Sent, Shipment, Shipping
 from tests.executors import Elsewhere, InProcess, sweep
 from tests.injection import Killed, disk, kills, stopping
 from tests.runs import (
@@ -78,7 +78,7 @@ def swept(
 def locally(path: Path, runs: list[schema.RunConfig]) -> ExperimentFolder:
     """The same runs in this process, in their folders."""
     experiment = experiment_in(path)
-    with closing(InProcess(1, WorkerOptions(), experiment)) as executor:
+    with closing(InProcess(1, SweepOptions(), experiment)) as executor:
         sweep(runs, experiment, executor, Screen(quiet_console(), runs=1), Stop())
     return experiment
 
@@ -109,7 +109,7 @@ class FarFrom(Elsewhere):
 
     def answers(self, seconds: float) -> list[tuple[Shipment, Reply]]:
         replies = super().answers(seconds)
-        if any(isinstance(reply, Returned) for _, reply in replies):
+        if any(isinstance(reply, Sent) and reply.end for _, reply in replies):
             self._hidden.rename(self._path)
         return replies
 
@@ -140,9 +140,9 @@ def test_a_run_whose_process_is_killed_goes_on_from_what_it_has_sent(tmp_path: P
 
     class Killing(Elsewhere):
         def answers(self, seconds: float) -> Any:
-            if committed_step(folder) > 0 and len(self.processes) == 1:
-                (process,) = self.processes.values()
-                process.kill()
+            trained = [each for each in self.shipments if isinstance(each.job, Train)]
+            if committed_step(folder) > 0 and len(trained) == 1:
+                self.processes[trained[0]].kill()
             return super().answers(seconds)
 
     with (tmp_path / "said").open("w+") as said:

@@ -21,7 +21,7 @@ from bnbench import store
 from bnbench.config import loading, plans, schema
 from bnbench.runner import Screen, Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import WorkerOptions
+from bnbench.sweep.jobs import SweepOptions
 from bnbench.sweep.workers import Workers
 from tests.executors import InProcess, sweep
 from tests.runs import (
@@ -84,7 +84,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     runs = list(plans.expand(loading.load_experiment(path)).runs)
     here = experiment_in(tmp_path / "here")
-    whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
+    whole = swept(runs, here, InProcess(1, SweepOptions(), here))
     experiment = ExperimentFolder(tmp_path / "runs" / "small")
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
@@ -97,9 +97,9 @@ def test_neither_the_number_of_workers_nor_the_order_changes_a_bit(
     path = write_experiment(tmp_path / "small.yaml", FOUR + "seeds: 3\n")
     runs = list(plans.expand(loading.load_experiment(path)).runs)
     here, there = experiment_in(tmp_path / "here"), experiment_in(tmp_path / "there")
-    whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
+    whole = swept(runs, here, InProcess(1, SweepOptions(), here))
     random.Random(workers).shuffle(runs)
-    assert swept(runs, there, Workers(workers, WorkerOptions(), there)) == whole
+    assert swept(runs, there, Workers(workers, SweepOptions(), there)) == whole
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
     whole = swept(
         list(plans.expand(loading.load_experiment(path)).runs),
         here,
-        InProcess(1, WorkerOptions(), here),
+        InProcess(1, SweepOptions(), here),
     )
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
@@ -201,7 +201,7 @@ def resumed(terminal: Terminal, path: Path) -> None:
     assert done.returncode == 0, done.stderr
     here = experiment_in(path / "here")
     runs = list(plans.expand(loading.load_experiment(path / "small.yaml")).runs)
-    whole = swept(runs, here, InProcess(1, WorkerOptions(), here))
+    whole = swept(runs, here, InProcess(1, SweepOptions(), here))
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
 

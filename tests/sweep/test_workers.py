@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -27,9 +28,9 @@ from bnbench.sweep.jobs import (
     Said,
     Stated,
     Stopped,
+    SweepOptions,
     Train,
     Trained,
-    WorkerOptions,
 )
 from bnbench.sweep.workers import FAILED_STARTS, Workers
 from tests.runs import committed_step, evidence, experiment_in, small_config
@@ -72,6 +73,11 @@ def long_config(steps: int = 4000) -> schema.RunConfig:
     return config.model_copy(update={"train": train})
 
 
+def processes() -> list[int]:
+    """The ids of the living workers' processes."""
+    return [each.pid for each in multiprocessing.active_children() if each.pid is not None]
+
+
 def until_end(workers: Workers, seconds: float = 120) -> list[Answer]:
     """All answers up to the end of the one job that is being done."""
     answers: list[Answer] = []
@@ -91,11 +97,11 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
     """In one test, since a worker takes seconds to start."""
     experiment = experiment_in(tmp_path)
     warns = "import warnings; warnings.warn('mind the gap')"
-    with closing(Workers(1, WorkerOptions(), experiment)) as workers:
+    with closing(Workers(1, SweepOptions(), experiment)) as workers:
         # It trains, and sends what there is to see.
         config = small_config()
         workers.submit(Train(config))
-        (worker,) = workers.processes
+        (worker,) = processes()
         answers = until_end(workers)
         end = answers[-1]
         assert isinstance(end, Trained)
@@ -132,7 +138,7 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         assert isinstance(until_end(workers)[-1], Stopped)
         assert committed_step(experiment.run(identity.run_id(config))) >= seen
         assert store.read(experiment.run(identity.run_id(config))).state == "interrupted"
-        assert workers.processes == [worker], "one process did it all"
+        assert processes() == [worker], "one process did it all"
     assert not alive(worker)
 
 
@@ -149,7 +155,7 @@ DEATHS = {
 def test_a_death_is_noticed_and_its_cause_named(tmp_path: Path) -> None:
     config = in_trouble(tmp_path, *DEATHS)
     experiment = experiment_in(tmp_path)
-    with closing(Workers(1, WorkerOptions(), experiment, silence_seconds=15)) as workers:
+    with closing(Workers(1, SweepOptions(), experiment, silence_seconds=15)) as workers:
         for cause in DEATHS.values():
             workers.submit(Train(config))
             end = until_end(workers)[-1]
@@ -165,7 +171,7 @@ def test_a_death_is_noticed_and_its_cause_named(tmp_path: Path) -> None:
 def test_workers_that_cannot_start_are_an_error_not_a_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Workers(2, WorkerOptions(), experiment_in(tmp_path))) as workers:
+    with closing(Workers(2, SweepOptions(), experiment_in(tmp_path))) as workers:
         monkeypatch.setattr("bnbench.sweep.workers.serve", os.abort)
         for _ in range(FAILED_STARTS - 1):
             workers.submit(Train(small_config()))
@@ -181,16 +187,16 @@ DRIVER = """
 import os, sys, time
 from pathlib import Path
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import Stated, Train, WorkerOptions
+from bnbench.sweep.jobs import Stated, Train, SweepOptions
 from bnbench.sweep.workers import Workers
-from tests.sweep.test_workers import long_config
+from tests.sweep.test_workers import long_config, processes
 
 if __name__ == "__main__":
-    workers = Workers(1, WorkerOptions(), ExperimentFolder(Path(sys.argv[1])))
+    workers = Workers(1, SweepOptions(), ExperimentFolder(Path(sys.argv[1])))
     workers.submit(Train(long_config(100_000)))
     while not any(isinstance(answer, Stated) for _, answer in workers.answers(0.1)):
         pass
-    print(*workers.processes, flush=True)
+    print(*processes(), flush=True)
     time.sleep(60)
 """
 
