@@ -26,7 +26,7 @@ DPI = 90
 
 def probe_pictures(run: RunFolder) -> dict[str, bytes]:
     """PNGs by name; {} for a run without readings. What cannot be drawn is left out."""
-    from bnbench.report.figures import probes  # slow to import
+    from bnbench.report.figures import probes, style  # slow to import
 
     runs = [probes.probed(run)]
     drawings: dict[str, Callable[[], Figure]] = {
@@ -39,7 +39,7 @@ def probe_pictures(run: RunFolder) -> dict[str, bytes]:
         )
     found = {}
     for name, draw in drawings.items():
-        with suppress(ValueError):  # no such readings
+        with suppress(ValueError), style.applied():  # ValueError: no such readings
             buffer = io.BytesIO()
             draw().savefig(buffer, format="png", dpi=DPI)
             found[name] = buffer.getvalue()

@@ -47,11 +47,12 @@ class Drawn:
 
 def drawn(study: Study, claims: Sequence[Judged]) -> list[Drawn]:
     """The figures that can be drawn, in the order of the page."""
-    return [
-        Drawn(name, section, title, words, svg.of_figure(figure, name=name))
-        for name, section, title, words, figure in _figures(study, claims)
-        if figure is not None
-    ]
+    with style.applied():
+        return [
+            Drawn(name, section, title, words, svg.of_figure(figure, name=name))
+            for name, section, title, words, figure in _figures(study, claims)
+            if figure is not None
+        ]
 
 
 Made = tuple[str, str, str, str, Figure | None]

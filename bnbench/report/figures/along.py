@@ -83,25 +83,23 @@ def against_axis(study: Study, looks: Looks, axis: str, name: str, label: str) -
         return None
     values = study.axes[axis]
     log = values[0] > 0 and values[-1] / values[0] >= LOG_FROM
-    figure, panels = style.panels(len(shown), share_y=True, height=2.7)
-    lost = False
+    handles = style.keys((line.setup for line in lines), looks)
+    if any(mark for line in lines for mark in line.chosen):
+        handles.append(style.symbol("chosen on validation", "o", ms=8, mfc="none", mec=style.FAINT))
+    if any(_lost(cell) for line in lines for cell in line.cells):
+        handles.append(style.symbol("diverged or failed", "x", ms=5.5, mew=1.5))
+    figure, panels = style.panels(len(shown), handles, share_y=True, height=2.7)
     for axes, (title, some) in zip(panels, shown, strict=True):
         for number, line in enumerate(some):
             shift = number - (len(some) - 1) / 2
             x = [_shifted(cell.point[axis], shift, values, log=log) for cell in line.cells]
             _draw(axes, line, x, looks[line.setup], name)
-            lost |= _count_lost(axes, line, x, looks[line.setup], number)
+            _count_lost(axes, line, x, looks[line.setup], number)
         style.values_on_x(axes, values, [identity.in_words(value) for value in values], log=log)
-        style.headed(axes, title)
+        axes.set_title(title)
     _fit(panels[0], found)
-    style.labelled(figure, x=axis, y=label)
-    there = {line.setup for line in lines}
-    handles = [style.key(setup, look) for setup, look in looks.items() if setup in there]
-    if any(mark for line in lines for mark in line.chosen):
-        handles.append(style.symbol("chosen on validation", "o", ms=8, mfc="none", mec=style.FAINT))
-    if lost:
-        handles.append(style.symbol("diverged or failed", "x", ms=5, mew=1.5))
-    style.keyed(figure, handles)
+    figure.supxlabel(axis)
+    figure.supylabel(label)
     return figure
 
 
@@ -139,27 +137,26 @@ def _draw(axes: Axes, line: Line, x: Sequence[float], look: Look, name: str) -> 
         ring.set(markeredgecolor=look.color, markeredgewidth=1)
 
 
-def _count_lost(axes: Axes, line: Line, x: Sequence[float], look: Look, row: int) -> bool:
+def _lost(cell: Cell) -> int:
+    return cell.count("diverged", "failed", "damaged")
+
+
+def _count_lost(axes: Axes, line: Line, x: Sequence[float], look: Look, row: int) -> None:
     """A cross for each cell with runs that diverged or failed, and how many of how many."""
-    found = False
+    height = 0.04 + 0.075 * row
     for place, cell in zip(x, line.cells, strict=True):
-        lost = cell.count("diverged", "failed", "damaged")
-        if not lost:
+        if not _lost(cell):
             continue
-        found = True
-        height = 0.04 + 0.075 * row
-        style.cross(axes, place, height, look, 5)
+        style.cross(axes, place, height, look)
         if len(cell.runs) > 1:
             axes.annotate(
-                f"{lost}/{len(cell.runs)}",
+                f"{_lost(cell)}/{len(cell.runs)}",
                 (place, height),
                 xycoords=axes.get_xaxis_transform(),
                 xytext=(4, -2.5),
                 textcoords="offset points",
                 fontsize=6.5,
-                color=style.INK,
             )
-    return found
 
 
 def _fit(axes: Axes, values: Sequence[float]) -> None:
@@ -219,6 +216,6 @@ def _draw_rows(axes: Axes, rows: Sequence[tuple[str, Sequence[float]]], looks: L
             axes.plot(ends, [place, place], color=look.color, lw=1.4)
             axes.plot(values, [place] * len(values), ".", color=look.color, ms=5, alpha=0.4)
         axes.plot([point.value], [place], color=look.color, marker=look.marker, ms=5.5, ls="")
-    axes.set_yticks(range(len(rows)), [style.words(setup, 32) for setup, _ in rows])
+    axes.set_yticks(range(len(rows)), [style.shortened(setup, 32) for setup, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.yaxis.grid(visible=False)

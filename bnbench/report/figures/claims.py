@@ -23,17 +23,16 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
     shown = [each for each in claims if each.pairs][:MOST]
     if not shown:
         return None
-    figure, panels = style.panels(len(shown), columns=1, height=1.05, left=0.15)
-    for axes, each in zip(panels, shown, strict=True):
-        _strip(axes, each)
     handles: list[Line2D | Patch] = [
-        Line2D([], [], color=DOT, marker=".", ms=7, ls="", alpha=0.55, label="one seed"),
+        style.symbol("one seed", ".", color=DOT, ms=7, alpha=0.55),
         Line2D([], [], color=style.INK, marker="D", ms=4.5, lw=1.6, label="middle and interval"),
         Patch(facecolor=style.FAINT, alpha=0.22, label="too small to matter"),
     ]
     if any(not isfinite(value) for each in shown for value in each.pairs.values()):
-        handles.insert(1, Line2D([], [], color=DOT, marker=">", ms=5, ls="", label="infinite"))
-    style.keyed(figure, handles)
+        handles.insert(1, style.symbol("infinite", ">", color=DOT, ms=5))
+    figure, panels = style.panels(len(shown), handles, columns=1, height=1.05, left=0.15)
+    for axes, each in zip(panels, shown, strict=True):
+        _strip(axes, each)
     return figure
 
 
@@ -60,7 +59,6 @@ def _strip(axes: Axes, each: Judged) -> None:
                 textcoords="offset points",
                 ha="right" if sign > 0 else "left",
                 fontsize=7,
-                color=style.INK,
             )
     # Dots at several heights, so that equal ones can be counted.
     heights = [0.45 + 0.12 * ((place % 3) - 1) for place in range(len(finite))]
@@ -72,7 +70,7 @@ def _strip(axes: Axes, each: Judged) -> None:
         axes.plot([middle], [-0.4], marker="D", ms=4.5, color=style.INK, ls="")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    style.headed(axes, f"{each.claim.id} ({each.unit or 'no unit'})")
+    axes.set_title(f"{each.claim.id} ({each.unit or 'no unit'})")
 
 
 def _range(finite: list[float], summary: list[float], smallest: float) -> tuple[float, float]:

@@ -60,28 +60,26 @@ def learning_curves(
     runs = [run for panel in shown for cell in panel.cells for run in cell.runs]
     if not any(run.history.curves for run in runs):
         return None
-    figure, panels = style.panels(len(shown), share_y=True, height=2.6)
-    diverged = False
+    handles = style.keys((run.setup for run in runs), looks)
+    if any(map(_has_batch, runs)):
+        handles.append(Line2D([], [], color=style.FAINT, ls=":", lw=1.3, label="batch statistics"))
+    if any(run.history.diverged_at is not None for run in runs):
+        handles.append(style.symbol("diverged", "x", ms=5.5, mew=1.5))
+    figure, panels = style.panels(len(shown), handles, share_y=True, height=2.6)
     for axes, panel in zip(panels, shown, strict=True):
         for cell in panel.cells:
             look = looks[cell.setup]
             _draw(axes, cell, look, quantity, against)
             for place in _divergences(cell, against):
-                style.cross(axes, place, 0.03, look, 6)
-                diverged = True
-        style.headed(axes, panel.title)
+                style.cross(axes, place, 0.03, look)
+        axes.set_title(panel.title)
         style.count_on_x(axes)
         axes.set_xlim(left=0)
     if quantity == "loss":
-        style.log_on_y(panels[0])
-    style.labelled(figure, x=X_LABELS[against], y=Y_LABELS[quantity])
-    there = {run.setup for run in runs}
-    handles = [style.key(setup, look) for setup, look in looks.items() if setup in there]
-    if any(map(_has_batch, runs)):
-        handles.append(Line2D([], [], color=style.FAINT, ls=":", lw=1.3, label="batch statistics"))
-    if diverged:
-        handles.append(style.symbol("diverged", "x", ms=6, mew=1.6))
-    style.keyed(figure, handles)
+        panels[0].set_yscale("log")
+        style.plain_log_ticks(panels[0])
+    figure.supxlabel(X_LABELS[against])
+    figure.supylabel(Y_LABELS[quantity])
     return figure
 
 

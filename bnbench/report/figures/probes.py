@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from bnbench import store
 from bnbench.report.figures import style
@@ -21,6 +23,20 @@ from bnbench.report.figures.style import Look, Looks
 from bnbench.report.reading import Series, read_history
 
 NETWORK = "network"
+IMAGES = "training images seen"
+LANDSCAPE = (
+    (
+        ("loss", "change", "beta"),
+        ("range of the loss", "range of ‖change of gradient‖", "effective β"),
+        "steps η",
+    ),
+    (
+        ("relative_loss", "relative_change", "relative_beta_w2"),
+        ("range of the loss", "the same, scale-free, over ‖gradient‖", "β·‖w‖²"),
+        "relative steps",
+    ),
+)
+"""For each row of panels: readings, titles, what the ranges are over."""
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -69,13 +85,11 @@ def _looks(found: Sequence[Readings], looks: Looks | None) -> Looks:
     return looks or {setup: style.look(number) for number, setup in enumerate(setups)}
 
 
-def percentile_bands(
-    runs: Sequence[Probed], *, layer: str | None = None, looks: Looks | None = None
-) -> Figure:
+def percentile_bands(runs: Sequence[Probed], *, looks: Looks | None = None) -> Figure:
     """15th, 50th and 85th percentile of a typical unit's input over training, a panel a run.
 
-    `layer`: whose unit; by default the last that feeds an activation (Ioffe & Szegedy 2015, figure
-    1b and 1c). All panels share their scale.
+    The unit is one of the last layer that feeds an activation (Ioffe & Szegedy 2015, figure 1b and
+    1c). All panels share their scale.
     """
     found = [each for each in readings_of(runs, "activation_drift") if each.with_name("p50")]
     if not found:
@@ -83,7 +97,7 @@ def percentile_bands(
     seen = _looks(found, looks)
     figure, panels = style.panels(len(found), columns=4, height=2.4, share_y=True)
     for axes, readings in zip(panels, found, strict=True):
-        shown = layer or readings.with_name("p50")[-1]
+        shown = readings.with_name("p50")[-1]
         color = seen[readings.setup].color
         examples, low = readings.of(shown, "p15")
         _, middle = readings.of(shown, "p50")
@@ -92,9 +106,10 @@ def percentile_bands(
         axes.plot(examples, middle, color=color, lw=1.5)
         for edge in (low, high):
             axes.plot(examples, edge, color=color, lw=0.8)
-        style.headed(axes, f"{readings.setup}, {shown}")
+        axes.set_title(style.shortened(f"{readings.setup}, {shown}"))
         style.count_on_x(axes)
-    style.labelled(figure, x="training images seen", y="input of a unit: 15, 50, 85 %")
+    figure.supxlabel(IMAGES)
+    figure.supylabel("input of a unit: 15, 50, 85 %")
     return figure
 
 
@@ -103,61 +118,45 @@ def landscape_bands(runs: Sequence[Probed], *, looks: Looks | None = None) -> Fi
     training: raw above, at matched relative steps below; ranges as bands, a setup a colour."""
     found = readings_of(runs, "landscape")
     seen = _looks(found, looks)
-    figure, panels = style.panels(6, columns=3, height=2.7)
-    rows = (
-        ("", "change", "beta", "steps η"),
-        ("relative_", "relative_change", "relative_beta_w2", "relative steps"),
-    )
-    titles = ("range of the loss", "range of ‖change of gradient‖", "effective β")
-    scale_free = ("range of the loss", "the same, scale-free, over ‖gradient‖", "β·‖w‖²")
-    for row, (prefix, change, beta, steps) in enumerate(rows):
+    figure, panels = style.panels(6, _keys(found, seen), columns=3, height=2.7)
+    for row, (names, titles, steps) in enumerate(LANDSCAPE):
         loss, gradient, smoothness = panels[3 * row : 3 * row + 3]
         for readings in found:
             look = seen[readings.setup]
-            for axes, name in ((loss, f"{prefix}loss"), (gradient, change)):
+            for axes, name in zip((loss, gradient), names[:2], strict=True):
                 examples, low = readings.of(NETWORK, f"{name}_min")
                 _, high = readings.of(NETWORK, f"{name}_max")
                 axes.fill_between(examples, low, high, color=look.color, alpha=0.3, lw=0)
                 axes.plot(examples, high, color=look.color, lw=1.2)
                 axes.plot(examples, low, color=look.color, lw=0.6)
-            _curve(smoothness, *readings.of(NETWORK, beta), look)
-        words = titles if row == 0 else scale_free
-        for axes, title in zip((loss, gradient, smoothness), words, strict=True):
-            style.headed(axes, title)
+            _curve(smoothness, *readings.of(NETWORK, names[2]), look)
+        for axes, title in zip((loss, gradient, smoothness), titles, strict=True):
+            axes.set_title(title)
             style.count_on_x(axes)
-            style.log_on_y(axes)
+            axes.set_yscale("log")
+            style.plain_log_ticks(axes)
         loss.set_ylabel(steps)
-    _keyed(figure, found, seen)
-    style.labelled(figure, x="training images seen")
+    figure.supxlabel(IMAGES)
     return figure
 
 
 def reading_curves(
-    runs: Sequence[Probed],
-    probe: str,
-    name: str,
-    *,
-    layers: str | None = None,
-    looks: Looks | None = None,
+    runs: Sequence[Probed], probe: str, name: str, *, looks: Looks | None = None
 ) -> Figure:
-    """A reading over training, a line a run: the network's, else the mean over its layers.
-
-    `layers`: only those that also have a reading of this name (`p50`: those that feed an
-    activation).
-    """
+    """A reading over training, a line a run: the network's, else the mean over its layers."""
     found = readings_of(runs, probe)
     seen = _looks(found, looks)
-    figure, (axes,) = style.panels(1, height=2.6)
+    figure, (axes,) = style.panels(1, _keys(found, seen), height=2.6)
     for readings in found:
-        if layers is None and name in readings.layers.get(NETWORK, {}):
+        if name in readings.layers.get(NETWORK, {}):
             examples, values = readings.of(NETWORK, name)
         else:
-            table = _table(readings, name, within=layers)
-            examples, values = table.examples, list(table.values.mean(0))
+            _, examples, table = _table(readings, name)
+            values = list(table.mean(0))
         _curve(axes, examples, values, seen[readings.setup])
     style.count_on_x(axes)
-    style.labelled(figure, x="training images seen", y=f"{probe}: {name}")
-    _keyed(figure, found, seen)
+    figure.supxlabel(IMAGES)
+    figure.supylabel(f"{probe}: {name}")
     return figure
 
 
@@ -166,9 +165,9 @@ def _curve(axes: Axes, examples: list[int], values: list[float], look: Look) -> 
     style.dashed(line, look)
 
 
-def _keyed(figure: Figure, found: Sequence[Readings], looks: Looks) -> None:
+def _keys(found: Sequence[Readings], looks: Looks) -> list[Line2D | Patch]:
     setups = dict.fromkeys(readings.setup for readings in found)
-    style.keyed(figure, [style.key(setup, looks[setup]) for setup in setups])
+    return [style.key(setup, looks[setup]) for setup in setups]
 
 
 def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool = False) -> Figure:
@@ -184,57 +183,42 @@ def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool 
     ]
     if not tables:
         raise ValueError(f"no run has layers with a reading {name} of the probe {probe}")
-    values = np.concatenate([table.values.ravel() for _, table in tables])
+    values = np.concatenate([table.ravel() for _, (_, _, table) in tables])
     finite = values[np.isfinite(values) & (values > 0 if log else True)]
     colors, norm = _scale(finite, log=log)
-    tallest = max(len(table.layers) for _, table in tables)
+    layers = [layer for _, (some, _, _) in tables for layer in some]
+    tallest = max(len(some) for _, (some, _, _) in tables)
     figure, panels = style.panels(
-        len(tables),
-        columns=2,
-        height=0.9 + 0.16 * tallest,
-        left=style.room_for([layer for _, table in tables for layer in table.layers], 6),
+        len(tables), columns=2, height=0.9 + 0.16 * tallest, left=style.room_for(layers, 6)
     )
-    for axes, (setup, table) in zip(panels, tables, strict=True):
-        shown = np.ma.masked_invalid(table.values)
+    for axes, (setup, (some, examples, table)) in zip(panels, tables, strict=True):
+        shown = np.ma.masked_invalid(table)
         shown = np.ma.masked_less_equal(shown, 0) if log else shown
-        drawn = axes.pcolormesh(
-            _edges(table.examples),
-            np.arange(len(table.layers) + 1),
-            shown,
-            cmap=colors,
-            norm=norm,
-        )
+        rows = np.arange(len(some) + 1)
+        drawn = axes.pcolormesh(_edges(examples), rows, shown, cmap=colors, norm=norm)
         axes.patch.set(facecolor="0.8", alpha=1)
-        axes.set_yticks(np.arange(len(table.layers)) + 0.5, table.layers, fontsize=6)
+        axes.set_yticks(rows[:-1] + 0.5, some, fontsize=6)
         axes.invert_yaxis()
         axes.grid(visible=False)
-        style.headed(axes, setup)
+        axes.set_title(style.shortened(setup))
         style.count_on_x(axes)
     bar = figure.colorbar(drawn, ax=panels, aspect=30)
-    bar.set_label(f"{probe}: {name}", size=style.SMALL, color=style.INK)
-    bar.ax.tick_params(labelsize=style.SMALL - 1, colors=style.FAINT, labelcolor=style.INK)
-    style.labelled(figure, x="training images seen")
+    bar.set_label(f"{probe}: {name}")
+    if isinstance(norm, LogNorm):
+        style.plain_log_ticks(bar.ax)
+    figure.supxlabel(IMAGES)
     return figure
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One reading of all layers at all times: values are (layers, times), NaN where missing."""
-
-    layers: list[str]
-    examples: list[int]
-    values: Array
-
-
-def _table(readings: Readings, name: str, *, within: str | None = None) -> _Table:
+def _table(readings: Readings, name: str) -> tuple[list[str], list[int], Array]:
+    """Layers, images seen, and one reading as (layers, times), NaN where it is missing."""
     layers = readings.with_name(name)
-    if within is not None:
-        layers = [layer for layer in layers if within in readings.layers[layer]]
     if not layers:
         raise ValueError(f"{readings.setup}: no layer has a reading {name}")
-    examples = sorted({at for layer in layers for at in readings.layers[layer][name]})
-    values = [[readings.layers[layer][name].get(at, nan) for at in examples] for layer in layers]
-    return _Table(layers, examples, np.array(values, dtype=np.float64))
+    series = [readings.layers[layer][name] for layer in layers]
+    examples = sorted({at for each in series for at in each})
+    values = [[each.get(at, nan) for at in examples] for each in series]
+    return layers, examples, np.array(values, dtype=np.float64)
 
 
 def _scale(values: Array, *, log: bool) -> tuple[str, Normalize]:

@@ -1,4 +1,4 @@
-"""The one style of all figures: colours, sizes, plain axes.
+"""The one style of all figures: colours, sizes, panels with a legend above them.
 
 A setup keeps its colour through all figures and in TensorBoard, whose colours cannot be set from
 outside: its palette, in its order. That palette alone is not safe. Simulated after Machado et al.
@@ -11,15 +11,15 @@ setup has a marker and a dash pattern of its own, too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import (
@@ -48,9 +48,47 @@ SMALL = 8.5  # points
 PANEL_WIDTH = 2.75
 GAP = 0.15
 ABOVE = 0.3  # for a line of the legend
+MORE_ABOVE = 0.19  # for each further line
 BELOW = 0.25  # for the shared label
 BETWEEN_ROWS = 0.5  # for ticks and the title of the next row
 MOST_PANELS = 6
+
+SETTINGS: dict[Any, Any] = {
+    "figure.facecolor": "white",
+    "figure.labelsize": SMALL,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "text.color": INK,
+    "text.parse_math": False,  # dollars in names are dollars
+    "axes.facecolor": "none",
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelsize": SMALL,
+    "axes.labelcolor": INK,
+    "axes.titlesize": SMALL,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    **{f"{axis}tick.labelsize": SMALL - 1 for axis in "xy"},
+    **{f"{axis}tick.color": FAINT for axis in "xy"},
+    **{f"{axis}tick.labelcolor": INK for axis in "xy"},
+    "legend.frameon": False,
+    "legend.fontsize": SMALL,
+    "legend.handlelength": 2.6,
+    "legend.columnspacing": 1.4,
+    "legend.borderaxespad": 0.2,
+    "path.simplify_threshold": 0.3,
+    "svg.fonttype": "none",  # text stays text
+}
+
+
+def applied() -> AbstractContextManager[None]:
+    """In force while figures are made and written."""
+    return rc_context(SETTINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +100,7 @@ class Look:
     dashes: tuple[float, ...]
 
 
-Looks = Mapping[str, Look]
+Looks: TypeAlias = Mapping[str, Look]
 """By setup."""
 
 
@@ -106,13 +144,14 @@ def look(number: int) -> Look:
 
 def panels(
     count: int,
+    legend: Sequence[Line2D | Patch] = (),
     *,
     columns: int = 3,
     height: float = 2.5,
     share_y: bool = False,
     left: float = 0.75,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with this many plain panels, in rows.
+    """A figure with this many panels, in rows, and its legend above them.
 
     `height` of a row with its title and ticks, and room at the `left` of the first panel, in
     inches. Margins are fixed: a layout that measures every word doubles the time to draw.
@@ -121,52 +160,43 @@ def panels(
     rows = ceil(count / wide)
     between = GAP if share_y else GAP + left
     width = left + 0.15 + PANEL_WIDTH * max(wide, 2)
-    tall = ABOVE + BELOW + height * rows
+    labels = [shortened(str(handle.get_label()), 26) for handle in legend]
+    in_a_row = _fitting(labels, width)
+    above = ABOVE + MORE_ABOVE * (ceil(len(labels) / in_a_row) - 1 if labels else 0)
+    tall = above + BELOW + height * rows
     figure = Figure(figsize=(width, tall))
     FigureCanvasAgg(figure)
     panel = (width - left - 0.15 - between * (wide - 1)) / wide
-    each = height - BETWEEN_ROWS
-    found = list(
-        figure.subplots(
-            rows,
-            wide,
-            sharey=share_y,
-            squeeze=False,
-            gridspec_kw={
-                "left": left / width,
-                "right": 1 - 0.15 / width,
-                "top": 1 - (ABOVE + BETWEEN_ROWS / 2) / tall,
-                "bottom": (BELOW + BETWEEN_ROWS / 2) / tall,
-                "wspace": between / panel,
-                "hspace": BETWEEN_ROWS / each,
-            },
-        ).ravel()
-    )
+    margins = {
+        "left": left / width,
+        "right": 1 - 0.15 / width,
+        "top": 1 - (above + BETWEEN_ROWS / 2) / tall,
+        "bottom": (BELOW + BETWEEN_ROWS / 2) / tall,
+        "wspace": between / panel,
+        "hspace": BETWEEN_ROWS / (height - BETWEEN_ROWS),
+    }
+    found = figure.subplots(rows, wide, sharey=share_y, squeeze=False, gridspec_kw=margins).ravel()
     for left_over in found[count:]:
         left_over.remove()
-    for axes in found[:count]:
-        plain(axes)
-    return figure, found[:count]
+    if labels:
+        # A label that begins with _ would be left out: the texts are set afterwards.
+        made = figure.legend(legend, ["setup"] * len(labels), loc="upper left", ncols=in_a_row)
+        for text, label in zip(made.get_texts(), labels, strict=True):
+            text.set_text(label)
+    return figure, list(found[:count])
+
+
+def _fitting(labels: Sequence[str], width: float) -> int:
+    """How many entries of a legend fit into a line."""
+    widths = [0.62 + 0.58 * SMALL / 72 * len(label) for label in labels]
+    if sum(widths) <= width:
+        return max(1, len(labels))
+    return max(1, int(width / max(widths)))
 
 
 def room_for(labels: Iterable[str], points: float) -> float:
     """The width of words next to an axis, in inches."""
     return 0.2 + max(map(len, labels), default=0) * 0.62 * points / 72
-
-
-def plain(axes: Axes) -> None:
-    """Few lines, small words, no frame."""
-    axes.patch.set_alpha(0)
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(labelsize=SMALL - 1, colors=FAINT, labelcolor=INK)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(INK)
-        axis.label.set_fontsize(SMALL)
-    axes.title.set_color(INK)
-    axes.title.set_fontsize(SMALL)
 
 
 def count_on_x(axes: Axes) -> None:
@@ -178,9 +208,8 @@ def count_on_x(axes: Axes) -> None:
     )
 
 
-def log_on_y(axes: Axes) -> None:
-    """A logarithmic scale with plain numbers: formulas are slow to draw."""
-    axes.set_yscale("log")
+def plain_log_ticks(axes: Axes) -> None:
+    """Plain numbers on a logarithmic y axis: formulas are slow to draw."""
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -196,74 +225,23 @@ def values_on_x(axes: Axes, values: Sequence[float], words: Sequence[str], *, lo
     axes.set_xticklabels(list(words[::every]))
 
 
-def headed(axes: Axes, title: str) -> None:
-    """A panel's title, at the left."""
-    axes.set_title(words(title), fontsize=SMALL, color=INK, loc="left")
-
-
-def labelled(figure: Figure, *, x: str | None = None, y: str | None = None) -> None:
-    """Labels that all panels share."""
-    if x is not None:
-        figure.supxlabel(words(x), fontsize=SMALL, color=INK)
-    if y is not None:
-        figure.supylabel(words(y), fontsize=SMALL, color=INK)
-
-
-def words(text: str, most: int = 60) -> str:
-    """Text of users as it is: no formula between dollars, on one line, cut at `most`."""
+def shortened(text: str, most: int = 60) -> str:
+    """Text of users on one line, cut at `most` characters."""
     line = " ".join(text.split())
-    line = line if len(line) <= most else f"{line[: most - 1]}…"
-    return line.replace("$", r"\$")
-
-
-def keyed(figure: Figure, handles: Iterable[Line2D | Patch]) -> Legend:
-    """The legend, above all panels."""
-    shown = list(handles)
-    labels = [words(str(handle.get_label()), 26) for handle in shown]
-    width = figure.get_size_inches()[0]
-    widths = [0.62 + 0.58 * SMALL / 72 * len(label) for label in labels]
-    fitting = len(shown) if sum(widths) <= width else max(1, int(width / max(widths)))
-    columns = min(len(shown), fitting)
-    _make_taller(figure, 0.19 * (ceil(len(shown) / columns) - 1))
-    legend = figure.legend(
-        handles=shown,
-        labels=["setup"] * len(shown),  # a label that begins with _ would be left out
-        loc="upper left",
-        ncols=columns,
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-        handlelength=2.6,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(label)
-    return legend
-
-
-def _make_taller(figure: Figure, inches: float) -> None:
-    """Room at the top for more lines of the legend; panels keep their size."""
-    if not inches or not figure.axes:
-        return
-    width, tall = figure.get_size_inches()
-    grid = figure.axes[0].get_gridspec()
-    assert isinstance(grid, GridSpec)
-    old, shrunk = grid.get_subplot_params(figure), tall / (tall + inches)
-    figure.set_size_inches(width, tall + inches)
-    grid.update(top=old.top * shrunk, bottom=old.bottom * shrunk)
-    for axes in figure.axes:
-        place = axes.get_subplotspec()
-        if place is not None:
-            axes.set_position(place.get_position(figure))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def key(label: str, look: Look) -> Line2D:
     """A setup's line in the legend."""
-    line = Line2D([], [], color=look.color, lw=1.6, label=label, ms=4.5)
-    line.set_dashes(look.dashes) if look.dashes else line.set_linestyle("-")
-    line.set_marker(look.marker)
+    line = Line2D([], [], color=look.color, lw=1.6, label=label, ms=4.5, marker=look.marker)
+    dashed(line, look)
     return line
+
+
+def keys(setups: Iterable[str], looks: Looks) -> list[Line2D | Patch]:
+    """A line in the legend for each setup that is drawn, in the order of the looks."""
+    there = set(setups)
+    return [key(setup, look) for setup, look in looks.items() if setup in there]
 
 
 def symbol(label: str, marker: str, **drawn: Any) -> Line2D:
@@ -277,16 +255,7 @@ def dashed(line: Line2D, look: Look) -> None:
         line.set_dashes(look.dashes)
 
 
-def cross(axes: Axes, x: float, y: float, look: Look, size: float) -> None:
+def cross(axes: Axes, x: float, y: float, look: Look) -> None:
     """A lost run at this x, at a fraction y of the axes' height."""
-    axes.plot(
-        [x],
-        [y],
-        transform=axes.get_xaxis_transform(),
-        color=look.color,
-        marker="x",
-        ms=size,
-        mew=1.5,
-        ls="",
-        clip_on=False,
-    )
+    where = axes.get_xaxis_transform()
+    axes.plot([x], [y], "x", transform=where, color=look.color, ms=5.5, mew=1.5, clip_on=False)

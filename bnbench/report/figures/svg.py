@@ -6,7 +6,6 @@ import io
 import re
 import warnings
 from html import escape
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -14,13 +13,6 @@ from matplotlib.figure import Figure
 
 from bnbench.report.figures.style import FAINT, GRID, INK, PALETTE
 
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "path.simplify": True,
-    "path.simplify_threshold": 0.3,
-}
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 VARIABLES = {
     INK: "--ink",
@@ -35,9 +27,8 @@ VARIABLES = {
 
 def of_figure(figure: Figure, *, name: str) -> str:
     """A file of its own, on white. `name`: makes ids differ between the figures of a page."""
-    figure.patch.set_facecolor("white")
     text = io.StringIO()
-    with rc_context({**SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+    with rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a user's word; browsers have it
         FigureCanvasSVG(figure).print_svg(text, metadata=NO_METADATA)  # type: ignore[no-untyped-call]
     # Coordinates to a hundredth of a point: matplotlib has no setting, and pages are half the size.
