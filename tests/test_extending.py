@@ -146,8 +146,7 @@ def add_a_normalization(package: Path, tests: Path) -> None:
     insert(
         tests / "norms/rows.py",
         '    "batch": Row(',
-        '    "sized-rms": Row(lambda _: ImageRMSNorm(), '
-        '"1 channel on a 1×1 map leaves rms norm one value", {"size": 1.0}),\n',
+        '    "sized-rms": Row(lambda _: ImageRMSNorm(), ONE_VALUE, {"size": 1.0}),\n',
     )
 
 

@@ -23,7 +23,7 @@ from bnbench.models.normalization import normalization_layers
 from bnbench.models.recipe import Recipe
 
 Refused = tuple[schema.RunConfig, feasible.Obstacle]
-CheckShape = Callable[[torch.Size], None]
+Sets = Callable[[torch.Size], object]
 
 
 def check(configs: Iterable[schema.RunConfig]) -> list[Refused]:
@@ -79,14 +79,14 @@ def _obstacle(config: schema.RunConfig) -> feasible.Obstacle | None:
         ):
             return None
         layers = _layers(config, recipe)
-        for check_shape, shape in layers:
-            check_shape(torch.Size((config.data.batch_size, *shape)))
+        for sets, shape in layers:
+            sets(torch.Size((config.data.batch_size, *shape)))
     except ValueError as error:
         return obstacle_of(config, error)
     last = last_batch(config)
     try:
-        for check_shape, shape in layers:
-            check_shape(torch.Size((last, *shape)))
+        for sets, shape in layers:
+            sets(torch.Size((last, *shape)))
     except ValueError as error:
         return feasible.Obstacle(
             ("data.drop_last", "data.batch_size"),
@@ -96,8 +96,8 @@ def _obstacle(config: schema.RunConfig) -> feasible.Obstacle | None:
     return None
 
 
-def _layers(config: schema.RunConfig, recipe: Recipe) -> list[tuple[CheckShape, torch.Size]]:
-    """The rules of the network's norm layers, and the shape of one image at each of them.
+def _layers(config: schema.RunConfig, recipe: Recipe) -> list[tuple[Sets, torch.Size]]:
+    """Of each norm layer, what says which values share statistics, and the shape of an image there.
 
     The network is made on torch's meta device, where no weights are drawn; one image of zeros then
     goes through it on the CPU. (Arithmetic on the meta device would import torch's compiler, which
@@ -112,14 +112,15 @@ def _layers(config: schema.RunConfig, recipe: Recipe) -> list[tuple[CheckShape, 
         network = make_network(config, recipe, image, dataset.classes)
     if isinstance(config.model, schema.TorchvisionModel):
         return []
-    found: list[tuple[CheckShape, torch.Size]] = []
+    found: list[tuple[Sets, torch.Size]] = []
 
     def record(layer: Any, x: Tensor) -> Tensor:
-        found.append((layer.check_shape, x.shape[1:]))
+        found.append((layer.sets, x.shape[1:]))
         return x
 
     for layer in normalization_layers(network).values():
-        layer.forward = partial(record, layer)
+        if hasattr(layer, "sets"):
+            layer.forward = partial(record, layer)
     zeros = {
         name: torch.zeros(tensor.shape, dtype=tensor.dtype)
         for name, tensor in (*network.named_parameters(), *network.named_buffers())

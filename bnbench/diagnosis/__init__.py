@@ -1,13 +1,13 @@
-"""A stranger's network, or a stored run, under several statistics: what is wrong, and the mend.
+"""A foreign network, or a stored run, under several statistics: what is wrong, and how to fix it.
 
-`diagnose` is the room's function, and `bnbench.diagnose`. `result`: what it returns. `loader`:
-images of a loader, kept. `guest`: the network as it is looked at, without a trace. `evidence`:
+`diagnose`: the whole of it, also as `bnbench.diagnose`. `result`: what it returns. `loader`: images
+of a loader, kept. `foreign`: a network as it is looked at, and left as it was. `evidence`:
 measurements, made with `probes`. `criteria`: thresholds, with their reasons. `findings`: from
-measurements to faults, in `phrases`. `nonfinite`: where NaN begins. `target`, `checkpoint`: files
-of the user's, and how they are mended. `words`: tables for the terminal.
+measurements to findings. `nonfinite`: where NaN begins. `target`, `checkpoint`: files of the user's
+own. `words`: tables for the terminal.
 """
 
 from bnbench.diagnosis.diagnose import IMAGES, diagnose
-from bnbench.diagnosis.result import Diagnosis, Fault, Finding, LayerReading, Reading
+from bnbench.diagnosis.result import Diagnosis, Finding, FindingName, LayerReading, Score
 
-__all__ = ["IMAGES", "Diagnosis", "Fault", "Finding", "LayerReading", "Reading", "diagnose"]
+__all__ = ["IMAGES", "Diagnosis", "Finding", "FindingName", "LayerReading", "Score", "diagnose"]

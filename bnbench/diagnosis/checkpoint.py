@@ -22,9 +22,9 @@ PLACES: tuple[tuple[str, ...], ...] = (
     ("state_dict",),
     ("model_state_dict",),
     ("model",),
-    ("run", "model"),  # ours
+    ("run", "model"),  # bnbench's own
 )
-"""Where a state dict lies in a checkpoint that is not one itself."""
+"""Where a state dict is in a checkpoint that is not one itself."""
 
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before each name."""
@@ -34,7 +34,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
+class SavedModel:
     """What a file holds: `content`, and the state dict within it, the same object."""
 
     name: str
@@ -42,7 +42,7 @@ class Checkpoint:
     state: MutableMapping[str, Tensor]
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> SavedModel:
     """The checkpoint in a file; only tensors and plain values are read. Raises StorageError."""
     content = files.read(path)
     if content is None:
@@ -50,7 +50,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return parse_checkpoint(str(path), content)
 
 
-def parse_checkpoint(name: str, content: bytes) -> Checkpoint:
+def parse_checkpoint(name: str, content: bytes) -> SavedModel:
     """The checkpoint in these bytes; `name` is what errors call it. Raises StorageError."""
     try:
         loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
@@ -73,7 +73,7 @@ def parse_checkpoint(name: str, content: bytes) -> Checkpoint:
         for key in place:
             found = found.get(key) if isinstance(found, dict) else None
         if _is_state_dict(found):
-            return Checkpoint(name, loaded, found)
+            return SavedModel(name, loaded, found)
     places = ", ".join(repr(place[0]) for place in PLACES[:3])
     raise StorageError(
         f"{name} holds {described(loaded)}: no state dict",
@@ -94,7 +94,7 @@ def _is_state_dict(found: object) -> bool:
     )
 
 
-def put_into(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
+def put_into(model: nn.Module, checkpoint: SavedModel) -> list[str]:
     """Load it, whatever it was wrapped in; notes on statistics that it lacks. Raises UsageError."""
     theirs, _ = _bare(checkpoint.state)
     own, _ = _bare(model.state_dict())
@@ -134,7 +134,7 @@ def put_into(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
     return [f"{checkpoint.name} has no running statistics for {_some(running)}"]
 
 
-def recalibrate(checkpoint: Checkpoint, diagnosis: Diagnosis) -> bytes:
+def recalibrate(checkpoint: SavedModel, diagnosis: Diagnosis) -> bytes:
     """The same checkpoint with the population's statistics; nothing else in it changes."""
     theirs, wrapper = _bare(checkpoint.state)
     for bare, value in diagnosis.recalibrated(
@@ -148,10 +148,10 @@ def recalibrate(checkpoint: Checkpoint, diagnosis: Diagnosis) -> bytes:
     return buffer.getvalue()
 
 
-def of_model(model: nn.Module) -> Checkpoint:
+def of_model(model: nn.Module) -> SavedModel:
     """A checkpoint that is the model's own state dict."""
     state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
-    return Checkpoint("the model", state, state)
+    return SavedModel("the model", state, state)
 
 
 def _bare(state: Mapping[str, Tensor]) -> tuple[dict[str, str], str]:

@@ -1,7 +1,7 @@
 """When a figure says that something is wrong: each threshold with its reason.
 
 A difference counts as harm where it is too large to be chance and large enough to matter, on the
-same images (`harms`). Thresholds stand well above what healthy networks show and below what each
+same images (`harms`). Thresholds are well above what healthy networks show and below what each
 planted fault does (tests/diagnosis plants them all); "healthy" and "planted" below are those
 networks, of three convolutions, on the bundled images.
 """
@@ -15,7 +15,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from bnbench.diagnosis.evidence import Outcome
+from bnbench.diagnosis.evidence import Predictions, UnderBatchStatistics
 from bnbench.diagnosis.result import LayerReading
 
 HARM_LOSS = 0.05
@@ -28,12 +28,9 @@ HARM_ACCURACY = 0.02
 STANDARD_ERRORS = 4.0
 """What is chance: 4 standard errors of the paired difference are crossed once in 30,000 tries."""
 
-OFF = 0.1
-"""A layer is off where its running means are a tenth of a standard deviation from the population's
-or …"""
-
-OFF_VARIANCE = 0.2
-"""… its variances a fifth. Healthy layers: 0.01 to 0.06, and 0.01 to 0.10."""
+OFF, OFF_VARIANCE = 0.1, 0.2
+"""A layer is off if its running means differ from the population's by 0.1 standard deviations or
+more, or its variances by 20 % or more. Healthy layers: 0.01 to 0.06, and 1 to 10 %."""
 
 INITIAL = 0.05
 """The share of the initial statistics, (1 − momentum)^updates, that is too much: 28 updates at 0.1
@@ -46,18 +43,19 @@ FAST = 0.5
 """A momentum that averages over (2 − m)/m = 3 batches or fewer. TensorFlow's 0.99 is 0.01 here."""
 
 FEWER = 0.5
-"""Updates, of those that other layers have: below, a layer was frozen for most of the time."""
+"""A layer with less than this share of another layer's updates was frozen most of the time."""
 
 SMALL_BATCH = 16
 """At 32 and above BatchNorm's error is flat, below 16 it rises steeply (Wu & He 2018,
 https://arxiv.org/abs/1803.08494, table 2: 23.6, 23.7, 24.8, 27.3, 34.7 % at 32, 16, 8, 4, 2)."""
 
 FLIPS = 0.05
-"""Predictions that change with the company. Trained with batches of 8 to 64: 2 to 4 % …"""
+"""Share of predictions that change with the other images in the batch. Trained with batches of 8 to
+64: 0.02 to 0.04."""
 
 FLIPS_OF_ERRORS = 0.25
-"""… and of the share of wrong ones: what a network does not know changes anyway. Trained with
-batches of 2: 0.3; of 8 to 64: 0.13 to 0.24."""
+"""The same relative to the share of wrong predictions: what a network does not know changes anyway.
+Trained with batches of 2: 0.3; of 8 to 64: 0.13 to 0.24."""
 
 UNLIKE = 6.0
 """Standard deviations of a shuffled loader's homogeneity: never by chance."""
@@ -72,12 +70,9 @@ SHUFFLES = 200
 NON_IID_LOSS = 0.02
 """Nats by which batches as they come are better than random ones."""
 
-SHIFT = 0.1
-"""A tenth of a standard deviation between the loaders' means. Fashion-MNIST, training against test
-images: 0.02."""
-
-SHIFT_VARIANCE = 0.25
-"""A quarter between their variances; there: 0.02."""
+SHIFT, SHIFT_VARIANCE = 0.1, 0.25
+"""Differences between the loaders that count: 0.1 standard deviations between means, 25 % between
+variances. Fashion-MNIST, training against test images: 0.02, and 2 %."""
 
 DEAD = 1e-6
 """Of the layer's upper quartile of variances: a thousandth of the usual standard deviation."""
@@ -92,8 +87,8 @@ EPS_SHARE = 0.25
 """Of a layer's channels that ε shrinks by a factor of √2 or more (σ² ≤ ε)."""
 
 
-def harms(worse: Outcome, better: Outcome, *, loss: float = HARM_LOSS) -> bool:
-    """Whether one outcome of the same images is worse than another by more than chance."""
+def harms(worse: Predictions, better: Predictions, *, loss: float = HARM_LOSS) -> bool:
+    """Whether predictions for the same images are worse than others by more than chance."""
     if not worse.finite or not better.finite:
         return better.finite
     return _exceeds(worse.losses - better.losses, loss) or _exceeds(
@@ -156,6 +151,47 @@ def off(layer: LayerReading) -> bool:
     """Whether its running statistics are far from the population's."""
     mean, variance = layer.mean_error, layer.variance_error
     return mean is not None and variance is not None and (mean >= OFF or variance >= OFF_VARIANCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How far a layer's statistics differ between two loaders: |Δμ|/σ and |ln σ²|."""
+
+    layer: LayerReading
+    mean: float
+    variance: float
+
+
+def shifts(
+    layers: Sequence[LayerReading], ours: UnderBatchStatistics, theirs: UnderBatchStatistics
+) -> list[Shift]:
+    """The layers whose statistics differ by more than chance and enough to matter, worst first."""
+    found: list[Shift] = []
+    for layer in layers:
+        own, other = ours.pools[layer.name], theirs.pools[layer.name]
+        width = (own.variance + layer.eps).sqrt()
+        mean = ((other.mean - own.mean).abs() / width).mean().item()
+        variance = ((other.variance + layer.eps) / width.square()).log().abs().mean().item()
+        chance = _scatter(layer, (ours, theirs), width)
+        if mean > max(SHIFT, STANDARD_ERRORS * chance) or (
+            variance > SHIFT_VARIANCE and chance < SHIFT
+        ):
+            found.append(Shift(layer, mean, variance))
+    found.sort(key=lambda each: -(each.mean / SHIFT + each.variance / SHIFT_VARIANCE))
+    return found
+
+
+def _scatter(
+    layer: LayerReading, loaders: tuple[UnderBatchStatistics, UnderBatchStatistics], width: Tensor
+) -> float:
+    """The standard error of the difference between two loaders' means, in standard deviations."""
+    errors = []
+    for loader in loaders:
+        if len(loader.groups) < 2:
+            return float("inf")
+        means = torch.stack([group[layer.name].mean for group in loader.groups])
+        errors.append(means.std(0, correction=1) / sqrt(len(loader.groups)))
+    return (torch.hypot(*errors) / width).mean().item()
 
 
 def label_distance(one: Tensor, other: Tensor) -> float:

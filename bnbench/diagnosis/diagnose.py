@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnbench.diagnosis.criteria import channels, harms, homogeneity
-from bnbench.diagnosis.evidence import REFERENCE, Evidence, Measurer, Outcome, all_batch_norms
+from bnbench.diagnosis.evidence import REFERENCE, Evidence, Measurer, Predictions, all_batch_norms
 from bnbench.diagnosis.findings import Judge
-from bnbench.diagnosis.guest import Answers, plain, untouched
-from bnbench.diagnosis.loader import Images, collect, described
+from bnbench.diagnosis.foreign import Logits, plain, untouched
+from bnbench.diagnosis.loader import Collected, collect, described
 from bnbench.diagnosis.nonfinite import non_finite
-from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Reading
+from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score
 from bnbench.errors import UsageError
 from bnbench.probes.discrepancy import Autocast
 from bnbench.probes.running_error import statistics_error
@@ -27,7 +27,7 @@ IMAGES = 2048
 https://arxiv.org/abs/2105.07576, section 3.2)."""
 
 ENOUGH_IMAGES = 1000
-"""The lower end of it."""
+"""With fewer images than this, a note says that the statistics are rough (same source)."""
 
 
 def diagnose(
@@ -45,7 +45,7 @@ def diagnose(
     `loader`: the training loader, as in training (its order and batch size tell); it yields
     (inputs, labels, …) with class numbers as labels. `batch_sizes`: more of them to look at;
     default: one that is large. `images`: how many of each loader, about. `seed`: of the random
-    company. `autocast`: a context for each forward pass. It computes where the model is.
+    batches. `autocast`: a context for each forward pass. It computes where the model is.
 
     The model is as before when this returns or raises: parameters, buffers, flags, hooks, random
     numbers. Raises UsageError, DataError for what cannot be diagnosed.
@@ -74,14 +74,14 @@ def _checked(model: object, batch_sizes: Sequence[int] | None, images: int) -> n
 
 def _diagnosed(
     network: nn.Module,
-    train: Images,
-    evaluation: Images | None,
+    train: Collected,
+    evaluation: Collected | None,
     batch_sizes: Sequence[int] | None,
     autocast: Autocast,
     seed: int,
     begun: float,
 ) -> Diagnosis:
-    model = Answers(network)
+    model = Logits(network)
     norms = all_batch_norms(network)
     sizes, notes = _sizes(train, batch_sizes)
     broken = [found for each in (train, evaluation) if each and (found := non_finite(model, each))]
@@ -109,8 +109,8 @@ def _diagnosed(
     )
 
 
-def _sizes(train: Images, asked: Sequence[int] | None) -> tuple[list[int], list[str]]:
-    """Batch sizes beside the loader's own, ascending; what had to be left out."""
+def _sizes(train: Collected, asked: Sequence[int] | None) -> tuple[list[int], list[str]]:
+    """Batch sizes other than the loader's own, ascending; notes on what had to be left out."""
     own, most = train.batch_size, len(train)
     if asked is None:
         # Four batches at least: fewer are no sample of batches.
@@ -154,17 +154,17 @@ def _layer(name: str, norm: _BatchNorm, evidence: Evidence) -> LayerReading:
     )
 
 
-def _readings(evidence: Evidence) -> list[Reading]:
+def _readings(evidence: Evidence) -> list[Score]:
     own = evidence.train.batch_size
 
-    def reading(kind: Kind, size: int | None, outcome: Outcome, loader: Loader) -> Reading:
-        return Reading(
+    def reading(kind: Kind, size: int | None, found: Predictions, loader: Loader) -> Score:
+        return Score(
             loader=loader,
             statistics=kind,
             batch_size=size,
-            images=len(outcome.losses),
-            loss=outcome.loss,
-            accuracy=outcome.accuracy,
+            images=len(found.losses),
+            loss=found.loss,
+            accuracy=found.accuracy,
         )
 
     found = [
@@ -173,13 +173,13 @@ def _readings(evidence: Evidence) -> list[Reading]:
     ]
     for size, there in evidence.shuffled.items():
         found += [
-            reading("shuffled", size, there.outcome, "train"),
+            reading("shuffled", size, there.predictions, "train"),
             reading("population", size, evidence.population[size], "train"),
         ]
     if evidence.eval_running and evidence.eval_shuffled and evidence.eval_population:
         found += [
             reading("running", None, evidence.eval_running, "eval"),
-            reading("shuffled", own, evidence.eval_shuffled.outcome, "eval"),
+            reading("shuffled", own, evidence.eval_shuffled.predictions, "eval"),
             reading("population", own, evidence.eval_population, "eval"),
         ]
     return found

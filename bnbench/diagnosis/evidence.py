@@ -1,4 +1,4 @@
-"""What is measured of a stranger's network: the same images under every kind of statistics."""
+"""What is measured of a network: the same images under every kind of statistics."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnbench.diagnosis.guest import PREFIX, Answers
-from bnbench.diagnosis.loader import Images
+from bnbench.diagnosis.foreign import PREFIX, Logits
+from bnbench.diagnosis.loader import Collected
 from bnbench.errors import UsageError
 from bnbench.probes import gap_by_layer
 from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
@@ -29,8 +29,8 @@ WHOLE = sys.maxsize
 may fold time or crops into it."""
 
 PASS = 64
-"""Images in a forward pass, at least, where company makes no difference: passes of 2 would take
-most of their time to start."""
+"""Images in a forward pass, at least, where batches make no difference: passes of 2 would take most
+of their time to start."""
 
 REFERENCE = 128
 """A batch size that no longer matters: at 32 and above BatchNorm's error is flat (Wu & He 2018,
@@ -46,8 +46,8 @@ Pools = dict[str, PooledStatistics]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What becomes of each image, in the loader's order: cross entropy and class, (n,)."""
+class Predictions:
+    """Of each image, in the loader's order: cross entropy, predicted class, label; (n,)."""
 
     losses: Tensor
     predicted: Tensor
@@ -73,16 +73,16 @@ class Outcome:
         """Whether every loss is a number."""
         return bool(self.losses.isfinite().all())
 
-    def differs(self, other: Outcome) -> float:
+    def differs(self, other: Predictions) -> float:
         """The share of images whose predicted class is another."""
         return (self.predicted != other.predicted).double().mean().item()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnderBatchStatistics:
-    """Images in random company of one size: what becomes of them; the statistics of groups."""
+    """Predictions in random batches of one size, and the statistics of groups of these batches."""
 
-    outcome: Outcome
+    predictions: Predictions
     groups: tuple[Pools, ...]
 
     @property
@@ -96,39 +96,39 @@ class Evidence:
     """Everything that was measured; `findings` reads it.
 
     `shuffled`, `population`: by batch size, the loader's own first. `again`: the own size in
-    another random company. Of a network without running statistics, all kinds are the same.
+    other random batches. Of a network without running statistics, all kinds are the same.
     """
 
-    train: Images
-    running: Outcome
-    batch: Outcome
+    train: Collected
+    running: Predictions
+    batch: Predictions
     shuffled: dict[int, UnderBatchStatistics]
-    again: Outcome
-    population: dict[int, Outcome]
+    again: Predictions
+    population: dict[int, Predictions]
     blame: dict[str, float] = field(default_factory=dict)
-    eval: Images | None = None
-    eval_running: Outcome | None = None
+    eval: Collected | None = None
+    eval_running: Predictions | None = None
     eval_shuffled: UnderBatchStatistics | None = None
-    eval_population: Outcome | None = None
+    eval_population: Predictions | None = None
 
     @property
     def own(self) -> UnderBatchStatistics:
-        """Random company of the loader's own size."""
+        """In random batches of the loader's own size."""
         return self.shuffled[self.train.batch_size]
 
     @property
     def largest(self) -> UnderBatchStatistics:
-        """Random company of the largest size."""
+        """In random batches of the largest size."""
         return self.shuffled[max(self.shuffled)]
 
     @property
-    def recalibrated(self) -> Outcome:
+    def recalibrated(self) -> Predictions:
         """Under population statistics, pooled over batches of the loader's own size."""
         return self.population[self.train.batch_size]
 
 
 def own_name(name: str) -> str:
-    """The name of a layer in the stranger's network."""
+    """A layer's name in the network itself, without the wrapper."""
     return name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
 
 
@@ -143,29 +143,29 @@ def all_batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
 class Measurer:
     """Passes images through a network under each kind of statistics."""
 
-    model: Answers
+    model: Logits
     autocast: Autocast
     seed: int
 
     def measure(
-        self, train: Images, evaluation: Images | None, batch_sizes: Sequence[int]
+        self, train: Collected, evaluation: Collected | None, batch_sizes: Sequence[int]
     ) -> Evidence:
-        """All of it. `batch_sizes`: beside the loader's own. Raises UsageError."""
+        """All of it. `batch_sizes`: other than the loader's own. Raises UsageError."""
         own = train.batch_size
         with evaluating(self.model):
             running = self.running(train)
             chunked = self._chunked(train)
             shuffled = {
-                size: self._in_random_company(train, size, chunked)
+                size: self._shuffled(train, size, chunked)
                 for size in dict.fromkeys((own, *batch_sizes))
             }
-            again = self._in_random_company(train, own, chunked, again=True)
+            again = self._shuffled(train, own, chunked, again=True)
             found = Evidence(
                 train=train,
                 running=running,
                 batch=self._as_they_come(train, chunked),
                 shuffled=shuffled,
-                again=again.outcome,
+                again=again.predictions,
                 population={
                     size: self.population(train, there.pools) for size, there in shuffled.items()
                 },
@@ -174,11 +174,11 @@ class Measurer:
             if evaluation is not None:
                 found.eval = evaluation
                 found.eval_running = self.running(evaluation)
-                found.eval_shuffled = self._in_random_company(evaluation, own, chunked)
+                found.eval_shuffled = self._shuffled(evaluation, own, chunked)
                 found.eval_population = self.population(evaluation, found.own.pools)
         return found
 
-    def _chunked(self, images: Images) -> bool:
+    def _chunked(self, images: Collected) -> bool:
         """Whether one pass may hold many batches, each with statistics of its own.
 
         Not where a layer keeps none, and acts by itself, nor where the network folds time or crops
@@ -208,51 +208,51 @@ class Measurer:
         how = Discrepancy(norm_batch_size=size, pass_size=PASS, autocast=self.autocast)
         return how, how.chunked_size if chunked else size, size if chunked else WHOLE
 
-    def running(self, images: Images) -> Outcome:
+    def running(self, images: Collected) -> Predictions:
         """Under the network's own running statistics, as in eval mode."""
-        # Layers without them depend on company: the loader's.
+        # Layers without them depend on the batch: take the loader's size.
         size = max(images.batch_size, PASS) if self._tracking else images.batch_size
         how = Discrepancy(norm_batch_size=size, pass_size=size, autocast=self.autocast)
         in_order = images.in_order(torch.arange(len(images)))
-        return self._outcome(images, in_order, how, size)
+        return self._predictions(images, in_order, how, size)
 
-    def _as_they_come(self, images: Images, chunked: bool) -> Outcome:
+    def _as_they_come(self, images: Collected, chunked: bool) -> Predictions:
         """Under the statistics of the loader's batches."""
         own, sizes = images.batch_size, images.sizes
         even = set(sizes[:-1]) <= {own} and sizes[-1] <= own
         how, size, shared = self._how(own, chunked and even)
         sample = images.in_order(torch.arange(len(images))) if even else images.as_they_come()
         with batch_statistics(self.model, shared):
-            return self._outcome(images, sample, how, size)
+            return self._predictions(images, sample, how, size)
 
-    def population(self, images: Images, pools: Pools) -> Outcome:
+    def population(self, images: Collected, pools: Pools) -> Predictions:
         """Under these statistics for running ones."""
         theirs = {name: pools[own_name(name)] for name in batch_norm_layers(self.model)}
         with given_statistics(self.model, theirs):
             return self.running(images)
 
-    def _in_random_company(
-        self, images: Images, batch_size: int, chunked: bool, *, again: bool = False
+    def _shuffled(
+        self, images: Collected, batch_size: int, chunked: bool, *, again: bool = False
     ) -> UnderBatchStatistics:
-        """Under batch statistics in random company of this size."""
+        """Under batch statistics in random batches of this size."""
         how, size, shared = self._how(batch_size, chunked)
         random = torch.Generator().manual_seed(self.seed + again)
         order = torch.randperm(len(images), generator=random)
         whole = len(images) // batch_size
         cuts = sorted({whole * k // GROUPS * batch_size for k in range(1, GROUPS)} - {0})
-        outcomes, groups = [], []
+        predictions, groups = [], []
         for part in order.tensor_split(cuts):
             with batch_statistics(self.model, shared) as pools:
-                outcomes.append(self._outcome(images, images.in_order(part), how, size))
+                predictions.append(self._predictions(images, images.in_order(part), how, size))
             groups.append({own_name(name): pool for name, pool in pools.items()})
         back = order.argsort()
         losses, predicted, labels = (
-            torch.cat([getattr(each, part) for each in outcomes])[back]
+            torch.cat([getattr(each, part) for each in predictions])[back]
             for part in ("losses", "predicted", "labels")
         )
-        return UnderBatchStatistics(Outcome(losses, predicted, labels), tuple(groups))
+        return UnderBatchStatistics(Predictions(losses, predicted, labels), tuple(groups))
 
-    def _blame(self, images: Images, chunked: bool) -> dict[str, float]:
+    def _blame(self, images: Collected, chunked: bool) -> dict[str, float]:
         """Which layer's running statistics cost how much, in nats; see the probe."""
         size = images.batch_size
         count = min(len(images), max(BLAMED // size, 1) * size)
@@ -266,7 +266,9 @@ class Measurer:
             if each.layer.startswith(PREFIX)
         }
 
-    def _outcome(self, images: Images, sample: Sample, how: Discrepancy, size: int) -> Outcome:
+    def _predictions(
+        self, images: Collected, sample: Sample, how: Discrepancy, size: int
+    ) -> Predictions:
         logits, labels = how.forward(self.model, sample, size)
         classes = logits.shape[1]
         if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
@@ -275,7 +277,9 @@ class Measurer:
                 f"{int(labels.max())}, and the model has {classes} outputs",
                 do=f"expected labels from 0 to {classes - 1}",
             )
-        return Outcome(F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1), labels)
+        return Predictions(
+            F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1), labels
+        )
 
 
 def _pooled(pools: Sequence[PooledStatistics]) -> PooledStatistics:

@@ -1,44 +1,37 @@
-"""From what was measured to what is wrong: each fault by the evidence that is its own."""
+"""From what was measured to what is wrong: each finding from the evidence that only it explains.
+
+`FINDINGS` in `result` says of each what gives it away and what to do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
 from typing import cast, get_args
 
-import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnbench.diagnosis.criteria import (
-    BY_CHANCE,
-    DEAD_SHARE,
-    EPS_SHARE,
-    FAST,
-    FEWER,
-    FLIPS,
-    FLIPS_OF_ERRORS,
-    INITIAL,
-    NON_IID_LOSS,
-    SHIFT,
-    SHIFT_VARIANCE,
-    SLOW,
-    SMALL_BATCH,
-    STANDARD_ERRORS,
-    harms,
-    homogeneity,
-    label_distance,
-    off,
-)
+from bnbench.diagnosis import criteria
+from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
-from bnbench.diagnosis.phrases import errors, names, number, percent, some
-from bnbench.diagnosis.result import Fault, Finding, LayerReading
+from bnbench.diagnosis.result import FINDINGS, Finding, FindingName, LayerReading
+
+EXPLAINS_A_GAP: set[FindingName] = {
+    "no-running-statistics",
+    "never-updated",
+    "frozen",
+    "momentum-too-high",
+    "stale",
+    "non-iid-batches",
+}
+"""Findings that say why running statistics are worse than the population's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Reads the evidence; each method names one fault, or None."""
+    """Reads the evidence; each method gives one finding, or None."""
 
     evidence: Evidence
     norms: dict[str, _BatchNorm]
@@ -47,48 +40,38 @@ class Judge:
 
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong: what costs something first, then causes before what they lead to."""
-        found: list[Finding] = []
-        checks: tuple[Callable[[], Finding | None], ...] = (
-            self.no_running_statistics,
-            self.never_updated,
-            self.frozen,
-            self.momentum_too_high,
-            self.stale,
-            self.non_iid_batches,
-            self.batch_too_small,
-            self.distribution_shift,
-            self.dead_channels,
-            self.eps_dominates,
+        checks = (
+            self._no_running_statistics,
+            self._never_updated,
+            self._frozen,
+            self._momentum_too_high,
+            self._stale,
+            self._non_iid_batches,
+            self._batch_too_small,
+            self._distribution_shift,
+            self._dead_channels,
+            self._eps_dominates,
         )
         found = [finding for check in checks if (finding := check()) is not None]
-        explained = {
-            "no-running-statistics",
-            "never-updated",
-            "frozen",
-            "momentum-too-high",
-            "stale",
-            "non-iid-batches",
-        }
-        if any(each.name == "batch-too-small" for each in found) and not self.beyond_chance():
-            explained.add("batch-too-small")
-        if self.gap and not any(each.name in explained for each in found):
-            found.append(self.mismatched())
-        order = get_args(Fault)
+        explain = set(EXPLAINS_A_GAP)
+        if not self._beyond_chance():
+            explain.add("batch-too-small")
+        if self._gap and not any(each.name in explain for each in found):
+            found.append(self._mismatched())
+        order = get_args(FindingName)
         return tuple(sorted(found, key=lambda each: (not each.harmful, order.index(each.name))))
 
-    # --- what is known of layers ------------------------------------------------------------
-
     @property
-    def gap(self) -> bool:
-        """Whether running statistics harm, and recalculated ones do not."""
+    def _gap(self) -> bool:
+        """Whether running statistics do harm, and recalculated ones do not."""
         return harms(self.evidence.running, self.evidence.recalibrated)
 
     @property
-    def tracking(self) -> list[LayerReading]:
-        """Layers with running statistics that the pass reaches."""
+    def _tracking(self) -> list[LayerReading]:
+        """Layers with running statistics that the forward pass reaches."""
         return [each for each in self.layers if each.tracks and each.used]
 
-    def never(self, layer: LayerReading) -> bool:
+    def _never_moved(self, layer: LayerReading) -> bool:
         """Whether its running statistics are what a new layer has: mean 0, variance 1."""
         norm = self.norms[layer.name]
         mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
@@ -96,145 +79,130 @@ class Judge:
         return bool((mean == 0).all() and ((variance - 1).abs() <= layer.eps).all())
 
     @property
-    def moved(self) -> list[LayerReading]:
-        """Layers that have left their initial statistics."""
-        return [each for each in self.tracking if not self.never(each)]
+    def _moved(self) -> list[LayerReading]:
+        return [each for each in self._tracking if not self._never_moved(each)]
 
     @property
-    def kept(self) -> list[LayerReading]:
-        """Layers that were updated much less often than another one."""
-        most = max((each.updates or 0 for each in self.tracking), default=0)
-        return [
-            each
-            for each in self.moved
-            if each.updates is not None and 0 < each.updates < FEWER * most and off(each)
-        ]
+    def _left_out(self) -> list[LayerReading]:
+        """Layers that are off, and were updated much less often than another one."""
+        enough = criteria.FEWER * max((each.updates or 0 for each in self._tracking), default=0)
+        return [each for each in self._moved if 0 < (each.updates or 0) < enough and off(each)]
 
-    def averaged(self, layer: LayerReading) -> float:
-        """Images behind a layer's running statistics, or what amounts to as many."""
+    def _averaged(self, layer: LayerReading) -> float:
+        """Over how many images, in effect, a layer's running statistics average."""
         batches = (
             layer.updates or 1 if not layer.momentum else (2 - layer.momentum) / layer.momentum
         )
         return batches * self.evidence.train.batch_size
 
-    def beyond_chance(self) -> bool:
+    def _beyond_chance(self) -> bool:
         """Whether running means are off by more than averages over so few images are."""
         return any(
-            (each.mean_error or 0.0) > BY_CHANCE / sqrt(self.averaged(each))
-            for each in self.tracking
+            (each.mean_error or 0.0) > criteria.BY_CHANCE / sqrt(self._averaged(each))
+            for each in self._tracking
         )
 
-    def costs(self) -> str:
-        """What running statistics cost against population statistics, in words."""
+    def _costs(self) -> str:
+        """What running statistics cost against population statistics."""
         running, population = self.evidence.running, self.evidence.recalibrated
         return (
-            f"loss {number(running.loss)} and {percent(running.accuracy)} right under running "
-            f"statistics, {number(population.loss)} and {percent(population.accuracy)} under "
+            f"loss {running.loss:.3f} and {_percent(running.accuracy)} right under running "
+            f"statistics, {population.loss:.3f} and {_percent(population.accuracy)} under "
             "population statistics"
         )
 
-    # --- faults -------------------------------------------------------------------------------
+    def _some(self, layers: Sequence[LayerReading]) -> str:
+        """How many of all layers, with a verb: "2 of 3 layers have"."""
+        return f"{len(layers)} of {len(self.layers)} layers {'has' if len(layers) == 1 else 'have'}"
 
-    def no_running_statistics(self) -> Finding | None:
-        """Layers that use the batch's statistics in eval mode, too."""
+    # --- findings -----------------------------------------------------------------------------
+
+    def _no_running_statistics(self) -> Finding | None:
         without = [each for each in self.layers if not each.tracks]
         if not without:
             return None
-        flips = self.evidence.own.outcome.differs(self.evidence.again)
-        size = self.evidence.train.batch_size
-        return Finding(
-            name="no-running-statistics",
-            harmful=flips >= FLIPS,
-            layers=names(without),
-            evidence=f"{some(without, self.layers)} no running statistics "
-            "(track_running_stats=False): eval() changes nothing there, and a prediction depends "
-            f"on the company of its image: {percent(flips)} change with it in batches of {size}",
-            do="make the layers with track_running_stats=True and train again, or, if batches are "
-            "to decide, use GroupNorm",
+        flips = self.evidence.own.predictions.differs(self.evidence.again)
+        return _finding(
+            "no-running-statistics",
+            f"{self._some(without)} no running statistics (track_running_stats=False): eval() "
+            "changes nothing there, and a prediction depends on the other images in the batch: "
+            f"{_percent(flips)} change with them in batches of {self.evidence.train.batch_size}",
+            without,
+            harmful=flips >= criteria.FLIPS,
         )
 
-    def never_updated(self) -> Finding | None:
-        """Layers whose running statistics are those of a new layer."""
-        new = [each for each in self.tracking if self.never(each)]
+    def _never_updated(self) -> Finding | None:
+        new = [each for each in self._tracking if self._never_moved(each)]
         if not new:
             return None
-        still = [each for each in new if each.momentum == 0]
         counted = sum((each.updates or 0) > 0 for each in new)
-        if still:
+        if any(each.momentum == 0 for each in new):
             why = "their momentum is 0: nothing of a new batch is taken in"
         elif counted:
             why = f"{counted} of them count batches all the same: they were reset, or not loaded"
         else:
             why = "they have tracked no batch: never in train(), or their buffers were not loaded"
-        return Finding(
-            name="never-updated",
-            harmful=self.gap,
-            layers=names(new),
-            evidence=f"{some(new, self.layers)} the mean 0 and the variance 1 of a new layer as "
-            f"running statistics; {why}; {self.costs()}",
+        return _finding(
+            "never-updated",
+            f"{self._some(new)} the mean 0 and the variance 1 of a new layer as running "
+            f"statistics; {why}; {self._costs()}",
+            new,
+            harmful=self._gap,
             do="do not recalibrate: the network was trained with them (layers in eval() all the "
             "time?). To normalize at all, let them see train()"
             if harms(self.evidence.recalibrated, self.evidence.running)
-            else "recalibrate (--fix); save and load the whole state_dict, buffers too, and not "
-            "only the parameters",
+            else None,
         )
 
-    def frozen(self) -> Finding | None:
-        """Layers that stopped tracking while others went on."""
-        kept = self.kept
-        if not kept or not self.gap:
+    def _frozen(self) -> Finding | None:
+        kept = self._left_out
+        if not kept or not self._gap:
             return None
-        most = max(each.updates or 0 for each in self.tracking)
-        worst = max(kept, key=lambda each: each.blame or 0.0)
-        return Finding(
-            name="frozen",
-            harmful=True,
-            layers=names(kept),
-            evidence=f"layer {worst.name} has tracked {worst.updates:,} batches, other layers "
-            f"{most:,} ({some(kept, self.layers)} stopped); {errors(worst)}; {self.costs()}",
-            do="recalibrate (--fix); if these layers are to stay in eval() in training, let their "
-            "weights and what is before them stay, too",
+        most = max(each.updates or 0 for each in self._tracking)
+        worst = _worst(kept)
+        return _finding(
+            "frozen",
+            f"layer {worst.name} has tracked {worst.updates:,} batches, other layers {most:,} "
+            f"({self._some(kept)} stopped); {worst.errors}; {self._costs()}",
+            kept,
         )
 
-    def momentum_too_high(self) -> Finding | None:
-        """Layers whose running statistics are those of the last few batches."""
-        fast = [each for each in self.moved if each.momentum is not None and each.momentum >= FAST]
+    def _momentum_too_high(self) -> Finding | None:
+        fast = [each for each in self._moved if (each.momentum or 0.0) >= criteria.FAST]
         if not fast:
             return None
         worst = max(fast, key=lambda each: each.momentum or 0.0)
         assert worst.momentum is not None
-        batches = (2 - worst.momentum) / worst.momentum
-        return Finding(
-            name="momentum-too-high",
-            harmful=self.gap,
-            layers=names(fast),
-            evidence=f"momentum {worst.momentum:g} is the weight of the new batch: running "
-            f"statistics average over {batches:.1f} batches; layer {worst.name}: {errors(worst)}; "
-            f"{self.costs()}",
+        return _finding(
+            "momentum-too-high",
+            f"momentum {worst.momentum:g} is the weight of the new batch: running statistics "
+            f"average over {(2 - worst.momentum) / worst.momentum:.1f} batches; layer "
+            f"{worst.name}: {worst.errors}; {self._costs()}",
+            fast,
+            harmful=self._gap,
             do=f"recalibrate (--fix), and train with {1 - worst.momentum:.2g}: TensorFlow and "
             "Keras mean the weight of the old statistics"
             if worst.momentum > 0.8
-            else "recalibrate (--fix), and train with 0.1",
+            else None,
         )
 
-    def stale(self) -> Finding | None:
-        """Layers whose running statistics are behind: too few updates, or too slow ones."""
-        if not self.gap:
+    def _stale(self) -> Finding | None:
+        if not self._gap:
             return None
-        behind = [each for each in self.moved if off(each) and each not in self.kept]
-        new = [each for each in behind if (each.initial_weight or 0.0) >= INITIAL]
+        far = [each for each in self._moved if off(each) and each not in self._left_out]
+        new = [each for each in far if (each.initial_weight or 0.0) >= criteria.INITIAL]
         slow = [
             each
-            for each in behind
-            if each not in new and (each.momentum is None or each.momentum <= SLOW)
+            for each in far
+            if each not in new and (each.momentum is None or each.momentum <= criteria.SLOW)
         ]
         if not new and not slow:
             return None
-        worst = max(new or slow, key=lambda each: each.blame or 0.0)
+        worst = _worst(new or slow)
         if new:
             why = (
                 f"after {worst.updates:,} updates at momentum {worst.momentum:g} the initial "
-                f"values still weigh {percent(worst.initial_weight or 0.0)} in the running "
+                f"values still weigh {_percent(worst.initial_weight or 0.0)} in the running "
                 f"statistics of layer {worst.name}"
             )
         elif worst.momentum is None:
@@ -247,161 +215,136 @@ class Judge:
                 f"at momentum {worst.momentum:g}, layer {worst.name} averages over the last "
                 f"{(2 - worst.momentum) / worst.momentum:,.0f} batches, and the weights moved"
             )
-        return Finding(
-            name="stale",
-            harmful=True,
-            layers=names([*new, *slow]),
-            evidence=f"{why}; {errors(worst)}; {self.costs()}",
-            do="recalibrate (--fix); train for more steps, or with a larger momentum (0.1)",
-        )
+        return _finding("stale", f"{why}; {worst.errors}; {self._costs()}", [*new, *slow])
 
-    def non_iid_batches(self) -> Finding | None:
-        """Batches whose company the network has learned to rely on."""
-        evidence = self.evidence
-        at_random = evidence.own.outcome
-        if not harms(at_random, evidence.batch, loss=NON_IID_LOSS):
+    def _non_iid_batches(self) -> Finding | None:
+        as_they_come, shuffled = self.evidence.batch, self.evidence.own.predictions
+        running, train = self.evidence.running, self.evidence.train
+        if not all(
+            harms(each, as_they_come, loss=criteria.NON_IID_LOSS) for each in (shuffled, running)
+        ):
             return None
-        if not harms(evidence.running, evidence.batch, loss=NON_IID_LOSS):
-            return None
-        kinship = homogeneity(evidence.train.y, evidence.train.sizes, self.seed)
+        found = criteria.homogeneity(train.y, train.sizes, self.seed)
         what = (
-            f"a batch of {evidence.train.batch_size} holds {kinship.classes:.1f} classes where a "
-            f"shuffled one holds {kinship.classes_expected:.1f}"
-            if kinship.sorted
+            f"a batch of {train.batch_size} holds {found.classes:.1f} classes where a shuffled "
+            f"one holds {found.classes_expected:.1f}"
+            if found.sorted
             else "the labels in a batch are as mixed as in shuffled ones, but its images are not"
         )
-        return Finding(
-            name="non-iid-batches",
-            harmful=True,
-            evidence=f"{what}; {percent(evidence.batch.accuracy)} right under the statistics of "
-            f"the loader's batches as they come, {percent(at_random.accuracy)} of the same "
-            f"images shuffled, {percent(evidence.running.accuracy)} under running statistics",
-            do="shuffle the training loader (shuffle=True) and train again: the network reads the "
-            "class off its company; recalibrating does not mend that",
+        return _finding(
+            "non-iid-batches",
+            f"{what}; {_percent(as_they_come.accuracy)} right under the statistics of the "
+            f"loader's batches as they come, {_percent(shuffled.accuracy)} of the same images "
+            f"shuffled, {_percent(running.accuracy)} under running statistics",
         )
 
-    def batch_too_small(self) -> Finding | None:
-        """Batches so small that their statistics are mostly noise."""
+    def _batch_too_small(self) -> Finding | None:
         evidence, size = self.evidence, self.evidence.train.batch_size
-        own, largest = evidence.own.outcome, evidence.largest.outcome
+        own, largest = evidence.own.predictions, evidence.largest.predictions
         flips = own.differs(evidence.again)
-        enough = max(FLIPS, FLIPS_OF_ERRORS * (1 - largest.accuracy))
-        if size > SMALL_BATCH or flips < enough or not self.tracking:
+        enough = max(criteria.FLIPS, criteria.FLIPS_OF_ERRORS * (1 - largest.accuracy))
+        if size > criteria.SMALL_BATCH or flips < enough or not self._tracking:
             return None
-        large = max(evidence.shuffled)
-        images = min(self.averaged(each) for each in self.tracking)
-        return Finding(
-            name="batch-too-small",
-            harmful=self.gap or harms(own, largest) or harms(largest, own),
-            evidence=f"in batches of {size}, {percent(flips)} of the predictions change with the "
-            f"company; loss {number(own.loss)} and {percent(own.accuracy)} right under the "
-            f"statistics of {size} images, {number(largest.loss)} and "
-            f"{percent(largest.accuracy)} under those of {large}; running statistics average "
-            f"over {images:.0f} images; {self.costs()}",
-            do="train with 32 or more images a device (SyncBatchNorm joins devices; accumulating "
-            "gradients does not help), or with GroupNorm",
+        images = min(self._averaged(each) for each in self._tracking)
+        return _finding(
+            "batch-too-small",
+            f"in batches of {size}, {_percent(flips)} of the predictions change with the other "
+            f"images in the batch; loss {own.loss:.3f} and {_percent(own.accuracy)} right under "
+            f"the statistics of {size} images, {largest.loss:.3f} and "
+            f"{_percent(largest.accuracy)} under those of {max(evidence.shuffled)}; running "
+            f"statistics average over {images:.0f} images; {self._costs()}",
+            harmful=self._gap or harms(own, largest) or harms(largest, own),
         )
 
-    def distribution_shift(self) -> Finding | None:
-        """Evaluation images that do not look like training images."""
+    def _distribution_shift(self) -> Finding | None:
         evidence = self.evidence
         if evidence.eval is None or evidence.eval_shuffled is None:
             return None
         assert evidence.eval_population is not None
-        theirs, ours = evidence.eval_shuffled.pools, evidence.own.pools
-        far: list[tuple[float, str, float, float]] = []
-        for layer in self.tracking:
-            width = (ours[layer.name].variance + layer.eps).sqrt()
-            mean = ((theirs[layer.name].mean - ours[layer.name].mean).abs() / width).mean().item()
-            ratio = (theirs[layer.name].variance + layer.eps) / width.square()
-            variance = ratio.log().abs().mean().item()
-            chance = self._scatter(layer)
-            if mean > max(SHIFT, STANDARD_ERRORS * chance) or (
-                variance > SHIFT_VARIANCE and chance < SHIFT
-            ):
-                far.append((mean / SHIFT + variance / SHIFT_VARIANCE, layer.name, mean, variance))
-        if not far:
+        shifts = criteria.shifts(self._tracking, evidence.own, evidence.eval_shuffled)
+        theirs = evidence.eval_shuffled.predictions
+        if not shifts or not harms(evidence.eval_population, theirs):
             return None
-        harm = harms(evidence.eval_population, evidence.eval_shuffled.outcome)
-        if not harm:
-            return None
-        _, name, mean, variance = max(far)
-        other = label_distance(evidence.train.y, evidence.eval.y)
-        labels = f"; their labels differ, too (by {percent(other)})" if other > SHIFT else ""
-        return Finding(
-            name="distribution-shift",
-            harmful=True,
-            layers=tuple(name for _, name, _, _ in sorted(far, reverse=True)),
-            evidence=f"at layer {name}, the evaluation images' means are {mean:.2f} standard "
-            "deviations from the training images', their variances a factor of "
-            f"{exp(variance):.2g}{labels}; under training statistics "
-            f"{percent(evidence.eval_population.accuracy)} right, under their own "
-            f"{percent(evidence.eval_shuffled.outcome.accuracy)}",
-            do="compare the two loaders' preprocessing (scaling, mean and std, channel order, "
-            "augmentation); if the data really differ, recalibrate on data like the "
-            "evaluation's",
+        worst = shifts[0]
+        other = criteria.label_distance(evidence.train.y, evidence.eval.y)
+        labels = (
+            f"; their labels differ, too (by {_percent(other)})" if other > criteria.SHIFT else ""
+        )
+        return _finding(
+            "distribution-shift",
+            f"at layer {worst.layer.name}, the evaluation images' means are {worst.mean:.2f} "
+            "standard deviations from the training images', their variances a factor of "
+            f"{exp(worst.variance):.2g}{labels}; under training statistics "
+            f"{_percent(evidence.eval_population.accuracy)} right, under their own "
+            f"{_percent(theirs.accuracy)}",
+            [each.layer for each in shifts],
         )
 
-    def _scatter(self, layer: LayerReading) -> float:
-        """The standard error of a difference between two samples' means, in standard deviations."""
-        errors = []
-        for there in (self.evidence.own, self.evidence.eval_shuffled):
-            assert there is not None
-            if len(there.groups) < 2:
-                return float("inf")
-            means = torch.stack([group[layer.name].mean for group in there.groups])
-            errors.append(means.std(0, correction=1) / sqrt(len(there.groups)))
-        width = (self.evidence.own.pools[layer.name].variance + layer.eps).sqrt()
-        return (torch.hypot(*errors) / width).mean().item()
-
-    def dead_channels(self) -> Finding | None:
-        """Channels that are the same for every image."""
-        dead = [each for each in self.tracking if each.dead >= DEAD_SHARE * each.channels]
+    def _dead_channels(self) -> Finding | None:
+        dead = [each for each in self._tracking if each.dead >= criteria.DEAD_SHARE * each.channels]
         if not dead:
             return None
         worst = max(dead, key=lambda each: each.dead / each.channels)
-        return Finding(
-            name="dead-channels",
+        return _finding(
+            "dead-channels",
+            f"{worst.dead} of {worst.channels} channels of layer {worst.name} have next to no "
+            f"variance over {len(self.evidence.train):,} images; {self._some(dead)} many such "
+            "channels",
+            dead,
             harmful=False,
-            layers=names(dead),
-            evidence=f"{worst.dead} of {worst.channels} channels of layer {worst.name} have next "
-            f"to no variance over {len(self.evidence.train):,} images; "
-            f"{some(dead, self.layers)} many such channels",
-            do="they carry nothing, and 1/√ε magnifies what little changes: look at the weights "
-            "before them (all zero? ReLUs that are never on?), lower the learning rate, or prune",
         )
 
-    def eps_dominates(self) -> Finding | None:
-        """Channels whose variance is no larger than what is added to it."""
-        under = [each for each in self.tracking if each.under_eps >= EPS_SHARE * each.channels]
+    def _eps_dominates(self) -> Finding | None:
+        under = [
+            each for each in self._tracking if each.under_eps >= criteria.EPS_SHARE * each.channels
+        ]
         if not under:
             return None
         worst = max(under, key=lambda each: each.under_eps / each.channels)
         variance = self.evidence.own.pools[worst.name].variance.median().item()
-        return Finding(
-            name="eps-dominates",
-            harmful=False,
-            layers=names(under),
-            evidence=f"in {worst.under_eps} of {worst.channels} channels of layer {worst.name} the "
+        return _finding(
+            "eps-dominates",
+            f"in {worst.under_eps} of {worst.channels} channels of layer {worst.name} the "
             f"variance is at most ε = {worst.eps:g} (median {variance:.2g}): the layer shrinks "
             "them instead of normalizing them",
-            do="make ε smaller than the variances, or the inputs larger: standardize them, raise "
-            "the initial weights, and look for weight decay on what comes before",
+            under,
+            harmful=False,
         )
 
-    def mismatched(self) -> Finding:
+    def _mismatched(self) -> Finding:
         """Running statistics that are not of these weights, and nothing says why."""
-        behind = sorted(
-            (each for each in self.tracking if off(each)), key=lambda each: -(each.blame or 0.0)
+        far = [each for each in self._tracking if off(each)]
+        far.sort(key=lambda each: -(each.blame or 0.0))
+        where = f"layer {far[0].name}: {far[0].errors}; " if far else ""
+        return _finding(
+            "mismatched",
+            "running statistics do not belong to these weights on these images, though they were "
+            f"updated often enough; {where}{self._costs()}",
+            far,
         )
-        where = f"layer {behind[0].name}: {errors(behind[0])}; " if behind else ""
-        return Finding(
-            name="mismatched",
-            harmful=True,
-            layers=names(behind),
-            evidence=f"running statistics do not belong to these weights on these images, though "
-            f"they were updated often enough; {where}{self.costs()}",
-            do="recalibrate (--fix); usual causes, which the figures cannot tell apart: averaged "
-            "weights (EMA, SWA) whose statistics were not, layers in eval() while weights went "
-            "on, buffers of another checkpoint, other preprocessing in training than here",
-        )
+
+
+def _finding(
+    name: FindingName,
+    evidence: str,
+    layers: Sequence[LayerReading] = (),
+    *,
+    harmful: bool = True,
+    do: str | None = None,
+) -> Finding:
+    return Finding(
+        name=name,
+        harmful=harmful,
+        evidence=evidence,
+        do=do or FINDINGS[name][1],
+        layers=tuple(each.name for each in layers),
+    )
+
+
+def _worst(layers: Sequence[LayerReading]) -> LayerReading:
+    """The one whose running statistics cost most."""
+    return max(layers, key=lambda each: each.blame or 0.0)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

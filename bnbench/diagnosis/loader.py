@@ -1,4 +1,4 @@
-"""Images of a stranger's loader, kept, so that every kind of statistics sees the same ones."""
+"""Images of a loader, kept, so that every kind of statistics sees the same ones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bnbench.probes.discrepancy import Sample
 
 MOST_BYTES = 2**30
 """Inputs that are kept of one loader, at most: 1,783 images of 3×224×224 in fp32. Two loaders of
-them fit beside a network on a laptop."""
+them and a network fit into a laptop's memory."""
 
 EXPECTED = "expected batches (inputs, labels): a tensor and the whole numbers of the classes"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Images:
+class Collected:
     """Inputs (n, …) and labels (n,), in the loader's order; `sizes`: of its batches."""
 
     loader: Loader
@@ -61,11 +61,11 @@ class Images:
         return Sample(split="train", images=len(order), batches=batches)
 
 
-def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.device) -> Images:
+def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.device) -> Collected:
     """The first whole batches that hold `images`, or as many as there are or as fit.
 
     Of a `DataLoader` over a dataset with indices, and of a list, they are spread evenly: the first
-    images of a dataset that lies class by class are of one class. Raises UsageError, DataError.
+    images of a dataset that is sorted by class are of one class. Raises UsageError, DataError.
     """
     xs: list[Tensor] = []
     ys: list[Tensor] = []
@@ -78,7 +78,7 @@ def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.de
             raise UsageError(
                 f"the {loader} loader's inputs differ in shape: {_shape(xs[0][:1])} and "
                 f"{_shape(x[:1])}, the first dimension aside",
-                do="batches are put together anew, so they must fit: resize or crop the inputs",
+                do="other batches are made of them, so they must fit: resize or crop the inputs",
             )
         if count >= images or (xs and size_in_bytes + x.nbytes > MOST_BYTES):
             cut_short = True
@@ -93,7 +93,7 @@ def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.de
             f"the {loader} loader gave {had}", do="give one that yields batches of several images"
         )
     sizes = tuple(len(y) for y in ys)
-    return Images(loader, torch.cat(xs), torch.cat(ys), sizes, cut_short, device)
+    return Collected(loader, torch.cat(xs), torch.cat(ys), sizes, cut_short, device)
 
 
 def _spread(source: Iterable[Any], images: int) -> Iterable[Any]:

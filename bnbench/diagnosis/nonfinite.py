@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bnbench.diagnosis.evidence import own_name
-from bnbench.diagnosis.guest import Answers
-from bnbench.diagnosis.loader import Images
+from bnbench.diagnosis.foreign import Logits
+from bnbench.diagnosis.loader import Collected
 from bnbench.diagnosis.result import Finding
 from bnbench.probes.statistics import evaluating
 
 
-def non_finite(model: Answers, images: Images) -> Finding | None:
+def non_finite(model: Logits, images: Collected) -> Finding | None:
     """The finding, with the layer where it begins; None where all is finite.
 
     Inputs first, then weights and buffers, then the outputs of layers in the order of the pass.
@@ -63,7 +63,7 @@ def _all_finite(tensors: Any) -> bool:
     return all(bool(each.isfinite().all()) for each in tensors)
 
 
-def _where_it_begins(model: Answers, images: Images) -> str | None:
+def _where_it_begins(model: Logits, images: Collected) -> str | None:
     """The first layer, innermost, whose output is not finite; None: all outputs are."""
     found: list[str] = []
     handles: list[RemovableHandle] = []

@@ -1,10 +1,10 @@
-"""What a diagnosis states: readings, a row for each layer, findings with their evidence."""
+"""What a diagnosis states: scores, a row for each layer, findings with their evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import isfinite
+from math import exp, isfinite
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
@@ -12,12 +12,12 @@ from torch import Tensor
 from bnbench.probes.statistics import PooledStatistics
 
 Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
-"""`batch`: of the loader's batches as they come; `shuffled`: of the same images in random company;
+"""`batch`: of the loader's batches as they come; `shuffled`: of the same images in random batches;
 `population`: pooled over the shuffled batches."""
 
 Loader: TypeAlias = Literal["train", "eval"]
 
-Fault: TypeAlias = Literal[
+FindingName: TypeAlias = Literal[
     "non-finite",
     "no-running-statistics",
     "never-updated",
@@ -33,68 +33,77 @@ Fault: TypeAlias = Literal[
 ]
 """In this order where nothing else decides: causes before what they lead to."""
 
-FINDINGS: Mapping[Fault, tuple[str, str]] = {
+FINDINGS: Mapping[FindingName, tuple[str, str]] = {
     "non-finite": (
         "inputs, weights, statistics or outputs that are not finite, and the layer where they "
         "begin",
-        "an earlier checkpoint; recalibrate where only statistics are affected",
+        "go back to an earlier checkpoint; recalibrate (--fix) where only statistics are affected",
     ),
     "no-running-statistics": (
         "track_running_stats=False: in eval mode, too, a prediction changes with the other "
         "images in the batch",
-        "keep running statistics, or use GroupNorm",
+        "make the layers with track_running_stats=True and train again, or, if batches are to "
+        "decide, use GroupNorm",
     ),
     "never-updated": (
         "mean 0 and variance 1 exactly, as in a new layer: buffers not saved, not loaded, or "
         "momentum 0",
-        "recalibrate; save the whole state dict",
+        "recalibrate (--fix); save and load the whole state_dict, buffers too, and not only the "
+        "parameters",
     ),
     "frozen": (
         "far fewer updates than other layers, and far from the population: eval() while weights "
         "moved",
-        "recalibrate",
+        "recalibrate (--fix); if these layers are to stay in eval() in training, let their weights "
+        "and what is before them stay, too",
     ),
     "momentum-too-high": (
         "momentum ≥ 0.5: the statistics of the last few batches (TensorFlow's 0.99 is 0.01 here)",
-        "recalibrate; train with 1 − momentum",
+        "recalibrate (--fix), and train with 0.1",
     ),
     "stale": (
         "(1 − momentum)^updates leaves 5 % or more of the initial values, or an average spans "
         "99 batches or more; population statistics are better",
-        "recalibrate; more steps, or a larger momentum",
+        "recalibrate (--fix); train for more steps, or with a larger momentum (0.1)",
     ),
     "non-iid-batches": (
         "the loader's batches as they come are better than the same images shuffled",
-        "shuffle, and train again",
+        "shuffle the training loader (shuffle=True) and train again: the network reads the class "
+        "off the other images in the batch; recalibrating does not change that",
     ),
     "mismatched": (
-        "population statistics are better, and no other finding says why: averaged weights "
-        "(SWA, EMA), layers in eval() while weights moved, buffers of another checkpoint",
-        "recalibrate",
+        "population statistics are better, and no other finding says why",
+        "recalibrate (--fix); usual causes, which the figures cannot tell apart: averaged weights "
+        "(EMA, SWA) whose statistics were not, layers in eval() while weights moved, buffers of "
+        "another checkpoint, other preprocessing in training than here",
     ),
     "batch-too-small": (
         "batches of 16 or fewer, and predictions change with the other images in the batch",
-        "32 or more images a device, or GroupNorm",
+        "train with 32 or more images a device (SyncBatchNorm joins devices; accumulating "
+        "gradients does not help), or with GroupNorm",
     ),
     "distribution-shift": (
         "at a layer, evaluation images have other statistics than training images, and their "
         "own are better",
-        "compare the preprocessing",
+        "compare the two loaders' preprocessing (scaling, mean and std, channel order, "
+        "augmentation); if the data really differ, recalibrate on data like the evaluation's",
     ),
     "dead-channels": (
         "channels that are constant over the images",
-        "look at the weights before them",
+        "they carry nothing, and 1/√ε magnifies what little changes: look at the weights before "
+        "them (all zero? ReLUs that are never on?), lower the learning rate, or prune",
     ),
     "eps-dominates": (
         "variances at or below ε",
-        "a smaller ε, or larger inputs",
+        "make ε smaller than the variances, or the inputs larger: standardize them, raise the "
+        "initial weights, and look for weight decay on what comes before",
     ),
 }
 """What gives each finding away, and what to do about it; `bnbench explain findings` prints this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Score:
     """Mean cross entropy, in nats, and share of right predictions of one loader's images.
 
     `batch_size`: images that share batch statistics; None where it makes no difference.
@@ -135,6 +144,14 @@ class LayerReading:
     dead: int
     under_eps: int
 
+    @property
+    def errors(self) -> str:
+        """How far its running statistics are off, in words."""
+        return (
+            f"its running means are {self.mean_error:.2f} standard deviations off, its variances a "
+            f"factor of {exp(self.variance_error or 0.0):.2g}"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -143,7 +160,7 @@ class Finding:
     `harmful`: it costs loss or accuracy on these images; else it is a risk. `layers`: where.
     """
 
-    name: Fault
+    name: FindingName
     harmful: bool
     evidence: str
     do: str
@@ -160,7 +177,7 @@ class Diagnosis:
 
     batch_size: int
     images: Mapping[Loader, int]
-    readings: tuple[Reading, ...]
+    readings: tuple[Score, ...]
     layers: tuple[LayerReading, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
@@ -174,7 +191,7 @@ class Diagnosis:
 
     def reading(
         self, statistics: Kind, loader: Loader = "train", batch_size: int | None = None
-    ) -> Reading:
+    ) -> Score:
         """The reading of this kind; batch_size None: at the loader's own. Raises KeyError."""
         for each in self.readings:
             if (
@@ -190,12 +207,12 @@ class Diagnosis:
 
         The variance is unbiased, as torch keeps it. Everything else is the tensor that was there.
         """
-        mended = dict(state)
+        result = dict(state)
         for name, (mean, variance) in self.running_statistics().items():
             for key, value in ((f"{name}.running_mean", mean), (f"{name}.running_var", variance)):
                 key = key.removeprefix(".")  # a model that is one BatchNorm layer
-                mended[key] = value.to(state[key]) if key in state else value.float()
-        return mended
+                result[key] = value.to(state[key]) if key in state else value.float()
+        return result
 
     def running_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and unbiased variance of each layer, (C,) fp64: what should have been tracked."""
@@ -205,7 +222,7 @@ class Diagnosis:
         }
 
     def as_record(self) -> dict[str, Any]:
-        """For programs: everything but the statistics themselves; what is not finite is None."""
+        """For JSON: everything but the statistics themselves; what is not finite is None."""
         record = {
             "healthy": self.healthy,
             "batch_size": self.batch_size,

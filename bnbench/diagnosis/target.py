@@ -17,7 +17,7 @@ from torch import nn
 from bnbench.assemble import build_run, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import loading, plans
-from bnbench.diagnosis.checkpoint import Checkpoint, parse_checkpoint
+from bnbench.diagnosis.checkpoint import SavedModel, parse_checkpoint
 from bnbench.diagnosis.loader import described
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.probes.discrepancy import Autocast
@@ -33,7 +33,7 @@ class Target:
     model: nn.Module
     loader: Iterable[Any]
     eval_loader: Iterable[Any] | None
-    checkpoint: Checkpoint | None = None
+    checkpoint: SavedModel | None = None
     autocast: Autocast = nullcontext
     notes: list[str] = field(default_factory=list)
 
@@ -96,7 +96,7 @@ def _called(path: Path, function: str) -> Target:
 
 
 def _imported(path: Path) -> ModuleType:
-    """The file as a module; what it imports is found beside it and in the working directory, as
+    """The file as a module; what it imports is found in its folder and in the working directory, as
     when Python runs it. DataLoader's workers find it by its name, too."""
     for folder in (str(Path.cwd()), str(path.resolve().parent)):
         if folder not in sys.path:
@@ -135,7 +135,7 @@ def _sentences(path: Path, doing: str) -> Iterator[None]:
         ) from error
 
 
-# --- a run of ours ----------------------------------------------------------------------------
+# --- a stored run ----------------------------------------------------------------------------
 
 
 def _stored_run(path: Path, device: str | None, images: int) -> Target:

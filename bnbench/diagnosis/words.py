@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnbench.diagnosis.criteria import off
-from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Reading
+from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score
 
 MOST_LAYERS = 12
 """Rows of the table of layers: the worst ones; --json has all."""
@@ -82,7 +82,7 @@ def _readings(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     for loader in diagnosis.images:
         table.add_column(f"{loader}: loss", justify="right", no_wrap=True)
         table.add_column("right", justify="right", no_wrap=True)
-    rows: dict[tuple[Kind, int | None], dict[Loader, Reading]] = {}
+    rows: dict[tuple[Kind, int | None], dict[Loader, Score]] = {}
     for each in diagnosis.readings:
         rows.setdefault((each.statistics, each.batch_size), {})[each.loader] = each
     for (kind, size), found in rows.items():

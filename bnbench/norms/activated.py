@@ -11,17 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bnbench.norms.moments import (
-    ImageNorm,
-    Sets,
-    as_images,
-    as_lines,
-    check_channels,
-    check_group_values,
-    check_groups,
-    check_positions,
-    repeated,
-)
+from bnbench.norms.moments import ImageNorm, Sets, as_images, as_lines, divided, repeated
 
 
 class FilterResponseNorm(ImageNorm):
@@ -40,17 +30,11 @@ class FilterResponseNorm(ImageNorm):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-6, affine: bool = True) -> None:
-        super().__init__(channels, eps=eps, affine=affine)
+        super().__init__(channels, groups=channels, eps=eps, affine=affine)
         self.threshold = nn.Parameter(torch.zeros(channels))
 
-    def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape has no statistics."""
-        check_positions(shape, "frn")
-
     def forward(self, input: Tensor) -> Tensor:
-        check_channels(input, self.channels)
-        self.check_shape(input.shape)
-        sets = Sets.of(input, blocks=len(input), groups=self.channels)
+        sets = self.sets(input.shape)
         y = _Thresholded.apply(input, self.weight, self.bias, self.threshold, sets, self.eps)
         return cast(Tensor, y)
 
@@ -75,14 +59,7 @@ class _Thresholded(torch.autograd.Function):
         sets: Sets,
         eps: float,
     ) -> Tensor:
-        lines = as_lines(x, sets.blocks)
-        y = lines.square()
-        scale = (sets.means(sets.sums(y)) + eps).rsqrt_()
-        slope = scale if weight is None else scale * weight
-        if bias is None:
-            torch.mul(lines, repeated(slope, lines), out=y)
-        else:
-            torch.addcmul(repeated(bias, lines), lines, repeated(slope, lines), out=y)
+        y, scale, slope = divided(as_lines(x, sets.blocks), weight, bias, sets, eps)
         torch.maximum(y, repeated(threshold, y), out=y)
         z = as_images(y, x)
         ctx.save_for_backward(x, z, scale, slope, weight, threshold)
@@ -114,7 +91,7 @@ class _Thresholded(torch.autograd.Function):
         return as_images(given, x), for_weight, for_bias, for_threshold, None, None
 
 
-class EvoNormS0(nn.Module):
+class EvoNormS0(ImageNorm):
     """EvoNorm-S0: a gate over the standard deviation of a group, found by architecture search.
 
         y = γ·x·sigmoid(v·x) / √(σ²_ng + ε) + β
@@ -129,27 +106,16 @@ class EvoNormS0(nn.Module):
     Source: Liu, Brock, Simonyan & Le 2020, https://arxiv.org/abs/2004.02967.
     """
 
+    argument, hint = "groups", None
+
     def __init__(self, channels: int, *, groups: int, eps: float = 1e-5) -> None:
-        check_groups(channels, groups)
-        super().__init__()
-        self.channels, self.groups, self.eps = channels, groups, eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        super().__init__(channels, groups=groups, eps=eps)
         self.gate = nn.Parameter(torch.ones(channels))  # v in the paper
 
-    def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape has no statistics."""
-        check_group_values(shape, self.groups)
-
     def forward(self, input: Tensor) -> Tensor:
-        check_channels(input, self.channels)
-        self.check_shape(input.shape)
-        sets = Sets.of(input, blocks=len(input), groups=self.groups)
+        sets = self.sets(input.shape)
         y = _Gated.apply(input, self.weight, self.bias, self.gate, sets, self.eps)
         return cast(Tensor, y)
-
-    def extra_repr(self) -> str:
-        return f"{self.channels}, groups={self.groups}, eps={self.eps}"
 
 
 class _Gated(torch.autograd.Function):

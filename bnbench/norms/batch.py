@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnbench.errors import ArgumentError
-from bnbench.norms.moments import Centered, Sets, check_channels
+from bnbench.norms.moments import Centered, Sets, check_channels, check_rank
 
 
 class Common(TypedDict, total=False):
@@ -52,25 +52,18 @@ class BatchNorm(_BatchNorm):
         torchs: str = super().extra_repr()  # type: ignore[no-untyped-call]
         return ", ".join((torchs, *(f"{name}={getattr(self, name)}" for name in self.shown)))
 
-    def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape has no statistics."""
-        _check_values(shape[0] * shape[2:].numel())
+    def sets(self, shape: torch.Size) -> Sets:
+        """What shares statistics in an input of this shape. Raises ArgumentError, see `Sets.of`."""
+        check_channels(shape, self.num_features)
+        return Sets.of(shape, blocks=1, groups=self.num_features, argument="batch_size")
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training:
-            self.check_shape(input.shape)
+            self.sets(input.shape)
         return super().forward(input)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim not in (2, 4):
-            raise ValueError(f"expected (N, C) or (N, C, H, W), not {tuple(input.shape)}")
-
-
-def _check_values(values: int) -> None:
-    if values == 1:
-        raise ArgumentError(
-            "1 image on a 1×1 map leaves batch norm one value per channel", argument="batch_size"
-        )
+        check_rank(input.shape)
 
 
 class GhostBatchNorm(BatchNorm):
@@ -95,21 +88,20 @@ class GhostBatchNorm(BatchNorm):
         super().__init__(channels, **common)
         self.batch_size = batch_size
 
-    def check_shape(self, shape: torch.Size) -> None:
-        if shape[0] % self.batch_size:
+    def sets(self, shape: torch.Size) -> Sets:
+        check_channels(shape, self.num_features)
+        chunks, rest = divmod(shape[0], self.batch_size)
+        if rest:
             raise ArgumentError(
                 f"{shape[0]} examples do not split into chunks of {self.batch_size}",
                 argument="batch_size",
             )
-        _check_values(self.batch_size * shape[2:].numel())
+        return Sets.of(shape, blocks=chunks, groups=self.num_features, argument="batch_size")
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        check_channels(input, self.num_features)
-        self.check_shape(input.shape)
-        chunks = len(input) // self.batch_size
-        sets = Sets.of(input, blocks=chunks, groups=self.num_features)
+        sets = self.sets(input.shape)
         y, means, variances = Centered.apply(input, self.weight, self.bias, sets, self.eps)
         self._update(means, variances * (sets.size / (sets.size - 1)))
         return cast(Tensor, y)

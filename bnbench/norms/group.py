@@ -8,32 +8,21 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from bnbench.norms.moments import (
-    Centered,
-    ImageNorm,
-    Sets,
-    as_images,
-    as_lines,
-    check_channels,
-    check_group_values,
-    check_groups,
-    check_image_values,
-    check_positions,
-    repeated,
-)
+from bnbench.norms.moments import Centered, ImageNorm, Sets, as_images, as_lines, divided, repeated
 
 
-class GroupNorm(nn.GroupNorm):
+class GroupNorm(ImageNorm):
     """Normalize each image over groups of channels and all positions.
 
         x̂ = (x − μ_ng) / √(σ²_ng + ε),   y = γ·x̂ + β
 
     x is (N, C) or (N, C, H, W); μ_ng, σ²_ng are taken over the C/G channels of group g and over
-    (H, W), for each image n, σ² biased. γ, β: (C,). This is torch's layer; it only keeps the
-    precision of one memory format in the other.
+    (H, W), for each image n, σ² biased. γ, β: (C,). It computes with torch's function, and keeps
+    the precision of one memory format in the other.
 
     Raises ArgumentError where the groups do not divide the channels, and where a group is one
     value, which is its own mean: every output would be β.
@@ -41,26 +30,22 @@ class GroupNorm(nn.GroupNorm):
     Source: Wu & He 2018, https://arxiv.org/abs/1803.08494, Eq. 7.
     """
 
+    argument, hint = "groups", None
+
     def __init__(
         self, channels: int, *, groups: int, eps: float = 1e-5, affine: bool = True
     ) -> None:
-        check_groups(channels, groups)
-        super().__init__(groups, channels, eps=eps, affine=affine)
-
-    def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape has no statistics."""
-        check_group_values(shape, self.num_groups)
+        super().__init__(channels, groups=groups, eps=eps, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
-        self.check_shape(input.shape)
+        sets = self.sets(input.shape)
         # torch's CPU kernel for channels-last takes E[x²] − E[x]²: off by 1 % at a mean of 100
         # standard deviations. Elsewhere, images flattened to (N, C, H·W) go to the other one.
         if input.is_cpu and input.ndim == 4 and not input.is_contiguous():
-            check_channels(input, self.num_channels)
-            sets = Sets.of(input, blocks=len(input), groups=self.num_groups)
             y, *_ = Centered.apply(input, self.weight, self.bias, sets, self.eps)
             return cast(Tensor, y)
-        y = super().forward(input.flatten(2) if input.ndim == 4 else input).view(input.shape)
+        flat = input.flatten(2) if input.ndim == 4 else input
+        y = F.group_norm(flat, self.groups, self.weight, self.bias, self.eps).view(input.shape)
         if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last):
             return y.contiguous(memory_format=torch.channels_last)
         return y
@@ -78,11 +63,10 @@ class LayerNorm(GroupNorm):
     2018, https://arxiv.org/abs/1803.08494, section 3.1.
     """
 
+    argument, hint = "channels", None
+
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__(channels, groups=1, eps=eps, affine=affine)
-
-    def check_shape(self, shape: torch.Size) -> None:
-        check_image_values(shape, "layer")
 
 
 class InstanceNorm(ImageNorm):
@@ -99,17 +83,10 @@ class InstanceNorm(ImageNorm):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
-        super().__init__(channels, eps=eps, affine=affine)
-
-    def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape has no statistics."""
-        check_positions(shape, "instance")
+        super().__init__(channels, groups=channels, eps=eps, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
-        check_channels(input, self.channels)
-        self.check_shape(input.shape)
-        sets = Sets.of(input, blocks=len(input), groups=self.channels)
-        y, *_ = Centered.apply(input, self.weight, self.bias, sets, self.eps)
+        y, *_ = Centered.apply(input, self.weight, self.bias, self.sets(input.shape), self.eps)
         return cast(Tensor, y)
 
 
@@ -126,18 +103,13 @@ class RMSNorm(ImageNorm):
     Source: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467, Eq. 4.
     """
 
-    def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
-        super().__init__(channels, eps=eps, affine=affine)
+    argument, hint = "channels", None
 
-    def check_shape(self, shape: torch.Size) -> None:
-        """Raise ArgumentError where an input of this shape has no statistics."""
-        check_image_values(shape, "rms")
+    def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(channels, groups=1, eps=eps, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
-        check_channels(input, self.channels)
-        self.check_shape(input.shape)
-        sets = Sets.of(input, blocks=len(input), groups=1)
-        y = _Divided.apply(input, self.weight, self.bias, sets, self.eps)
+        y = _Divided.apply(input, self.weight, self.bias, self.sets(input.shape), self.eps)
         return cast(Tensor, y)
 
 
@@ -152,14 +124,7 @@ class _Divided(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, sets: Sets, eps: float
     ) -> Tensor:
-        lines = as_lines(x, sets.blocks)
-        y = lines.square()
-        scale = (sets.means(sets.sums(y)) + eps).rsqrt_()
-        slope = scale if weight is None else scale * weight
-        if bias is None:
-            torch.mul(lines, repeated(slope, lines), out=y)
-        else:
-            torch.addcmul(repeated(bias, lines), lines, repeated(slope, lines), out=y)
+        y, scale, slope = divided(as_lines(x, sets.blocks), weight, bias, sets, eps)
         ctx.save_for_backward(x, scale, slope, weight)
         ctx.sets, ctx.with_bias = sets, bias is not None
         return as_images(y, x)

@@ -2,12 +2,11 @@
 
 Every layer divides by the root of a mean over a set of values: one channel of a chunk of images, or
 a group of channels of one image. x is cut into K blocks of images in a row, and its C channels into
-G groups; block k and group g make one set of (values in x) / (K·G) values. Ghost: K chunks, G = C.
-Group: K = N. Instance: K = N, G = C. Layer: K = N, G = 1.
+G groups; block k and group g make one set. Ghost: K chunks, G = C. Group: K = N. Instance: K = N,
+G = C. Layer: K = N, G = 1.
 
-Here are these sets (`Sets`), the memory layout in which they are summed (`as_lines`), the function
-that subtracts the mean (`Centered`: GhostBatchNorm, GroupNorm, InstanceNorm), and the rules that
-several layers share. A function that only one layer needs stands in that layer's file.
+`Sets` are these sets and their sums, `as_lines` is the memory layout for them, `Centered` subtracts
+the mean (ghost, group and instance norm). A gradient that one layer alone needs is in its file.
 
 Two habits keep this near the speed of torch's kernels on a CPU. Images are (K, L, W·C): lines of
 memory as channels-last has them, and a value per channel is written W times in a row to match a
@@ -43,9 +42,18 @@ class Sets:
     size: int
 
     @classmethod
-    def of(cls, x: Tensor, *, blocks: int, groups: int) -> Sets:
-        """K blocks of images × G groups of channels."""
-        return cls(blocks, groups, x.shape[1], x.numel() // (blocks * groups))
+    def of(
+        cls, shape: torch.Size, *, blocks: int, groups: int, argument: str, hint: str | None = None
+    ) -> Sets:
+        """The sets of an input of this shape. Raises ArgumentError where a set is one value.
+
+        `argument` of the layer is what to change then: one value is its own mean.
+        """
+        size = shape.numel() // (blocks * groups)
+        if size == 1:
+            message = "1 channel of 1 image on a 1×1 map leaves one value per statistic"
+            raise ArgumentError(message, argument=argument, hint=hint)
+        return cls(blocks, groups, shape[1], size)
 
     def sums(self, lines: Tensor) -> Tensor:
         """(K, L, W·C) summed by block and channel: (K, C)."""
@@ -92,6 +100,20 @@ def as_images(lines: Tensor, like: Tensor) -> Tensor:
     if like.is_contiguous(memory_format=torch.channels_last):
         return images
     return images.contiguous()
+
+
+def divided(
+    lines: Tensor, weight: Tensor | None, bias: Tensor | None, sets: Sets, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y = γ·s·x + β with s = 1/√(⟨x²⟩ + ε), in a new tensor; s and γ·s, (K, C)."""
+    y = lines.square()
+    scale = (sets.means(sets.sums(y)) + eps).rsqrt_()
+    slope = scale if weight is None else scale * weight
+    if bias is None:
+        torch.mul(lines, repeated(slope, lines), out=y)
+    else:
+        torch.addcmul(repeated(bias, lines), lines, repeated(slope, lines), out=y)
+    return y, scale, slope
 
 
 def repeated(values: Tensor, lines: Tensor) -> Tensor:
@@ -153,65 +175,50 @@ class Centered(torch.autograd.Function):
         return as_images(given, x), for_weight, for_bias, None, None
 
 
-# --- rules and parameters that layers share -------------------------------------------------
+# --- what layers share ----------------------------------------------------------------------
 
 
 class ImageNorm(nn.Module):
-    """What the layers have in common that normalize each image by itself: γ = 1 and β = 0, (C,)."""
+    """Layers that normalize each image by itself, over `groups` of channels; γ = 1, β = 0: (C,)."""
 
-    def __init__(self, channels: int, *, eps: float, affine: bool = True) -> None:
+    argument = "kind"
+    hint: str | None = "batch, group and layer norm share statistics between images or channels"
+
+    def __init__(self, channels: int, *, groups: int, eps: float, affine: bool = True) -> None:
         super().__init__()
-        self.channels, self.eps, self.affine = channels, eps, affine
+        check_groups(channels, groups)
+        self.channels, self.groups, self.eps, self.affine = channels, groups, eps, affine
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
+    def sets(self, shape: torch.Size) -> Sets:
+        """What shares statistics in an input of this shape. Raises ArgumentError, see `Sets.of`."""
+        check_channels(shape, self.channels)
+        return Sets.of(
+            shape, blocks=shape[0], groups=self.groups, argument=self.argument, hint=self.hint
+        )
+
     def extra_repr(self) -> str:
-        return f"{self.channels}, eps={self.eps}, affine={self.affine}"
+        return f"{self.channels}, groups={self.groups}, eps={self.eps}, affine={self.affine}"
 
 
-def check_channels(x: Tensor, channels: int) -> None:
+def check_rank(shape: torch.Size) -> None:
+    """Refuse what is not (N, C) or (N, C, H, W)."""
+    if len(shape) not in (2, 4):
+        raise ValueError(f"expected (N, C) or (N, C, H, W), not {tuple(shape)}")
+
+
+def check_channels(shape: torch.Size, channels: int) -> None:
     """Refuse what is not (N, C) or (N, C, H, W) with this C."""
-    if x.ndim not in (2, 4):
-        raise ValueError(f"expected (N, C) or (N, C, H, W), not {tuple(x.shape)}")
-    if x.shape[1] != channels:
-        raise ValueError(f"expected {channels} channels, not {x.shape[1]}: {tuple(x.shape)}")
+    check_rank(shape)
+    if shape[1] != channels:
+        raise ValueError(f"expected {channels} channels, not {shape[1]}: {tuple(shape)}")
 
 
 def check_groups(channels: int, groups: int) -> None:
     """Raise ArgumentError where the groups do not divide the channels."""
     if channels % groups:
+        s = "" if channels == 1 else "s"
         raise ArgumentError(
-            f"{_counted(channels, 'channel')} do not split into {groups} groups", argument="groups"
+            f"{channels} channel{s} do not split into {groups} groups", argument="groups"
         )
-
-
-def check_group_values(shape: torch.Size, groups: int) -> None:
-    """Raise ArgumentError where each group of channels of an image has one value."""
-    if shape[1:].numel() == groups:
-        raise ArgumentError(
-            f"{_counted(shape[1], 'channel')} in {_counted(groups, 'group')} on a 1×1 map leave "
-            "one value per group",
-            argument="groups",
-        )
-
-
-def check_image_values(shape: torch.Size, norm: str) -> None:
-    """Raise ArgumentError where an image is one value."""
-    if shape[1:].numel() == 1:
-        raise ArgumentError(
-            f"1 channel on a 1×1 map leaves {norm} norm one value", argument="channels"
-        )
-
-
-def check_positions(shape: torch.Size, norm: str) -> None:
-    """Raise ArgumentError where a channel of an image has one value."""
-    if shape[2:].numel() == 1:
-        raise ArgumentError(
-            f"on a 1×1 map {norm} norm has one value per channel",
-            argument="kind",
-            hint="batch, group and layer norm share statistics between images or channels",
-        )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -73,8 +73,7 @@ class BatchRenorm(BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        self._check_input_dim(input)
-        self.check_shape(input.shape)
+        self.sets(input.shape)
         full = input.detach().to(torch.promote_types(input.dtype, torch.float32))
         mean, variance = torch.batch_norm_update_stats(full, None, None, 0.0)
         deviation = torch.sqrt(variance + self.eps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypedDict, Unpack, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,23 +33,51 @@ def standardized(weight: Tensor, eps: float, scale: Tensor | None = None) -> Ten
     return flat.view(last.shape).movedim(-1, 1)
 
 
-class ConvArguments(TypedDict, total=False):
-    """Arguments of torch.nn.Conv2d that are passed on."""
+class _Standardized(nn.Module):
+    """What convolutions and linear layers with standardized weights share."""
 
-    stride: int
-    padding: int
-    dilation: int
-    groups: int
-    bias: bool
+    weight: Tensor
+
+    def __init__(self, *arguments: Any, eps: float = 1e-6, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.fan_in = self.weight[0].numel()
+        if self.fan_in == 1:
+            raise ArgumentError(
+                "after 1 channel a filter has one weight; standardized, it would be 0",
+                argument="channels",
+            )
+        self.eps = eps
+
+    def normalized_weight(self) -> Tensor:
+        """Ŵ, which the layer multiplies with."""
+        return standardized(self.weight, self.eps)
 
 
-class StandardizedConv2d(nn.Conv2d):
+class _Scaled(_Standardized):
+    """The same with a learned gain for each output, and a fixed one for the activation before."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        activation_gain: float = ACTIVATION_GAINS["relu"],
+        **keywords: Any,
+    ) -> None:
+        super().__init__(*arguments, **keywords)
+        self.activation_gain = activation_gain
+        self.gain = nn.Parameter(torch.ones(len(self.weight)))
+
+    def normalized_weight(self) -> Tensor:
+        scale = self.activation_gain / math.sqrt(self.fan_in)
+        return standardized(self.weight, self.eps, self.gain * scale)
+
+
+class StandardizedConv2d(_Standardized, nn.Conv2d):
     """Convolution whose filters are standardized in every forward pass.
 
         Ŵ_o = (W_o − μ_o) / √(σ²_o + ε),   y = Ŵ * x + b
 
     W is (C_out, C_in/groups, kH, kW), the parameter `weight`; μ_o, σ²_o are taken over all axes
-    but the first, σ² biased. The other arguments are torch.nn.Conv2d's.
+    but the first, σ² biased. The arguments are torch.nn.Conv2d's and `eps`.
 
     Raises ArgumentError where a filter is one weight.
 
@@ -58,55 +86,24 @@ class StandardizedConv2d(nn.Conv2d):
     code adds 1e-5 to the unbiased standard deviation instead.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        eps: float = 1e-6,
-        **common: Unpack[ConvArguments],
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, **common)
-        _check_fan_in(self.weight)
-        self.eps = eps
-
     def forward(self, input: Tensor) -> Tensor:
         return cast(Tensor, self._conv_forward(input, self.normalized_weight(), self.bias))
 
-    def normalized_weight(self) -> Tensor:
-        """Ŵ, which the convolution uses."""
-        return standardized(self.weight, self.eps)
 
-
-class StandardizedLinear(nn.Linear):
+class StandardizedLinear(_Standardized, nn.Linear):
     """Linear layer whose rows of weights are standardized: StandardizedConv2d on a 1×1 map.
 
         Ŵ_o = (W_o − μ_o) / √(σ²_o + ε),   y = x·Ŵᵀ + b
 
-    W is (C_out, C_in), the parameter `weight`; μ_o, σ²_o are taken over C_in, σ² biased.
-
-    Raises ArgumentError where C_in is 1.
-
-    Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, section 3.
+    W is (C_out, C_in), the parameter `weight`; μ_o, σ²_o are taken over C_in, σ² biased. The
+    arguments are torch.nn.Linear's and `eps`. Raises ArgumentError where C_in is 1.
     """
-
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, eps: float = 1e-6
-    ) -> None:
-        super().__init__(in_features, out_features, bias)
-        _check_fan_in(self.weight)
-        self.eps = eps
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.normalized_weight(), self.bias)
 
-    def normalized_weight(self) -> Tensor:
-        """Ŵ, which the product uses."""
-        return standardized(self.weight, self.eps)
 
-
-class ScaledStandardizedConv2d(StandardizedConv2d):
+class ScaledStandardizedConv2d(_Scaled, StandardizedConv2d):
     """StandardizedConv2d that keeps the variance of activations, so that no layer normalizes them.
 
         Ŵ_o = gain_o·c·(W_o − μ_o) / √(n·(σ²_o + ε)),   y = Ŵ * x + b
@@ -115,64 +112,9 @@ class ScaledStandardizedConv2d(StandardizedConv2d):
     `activation_gain`, ACTIVATION_GAINS' value for the activation that x has gone through (1 for
     none). W, μ_o and σ²_o as in StandardizedConv2d.
 
-    Raises ArgumentError where a filter is one weight.
-
     Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        activation_gain: float = ACTIVATION_GAINS["relu"],
-        eps: float = 1e-6,
-        **common: Unpack[ConvArguments],
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, eps=eps, **common)
-        self.activation_gain = activation_gain
-        self.gain = nn.Parameter(torch.ones(out_channels))
 
-    def normalized_weight(self) -> Tensor:
-        scale = self.activation_gain / math.sqrt(self.weight[0].numel())
-        return standardized(self.weight, self.eps, self.gain * scale)
-
-
-class ScaledStandardizedLinear(StandardizedLinear):
-    """ScaledStandardizedConv2d's linear counterpart.
-
-        Ŵ_o = gain_o·c·(W_o − μ_o) / √(C_in·(σ²_o + ε)),   y = x·Ŵᵀ + b
-
-    `gain`: (C_out,), learned, 1 at the start; c is `activation_gain`, ACTIVATION_GAINS' value for
-    the activation that x has gone through (1 for none). W, μ_o, σ²_o as in StandardizedLinear.
-
-    Raises ArgumentError where C_in is 1.
-
-    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        activation_gain: float = ACTIVATION_GAINS["relu"],
-        eps: float = 1e-6,
-    ) -> None:
-        super().__init__(in_features, out_features, bias, eps=eps)
-        self.activation_gain = activation_gain
-        self.gain = nn.Parameter(torch.ones(out_features))
-
-    def normalized_weight(self) -> Tensor:
-        scale = self.activation_gain / math.sqrt(self.in_features)
-        return standardized(self.weight, self.eps, self.gain * scale)
-
-
-def _check_fan_in(weight: Tensor) -> None:
-    if weight[0].numel() == 1:
-        raise ArgumentError(
-            "after 1 channel a filter has one weight; standardized, it would be 0",
-            argument="channels",
-        )
+class ScaledStandardizedLinear(_Scaled, StandardizedLinear):
+    """ScaledStandardizedConv2d's linear counterpart, with n = C_in."""

@@ -22,7 +22,7 @@ ZERO = "model: {kind: resnet, zero_init_last_norm: true, "
 VISION = "model: {kind: torchvision, name: resnet18}\n"
 POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validation_size: 99, "
 GROUPS = "norm.groups norm.kind model.kind model.widths"
-ONE = "1 image on a 1×1 map leaves batch norm one value per channel"
+ONE = "1 channel of 1 image on a 1×1 map leaves one value per statistic"
 BATCH = f"data.batch_size norm.kind model.kind | data.batch_size: {ONE}"
 NORM_BATCH = f"norm.batch_size norm.kind model.kind | norm.batch_size: {ONE}"
 KIND = "norm.kind model.kind model.widths"
@@ -50,10 +50,9 @@ def said(text: str, folder: Path) -> str:
     [
         ("model: {widths: [10]}\nnorm: {kind: group}",
          f"{GROUPS} | norm.groups: 10 channels do not split into 4 groups (model.widths)"),
-        (MLP + "norm: {kind: group, groups: 4}", f"{GROUPS} | norm.groups: 4 channels in 4 groups "
-         "on a 1×1 map leave one value per group (model.widths)"),
-        ("model: {kind: mlp, widths: [1]}\nnorm: {kind: layer}", f"{WIDTHS} | model.widths: 1 "
-         "channel on a 1×1 map leaves layer norm one value"),
+        (MLP + "norm: {kind: group, groups: 4}", f"{GROUPS} | norm.groups: {ONE} "
+         "(model.widths)"),
+        ("model: {kind: mlp, widths: [1]}\nnorm: {kind: layer}", f"{WIDTHS} | model.widths: {ONE}"),
         (MLP + "data: {batch_size: 1}", BATCH),
         (MLP + "norm: {batch_size: 1}", NORM_BATCH),
         # 4 → 2 → 1 pixels; 901 images in batches of 100
@@ -64,13 +63,12 @@ def said(text: str, folder: Path) -> str:
         (MLP + "norm: {kind: ghost, batch_size: 1}", NORM_BATCH),
         (MLP + "norm: {kind: batch-renorm}\ndata: {batch_size: 1}", BATCH),
         (MLP + "norm: {kind: frozen}\ndata: {batch_size: 1}", BATCH),
-        (MLP + "norm: {kind: instance}", f"{KIND} | norm.kind: on a 1×1 map instance norm has one "
-         "value per channel\n  batch, group and layer norm share statistics between images or "
+        (MLP + "norm: {kind: instance}", f"{KIND} | norm.kind: {ONE}\n"
+         "  batch, group and layer norm share statistics between images or "
          "channels"),
-        (MLP + "norm: {kind: frn}", f"{KIND} | norm.kind: on a 1×1 map frn norm has one value per "
-         "channel\n  batch, group and layer norm share statistics between images or channels"),
-        ("model: {kind: mlp, widths: [1]}\nnorm: {kind: rms}", f"{WIDTHS} | model.widths: 1 "
-         "channel on a 1×1 map leaves rms norm one value"),
+        (MLP + "norm: {kind: frn}", f"{KIND} | norm.kind: {ONE}\n"
+         "  batch, group and layer norm share statistics between images or channels"),
+        ("model: {kind: mlp, widths: [1]}\nnorm: {kind: rms}", f"{WIDTHS} | model.widths: {ONE}"),
         ("model: {kind: mlp, widths: [1, 4]}\nnorm: {kind: scaled-ws}", f"{WIDTHS} | "
          "model.widths: after 1 channel a filter has one weight; standardized, it would be 0"),
         ("norm: {kind: evonorm-s0, groups: 3}\nmodel: {widths: [4]}", f"{GROUPS} | norm.groups: 4 "

@@ -222,7 +222,7 @@ def test_norms_are_built_with_the_values_of_the_configuration() -> None:
     assert [type(layer) for layer in group] == [GroupNorm, GroupNorm]
     for layer in group:
         assert isinstance(layer, GroupNorm)
-        assert (layer.num_groups, layer.eps, layer.affine) == (2, 0.5, True)
+        assert (layer.groups, layer.eps, layer.affine) == (2, 0.5, True)
     layer_norm = norm_layers(built(config(norm=schema.LayerNormConfig(kind="layer", affine=False))))
     assert [type(layer) for layer in layer_norm] == [LayerNorm, LayerNorm]
     assert not any(list(layer.parameters()) for layer in layer_norm)

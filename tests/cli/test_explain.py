@@ -102,7 +102,7 @@ def test_every_probe_is_explained_with_its_definition(name: str) -> None:
 
 
 def test_every_finding_is_explained() -> None:
-    findings = get_args(diagnosis.Fault)
+    findings = get_args(diagnosis.FindingName)
     assert findings
     for name in findings:
         text = said(name)

@@ -1,4 +1,4 @@
-"""Checkpoints as people save them: read, refused in a sentence, mended in nothing else."""
+"""Checkpoints as people save them: read, refused in a sentence, fixed in nothing else."""
 
 from __future__ import annotations
 
@@ -66,28 +66,28 @@ def test_only_running_statistics_change(container: str, prefix: str, tmp_path: P
     for key, value in spoiled().state_dict().items():
         assert torch.equal(model.state_dict()[key], value)
 
-    mended = torch.load(io.BytesIO(recalibrate(checkpoint, diagnosis())), weights_only=True)
+    fixed = torch.load(io.BytesIO(recalibrate(checkpoint, diagnosis())), weights_only=True)
     before = torch.load(path, weights_only=True)
-    assert type(mended) is type(before)
-    assert list(take(mended)) == list(take(before))
+    assert type(fixed) is type(before)
+    assert list(take(fixed)) == list(take(before))
     for key, value in take(before).items():
-        now = take(mended)[key]
+        now = take(fixed)[key]
         assert now.dtype == value.dtype
         if key.endswith(("running_mean", "running_var")):
             assert not torch.equal(now, value)
         else:
             assert now.numpy().tobytes() == value.numpy().tobytes()
     if container != "state dict" and container != "ordered":
-        rest = {key: value for key, value in mended.items() if take(mended) is not value}
+        rest = {key: value for key, value in fixed.items() if take(fixed) is not value}
         assert str(rest) == str({k: v for k, v in before.items() if take(before) is not v})
 
 
-def test_a_mended_checkpoint_restores_accuracy(tmp_path: Path) -> None:
+def test_a_fixed_checkpoint_restores_accuracy(tmp_path: Path) -> None:
     path = tmp_path / "saved.pt"
     torch.save(spoiled().state_dict(), path)
-    (tmp_path / "mended.pt").write_bytes(recalibrate(read_checkpoint(path), diagnosis()))
+    (tmp_path / "fixed.pt").write_bytes(recalibrate(read_checkpoint(path), diagnosis()))
     model = network(seed=5)
-    put_into(model, read_checkpoint(tmp_path / "mended.pt"))
+    put_into(model, read_checkpoint(tmp_path / "fixed.pt"))
     found = bnbench.diagnose(model, loader(), eval_loader(), images=IMAGES)
     healthy = bnbench.diagnose(trained(), loader(), eval_loader(), images=IMAGES)
     before = diagnosis().reading("running", "eval").accuracy
@@ -99,10 +99,10 @@ def test_a_mended_checkpoint_restores_accuracy(tmp_path: Path) -> None:
 
 def test_without_a_checkpoint_it_is_the_models_own_state() -> None:
     model = spoiled()
-    mended = torch.load(io.BytesIO(recalibrate(of_model(model), diagnosis())), weights_only=True)
-    assert list(mended) == list(model.state_dict())
-    assert torch.equal(mended["10.bias"], model.state_dict()["10.bias"])
-    assert not torch.equal(mended["1.running_var"], model.state_dict()["1.running_var"])
+    fixed = torch.load(io.BytesIO(recalibrate(of_model(model), diagnosis())), weights_only=True)
+    assert list(fixed) == list(model.state_dict())
+    assert torch.equal(fixed["10.bias"], model.state_dict()["10.bias"])
+    assert not torch.equal(fixed["1.running_var"], model.state_dict()["1.running_var"])
 
 
 def test_parameters_alone_are_loaded_and_named(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_parameters_alone_are_loaded_and_named(tmp_path: Path) -> None:
     assert "has no running statistics for 1.running_mean, 1.running_var" in note
     found = bnbench.diagnose(model, loader(), eval_loader(), images=IMAGES)
     assert found.findings[0].name == "never-updated"
-    mended = torch.load(io.BytesIO(recalibrate(checkpoint, found)), weights_only=True)
-    assert {"module.1.running_mean", "module.7.running_var"} <= set(mended)
+    fixed = torch.load(io.BytesIO(recalibrate(checkpoint, found)), weights_only=True)
+    assert {"module.1.running_mean", "module.7.running_var"} <= set(fixed)
 
 
 @dataclass

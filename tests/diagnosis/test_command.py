@@ -84,7 +84,7 @@ def test_a_file_of_the_users_own_from_a_shell(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "bnbench", "diagnose", "mine.py:make", "--images", "512"),
-            *("--checkpoint", "saved.pt", "--fix", "mended.pt"),
+            *("--checkpoint", "saved.pt", "--fix", "fixed.pt"),
         ],
         capture_output=True,
         text=True,
@@ -94,13 +94,13 @@ def test_a_file_of_the_users_own_from_a_shell(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1. stale: it costs accuracy or loss here" in done.stdout
     assert "after 10 updates" in " ".join(done.stdout.split()).lower()
-    assert "mended.pt: the checkpoint with recalibrated statistics" in done.stdout
+    assert "fixed.pt: the checkpoint with recalibrated statistics" in done.stdout
     assert "talking" not in done.stdout
     assert "talking" in done.stderr
     assert max(map(len, done.stdout.splitlines()[:-3])) <= 80
-    mended = torch.load(tmp_path / "mended.pt", weights_only=True)["model"]
+    fixed = torch.load(tmp_path / "fixed.pt", weights_only=True)["model"]
     before = torch.load(tmp_path / "saved.pt", weights_only=True)["model"]
-    changed = {key for key in before if not torch.equal(before[key], mended[key])}
+    changed = {key for key in before if not torch.equal(before[key], fixed[key])}
     assert changed == {f"{n}.{part}" for n in (1, 4, 7) for part in ("running_mean", "running_var")}
 
 
@@ -170,10 +170,10 @@ def test_a_disk_that_is_full_leaves_no_file(
         raise StorageError(f"{path}: no space left on the disk")
 
     monkeypatch.setattr(files, "write_synced", full)
-    said = bnbench("diagnose", "mine.py:alone", "--images", "256", "--fix", "mended.pt")
+    said = bnbench("diagnose", "mine.py:alone", "--images", "256", "--fix", "fixed.pt")
     assert said.code == 4
     assert "no space left" in said.err
-    assert not (tmp_path / "mended.pt").exists()
+    assert not (tmp_path / "fixed.pt").exists()
 
 
 def test_nothing_to_recalibrate() -> None:
@@ -185,7 +185,7 @@ def test_nothing_to_recalibrate() -> None:
     said = bnbench("diagnose", "plain.py:make")
     assert said.code == 0
     assert "no layer depends on batch statistics" in " ".join(said.out.split())
-    said = bnbench("diagnose", "plain.py:make", "--fix", "mended.pt")
+    said = bnbench("diagnose", "plain.py:make", "--fix", "fixed.pt")
     assert said.code == 2
     assert "there are no statistics to recalibrate" in said.err
 
@@ -199,7 +199,7 @@ def run_of(more: str = "") -> RunFolder:
 
 def test_a_run_of_ours(tmp_path: Path) -> None:
     run = run_of()
-    said = bnbench("diagnose", str(run.path), "--fix", "mended.pt", "--json")
+    said = bnbench("diagnose", str(run.path), "--fix", "fixed.pt", "--json")
     assert said.code == 0, said.err
     record = json.loads(said.out)
     assert record["batch_size"] == 8
@@ -214,12 +214,12 @@ def test_a_run_of_ours(tmp_path: Path) -> None:
         if each["loader"] == "eval" and each["statistics"] == "running"
     )
     assert running["loss"] == pytest.approx(result["val"]["running"]["loss"], abs=1e-4)
-    mended = torch.load(tmp_path / "mended.pt", weights_only=True)
-    assert mended["run"]["step"] == 16
+    fixed = torch.load(tmp_path / "fixed.pt", weights_only=True)
+    assert fixed["run"]["step"] == 16
     assert "note: state after step 16 of 16" in said.err
 
 
-def test_a_run_with_ghost_batches_has_them_as_company() -> None:
+def test_a_run_with_ghost_batches_uses_them() -> None:
     run = run_of("norm: {batch_size: 4}\n")
     record = json.loads(bnbench("diagnose", str(run.path), "--json").out)
     assert record["batch_size"] == 4

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import bnbench
-from bnbench.diagnosis import Diagnosis, Fault
+from bnbench.diagnosis import Diagnosis, FindingName
 from tests.diagnosis.patients import (
     BATCH,
     IMAGES,
@@ -89,7 +89,7 @@ def too_slow() -> Diagnosis:
 
 
 def class_by_class() -> Diagnosis:
-    """Each training batch is of one class, which the network reads off its company."""
+    """Each training batch is of one class, which the network reads off the other images."""
     x, y, *_ = pictures()
 
     def one_class(k: int) -> tuple[Tensor, Tensor]:
@@ -143,7 +143,7 @@ def tiny_weights() -> Diagnosis:
     return diagnosed(recalibrated(model))
 
 
-PATIENTS: dict[Callable[[], Diagnosis], Fault] = {
+PATIENTS: dict[Callable[[], Diagnosis], FindingName] = {
     non_finite: "non-finite",
     no_running_statistics: "no-running-statistics",
     never_updated: "never-updated",
@@ -162,7 +162,7 @@ PATIENTS: dict[Callable[[], Diagnosis], Fault] = {
 
 
 def test_every_fault_is_planted() -> None:
-    assert set(PATIENTS.values()) == set(get_args(Fault))
+    assert set(PATIENTS.values()) == set(get_args(FindingName))
 
 
 @pytest.mark.parametrize("patient", PATIENTS, ids=lambda each: each.__name__)

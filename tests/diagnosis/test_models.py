@@ -86,10 +86,10 @@ def test_a_batch_norm_layer_alone() -> None:
     model = nn.BatchNorm1d(6)
     found = bnbench.diagnose(model, DataLoader(TensorDataset(x, y), batch_size=32))
     assert found.findings[0].name == "never-updated"
-    mended = found.recalibrated(model.state_dict())
-    assert set(mended) == set(model.state_dict())
-    torch.testing.assert_close(mended["running_mean"], x.mean(0))
-    torch.testing.assert_close(mended["running_var"], x.var(0))
+    fixed = found.recalibrated(model.state_dict())
+    assert set(fixed) == set(model.state_dict())
+    torch.testing.assert_close(fixed["running_mean"], x.mean(0))
+    torch.testing.assert_close(fixed["running_var"], x.var(0))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import bnbench
 from bnbench.diagnosis.criteria import channels, harms, homogeneity
-from bnbench.diagnosis.evidence import Outcome
+from bnbench.diagnosis.evidence import Predictions
 from bnbench.diagnosis.loader import collect
 from tests.diagnosis.patients import BATCH, IMAGES, eval_loader, loader, norms, pictures, trained
 
@@ -50,12 +50,12 @@ def test_population_statistics_are_those_of_everything_at_once() -> None:
         logits = twin(x[:512].double())
     population = whole.reading("population")
     assert (population.loss, population.accuracy) == pytest.approx(read(logits, y[:512]), abs=1e-5)
-    mended = whole.recalibrated(model.state_dict())
+    fixed = whole.recalibrated(model.state_dict())
     for name in norms(twin):
         for part in ("running_mean", "running_var"):  # torch's, too, is the unbiased variance
             key = f"{name}.{part}"
             expected = twin.state_dict()[key].float()
-            torch.testing.assert_close(mended[key], expected, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(fixed[key], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_recalibrated_gives_what_was_promised() -> None:
@@ -64,9 +64,9 @@ def test_what_is_recalibrated_gives_what_was_promised() -> None:
         if name.endswith("running_mean"):
             buffer.add_(0.5)
     before = bnbench.diagnose(model, loader(), eval_loader(), images=IMAGES)
-    mended = copy.deepcopy(model)
-    mended.load_state_dict(before.recalibrated(model.state_dict()))
-    after = bnbench.diagnose(mended, loader(), eval_loader(), images=IMAGES)
+    fixed = copy.deepcopy(model)
+    fixed.load_state_dict(before.recalibrated(model.state_dict()))
+    after = bnbench.diagnose(fixed, loader(), eval_loader(), images=IMAGES)
     assert not before.healthy
     assert after.healthy
     for which in ("train", "eval"):
@@ -127,20 +127,20 @@ def test_harm_is_neither_chance_nor_trifle() -> None:
     losses = torch.rand(1000, generator=random, dtype=torch.float64)
     labels = torch.zeros(1000, dtype=torch.long)
 
-    def outcome(more: Tensor | float, wrong: int = 0) -> Outcome:
+    def predictions(more: Tensor | float, wrong: int = 0) -> Predictions:
         predicted = labels.clone()
         predicted[:wrong] = 1
-        return Outcome(losses + more, predicted, labels)
+        return Predictions(losses + more, predicted, labels)
 
     noise = torch.randn(1000, generator=random, dtype=torch.float64)
-    assert harms(outcome(0.06), outcome(0.0))
-    assert not harms(outcome(0.04), outcome(0.0))  # certain, and too little to matter
-    assert not harms(outcome(0.0), outcome(0.06))
-    assert not harms(outcome(noise * 3 + 0.1), outcome(0.0))  # much, and within chance
-    assert harms(outcome(0.0, wrong=50), outcome(0.0))
-    assert not harms(outcome(0.0, wrong=15), outcome(0.0))
-    assert harms(outcome(float("nan")), outcome(0.0))
-    assert not harms(outcome(float("nan")), outcome(float("nan")))
+    assert harms(predictions(0.06), predictions(0.0))
+    assert not harms(predictions(0.04), predictions(0.0))  # certain, and too little to matter
+    assert not harms(predictions(0.0), predictions(0.06))
+    assert not harms(predictions(noise * 3 + 0.1), predictions(0.0))  # much, and within chance
+    assert harms(predictions(0.0, wrong=50), predictions(0.0))
+    assert not harms(predictions(0.0, wrong=15), predictions(0.0))
+    assert harms(predictions(float("nan")), predictions(0.0))
+    assert not harms(predictions(float("nan")), predictions(float("nan")))
 
 
 def test_channels_that_are_constant_and_channels_below_eps() -> None:

@@ -150,7 +150,7 @@ def test_inputs_that_are_not_finite() -> None:
     assert "1 of 8 inputs of the train loader" in finding.evidence
 
 
-def test_infinite_running_statistics_can_be_mended() -> None:
+def test_infinite_running_statistics_can_be_fixed() -> None:
     model = infinite_statistics()
     found = bnbench.diagnose(model, loader(count=128), images=128)
     model.load_state_dict(found.recalibrated(model.state_dict()))

@@ -55,22 +55,21 @@ def groups(channels: int) -> int:
     return min(2, channels)
 
 
-BATCH = "1 image on a 1×1 map leaves batch norm one value per channel"
-GROUP = "1 channel in 1 group on a 1×1 map leave one value per group"
+ONE_VALUE = "1 channel of 1 image on a 1×1 map leaves one value per statistic"
 
 ROWS = {
-    "batch": Row(nn.BatchNorm2d, BATCH, {}, shares=lambda _, c: c),
+    "batch": Row(nn.BatchNorm2d, ONE_VALUE, {}, shares=lambda _, c: c),
     "ghost": Row(
         nn.BatchNorm2d,
         "1 examples do not split into chunks of 2",
         {"batch_size": 2},
         shares=lambda n, c: ((0, 0, 1, 1, 2, 2)[n], c),
     ),
-    "batch-renorm": Row(nn.BatchNorm2d, BATCH, {}),
-    "frozen": Row(nn.BatchNorm2d, BATCH, {"freeze_after": 0.09}),
+    "batch-renorm": Row(nn.BatchNorm2d, ONE_VALUE, {}),
+    "frozen": Row(nn.BatchNorm2d, ONE_VALUE, {"freeze_after": 0.09}),
     "noisy": Row(
         nn.BatchNorm2d,
-        BATCH,
+        ONE_VALUE,
         {},
         make=lambda c: noisy.NoisyBatchNorm(
             c, mean_range=0.0, std_range=1.0, mean_jitter=0.0, std_jitter=0.0
@@ -78,31 +77,31 @@ ROWS = {
     ),
     "group": Row(
         lambda c: nn.GroupNorm(groups(c), c),
-        GROUP,
+        ONE_VALUE,
         {"groups": 2},
         shares=lambda n, c: (n, "first two channels" if c in (0, 1) else "last two"),
     ),
     "layer": Row(
         lambda c: nn.GroupNorm(1, c),
-        "1 channel on a 1×1 map leaves layer norm one value",
+        ONE_VALUE,
         {},
         shares=lambda n, _: n,
     ),
     "instance": Row(
         nn.InstanceNorm2d,
-        "on a 1×1 map instance norm has one value per channel",
+        ONE_VALUE,
         {},
         shares=lambda n, c: (n, c),
         needs_positions=True,
     ),
-    "rms": Row(lambda _: ImageRMSNorm(), "1 channel on a 1×1 map leaves rms norm one value", {}),
+    "rms": Row(lambda _: ImageRMSNorm(), ONE_VALUE, {}),
     "frn": Row(
         lambda c: FilterResponseNormTlu2d(c, eps=1e-6),
-        "on a 1×1 map frn norm has one value per channel",
+        ONE_VALUE,
         {},
         needs_positions=True,
     ),
-    "evonorm-s0": Row(lambda c: EvoNorm2dS0(c, groups=groups(c)), GROUP, {"groups": 2}),
+    "evonorm-s0": Row(lambda c: EvoNorm2dS0(c, groups=groups(c)), ONE_VALUE, {"groups": 2}),
 }
 
 KINDS: dict[str, type[schema.Block]] = {

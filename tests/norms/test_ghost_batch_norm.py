@@ -108,7 +108,7 @@ def test_a_single_image_per_chunk_trains_where_it_has_several_pixels() -> None:
     x = draw(4, 2, 3, 3).float()
     expected = nn.functional.instance_norm(x, eps=layer.eps)
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="one value per channel"):
+    with pytest.raises(ValueError, match="one value per statistic"):
         layer(torch.zeros(4, 2, 1, 1))
 
 

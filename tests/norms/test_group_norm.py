@@ -20,12 +20,13 @@ def test_layer_norm_is_torchs_over_the_whole_image_with_one_scale_per_channel() 
     x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0)) + 100
     layer = LayerNorm(4)
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-        layer.bias.copy_(torch.tensor([0.0, -1.0, 1.0, 5.0]))
+        layer.get_parameter("weight").copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        layer.get_parameter("bias").copy_(torch.tensor([0.0, -1.0, 1.0, 5.0]))
     expected = nn.functional.layer_norm(x.double(), (4, 2, 2), eps=1e-5).float()
-    expected = expected * layer.weight.view(1, 4, 1, 1) + layer.bias.view(1, 4, 1, 1)
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    expected = expected * weight.view(1, 4, 1, 1) + bias.view(1, 4, 1, 1)
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
-    assert layer.weight.shape == (4,)
+    assert weight.shape == (4,)
 
 
 def test_neither_keeps_anything_between_calls() -> None:

@@ -223,7 +223,7 @@ def test_a_single_value_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", [kind for kind, row in ROWS.items() if row.needs_positions])
 @pytest.mark.parametrize("shape", [(5, C), (5, C, 1, 1)])
 def test_one_position_per_channel_is_refused(name: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="norm has one value per channel"):
+    with pytest.raises(ValueError, match="one value per statistic"):
         layer(name)(torch.zeros(shape))
 
 

@@ -1,4 +1,4 @@
-"""A stranger's network as a guest sees it: logits of one kind of shape, and nothing left behind."""
+"""A foreign network: its logits in one shape, and its state as it was."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bnbench.diagnosis.loader import described
 from bnbench.errors import BnbenchError, UsageError
 
 PREFIX = "network."
-"""Before the names that the network's own layers have in an `Answers`."""
+"""What comes before the names of the network's own layers in a `Logits`."""
 
 
-class Answers(nn.Module):
+class Logits(nn.Module):
     """The network, with logits (N, classes) as its output."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -67,7 +67,7 @@ def logits_of(output: Any) -> Tensor:
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The module behind `torch.compile`. Raises UsageError for what cannot be looked into."""
+    """The module inside `torch.compile`. Raises UsageError for what cannot be looked into."""
     model = getattr(model, "_orig_mod", model)
     if isinstance(model, torch.jit.ScriptModule):
         raise UsageError(
