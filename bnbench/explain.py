@@ -19,8 +19,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from bnbench.config import hints, metrics, schema, sentences
-from bnbench.config.faults import listing, nearest
 from bnbench.errors import UsageError
+from bnbench.wording import listing, nearest
 
 PACKAGE = Path(__file__).parent
 PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
 from bnbench.board.bands import FOLDER
-from bnbench.config import identity
 from bnbench.store import ExperimentFolder
+from bnbench.wording import slug
 
 PINNED = ("accuracy/val_running", "loss/train", "gap/val_loss")
 RUNS = rf"^(?!(.*/)?{FOLDER}/)"
@@ -19,7 +19,7 @@ RUNS = rf"^(?!(.*/)?{FOLDER}/)"
 def deep_link(experiments: Sequence[ExperimentFolder], *, port: int) -> str:
     """Opens the Time Series tab with pinned cards, unsmoothed, a colour for each setup."""
     names = {
-        identity.slug(manifest["setup"], 32)
+        slug(manifest["setup"], 32)
         for experiment in experiments
         for run in experiment.runs()
         if (manifest := run.manifest_or_none()) is not None and "setup" in manifest

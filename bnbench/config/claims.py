@@ -9,11 +9,12 @@ from typing import Any
 
 from bnbench.config import schema
 from bnbench.config.experiments import Arm, Axis, Claim, Setup
-from bnbench.config.faults import Faults, did_you_mean, listing, nearest, shortened
-from bnbench.config.identity import identity, point, slug
+from bnbench.config.faults import Faults
+from bnbench.config.identity import identity, point
 from bnbench.config.metrics import LR, Metric, ToTarget, UsableLr, parse_metric
 from bnbench.config.sentences import validated
 from bnbench.config.yaml import Source, resolved
+from bnbench.wording import did_you_mean, listing, nearest, shortened, slug
 
 
 def same_value(one: Any, other: Any) -> bool:

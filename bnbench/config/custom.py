@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from bnbench.config.faults import PATH_LENGTH, listing, nearest, shortened
 from bnbench.errors import DataError
+from bnbench.wording import PATH_LENGTH, listing, nearest, shortened
 
 
 def custom_target(target: str) -> tuple[Path, str]:

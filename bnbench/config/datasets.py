@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import assert_never
 
 from bnbench.config import schema
-from bnbench.config.faults import PATH_LENGTH, shortened
 from bnbench.errors import DataError
+from bnbench.wording import PATH_LENGTH, shortened
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from bnbench.config import schema
 from bnbench.config.custom import trouble
 from bnbench.config.datasets import DatasetFacts, facts, total_steps
-from bnbench.config.faults import counted
 from bnbench.errors import DataError
+from bnbench.wording import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from typing import Any
 
 from bnbench.config import schema, yaml
 from bnbench.config.experiments import Axis, ExperimentConfig
-from bnbench.config.faults import Faults, listing, shortened
+from bnbench.config.faults import Faults
 from bnbench.config.layers import Blocks, absolute
 from bnbench.config.schema import BLOCKS
 from bnbench.config.yaml import Source
 from bnbench.errors import UsageError
+from bnbench.wording import listing, shortened
 
 # Text that no reader of YAML takes for anything but text; the rest is quoted.
 BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*( [A-Za-z0-9_./(=-]+)*")

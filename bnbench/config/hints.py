@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from bnbench.config import schema
-from bnbench.config.faults import did_you_mean, listing, nearest, shortened
 from bnbench.config.schema import BLOCKS, Family, Key
+from bnbench.wording import did_you_mean, listing, nearest, shortened
 
 
 def _by_word(table: dict[str, str]) -> dict[str, str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from pydantic import BaseModel
 from bnbench.config import schema
 from bnbench.config.custom import content_hash, custom_target
 from bnbench.config.datasets import folder_facts
+from bnbench.wording import SLUG_LENGTH, slug
 
 # Raise it when the same configuration begins to mean other numbers.
 IDENTITY_VERSION = 1
@@ -34,7 +33,6 @@ NOT_IDENTITY = frozenset(
         "compute.threads",
     }
 )
-SLUG_LENGTH = 64
 SHORT_NAMES = {
     "data.batch_size": "bs",
     "norm.batch_size": "nbs",
@@ -144,13 +142,6 @@ def differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
 
 
 # --- names ---------------------------------------------------------------------------------
-
-
-def slug(text: str, length: int = SLUG_LENGTH) -> str:
-    """The text as a file name of a-z 0-9 . _ -, empty where nothing of it can stay."""
-    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
-    words = re.sub(r"[^a-z0-9._-]+", "-", ascii_text.lower())
-    return words.strip("._-")[:length].rstrip("._-")
 
 
 def in_words(value: Any) -> str:

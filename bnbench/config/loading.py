@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from bnbench.config import claims, layers, plans, schema, yaml
 from bnbench.config.experiments import Axis, ExperimentConfig, Seeds, Setup, read_axis
-from bnbench.config.faults import Faults, Place, did_you_mean, found, listing, nearest, shortened
-from bnbench.config.identity import default_experiment, slug
+from bnbench.config.faults import Faults, Place
+from bnbench.config.identity import default_experiment
 from bnbench.config.layers import Blocks, Layer
 from bnbench.config.schema import BLOCKS
-from bnbench.config.sentences import Flaw, validated, validated_block
+from bnbench.config.sentences import validated, validated_block
 from bnbench.config.yaml import Path, Source
+from bnbench.wording import did_you_mean, found, listing, nearest, shortened, slug
 
 OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "tune")  # `--set` may name these
 
@@ -30,29 +31,22 @@ class Overrides:
     seed: int | None = None
 
 
-class Given(NamedTuple):
-    """A value, and who gives it."""
-
-    source: Source
-    value: Any = None
-
-
 def load_experiment(path: FilePath, overrides: Overrides | None = None) -> ExperimentConfig:
     """Reads and checks a file.
 
     Raises ConfigError with every fault, those of the single runs included if the file itself has
     any; `plans.expand` raises for the runs of a file that is sound in itself.
     """
-    faults, overrides = Faults(), overrides or Overrides()
+    faults = Faults()
     text, source = yaml.read(str(path), str(FilePath(path).parent), faults)
-    unread = source.data is None and bool(faults.found)
-    if not unread and not isinstance(source.data, dict | None):
-        what = f"an experiment is a mapping of keys, not {found(source.data)}"
-        faults.add(source.place(), what)
-        unread = True
-    experiment = Reader(path, text, source, overrides, faults).read()
+    readable = isinstance(source.data, dict) or not faults.found
+    if not isinstance(source.data, dict | None):
+        message = f"an experiment is a mapping of keys, not {found(source.data)}"
+        faults.add(source.place(), message)
+        readable = False
+    experiment = Reader(path, text, source, overrides or Overrides(), faults).read()
     if faults.found:
-        if not unread:
+        if readable:
             plans.find_faults(experiment, faults)
         raise faults.error(len(experiment.setups))
     return experiment
@@ -69,30 +63,33 @@ def _sound(source: Source, faults: Faults) -> dict[str, Any]:
         faults.add(source.place(flaw.path, key=flaw.key), flaw.message, flaw.hint)
     while model is None:
         for flaw in flaws:
-            data = _without(data, _removable(flaw.path))
+            data = _without(data, flaw.path)
         model, flaws = validated(schema.ExperimentFile, data)
-    return layers.absolute(data, source.folder)
+    return dict(layers.absolute(data, source.folder))
 
 
-def _part(data: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
-    """The entries of a mapping that may be absent or null."""
-    return (data.get(key) or {}).items()
-
-
-def _removable(path: Path) -> list[str]:
-    """What is left out if there is a fault at a path: no more than an axis, no less than a list."""
+def _without(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Without what is at a path, but no more than an axis and no less than a list."""
     keys = [str(part) for part in itertools.takewhile(lambda part: isinstance(part, str), path)]
-    return keys[: keys.index("axes") + 2] if "axes" in keys else keys
+    keys = keys[: keys.index("axes") + 2] if "axes" in keys else keys
+    result = inner = dict(data)
+    for key in keys[:-1]:
+        inner[key] = inner = dict(inner.get(key) or {})
+    if keys:
+        inner.pop(keys[-1], None)
+    return result if keys else {}
 
 
-def _without(data: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-    if not keys:
-        return {}
-    first, *rest = keys
-    inner = data.get(first)
-    if rest and isinstance(inner, dict):
-        return data | {first: _without(inner, rest)}
-    return {key: value for key, value in data.items() if key != first}
+def _part(data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A mapping that may be absent or null."""
+    return data.get(key) or {}
+
+
+class Given(NamedTuple):
+    """A value, and who gives it."""
+
+    source: Source
+    value: Any = None
 
 
 @dataclass(slots=True)
@@ -105,59 +102,53 @@ class Reader:
     overrides: Overrides
     faults: Faults
     notes: list[str] = field(default_factory=list)
+    said: list[tuple[Source, dict[str, Any]]] = field(default_factory=list)  # the last one wins
 
     def read(self) -> ExperimentConfig:
         """The experiment, without whatever is wrong with it."""
         file = _sound(self.source, self.faults)
         arguments = [(each, _sound(each, self.faults)) for each in self.arguments("--set", 1)]
-        asked = [Given(each, said["profile"]) for each, said in arguments if "profile" in said]
-        asked = asked or [Given(self.source, file.get("profile"))]
-        profile = self.profile(file.get("profiles"), asked[-1])
+        self.said = [(self.source, file), *arguments]
+        profile = self.profile(_part(file, "profiles"))
         stack = [Layer(self.source, layers.given(file))]
-        axes: dict[str, tuple[Source, Path, Any]]
-        axes = {name: (self.source, ("axes",), value) for name, value in _part(file, "axes")}
-        own = {key: Given(self.source, file[key]) for key in OWN_KEYS if key in file}
+        listed: list[tuple[Source, Path, dict[str, Any]]]
+        listed = [(self.source, ("axes",), _part(file, "axes"))]
         if profile is not None:
             patch, at = file["profiles"][profile] or {}, ("profiles", profile)
             stack.append(Layer(self.source, layers.given(patch), at))
-            axes |= {
-                name: (self.source, (*at, "axes"), value) for name, value in _part(patch, "axes")
-            }
-            if "seeds" in patch:
-                own.pop("seed", None)
-                own["seeds"] = Given(self.source, patch["seeds"])
-        for source, said in arguments:
-            for key in (key for key in OWN_KEYS if key in said):
-                if key in ("seed", "seeds"):
-                    own = {each: value for each, value in own.items() if each[:4] != "seed"}
-                own[key] = Given(source, said[key])
+            listed.append((self.source, (*at, "axes"), _part(patch, "axes")))
+            seeds = {key: value for key, value in patch.items() if key == "seeds"}
+            self.said.insert(1, (self.source, seeds))
         overs = self.overs(len(self.overrides.set) + 1)
-        axes |= {name: (source, ("axes",), value) for name, (source, value) in overs.items()}
-        grid = tuple(read_axis(name, value, source, at, self.notes)
-                     for name, (source, at, value) in axes.items())  # fmt: skip
+        listed += [(source, ("axes",), {name: value}) for name, (source, value) in overs.items()]
+        axes = {name: (value, source, at) for source, at, each in listed
+                for name, value in each.items()}  # fmt: skip
+        grid = tuple(read_axis(name, *axis, self.notes) for name, axis in axes.items())
         base: Blocks = {name: {} for name in BLOCKS}
         for layer in stack:
             base = layers.merged(base, layer.blocks)
-        set_layers = self.set_layers(self.source, file)
-        above = [layer for source, said in arguments for layer in self.set_layers(source, said)]
-        sets = layers.merged(_united(set_layers), _united(above))
-        setups = self.setups(dict(_part(file, "setups")), grid, overs)
+        set_layers = [self.set_layers(source, said) for source, said in self.said]
+        sets = layers.merged(_united(set_layers[:1]), _united(set_layers[1:]))
+        setups = self.setups(_part(file, "setups"), grid, overs)
         self.judge(base, stack, setups)
-        tune = self.tune(own.get("tune", Given(self.source)), grid)
+        tune = self.tune(grid)
+        if file.get("setup") is not None and setups:
+            place = self.source.place(("setup",), key=True)
+            self.faults.add(place, "setup and setups are both given", "give one of them")
         return ExperimentConfig(
-            name=self.name(own.get("experiment", Given(self.source))),
-            question=own.get("question", Given(self.source)).value,
+            name=slug(self.own("experiment").value or "") or default_experiment(str(self.path)),
+            question=self.own("question").value,
             base=base,
             base_layers=tuple(stack),
             setups=setups,
             axes=grid,
-            seeds=self.seeds(own),
+            seeds=self.seeds(),
             tune=tune,
             claims=claims.read(self.source, setups, grid, tune, self.faults),
             profile=profile,
             sets=sets,
-            set_layers=(*set_layers, *above),
-            label=self.label(file.get("setup"), setups, sets),
+            set_layers=tuple(itertools.chain(*set_layers)),
+            label=None if "norm" in sets else file.get("setup"),  # it described another norm
             swept=file.get("swept") or (),
             notes=tuple(self.notes),
             path=FilePath(self.path),
@@ -166,6 +157,11 @@ class Reader:
             source=self.source,
         )
 
+    def own(self, key: str) -> Given:
+        """The value of a key around the blocks, and who gives it."""
+        given = [Given(source, said[key]) for source, said in self.said if key in said]
+        return given[-1] if given else Given(self.source)
+
     # --- the command line -----------------------------------------------------------------
 
     def arguments(self, option: str, first: int) -> list[Source]:
@@ -173,30 +169,27 @@ class Reader:
         result = []
         texts = self.overrides.set if option == "--set" else self.overrides.over
         for rank, text in enumerate(texts, start=first):
-            name, equals, value = text.partition("=")
-            name, value = name.strip(), value.strip()
+            name, equals, value = (part.strip() for part in text.partition("="))
             source = Source(f"{option} {shortened(name)}".strip(), "", rank)
             count = len(self.faults.found)
             if not equals or not name:
                 hint = f"write {option} optim.lr=0.1"
                 self.faults.add(source.place(), "this is not KEY=VALUE", hint)
-            elif len(name) > yaml.MAX_KEY:
+                continue
+            if len(name) > yaml.MAX_KEY:
                 message = f"the key {shortened(name)} is longer than {yaml.MAX_KEY} characters"
                 self.faults.add(source.place(), message)
-            else:
-                listed = f"[{value}]" if option == "--over" and value[:1] != "{" else value
-                read = yaml.parse(listed if value else "", source, self.faults)
-                empty = read.data is None and value not in ("null", "~")
-                if empty and len(self.faults.found) == count:
-                    hint = f"write {option} {name}=null for no value"
-                    self.faults.add(source.place(), f"{name} has no value", hint)
-                if len(self.faults.found) == count:
-                    data: dict[str, Any] = {name: read.data}
-                    if option == "--over":
-                        data = {"axes": data}
-                    elif name not in OWN_KEYS:
-                        data = {"set": data}
-                    result.append(Source(source.name, "", rank, data))
+                continue
+            listed = f"[{value}]" if option == "--over" and value[:1] not in ("{", "") else value
+            data = yaml.parse(listed, source, self.faults).data
+            if data is None and value not in ("null", "~") and len(self.faults.found) == count:
+                hint = f"write {option} {name}=null for no value"
+                self.faults.add(source.place(), f"{name} has no value", hint)
+            if len(self.faults.found) == count:
+                own = name in OWN_KEYS and option == "--set"
+                around = "axes" if option == "--over" else "set"
+                said = {name: data} if own else {around: {name: data}}
+                result.append(Source(source.name, "", rank, said))
         return result
 
     def overs(self, first: int) -> dict[str, Given]:
@@ -206,16 +199,15 @@ class Reader:
             (name,) = source.data["axes"]
             if name in given:
                 self.faults.add(source.place(), f"{name} is given twice")
-                continue
+            elif axis := _part(_sound(source, self.faults), "axes"):
+                result[name] = Given(source, axis[name])
             given.add(name)
-            for axis, values in _part(_sound(source, self.faults), "axes"):
-                result[axis] = Given(source, values)
         return result
 
     def set_layers(self, source: Source, values: Mapping[str, Any]) -> list[Layer]:
         """What `set:` of the file or one `--set` sets, a layer for each key."""
         result = []
-        for name, value in _part(values, "set"):
+        for name, value in _part(values, "set").items():
             key = tuple(name.split("."))
             if len(key) == 1 and not isinstance(value, dict | None):
                 message = f"{name} must be a mapping, not {found(value)}"
@@ -225,7 +217,9 @@ class Reader:
             result.append(Layer(source, blocks, ("set", name), key))
         return result
 
-    def seeds(self, own: Mapping[str, Given]) -> Seeds:
+    # --- around the blocks ----------------------------------------------------------------
+
+    def seeds(self) -> Seeds:
         """The seeds: `--seed`, else `--seeds`, else `seeds:`, else `seed:`, else 0."""
         count, single = self.overrides.seeds, self.overrides.seed
         rank = len(self.overrides.set) + len(self.overrides.over) + 1
@@ -233,7 +227,7 @@ class Reader:
             message = "--seeds and --seed are both given"
             self.faults.add(Place(rank, 0, 0, "--seeds"), message, "give one of them")
         for option, number, least in (("--seeds", count, 1), ("--seed", single, 0)):
-            if number is not None and (number < least or number >= 2**63):
+            if number is not None and not least <= number < 2**63:
                 message = f"must be a whole number of at least {least}, not {number}"
                 self.faults.add(Place(rank, 0, 0, option), message)
                 return (0,)
@@ -241,56 +235,35 @@ class Reader:
             return (single,)
         if count is not None:
             return range(count)
-        seeds = own.get("seeds", Given(self.source)).value
-        single_seed = own.get("seed", Given(self.source))
-        seed = single_seed.value
+        given = [each for each in self.said if "seed" in each[1] or "seeds" in each[1]]
+        source, said = given[-1] if given else (self.source, {})
+        seeds, seed = said.get("seeds"), said.get("seed")
         if seeds is None:
-            return (0 if seed is None else seed,)
+            return (seed or 0,)
         chosen: Seeds = range(seeds) if isinstance(seeds, int) else tuple(seeds)
         if seed is not None and seed not in chosen:
             message = f"seed {seed} is not among the seeds"
-            place = single_seed.source.place(("seed",), key=True)
+            place = source.place(("seed",), key=True)
             self.faults.add(place, message, "give seed or seeds, not both")
         return chosen
 
-    # --- the file's own keys --------------------------------------------------------------
-
-    def profile(self, profiles: Any, asked: Given) -> str | None:
+    def profile(self, profiles: Mapping[str, Any]) -> str | None:
         """The profile that the command line or the file names, else the first."""
-        names = list(profiles or {})
-        source, value = asked
-        if value is None or value in names:
-            return value or next(iter(names), None)
+        source, value = self.own("profile")
+        if value is None or value in profiles:
+            return value or next(iter(profiles), None)
         if "profiles" not in (self.source.data or {}):
             place = source.place(("profile",), key=True)
             self.faults.add(place, "the file has no profiles", "profiles: names them")
-        elif names:
-            message = f"profile must be {listing(names)}, not {found(value)}"
-            hint = did_you_mean(nearest(value, names))
+        elif profiles:
+            message = f"profile must be {listing(profiles)}, not {found(value)}"
+            hint = did_you_mean(nearest(value, profiles))
             self.faults.add(source.place(("profile",)), message, hint)
         return None
 
-    def name(self, given: Given) -> str:
-        """The name of the experiment's folder."""
-        source, text = given
-        if text is not None and not slug(text):
-            message = f"experiment: {found(text)} leaves no name for a folder"
-            self.faults.add(source.place(("experiment",)), message, "use a letter or a digit")
-        return slug(text or "") or default_experiment(str(self.path))
-
-    def label(self, text: str | None, setups: tuple[Setup, ...], sets: Blocks) -> str | None:
-        """The setup of a resolved run's own file."""
-        if text is not None and setups:
-            place = self.source.place(("setup",), key=True)
-            self.faults.add(place, "setup and setups are both given", "give one of them")
-        elif text is not None and not slug(text):
-            message = f"setup: {found(text)} leaves no name"
-            self.faults.add(self.source.place(("setup",)), message)
-        return None if "norm" in sets else text  # the label described another norm
-
-    def tune(self, given: Given, grid: tuple[Axis, ...]) -> schema.TuneConfig | None:
+    def tune(self, grid: tuple[Axis, ...]) -> schema.TuneConfig | None:
         """The axis that is tuned, which must be one of the axes."""
-        source, values = given
+        source, values = self.own("tune")
         if values is None:
             return None
         tune, names = schema.TuneConfig.model_validate(values), [axis.name for axis in grid]
@@ -306,64 +279,48 @@ class Reader:
         self, given: Mapping[str, Any], grid: tuple[Axis, ...], overs: Mapping[str, Any]
     ) -> tuple[Setup, ...]:
         """The setups, with the values that they have for axes of the experiment."""
-        result, slugs = [], dict[str, str]()
-        for name in given:
-            short, place = slug(name), self.source.place(("setups", name), key=True)
-            if not short:
-                message = f'the setup "{name}" leaves no name for a folder'
-                self.faults.add(place, message, "use a letter or a digit")
-            elif short in slugs:
-                message = f'the setups "{slugs[short]}" and "{name}" share the folder name {short}'
-                self.faults.add(place, message)
-            slugs[short] = name
-            values, notes = given[name] or {}, list[str]()
+        result = []
+        for name, patch in given.items():
+            notes, at = list[str](), ("setups", name)
             axes = [
-                read_axis(each, listed, self.source, ("setups", name, "axes"), notes)
-                for each, listed in _part(values, "axes")
-                if self.is_own_axis(name, each, grid) and each not in overs
+                read_axis(axis, values, self.source, (*at, "axes"), notes)
+                for axis, values in _part(patch or {}, "axes").items()
+                if self.is_own_axis(name, axis, grid) and axis not in overs
             ]
             self.notes += [f"setup {shortened(name)}: {note}" for note in notes]
-            layer = Layer(self.source, layers.given(values), ("setups", name))
+            layer = Layer(self.source, layers.given(patch or {}), at)
             result.append(Setup(name, layer, tuple(axes)))
         return tuple(result)
 
     def is_own_axis(self, setup: str, name: str, grid: tuple[Axis, ...]) -> bool:
         """Whether a setup may have values for an axis: the experiment must name it."""
-        axes = (self.source.data or {}).get("axes")
-        names = list(
-            {**(axes if isinstance(axes, dict) else {}), **{each.name: 0 for each in grid}}
-        )
+        sound = [axis.name for axis in grid]
+        names = list({**_part(self.source.data, "axes"), **dict.fromkeys(sound)})
         if name in names:
-            return name in [each.name for each in grid]
-        hint = did_you_mean(nearest(name, names)) or (
-            f"a setup may give values of its own for {listing(names, 'and')}"
-            if names
-            else f"add {name} to `axes:` first; setups may then have values of their own"
-        )
+            return name in sound
+        hint = did_you_mean(nearest(name, names))
+        if not hint and names:
+            hint = f"a setup may give values of its own for {listing(names, 'and')}"
+        hint = hint or f"add {name} to `axes:` first; setups may then have values of their own"
         message = f"setups.{setup}.axes: {name} is not an axis of the experiment"
         self.faults.add(self.source.place(("setups", setup, "axes", name), key=True), message, hint)
         return False
 
     def judge(self, base: Blocks, stack: list[Layer], setups: tuple[Setup, ...]) -> None:
         """Judges what is written even where every run overrides it."""
-
-        def add(flaw: Flaw, name: str, stack: list[Layer], setup: str | None = None) -> None:
-            place = layers.origin(stack, (name, *flaw.path), key=flaw.key)
-            self.faults.add(place, flaw.message, flaw.hint, setup)
-
-        for name, block in base.items():
+        found: list[tuple[str, layers.Block, list[Layer], str | None]]
+        found = [(name, base[name], stack, None) for name in base]
+        found += [(name, layers.on(name, base[name], block), [*stack, setup.layer], setup.name)
+                  for setup in setups for name, block in setup.layer.blocks.items()]  # fmt: skip
+        for name, block, above, setup in found:
             for flaw in validated_block(name, block, whole=False)[1]:
-                add(flaw, name, stack)
-        for setup in setups:
-            for name, block in setup.layer.blocks.items():
-                values = layers.merged_block(name, base[name], block)
-                for flaw in validated_block(name, values, whole=False)[1]:
-                    add(flaw, name, [*stack, setup.layer], setup.name)
+                place = layers.origin(above, (name, *flaw.path), key=flaw.key)
+                self.faults.add(place, flaw.message, flaw.hint, setup)
 
 
-def _united(sets: Iterable[Layer]) -> Blocks:
+def _united(sets: Iterable[Iterable[Layer]]) -> Blocks:
     """One patch of many; of two values for the same key the later wins."""
     result: dict[str, Any] = {}
-    for layer in sets:
+    for layer in itertools.chain(*sets):
         result = layers.deeper(result, layer.blocks)
     return result

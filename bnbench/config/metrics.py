@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from bnbench.config import schema
-from bnbench.config.faults import listing, nearest
+from bnbench.wording import listing, nearest
 
 SPLITS = ("train", "val", "test")
 STATISTICS = ("running", "batch", "population")

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 from bnbench.config import schema
-from bnbench.config.faults import counted, named_setups
+from bnbench.config.faults import named_setups
 from bnbench.config.feasible import planned_steps
+from bnbench.wording import counted
 
 
 @dataclass(slots=True)

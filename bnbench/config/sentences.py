@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bnbench.config import schema
-from bnbench.config.faults import did_you_mean, found, listing, meant_value, nearest
 from bnbench.config.hints import ALSO_CALLED, elsewhere, nearest_kind, no_dotted_key, plain
 from bnbench.config.schema import BLOCKS, Block, Family, Key
 from bnbench.config.yaml import Path
+from bnbench.wording import did_you_mean, found, listing, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,8 +37,7 @@ def validated_block(
 ) -> tuple[Block | None, list[Flaw]]:
     """The model of a block, or None and what is wrong with it.
 
-    Without `whole`, only what is written is judged: keys that a kind requires may still come from
-    a patch.
+    Without `whole`, a key that is missing is no flaw: it may still come from a patch.
     """
     family = BLOCKS[name]
     kind = family.kind(values)
@@ -63,46 +62,42 @@ class Subject:
             return self.model.model_validate(self.values), []
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
-        if details[0]["type"] == "one_budget":
-            first, *others = details[0]["ctx"]["given"]
-            hint = f"give exactly one of {', '.join(schema.BUDGETS)}"
-            said = f"train.{first} and train.{{}} are both set"
-            flaws = [Flaw((key,), said.format(key), hint, key=True) for key in others]
-            rest = {key: value for key, value in self.values.items() if key not in others}
-            return None, flaws + Subject(self.model, rest, self.family).validated()[1]
         # A key that is at fault says it all; so does what is wrong inside one branch of a union.
-        located = {_located(self.values, each): each["type"] for each in reversed(details)}
+        located = {_located(self.values, each): each for each in reversed(details)}
         keys = {path for path, on_key in located if on_key}
         flaws = []
-        for (path, on_key), error_type in reversed(located.items()):
-            inside = any(
-                len(other) > len(path) and other[: len(path)] == path for other, _ in located
-            )
+        for (path, on_key), detail in reversed(located.items()):
+            inside = any(path == other[: len(path)] != other for other, _ in located)
             known = any(path[: len(key)] == key for key in keys)
-            if on_key or not (known or (inside and error_type != "missing")):
-                flaws.append(self.explained(path, error_type, on_key=on_key))
+            if on_key or not (known or (inside and detail["type"] != "missing")):
+                flaws.append(self.explained(path, detail, on_key=on_key))
         return None, flaws
 
-    def explained(self, path: Path, error: str, *, on_key: bool) -> Flaw:
+    def explained(self, path: Path, detail: Any, *, on_key: bool) -> Flaw:
         """One sentence for what pydantic found."""
-        value, around = at(self.values, path), self.dotted(path[:-1])
-        if error == "missing" and path[-1] not in at(self.values, path[:-1]):
+        value, name = at(self.values, path), self.dotted(path)
+        if detail["type"] == "missing" and path[-1] not in at(self.values, path[:-1]):
             return self.missing(path)
-        if error == "extra_forbidden":
+        if detail["type"] == "extra_forbidden":
             return Flaw(path, *self.no_key(path), key=True)
-        if error == "unknown_key" and (on_key or isinstance(value, str)):
-            name = str(path[-1]) if on_key else value
-            axis = on_key and path[-2] == "axes"
-            return Flaw(
-                path, *no_dotted_key(tuple(name.split(".")), value if axis else None), on_key
-            )
-        if error == "given_twice":
-            return Flaw(path, f"{around} lists {value} twice")
-        if error == "no_plain_value":
-            return Flaw(path, f"{around} takes plain values, not a mapping")
+        if detail["type"] == "fault" and detail["msg"] == "unknown key":
+            axis = value if on_key and path[-2] == "axes" else None
+            key = tuple(str(path[-1] if on_key else value).split("."))
+            return Flaw(path, *no_dotted_key(key, axis), key=on_key)
+        if detail["type"] == "fault":
+            named = detail["loc"][-1:] == ("[key]",)
+            words = {
+                "{value}": found(path[-1] if named else value),
+                "{around}": self.dotted(path[:-1]),
+            }
+            words["{name}"] = self.dotted(path[:-1]) if named else name
+            message = detail["msg"]
+            for word, said in words.items():
+                message = message.replace(word, said)
+            return Flaw(path, message, detail["ctx"]["hint"], on_key)
         part = self.part(path)
         branches = list(_branches(_json_schema(self.model), part))
-        message = f"{self.dotted(path)} must be {allowed(self.model, path)}, not {found(value)}"
+        message = f"{name} must be {allowed(self.model, path)}, not {found(value)}"
         return Flaw(path, message, self.hint(part, branches, value))
 
     def missing(self, path: Path) -> Flaw:
@@ -212,9 +207,9 @@ def _located(values: Any, detail: Any) -> tuple[Path, bool]:
             path.append(part)
     if detail["type"] == "missing" and isinstance(parts[-1], str):  # else: a list is too short
         path.append(parts[-1])
-    if "index" in detail.get("ctx", {}):
-        path.append(detail["ctx"]["index"])
-    return tuple(path), parts[-1:] == ("[key]",)
+    place = detail["ctx"]["at"] if detail["type"] == "fault" else None
+    path += [] if place is None else [place]
+    return tuple(path), parts[-1:] == ("[key]",) or isinstance(place, str)
 
 
 # --- what a key must be -------------------------------------------------------------------
@@ -303,6 +298,23 @@ def is_whole_number(key: Key) -> bool:
     branches = _branches(_json_schema(model), Subject(model, {}).part(key[1:]))
     types = {branch.get("type") for branch in branches}
     return "integer" in types and "number" not in types
+
+
+def meant_value(value: Any, types: Iterable[str]) -> str | None:
+    """What to write instead of text that looks like a `number` or a `boolean`."""
+    text = value.strip() if isinstance(value, str) else ""
+    meant: str | None = None
+    if "number" in types:
+        number = re.fullmatch(r"([-+]?)0*([0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?)", text)
+        if number:
+            meant = (number[1].replace("+", "") + number[2]).replace("_", "")
+        elif re.fullmatch(r"0(x[0-9a-fA-F]{1,15}|o[0-7]{1,15}|b[01]{1,15})", text):
+            meant = str(int(text, 0))
+    if "boolean" in types and text.lower() in ("yes", "on", "true", "no", "off", "false"):
+        meant = "true" if text.lower() in ("yes", "on", "true") else "false"
+    if meant is None:
+        return None
+    return f"write {meant}" + (", without quotes" if meant == text else "")
 
 
 # --- kinds that there are not ---------------------------------------------------------------

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
-from bnbench.config.faults import Faults, Place, shortened
+from bnbench.config.faults import Faults, Place
+from bnbench.wording import shortened
 
 # The limits on hostile files.
 MAX_BYTES = 1_000_000
@@ -87,64 +88,60 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 
 
 TOO_DEEP = "exceeded maximum nesting depth"  # in libyaml's words
-NO_YAML = "this is not YAML: "
-SENTENCES = (
-    (TOO_DEEP, f"nested more than {MAX_DEPTH} levels deep"),
-    ("found another document", "a second document starts here: remove the ---"),
-    ("found undefined alias", "this alias has no anchor before it"),
-    ("mapping values are not allowed", NO_YAML + 'a ":" stands where no key can end: text with '
-     '": " in it needs quotes, and keys of one block start in one column'),
-    ("did not find expected ',' or '}'", NO_YAML + "a { is not closed, or a comma is missing"),
-    ("did not find expected ',' or ']'", NO_YAML + "a [ is not closed, or a comma is missing"),
-    ("did not find expected key", NO_YAML + "a key was expected: keys of one block start in one "
-     "column"),
-    ("did not find expected '-'", NO_YAML + "another list item was expected"),
-    ("unexpected end of stream", NO_YAML + "a quote is not closed"),
-    ("could not find expected ':'", NO_YAML + 'a ":" is missing after a key'),
-    ("did not find expected node content", NO_YAML + "a value was expected"),
-    ("block sequence entries are not allowed", NO_YAML + "a list item cannot start here"),
-)  # fmt: skip
+SENTENCES = {
+    TOO_DEEP: f"nested more than {MAX_DEPTH} levels deep",
+    "found another document": "a second document starts here: remove the ---",
+    "found undefined alias": "this alias has no anchor before it",
+    "mapping values are not allowed": 'a ":" stands where no key can end: text with ": " in it '
+    "needs quotes, and keys of one block start in one column",
+    "did not find expected ',' or '}'": "a { is not closed, or a comma is missing",
+    "did not find expected ',' or ']'": "a [ is not closed, or a comma is missing",
+    "did not find expected key": "a key was expected: keys of one block start in one column",
+    "unexpected end of stream": "a quote is not closed",
+    "could not find expected ':'": 'a ":" is missing after a key',
+}
 
 
 def parse(text: str, source: Source, faults: Faults) -> Source:
     """The source with the data and marks of its text; data None if it is empty or unreadable."""
-    bad = UNPRINTABLE.search(text)
-    if bad:
-        before = text[: bad.start()]
-        place = source.at(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        faults.add(place, "a character that cannot be printed stands here")
+    if bad := UNPRINTABLE.search(text):
+        faults.add(
+            _end(source, text[: bad.start()]), "a character that cannot be printed stands here"
+        )
         return source
     reader = Reader(source, faults)
     try:
         root = yaml.compose(text, Loader=Loader)
         data = None if root is None else reader.value(root, ())
-    except Stop:
-        return source
+        return replace(source, data=data, marks=reader.marks)
     except yaml.MarkedYAMLError as error:
         faults.add(*_syntax(error, text, source))
-        return source
     except (yaml.YAMLError, ValueError, OverflowError):
         # Escapes outside Unicode: PyYAML's scanner lets `chr` raise.
         faults.add(source.at(1, 1), "this is not YAML")
-        return source
-    return replace(source, data=data, marks=reader.marks)
+    except Stop:
+        pass
+    return source
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str, source: Source) -> tuple[Place, str]:
     """The place of what libyaml found, and a sentence about it."""
-    mark = error.problem_mark or error.context_mark
-    lines = text.splitlines() or [""]
-    at, column = (mark.line, mark.column) if mark is not None else (0, 0)
-    if at >= len(lines):  # after the text: the place is its end
-        at, column = len(lines) - 1, len(lines[-1])
-    problem = str(error.problem or error.context or "")
-    sentence = next((ours for theirs, ours in SENTENCES if theirs in problem), None)
-    line = lines[at]
-    if "\t" in line[: len(line) - len(line.lstrip())]:
-        sentence = NO_YAML + "a tab cannot indent YAML: use spaces"
-    elif sentence is None and line.strip()[:1] in ("%", "@", "`"):
-        sentence = f"{NO_YAML}text cannot start with {line.strip()[0]}: put it in quotes"
-    return source.at(at + 1, column + 1), sentence or NO_YAML + shortened(problem)
+    mark, lines = error.problem_mark or error.context_mark, text.split("\n")
+    place, start = _end(source, text.rstrip("\n")), ""
+    if mark is not None and mark.line < len(lines):
+        place, start = source.at(mark.line + 1, mark.column + 1), lines[mark.line].lstrip(" ")[:1]
+    problem = shortened(str(error.problem or error.context))
+    sentence = next((SENTENCES[each] for each in SENTENCES if each in problem), problem)
+    if start == "\t":
+        sentence = "a tab cannot indent YAML: use spaces"
+    elif sentence == problem and start in ("%", "@", "`"):
+        sentence = f"text cannot start with {start}: put it in quotes"
+    sound = sentence in [*SENTENCES.values()][:3]
+    return place, sentence if sound else f"this is not YAML: {sentence}"
+
+
+def _end(source: Source, text: str) -> Place:
+    return source.at(text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
 @dataclass(slots=True)
@@ -167,28 +164,27 @@ class Reader:
         if node.tag:
             tag = shortened(node.tag.replace("tag:yaml.org,2002:", "!!"))
             hint = "tags have no meaning here: write the value alone"
-            self.faults.add(self.place(node), f"the tag {tag} is not allowed", hint)
+            self.add(node, f"the tag {tag} is not allowed", hint)
         self.marks[path] = Mark(_start(node if key is None else key), _start(node))
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
         if len(self.open) >= MAX_DEPTH:
             raise self.stop(node, f"nested more than {MAX_DEPTH} levels deep")
         self.open.append(node)
+        result: Any
         if isinstance(node, yaml.SequenceNode):
-            items = enumerate(node.value)
-            result: Any = tuple(self.value(item, (*path, i)) for i, item in items)
+            result = tuple(self.value(item, (*path, i)) for i, item in enumerate(node.value))
         else:
             result = self.mapping(node, path)
         self.open.pop()
         return result
 
-    def place(self, node: Any) -> Place:
-        return self.source.at(*_start(node))
+    def add(self, node: Any, message: str, hint: str | None = None) -> None:
+        self.faults.add(self.source.at(*_start(node)), message, hint)
 
     def stop(self, node: Any, message: str, hint: str | None = None) -> Stop:
         # An alias is composed as its anchor's node, which is further up in the text.
-        last = max([*self.open, node], key=_start)
-        self.faults.add(self.place(last), message, hint)
+        self.add(max([*self.open, node], key=_start), message, hint)
         return Stop()
 
     def mapping(self, node: Any, path: Path) -> dict[str, Any]:
@@ -201,7 +197,7 @@ class Reader:
                 raise self.stop(key, f"more than {MAX_KEYS:,} keys in one mapping")
             wrong = self.wrong_key(key, result, path)
             if wrong:
-                self.faults.add(self.place(key), *wrong)
+                self.add(key, *wrong)
                 self.value(value, (*path, number), key)
             else:
                 result[key.value] = self.value(value, (*path, key.value), key)
@@ -228,19 +224,16 @@ class Reader:
     def scalar(self, node: Any, path: Path) -> str | int | float | bool | None:
         value = node.value if node.style else resolved(node.value)
         shown, wrong = shortened(node.value), None
-        if isinstance(value, str) and not node.style and NOT_FINITE.fullmatch(value):
-            wrong = f"{shown} is not a finite number"
-        elif isinstance(value, str) and UNPRINTABLE.search(value):
-            wrong = "text holds a character that cannot be printed"
-        elif isinstance(value, float) and value - value != 0:
+        if isinstance(value, float) and value - value != 0:
             wrong = f"{shown} is not a finite number"
         elif isinstance(value, int) and abs(value) > MAX_INTEGER:
             wrong = f"{shown} is too large a number"
+        elif isinstance(value, str) and UNPRINTABLE.search(value):
+            wrong = "text holds a character that cannot be printed"
         if wrong is None:
             return value
-        name, place = _dotted(path), self.place(node)
-        self.faults.add(place, f"{name}: {wrong}" if name else wrong)
-        self.faults.refused.add(place)
+        self.add(node, f"{_dotted(path)}: {wrong}".removeprefix(": "))
+        self.faults.refused.add(self.source.at(*_start(node)))
         return None
 
 
@@ -260,31 +253,29 @@ def resolved(text: str) -> str | int | float | bool | None:
         return text == "true"
     if INTEGER.fullmatch(text):
         return int(text[:40])  # more digits are too large a number anyway
-    if REAL.fullmatch(text):
-        return float(text)
-    return text
+    if NOT_FINITE.fullmatch(text):
+        return float("inf")
+    return float(text) if REAL.fullmatch(text) else text
 
 
 def read(path: str, folder: str, faults: Faults) -> tuple[str, Source]:
     """A file's text, and what it says; data None and a fault if it is unreadable."""
-    source = Source(path, folder)
-    top = Place(0, 0, 0, path)
+    source, place = Source(path, folder), Place(0, 0, 0, path)
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a pipe is welcome here too
             data = file.read(MAX_BYTES + 1)
         if len(data) <= MAX_BYTES:
             text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
             return text, parse(text, source, faults)
-        faults.add(top, f"larger than {MAX_BYTES:,} bytes: this is no experiment")
+        faults.add(place, f"larger than {MAX_BYTES:,} bytes: this is no experiment")
     except FileNotFoundError:
-        faults.add(top, "there is no such file")
+        faults.add(place, "there is no such file")
     except IsADirectoryError:
-        faults.add(top, "this is a folder, not a file")
+        faults.add(place, "this is a folder, not a file")
     except UnicodeDecodeError as error:
-        before = data[: error.start]
-        place = source.at(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"))
+        place = _end(source, data[: error.start].decode("latin-1"))
         message = f"byte 0x{data[error.start]:02x} is not UTF-8"
         faults.add(place, message, "save the file as UTF-8")
     except (OSError, ValueError) as error:
-        faults.add(top, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        faults.add(place, f"cannot be read: {getattr(error, 'strerror', None) or error}")
     return "", source

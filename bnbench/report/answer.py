@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bnbench.config.faults import counted
 from bnbench.report import words
 from bnbench.report.study import Cell, Study
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import paired_t_interval
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion
+from bnbench.wording import counted
 
 SAID: dict[Conclusion, str] = {
     "supported": "Supported",

@@ -10,9 +10,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bnbench.config.faults import counted
 from bnbench.report import tables, words
 from bnbench.store import Record
+from bnbench.wording import counted
 
 MOST_CELLS = 40
 COLUMNS = 80

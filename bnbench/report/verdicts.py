@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
 
 from bnbench.config import claims, datasets, experiments, identity, metrics, schema
-from bnbench.config.faults import counted
 from bnbench.report.quantities import LR, quantity, usable
 from bnbench.report.study import Choice, StudiedRun, Study, by_seed
 from bnbench.stats.differences import probability_of_superiority, slope
 from bnbench.stats.verdict import Effect, Verdict, effect, judge
+from bnbench.wording import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from bnbench.config import identity, schema
 from bnbench.errors import DataError
+from bnbench.wording import slug
 
 # Written apart from the code, so that a new key fails here until somebody has decided.
 NOT_IDENTITY = {
@@ -308,7 +309,7 @@ def test_parts_of_ids(key: str, value: Any, part: str) -> None:
     ],
 )
 def test_slugs(text: str, expected: str) -> None:
-    assert identity.slug(text) == expected
+    assert slug(text) == expected
 
 
 def test_long_ids_are_cut_and_stay_apart(plan: Any) -> None:

@@ -14,22 +14,24 @@ def test_structure() -> None:
     assert set(SCHEMA["properties"]) == set(schema.ExperimentFile.model_fields)
     assert SCHEMA["additionalProperties"] is False
     for name, block in schema.BLOCKS.items():
-        part = SCHEMA["$defs"][f"block-{name}"]
-        assert set(part["properties"]) == set(block.keys)
-        assert "required" not in part  # patches give what they like
-        assert len(part.get("allOf", [])) == len(block.kinds)
+        models = {model.__name__ for model in block.models.values()}
+        assert {kind.get("$ref") for kind in SCHEMA["$defs"][f"block-{name}"]["anyOf"]} == {
+            None,  # a block may be empty
+            *(f"#/$defs/{model}" for model in models),
+        }
+        for model in models:
+            assert "required" not in SCHEMA["$defs"][model]  # patches give what they like
+            assert SCHEMA["$defs"][model]["additionalProperties"] is False
 
 
 def test_kinds_decide_which_keys_fit() -> None:
-    part = SCHEMA["$defs"]["block-norm"]
-    fits = {
-        rule["if"]["properties"]["kind"]["const"]: rule["then"]["propertyNames"]["enum"]
-        for rule in part["allOf"]
-    }
-    assert fits["none"] == ["kind"]
-    assert "groups" in fits["group"]
-    assert "groups" not in fits["batch"]
-    assert part["properties"]["kind"]["enum"] == list(fits)
+    for block in schema.BLOCKS.values():
+        for kind, model in block.models.items():
+            part = SCHEMA["$defs"][model.__name__]
+            assert set(part["properties"]) == set(model.model_fields)
+            if kind is not None:
+                tag = part["properties"][block.tag]
+                assert kind in tag.get("enum", [tag.get("const")])
 
 
 def test_a_setup_may_hold_axes_and_a_profile_seeds() -> None:
@@ -44,8 +46,7 @@ def test_a_setup_may_hold_axes_and_a_profile_seeds() -> None:
 
 
 def test_keys_are_described_and_references_resolve() -> None:
-    lr = SCHEMA["$defs"]["block-optim"]["properties"]["lr"]
-    assert all("description" in each for each in lr.get("anyOf", [lr]))
+    assert SCHEMA["$defs"]["SGDConfig"]["properties"]["lr"]["description"]
 
     def search(part: Any) -> None:
         if isinstance(part, dict):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bnbench.config import schema
-from bnbench.config.faults import listing
+from bnbench.wording import listing
 
 MODELS = listing(schema.BLOCKS["model"].kinds)
 NORMS = listing(schema.BLOCKS["norm"].kinds)
@@ -175,7 +175,7 @@ CASES = [
     # setups and axes
     ("setups: {A b: {}, a-b: {}}", 'x.yaml:1:19: the setups "A b" and "a-b" share the folder name '
      "a-b"),
-    ("setups: {é: {}, ß: {}}", 'x.yaml:1:17: the setup "ß" leaves no name for a folder\n'
+    ("setups: {é: {}, ß: {}}", 'x.yaml:1:17: setups: "ß" leaves no name for a folder\n'
      "  use a letter or a digit"),
     ("setups: {a: {seed: 1}}", "x.yaml:1:14: seed is not a key of a setup\n"
      "  seeds are shared by all setups, so that differences are paired"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bnbench.config import identity, schema
-from bnbench.config.faults import listing
+from bnbench.wording import listing
 
 NORMS = schema.BLOCKS["norm"]
 FOUR = """

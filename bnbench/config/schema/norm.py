@@ -8,6 +8,12 @@ from pydantic import Discriminator, Field, PositiveFloat, PositiveInt
 
 from bnbench.config.schema.base import Block, Fraction, NonNegative, Target
 
+Momentum = Annotated[
+    Fraction | None,
+    Field(description="weight of the new batch, as in PyTorch; null: cumulative average"),
+]
+Groups = Annotated[PositiveInt, Field(description="groups of channels that share statistics")]
+
 
 class NoNorm(Block):
     """No normalization; convolutions keep their biases."""
@@ -35,9 +41,7 @@ class BatchNormConfig(PlacedNorm):
     batch_size: PositiveInt | None = Field(
         None, description="examples that share statistics; null: the whole batch"
     )
-    momentum: Fraction | None = Field(
-        0.1, description="weight of the new batch, as in PyTorch; null: cumulative average"
-    )
+    momentum: Momentum = 0.1
 
 
 class GhostNormConfig(PlacedNorm):
@@ -48,9 +52,7 @@ class GhostNormConfig(PlacedNorm):
 
     kind: Literal["ghost"]
     batch_size: PositiveInt = Field(description="examples that share statistics")
-    momentum: Fraction | None = Field(
-        0.1, description="weight of the new batch, as in PyTorch; null: cumulative average"
-    )
+    momentum: Momentum = 0.1
 
 
 class BatchRenormConfig(PlacedNorm):
@@ -78,9 +80,7 @@ class FrozenNormConfig(PlacedNorm):
 
     kind: Literal["frozen"]
     freeze_after: Fraction = Field(0.5, description="fraction of the budget")
-    momentum: Fraction | None = Field(
-        0.1, description="weight of the new batch, as in PyTorch; null: cumulative average"
-    )
+    momentum: Momentum = 0.1
 
 
 class NoisyNormConfig(PlacedNorm):
@@ -90,9 +90,7 @@ class NoisyNormConfig(PlacedNorm):
     """
 
     kind: Literal["noisy"]
-    momentum: Fraction | None = Field(
-        0.1, description="weight of the new batch, as in PyTorch; null: cumulative average"
-    )
+    momentum: Momentum = 0.1
 
 
 class GroupNormConfig(PlacedNorm):
@@ -102,7 +100,7 @@ class GroupNormConfig(PlacedNorm):
     """
 
     kind: Literal["group"]
-    groups: PositiveInt = Field(4, description="groups of channels that share statistics")
+    groups: Groups = 4
 
 
 class GroupWSConfig(PlacedNorm):
@@ -112,7 +110,7 @@ class GroupWSConfig(PlacedNorm):
     """
 
     kind: Literal["group-ws"]
-    groups: PositiveInt = Field(4, description="groups of channels that share statistics")
+    groups: Groups = 4
 
 
 class LayerNormConfig(PlacedNorm):

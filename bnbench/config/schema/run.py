@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PositiveInt, model_validator
 
-from bnbench.config.schema.base import Block
+from bnbench.config.schema.base import Block, allowed, fault
 from bnbench.config.schema.data import DataConfig, Fashion12kData
 from bnbench.config.schema.model import ModelConfig, PlainModel
 from bnbench.config.schema.norm import BatchNormConfig, NormConfig
@@ -16,29 +14,16 @@ from bnbench.config.schema.optim import OptimConfig, SGDConfig
 from bnbench.config.schema.probes import ProbesConfig
 
 DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,3})?"
-SECONDS = r"[0-9]{1,9}(\.[0-9]{1,9})?s"
+SECONDS = r"[0-9]*[1-9][0-9]*(\.[0-9]+)?s|[0-9]+\.[0-9]*[1-9][0-9]*s"  # above 0
 BUDGETS = ("epochs", "steps", "examples")
 DEFAULT_EPOCHS = 3.0
 
 
-def _is_device(text: str) -> str:
-    if not re.fullmatch(DEVICE, text):
-        raise ValueError("not a device")
-    return text
-
-
-def _is_interval(text: str) -> str:
-    if not re.fullmatch(SECONDS, text) or float(text[:-1]) == 0:
-        raise ValueError("not an interval")
-    return text
-
-
 Device = Annotated[
-    str, AfterValidator(_is_device), Field(json_schema_extra={"pattern": f"^({DEVICE})$"})
+    str,
+    Field(pattern=f"^({DEVICE})$", json_schema_extra=allowed("auto, cpu, cuda, cuda:N or mps")),
 ]
-Seconds = Annotated[
-    str, AfterValidator(_is_interval), Field(json_schema_extra={"pattern": f"^({SECONDS})$"})
-]
+Seconds = Annotated[str, Field(pattern=f"^({SECONDS})$", max_length=20)]
 
 
 class TrainConfig(Block):
@@ -61,7 +46,7 @@ class TrainConfig(Block):
     checkpoint_every: Seconds | PositiveInt | None = Field(
         "30s",
         description="seconds (30s), steps (200) or null: at the end only",
-        json_schema_extra={"x-allowed": "seconds such as 30s, steps such as 200, or null"},
+        json_schema_extra=allowed("seconds such as 30s, steps such as 200, or null"),
     )
     diverged_above: Annotated[float, Field(gt=1.0)] = Field(
         10.0,
@@ -71,23 +56,25 @@ class TrainConfig(Block):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_budget(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        given = [key for key in BUDGETS if values.get(key) is not None]
+    def _some_budget(cls, values: Any) -> Any:
+        if isinstance(values, dict) and all(values.get(key) is None for key in BUDGETS):
+            return {**values, "epochs": DEFAULT_EPOCHS}
+        return values
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [key for key in BUDGETS if getattr(self, key) is not None]
         if len(given) > 1:
-            raise PydanticCustomError("one_budget", "{given} are set", {"given": given})
-        return values if given else {**values, "epochs": DEFAULT_EPOCHS}
+            both = " and ".join(f"train.{key}" for key in given)
+            hint = f"give exactly one of {', '.join(BUDGETS)}"
+            raise fault(f"{both} are both set", hint, given[1])
+        return self
 
 
 class ComputeConfig(Block):
     """Where and how the numbers are computed."""
 
-    device: Device = Field(
-        "auto",
-        description="auto, cpu, cuda, cuda:1, mps",
-        json_schema_extra={"x-allowed": "auto, cpu, cuda, cuda:N or mps"},
-    )
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="auto: one per worker of a sweep, all cores for train"
     )

@@ -31,8 +31,8 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from bnbench.config import identity
 from bnbench.report.study import Study
+from bnbench.wording import slug
 
 # TensorBoard 2.21, webfiles.zip, index.js, `colorPalette`: its light theme.
 PALETTE = ("#425066", "#12b5cb", "#e52592", "#f9ab00", "#9334e6", "#7cb342", "#e8710a")
@@ -113,14 +113,12 @@ def looks(study: Study) -> Looks:
     for manifest in manifests:
         if manifest is not None:
             first = (float(manifest["started"]), str(manifest.get("run", "")))
-            group = identity.slug(manifest["setup"], 32)
+            group = slug(manifest["setup"], 32)
             begun[group] = min(first, begun.get(group, first))
     order = sorted(begun, key=lambda group: begun[group])
-    order += [
-        identity.slug(setup, 32) for setup in study.setups
-    ]  # those that have not begun come last
+    order += [slug(setup, 32) for setup in study.setups]  # those that have not begun come last
     places = {group: place for place, group in enumerate(dict.fromkeys(order))}
-    return {setup: look(places[identity.slug(setup, 32)]) for setup in study.setups}
+    return {setup: look(places[slug(setup, 32)]) for setup in study.setups}
 
 
 Value = TypeVar("Value")

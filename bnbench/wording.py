@@ -1,0 +1,90 @@
+"""Words for error texts and tables: counts, lists, values, and the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+FOUND_LENGTH = 60  # characters of a found value that are shown
+SLUG_LENGTH = 64  # of a folder's name
+PATH_LENGTH = 200  # of a path, which is of no use when it is cut too early
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def shortened(text: str, length: int = FOUND_LENGTH) -> str:
+    """Printable, and no longer than `length` characters."""
+    text = printable(text)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def found(value: Any) -> str:
+    """A value as it would be written: `"fast"`, `0`, `true`, `a list`."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f'"{shortened(value)}"'
+        case dict():
+            return "a mapping"
+        case tuple():
+            return "a list" if value else "an empty list"
+        case _:
+            return shortened(str(value))
+
+
+def listing(words: Iterable[str], last: str = "or") -> str:
+    """`a, b or c`."""
+    items = list(words)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def cut(words: list[str]) -> str:
+    """`a, b, c`; of more than seven the first six and how many more there are."""
+    if len(words) <= 7:
+        return ", ".join(words)
+    return f"{', '.join(words[:6])} and {len(words) - 6} more"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `1,000 runs`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def nearest(word: Any, candidates: Iterable[str], cutoff: float = 0.66) -> str | None:
+    """The candidate that a misspelled word probably meant."""
+    return _nearest(word[:80], tuple(candidates), cutoff) if isinstance(word, str) else None
+
+
+# A fault of the base is found again in every setup.
+@functools.lru_cache(maxsize=10_000)
+def _nearest(word: str, candidates: tuple[str, ...], cutoff: float) -> str | None:
+    by_lower = {candidate.lower().replace("-", "_"): candidate for candidate in candidates}
+    close = difflib.get_close_matches(word.lower().replace("-", "_"), by_lower, n=1, cutoff=cutoff)
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(name: str | None, prefix: str = "") -> str | None:
+    """The hint that names a candidate, if there is one."""
+    return f"did you mean {prefix}{name}?" if name else None
+
+
+def slug(text: str, length: int = SLUG_LENGTH) -> str:
+    """The text as a file name of a-z 0-9 . _ -, empty where nothing of it can stay."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+    words = re.sub(r"[^a-z0-9._-]+", "-", ascii_text.lower())
+    return words.strip("._-")[:length].rstrip("._-")
