@@ -62,11 +62,11 @@ OF_MODELS: dict[str, Any] = {
 
 
 def blocks(name: str, values: dict[str, Any]) -> Any:
-    """A block of any kind, with what it requires and some of what it may have."""
+    """A block of any kind, with what it requires and some of what it may have of `values`."""
 
     def of(kind: str) -> Any:
         fields = schema.BLOCKS[name].models[kind].model_fields
-        given = {key: values[key] for key in fields if key != "kind"}
+        given = {key: values[key] for key in fields if key in values}
         required = {key: value for key, value in given.items() if fields[key].is_required()}
         optional = {key: value for key, value in given.items() if key not in required}
         if kind in ("frn", "evonorm-s0"):

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from bnbench.config import identity, schema
 from bnbench.errors import DataError
 from bnbench.wording import slug
+from tests.norms import rows
 
 # Written apart from the code, so that a new key fails here until somebody has decided.
 NOT_IDENTITY = {
@@ -140,10 +141,10 @@ def test_each_key_is_on_its_side(plan: Any, base: str, key: str, value: str) -> 
 
 
 def test_every_key_is_classified() -> None:
-    tried = {key for _, key, _ in CHANGES}
-    keys = {f"{block.name}.{key}" for block in schema.BLOCKS.values() for key in block.keys}
-    # Probes leave no trace in the numbers, whatever their keys.
-    assert {key for key in keys if not key.startswith("probes.")} == tried
+    tried = {key for _, key, _ in CHANGES if not key.startswith("norm.")}
+    # Probes leave no trace in the numbers, whatever their keys; those of norm are tried below.
+    blocks = [block for block in schema.BLOCKS.values() if block.name not in ("probes", "norm")]
+    assert {f"{block.name}.{key}" for block in blocks for key in block.keys} == tried
     assert set(schema.RunConfig.model_fields) == {
         "experiment",
         "setup",
@@ -157,6 +158,33 @@ def test_every_key_is_classified() -> None:
                 inner = field.annotation
                 nested = isinstance(inner, type) and issubclass(inner, BaseModel)
                 assert not nested or block.name == "probes", f"classify the keys inside {key}"
+
+
+def another(value: Any) -> Any:
+    """A value of the same type."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case None:
+            return 3
+        case str():
+            return "after"
+    raise AssertionError(f"no other value than {value!r}")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in rows.KINDS if kind != "custom"])
+def test_every_key_of_a_normalization_is_identity(plan: Any, kind: str) -> None:
+    """Whatever its keys are: no list of them is kept by hand."""
+    norm = rows.settings(kind)
+    base = plan("").only().model_copy(update={"norm": norm})
+    for key, value in norm:
+        if key == "kind" or (key == "placement" and isinstance(norm, schema.InsteadOfActivation)):
+            continue
+        changed = norm.model_copy(update={key: another(value)})
+        changed = base.model_copy(update={"norm": changed})
+        assert identity.identity(changed) != identity.identity(base), key
 
 
 def test_labels_are_not_identity_and_the_seed_is(plan: Any) -> None:
