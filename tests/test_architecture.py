@@ -1,4 +1,4 @@
-"""Data walks one way: each room imports only the rooms of its row."""
+"""Data flows one way: each package imports only the packages of its row."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import bnbench
 
 PACKAGE = Path(bnbench.__file__).parent
 
-# room: (level, what it may import of ours).
-ROOMS: dict[str, tuple[int, set[str]]] = {
+# package, or module of the top level: (level, what it may import of ours).
+PACKAGES: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "events": (0, set()),
     "wording": (0, set()),
@@ -57,7 +57,8 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
         },
     ),
 }
-# What a room may not import, however deep: the reasons are `--help` and `status` in no time.
+# Libraries that a package may not import, not even inside functions: `--help` and `status` must
+# start at once.
 WITHOUT = {
     "config": {"torch", "torchvision", "numpy", "scipy"},
     "store": {"torch", "torchvision", "numpy", "scipy"},
@@ -70,8 +71,8 @@ WITHOUT = {
 }
 
 
-def room_of(path: Path) -> str:
-    """The room that a file of the package belongs to."""
+def package_of(path: Path) -> str:
+    """The package that a file belongs to."""
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
 
@@ -87,8 +88,8 @@ def imports(source: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms_imported(source: str) -> set[str]:
-    """The rooms of ours among them; a bare `import bnbench` (for its version) is none."""
+def packages_imported(source: str) -> set[str]:
+    """Our packages among them; a bare `import bnbench` (for its version) is none."""
     found = set()
     for name in imports(source):
         parts = name.split(".")
@@ -104,29 +105,29 @@ FILES = sorted(
 )
 
 
-def test_the_walk_is_not_empty() -> None:
+def test_files_are_found() -> None:
     assert len(FILES) > 40
-    assert {room_of(path) for path in FILES} <= ROOMS.keys()
+    assert {package_of(path) for path in FILES} <= PACKAGES.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_imports_only_the_rooms_of_its_row(path: Path) -> None:
-    room = room_of(path)
+def test_a_file_imports_only_the_packages_of_its_row(path: Path) -> None:
+    package = package_of(path)
     source = path.read_text()
-    assert rooms_imported(source) - {room} <= ROOMS[room][1]
+    assert packages_imported(source) - {package} <= PACKAGES[package][1]
     libraries = {name.split(".")[0] for name in imports(source)}
-    assert not libraries & WITHOUT.get(room, set())
+    assert not libraries & WITHOUT.get(package, set())
 
 
-def test_every_row_names_rooms_of_lower_levels() -> None:
-    for room, (level, allowed) in ROOMS.items():
+def test_every_row_names_packages_of_lower_levels() -> None:
+    for package, (level, allowed) in PACKAGES.items():
         for other in allowed:
-            assert ROOMS[other][0] < level, f"{room} → {other}"
+            assert PACKAGES[other][0] < level, f"{package} → {other}"
 
 
 def test_an_import_inside_a_function_is_seen() -> None:
     source = "def f():\n    from bnbench.store import files\n    import bnbench.train\n"
-    assert rooms_imported(source) == {"store", "train"}
+    assert packages_imported(source) == {"store", "train"}
 
 
 def test_no_file_is_longer_than_a_person_reads() -> None:

@@ -19,7 +19,7 @@ import bnbench
 from bnbench import cli
 from bnbench.config import files, loading, plans
 from bnbench.errors import ConfigError
-from tests.test_architecture import PACKAGE, ROOMS
+from tests.test_architecture import PACKAGE, PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -133,7 +133,7 @@ def test_the_layer_of_the_readme_works(tmp_path: Path) -> None:
 def test_the_table_of_packages_is_what_the_architecture_allows() -> None:
     rows = re.findall(r"^\| (\d) \| `(\w+)/?` \|", ARCHITECTURE, re.MULTILINE)
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    levels = {name: level for name, (level, _) in ROOMS.items() if name in there}
+    levels = {name: level for name, (level, _) in PACKAGES.items() if name in there}
     assert {name: int(level) for level, name in rows} == levels
 
 
