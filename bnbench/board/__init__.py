@@ -1,7 +1,6 @@
-"""TensorBoard on an experiment: what its runs show beside their events, and the way to it.
+"""TensorBoard on an experiment. Nothing here needs torch: all is made from what the store has.
 
-`description`: what the runs of an experiment have in common and differ in. `views`: a run's files,
-anew from its folder. `bands`: means over seeds. `link`: the address that opens a curated view.
-`serve`: TensorBoard itself. Nothing here needs torch: all of it is made from what the store has.
-Import the module that is needed: some take a while, and a run needs only `views`.
+`views`: the files of runs, rewritten from their folders. `bands`: means over seeds. `serve`:
+TensorBoard itself, and the link that opens a curated view. Import the module that is needed: some
+take a while, and a run needs only `views`.
 """

@@ -1,9 +1,11 @@
-"""TensorBoard itself, on this machine alone."""
+"""TensorBoard itself, on this machine alone, and the link that opens a curated view."""
 
 from __future__ import annotations
 
 import getpass
 import io
+import json
+import re
 import socket
 import threading
 import time
@@ -12,25 +14,28 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from urllib.error import URLError
+from urllib.parse import quote, urlencode
 from urllib.request import ProxyHandler, build_opener
 
 from bnbench.board.bands import FILE, FOLDER, write_seed_bands
-from bnbench.board.link import deep_link
 from bnbench.board.views import rebuild, refresh, survey
+from bnbench.config import identity
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder
 
 Say = Callable[[str], None]
 
 HOST = "127.0.0.1"
-PORT = 6006  # TensorBoard's own
 TRIED = 100
 SELECTED = 40  # maxNamesToEnableByDefault of TensorBoard's tf-multi-checkbox
 ANSWERS_WITHIN = 60.0  # seconds
+PINNED = ("accuracy/val_running", "loss/train", "gap/val_loss")
+RUNS = rf"^(?!(.*/)?{FOLDER}/)"
+"""Runs, without the means over their seeds, which the Custom Scalars tab shows."""
 
 
 def rebuild_all(experiments: Sequence[ExperimentFolder], *, show: Say, warn: Say) -> bool:
-    """Write the files of all runs and bands anew; whether every run has them."""
+    """Rewrite the files of all runs and bands; whether every run has them."""
     whole = True
     for each in experiments:
         done = rebuild(each)
@@ -84,14 +89,31 @@ def serve(
     threading.Event().wait()
 
 
+def deep_link(experiments: Sequence[ExperimentFolder], *, port: int) -> str:
+    """Opens the Time Series tab with pinned cards, unsmoothed, a colour for each setup."""
+    manifests = [run.manifest_or_none() for each in experiments for run in each.runs()]
+    names = {identity.slug(each["setup"], 32) for each in manifests if each is not None}
+    cards = [{"plugin": "scalars", "tag": tag} for tag in PINNED]
+    query = {
+        "pinnedCards": json.dumps(cards, separators=(",", ":")),
+        "smoothing": "0",
+        "runFilter": RUNS,
+    }
+    if names:
+        # The longest first: "bn" is the beginning of "bn-before".
+        either = "|".join(map(re.escape, sorted(names, key=lambda name: (-len(name), name))))
+        query["runColorGroup"] = f"regex:(?:^|/)({either})_"
+    return f"http://{HOST}:{port}/?{urlencode(query, quote_via=quote)}#timeseries"
+
+
 def free_port(wanted: int) -> int:
     """The first port from `wanted` on that nothing listens on. Raises UsageError."""
     for port in range(wanted, min(wanted + TRIED, 65536)):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As the server will: a port whose last connections only fade away is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:
+            # As the server will: a port whose last connections are only closing is free.
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, port))
+                tried.bind((HOST, port))
             except OSError:
                 continue
             return port
@@ -109,8 +131,8 @@ def start(folder: Path, port: int) -> None:
 
     said = io.StringIO()
     try:
-        # What it says goes to the user's terminal only where it fails: it announces its fast
-        # loader as experimental each time.
+        # Its output is shown only where it fails: it announces its fast loader as experimental
+        # each time.
         with redirect_stderr(said):
             board = program.TensorBoard()
             board.configure(
@@ -120,10 +142,6 @@ def start(folder: Path, port: int) -> None:
     except (Exception, SystemExit) as error:
         lines = said.getvalue().strip().splitlines() or [str(error)]
         raise RunError(f"TensorBoard did not start: {lines[-1]}") from error
-    _wait_for_answer(port)
-
-
-def _wait_for_answer(port: int) -> None:
     opener = build_opener(ProxyHandler({}))
     deadline = time.monotonic() + ANSWERS_WITHIN
     while True:

@@ -1,16 +1,27 @@
-"""TensorBoard's files of runs, anew from their folders."""
+"""TensorBoard's files of runs, rewritten from their folders.
+
+Each run's files also describe its experiment: the HParams tab and the charts show what the first
+run that TensorBoard finds says of all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
 
-from bnbench.board.description import Description, describe
+from bnbench.config import identity, loading, plans
 from bnbench.errors import BnbenchError, HeldError, StorageError
 from bnbench.sinks import metrics
+from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
 from bnbench.store import ExperimentFolder, Record, RunFolder
+
+Row: TypeAlias = Mapping[str, tabs.Plain]
+"""A run's configuration: plain values by dotted key."""
 
 HEADERS = "events.out.tfevents.*.hparams"
 ABOUT = (
@@ -20,22 +31,65 @@ ABOUT = (
 )
 
 
-@dataclass(slots=True)
-class Rebuilt:
-    """How many runs have new files, and what there is to say about the others."""
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the runs of an experiment have in common, and what they differ in.
 
-    runs: int = 0
-    notes: list[str] = field(default_factory=list)
+    `question`: as in the experiment's file. `rows`: a configuration for each run, or for one of
+    its seeds. `probes`: names of those that any run has.
+    """
+
+    question: str | None = None
+    rows: tuple[Row, ...] = ()
+    probes: frozenset[str] = frozenset()
+
+
+def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Description:
+    """From the experiment's file and the runs that are there.
+
+    `own`: the manifest of a run that asks for itself. Where the file describes that run, the
+    others need not be looked at.
+    """
+    content = experiment.content()
+    planned = Description() if content is None else _planned(experiment.file, content)
+    if own is not None and own["hparams"] in planned.rows:
+        return planned
+    manifests = [*(run.manifest_or_none() for run in experiment.runs()), own]
+    found = [each for each in manifests if each is not None and "hparams" in each]
+    return Description(
+        planned.question,
+        (*planned.rows, *(each["hparams"] for each in found)),
+        planned.probes.union(*(each["probes"] for each in found)),
+    )
+
+
+@lru_cache(maxsize=4)  # a worker asks once for each of its runs
+def _planned(path: Path, content: bytes) -> Description:  # noqa: ARG001 - part of the cache's key
+    try:
+        experiment = loading.load_experiment(path)
+        runs = plans.expand(experiment).runs
+    except BnbenchError:  # a file that it names has moved: the runs themselves say enough
+        return Description()
+    first = [run for run in runs if run.seed == runs[0].seed]
+    return Description(
+        experiment.question,
+        tuple(identity.hparams(run) for run in first),
+        frozenset(name for run in first for name in identity.probes(run)),
+    )
 
 
 def open_view(folder: RunFolder) -> TensorBoardSink:
-    """Write a run's files anew, from the events that are there; further ones go into the sink.
+    """Rewrite a run's files from what its folder holds; further moments go into the sink.
 
     Raises StorageError where the folder is damaged, or not of this version of bnbench.
     """
-    manifest = _manifest(folder)
-    description = describe(ExperimentFolder(folder.path.parent), own=manifest)
-    card = _card(folder, manifest, description)
+    manifest = folder.manifest()
+    if manifest is None:
+        raise StorageError(
+            f"{folder.path / 'manifest.json'} does not say what the run is",
+            do="train the run again with --restart",
+        )
+    card = _card(folder, manifest, describe(ExperimentFolder(folder.path.parent), own=manifest))
     folder.clear_views()
     folder.replace_views(HEADERS, *header(card))
     view = TensorBoardSink(folder.path, card)
@@ -54,12 +108,18 @@ def open_view(folder: RunFolder) -> TensorBoardSink:
     return view
 
 
-def rebuild(
-    experiment: ExperimentFolder, *, advance: Callable[[RunFolder], None] = lambda _: None
-) -> Rebuilt:
-    """Write the files of every run anew. A run that another process trains is left alone.
+@dataclass(slots=True)
+class Rebuilt:
+    """How many runs have new files, and a sentence about each of the others."""
 
-    Raises StorageError where nothing can be written; a run that is damaged in itself is noted.
+    runs: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def rebuild(experiment: ExperimentFolder) -> Rebuilt:
+    """Rewrite the files of every run. A run that another process trains is left alone.
+
+    Raises StorageError where nothing can be written; a damaged run is noted.
     """
     done = Rebuilt()
     for folder in experiment.runs():
@@ -73,13 +133,11 @@ def rebuild(
             done.notes.append(f"{folder.name} is being trained: it writes its own")
         except BnbenchError as error:
             done.notes.append(f"{folder.name}: {error}")
-        advance(folder)
     return done
 
 
 def refresh(experiment: ExperimentFolder) -> int:
-    """Tell every run what the experiment has become, for one that has grown: the HParams tab and
-    the charts are those of the first run that TensorBoard finds. How many files that took.
+    """Update what every run says of an experiment that has grown; the number of files written.
 
     Raises StorageError.
     """
@@ -87,7 +145,7 @@ def refresh(experiment: ExperimentFolder) -> int:
     written = 0
     for folder in experiment.runs():
         manifest = folder.manifest_or_none()
-        if manifest is None or "hparams" not in manifest or not folder.views():
+        if manifest is None or not folder.views():
             continue
         name, content = header(_card(folder, manifest, description))
         if [path.name for path in folder.path.glob(HEADERS)] != [name]:
@@ -101,51 +159,33 @@ def survey(experiment: ExperimentFolder) -> list[str]:
     runs = experiment.runs()
     if not runs:
         return [f"{experiment.path} has no runs yet: they appear as soon as they begin"]
+    command = f"bnbench tensorboard --rebuild {experiment.name}"
     said = []
-    bare = [run for run in runs if not run.views()]
-    if bare:
+    if bare := [run for run in runs if not run.views()]:
+        said.append(f"{_have(bare)} no curves: {command} writes those of runs that have begun")
+    if torn := [run for run in runs if not all(map(is_whole, run.views())) and not run.held()]:
         said.append(
-            f"{_counted(bare)} no curves: bnbench tensorboard --rebuild {experiment.name} "
-            "writes those of runs that have begun"
-        )
-    torn = [run for run in runs if not all(map(is_whole, run.views())) and not run.held()]
-    if torn:
-        said.append(
-            f"{_counted(torn)} a torn event file, which is shown as far as it goes: bnbench "
-            f"tensorboard --rebuild {experiment.name} mends it"
+            f"{_have(torn)} a torn event file, which is shown as far as it goes: {command} fixes it"
         )
     return said
 
 
-def _counted(runs: list[RunFolder]) -> str:
+def _have(runs: list[RunFolder]) -> str:
     return f"{runs[0].name} has" if len(runs) == 1 else f"{len(runs)} runs have"
 
 
-def _manifest(folder: RunFolder) -> Record:
-    manifest = folder.manifest()
-    if manifest is None:
-        raise StorageError(
-            f"{folder.path / 'manifest.json'} does not say what the run is",
-            do="train the run again with --restart",
-        )
-    return manifest
-
-
 def _card(folder: RunFolder, manifest: Record, description: Description) -> Card:
-    batch_size = manifest["hparams"]["data.batch_size"]
     question = f"**{description.question}**\n\n" if description.question else ""
+    about = f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{side_by_side(description.rows)}"
     return Card(
         started=manifest["started"],
-        examples_per_epoch=manifest["steps_per_epoch"] * batch_size,
+        examples_per_epoch=manifest["steps_per_epoch"] * manifest["hparams"]["data.batch_size"],
         reports=-(-manifest["total_steps"] // manifest["log_every"]),
         group=manifest["cell"],
         hparams=manifest["hparams"],
-        columns=description.columns,
-        probes=description.probes,
-        texts={
-            "about": f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{description.setups}",
-            "configuration": f"```yaml\n{folder.config_text() or ''}```",
-        },
+        columns=tabs.columns(description.rows),
+        probes=tuple(sorted(description.probes)),
+        texts={"about": about, "configuration": f"```yaml\n{folder.config_text() or ''}```"},
         classes=tuple(manifest["classes"]),
         first_batch=folder.first_batch(),
         pictures=folder.pictures(),
@@ -166,3 +206,40 @@ def _facts(manifest: Record) -> str:
         f"{manifest['normalization_layers']:,} normalization layers",
     }
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())
+
+
+def side_by_side(rows: Iterable[Row]) -> str:
+    """A Markdown table: a line for each setup, a column for each key in which setups differ.
+
+    Empty where there is one setup.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for row in rows:
+        values = found.setdefault(str(row["setup"]), {})
+        for key, value in row.items():
+            values.setdefault(key, {})[_in_words(value)] = None
+    if len(found) < 2:
+        return ""
+    setups = {
+        setup: {key: ", ".join(each) for key, each in values.items()}
+        for setup, values in found.items()
+    }
+    every = dict.fromkeys(key for values in setups.values() for key in values if key != "setup")
+    keys = [key for key in every if len({values.get(key) for values in setups.values()}) > 1]
+    lines = [["setup", *keys], ["---"] * (1 + len(keys))]
+    lines += [[setup, *(values.get(key, "–") for key in keys)] for setup, values in setups.items()]
+    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+
+
+def _in_words(value: tabs.Plain) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

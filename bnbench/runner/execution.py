@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 
@@ -30,17 +30,8 @@ from bnbench.sinks.metrics import MetricsSink
 from bnbench.store import Appender, ExperimentFolder, Record, Result, RunFolder, Score
 from bnbench.train import Run, train
 
-
-class Build(Protocol):
-    """What makes a run from its configuration, as `assemble.build_run` does."""
-
-    def __call__(
-        self,
-        config: schema.RunConfig,
-        device: torch.device,
-        *,
-        announce: Callable[[str], None] = ...,
-    ) -> tuple[Run, Facts]: ...
+Build: TypeAlias = Callable[..., tuple[Run, Facts]]
+"""What makes a run from its configuration, with the arguments of `assemble.build_run`."""
 
 
 def execute(
@@ -77,29 +68,24 @@ def _failures_recorded(folder: RunFolder) -> Iterator[None]:
     """Keep why an attempt failed in the run's folder; make the unexpected presentable."""
     try:
         yield
-    except BnbenchError as error:
-        _keep_error(folder, error, str(error))
-        raise
     except Exception as error:
-        _keep_error(folder, error, traceback.format_exc())
-        kind = type(error).__name__
+        kind, expected = type(error).__name__, isinstance(error, BnbenchError)
+        record = {
+            "error": kind,
+            "message": str(error),
+            "traceback": str(error) if expected else traceback.format_exc(),
+            # Missing data or a full disk say nothing about the run: the next sweep tries it again.
+            "of_the_machine": isinstance(error, DataError | StorageError),
+        }
+        with suppress(StorageError):  # if the disk is what failed, the error itself says so
+            folder.fail(record)
+        if expected:
+            raise
         message = (str(error).strip() or kind).splitlines()[0]
         raise RunError(
             f"the run failed: {kind}: {message}",
             do=f"the traceback is in {folder.path / 'error.json'}",
         ) from error
-
-
-def _keep_error(folder: RunFolder, error: Exception, text: str) -> None:
-    record = {
-        "error": type(error).__name__,
-        "message": str(error),
-        "traceback": text,
-        # Missing data or a full disk say nothing about the run: the next sweep tries it again.
-        "of_the_machine": isinstance(error, DataError | StorageError),
-    }
-    with suppress(StorageError):  # if the disk is what failed, the error itself says so
-        folder.fail(record)
 
 
 def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
@@ -132,17 +118,13 @@ def _attempt(
     begun = time.perf_counter()
     state = _committed_state(folder, settings)
     device = resolve_device(settings.device or config.compute.device)
-    threads = _threads(config, settings, state)
+    threads = config.compute.threads
+    if threads == "auto":
+        threads = settings.threads if state is None else int(state["fingerprint"]["threads"])
     torch.set_num_threads(threads)
     fingerprint = fingerprint_of(device, threads)
     if state is not None:
-        require_same_fingerprint(
-            folder,
-            state["fingerprint"],
-            fingerprint,
-            accept=settings.accept_changes,
-            announce=settings.announce,
-        )
+        require_same_fingerprint(folder, state["fingerprint"], fingerprint, settings)
     elif (shared := take_over(config, folder, settings, fingerprint)) is not None:
         return shared
     run, facts = build(config, device, announce=settings.announce)
@@ -313,15 +295,6 @@ def _committed_state(folder: RunFolder, settings: Settings) -> dict[str, Any] | 
         io.BytesIO(checkpoint.content), weights_only=True, map_location="cpu"
     )
     return state
-
-
-def _threads(config: schema.RunConfig, settings: Settings, state: dict[str, Any] | None) -> int:
-    """As configured; else as in the attempt that is resumed; else as the caller says."""
-    if config.compute.threads != "auto":
-        return config.compute.threads
-    if state is not None:
-        return int(state["fingerprint"]["threads"])
-    return settings.threads
 
 
 def _result(run: Run, last: Moment, wall_seconds: float) -> Result:

@@ -7,7 +7,6 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -20,11 +19,12 @@ import bnbench
 from bnbench.assemble import Facts
 from bnbench.config import identity, schema
 from bnbench.errors import StorageError
+from bnbench.runner.settings import Settings
 from bnbench.store import Record, RunFolder
 
 
 def fingerprint_of(device: torch.device, threads: int) -> Record:
-    """What, beside code and configuration, decides the bits of the result."""
+    """What decides the bits of the result, apart from code and configuration."""
     return {
         "torch": str(torch.__version__),
         "device": device.type if device.type != "cuda" else torch.cuda.get_device_name(device),
@@ -35,28 +35,26 @@ def fingerprint_of(device: torch.device, threads: int) -> Record:
 
 
 def require_same_fingerprint(
-    folder: RunFolder, then: Record, now: Record, *, accept: bool, announce: Callable[[str], None]
+    folder: RunFolder, then: Record, now: Record, settings: Settings
 ) -> None:
-    """Refuse to go on where the bits would not be those of one machine, unless asked to."""
-    changed = [
+    """Refuse to continue where the bits would not be those of one machine, unless asked to."""
+    changed = "; ".join(
         f"{key}: {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key]
-    ]
-    if not changed:
-        return
-    if accept:
-        announce(f"warning: {folder.name} goes on under another {'; '.join(changed)}")
-        return
-    raise StorageError(
-        f"{folder.name} was begun under another {'; '.join(changed)}",
-        do="its numbers would not be those of one machine: begin anew with --restart, or go on "
-        "with --accept-changes, which marks the run",
     )
+    if changed and settings.accept_changes:
+        settings.announce(f"warning: {folder.name} goes on under another {changed}")
+    elif changed:
+        raise StorageError(
+            f"{folder.name} was begun under another {changed}",
+            do="its numbers would not be those of one machine: start again with --restart, or go "
+            "on with --accept-changes, which marks the run",
+        )
 
 
 def manifest_of(
     config: schema.RunConfig, folder: RunFolder, facts: Facts, fingerprint: Record, *, resumed: bool
 ) -> Record:
-    """Who trains what, with what, since when. Only facts from this list are recorded."""
+    """The content of `manifest.json`: what is trained, with what, since when."""
     before = (folder.manifest() or {}) if resumed else {}
     fingerprints = before.get("fingerprints", [])
     if fingerprint not in fingerprints:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bnbench import cli
 from bnbench.board import serve
-from bnbench.board.link import deep_link
+from bnbench.board.serve import deep_link
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder
 from tests.studies import served

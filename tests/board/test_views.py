@@ -13,10 +13,10 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from bnbench import store
-from bnbench.board.description import describe
-from bnbench.board.views import open_view, rebuild, refresh, survey
+from bnbench.board.views import describe, open_view, rebuild, refresh, side_by_side, survey
 from bnbench.config import files, loading
 from bnbench.errors import StorageError
+from bnbench.sinks.tensorboard.tabs import columns
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.studies import DIVERGING, QUESTION, RESUMED
 
@@ -29,6 +29,11 @@ def content(run: RunFolder) -> list[tuple[Any, ...]]:
         for event in EventFileLoader(str(path)).Load()
         for value in event.summary.value
     ]
+
+
+def values(experiment: ExperimentFolder) -> dict[str, tuple[Any, ...]]:
+    """What is in each column of the HParams tab."""
+    return {column.name: column.values for column in columns(describe(experiment).rows)}
 
 
 def test_rebuilt_files_say_what_the_run_wrote(own_study: ExperimentFolder) -> None:
@@ -87,7 +92,7 @@ def test_a_full_or_read_only_disk_is_a_sentence(
 
 
 def test_an_experiment_that_grows_tells_every_run(own_study: ExperimentFolder) -> None:
-    before = {column.name: column.values for column in describe(own_study).columns}
+    before = values(own_study)
     assert before["data.batch_size"] == (4, 16)
     assert refresh(own_study) == 0, "all runs say the same already"
     scalars = {run.name: run.views()[-1].read_bytes() for run in own_study.runs()}
@@ -97,7 +102,7 @@ def test_an_experiment_that_grows_tells_every_run(own_study: ExperimentFolder) -
     own_study.begin(files.dump_experiment(larger))
     assert refresh(own_study) == 12
     assert refresh(own_study) == 0
-    after = {column.name: column.values for column in describe(own_study).columns}
+    after = values(own_study)
     assert after == before | {"data.batch_size": (4, 16, 32)}
     for run in own_study.runs():
         assert len(run.views()) == 2, "the older file is gone"
@@ -110,9 +115,9 @@ def test_what_is_described_without_the_experiments_file(own_study: ExperimentFol
     own_study.file.unlink()
     found = describe(own_study)
     assert found.question is None
-    assert found.columns == planned.columns
+    assert columns(found.rows) == columns(planned.rows)
     own_study.file.write_text("data: {batch_size: many}\n")
-    assert describe(own_study).columns == planned.columns, "a damaged one is as none"
+    assert columns(describe(own_study).rows) == columns(planned.rows), "a damaged one is as none"
 
 
 def test_a_run_beside_the_plan_is_described_too(own_study: ExperimentFolder) -> None:
@@ -120,16 +125,13 @@ def test_a_run_beside_the_plan_is_described_too(own_study: ExperimentFolder) -> 
     manifest = run.manifest() or {}
     manifest["hparams"]["optim.lr"] = 7.0
     found = describe(own_study, own=manifest)
-    (rates,) = [column.values for column in found.columns if column.name == "optim.lr"]
+    (rates,) = [column.values for column in columns(found.rows) if column.name == "optim.lr"]
     assert 7.0 in rates
-    (planned,) = [
-        column.values for column in describe(own_study).columns if column.name == "optim.lr"
-    ]
-    assert 7.0 not in planned
+    assert 7.0 not in values(own_study)["optim.lr"]
 
 
 def test_setups_stand_side_by_side(study: ExperimentFolder) -> None:
-    heading, line, *rows = describe(study).setups.splitlines()
+    heading, line, *rows = side_by_side(describe(study).rows).splitlines()
     names = [cell.strip() for cell in heading.strip("|").split("|")]
     assert set(line) <= set("|- ")
     cells = {
@@ -154,7 +156,7 @@ def test_survey_says_what_is_missing(own_study: ExperimentFolder) -> None:
     command = "bnbench tensorboard --rebuild study"
     assert survey(own_study) == [
         f"{bare.name} has no curves: {command} writes those of runs that have begun",
-        f"{torn.name} has a torn event file, which is shown as far as it goes: {command} mends it",
+        f"{torn.name} has a torn event file, which is shown as far as it goes: {command} fixes it",
     ]
     rebuild(own_study)
     assert survey(own_study) == []

@@ -241,7 +241,7 @@ def test_a_run_begun_with_other_threads_is_refused_unless_asked() -> None:
     assert said.code == 4
     assert said.err == (
         f"{run.name} was begun under another threads: 1 then, 2 now\n"
-        "  its numbers would not be those of one machine: begin anew with --restart, or go on "
+        "  its numbers would not be those of one machine: start again with --restart, or go on "
         "with --accept-changes, which marks the run\n"
     )
     assert bnbench("train", "study.yaml", "--quiet").code == 0, "auto keeps the recorded threads"

@@ -140,13 +140,11 @@ class TensorBoardSink:
                 return self._step(fact, at)
             case Evaluation() | Gap():
                 values = tagged(fact)
-                if isinstance(fact, Evaluation) and fact.split != "test":
-                    # loss/val_running → summary/val_running_loss
-                    parts = {tag: tag.partition("/") for tag in values}
-                    last = {f"summary/{w}_{q}": values[tag] for tag, (q, _, w) in parts.items()}
-                    self._evaluated |= {
-                        tag: value for tag, value in last.items() if tag in tabs.METRICS
-                    }
+                for tag, value in values.items():
+                    quantity, _, which = tag.partition("/")  # loss/val_running
+                    last = f"summary/{which}_{quantity}"
+                    if last in tabs.METRICS:
+                        self._evaluated[last] = value
                 return records.scalars(values)
             case Confusion():
                 png = records.confusion_matrix(fact.counts, self._card.classes)

@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from google.protobuf.struct_pb2 import ListValue
-from google.protobuf.struct_pb2 import Value as JSONValue
+from google.protobuf.struct_pb2 import Struct
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -43,6 +42,13 @@ START = "_hparams_/session_start_info"
 END = "_hparams_/session_end_info"
 
 Plain: TypeAlias = bool | int | float | str
+
+_KINDS = {
+    bool: api.DATA_TYPE_BOOL,
+    int: api.DATA_TYPE_FLOAT64,
+    float: api.DATA_TYPE_FLOAT64,
+    str: api.DATA_TYPE_STRING,
+}
 
 ALWAYS = ("setup", "norm.kind", "data.batch_size", "optim.lr")
 """Columns that are shown even where all runs have the same value."""
@@ -89,33 +95,31 @@ def columns(runs: Iterable[Mapping[str, Plain]]) -> tuple[Column, ...]:
         for key, values in found.items()
         if values and (key in ALWAYS or len(values) > 1)
     ]
-    place = {key: number for number, key in enumerate(ALWAYS)}
-    return tuple(
-        sorted(
-            kept, key=lambda each: (not each.differs, place.get(each.name, len(place)), each.name)
-        )
-    )
+
+    def place(column: Column) -> tuple[bool, int, str]:
+        first = ALWAYS.index(column.name) if column.name in ALWAYS else len(ALWAYS)
+        return not column.differs, first, column.name
+
+    return tuple(sorted(kept, key=place))
 
 
 def experiment(columns: Iterable[Column]) -> Summary.Value:
     """What the tab shows: the same in every run, since TensorBoard takes the first it finds."""
-    described = api.Experiment(
-        hparam_infos=[_column(each) for each in columns],
-        metric_infos=[
-            api.MetricInfo(
-                name=api.MetricName(tag=tag), display_name=heading, description=description
-            )
-            for tag, (heading, description) in METRICS.items()
-        ],
-    )
+    metrics = [
+        api.MetricInfo(name=api.MetricName(tag=tag), display_name=heading, description=description)
+        for tag, (heading, description) in METRICS.items()
+    ]
+    described = api.Experiment(hparam_infos=map(_column, columns), metric_infos=metrics)
     return _value(EXPERIMENT, HParamsPluginData(experiment=described))
 
 
 def start(hparams: Mapping[str, Plain], *, group: str, wall_time: float) -> Summary.Value:
     """A run's values. Runs of one `group` are averaged into one row."""
     begun = SessionStartInfo(group_name=group, start_time_secs=wall_time)
-    for name, value in hparams.items():
-        begun.hparams[name].CopyFrom(_json(value))
+    values = Struct()
+    values.update(hparams)
+    for name, value in values.fields.items():
+        begun.hparams[name].CopyFrom(value)
     return _value(START, HParamsPluginData(session_start_info=begun))
 
 
@@ -127,35 +131,15 @@ def end(*, completed: bool, wall_time: float) -> Summary.Value:
 
 
 def _column(column: Column) -> api.HParamInfo:
-    kinds = {_kind(value) for value in column.values}
+    kinds = {_KINDS[type(value)] for value in column.values}
     kind = kinds.pop() if len(kinds) == 1 else api.DATA_TYPE_STRING
     info = api.HParamInfo(name=column.name, type=kind, differs=column.differs)
     if kind == api.DATA_TYPE_FLOAT64 and len(column.values) > DISCRETE:
         info.domain_interval.min_value = float(column.values[0])
         info.domain_interval.max_value = float(column.values[-1])
     else:
-        info.domain_discrete.CopyFrom(ListValue(values=[_json(each) for each in column.values]))
+        info.domain_discrete.extend(column.values)
     return info
-
-
-def _kind(value: Plain) -> int:
-    match value:
-        case bool():
-            return int(api.DATA_TYPE_BOOL)
-        case int() | float():
-            return int(api.DATA_TYPE_FLOAT64)
-        case str():
-            return int(api.DATA_TYPE_STRING)
-
-
-def _json(value: Plain) -> JSONValue:
-    match value:
-        case bool():
-            return JSONValue(bool_value=value)
-        case int() | float():
-            return JSONValue(number_value=value)
-        case str():
-            return JSONValue(string_value=value)
 
 
 def _value(tag: str, content: HParamsPluginData) -> Summary.Value:
@@ -181,7 +165,6 @@ class Band:
 
     of: str
     tag: str
-    title: str
     lowest: float = float("-inf")
     highest: float = float("inf")
 
@@ -196,27 +179,15 @@ class Band:
         return f"{self.tag}_upper"
 
 
-ACCURACY = Band(
-    "accuracy/val_running",
-    "seed_bands/accuracy_val_running",
-    "val accuracy, running statistics",
-    0.0,
-    1.0,
-)
-GAP = Band(
-    "gap/val_loss", "seed_bands/gap_val_loss", "gap in val loss: running minus batch statistics"
-)
+ACCURACY = Band("accuracy/val_running", "seed_bands/accuracy_val_running", 0.0, 1.0)
+GAP = Band("gap/val_loss", "seed_bands/gap_val_loss")
 LOSSES = (
-    Band("loss/val_running", "seed_bands/loss_val_running", "val loss, running statistics", 0.0),
-    Band("loss/val_batch", "seed_bands/loss_val_batch", "val loss, batch statistics", 0.0),
+    Band("loss/val_running", "seed_bands/loss_val_running", 0.0),
+    Band("loss/val_batch", "seed_bands/loss_val_batch", 0.0),
 )
 BANDS = (ACCURACY, GAP, *LOSSES)
 BY_BATCH_SIZE = Band(
-    "summary/test_running_accuracy",
-    "seed_bands/test_accuracy_by_batch_size",
-    "test accuracy by batch size (x: step = batch size)",
-    0.0,
-    1.0,
+    "summary/test_running_accuracy", "seed_bands/test_accuracy_by_batch_size", 0.0, 1.0
 )
 
 
@@ -225,23 +196,23 @@ def layout(*, probes: Collection[str], several_batch_sizes: bool) -> Summary.Val
 
     `probes`: names of those that any run of the experiment has.
     """
-    if "running_error" in probes:
-        error = _lines("running error, by layer", "probe_running_error/.+$")
-    else:
-        title = "val loss: running against population statistics"
-        error = _lines(title, "loss/val_running$", "loss/val_population$")
-    title = "val loss: training mode against eval mode"
+    running_error = _lines("running error, by layer", "probe_running_error/.+$")
+    population = _lines(
+        "val loss: running against population statistics",
+        "loss/val_running$",
+        "loss/val_population$",
+    )
     charts = [
-        _lines(title, "loss/val_batch$", "loss/val_running$"),
+        _lines("val loss: training mode against eval mode", "loss/val_batch$", "loss/val_running$"),
         _lines("gap in val loss: running minus batch statistics", "gap/val_loss$"),
-        error,
+        running_error if "running_error" in probes else population,
     ]
+    by_batch_size = _margins("test accuracy by batch size (x: step = batch size)", BY_BATCH_SIZE)
+    losses = _margins("val loss, running and batch statistics", *LOSSES)
     over_seeds = [
-        _margins(ACCURACY.title, ACCURACY),
-        _margins(GAP.title, GAP),
-        _margins(BY_BATCH_SIZE.title, BY_BATCH_SIZE)
-        if several_batch_sizes
-        else _margins("val loss, running and batch statistics", *LOSSES),
+        _margins("val accuracy, running statistics", ACCURACY),
+        _margins("gap in val loss: running minus batch statistics", GAP),
+        by_batch_size if several_batch_sizes else losses,
     ]
     content = Layout(
         category=[
