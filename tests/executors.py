@@ -15,7 +15,8 @@ from typing import Any
 
 from bnbench.config import schema
 from bnbench.errors import Fault
-from bnbench.runner import Screen, Stop
+from bnbench.runner.settings import Stop
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import schedule
 from bnbench.sweep.jobs import Answer, Executor, Job, Lost, Refused, SweepOptions

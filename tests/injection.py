@@ -12,8 +12,8 @@ from typing import IO, Any, Literal, TypeAlias
 import pytest
 from torch import Tensor
 
-from bnbench.runner import Stop
 from bnbench.runner.execution import Build
+from bnbench.runner.settings import Stop
 
 Failure: TypeAlias = Literal["killed", "torn"] | int
 """Killed before an operation, or half-way through a write; or an `errno` with which it fails, a

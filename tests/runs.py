@@ -14,7 +14,7 @@ from rich.console import Console
 from bnbench.config import schema
 from bnbench.errors import StorageError
 from bnbench.events import Moment
-from bnbench.runner import Stop
+from bnbench.runner.settings import Stop
 from bnbench.store import ExperimentFolder, Record, Result, RunFolder, Score
 
 

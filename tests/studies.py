@@ -17,7 +17,8 @@ import pytest
 from bnbench.board.bands import write_seed_bands
 from bnbench.config import files, loading, plans
 from bnbench.errors import Interrupted
-from bnbench.runner import Settings, Stop, execute
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings, Stop
 from bnbench.store import ExperimentFolder
 from tests.runs import StopAt, write_experiment
 

@@ -15,7 +15,8 @@ from bnbench.config import files, loading, metrics, plans
 from bnbench.report.quantities import quantity
 from bnbench.report.reading import read_study
 from bnbench.report.study import StudiedRun
-from bnbench.runner import Settings, execute
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bnbench.config import files, loading, plans
-from bnbench.runner import Settings, execute
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, Record
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist

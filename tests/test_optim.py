@@ -282,7 +282,8 @@ def test_a_run_imports_no_compiler(tmp_path: Path) -> None:
     """It takes seconds of every process; what imports it may change with torch."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from bnbench.runner import Settings, execute\n"
+        "from bnbench.runner.execution import execute\n"
+        "from bnbench.runner.settings import Settings\n"
         "from tests.runs import experiment_in, small_config\n"
         "execute(small_config(), experiment_in(Path(sys.argv[1])), Settings())\n"
         "assert 'torch._dynamo' not in sys.modules"

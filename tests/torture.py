@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bnbench.config import loading, plans
-from bnbench.runner import Screen, Stop
+from bnbench.runner.settings import Stop
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import SweepOptions
 from tests.executors import InProcess, sweep

@@ -105,7 +105,8 @@ def evaluations(
     def samples(
         split: Split, images: data.Images, indices: Tensor, *sizes: int | None
     ) -> list[Sample]:
-        """The first `size` images for each size (None: all of them), each a stratified sample."""
+        """A stratified sample for each size (None: all images), each the beginning of the next
+        larger one; then all images in the same order."""
         counts = [
             len(indices) if size is None else min(len(indices), -(-size // chunk) * chunk)
             for size in sizes
@@ -118,10 +119,10 @@ def evaluations(
         )
         return [
             sample_of(split, images, indices[order[:count]], standardize, device)
-            for count in counts
+            for count in (*counts, len(indices))
         ]
 
-    few_train, before, population = samples(
+    few_train, before, population, _ = samples(
         "train",
         dataset.train,
         train_indices,
@@ -129,8 +130,8 @@ def evaluations(
         POPULATION_IMAGES_BEFORE,
         POPULATION_IMAGES,
     )
-    (few_validation, validation) = samples("val", dataset.train, validation_indices, few, None)
-    (test,) = samples("test", dataset.test, torch.arange(len(dataset.test.labels)), None)
+    few_validation, validation = samples("val", dataset.train, validation_indices, few)
+    test, _ = samples("test", dataset.test, torch.arange(len(dataset.test.labels)), None)
     discrepancy = Discrepancy(
         norm_batch_size=chunk,
         pass_size=config.data.eval_batch_size,

@@ -35,7 +35,9 @@ def train(
 
     from bnbench.assemble.check import check
     from bnbench.report import tables
-    from bnbench.runner import Screen, Settings, Stop, execute
+    from bnbench.runner.execution import execute
+    from bnbench.runner.settings import Settings, Stop
+    from bnbench.sinks.terminal import Screen
     from bnbench.store import ExperimentFolder
     from bnbench.sweep.cores import usable_cores
 

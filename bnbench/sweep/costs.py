@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bnbench.config import identity, schema
 from bnbench.report.study import cell_key
-from bnbench.runner import Cost
+from bnbench.runner.settings import Cost
 
 
 def cell_of(config: schema.RunConfig) -> str:

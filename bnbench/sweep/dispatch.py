@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bnbench.config import feasible, schema
 from bnbench.errors import ConfigError
-from bnbench.runner import Stop
+from bnbench.runner.settings import Stop
 from bnbench.sweep import jobs
 
 WAIT_SECONDS = 0.25

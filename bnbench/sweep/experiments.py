@@ -11,7 +11,8 @@ from rich.console import Console
 
 from bnbench.config import experiments, files, loading, plans
 from bnbench.errors import ConfigError, Fault, UsageError
-from bnbench.runner import Screen, Stop
+from bnbench.runner.settings import Stop
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import cores, jobs, schedule, workers
 from bnbench.sweep.forecast import Forecast, forecast

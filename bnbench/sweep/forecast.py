@@ -13,7 +13,8 @@ from rich.filesize import decimal
 from bnbench import store
 from bnbench.config import feasible, identity, schema
 from bnbench.errors import RunError
-from bnbench.runner import Cost, Stop, duration
+from bnbench.runner.settings import Cost, Stop
+from bnbench.sinks.terminal import duration
 from bnbench.store import ExperimentFolder, Record
 from bnbench.sweep import jobs
 from bnbench.sweep.costs import Costs, cell_of, makespan

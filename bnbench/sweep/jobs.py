@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from bnbench.config import feasible, schema
 from bnbench.errors import BnbenchError, DataError, Fault, StorageError, UsageError
 from bnbench.events import Moment
-from bnbench.runner import Cost
+from bnbench.runner.settings import Cost
 from bnbench.store import Result
 
 Refused: TypeAlias = tuple[schema.RunConfig, feasible.Obstacle]

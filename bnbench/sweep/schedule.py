@@ -11,7 +11,7 @@ from typing import assert_never
 from bnbench import store
 from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
-from bnbench.runner import Cost, Screen, Stop
+from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks import Sink
 from bnbench.sweep import cores, jobs
 from bnbench.sweep.costs import Costs, cell_of, makespan

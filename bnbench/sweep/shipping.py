@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from bnbench.config import custom, identity
 from bnbench.errors import BnbenchError, StorageError
-from bnbench.runner import Stop
+from bnbench.runner.settings import Stop
 from bnbench.store import ExperimentFolder, RunFolder
 from bnbench.store.run_folder import CHECKPOINT, ERROR
 from bnbench.sweep import jobs

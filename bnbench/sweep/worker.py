@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias, assert_never
 
 from bnbench.errors import BnbenchError, Interrupted, RunError
 from bnbench.events import Moment
-from bnbench.runner import Settings, Stop
+from bnbench.runner.settings import Settings, Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import jobs
 
@@ -58,7 +58,7 @@ def perform(
 
     A run is trained in its folder of `experiment`.
     """
-    from bnbench import runner
+    from bnbench.runner import execution, rehearsal
 
     settings = Settings(
         device=options.device,
@@ -71,14 +71,14 @@ def perform(
     try:
         match job:
             case jobs.Train(config):
-                executed = runner.execute(config, experiment, settings)
+                executed = execution.execute(config, experiment, settings)
                 return jobs.Trained(executed.result, executed.found)
             case jobs.Check(configs):
-                return jobs.Found(tuple(runner.check(configs, settings)))
+                return jobs.Found(tuple(rehearsal.check(configs, settings)))
             case jobs.Measure(config):
-                return jobs.Found(runner.measure(config, settings))
+                return jobs.Found(rehearsal.measure(config, settings))
             case jobs.Fit(config):
-                return jobs.Found(runner.fitting(config, settings))
+                return jobs.Found(rehearsal.fitting(config, settings))
             case _:
                 assert_never(job)
     except Interrupted:
@@ -132,7 +132,7 @@ def serve(
             jobs.Said(f"warning: {category.__name__}: {message}")
         )
         try:
-            from bnbench.runner import execute  # noqa: F401  and with it torch
+            from bnbench.runner.execution import execute  # noqa: F401  and with it torch
         except Exception as error:
             why = RunError(f"no worker can be started: {type(error).__name__}: {error}")
             while True:

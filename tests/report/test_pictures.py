@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bnbench.board.views import open_view
 from bnbench.report.pictures import probe_pictures
-from bnbench.runner import Settings, execute
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.runs import all_probes, no_norm_config, small_config
 

@@ -18,8 +18,8 @@ from bnbench import store
 from bnbench.assemble import build_run
 from bnbench.config import identity, schema
 from bnbench.errors import StorageError
-from bnbench.runner import Executed, Settings, execute
-from bnbench.runner.execution import Build
+from bnbench.runner.execution import Build, execute
+from bnbench.runner.settings import Executed, Settings
 from bnbench.store import Appender, ExperimentFolder, RunFolder
 from tests.injection import Disk, Killed, disk, dying
 from tests.runs import evidence, experiment_in, run_state, small_config
@@ -404,7 +404,8 @@ START = """\
 import os, sys, time
 from pathlib import Path
 from bnbench.errors import HeldError
-from bnbench.runner import Settings, execute
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings
 from tests.injection import at_batch
 from tests.runner.test_faults import CONFIG
 from tests.runs import experiment_in

@@ -9,8 +9,8 @@ import torch
 
 from bnbench.config import schema
 from bnbench.errors import ConfigError
-from bnbench.runner import Settings, check, fitting, rehearse
-from bnbench.runner.rehearsal import CUDA_CONTEXT_BYTES, MEMORY_SHARE
+from bnbench.runner.rehearsal import CUDA_CONTEXT_BYTES, MEMORY_SHARE, check, fitting, rehearse
+from bnbench.runner.settings import Settings
 from tests.runs import small_config
 
 

@@ -19,8 +19,8 @@ from bnbench import store
 from bnbench.assemble import build_run
 from bnbench.config import identity, schema
 from bnbench.errors import Interrupted, StorageError
-from bnbench.runner import Settings, Stop, execute
-from bnbench.runner.execution import Build
+from bnbench.runner.execution import Build, execute
+from bnbench.runner.settings import Settings, Stop
 from bnbench.store import ExperimentFolder, RunFolder, files
 from tests.injection import Killed, disk, dying, kills, stopping
 from tests.runs import (

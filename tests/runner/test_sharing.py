@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bnbench.config import schema
-from bnbench.runner import Settings, execute
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.injection import Killed, disk, kills
 from tests.runs import all_probes, committed_step, evidence, small_config

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnbench.runner import Cost
+from bnbench.runner.settings import Cost
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from tests.runs import no_norm_config, small_config
 

@@ -13,8 +13,9 @@ import pytest
 from bnbench.assemble import build_run
 from bnbench.config import schema
 from bnbench.errors import StorageError
-from bnbench.runner import Screen, Stop, execute
-from bnbench.runner.execution import Build
+from bnbench.runner.execution import Build, execute
+from bnbench.runner.settings import Stop
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import SweepOptions
 from bnbench.sweep.schedule import SweepOutcome

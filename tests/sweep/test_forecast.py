@@ -11,7 +11,9 @@ import pytest
 
 from bnbench.config import files, identity, schema
 from bnbench.errors import RunError
-from bnbench.runner import Cost, Settings, execute, measure
+from bnbench.runner.execution import execute
+from bnbench.runner.rehearsal import measure
+from bnbench.runner.settings import Cost, Settings
 from bnbench.store import ExperimentFolder, encode_records
 from bnbench.sweep import forecast as forecasting
 from bnbench.sweep.forecast import WORKER_SECONDS, Forecast, as_lines, as_record

@@ -21,7 +21,8 @@ from bnbench.errors import (
     RunError,
 )
 from bnbench.events import Moment
-from bnbench.runner import Screen, Stop
+from bnbench.runner.settings import Stop
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import (
     Answer,

@@ -13,7 +13,9 @@ from rich.console import Console
 
 from bnbench.config import files, identity, schema
 from bnbench.errors import HeldError, Interrupted
-from bnbench.runner import Screen, Settings, Stop, execute
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings, Stop
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, read
 from bnbench.sweep.jobs import Check, Failed, SweepOptions, Train
 from bnbench.sweep.schedule import SweepOutcome

@@ -19,7 +19,8 @@ import pytest
 
 from bnbench import store
 from bnbench.config import loading, plans, schema
-from bnbench.runner import Screen, Stop
+from bnbench.runner.settings import Stop
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import SweepOptions
 from bnbench.sweep.workers import Workers

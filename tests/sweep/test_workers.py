@@ -19,7 +19,8 @@ from bnbench import store
 from bnbench.config import identity, schema
 from bnbench.errors import RunError
 from bnbench.events import Finished
-from bnbench.runner import Settings, execute
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings
 from bnbench.sweep.jobs import (
     Answer,
     End,
