@@ -13,6 +13,7 @@ from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks import Sink
+from bnbench.sinks.terminal import Screen
 from bnbench.sweep import cores, jobs
 from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.dispatch import Dispatcher
