@@ -19,9 +19,9 @@ from urllib.request import ProxyHandler, build_opener
 
 from bnbench.board.bands import FILE, FOLDER, write_seed_bands
 from bnbench.board.views import rebuild, refresh, survey
-from bnbench.config import identity
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder
+from bnbench.wording import slug
 
 Say = Callable[[str], None]
 
@@ -92,7 +92,7 @@ def serve(
 def deep_link(experiments: Sequence[ExperimentFolder], *, port: int) -> str:
     """Opens the Time Series tab with pinned cards, unsmoothed, a colour for each setup."""
     manifests = [run.manifest_or_none() for each in experiments for run in each.runs()]
-    names = {identity.slug(each["setup"], 32) for each in manifests if each is not None}
+    names = {slug(each["setup"], 32) for each in manifests if each is not None}
     cards = [{"plugin": "scalars", "tag": tag} for tag in PINNED]
     query = {
         "pinnedCards": json.dumps(cards, separators=(",", ":")),
