@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bnbench.data import load_fashion_mnist_12k
+from bnbench.data.fashion12k import load_fashion_mnist_12k
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.cores import usable_cores
 

@@ -10,9 +10,11 @@ from typing import TypeAlias, assert_never
 import torch
 from torch import Tensor, nn
 
-from bnbench import data
 from bnbench.assemble.inputs import generator
 from bnbench.config import schema
+from bnbench.data import batches as data_batches
+from bnbench.data.batches import Standardize, subset
+from bnbench.data.dataset import Dataset, Images
 from bnbench.events import Measurement, Split
 from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
 
@@ -50,16 +52,16 @@ def autocast(config: schema.RunConfig, device: torch.device) -> Autocast:
 
 def sample_of(
     split: Split,
-    images: data.Images,
+    images: Images,
     indices: Tensor,
-    standardize: data.Standardize,
+    standardize: Standardize,
     device: torch.device,
 ) -> Sample:
     """The images at `indices` of a dataset, in this order."""
     return Sample(
         split=split,
         images=len(indices),
-        batches=lambda size: data.chunks(
+        batches=lambda size: data_batches.chunks(
             images, indices, size=size, standardize=standardize, device=device
         ),
     )
@@ -76,7 +78,7 @@ def ordered(
     parts: list[Tensor] = []
     pool = torch.arange(len(labels))
     for size in [*sorted(set(sizes), reverse=True), 0]:
-        inner = pool[data.subset(labels[pool], min(size, len(pool)), random)] if size else pool[:0]
+        inner = pool[subset(labels[pool], min(size, len(pool)), random)] if size else pool[:0]
         outer = pool[~torch.isin(pool, inner)]
         outer = outer[torch.randperm(len(outer), generator=random)]
         if by_class:
@@ -88,11 +90,11 @@ def ordered(
 
 def evaluations(
     config: schema.RunConfig,
-    dataset: data.Dataset,
+    dataset: Dataset,
     train_indices: Tensor,
     validation_indices: Tensor,
     model: nn.Module,
-    standardize: data.Standardize,
+    standardize: Standardize,
     device: torch.device,
 ) -> tuple[Evaluate, Evaluate]:
     """What measures the model during training, and what does at its end.
@@ -102,9 +104,7 @@ def evaluations(
     chunk = norm_batch_size(config)
     few = config.train.evaluation_images
 
-    def samples(
-        split: Split, images: data.Images, indices: Tensor, *sizes: int | None
-    ) -> list[Sample]:
+    def samples(split: Split, images: Images, indices: Tensor, *sizes: int | None) -> list[Sample]:
         """A stratified sample for each size (None: all images), each the beginning of the next
         larger one; then all images in the same order."""
         counts = [

@@ -13,15 +13,16 @@ from typing import assert_never
 
 import torch
 
-from bnbench import data
 from bnbench.config import schema
+from bnbench.data.dataset import Dataset
+from bnbench.data.fashion12k import load_fashion_mnist_12k
 
 Announce = Callable[[str], None]
 
-_loaded: dict[schema.DataConfig, data.Dataset] = {}
+_loaded: dict[schema.DataConfig, Dataset] = {}
 
 
-def load_dataset(config: schema.DataConfig, announce: Announce) -> data.Dataset:
+def load_dataset(config: schema.DataConfig, announce: Announce) -> Dataset:
     """The images that a configuration names; kept in memory for the next run. Raises DataError."""
     usage = {
         name: field.default
@@ -35,26 +36,32 @@ def load_dataset(config: schema.DataConfig, announce: Announce) -> data.Dataset:
     return _loaded[source]
 
 
-def _load(config: schema.DataConfig, announce: Announce) -> data.Dataset:
+def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
     match config:
         case schema.Fashion12kData():
-            return data.load_fashion_mnist_12k()
+            return load_fashion_mnist_12k()
         case schema.TorchvisionData():
-            return data.load_torchvision(
+            from bnbench.data import torchvision_sets
+
+            return torchvision_sets.load_torchvision(
                 config.dataset,
                 root=None if config.root is None else Path(config.root),
                 download=config.download,
                 announce=announce,
             )
         case schema.ImageFolderData():
-            return data.load_image_folder(
+            from bnbench.data import image_folder
+
+            return image_folder.load_image_folder(
                 Path(config.root),
                 image_size=config.image_size,
                 channels=config.channels,
                 announce=announce,
             )
         case schema.SyntheticData():
-            return data.generate_synthetic(
+            from bnbench.data import synthetic
+
+            return synthetic.generate_synthetic(
                 train_images=config.train_images,
                 test_images=config.test_images,
                 classes=config.classes,

@@ -13,7 +13,6 @@ from typing import Literal, TypeAlias, assert_never
 import torch
 from torch import Tensor, nn
 
-from bnbench import data
 from bnbench.assemble.evaluation import (
     autocast,
     evaluation_steps,
@@ -23,6 +22,8 @@ from bnbench.assemble.evaluation import (
 )
 from bnbench.assemble.inputs import Announce, generator
 from bnbench.config import schema
+from bnbench.data.batches import Standardize
+from bnbench.data.dataset import Images
 from bnbench.events import Histogram, Reading
 from bnbench.models.normalization import normalization_layers
 from bnbench.optim import LearningRate
@@ -61,10 +62,10 @@ class Parts:
     """The parts of a run that probes look at."""
 
     config: schema.RunConfig
-    images: data.Images
+    images: Images
     train_indices: Tensor
     validation_indices: Tensor
-    standardize: data.Standardize
+    standardize: Standardize
     device: torch.device
     model: nn.Module
     optimizer: torch.optim.Optimizer

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bnbench import data, optim
+from bnbench import optim
 from bnbench.assemble.check import obstacle_of
 from bnbench.assemble.evaluation import autocast, evaluation_steps, evaluations
 from bnbench.assemble.inputs import Announce, generator, load_dataset, reseed_layers
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
 from bnbench.config import datasets, schema
+from bnbench.data.batches import Batches, Standardize, split
+from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
 from bnbench.models.normalization import describe
 from bnbench.train import Divergence, Probe, Run
@@ -61,11 +63,11 @@ def resolve_device(name: str) -> torch.device:
 class _Images(NamedTuple):
     """The dataset of a run, which of its training images train and validate, and their batches."""
 
-    dataset: data.Dataset
+    dataset: Dataset
     train: Tensor
     validation: Tensor
-    standardize: data.Standardize
-    batches: data.Batches
+    standardize: Standardize
+    batches: Batches
 
 
 def build_run(
@@ -115,17 +117,17 @@ def build_run(
     return run, _facts(images, model, steps)
 
 
-def _images(config: schema.RunConfig, dataset: data.Dataset, device: torch.device) -> _Images:
+def _images(config: schema.RunConfig, dataset: Dataset, device: torch.device) -> _Images:
     """Raises ValueError where the dataset has too few images."""
     random = partial(generator, config.seed)
-    train, validation = data.split(
+    train, validation = split(
         dataset.train.labels,
         validation_size=config.data.validation_size,
         train_size=config.data.train_size,
         generator=random("split"),
     )
-    standardize = data.Standardize(dataset.mean, dataset.std).to(device)
-    batches = data.Batches(
+    standardize = Standardize(dataset.mean, dataset.std).to(device)
+    batches = Batches(
         dataset.train,
         train,
         batch_size=config.data.batch_size,

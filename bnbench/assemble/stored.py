@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnbench import data
 from bnbench.assemble.evaluation import norm_batch_size, ordered
 from bnbench.assemble.inputs import generator, load_dataset
 from bnbench.config import schema
+from bnbench.data import batches as data_batches
+from bnbench.data.batches import Standardize, split
 from bnbench.train import Run
 
 Batch = tuple[Tensor, Tensor]
@@ -33,7 +34,7 @@ def training_batches(
 def validation_batches(config: schema.RunConfig, images: int) -> list[Batch]:
     """A stratified sample of the validation images, on the CPU, as they are evaluated."""
     dataset = load_dataset(config.data, lambda _: None)
-    _, validation = data.split(
+    _, validation = split(
         dataset.train.labels,
         validation_size=config.data.validation_size,
         train_size=config.data.train_size,
@@ -43,11 +44,11 @@ def validation_batches(config: schema.RunConfig, images: int) -> list[Batch]:
     random = generator(config.seed, "diagnosis")
     order = ordered(dataset.train.labels[validation], (count,), random, by_class=False)
     return list(
-        data.chunks(
+        data_batches.chunks(
             dataset.train,
             validation[order[:count]],
             size=config.data.eval_batch_size,
-            standardize=data.Standardize(dataset.mean, dataset.std),
+            standardize=Standardize(dataset.mean, dataset.std),
             device=torch.device("cpu"),
         )
     )

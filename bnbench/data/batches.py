@@ -1,4 +1,7 @@
-"""From resident pixels to standardized batches: batch k is a function of k, nothing else."""
+"""From resident pixels to batches: splits, order, augmentation, standardization.
+
+Batch k is a function of k and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from bnbench.data.augment import flip_crop
 from bnbench.data.dataset import Images
 
 Order: TypeAlias = Literal["shuffled", "class-sorted", "class-sorted-batches"]
@@ -45,7 +48,7 @@ class Standardize:
 
 
 class Batches:
-    """The training batches of a run, by step: shuffled anew in every epoch.
+    """The training batches of a run, by step: shuffled in every epoch.
 
     Order and augmentation come from `generator_for("order", epoch)` and
     `generator_for("augment", step)`, which return freshly seeded CPU generators: a resumed run
@@ -129,3 +132,100 @@ def chunks(
         chosen = indices[start : start + size]
         pixels = images.pixels.index_select(0, chosen)
         yield standardize(pixels), images.labels.index_select(0, chosen)
+
+
+# --- augmentation -------------------------------------------------------------------------
+
+# The CIFAR recipe: 4 pixels of padding, a crop of the old size, a flip (He et al. 2015,
+# arXiv:1512.03385, section 4.2). As in torchvision's training recipes the padding is black, zero
+# before standardization.
+PADDING = 4
+
+
+def flip_crop(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image of (n, C, H, W) uint8 shifted by up to 4 pixels each way, and mirrored or not.
+
+    Draws, in this order: n row offsets, n column offsets, n flips. `generator` is a CPU one
+    whatever the device of the pixels, so that every device sees the same crops.
+    """
+    n, C, H, W = pixels.shape
+    offsets = 2 * PADDING + 1
+    top = torch.randint(offsets, (n, 1), generator=generator)
+    left = torch.randint(offsets, (n, 1), generator=generator)
+    flip = torch.randint(2, (n, 1), generator=generator).bool()
+    across = torch.arange(W)
+    rows = (top + torch.arange(H)).to(pixels.device)  # (n, H)
+    columns = (left + torch.where(flip, across.flip(0), across)).to(pixels.device)  # (n, W)
+    padded = F.pad(pixels, (PADDING,) * 4)
+    # One flat index per output pixel of a channel: a single gather instead of two.
+    places = rows[:, :, None] * (W + 2 * PADDING) + columns[:, None, :]  # (n, H, W)
+    flat = padded.flatten(2)  # (n, C, (H+8)·(W+8))
+    return flat.gather(2, places.reshape(n, 1, H * W).expand(n, C, H * W)).view(n, C, H, W)
+
+
+# --- splits -------------------------------------------------------------------------------
+
+
+def split(
+    labels: Tensor,
+    *,
+    validation_size: int,
+    train_size: int | None,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Training and validation indices: disjoint, ascending, each stratified by class.
+
+    The validation images are drawn first: they stay the same whatever `train_size` is.
+    Raises ValueError when the sizes do not fit.
+    """
+    total = len(labels)
+    rest = total - validation_size
+    if rest < 1:
+        raise ValueError(
+            f"{validation_size:,} validation images leave none of {total:,} to train on"
+        )
+    if train_size is not None and train_size > rest:
+        raise ValueError(
+            f"{train_size:,} training images are more than the {rest:,} that "
+            f"{validation_size:,} validation images leave of {total:,}"
+        )
+    queues = _shuffled_by_class(labels, generator)
+    held = _shares([len(queue) for queue in queues], validation_size)
+    left = [queue[count:] for queue, count in zip(queues, held, strict=True)]
+    kept = _shares([len(queue) for queue in left], rest if train_size is None else train_size)
+    return _take(left, kept), _take(queues, held)
+
+
+def subset(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Positions in `labels` of a stratified subset, ascending.
+
+    Raises ValueError when `size` is more than there is.
+    """
+    if size > len(labels):
+        raise ValueError(f"a subset of {size:,} images does not fit into {len(labels):,}")
+    queues = _shuffled_by_class(labels, generator)
+    return _take(queues, _shares([len(queue) for queue in queues], size))
+
+
+def _shuffled_by_class(labels: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """The indices of each class, in random order, from one permutation of them all."""
+    labels = labels.cpu()
+    order = torch.randperm(len(labels), generator=generator)
+    return [order[labels[order] == label] for label in sorted(set(labels.tolist()))]
+
+
+def _shares(counts: list[int], size: int) -> list[int]:
+    """`size` divided in proportion to `counts` by largest remainder; ties go to the first class."""
+    total = sum(counts)
+    shares = [size * count // total for count in counts]
+    remainders = [size * count % total for count in counts]
+    by_remainder = sorted(range(len(counts)), key=lambda index: -remainders[index])
+    for index in by_remainder[: size - sum(shares)]:
+        shares[index] += 1
+    return shares
+
+
+def _take(queues: list[Tensor], counts: list[int]) -> Tensor:
+    """The first `counts` of each queue, sorted."""
+    heads = [queue[:count] for queue, count in zip(queues, counts, strict=True)]
+    return torch.cat(heads).sort().values

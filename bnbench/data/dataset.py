@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Images counted at a time: bounds the memory that `moments` needs beside the pixels.
+# Images counted at a time: bounds what `moments` needs in addition to the pixels.
 _COUNTED = 4096
 
 

@@ -1,7 +1,7 @@
 """The bundled images: 1,000 training and 200 test images of each Fashion-MNIST class.
 
-They lie in `bundled/` as two contact sheets that any image viewer opens. Labels follow from the
-layout: the classes stand below one another in the order of `CLASSES`, each in whole rows.
+They are stored in `bundled/` as two contact sheets that any image viewer opens. Labels follow from
+the layout: the classes come in the order of `CLASSES`, each in whole rows.
 `scripts/make_bundled_data` makes the sheets from the four original files.
 """
 
@@ -20,16 +20,8 @@ from bnbench.errors import DataError
 BUNDLED = Path(__file__).parent / "bundled"
 # https://github.com/zalandoresearch/fashion-mnist, "Labels"
 CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 SIDE = 28  # pixels of a tile
 COLUMNS = 100  # tiles in a row of a sheet
@@ -53,7 +45,7 @@ def load_fashion_mnist_12k() -> Dataset:
 
 
 def sheet_path(part: str) -> Path:
-    """Where the contact sheet of `train` or `test` lies."""
+    """The file of the contact sheet of `train` or `test`."""
     return BUNDLED / f"fashion-mnist-12k-{part}.png"
 
 

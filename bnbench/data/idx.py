@@ -1,4 +1,4 @@
-"""The IDX files of MNIST and its kin, plain or gzipped, read without torchvision.
+"""IDX files, as of MNIST and Fashion-MNIST, plain or gzipped, read without torchvision.
 
 Format: http://yann.lecun.com/exdb/mnist/ ("The IDX file format").
 """

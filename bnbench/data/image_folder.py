@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 
 from bnbench.data.dataset import Dataset, Images, moments
 from bnbench.data.memory import require_memory
-from bnbench.data.prepared import cache_folder, exclusively, keep_prepared, read_prepared
+from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
@@ -61,18 +61,12 @@ def _load(root: Path, image_size: int, channels: int, announce: Callable[[str], 
     fingerprint = _fingerprint(root, train.paths + test.paths, classes)
     key = hashlib.sha256(f"{root}\n{image_size}\n{channels}".encode()).hexdigest()[:16]
     kept = cache_folder() / "prepared" / f"image-folder-{key}.zip"
-    ready = read_prepared(kept, fingerprint, announce)
-    if ready is not None:
-        return ready
-    with exclusively(kept, announce) as writable:
-        # Another process may have prepared it while this one waited.
-        ready = read_prepared(kept, fingerprint, lambda _: None)
-        if ready is None:
-            announce(f"decoding {len(train.paths) + len(test.paths):,} images of {root}")
-            ready = _decode_all(classes, train, test, image_size, channels)
-            if writable:
-                keep_prepared(kept, ready, fingerprint, announce)
-    return ready
+
+    def make() -> Dataset:
+        announce(f"decoding {len(train.paths) + len(test.paths):,} images of {root}")
+        return _decode_all(classes, train, test, image_size, channels)
+
+    return prepared(kept, fingerprint, make, announce)
 
 
 # --- what is there ------------------------------------------------------------------------
@@ -181,7 +175,7 @@ def _decode(path: Path, image_size: int, channels: int) -> NDArray[np.uint8]:
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):
-            # Pillow's own conversion would clip to 255 what lies above it.
+            # Pillow's own conversion would clip everything above to 255.
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode in ("I", "F"):
             raise ValueError(f"pixels of mode {image.mode} (32 bits) have no fixed range")

@@ -43,29 +43,25 @@ def _left_in_cgroups() -> list[int]:
         lines = _CGROUP_OF_SELF.read_text().splitlines()
     except OSError:
         return []
-    left = []
+    left: list[int] = []
     for line in lines:
-        if not line.startswith("0::/"):
-            continue
-        group = _CGROUPS / line.removeprefix("0::/")
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(_CGROUPS):
-                break
-            left += _left_in(folder)
+        if line.startswith("0::/"):
+            group = _CGROUPS / line.removeprefix("0::/")
+            for folder in (group, *group.parents):
+                if folder.is_relative_to(_CGROUPS):
+                    left += _left_in(folder)
     return left
 
 
 def _left_in(folder: Path) -> list[int]:
     try:
-        limit = (folder / "memory.max").read_text().strip()
+        limit = int((folder / "memory.max").read_text())
         used = int((folder / "memory.current").read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return []
-    if limit == "max":
+    except (OSError, ValueError):  # no such file, or no limit: "max"
         return []
     # Pages of files that nobody used lately are dropped before a limit hurts.
-    return [max(0, int(limit) - used + int(stat.get("inactive_file", 0)))]
+    return [max(0, limit - used + int(stat.get("inactive_file", 0)))]
 
 
 def _readable(size: int) -> str:

@@ -40,7 +40,32 @@ def cache_folder() -> Path:
     return (given if given.is_absolute() else home / ".cache") / "bnbench"
 
 
-def read_prepared(path: Path, fingerprint: str, announce: Callable[[str], None]) -> Dataset | None:
+def prepared(
+    path: Path,
+    fingerprint: str,
+    make: Callable[[], Dataset],
+    announce: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+) -> Dataset:
+    """The copy at `path`, if it is of these originals; else what `make` makes, kept for next time.
+
+    `check` may refuse to make it, before any folder is made.
+    """
+    ready = _read(path, fingerprint, announce)
+    if ready is not None:
+        return ready
+    check()
+    with _exclusively(path, announce) as writable:
+        # Another process may have prepared it while this one waited.
+        ready = _read(path, fingerprint, lambda _: None)
+        if ready is None:
+            ready = make()
+            if writable:
+                _keep(path, ready, fingerprint, announce)
+    return ready
+
+
+def _read(path: Path, fingerprint: str, announce: Callable[[str], None]) -> Dataset | None:
     """The copy at `path`; None when there is none, a damaged one, or one of other originals."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -62,14 +87,13 @@ def read_prepared(path: Path, fingerprint: str, announce: Callable[[str], None])
         return None
 
 
-def keep_prepared(
-    path: Path, dataset: Dataset, fingerprint: str, announce: Callable[[str], None]
-) -> None:
-    """Write the copy at `path`, whole or not at all; only while `exclusively` holds its lock.
+def _keep(path: Path, dataset: Dataset, fingerprint: str, announce: Callable[[str], None]) -> None:
+    """Write the copy at `path`, whole or not at all; only while its lock is held.
 
     A copy only saves time: when there is no room for it, that is announced and nothing is raised.
     """
     temporary = path.with_name(path.name + ".tmp")
+    parts = {"train": dataset.train, "test": dataset.test}
     about = {
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -77,16 +101,13 @@ def keep_prepared(
         "classes": dataset.classes,
         "mean": dataset.mean,
         "std": dataset.std,
-        "shape": {
-            "train": list(dataset.train.pixels.shape),
-            "test": list(dataset.test.pixels.shape),
-        },
+        "shape": {part: list(images.pixels.shape) for part, images in parts.items()},
     }
     try:
         with temporary.open("wb") as stream:
             with zipfile.ZipFile(stream, "w") as archive:
                 archive.writestr("about.json", json.dumps(about, indent=1))
-                for part, images in (("train", dataset.train), ("test", dataset.test)):
+                for part, images in parts.items():
                     _write(archive, f"{part}-pixels", images.pixels)
                     _write(archive, f"{part}-labels", images.labels)
             stream.flush()
@@ -100,8 +121,8 @@ def keep_prepared(
 
 
 @contextmanager
-def exclusively(path: Path, announce: Callable[[str], None]) -> Iterator[bool]:
-    """Hold the lock beside `path`, after waiting for it if need be.
+def _exclusively(path: Path, announce: Callable[[str], None]) -> Iterator[bool]:
+    """Hold the lock of `path`, after waiting for it if need be.
 
     Yields whether a copy can be written: in a folder where not even a lock can be made, none can.
     """

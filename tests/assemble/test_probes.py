@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnbench import data
 from bnbench.assemble import build_run
 from bnbench.assemble.probes import read_after
 from bnbench.config import schema
+from bnbench.data import batches as data_batches
+from bnbench.data.dataset import Images
 from bnbench.events import Fact, Histogram, Moment, Reading
 from bnbench.train import Run, train
 from tests.assemble.test_run import EXAMPLES, config, smooth, synthetic
@@ -129,13 +130,13 @@ def test_controls_read_exactly_zero(norm: schema.Block) -> None:
 
 def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    chunks = data.chunks
+    chunks = data_batches.chunks
 
-    def watched(images: data.Images, indices: Tensor, **how: Any) -> Any:
+    def watched(images: Images, indices: Tensor, **how: Any) -> Any:
         seen.append(indices.clone())
         return chunks(images, indices, **how)
 
-    monkeypatch.setattr(data, "chunks", watched)
+    monkeypatch.setattr(data_batches, "chunks", watched)
 
     def looked_at(norm: schema.Block, seed: int) -> dict[str, list[int]]:
         found = {}

@@ -15,11 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bnbench import data
 from bnbench.assemble import Facts, build_run, inputs, resolve_device
 from bnbench.assemble.evaluation import evaluation_steps, norm_batch_size
 from bnbench.assemble.inputs import generator
 from bnbench.config import schema
+from bnbench.data import batches as data_batches
+from bnbench.data import synthetic as generated
+from bnbench.data import torchvision_sets
+from bnbench.data.batches import Standardize
+from bnbench.data.dataset import Dataset, Images
 from bnbench.errors import ConfigError, UsageError
 from bnbench.events import Confusion, Evaluation, Finished, Measurement, Moment, Step
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
@@ -197,11 +201,7 @@ def test_every_word_trains_and_makes_a_difference(block: str, key: str) -> None:
 
 
 def norm_layers(run: Run) -> list[nn.Module]:
-    return [
-        module
-        for module in run.model.modules()
-        if isinstance(module, nn.GroupNorm | nn.modules.batchnorm._BatchNorm)
-    ]
+    return [module for module in run.model.modules() if isinstance(module, GroupNorm | BatchNorm)]
 
 
 def test_norms_are_built_with_the_values_of_the_configuration() -> None:
@@ -308,9 +308,9 @@ def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     asked: list[tuple[object, ...]] = []
 
-    def fetched(name: str, *, root: Path | None, download: bool, **_: object) -> data.Dataset:
+    def fetched(name: str, *, root: Path | None, download: bool, **_: object) -> Dataset:
         asked.append((name, root, download))
-        return data.generate_synthetic(
+        return generated.generate_synthetic(
             train_images=40,
             test_images=10,
             classes=10,
@@ -320,7 +320,8 @@ def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             seed=0,
         )
 
-    monkeypatch.setattr(data, "load_torchvision", fetched)  # tests/data look into the real one
+    # tests/data look into the real one.
+    monkeypatch.setattr(torchvision_sets, "load_torchvision", fetched)
     configs = datasets(tmp_path)
     assert {type(one) for one in configs} == set(kinds(schema.DataConfig))
     assert len(kinds(schema.DataConfig)) == 4
@@ -346,13 +347,13 @@ def test_a_dataset_is_loaded_once_whatever_is_done_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loads: list[dict[str, Any]] = []
-    real = data.generate_synthetic
+    real = generated.generate_synthetic
 
-    def counted(**options: Any) -> data.Dataset:
+    def counted(**options: Any) -> Dataset:
         loads.append(options)
         return real(**options)
 
-    monkeypatch.setattr(data, "generate_synthetic", counted)
+    monkeypatch.setattr(generated, "generate_synthetic", counted)
     for changed in (
         {"batch_size": 4},
         {"validation_size": 6},
@@ -529,22 +530,22 @@ def test_other_seeds_have_other_images_orders_and_weights() -> None:
 class Looks:
     """What the evaluations of a run look at: indices of images, pass by pass."""
 
-    passes: list[tuple[data.Images, list[int]]]
+    passes: list[tuple[Images, list[int]]]
 
-    def of(self, images: data.Images) -> list[list[int]]:
+    def of(self, images: Images) -> list[list[int]]:
         return [indices for source, indices in self.passes if source is images]
 
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     found = Looks([])
-    real = data.chunks
+    real = data_batches.chunks
 
-    def watched(images: data.Images, indices: Tensor, **options: Any) -> object:
+    def watched(images: Images, indices: Tensor, **options: Any) -> object:
         found.passes.append((images, indices.tolist()))
         return real(images, indices, **options)
 
-    monkeypatch.setattr(data, "chunks", watched)
+    monkeypatch.setattr(data_batches, "chunks", watched)
     return found
 
 
@@ -624,7 +625,7 @@ def test_evaluations_look_at_the_images_of_their_split(looks: Looks) -> None:
     assert {tuple(i) for i in looks.of(dataset.test)} == {tuple(looks.of(dataset.test)[0])}
     assert sorted(looks.of(dataset.test)[0]) == list(range(70))
 
-    standardize = data.Standardize(dataset.mean, dataset.std)
+    standardize = Standardize(dataset.mean, dataset.std)
 
     def pictures(indices: list[int]) -> set[tuple[float, ...]]:
         pixels = standardize(dataset.train.pixels[indices])

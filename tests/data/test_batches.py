@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnbench.data import Batches, Images, Standardize, chunks
-from bnbench.data.augment import flip_crop
-from bnbench.data.batches import Order
+from bnbench.data.batches import Batches, Order, Standardize, chunks, flip_crop
+from bnbench.data.dataset import Images
 
 CPU = torch.device("cpu")
 

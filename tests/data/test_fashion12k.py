@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bnbench.data import fashion12k as module
-from bnbench.data import load_fashion_mnist_12k
+from bnbench.data.fashion12k import load_fashion_mnist_12k
 from bnbench.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]

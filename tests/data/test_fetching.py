@@ -16,7 +16,8 @@ import pytest
 import scipy.io
 import torch
 
-from bnbench.data import Dataset, load_torchvision
+from bnbench.data.dataset import Dataset
+from bnbench.data.torchvision_sets import load_torchvision
 from bnbench.errors import DataError
 
 NAMES = [

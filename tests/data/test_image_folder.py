@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bnbench.data import Dataset, load_image_folder
 from bnbench.data import image_folder as room
 from bnbench.data import memory as memory_room
+from bnbench.data.dataset import Dataset
+from bnbench.data.image_folder import load_image_folder
 from bnbench.errors import DataError
 
 

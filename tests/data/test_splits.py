@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnbench.data import split, subset
+from bnbench.data.batches import split, subset
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bnbench.data import Dataset, generate_synthetic
 from bnbench.data import memory as memory_room
-from bnbench.data.dataset import moments
+from bnbench.data.dataset import Dataset, moments
+from bnbench.data.synthetic import generate_synthetic
 from bnbench.errors import DataError
 
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from bnbench.data import Dataset, load_torchvision
 from bnbench.data import idx as idx_room
+from bnbench.data.dataset import Dataset
+from bnbench.data.torchvision_sets import load_torchvision
 from bnbench.errors import DataError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -115,7 +116,7 @@ def test_a_foreign_file_is_not_taken_for_fashion_mnist(tmp_path: Path) -> None:
 TWO_LOADS = """
 import sys
 from pathlib import Path
-from bnbench.data import load_torchvision
+from bnbench.data.torchvision_sets import load_torchvision
 said = []
 data = load_torchvision("mnist", root=Path(sys.argv[1]), download=True, announce=said.append)
 print(len(data.train), "torchvision" in sys.modules, said)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, TensorDataset
 
-from bnbench import data
+from bnbench.data.batches import Standardize
+from bnbench.data.fashion12k import load_fashion_mnist_12k
 
 Pairs = DataLoader[tuple[Tensor, ...]]
 BATCH = 64
@@ -24,8 +25,8 @@ IMAGES = 1024
 @cache
 def pictures() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Bundled training images and labels, in random order; evaluation images and labels."""
-    found = data.load_fashion_mnist_12k()
-    standardize = data.Standardize(found.mean, found.std)
+    found = load_fashion_mnist_12k()
+    standardize = Standardize(found.mean, found.std)
     order = torch.randperm(len(found.train), generator=torch.Generator().manual_seed(0))
     return (
         standardize(found.train.pixels).contiguous()[order],
