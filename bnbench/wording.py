@@ -88,3 +88,18 @@ def slug(text: str, length: int = SLUG_LENGTH) -> str:
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
     words = re.sub(r"[^a-z0-9._-]+", "-", ascii_text.lower())
     return words.strip("._-")[:length].rstrip("._-")
+
+
+def in_words(value: Any) -> str:
+    """A value as tables and folders show it: numbers short, lists joined by dashes."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.6g}".replace("e+", "e")
+        case tuple():
+            return "-".join(in_words(item) for item in value)
+        case _:
+            return str(value)

@@ -88,7 +88,7 @@ def _defined(content: bytes) -> tuple[frozenset[str] | None, tuple[str, ...], st
     except (ValueError, RecursionError, MemoryError):
         return None, (), None  # importing the file will say what is wrong
     names: set[str] = set()
-    # Wherever a name is bound: a class may stand behind `if` or `try`.
+    # Wherever a name is bound: a class may be inside `if` or `try`.
     for node in ast.walk(tree):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):

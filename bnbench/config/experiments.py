@@ -10,12 +10,12 @@ from typing import Any, Literal, TypeAlias
 
 from bnbench.config import layers, schema
 from bnbench.config.faults import Place
-from bnbench.config.identity import in_words
 from bnbench.config.layers import Blocks, Layer
 from bnbench.config.metrics import Metric
 from bnbench.config.schema import Key
 from bnbench.config.sentences import is_whole_number
 from bnbench.config.yaml import Path, Source
+from bnbench.wording import in_words
 
 Seeds: TypeAlias = Sequence[int]
 """A tuple or, so that `seeds: 1000000000` costs nothing before it is refused, a range."""

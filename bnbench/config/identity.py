@@ -12,27 +12,17 @@ from pydantic import BaseModel
 from bnbench.config import schema
 from bnbench.config.custom import content_hash, custom_target
 from bnbench.config.datasets import folder_facts
-from bnbench.wording import SLUG_LENGTH, slug
+from bnbench.wording import SLUG_LENGTH, in_words, slug
 
 # Raise it when the same configuration begins to mean other numbers.
 IDENTITY_VERSION = 1
 
-NOT_IDENTITY = frozenset(
-    {
-        "experiment",
-        "setup",
-        "swept",
-        "data.root",
-        "data.download",
-        "train.evaluations",
-        "train.evaluation_images",
-        "train.log_every",
-        "train.checkpoint_every",
-        "probes",
-        "compute.device",
-        "compute.threads",
-    }
-)
+# A block or a key.
+NOT_IDENTITY = {
+    *("experiment", "setup", "swept", "probes", "data.root", "data.download"),
+    *("train.evaluations", "train.evaluation_images", "train.log_every", "train.checkpoint_every"),
+    *("compute.device", "compute.threads"),
+}
 SHORT_NAMES = {
     "data.batch_size": "bs",
     "norm.batch_size": "nbs",
@@ -126,14 +116,7 @@ def run_id(config: schema.RunConfig) -> str:
 def differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
     """What decides the numbers and is not the same in both, a line each."""
 
-    def leaves(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in facts.items():
-            nested = isinstance(value, dict)
-            found |= leaves(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-        return found
-
-    there, wanted = leaves(_facts(kept)), leaves(_facts(given))
+    there, wanted = _flat(_facts(kept)), _flat(_facts(given))
     return [
         f"{key}: {in_words(there.get(key))} in the folder, {in_words(wanted.get(key))} given"
         for key in sorted(there.keys() | wanted.keys())
@@ -142,21 +125,6 @@ def differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
 
 
 # --- names ---------------------------------------------------------------------------------
-
-
-def in_words(value: Any) -> str:
-    """A value as tables and folders show it: numbers short, lists joined by dashes."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return f"{value:.6g}".replace("e+", "e")
-        case tuple():
-            return "-".join(in_words(item) for item in value)
-        case _:
-            return str(value)
 
 
 def folder_part(key: str, value: Any) -> str:
@@ -188,28 +156,26 @@ def hparams(config: schema.RunConfig) -> dict[str, bool | int | float | str]:
 
     Keys that are not set are left out. Lists become text.
     """
-    found: dict[str, bool | int | float | str] = {}
-    for name in schema.RunConfig.model_fields:
-        block = getattr(config, name)
-        if name not in NOT_IDENTITY and isinstance(block, BaseModel):
-            found |= _leaves(block.model_dump(exclude_none=True), f"{name}.")
-    deciding = {key: value for key, value in found.items() if key not in NOT_IDENTITY}
-    return {"setup": config.setup} | deciding
+    found: dict[str, bool | int | float | str] = {"setup": config.setup}
+    for key, value in _flat(config.model_dump(exclude_none=True, exclude={"seed"})).items():
+        if key in NOT_IDENTITY or key.partition(".")[0] in NOT_IDENTITY:
+            continue
+        if key in ("model.target", "norm.target"):
+            path, name = custom_target(value)
+            value = f"{path.name}:{name}"
+        plain = isinstance(value, bool | int | float | str)
+        found[key] = value if plain else in_words(value)
+    return found
 
 
-def _leaves(block: dict[str, Any], prefix: str) -> dict[str, bool | int | float | str]:
-    found: dict[str, bool | int | float | str] = {}
-    for key, value in block.items():
-        match value:
-            case dict():
-                found |= _leaves(value, f"{prefix}{key}.")
-            case str() if key == "target":
-                path, name = custom_target(value)
-                found[f"{prefix}{key}"] = f"{Path(path).name}:{name}"
-            case bool() | int() | float() | str():
-                found[f"{prefix}{key}"] = value
-            case _:
-                found[f"{prefix}{key}"] = in_words(value)
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value that is no mapping, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+        found |= inner
     return found
 
 

@@ -26,7 +26,7 @@ COSTS = ("images_per_second", "train_seconds")
 LR = "optim.lr"
 
 Worst: TypeAlias = Literal["high", "low"] | None
-"""At which end of a metric a run lies that diverged; None: it has no value there."""
+"""At which end of a metric a run is that diverged; None: it has no value there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def every_metric() -> list[str]:
 
 
 def worst(metric: Metric) -> Worst:
-    """Where a run that diverged stands."""
+    """At which end of the metric a run is that diverged."""
     match metric:
         case EndReading(quantity="accuracy"):
             return "low"

@@ -92,7 +92,7 @@ SENTENCES = {
     TOO_DEEP: f"nested more than {MAX_DEPTH} levels deep",
     "found another document": "a second document starts here: remove the ---",
     "found undefined alias": "this alias has no anchor before it",
-    "mapping values are not allowed": 'a ":" stands where no key can end: text with ": " in it '
+    "mapping values are not allowed": 'a ":" is where no key can end: text with ": " in it '
     "needs quotes, and keys of one block start in one column",
     "did not find expected ',' or '}'": "a { is not closed, or a comma is missing",
     "did not find expected ',' or ']'": "a [ is not closed, or a comma is missing",
@@ -105,9 +105,7 @@ SENTENCES = {
 def parse(text: str, source: Source, faults: Faults) -> Source:
     """The source with the data and marks of its text; data None if it is empty or unreadable."""
     if bad := UNPRINTABLE.search(text):
-        faults.add(
-            _end(source, text[: bad.start()]), "a character that cannot be printed stands here"
-        )
+        faults.add(_end(source, text[: bad.start()]), "a character here cannot be printed")
         return source
     reader = Reader(source, faults)
     try:
@@ -160,7 +158,7 @@ class Reader:
         if self.nodes > MAX_NODES:
             raise self.stop(node, f"more than {MAX_NODES:,} values, aliases expanded")
         if node in self.open:
-            raise self.stop(node, "an alias stands inside its own anchor: this contains itself")
+            raise self.stop(node, "this contains itself: an alias is inside its own anchor")
         if node.tag:
             tag = shortened(node.tag.replace("tag:yaml.org,2002:", "!!"))
             hint = "tags have no meaning here: write the value alone"

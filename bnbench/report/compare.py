@@ -12,10 +12,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bnbench.config import identity
 from bnbench.errors import StorageError, UsageError
 from bnbench.report import words
 from bnbench.store import Record, RunFolder, RunRecord, find_run, read
+from bnbench.wording import in_words
 
 METRICS = {
     "test accuracy": ("test", "running", "accuracy"),
@@ -128,7 +128,7 @@ def side_by_side(record: Record, *, columns: int = 80) -> Iterator[RenderableTyp
 
 def _rows(record: Record) -> list[tuple[str, list[str]]]:
     rows = [
-        (key, ["–" if value is None else identity.in_words(value) for value in values])
+        (key, ["–" if value is None else in_words(value) for value in values])
         for key, values in record["differences"].items()
     ]
     rows.append(("", [""] * len(record["runs"])))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bnbench import store
 from bnbench.config import experiments, identity, schema
+from bnbench.wording import in_words
 
 if TYPE_CHECKING:
     from bnbench.report.reading import History
@@ -253,7 +254,7 @@ class Study:
         """A point's values of what varies, e.g. `batch_size 32, lr 0.1`; "" where nothing does."""
         names = short_names(self.varying)
         return ", ".join(
-            f"{name} {identity.in_words(point[key])}"
+            f"{name} {in_words(point[key])}"
             for key, name in names.items()
             if point.get(key) is not None
         )

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bnbench.config import identity
 from bnbench.report import words
 from bnbench.report.study import Study, short_names
 from bnbench.store import Record, Result, Score
+from bnbench.wording import in_words
 
 STATISTICS = ("running", "batch", "population")
 
@@ -76,7 +76,7 @@ def value_words(value: object) -> str:
     """A value of an axis, – where it has no meaning."""
     if value is None:
         return "–"
-    return identity.in_words(tuple(value) if isinstance(value, list) else value)
+    return in_words(tuple(value) if isinstance(value, list) else value)
 
 
 def _percent(metric: Record | None, *, sign: bool = False) -> str:

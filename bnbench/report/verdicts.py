@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
 
-from bnbench.config import claims, datasets, experiments, identity, metrics, schema
+from bnbench.config import claims, datasets, experiments, metrics, schema
 from bnbench.report.quantities import LR, quantity, usable
 from bnbench.report.study import Choice, StudiedRun, Study, by_seed
 from bnbench.stats.differences import probability_of_superiority, slope
 from bnbench.stats.verdict import Effect, Verdict, effect, judge
-from bnbench.wording import counted
+from bnbench.wording import counted, in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +140,20 @@ def _side(found: _Measured, arm: experiments.Arm, study: Study) -> Side:
     runs = [planned[id(config)] for config in configs]
     words = [
         str(arm),
-        *(f"{key.rpartition('.')[2]} {identity.in_words(v)}" for key, v in claim.at.items()),
+        *(f"{key.rpartition('.')[2]} {in_words(v)}" for key, v in claim.at.items()),
     ]
     axis = study.tuned_axis
     open_axes = {claim.slope_over, LR if isinstance(claim.metric, metrics.UsableLr) else None}
     if axis is not None and axis not in open_axes | {*claim.at, *dict(arm.at)}:
         runs, taken = _at_the_choice(runs, study)
         found.objections += [
-            f"{arm}: the chosen {axis} {identity.in_words(each.value)} is an end of its grid"
+            f"{arm}: the chosen {axis} {in_words(each.value)} is an end of its grid"
             for each in taken
             if each.at_edge
         ]
         if taken:
             count = found.trials[str(arm)] = len(taken[0].values)
-            chosen = identity.in_words(taken[0].value)
+            chosen = in_words(taken[0].value)
             words.append(f"{axis.rpartition('.')[2]} {chosen} (best of {count})")
     by_seeds = {seed: _value(claim, of_seed) for seed, of_seed in by_seed(runs)}
     values = {seed: value for seed, value in by_seeds.items() if value is not None}
@@ -225,7 +225,7 @@ def _at_the_end(
         if float(run.point[LR]) == max(rates) and usable(run, claim.target or 0.0)
     ]
     if top:
-        yield f"{arm}: the largest {LR} tried, {identity.in_words(max(rates))}, is still usable"
+        yield f"{arm}: the largest {LR} tried, {in_words(max(rates))}, is still usable"
 
 
 def _sanity_objections(found: _Measured, study: Study) -> Iterator[str]:

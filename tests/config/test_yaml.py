@@ -91,18 +91,18 @@ def test_empty_documents_and_aliases() -> None:
         ('question: "a\\x07"', "x.yaml:1:11: question: text holds a character that cannot be "
          "printed"),
         ("a: *b", "x.yaml:1:4: this alias has no anchor before it"),
-        ("a: &b [*b]", "x.yaml:1:4: an alias stands inside its own anchor: this contains "
-         "itself"),
+        ("a: &b [*b]", "x.yaml:1:4: this contains itself: an alias is "
+         "inside its own anchor"),
         ("--- {}\n--- {}", "x.yaml:2:1: a second document starts here: remove the ---"),
         ("- 1", "x.yaml:1:1: an experiment is a mapping of keys, not a list"),
         ("word", 'x.yaml:1:1: an experiment is a mapping of keys, not "word"'),
         ("data:\n\tseed: 1", "x.yaml:2:1: this is not YAML: a tab cannot indent YAML: use spaces"),
         ("data: [1\nseed: 2", "x.yaml:2:5: this is not YAML: a [ is not closed, or a comma is "
          "missing"),
-        ("question: a: b", 'x.yaml:1:12: this is not YAML: a ":" stands where no key can end: text '
+        ("question: a: b", 'x.yaml:1:12: this is not YAML: a ":" is where no key can end: text '
          'with ": " in it needs quotes, and keys of one block start in one column'),
         (b"question: \xff", "x.yaml:1:11: byte 0xff is not UTF-8\n  save the file as UTF-8"),
-        ("seed: 1\nquestion: \0", "x.yaml:2:11: a character that cannot be printed stands here"),
+        ("seed: 1\nquestion: \0", "x.yaml:2:11: a character here cannot be printed"),
         ("[" * 50_000, "nested more than 40 levels deep"),
         ("#" * 1_000_001, "x.yaml: larger than 1,000,000 bytes: this is no experiment"),
     ],

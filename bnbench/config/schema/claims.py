@@ -61,5 +61,5 @@ class ClaimConfig(Block):
         "up", description="up: better has more of the metric; down: less; two-sided: they differ"
     )
     literature: str | None = Field(
-        None, description="what others found; shown beside the verdict, never used by it"
+        None, description="what others found; shown with the verdict, never used by it"
     )

@@ -13,7 +13,7 @@ class ImageData(Block):
     """Keys that every dataset has."""
 
     root: str | None = Field(
-        None, description="where the data lies; default: the user's cache folder"
+        None, description="where the data is stored; default: the user's cache folder"
     )
     download: bool = Field(True, description="fetch missing files (torchvision's datasets)")
     train_size: PositiveInt | None = Field(

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnbench.config import identity
 from bnbench.report.figures import style
 from bnbench.report.figures.style import Look, Looks
 from bnbench.report.study import Cell, Point, Study, best_at
 from bnbench.stats.differences import mean
+from bnbench.wording import in_words
 
 LOG_FROM = 8  # times: values that span more are drawn on a logarithmic scale
 COSTS = {
@@ -95,7 +95,7 @@ def against_axis(study: Study, looks: Looks, axis: str, name: str, label: str) -
             x = [_shifted(cell.point[axis], shift, values, log=log) for cell in line.cells]
             _draw(axes, line, x, looks[line.setup], name)
             _count_lost(axes, line, x, looks[line.setup], number)
-        style.values_on_x(axes, values, [identity.in_words(value) for value in values], log=log)
+        style.values_on_x(axes, values, [in_words(value) for value in values], log=log)
         axes.set_title(title)
     _fit(panels[0], found)
     figure.supxlabel(axis)
