@@ -1,4 +1,4 @@
-"""Means and bands over the seeds of each cell: TensorBoard runs of their own, `seed-bands/…`."""
+"""Means and bands over the seeds of each setup and point: TensorBoard runs in `seed-bands/…`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bnbench.board.views import refresh
+from bnbench.config.faults import counted
 from bnbench.errors import StorageError
 from bnbench.events import Evaluation, Gap
 from bnbench.sinks.metrics import to_fact
@@ -23,8 +24,11 @@ BATCH_SIZE = "data.batch_size"
 
 
 @dataclass(slots=True)
-class Cell:
-    """The replicates of one setup at one value of every axis."""
+class Replicates:
+    """Runs that differ in their seed alone, by their manifests; `manifest`: that of the first.
+
+    `curves`: of each completed seed, values by images seen, by tag. `left_out`: other states.
+    """
 
     name: str
     manifest: Record
@@ -33,16 +37,24 @@ class Cell:
     left_out: Counter[str] = field(default_factory=Counter)
 
     @property
-    def around(self) -> tuple[str, str]:
-        """The setup and its values beside the batch size, and what a folder calls them."""
+    def lost(self) -> str:
+        """The seeds that are in no mean, in words."""
+        return ", ".join(f"{count} {state}" for state, count in sorted(self.left_out.items()))
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch in training."""
+        return int(self.manifest["hparams"][BATCH_SIZE])
+
+    @property
+    def family(self) -> str:
+        """The same for all batch sizes of a setup at the same point otherwise."""
         others = {key: value for key, value in self.manifest["point"].items() if key != BATCH_SIZE}
-        part = f"_bs{self.manifest['hparams'][BATCH_SIZE]:03d}"
-        return repr((self.manifest["setup"], sorted(others.items()))), self.name.replace(part, "")
+        return repr((self.manifest["setup"], sorted(others.items())))
 
 
-def keep_up(experiment: ExperimentFolder, warn: Callable[[str], None]) -> None:
-    """Let TensorBoard's files tell what the experiment has become. They are a view: what cannot be
-    written is a warning."""
+def update_tensorboard(experiment: ExperimentFolder, warn: Callable[[str], None]) -> None:
+    """Update TensorBoard's files for the whole experiment; failures are warnings."""
     try:
         refresh(experiment)
         write_seed_bands(experiment)
@@ -51,60 +63,55 @@ def keep_up(experiment: ExperimentFolder, warn: Callable[[str], None]) -> None:
 
 
 def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
-    """Write mean and 95 % interval over completed seeds for each cell; what was left out, in
-    sentences. Earlier bands are thrown away.
+    """Write mean and 95 % interval over completed seeds, in place of earlier ones. Returns what was
+    left out, in sentences.
 
     A band is cut to what is possible: an accuracy is at most 1. One seed has a line and no band.
     Raises StorageError where nothing can be written.
     """
     notes: list[str] = []
-    cells = _cells(experiment, notes)
     written: dict[str, bytes] = {}
-    for cell in cells:
-        lost = ", ".join(f"{count} {state}" for state, count in sorted(cell.left_out.items()))
-        if lost:
-            count = len(cell.seeds)
-            band = f"the mean of {count} seed{'s' * (count > 1)}" if count else "no mean"
-            notes.append(f"{cell.name}: {band}, without {lost}")
-        if cell.seeds:
-            written[cell.name] = _curves(cell, lost)
-    by_size: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.seeds:
-            by_size.setdefault(cell.around[0], []).append(cell)
-    for group in by_size.values():
+    families: dict[str, list[Replicates]] = {}
+    for each in _replicates(experiment, notes):
+        count = len(each.seeds)
+        if each.lost:
+            band = f"the mean of {counted(count, 'seed')}" if count else "no mean"
+            notes.append(f"{each.name}: {band}, without {each.lost}")
+        if count:
+            written[each.name] = _over_training(each)
+            families.setdefault(each.family, []).append(each)
+    for group in families.values():
         if len(group) > 1:
-            written[f"by-batch-size/{group[0].around[1]}"] = _by_batch_size(group)
+            name = group[0].name.replace(f"_bs{group[0].batch_size:03d}", "")
+            written[f"by-batch-size/{name}"] = _by_batch_size(group)
     experiment.replace_views(FOLDER, FILE, written)
     return notes
 
 
-def _cells(experiment: ExperimentFolder, notes: list[str]) -> list[Cell]:
+def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicates]:
     """In the order of the runs' names; each with a name of its own."""
-    cells: dict[str, Cell] = {}
-    for run in experiment.runs():
+    found: dict[str, Replicates] = {}
+    for run in map(read, experiment.runs()):
         try:
-            found = read(run)
-            manifest = found.manifest
+            manifest = run.manifest
             if manifest is None:
                 continue
-            name = str(manifest["cell"]).rsplit("_", 1)[0]
-            cell = cells.setdefault(manifest["cell"], Cell(name, manifest))
-            if found.state == "completed":
-                cell.curves.append(_curves_of(found))
-                cell.seeds.append(manifest["seed"])
+            identity = manifest["cell"]
+            each = found.setdefault(identity, Replicates(identity.rsplit("_", 1)[0], manifest))
+            if run.state == "completed":
+                each.curves.append(_curves(run))
+                each.seeds.append(manifest["seed"])
             else:
-                cell.left_out[found.state] += 1
+                each.left_out[run.state] += 1
         except (StorageError, KeyError, TypeError) as error:
-            notes.append(f"{run.name}: not in a band: {error}")
-    taken = Counter(cell.name for cell in cells.values())
-    for identity, cell in cells.items():
-        if taken[cell.name] > 1:
-            cell.name = identity
-    return list(cells.values())
+            notes.append(f"{run.folder.name}: not in a band: {error}")
+    taken = Counter(each.name for each in found.values())
+    for identity, each in found.items():
+        each.name = identity if taken[each.name] > 1 else each.name
+    return list(found.values())
 
 
-def _curves_of(run: RunRecord) -> dict[str, dict[int, float]]:
+def _curves(run: RunRecord) -> dict[str, dict[int, float]]:
     """Evaluations and gaps: values by images seen, by tag."""
     found: dict[str, dict[int, float]] = {}
     for each in run.events(without=("step",)):
@@ -116,33 +123,29 @@ def _curves_of(run: RunRecord) -> dict[str, dict[int, float]]:
     return found
 
 
-def _curves(cell: Cell, lost: str) -> bytes:
+def _over_training(runs: Replicates) -> bytes:
     points: dict[int, dict[str, float]] = {}
     for band in BANDS:
-        curves = [curve.get(band.of, {}) for curve in cell.curves]
+        curves = [curve.get(band.of, {}) for curve in runs.curves]
         for step in sorted(set(curves[0]).intersection(*curves[1:])):
             values = _over_seeds(band, [curve[step] for curve in curves])
             points.setdefault(step, {}).update(values)
-    seeds = ", ".join(map(str, sorted(cell.seeds)))
+    seeds = ", ".join(map(str, sorted(runs.seeds)))
     about = f"Mean of the completed seeds ({seeds}); band: its 95 % interval."
-    if lost:
-        about += f" Not in it: {lost}."
-    return _file(cell, points, about)
+    return _file(runs, points, f"{about} Not in it: {runs.lost}." if runs.lost else about)
 
 
-def _by_batch_size(cells: Sequence[Cell]) -> bytes:
+def _by_batch_size(group: Sequence[Replicates]) -> bytes:
     points = {}
-    for cell in sorted(cells, key=lambda cell: int(cell.manifest["hparams"][BATCH_SIZE])):
-        values = [
-            value for curve in cell.curves for value in curve.get(BY_BATCH_SIZE.of, {}).values()
-        ]
-        size = int(cell.manifest["hparams"][BATCH_SIZE])
-        points[size] = _over_seeds(BY_BATCH_SIZE, values)
-    return _file(cells[0], points, "Step = batch size. Mean over seeds; band: its 95 % interval.")
+    for runs in sorted(group, key=lambda runs: runs.batch_size):
+        curves = [curve.get(BY_BATCH_SIZE.of, {}) for curve in runs.curves]
+        values = [value for curve in curves for value in curve.values()]
+        points[runs.batch_size] = _over_seeds(BY_BATCH_SIZE, values)
+    return _file(group[0], points, "Step = batch size. Mean over seeds; band: its 95 % interval.")
 
 
 def _over_seeds(band: Band, values: Sequence[float]) -> dict[str, float]:
-    """Nothing where a value is not finite: it cannot be averaged, and must not be dropped."""
+    """Nothing if a value is not finite: it cannot be averaged, and must not be dropped."""
     try:
         average = mean(values)
     except ValueError:
@@ -155,8 +158,9 @@ def _over_seeds(band: Band, values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _file(cell: Cell, points: Mapping[int, Mapping[str, float]], about: str) -> bytes:
-    at = partial(record, wall_time=cell.manifest["started"])
+def _file(runs: Replicates, points: Mapping[int, Mapping[str, float]], about: str) -> bytes:
+    started = runs.manifest["started"]
+    at = partial(record, wall_time=started)
     records = [at([text("seed_bands", about)], step=0)]
     records += [at(scalars(values), step=step) for step, values in points.items() if values]
-    return encoded([version(wall_time=cell.manifest["started"]), *records])
+    return encoded([version(wall_time=started), *records])

@@ -99,12 +99,11 @@ def _of_table(study: Study) -> Iterator[str]:
 def _lead(study: Study, first: Cell, second: Cell) -> str:
     """By how much over the runner-up, seed by seed, and how sure that is."""
     name = _named(study, second)
-    others = {run.seed: run.test_accuracy for run in second.completed}
-    pairs = [
-        100 * (mine - its)
-        for run in first.completed
-        if (mine := run.test_accuracy) is not None and (its := others.get(run.seed)) is not None
-    ]
+    mine, its = (
+        {run.seed: value for run in cell.runs if (value := run.metric("test_accuracy")) is not None}
+        for cell in (first, second)
+    )
+    pairs = [100 * (mine[seed] - its[seed]) for seed in mine if seed in its]
     if not pairs:
         gap = words.difference(100 * (_test(first) - _test(second)), "points")
         return f"The runner-up is {name}, {gap} behind; they share no completed seed."
@@ -153,7 +152,7 @@ def notices(study: Study) -> Iterator[Notice]:
         )
     failed = [run for run in study.runs if run.state in ("failed", "damaged")]
     if failed:
-        problems = [(run, (run.record.problem or "").strip()) for run in failed[:NAMED_FAILURES]]
+        problems = [(run, (run.problem or "").strip()) for run in failed[:NAMED_FAILURES]]
         shown = "; ".join(
             f"{run.name}: {why.partition(chr(10))[0] or run.state}" for run, why in problems
         )

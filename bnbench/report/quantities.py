@@ -59,7 +59,7 @@ def _of_run(
             curve = run.history.curves.get((metric.split, metric.statistics))
             return None if curve is None else to_target(curve, metric.quantity, target or 0.0)
         case metrics.Speed():
-            value: float | None = getattr(run, metric.quantity)
+            value = run.metric(metric.quantity)
             return log2(value) if value else None
         case metrics.ProbeReading():
             return _probe(metric, run, when)
@@ -104,7 +104,7 @@ def usable_lr(runs: Sequence[StudiedRun], name: str, *, target: float) -> float 
 
 def usable(run: StudiedRun, target: float) -> bool:
     """Whether a run trained to `target`, a validation accuracy under running statistics."""
-    return (run.val_accuracy or 0.0) >= target
+    return (run.metric("val_accuracy") or 0.0) >= target
 
 
 def _probe(metric: metrics.ProbeReading, run: StudiedRun, when: When) -> float | None:

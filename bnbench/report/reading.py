@@ -129,15 +129,23 @@ def _read_run(
     config: schema.RunConfig, folder: store.ExperimentFolder, *, events: bool
 ) -> StudiedRun:
     record = store.read(folder.run(identity.run_id(config)))
-    point = identity.point(config)
-    problem = record.problem
-    if record.state != "damaged":
-        try:
-            history = read_history(record) if events and record.state != "new" else History()
-            return StudiedRun(config, record, point, record.manifest, history)
-        except StorageError as error:
-            problem = error.what
-        except (KeyError, TypeError) as error:
-            problem = f"an event lacks {error}"
-    damaged = store.RunRecord(record.folder, "damaged", problem=problem)
-    return StudiedRun(config, damaged, point, None, History())
+    manifest, history = None, History()
+    try:
+        if record.state != "damaged":
+            manifest = record.manifest
+        if events and record.state not in ("damaged", "new"):
+            history = read_history(record)
+    except (StorageError, KeyError, TypeError) as error:
+        problem = error.what if isinstance(error, StorageError) else f"an event lacks {error}"
+        record = store.RunRecord(record.folder, "damaged", problem=problem)
+        manifest = None
+    return StudiedRun(
+        config,
+        identity.point(config),
+        record.folder.name,
+        record.state,
+        record.result,
+        record.problem,
+        manifest,
+        history,
+    )

@@ -8,13 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bnbench.report.study import Cell, StudiedRun, Study
+from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.stats.differences import mean
 from bnbench.store import Record
-
-OF_RUNS = ("val_accuracy", "test_accuracy", "images_per_second", "train_seconds")
-OF_CELLS = (*OF_RUNS, "gap")
-"""Properties of `StudiedRun`."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What spreadsheets take for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection"""
@@ -31,7 +27,7 @@ def cell_row(cell: Cell, study: Study) -> Record:
         "diverged": cell.count("diverged"),
         "failed": cell.count("failed", "damaged"),
         "missing": cell.count("running", "interrupted", "new"),
-        "metrics": {name: _over_seeds(cell.values(name)) for name in OF_CELLS},
+        "metrics": {name: _over_seeds(cell.values(name)) for name in METRICS},
     }
 
 
@@ -58,8 +54,8 @@ def run_row(run: StudiedRun) -> Record:
         "point": run.point,
         "seed": run.seed,
         "state": run.state,
-        "reason": divergence if run.record.problem is None else run.record.problem,
-        **{name: getattr(run, name) for name in OF_RUNS},
+        "reason": divergence if run.problem is None else run.problem,
+        **{name: run.metric(name) for name in METRICS if name != "gap"},
         "result": None if run.result is None else run.result.as_record(),
     }
 
@@ -67,8 +63,8 @@ def run_row(run: StudiedRun) -> Record:
 def flat_row(run: StudiedRun) -> Record:
     """A run with its result as one flat row: `test/running/accuracy` and so on."""
     row = {"run": run.name, "setup": run.setup, **run.point, "seed": run.seed, "state": run.state}
-    if run.record.problem is not None:
-        row["reason"] = run.record.problem
+    if run.problem is not None:
+        row["reason"] = run.problem
     result = {} if run.result is None else run.result.as_record()
     return row | {key: value for key, value in _flat(result) if key != "state"}
 

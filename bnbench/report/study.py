@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from bnbench import store
 from bnbench.config import experiments, identity, schema
@@ -20,28 +20,27 @@ from bnbench.wording import in_words
 if TYPE_CHECKING:
     from bnbench.report.reading import History
 
-Point = Mapping[str, Any]
+Point: TypeAlias = Mapping[str, Any]
 """Values of the axes by dotted key; None where an axis has no meaning in a setup."""
+Quantity: TypeAlias = Literal["accuracy", "loss"]
 
 
 @dataclass(frozen=True, slots=True)
 class StudiedRun:
-    """A planned run and its record.
+    """A planned run and what is stored of it.
 
-    `manifest`: None where it has not begun or is damaged. `history`: empty where it was not asked
-    for.
+    `state`, `result`, `problem`: as in its `RunRecord`. `manifest`: None if it has not begun or is
+    damaged. `history`: empty if it was not asked for.
     """
 
     config: schema.RunConfig
-    record: store.RunRecord
-    point: dict[str, Any]
+    point: Point
+    name: str
+    state: store.State
+    result: store.Result | None
+    problem: str | None
     manifest: store.Record | None
     history: History
-
-    @property
-    def name(self) -> str:
-        """The run's id."""
-        return self.record.folder.name
 
     @property
     def setup(self) -> str:
@@ -53,58 +52,32 @@ class StudiedRun:
         """Which repetition it is."""
         return self.config.seed
 
-    @property
-    def state(self) -> store.State:
-        """As in `bnbench status`."""
-        return self.record.state
-
-    @property
-    def result(self) -> store.Result | None:
-        """How it ended: completed or diverged; None without an end."""
-        return self.record.result
-
     def score(
-        self,
-        split: str,
-        statistics: str = "running",
-        quantity: Literal["accuracy", "loss"] = "accuracy",
+        self, split: str, statistics: str = "running", quantity: Quantity = "accuracy"
     ) -> float | None:
         """A final score; None for a run that did not complete and for a loss that is not finite."""
+        score = None if self.result is None else self.result.score(split, statistics)
+        return None if score is None else _finite(getattr(score, quantity))
+
+    def metric(self, name: str) -> float | None:
+        """One of `METRICS` of a completed run, if it is finite."""
         if self.result is None or self.state != "completed":
             return None
-        score = self.result.score(split, statistics)
-        value = None if score is None else getattr(score, quantity)
-        return float(value) if value is not None and isfinite(value) else None
+        if name in ("images_per_second", "train_seconds"):
+            return _finite(getattr(self.result, name))
+        if name == "gap":
+            running, batch = self.score("val"), self.score("val", "batch")
+            return None if running is None or batch is None else running - batch
+        return self.score(name.removesuffix("_accuracy"))
 
-    @property
-    def val_accuracy(self) -> float | None:
-        """A fraction, under running statistics."""
-        return self.score("val")
 
-    @property
-    def test_accuracy(self) -> float | None:
-        """A fraction, under running statistics."""
-        return self.score("test")
+METRICS = ("val_accuracy", "test_accuracy", "images_per_second", "train_seconds", "gap")
+"""Accuracies are fractions under running statistics; costs are of training work; the gap is
+validation accuracy under running minus under batch statistics."""
 
-    @property
-    def gap(self) -> float | None:
-        """Validation accuracy under running minus under batch statistics, a fraction."""
-        running, batch = self.score("val"), self.score("val", "batch")
-        return None if running is None or batch is None else running - batch
 
-    @property
-    def images_per_second(self) -> float | None:
-        """Of training work, of a completed run."""
-        return self._cost("images_per_second")
-
-    @property
-    def train_seconds(self) -> float | None:
-        """Seconds of training work of a completed run."""
-        return self._cost("train_seconds")
-
-    def _cost(self, name: str) -> float | None:
-        value = getattr(self.result, name) if self.state == "completed" else None
-        return float(value) if value is not None and isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +85,7 @@ class Cell:
     """One setup at one value of every axis, with its seeds."""
 
     setup: str
-    point: dict[str, Any]
+    point: Point
     runs: tuple[StudiedRun, ...]
 
     @property
@@ -125,13 +98,14 @@ class Cell:
         return sum(run.state in states for run in self.runs)
 
     def values(self, name: str) -> list[float]:
-        """A property of `StudiedRun` for each run that has it, e.g. `test_accuracy`."""
-        return [value for run in self.runs if (value := getattr(run, name)) is not None]
+        """One of `METRICS` for each run that has it."""
+        return [value for run in self.runs if (value := run.metric(name)) is not None]
 
-    def validation(self, quantity: Literal["accuracy", "loss"] = "accuracy") -> list[float | None]:
+    def validation(self, quantity: Quantity = "accuracy") -> list[float | None]:
         """What cells are chosen by: for each seed with a result its validation score, None where
         the run diverged or the score is not finite."""
-        return [run.score("val", quantity=quantity) for run in self.runs if run.result is not None]
+        ended = (run for run in self.runs if run.result is not None)
+        return [run.score("val", quantity=quantity) for run in ended]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +185,7 @@ class Study:
         for cell in self.cells:
             if cell.point.get(axis) is not None:
                 groups.setdefault(cell_key(cell.setup, _others(cell, axis)), []).append(cell)
-        quantity: Literal["accuracy", "loss"] = (
-            "accuracy" if tune.by.endswith("accuracy") else "loss"
-        )
+        quantity: Quantity = "accuracy" if tune.by.endswith("accuracy") else "loss"
         found = []
         for cells in groups.values():
             trials = {cell.point[axis]: cell.validation(quantity) for cell in cells}

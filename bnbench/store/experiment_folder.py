@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from bnbench.errors import StorageError, UsageError
@@ -14,14 +15,14 @@ EXPERIMENT = "experiment.yaml"
 _RUN_NAME = re.compile(r".*_[0-9a-f]{8}$")
 
 
+@dataclass(frozen=True, slots=True)
 class ExperimentFolder:
     """The runs of one experiment, each found by the hash that its name ends with.
 
     The rest of a name (setup, axis values) is for people: renaming a setup loses nothing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     @property
     def name(self) -> str:
@@ -30,7 +31,7 @@ class ExperimentFolder:
 
     @property
     def file(self) -> Path:
-        """Where the experiment's own file lies."""
+        """Path of the experiment's own file."""
         return self.path / EXPERIMENT
 
     def content(self) -> bytes | None:
@@ -38,7 +39,7 @@ class ExperimentFolder:
         return files.read(self.file)
 
     def run(self, run_id: str) -> RunFolder:
-        """The folder of this run: the one with the same hash, or a new one of this name."""
+        """The folder of this run: the one with the same hash, else a new one of this name."""
         exact = self.path / run_id
         with files.translated(self.path):
             if not exact.exists():
@@ -67,7 +68,7 @@ class ExperimentFolder:
             files.replace_content(self.path / folder / name / file, content)
 
     def keep_report(self, contents: Mapping[str, bytes]) -> None:
-        """Keep the files of a report beside the runs, each whole or as it was."""
+        """Keep the files of a report next to the runs, each whole or as it was."""
         for name, content in contents.items():
             files.replace_content(self.path / name, content)
 
@@ -82,7 +83,7 @@ class ExperimentFolder:
         self.keep_report({f"{folder}/{name}": content for name, content in contents.items()})
 
     def begin(self, experiment_text: str) -> None:
-        """Keep the experiment's file beside its runs."""
+        """Keep the experiment's file next to its runs."""
         files.make_folder(self.path)
         if self.content() != experiment_text.encode():
             files.replace_content(self.file, experiment_text.encode())

@@ -22,8 +22,6 @@ State: TypeAlias = Literal[
 ]
 STATES: tuple[str, ...] = get_args(State)
 
-Number: TypeAlias = int | float
-
 _COUNTED = (
     "steps",
     "examples",
@@ -84,18 +82,23 @@ class Result:
     @classmethod
     def from_record(cls, record: Record) -> Result:
         """Raises ValueError where the record is not a result."""
-        counted: Record = {name: record.get(name) for name in _COUNTED}
-        own = ("state", *_COUNTED)
-        match record:
-            case {"state": "completed", "val": {"running": _}, "test": {"running": _}}:
-                rest: Record = {"scores": _scores(record, without=own)}
-            case {"state": "diverged", "step": int() as step, "reason": str() as reason}:
-                rest = {"step": step, "reason": reason}
-            case _:
-                raise ValueError("not a result")
-        if not all(map(_is_number, counted.values())):
-            raise ValueError("not a result")
-        return cls(state=record["state"], **counted, **rest)
+        try:
+            counted: Record = {name: _number(record[name]) for name in _COUNTED}
+            if record["state"] == "diverged":
+                where = {"step": _number(record["step"]), "reason": str(record["reason"])}
+                return cls(state="diverged", **counted, **where)
+            splits = [split for split in record if split not in ("state", *_COUNTED)]
+            scores = {
+                split: {kind: _score(said) for kind, said in record[split].items()}
+                for split in splits
+            }
+            if record["state"] != "completed" or not all(
+                "running" in scores[split] for split in ("val", "test")
+            ):
+                raise ValueError
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise ValueError("not a result") from None
+        return cls(state="completed", **counted, scores=scores)
 
     def as_record(self) -> Record:
         """What `result.json` holds, in its order."""
@@ -120,27 +123,15 @@ class Result:
         return None if self.state == "completed" else f"step {self.step}: {self.reason}"
 
 
-def _scores(record: Record, *, without: Collection[str]) -> dict[str, dict[str, Score]]:
-    scores: dict[str, dict[str, Score]] = {}
-    for split, kinds in record.items():
-        if split in without:
-            continue
-        if not isinstance(kinds, dict):
-            raise ValueError("not a result")
-        scores[split] = {kind: _score(said) for kind, said in kinds.items()}
-    return scores
+def _score(said: Record) -> Score:
+    loss = said["loss"]
+    return Score(None if loss is None else _number(loss), _number(said["accuracy"]))
 
 
-def _score(said: Any) -> Score:
-    match said:
-        case {"loss": loss, "accuracy": accuracy} if _is_number(accuracy):
-            if loss is None or _is_number(loss):
-                return Score(loss, accuracy)
-    raise ValueError("not a result")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise TypeError
 
 
 @dataclass(frozen=True)

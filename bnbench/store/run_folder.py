@@ -1,11 +1,11 @@
-"""One run, one folder, one holder: what is in it and how it gets there."""
+"""One run, one folder, one holder: its files, how they are read and written."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,20 +30,17 @@ EVENT_FILES = "events.out.tfevents.*"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A committed state: its bytes, and what there is to say about finding it."""
+    """A committed state; `warning`: a damaged one was skipped."""
 
     content: bytes
     warning: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class RunFolder:
     """The folder of one run. Reading needs no lock; writing needs `hold`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __repr__(self) -> str:
-        return f"RunFolder({str(self.path)!r})"
+    path: Path
 
     @property
     def name(self) -> str:
@@ -140,15 +137,13 @@ class RunFolder:
 
     def pictures(self) -> dict[str, bytes]:
         """PNGs that were drawn of the run when it had ended, by name."""
-        with files.translated(self.path):
-            paths = sorted(self.path.glob(f"{PICTURE}*.png"))
+        paths = self._files(f"{PICTURE}*.png")
         read = {path.stem.removeprefix(PICTURE): files.read(path) for path in paths}
         return {name: content for name, content in read.items() if content is not None}
 
     def views(self) -> list[Path]:
         """TensorBoard's files, sorted by name."""
-        with files.translated(self.path):
-            return sorted(self.path.glob(EVENT_FILES))
+        return self._files(EVENT_FILES)
 
     def records(self, *, without: Collection[str] = ()) -> Iterator[Record]:
         """The events, oldest first. A last line that is still being written is left out.
@@ -170,18 +165,17 @@ class RunFolder:
                 continue
             try:
                 event = json.loads(line)
+                if not isinstance(event, dict):
+                    raise ValueError("not an object")
             except (ValueError, RecursionError) as error:
-                raise _damaged(
-                    self.path / METRICS, f"not a JSON event ({error})", line=number
-                ) from error
-            if not isinstance(event, dict):
-                raise _damaged(self.path / METRICS, "not a JSON event", line=number)
+                why = f"not a JSON event ({error})"
+                raise _damaged(self.path / METRICS, why, line=number) from error
             yield event
 
     def size(self) -> int:
         """Bytes of all its files."""
         with files.translated(self.path):
-            return sum(path.stat().st_size for path in self.path.iterdir() if path.is_file())
+            return sum(path.stat().st_size for path in self._files("*"))
 
     def checkpoint(self) -> Checkpoint | None:
         """The last committed state, or the one before where the last is damaged.
@@ -209,7 +203,7 @@ class RunFolder:
     # --- writing ------------------------------------------------------------------------------
 
     def begin(self, *, config_text: str, manifest: Record) -> None:
-        """Start or resume an attempt: say what is trained, forget the last attempt's error."""
+        """Start or resume an attempt: store what is trained, remove the last attempt's error."""
         files.make_folder(self.path)
         self._remove_all(f"*{files.TEMPORARY}")
         if self.config_text() != config_text:
@@ -218,18 +212,17 @@ class RunFolder:
         files.remove(self.path / ERROR)
 
     def take_over(self, source: RunFolder, checkpoint: Checkpoint) -> None:
-        """Hold what another folder of the same run holds: its events, and its last state."""
-        with closing(self.metrics(keep=0)) as events:
-            events.append(files.read(source.path / METRICS) or b"")
-            events.sync()
-        picture = source.first_batch()
-        if picture is not None:
-            self.keep_first_batch(picture)
-        self.commit(checkpoint.content)
+        """Store the events and the last state of another folder of the same run."""
+        taken = {
+            METRICS: files.read(source.path / METRICS),
+            FIRST_BATCH: source.first_batch(),
+            CHECKPOINT: record.sealed(checkpoint.content),
+        }
+        self.adopt({name: content for name, content in taken.items() if content is not None})
 
     def recover(self) -> Checkpoint | None:
-        """`checkpoint`, for going on from: a damaged one is removed, so that the next commit does
-        not keep it in the place of the whole one."""
+        """`checkpoint`, to go on from: a damaged one is removed, so that the next commit does not
+        keep it instead of the whole one."""
         found = self.checkpoint()
         if found is not None and found.warning is not None:
             files.remove(self.path / CHECKPOINT)
@@ -272,17 +265,15 @@ class RunFolder:
 
     def contents(self) -> dict[str, bytes]:
         """All its files by name, but for the lock and files that are still being written."""
-        with files.translated(self.path):
-            names = [path.name for path in sorted(self.path.glob("*")) if path.is_file()]
         read = {
-            name: files.read(self.path / name)
-            for name in names
-            if name != LOCK and not name.endswith(files.TEMPORARY)
+            path.name: files.read(path)
+            for path in self._files("*")
+            if path.name != LOCK and path.suffix != files.TEMPORARY
         }
         return {name: content for name, content in read.items() if content is not None}
 
     def adopt(self, contents: Mapping[str, bytes]) -> None:
-        """Take the `contents` of a copy of this folder in which the run has continued.
+        """Store the `contents` of a copy of this folder in which the run has continued.
 
         Killed at any moment, the run can continue: events are stored before the checkpoint that
         counts them, the result last.
@@ -295,9 +286,7 @@ class RunFolder:
         first = [name for name in contents if name not in last]
         for name in (*first, *(name for name in last if name in contents)):
             files.replace_content(self.path / name, contents[name])
-        for path in self.views():
-            if path.name not in contents:
-                files.remove(path)
+        self._remove_all(EVENT_FILES, but=contents)
         if RESULT in contents and PREVIOUS not in contents:
             files.remove(self.path / PREVIOUS)
 
@@ -311,34 +300,34 @@ class RunFolder:
             files.write_synced(self.path / f"{PICTURE}{name}.png", png)
 
     def replace_views(self, pattern: str, name: str, content: bytes) -> None:
-        """Put one of TensorBoard's files in the place of those that match a pattern."""
+        """Replace those of TensorBoard's files that match a pattern by this one."""
         files.write_synced(self.path / name, content)
-        for path in sorted(self.path.glob(pattern)):
-            if path.name != name:
-                files.remove(path)
+        self._remove_all(pattern, but=(name,))
 
     def clear_views(self) -> None:
         """Remove TensorBoard's files: a view, rebuilt from the events."""
-        for path in self.views():
-            files.remove(path)
+        self._remove_all(EVENT_FILES)
 
-    def _remove_all(self, pattern: str) -> None:
+    def _files(self, pattern: str) -> list[Path]:
         with files.translated(self.path):
-            paths = sorted(self.path.glob(pattern))
-        for path in paths:
-            files.remove(path)
+            return sorted(path for path in self.path.glob(pattern) if path.is_file())
+
+    def _remove_all(self, pattern: str, *, but: Collection[str] = ()) -> None:
+        for path in self._files(pattern):
+            if path.name not in but:
+                files.remove(path)
 
     def clear(self) -> bool:
-        """Throw the earlier attempt away, and say whether there was one; the lock stays.
+        """Throw the earlier attempt away; whether there was one. The lock stays.
 
-        What proves a result goes first.
+        The result is removed first: without it the run counts as unfinished.
         """
         names = (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG, FIRST_BATCH)
         there = any((self.path / name).exists() for name in names)
         for name in names:
             files.remove(self.path / name)
-        self._remove_all(f"{PICTURE}*.png")
-        self.clear_views()
+        for pattern in (f"{PICTURE}*.png", EVENT_FILES):
+            self._remove_all(pattern)
         return there
 
     def _json(self, name: str) -> Record | None:

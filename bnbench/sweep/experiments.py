@@ -88,7 +88,7 @@ def train_all(
     planned: Sequence[PlannedExperiment], options: SweepOptions, console: Console, say: Say
 ) -> Iterator[tuple[PlannedExperiment, schedule.SweepOutcome]]:
     """Train what is missing, one experiment after the other; progress goes to `console`."""
-    from bnbench.board.bands import keep_up  # slow to import: SciPy and TensorBoard
+    from bnbench.board.bands import update_tensorboard  # slow to import: SciPy and TensorBoard
 
     stop = Stop(say)
     for each in planned:
@@ -96,12 +96,12 @@ def train_all(
         runs = each.plan.runs
         with closing(executor_for(each, options, planned)) as executor:
             each.folder.begin(files.dump_experiment(each.experiment))
-            keep_up(each.folder, say)
+            update_tensorboard(each.folder, say)
             with stop.listening(), Screen(console, runs=len(runs)) as screen:
                 outcome = schedule.sweep(
                     runs, each.folder, executor, screen, stop, options, each.plan.faults
                 )
-        keep_up(each.folder, say)
+        update_tensorboard(each.folder, say)
         yield each, outcome
         if outcome.failures and options.fail_fast:
             return
