@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bnbench.board.views import refresh
-from bnbench.config.faults import counted
 from bnbench.errors import StorageError
 from bnbench.events import Evaluation, Gap
 from bnbench.sinks.metrics import to_fact
@@ -17,6 +16,7 @@ from bnbench.sinks.tensorboard.sink import tagged
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, Band
 from bnbench.stats.differences import mean
 from bnbench.store import ExperimentFolder, Record, RunRecord, read
+from bnbench.wording import counted
 
 FOLDER = "seed-bands"
 FILE = "events.out.tfevents.0000000000.bands"

@@ -1,29 +1,7 @@
 """report.json: everything that the page says, as data. The page and the terminal show this record.
 
-schema        1; a key that changes its meaning raises it
-experiment    name, path, question, profile, file (the text of experiment.yaml, or null), setups,
-              axes (values by dotted key), seeds, tune
-answer        sentences
-notices       kind (unfinished, failed, indicative, other) and text
-counts        runs by state; `planned`: all of them; `others`: in the folder, but not planned
-claims        id, says, literature, metric, unit, direction, smallest_effect, target, at, outcome,
-              leaning, reasons, effect (differences, mean, median, interval, method, coverage, n,
-              infinite, p, p_adjusted, seeds_needed; or null), superiority (P(A > B)), pairs (by
-              seed), better and worse (setup, words, values by seed, diverged, missing)
-tuned         axis, by, and choices: setup, at (other axes), value, values, at_edge
-cells         setup, point, chosen (whether tuning took it), seeds, and how many completed,
-              diverged, failed or are missing; metrics: for val_accuracy, test_accuracy, gap,
-              images_per_second and train_seconds mean, interval, median and n, or null
-runs          run, path (from the folder), setup, point, seed, state, reason, val_accuracy,
-              test_accuracy, images_per_second, train_seconds, and its whole result
-provenance    bnbench, and groups of runs with the same versions, hardware and command
-figures       name, section, title, caption, path (from the folder)
-bnbench       the version that wrote the report
-written       when, UTC
-
-Accuracies and gaps of cells and runs are fractions. A claim's values and differences have its
-`unit`: points are hundredths of a fraction, doublings log₂, decades log₁₀. JSON is strict: an
-infinite number is the text "inf" or "-inf", what has no value is null.
+Its keys are described in runs/README.md; one that changes its meaning raises `schema`. JSON is
+strict: an infinite number is the text "inf" or "-inf", what has no value is null.
 """
 
 from __future__ import annotations

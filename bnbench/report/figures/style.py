@@ -1,11 +1,8 @@
 """The one style of all figures: colours, sizes, panels with a legend above them.
 
-A setup keeps its colour through all figures and in TensorBoard, whose colours cannot be set from
-outside: its palette, in its order. That palette alone is not safe. Simulated after Machado et al.
-2009 (https://www.inf.ufrgs.br/~oliveira/pubs_files/CVD_Simulation/CVD_Simulation.html, severity 1),
-the nearest pair of its first five colours is 10.5 apart (CIEDE2000; Okabe & Ito's five: 10.9),
-but yellow and light green only 4.7 (protanopia), light green and orange 6.0 (deuteranopia). So each
-setup has a marker and a dash pattern of its own, too.
+A setup keeps its colour through all figures and in TensorBoard, whose palette it is. That palette
+alone is not safe for colour-blind readers (runs/README.md has the distances), so each setup has a
+marker and a dash pattern of its own, too.
 """
 
 from __future__ import annotations
