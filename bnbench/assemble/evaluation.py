@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, assert_never
 
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from bnbench.assemble.inputs import generator
 from bnbench.config import schema
 from bnbench.data import batches as data_batches
-from bnbench.data.batches import Standardize, subset
-from bnbench.data.dataset import Dataset, Images
+from bnbench.data.batches import Batches, Standardize, subset
+from bnbench.data.dataset import Dataset
 from bnbench.events import Measurement, Split
 from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
 
@@ -50,21 +51,36 @@ def autocast(config: schema.RunConfig, device: torch.device) -> Autocast:
             assert_never(config.compute.precision)
 
 
-def sample_of(
-    split: Split,
-    images: Images,
-    indices: Tensor,
-    standardize: Standardize,
-    device: torch.device,
-) -> Sample:
-    """The images at `indices` of a dataset, in this order."""
-    return Sample(
-        split=split,
-        images=len(indices),
-        batches=lambda size: data_batches.chunks(
-            images, indices, size=size, standardize=standardize, device=device
-        ),
+def discrepancy(config: schema.RunConfig, device: torch.device) -> Discrepancy:
+    """How images are passed under each kind of statistics."""
+    return Discrepancy(
+        norm_batch_size=norm_batch_size(config),
+        pass_size=config.data.eval_batch_size,
+        autocast=autocast(config, device),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RunImages:
+    """The dataset of a run, which of its training images train and validate, and their batches."""
+
+    dataset: Dataset
+    train: Tensor
+    validation: Tensor
+    standardize: Standardize
+    batches: Batches
+    device: torch.device
+
+    def sample(self, split: Split, indices: Tensor) -> Sample:
+        """The images at `indices` of the training or, for that split, of the test images."""
+        images = self.dataset.test if split == "test" else self.dataset.train
+        return Sample(
+            split=split,
+            images=len(indices),
+            batches=lambda size: data_batches.chunks(
+                images, indices, size=size, standardize=self.standardize, device=self.device
+            ),
+        )
 
 
 def ordered(
@@ -89,13 +105,7 @@ def ordered(
 
 
 def evaluations(
-    config: schema.RunConfig,
-    dataset: Dataset,
-    train_indices: Tensor,
-    validation_indices: Tensor,
-    model: nn.Module,
-    standardize: Standardize,
-    device: torch.device,
+    config: schema.RunConfig, images: RunImages, model: nn.Module
 ) -> tuple[Evaluate, Evaluate]:
     """What measures the model during training, and what does at its end.
 
@@ -104,41 +114,29 @@ def evaluations(
     chunk = norm_batch_size(config)
     few = config.train.evaluation_images
 
-    def samples(split: Split, images: Images, indices: Tensor, *sizes: int | None) -> list[Sample]:
+    def samples(split: Split, indices: Tensor, *sizes: int | None) -> list[Sample]:
         """A stratified sample for each size (None: all images), each the beginning of the next
         larger one; then all images in the same order."""
         counts = [
             len(indices) if size is None else min(len(indices), -(-size // chunk) * chunk)
             for size in sizes
         ]
+        dataset = images.dataset
         order = ordered(
-            images.labels[indices],
+            (dataset.test if split == "test" else dataset.train).labels[indices],
             counts,
             generator(config.seed, "evaluation", split),
             by_class=config.data.order != "shuffled",
         )
-        return [
-            sample_of(split, images, indices[order[:count]], standardize, device)
-            for count in (*counts, len(indices))
-        ]
+        return [images.sample(split, indices[order[:n]]) for n in (*counts, len(indices))]
 
-    few_train, before, population, _ = samples(
-        "train",
-        dataset.train,
-        train_indices,
-        few or POPULATION_IMAGES,
-        POPULATION_IMAGES_BEFORE,
-        POPULATION_IMAGES,
-    )
-    few_validation, validation = samples("val", dataset.train, validation_indices, few)
-    test, _ = samples("test", dataset.test, torch.arange(len(dataset.test.labels)), None)
-    discrepancy = Discrepancy(
-        norm_batch_size=chunk,
-        pass_size=config.data.eval_batch_size,
-        autocast=autocast(config, device),
-    )
+    sizes = few or POPULATION_IMAGES, POPULATION_IMAGES_BEFORE, POPULATION_IMAGES
+    few_train, before, population, _ = samples("train", images.train, *sizes)
+    few_validation, validation = samples("val", images.validation, few)
+    test, _ = samples("test", torch.arange(len(images.dataset.test.labels)), None)
+    measure = partial(discrepancy(config, images.device).measure, model)
     enough = max(before, few_train, key=lambda sample: sample.images)
     return (
-        partial(discrepancy.measure, model, enough, (few_train, few_validation)),
-        partial(discrepancy.measure, model, population, (population, validation, test)),
+        partial(measure, enough, (few_train, few_validation)),
+        partial(measure, population, (population, validation, test)),
     )

@@ -10,23 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias, assert_never
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnbench.assemble.evaluation import (
-    autocast,
+    RunImages,
+    discrepancy,
     evaluation_steps,
     norm_batch_size,
     ordered,
-    sample_of,
 )
 from bnbench.assemble.inputs import Announce, generator
 from bnbench.config import schema
-from bnbench.data.batches import Standardize
-from bnbench.data.dataset import Images
 from bnbench.events import Histogram, Reading
 from bnbench.models.normalization import normalization_layers
-from bnbench.optim import LearningRate
 from bnbench.probes import (
     activation_drift,
     batch_noise,
@@ -42,7 +38,7 @@ from bnbench.probes import (
 )
 from bnbench.probes.discrepancy import Batch, Discrepancy, Sample
 from bnbench.probes.statistics import batch_norm_layers
-from bnbench.train import Probe
+from bnbench.train import Probe, Run
 
 Read: TypeAlias = Callable[[int], Sequence[Reading | Histogram]]
 
@@ -57,21 +53,13 @@ class LeftOutError(Exception):
     """Why a probe cannot read this run; the run goes on without it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of a run that probes look at."""
 
     config: schema.RunConfig
-    images: Images
-    train_indices: Tensor
-    validation_indices: Tensor
-    standardize: Standardize
-    device: torch.device
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    lr_at: LearningRate
-    reseed: Callable[[int], None]
-    steps: int
+    images: RunImages
+    run: Run
 
     @property
     def chunk(self) -> int:
@@ -81,22 +69,18 @@ class Parts:
     @property
     def how(self) -> Discrepancy:
         """How images are passed under each kind of statistics."""
-        return Discrepancy(
-            norm_batch_size=self.chunk,
-            pass_size=self.config.data.eval_batch_size,
-            autocast=autocast(self.config, self.device),
-        )
+        return discrepancy(self.config, self.images.device)
 
     @property
     def training(self) -> stand_in.AsInTraining:
         """How the network runs in training. Raises LeftOutError where it cannot be copied."""
-        reason = stand_in.cannot_be_copied(self.model)
+        reason = stand_in.cannot_be_copied(self.run.model)
         if reason is not None:
             raise LeftOutError(reason)
         return stand_in.AsInTraining(
-            normalization=tuple(normalization_layers(self.model)),
-            reseed=self.reseed,
-            autocast=autocast(self.config, self.device),
+            normalization=tuple(normalization_layers(self.run.model)),
+            reseed=self.run.reseed,
+            autocast=self.run.autocast,
         )
 
     def sample(self, probe: str, split: Literal["train", "val"], images: int, whole: int) -> Sample:
@@ -105,19 +89,15 @@ class Parts:
         A stratified sample of the probe's own, the same in every setup; neighbours share batches
         as in training.
         """
-        indices = self.train_indices if split == "train" else self.validation_indices
+        indices = self.images.train if split == "train" else self.images.validation
         count = min(-(-images // whole) * whole, len(indices))
         order = ordered(
-            self.images.labels[indices],
+            self.images.dataset.train.labels[indices],
             (count,),
             generator(self.config.seed, "probe", probe, split),
             by_class=self.config.data.order != "shuffled",
         )
-        return self.sample_at(indices[order[:count]], split)
-
-    def sample_at(self, indices: Tensor, split: Literal["train", "val"] = "train") -> Sample:
-        """The images at these places of the dataset."""
-        return sample_of(split, self.images, indices, self.standardize, self.device)
+        return self.images.sample(split, indices[order[:count]])
 
     def batches(self, probe: str, count: int) -> list[Batch]:
         """Training batches of the probe's own, without augmentation."""
@@ -127,11 +107,11 @@ class Parts:
 
     def lr(self, step: int) -> float:
         """The rate of the step that comes after `step` steps, of the last one at the end."""
-        return self.lr_at(min(step, self.steps - 1))
+        return self.run.lr_at(min(step, self.run.total_steps - 1))
 
     def require_trained_layers(self) -> None:
         """Raise LeftOutError where no weights are trained."""
-        if not stand_in.trained_layers(self.model):
+        if not stand_in.trained_layers(self.run.model):
             raise LeftOutError("no convolution or linear layer of the network is trained")
 
 
@@ -141,92 +121,93 @@ def read_after(total: int, evaluations: int, every: int) -> frozenset[int]:
     return frozenset({0, *steps[every - 1 :: every], total})
 
 
-def make_probes(run: Parts, announce: Announce) -> dict[str, Probe]:
+def make_probes(parts: Parts, announce: Announce) -> dict[str, Probe]:
     """The probes of a run, by name. What cannot be measured is left out, and `announce` is told."""
     found: dict[str, Probe] = {}
-    for name, settings in run.config.probes.chosen().items():
+    for name, settings in parts.config.probes.chosen().items():
         memory: dict[str, Tensor] = {}
         try:
-            read = _reader(name, settings, run, memory)
+            read = _reader(name, settings, parts, memory)
         except LeftOutError as reason:
-            announce(f"note: probes.{name} is left out of setup {run.config.setup}: {reason}")
+            announce(f"note: probes.{name} is left out of setup {parts.config.setup}: {reason}")
             continue
-        when = read_after(run.steps, run.config.train.evaluations, settings.every)
+        when = read_after(parts.run.total_steps, parts.config.train.evaluations, settings.every)
         found[name] = Probe(read_after=when, read=read, memory=memory)
     return found
 
 
-def _reader(name: str, settings: schema.ProbeConfig, run: Parts, memory: dict[str, Tensor]) -> Read:
+def _reader(
+    name: str, settings: schema.ProbeConfig, parts: Parts, memory: dict[str, Tensor]
+) -> Read:
     """What reads a probe, given the number of steps done."""
-    model = run.model
+    model = parts.run.model
     match settings:
         case schema.RunningErrorProbe():
-            population = run.sample(name, "train", settings.images, run.chunk)
-            return lambda _: running_error.read(model, run.how, population)
+            population = parts.sample(name, "train", settings.images, parts.chunk)
+            return lambda _: running_error.read(model, parts.how, population)
         case schema.GapByLayerProbe():
-            images = run.sample(name, "val", settings.images, run.chunk)
-            return lambda _: gap_by_layer.read(model, run.how, images)
+            images = parts.sample(name, "val", settings.images, parts.chunk)
+            return lambda _: gap_by_layer.read(model, parts.how, images)
         case schema.DecompositionProbe():
-            count = max(settings.images, BATCHES_AT_LEAST * run.chunk)
-            train = run.sample(name, "train", count, run.chunk)
-            val = run.sample(name, "val", settings.images, run.chunk)
+            count = max(settings.images, BATCHES_AT_LEAST * parts.chunk)
+            train = parts.sample(name, "train", count, parts.chunk)
+            val = parts.sample(name, "val", settings.images, parts.chunk)
             sizes = settings.norm_batch_sizes
-            return lambda _: decomposition.read(model, run.how, sizes, train, val)
+            return lambda _: decomposition.read(model, parts.how, sizes, train, val)
         case schema.BatchNoiseProbe():
-            return _batch_noise(name, settings, run)
+            return _batch_noise(name, settings, parts)
         case schema.ActivationDriftProbe():
-            how, size = run.training, run.config.data.batch_size
+            how, size = parts.training, parts.config.data.batch_size
             # Whole training batches: the layers themselves cut them into chunks.
-            most = len(run.train_indices) // size * size
-            images = run.sample(name, "train", min(settings.images, most), size)
+            most = len(parts.images.train) // size * size
+            images = parts.sample(name, "train", min(settings.images, most), size)
             return lambda step: activation_drift.read(model, how, images, size, memory, step)
         case schema.GradientShiftProbe():
-            run.require_trained_layers()
-            how, (batch,), optimizer = run.training, run.batches(name, 1), run.optimizer
+            parts.require_trained_layers()
+            how, (batch,), optimizer = parts.training, parts.batches(name, 1), parts.run.optimizer
             return lambda step: gradient_shift.read(
-                model, optimizer, how, batch, run.lr(step), step
+                model, optimizer, how, batch, parts.lr(step), step
             )
         case schema.LandscapeProbe():
-            run.require_trained_layers()
-            (batch,), how = run.batches(name, 1), run.training
+            parts.require_trained_layers()
+            (batch,), how = parts.batches(name, 1), parts.training
             grids = settings.steps, settings.relative_steps
             return lambda step: landscape.read(model, how, batch, *grids, step)
         case schema.StepStabilityProbe():
-            how, batches = run.training, run.batches(name, settings.batches)
+            how, batches = parts.training, parts.batches(name, settings.batches)
             return lambda step: step_stability.read(model, how, batches, settings.steps, step)
         case schema.EffectiveLrProbe():
-            run.require_trained_layers()
-            how, (batch,) = run.training, run.batches(name, 1)
-            return lambda step: effective_lr.read(model, how, batch, run.lr(step), step)
+            parts.require_trained_layers()
+            how, (batch,) = parts.training, parts.batches(name, 1)
+            return lambda step: effective_lr.read(model, how, batch, parts.lr(step), step)
         case schema.HistogramsProbe():
-            how, (batch,) = run.training, run.batches(name, 1)
+            how, (batch,) = parts.training, parts.batches(name, 1)
             return lambda step: histograms.read(model, how, batch, step)
         case _:
             assert_never(settings)
 
 
-def _batch_noise(name: str, settings: schema.BatchNoiseProbe, run: Parts) -> Read:
-    available = len(run.train_indices)
-    random = partial(generator, run.config.seed, "probe", name)
-    fixed = min(settings.images, available - run.chunk)
+def _batch_noise(name: str, settings: schema.BatchNoiseProbe, parts: Parts) -> Read:
+    images, chosen, model = parts.images, parts.images.train, parts.run.model
+    available = len(chosen)
+    random = partial(generator, parts.config.seed, "probe", name)
+    fixed = min(settings.images, available - parts.chunk)
     draws: list[tuple[Tensor, Tensor]] = []
-    chosen = run.train_indices
-    if batch_norm_layers(run.model):
+    if batch_norm_layers(model):
         if fixed < 2:
             raise LeftOutError(
-                f"a batch of {run.chunk} of {available} training images leaves no other images "
+                f"a batch of {parts.chunk} of {available} training images leaves no other images "
                 "to draw"
             )
-        others = min(available - fixed, max(MOST_OTHERS, run.chunk))
-        order = ordered(
-            run.images.labels[run.train_indices], (fixed,), random("images"), by_class=False
-        )
-        chosen = run.train_indices[order[: fixed + others]]
+        others = min(available - fixed, max(MOST_OTHERS, parts.chunk))
+        labels = images.dataset.train.labels[chosen]
+        order = ordered(labels, (fixed,), random("images"), by_class=False)
+        chosen = chosen[order[: fixed + others]]
         draw = random("companions")
         draws = [
-            batch_noise.draw_batches(fixed, others, run.chunk, draw)
+            batch_noise.draw_batches(fixed, others, parts.chunk, draw)
             for _ in range(settings.companions)
         ]
     return lambda _: batch_noise.read(
-        run.model, run.how, draws, lambda positions: run.sample_at(chosen[positions])
+        model, parts.how, draws, lambda positions: images.sample("train", chosen[positions])
     )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from math import log
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnbench import optim
 from bnbench.assemble.check import obstacle_of
-from bnbench.assemble.evaluation import autocast, evaluation_steps, evaluations
+from bnbench.assemble.evaluation import RunImages, autocast, evaluation_steps, evaluations
 from bnbench.assemble.inputs import Announce, generator, load_dataset, reseed_layers
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
 from bnbench.config import datasets, schema
@@ -20,7 +19,7 @@ from bnbench.data.batches import Batches, Standardize, split
 from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
 from bnbench.models.normalization import describe
-from bnbench.train import Divergence, Probe, Run
+from bnbench.train import Divergence, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +59,6 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-class _Images(NamedTuple):
-    """The dataset of a run, which of its training images train and validate, and their batches."""
-
-    dataset: Dataset
-    train: Tensor
-    validation: Tensor
-    standardize: Standardize
-    batches: Batches
-
-
 def build_run(
     config: schema.RunConfig, device: torch.device, *, announce: Announce = lambda _: None
 ) -> tuple[Run, Facts]:
@@ -91,9 +80,7 @@ def build_run(
             obstacle = obstacle_of(config, error)
             message, hint = obstacle.message, obstacle.hint
         raise ConfigError([Fault(f"setup {config.setup}", message, hint)]) from error
-    evaluate, evaluate_last = evaluations(
-        config, dataset, images.train, images.validation, model, images.standardize, device
-    )
+    evaluate, evaluate_last = evaluations(config, images, model)
     run = Run(
         model=model,
         optimizer=make_optimizer(config.optim, model),
@@ -113,11 +100,13 @@ def build_run(
         reseed=partial(reseed_layers, config.seed, device),
     )
     if config.probes.chosen():
-        run = replace(run, probes=_probes(config, images, run, device, announce))
+        from bnbench.assemble.probes import Parts, make_probes
+
+        run = replace(run, probes=make_probes(Parts(config, images, run), announce))
     return run, _facts(images, model, steps)
 
 
-def _images(config: schema.RunConfig, dataset: Dataset, device: torch.device) -> _Images:
+def _images(config: schema.RunConfig, dataset: Dataset, device: torch.device) -> RunImages:
     """Raises ValueError where the dataset has too few images."""
     random = partial(generator, config.seed)
     train, validation = split(
@@ -138,31 +127,10 @@ def _images(config: schema.RunConfig, dataset: Dataset, device: torch.device) ->
         generator_for=random,
         device=device,
     )
-    return _Images(dataset, train, validation, standardize, batches)
+    return RunImages(dataset, train, validation, standardize, batches, device)
 
 
-def _probes(
-    config: schema.RunConfig, images: _Images, run: Run, device: torch.device, announce: Announce
-) -> dict[str, Probe]:
-    from bnbench.assemble.probes import Parts, make_probes
-
-    parts = Parts(
-        config=config,
-        images=images.dataset.train,
-        train_indices=images.train,
-        validation_indices=images.validation,
-        standardize=images.standardize,
-        device=device,
-        model=run.model,
-        optimizer=run.optimizer,
-        lr_at=run.lr_at,
-        reseed=run.reseed,
-        steps=run.total_steps,
-    )
-    return make_probes(parts, announce)
-
-
-def _facts(images: _Images, model: nn.Module, steps: int) -> Facts:
+def _facts(images: RunImages, model: nn.Module, steps: int) -> Facts:
     described = describe(model)
     return Facts(
         parameters=described.parameters,
