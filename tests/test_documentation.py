@@ -148,6 +148,8 @@ def test_where_to_change_names_files_that_exist() -> None:
     assert named
     for name in named:
         assert any((folder / name).exists() for folder in (PACKAGE, ROOT)), name
+    for name, file in re.findall(r"`(\w+)` of `([\w/.]+)`", section):
+        assert f"def {name}(" in (PACKAGE / file).read_text()
 
 
 def test_every_script_and_every_shipped_experiment_has_its_row() -> None:
