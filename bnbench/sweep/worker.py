@@ -119,7 +119,9 @@ def serve(
     driver: int,
 ) -> None:
     """Do jobs that come through `connection` until the process `driver` closes it or ends."""
-    _leave_signals_to_the_driver()
+    # Ctrl-C and a scheduler's SIGTERM reach the whole group, but the driver asks us to commit.
+    # `workers` blocks these signals; Windows only has this one, and cannot block it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(driver)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch makes its threads
     pipe = _Pipe(connection)
@@ -183,13 +185,6 @@ def _beat(pipe: _Pipe) -> None:
     while True:
         time.sleep(BEAT_SECONDS)
         pipe.send(Signal.BEAT)
-
-
-def _leave_signals_to_the_driver() -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach the whole group: the driver asks us to commit."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _die_with(driver: int) -> None:

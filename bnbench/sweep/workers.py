@@ -166,8 +166,8 @@ class Workers:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block SIGINT, SIGTERM and SIGHUP while a process is spawned, so that Ctrl-C cannot end it
-    before it ignores them; this process gets them afterwards."""
+    """Block SIGINT, SIGTERM and SIGHUP, which a process that is spawned inside inherits for good;
+    this process gets them afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -58,7 +58,7 @@ def long_config() -> schema.RunConfig:
     """A run that takes long enough to be disturbed."""
     config = small_config()
     train = config.train.model_copy(
-        update={"epochs": None, "steps": 1500, "checkpoint_every": 50, "evaluations": 1}
+        update={"epochs": None, "steps": 600, "checkpoint_every": 20, "evaluations": 1}
     )
     return config.model_copy(update={"train": train})
 
@@ -177,7 +177,7 @@ def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         swept([config], experiment, Stopping(save_seconds=0.0), stop=stop)
     assert read(folder).state == "interrupted"
-    assert 0 < committed_step(folder) < 1500
+    assert 0 < committed_step(folder) < 600
     assert locally(tmp_path, [config]).path == experiment.path
     assert (folder.manifest() or {})["attempts"] == 2
     assert stored(experiment) == stored(locally(tmp_path / "here", [config]))

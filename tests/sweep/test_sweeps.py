@@ -239,7 +239,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_disk_stays_whole(tmp_path: Path)
 def test_ctrl_c_while_the_workers_start(tmp_path: Path) -> None:
     """It reaches them too, before they have learned to leave it to the driver."""
     with Terminal(tmp_path) as terminal:
-        terminal.wait_for(lambda: b"starting" in terminal.shown)
+        terminal.wait_for(lambda: len(children(terminal.process)) == 2)
         terminal.press_ctrl_c()
         assert terminal.ended(seconds=10) == 130
         assert "Traceback" not in terminal.shown.decode()
