@@ -17,17 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.events import (
-    Diverged,
-    Fact,
-    Finished,
-    Histogram,
-    Measurement,
-    Moment,
-    Reading,
-    SafePoint,
-    Step,
-)
+from bnbench import events
 
 
 @dataclass(slots=True)
@@ -80,7 +70,7 @@ class Probe:
     """
 
     read_after: frozenset[int]
-    read: Callable[[int], Sequence[Reading | Histogram]]
+    read: Callable[[int], Sequence[events.Reading | events.Histogram]]
     memory: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -94,8 +84,8 @@ class Run:
     lr_at: Callable[[int], float]
     total_steps: int
     evaluate_after: frozenset[int]
-    evaluate: Callable[[], list[Measurement]]
-    evaluate_last: Callable[[], list[Measurement]]
+    evaluate: Callable[[], list[events.Measurement]]
+    evaluate_last: Callable[[], list[events.Measurement]]
     log_every: int
     divergence: Divergence
     autocast: Callable[[], AbstractContextManager[object]]
@@ -136,14 +126,14 @@ class Run:
             probe.memory.update(remembered.get(name, {}))
 
 
-def train(run: Run) -> Generator[Moment | SafePoint, None, None]:
+def train(run: Run) -> Generator[events.Moment | events.SafePoint, None, None]:
     """Train from where `run` stands to the end of its budget, stating moments on the way.
 
     Close the generator (`contextlib.closing`) when leaving early.
     """
     at = run.position
     while True:
-        facts: list[Fact] = []
+        facts: list[events.Fact] = []
         if at.step in run.evaluate_after:
             if diverged := _divergence(run):
                 yield diverged
@@ -151,7 +141,7 @@ def train(run: Run) -> Generator[Moment | SafePoint, None, None]:
             facts += _evaluate(run)
         facts += _probe(run)
         if at.step == run.total_steps:
-            yield _moment(at, [*facts, Finished()])
+            yield _moment(at, [*facts, events.Finished()])
             return
         if facts:
             yield _moment(at, facts)
@@ -163,11 +153,11 @@ def train(run: Run) -> Generator[Moment | SafePoint, None, None]:
                 yield diverged
                 return
             yield _moment(at, [_report(run)])
-        yield SafePoint(at.step)
+        yield events.SafePoint(at.step)
 
 
-def _moment(at: Position, facts: Iterable[Fact]) -> Moment:
-    return Moment(
+def _moment(at: Position, facts: Iterable[events.Fact]) -> events.Moment:
+    return events.Moment(
         step=at.step, examples=at.examples, train_seconds=at.train_seconds, facts=tuple(facts)
     )
 
@@ -191,7 +181,7 @@ def _step(run: Run) -> None:
     at.train_seconds += perf_counter() - started
 
 
-def _divergence(run: Run) -> Moment | None:
+def _divergence(run: Run) -> events.Moment | None:
     """The first loss since the last report that ends the run, if one does."""
     at = run.position
     started = perf_counter()
@@ -200,23 +190,25 @@ def _divergence(run: Run) -> Moment | None:
     for step, (loss, examples) in enumerate(losses, start=at.step - len(losses) + 1):
         reason = run.divergence.reason(step, loss)
         if reason is not None:
-            return Moment(
+            return events.Moment(
                 step=step,
                 examples=examples,
                 train_seconds=at.train_seconds,
-                facts=(Diverged(reason=reason),),
+                facts=(events.Diverged(reason=reason),),
             )
     return None
 
 
-def _report(run: Run) -> Step:
+def _report(run: Run) -> events.Step:
     at = run.position
     losses = [loss for loss, _ in at.read_losses()]
     at.losses = []
-    return Step(loss=fsum(losses) / len(losses), loss_max=max(losses), lr=run.lr_at(at.step - 1))
+    return events.Step(
+        loss=fsum(losses) / len(losses), loss_max=max(losses), lr=run.lr_at(at.step - 1)
+    )
 
 
-def _evaluate(run: Run) -> list[Measurement]:
+def _evaluate(run: Run) -> list[events.Measurement]:
     at = run.position
     measure = run.evaluate_last if at.step == run.total_steps else run.evaluate
     started = perf_counter()
@@ -225,7 +217,7 @@ def _evaluate(run: Run) -> list[Measurement]:
     return facts
 
 
-def _probe(run: Run) -> list[Reading | Histogram]:
+def _probe(run: Run) -> list[events.Reading | events.Histogram]:
     at = run.position
     started = perf_counter()
     facts = [

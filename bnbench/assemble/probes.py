@@ -12,13 +12,7 @@ from typing import Literal, TypeAlias, assert_never
 
 from torch import Tensor
 
-from bnbench.assemble.evaluation import (
-    RunImages,
-    discrepancy,
-    evaluation_steps,
-    norm_batch_size,
-    ordered,
-)
+from bnbench.assemble import evaluation
 from bnbench.assemble.inputs import Announce, generator
 from bnbench.config import schema
 from bnbench.events import Histogram, Reading
@@ -58,18 +52,18 @@ class Parts:
     """The parts of a run that probes look at."""
 
     config: schema.RunConfig
-    images: RunImages
+    images: evaluation.RunImages
     run: Run
 
     @property
     def chunk(self) -> int:
         """Images that share batch statistics in training."""
-        return norm_batch_size(self.config)
+        return evaluation.norm_batch_size(self.config)
 
     @property
     def how(self) -> Discrepancy:
         """How images are passed under each kind of statistics."""
-        return discrepancy(self.config, self.images.device)
+        return evaluation.discrepancy(self.config, self.images.device)
 
     @property
     def training(self) -> stand_in.AsInTraining:
@@ -91,7 +85,7 @@ class Parts:
         """
         indices = self.images.train if split == "train" else self.images.validation
         count = min(-(-images // whole) * whole, len(indices))
-        order = ordered(
+        order = evaluation.ordered(
             self.images.dataset.train.labels[indices],
             (count,),
             generator(self.config.seed, "probe", probe, split),
@@ -117,7 +111,7 @@ class Parts:
 
 def read_after(total: int, evaluations: int, every: int) -> frozenset[int]:
     """After which steps a probe reads: before the first step, every n-th evaluation, at the end."""
-    steps = sorted(evaluation_steps(total, evaluations))
+    steps = sorted(evaluation.evaluation_steps(total, evaluations))
     return frozenset({0, *steps[every - 1 :: every], total})
 
 
@@ -201,7 +195,7 @@ def _batch_noise(name: str, settings: schema.BatchNoiseProbe, parts: Parts) -> R
             )
         others = min(available - fixed, max(MOST_OTHERS, parts.chunk))
         labels = images.dataset.train.labels[chosen]
-        order = ordered(labels, (fixed,), random("images"), by_class=False)
+        order = evaluation.ordered(labels, (fixed,), random("images"), by_class=False)
         chosen = chosen[order[: fixed + others]]
         draw = random("companions")
         draws = [

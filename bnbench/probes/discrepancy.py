@@ -16,12 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split, Statistics
-from bnbench.probes.statistics import (
-    batch_norm_layers,
-    batch_statistics,
-    evaluating,
-    given_statistics,
-)
+from bnbench.probes import statistics
 
 MAX_CONFUSED = 100
 """Classes in a confusion matrix: with more, its picture cannot be read."""
@@ -70,22 +65,22 @@ class Discrepancy:
         control. The test split, which is read once, has its confusion matrix as well.
         """
         facts: list[Measurement] = []
-        with evaluating(model):
-            if not batch_norm_layers(model):
+        with statistics.evaluating(model):
+            if not statistics.batch_norm_layers(model):
                 for sample in samples:
                     logits, labels = self.forward(model, sample, self.pass_size)
                     facts += _facts(sample.split, logits, logits, logits, labels)
                 return facts
-            with batch_statistics(model, self.norm_batch_size) as pools:
+            with statistics.batch_statistics(model, self.norm_batch_size) as pools:
                 in_population, _ = self.forward(model, population, self.chunked_size)
             for sample in samples:
                 running, labels = self.forward(model, sample, self.pass_size)
                 if sample.split == population.split:
                     batch = in_population[: sample.images]
                 else:
-                    with batch_statistics(model, self.norm_batch_size):
+                    with statistics.batch_statistics(model, self.norm_batch_size):
                         batch, _ = self.forward(model, sample, self.chunked_size)
-                with given_statistics(model, pools):
+                with statistics.given_statistics(model, pools):
                     precise, _ = self.forward(model, sample, self.pass_size)
                 facts += _facts(sample.split, running, batch, precise, labels)
         return facts

@@ -18,23 +18,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnbench.events import Reading
-from bnbench.probes import NETWORK, readings
+from bnbench.probes import NETWORK, readings, statistics
 from bnbench.probes.discrepancy import Discrepancy, Sample
-from bnbench.probes.statistics import (
-    PooledStatistics,
-    batch_norm_layers,
-    batch_statistics,
-    evaluating,
-)
 
 
 def read(model: nn.Module, how: Discrepancy, population: Sample) -> list[Reading]:
     """`mean` and `variance` of each layer with batch statistics and of the network."""
-    layers = batch_norm_layers(model)
+    layers = statistics.batch_norm_layers(model)
     found: dict[str, dict[str, float]] = {}
     if layers:
-        with evaluating(model):
-            with batch_statistics(model, how.norm_batch_size) as pools:
+        with statistics.evaluating(model):
+            with statistics.batch_statistics(model, how.norm_batch_size) as pools:
                 how.forward(model, population, how.chunked_size)
             found = {name: statistics_error(layer, pools[name]) for name, layer in layers.items()}
     overall = {
@@ -44,7 +38,7 @@ def read(model: nn.Module, how: Discrepancy, population: Sample) -> list[Reading
     return readings("running_error", found | {NETWORK: overall})
 
 
-def statistics_error(layer: _BatchNorm, pool: PooledStatistics) -> dict[str, float]:
+def statistics_error(layer: _BatchNorm, pool: statistics.PooledStatistics) -> dict[str, float]:
     """`mean` and `variance` of one layer against the population's statistics."""
     mean, variance = (
         cast(Tensor, each).to("cpu", torch.float64)

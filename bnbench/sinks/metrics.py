@@ -8,36 +8,25 @@ from itertools import groupby
 from math import isfinite
 from typing import Any
 
-from bnbench.events import (
-    Confusion,
-    Diverged,
-    Evaluation,
-    Fact,
-    Finished,
-    Gap,
-    Histogram,
-    Moment,
-    Reading,
-    Step,
-)
+from bnbench import events
 from bnbench.store import Appender, Record, encode_records
 
-KINDS: dict[str, type[Fact]] = {
-    "step": Step,
-    "eval": Evaluation,
-    "gap": Gap,
-    "probe": Reading,
-    "histogram": Histogram,
-    "confusion": Confusion,
-    "diverged": Diverged,
-    "finished": Finished,
+KINDS: dict[str, type[events.Fact]] = {
+    "step": events.Step,
+    "eval": events.Evaluation,
+    "gap": events.Gap,
+    "probe": events.Reading,
+    "histogram": events.Histogram,
+    "confusion": events.Confusion,
+    "diverged": events.Diverged,
+    "finished": events.Finished,
 }
 """What the file calls each fact."""
 
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 
-def to_records(moment: Moment) -> Iterator[Record]:
+def to_records(moment: events.Moment) -> Iterator[Record]:
     """The facts as JSON has them: numbers that are not finite become null, with `finite: false`."""
     for fact in moment.facts:
         record: Record = {
@@ -55,7 +44,7 @@ def to_records(moment: Moment) -> Iterator[Record]:
         yield record
 
 
-def to_fact(record: Record) -> Fact:
+def to_fact(record: Record) -> events.Fact:
     """The fact in a record; a lost number comes back as NaN.
 
     Raises KeyError where this version of bnbench does not know the event.
@@ -67,13 +56,13 @@ def to_fact(record: Record) -> Fact:
     return kind(**values)
 
 
-def to_moments(records: Iterable[Record]) -> Iterator[Moment]:
+def to_moments(records: Iterable[Record]) -> Iterator[events.Moment]:
     """The moments of a whole file. Raises KeyError and TypeError for what is not an event."""
     for _, group in groupby(records, key=lambda each: (each["step"], each.get("train_seconds"))):
         together = list(group)
         facts = tuple(map(to_fact, together))
         position = {name: together[0][name] for name in ("step", "examples", "train_seconds")}
-        yield Moment(**position, facts=facts)
+        yield events.Moment(**position, facts=facts)
 
 
 def _frozen(value: Any) -> Any:
@@ -87,7 +76,7 @@ class MetricsSink:
     def __init__(self, file: Appender) -> None:
         self._file = file
 
-    def take(self, moment: Moment) -> None:
+    def take(self, moment: events.Moment) -> None:
         """Append the facts of a moment."""
         self._file.append(encode_records(to_records(moment)))
 

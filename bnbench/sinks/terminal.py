@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from math import isfinite
-from types import TracebackType
-from typing import Self, assert_never
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from bnbench.events import (
-    Confusion,
-    Diverged,
-    Evaluation,
-    Finished,
-    Gap,
-    Histogram,
-    Moment,
-    Reading,
-    Step,
-)
+from bnbench import events
 
 
 class Screen:
@@ -57,12 +46,7 @@ class Screen:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -168,29 +152,27 @@ class TerminalSink:
         self._each_evaluation = each_evaluation
         self._loss = float("nan")
         self._accuracy: float | None = None
-        self._before: Moment | None = None
+        self._before: events.Moment | None = None
         self._rate: float | None = None
         if progress is not None:
             self._task = progress.add_task(name, total=total_steps, reading="starting")
 
-    def take(self, moment: Moment) -> None:
+    def take(self, moment: events.Moment) -> None:
         """Show the facts of a moment."""
         evaluated = False
         for fact in moment.facts:
             match fact:
-                case Step():
+                case events.Step():
                     self._loss = fact.loss
                     self._measure_rate(moment)
-                case Evaluation():
+                case events.Evaluation():
                     if fact.split == "val" and fact.stats == "running":
                         self._accuracy = fact.accuracy
                         evaluated = True
-                case Gap() | Confusion() | Reading() | Histogram() | Finished():
-                    pass
-                case Diverged():
+                case events.Diverged():
                     self._print(f"diverged at step {moment.step}: {fact.reason}")
                 case _:
-                    assert_never(fact)
+                    pass  # a line has no room for more
         if self._progress is not None:
             self._progress.update(self._task, completed=moment.step, reading=self._reading())
         elif evaluated and self._each_evaluation:
@@ -205,7 +187,7 @@ class TerminalSink:
     def _print(self, line: str) -> None:
         self._console.print(f"{self._name}: {line}", markup=False, highlight=False, soft_wrap=True)
 
-    def _measure_rate(self, moment: Moment) -> None:
+    def _measure_rate(self, moment: events.Moment) -> None:
         if self._before is not None:
             elapsed = moment.train_seconds - self._before.train_seconds
             if elapsed > 0:

@@ -16,18 +16,7 @@ from typing import assert_never
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from bnbench.events import (
-    Confusion,
-    Diverged,
-    Evaluation,
-    Fact,
-    Finished,
-    Gap,
-    Histogram,
-    Moment,
-    Reading,
-    Step,
-)
+from bnbench import events
 from bnbench.sinks.tensorboard import records, tabs
 from bnbench.store import Appender
 
@@ -77,16 +66,16 @@ def header(card: Card) -> tuple[str, bytes]:
     return f"events.out.tfevents.0000000000.{digest}.hparams", file
 
 
-def tagged(fact: Evaluation | Gap) -> dict[str, float]:
+def tagged(fact: events.Evaluation | events.Gap) -> dict[str, float]:
     """The values of a measurement by tag. The test split is read once: no curve but a number."""
     match fact:
-        case Evaluation(split="test"):
+        case events.Evaluation(split="test"):
             which = f"summary/test_{fact.stats}"
             return {f"{which}_loss": fact.loss, f"{which}_accuracy": fact.accuracy}
-        case Evaluation():
+        case events.Evaluation():
             which = f"{fact.split}_{fact.stats}"
             return {f"loss/{which}": fact.loss, f"accuracy/{which}": fact.accuracy}
-        case Gap():
+        case events.Gap():
             which = "summary/test_gap" if fact.split == "test" else f"gap/{fact.split}"
             return {
                 f"{which}_loss": fact.loss,
@@ -107,7 +96,7 @@ class TensorBoardSink:
         name = f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}"
         self._card = card
         self._thinning = -(-card.reports // POINTS)
-        self._steps: list[Step] = []
+        self._steps: list[events.Step] = []
         self._last: tuple[int, float] = (0, 0.0)
         self._evaluated: dict[str, float] = {}
         values = [records.text(tag, markdown) for tag, markdown in card.texts.items()]
@@ -122,7 +111,7 @@ class TensorBoardSink:
             self._file.close()
             raise
 
-    def take(self, moment: Moment) -> None:
+    def take(self, moment: events.Moment) -> None:
         """Write the facts of a moment."""
         values = [value for fact in moment.facts for value in self._values(fact, moment)]
         if values:
@@ -134,11 +123,11 @@ class TensorBoardSink:
         """Close the file."""
         self._file.close()
 
-    def _values(self, fact: Fact, at: Moment) -> list[Summary.Value]:
+    def _values(self, fact: events.Fact, at: events.Moment) -> list[Summary.Value]:
         match fact:
-            case Step():
+            case events.Step():
                 return self._step(fact, at)
-            case Evaluation() | Gap():
+            case events.Evaluation() | events.Gap():
                 values = tagged(fact)
                 for tag, value in values.items():
                     quantity, _, which = tag.partition("/")  # loss/val_running
@@ -146,28 +135,28 @@ class TensorBoardSink:
                     if last in tabs.METRICS:
                         self._evaluated[last] = value
                 return records.scalars(values)
-            case Confusion():
+            case events.Confusion():
                 png = records.confusion_matrix(fact.counts, self._card.classes)
                 shows = (
                     f"{fact.split.capitalize()} images at the end, {fact.stats} statistics: each "
                     "row is a class, and shows what its images were taken for."
                 )
                 return [records.image(f"images/confusion_{fact.split}", png, describes=shows)]
-            case Reading():
+            case events.Reading():
                 tag = f"probe_{fact.probe}/{fact.layer}/{fact.name}"
                 return records.scalars({tag: fact.value})
-            case Histogram():
+            case events.Histogram():
                 tag = f"histogram_{fact.name}/{fact.layer}"
                 return [records.histogram(tag, fact.low, fact.high, fact.counts)]
-            case Diverged():
+            case events.Diverged():
                 ending = {"summary/diverged": 1.0, "summary/diverged_at_step": float(at.step)}
                 return self._end(at, ending, completed=False)
-            case Finished():
+            case events.Finished():
                 return self._end(at, {"summary/diverged": 0.0} | self._evaluated, completed=True)
             case _:
                 assert_never(fact)
 
-    def _step(self, step: Step, at: Moment) -> list[Summary.Value]:
+    def _step(self, step: events.Step, at: events.Moment) -> list[Summary.Value]:
         self._steps.append(step)
         if len(self._steps) < self._thinning:
             return []
@@ -186,7 +175,9 @@ class TensorBoardSink:
             values["progress/images_per_second"] = (at.examples - examples) / elapsed
         return records.scalars(values)
 
-    def _end(self, at: Moment, values: dict[str, float], *, completed: bool) -> list[Summary.Value]:
+    def _end(
+        self, at: events.Moment, values: dict[str, float], *, completed: bool
+    ) -> list[Summary.Value]:
         seconds = at.train_seconds
         cost = {
             "summary/steps": float(at.step),
