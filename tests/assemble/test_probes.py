@@ -17,7 +17,7 @@ from bnbench.data import batches as data_batches
 from bnbench.data.dataset import Images
 from bnbench.events import Fact, Histogram, Moment, Reading
 from bnbench.train import Run, train
-from tests.assemble.test_run import EXAMPLES, config, smooth, synthetic
+from tests.assemble.examples import EXAMPLES, config, smooth, synthetic
 from tests.runs import all_probes
 
 CPU = torch.device("cpu")
