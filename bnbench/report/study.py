@@ -7,7 +7,7 @@ one training in eight is not a setup's best.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -276,14 +276,6 @@ def short_names(axes: Sequence[str]) -> dict[str, str]:
         axis: identity.SHORT_NAMES.get(axis, axis) if ends.count(end) > 1 else end
         for axis, end in zip(axes, ends, strict=True)
     }
-
-
-def by_seed(runs: Sequence[StudiedRun]) -> Iterator[tuple[int, list[StudiedRun]]]:
-    """The runs of each seed, seeds ascending."""
-    seeds: dict[int, list[StudiedRun]] = {}
-    for run in runs:
-        seeds.setdefault(run.seed, []).append(run)
-    yield from sorted(seeds.items())
 
 
 def _others(cell: Cell, axis: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from math import inf, isinf, isnan, log2
 
 from bnbench.config import claims, datasets, experiments, metrics, schema
 from bnbench.report.quantities import LR, quantity, usable
-from bnbench.report.study import Choice, StudiedRun, Study, by_seed
+from bnbench.report.study import Choice, StudiedRun, Study
 from bnbench.stats.differences import probability_of_superiority, slope
 from bnbench.stats.verdict import Effect, Verdict, effect, judge
 from bnbench.wording import counted, in_words
@@ -155,8 +155,10 @@ def _side(found: _Measured, arm: experiments.Arm, study: Study) -> Side:
             count = found.trials[str(arm)] = len(taken[0].values)
             chosen = in_words(taken[0].value)
             words.append(f"{axis.rpartition('.')[2]} {chosen} (best of {count})")
-    by_seeds = {seed: _value(claim, of_seed) for seed, of_seed in by_seed(runs)}
-    values = {seed: value for seed, value in by_seeds.items() if value is not None}
+    values = dict[int, float]()
+    for seed in study.seeds:
+        value = _value(claim, [run for run in runs if run.seed == seed])
+        values |= {} if value is None else {seed: value}
     missing = len(study.seeds) - len(values)
     if missing:
         found.objections.append(_missing(arm, runs, missing))

@@ -123,12 +123,11 @@ def write_new(path: Path, content: bytes) -> None:
 def read(path: Path) -> bytes | None:
     """The content of a file, or None where there is none."""
     try:
-        with translated(path):
-            return path.read_bytes()
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 class Appender:

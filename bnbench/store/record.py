@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from bnbench.errors import StorageError
 
@@ -50,8 +50,7 @@ _SEAL = b"bnbench-sha256:"
 start at its directory and ignore what follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """Mean cross-entropy in nats, None where it was not finite, and accuracy as a fraction."""
 
     loss: float | None
@@ -89,7 +88,7 @@ class Result:
                 return cls(state="diverged", **counted, **where)
             splits = [split for split in record if split not in ("state", *_COUNTED)]
             scores = {
-                split: {kind: _score(said) for kind, said in record[split].items()}
+                split: {kind: _score(**said) for kind, said in record[split].items()}
                 for split in splits
             }
             if record["state"] != "completed" or not all(
@@ -123,13 +122,12 @@ class Result:
         return None if self.state == "completed" else f"step {self.step}: {self.reason}"
 
 
-def _score(said: Record) -> Score:
-    loss = said["loss"]
-    return Score(None if loss is None else _number(loss), _number(said["accuracy"]))
+def _score(loss: Any, accuracy: Any) -> Score:
+    return Score(None if loss is None else _number(loss), _number(accuracy))
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if type(value) in (float, int):
         return value
     raise TypeError
 

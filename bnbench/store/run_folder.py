@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from bnbench.errors import HeldError, StorageError
 from bnbench.store import files, record
 from bnbench.store.record import Record, Result
@@ -55,6 +53,8 @@ class RunFolder:
 
         The default wait outlasts a `status` that looks at the lock. Raises HeldError.
         """
+        from filelock import FileLock, Timeout  # slow to import
+
         files.make_folder(self.path)
         lock = FileLock(self.path / LOCK)
         with files.translated(self.path / LOCK):
@@ -81,6 +81,8 @@ class RunFolder:
         """Whether some process trains this run now."""
         if not (self.path / LOCK).exists():
             return False
+        from filelock import FileLock, Timeout  # slow to import: `status` seldom gets here
+
         lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
@@ -114,10 +116,9 @@ class RunFolder:
 
     def manifest_or_none(self) -> Record | None:
         """The manifest, or None where it is missing or damaged: for what can do without."""
-        try:
+        with suppress(StorageError):
             return self.manifest()
-        except StorageError:
-            return None
+        return None
 
     def result(self) -> Result | None:
         """How the run ended, or None."""
@@ -137,9 +138,8 @@ class RunFolder:
 
     def pictures(self) -> dict[str, bytes]:
         """PNGs that were drawn of the run when it had ended, by name."""
-        paths = self._files(f"{PICTURE}*.png")
-        read = {path.stem.removeprefix(PICTURE): files.read(path) for path in paths}
-        return {name: content for name, content in read.items() if content is not None}
+        found = self._contents(f"{PICTURE}*.png").items()
+        return {name[len(PICTURE) : -len(".png")]: content for name, content in found}
 
     def views(self) -> list[Path]:
         """TensorBoard's files, sorted by name."""
@@ -236,8 +236,7 @@ class RunFolder:
         kept = (files.read(self.path / METRICS) or b"")[:keep] if keep else b""
         if len(kept) < keep or (keep and not kept.endswith(b"\n")):
             raise _damaged(self.path / METRICS, "events that the checkpoint counts are not there")
-        for _ in self._events(kept):
-            pass
+        list(self._events(kept))  # raises where a line is damaged
         return files.Appender(self.path / METRICS, keep=keep)
 
     def commit(self, content: bytes) -> None:
@@ -265,12 +264,9 @@ class RunFolder:
 
     def contents(self) -> dict[str, bytes]:
         """All its files by name, but for the lock and files that are still being written."""
-        read = {
-            path.name: files.read(path)
-            for path in self._files("*")
-            if path.name != LOCK and path.suffix != files.TEMPORARY
-        }
-        return {name: content for name, content in read.items() if content is not None}
+        found = self._contents("*").items()
+        left_out = (LOCK, files.TEMPORARY)
+        return {name: content for name, content in found if not name.endswith(left_out)}
 
     def adopt(self, contents: Mapping[str, bytes]) -> None:
         """Store the `contents` of a copy of this folder in which the run has continued.
@@ -311,6 +307,10 @@ class RunFolder:
     def _files(self, pattern: str) -> list[Path]:
         with files.translated(self.path):
             return sorted(path for path in self.path.glob(pattern) if path.is_file())
+
+    def _contents(self, pattern: str) -> dict[str, bytes]:
+        read = {path.name: files.read(path) for path in self._files(pattern)}
+        return {name: content for name, content in read.items() if content is not None}
 
     def _remove_all(self, pattern: str, *, but: Collection[str] = ()) -> None:
         for path in self._files(pattern):
