@@ -117,10 +117,73 @@ def sound() -> list[dict[str, Any]]:
     return [yaml.parse(text, yaml.Source("", ""), Faults()).data or {} for text in texts]
 
 
+WRITTEN = {
+    "target": st.just("own.py:Own"),
+    "root": st.just("images"),
+    "name": st.sampled_from(["resnet18", "wide_resnet50_2"]),
+    "options": st.dictionaries(st.text(max_size=4), VALUES, max_size=3),
+}
+
+
+def allowed(part: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a JSON Schema allows."""
+    if "anyOf" in part:
+        return st.one_of([allowed(branch) for branch in part["anyOf"]])
+    if "enum" in part or "const" in part:
+        return st.sampled_from(part.get("enum", [part.get("const")]))
+    low, above = part.get("minimum"), part.get("exclusiveMinimum")
+    high, below = part.get("maximum"), part.get("exclusiveMaximum")
+    match part.get("type"):
+        case "boolean":
+            return st.booleans()
+        case "integer":
+            least = 1 + above if above is not None else low or 0
+            return st.integers(least, high or 2**63 - 1) | st.integers(least, least + 8)
+        case "number":
+            return st.floats(
+                above if low is None else low,
+                below if high is None else high,
+                exclude_min=above is not None,
+                exclude_max=below is not None,
+                allow_nan=False,
+                allow_infinity=False,
+            )
+        case "array" if "prefixItems" in part:
+            return st.tuples(*(allowed(item) for item in part["prefixItems"])).map(list)
+        case "array":
+            return st.lists(allowed(part["items"]), min_size=1, max_size=3)
+        case "string":
+            return st.from_regex(part["pattern"], fullmatch=True)
+        case _:
+            return st.just({})
+
+
+@st.composite
+def drawn(draw: st.DrawFn) -> dict[str, Any]:
+    """Blocks of any kind, with what it requires and some of what it may have."""
+    tree: dict[str, Any] = {}
+    for name in sorted(
+        draw(st.sets(st.sampled_from(sorted(schema.BLOCKS)), min_size=1, max_size=3))
+    ):
+        block = schema.BLOCKS[name]
+        kind = draw(st.sampled_from(list(block.models)))
+        described = block.models[kind].model_json_schema()
+        chosen = set(described.get("required", ()))
+        chosen |= draw(st.sets(st.sampled_from(sorted(described["properties"])), max_size=3))
+        tree[name] = {
+            key: kind
+            if key == block.tag
+            else draw(WRITTEN[key] if key in WRITTEN else allowed(part))
+            for key, part in described["properties"].items()
+            if key in chosen
+        }
+    return tree
+
+
 @st.composite
 def mutants(draw: st.DrawFn) -> str:
     """A sound file with some keys deleted, renamed, given another value, or added."""
-    start = draw(st.just(sound()[0]) | st.sampled_from(sound()))
+    start = draw(st.just(sound()[0]) | st.sampled_from(sound()) | drawn())
     tree: dict[str, Any] = copy.deepcopy(start)
     for _ in range(draw(st.integers(0, 3))):
         part = tree

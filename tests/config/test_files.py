@@ -4,132 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bnbench.config import files, loading, plans, schema
-from bnbench.errors import ConfigError
 
 
 def again(config: schema.RunConfig, folder: Path) -> schema.RunConfig:
     path = folder / "config.yaml"
     path.write_text(files.dump(config), encoding="utf-8")
     return plans.expand_one(loading.load_experiment(path))
-
-
-PRINTABLE = st.characters(exclude_categories=["C", "Z"])
-NAMES = st.text(PRINTABLE, max_size=4).filter(lambda text: text != "<<")
-WHOLE = st.integers(1 - 2**63, 2**63 - 1)
-PLAIN_VALUES: Any = st.recursive(
-    st.none() | st.booleans() | WHOLE | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(PRINTABLE, max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
-# What a norm's keys may hold; a kind draws those that it has.
-OF_NORMS: dict[str, Any] = {
-    "placement": st.sampled_from(["before", "after"]),
-    "eps": st.floats(0, exclude_min=True, allow_infinity=False),
-    "affine": st.booleans(),
-    "groups": st.sampled_from([1, 2, 4]),
-    "batch_size": st.sampled_from([1, 2, 4]),
-    "momentum": st.none() | st.floats(0, 1),
-    "r_max": st.floats(1, allow_infinity=False),
-    "d_max": st.floats(0, allow_infinity=False),
-    "correct_from": st.floats(0, 0.1),
-    "r_open": st.floats(0.1, 1),
-    "d_open": st.floats(0.1, 1),
-    "freeze_after": st.floats(0, 1),
-    "target": st.just("mine.py:Mine"),
-    "options": st.dictionaries(NAMES, PLAIN_VALUES, max_size=3),
-}
-OF_MODELS: dict[str, Any] = {
-    "widths": st.lists(st.integers(1, 10**12).map(lambda n: 4 * n), min_size=1),
-    "blocks": st.integers(1, 99),
-    "activation": st.sampled_from(["relu", "gelu"]),
-    "init": st.sampled_from(["he", "xavier"]),
-    "dropout": st.floats(0, 1, exclude_max=True),
-    "depth": st.sampled_from([8, 110]),
-    "width": st.sampled_from([8, 16]),
-    "variant": st.sampled_from(["post", "pre"]),
-    "zero_init_last_norm": st.just(False),
-    "fixup": st.booleans(),
-    "name": st.sampled_from(["resnet18", "wide_resnet50_2"]),
-    "stem": st.sampled_from(["small", "imagenet"]),
-    "target": st.just("mine.py:Mine"),
-    "options": OF_NORMS["options"],
-}
-
-
-def blocks(name: str, values: dict[str, Any]) -> Any:
-    """A block of any kind, with what it requires and some of what it may have of `values`."""
-
-    def of(kind: str) -> Any:
-        fields = schema.BLOCKS[name].models[kind].model_fields
-        given = {key: values[key] for key in fields if key in values}
-        required = {key: value for key, value in given.items() if fields[key].is_required()}
-        optional = {key: value for key, value in given.items() if key not in required}
-        if kind in ("frn", "evonorm-s0"):
-            optional["placement"] = st.just("before")
-        return st.fixed_dictionaries({"kind": st.just(kind), **required}, optional=optional)
-
-    return st.sampled_from(schema.BLOCKS[name].kinds).flatmap(of)
-
-
-PATCHES = st.fixed_dictionaries(
-    {},
-    optional={
-        "data.batch_size": st.integers(1, 2250).map(lambda n: 4 * n),
-        "data.train_size": st.none() | st.integers(10, 9000),
-        "data.root": st.text(max_size=8),
-        "norm": blocks("norm", OF_NORMS),
-        "model": blocks("model", OF_MODELS),
-        "optim.train_only": st.sampled_from([None, "norm"]),
-        "optim.kind": st.sampled_from(["sgd", "adamw"]),
-        "optim.schedule": st.sampled_from(["constant", "cosine", "step"]),
-        "train.steps": st.integers(1, 2**63 - 1),
-        "train.checkpoint_every": st.sampled_from(["0.5s", "30s", 7, None]),
-        "compute.device": st.sampled_from(["cuda:1", "cpu"]),
-    },
-)
-
-
-@settings(max_examples=120, deadline=None)
-@given(
-    patch=PATCHES,
-    seed=st.integers(0, 2**63 - 1),
-    setup=st.text(max_size=20),
-    question=st.text(max_size=20),
-)
-def test_a_dumped_run_loads_to_an_equal_run(
-    tmp_path_factory: Any, patch: dict[str, Any], seed: int, setup: str, question: str
-) -> None:
-    folder = tmp_path_factory.mktemp("dump")
-    path = folder / "x.yaml"
-    target = folder / "mine.py"
-    target.write_text("class Mine: ...\n")
-    sets = tuple(
-        f"{key}={files._inline(value)}".replace("mine.py:Mine", f"{target}:Mine")
-        for key, value in patch.items()
-    )
-    path.write_text(
-        f"setups: {{{files._inline('s' + setup)}: }}\nquestion: {files._inline(question)}"
-    )
-    try:
-        config = plans.expand_one(
-            loading.load_experiment(path, loading.Overrides(set=sets, seed=seed))
-        )
-    except ConfigError as error:
-        # Text of control characters, and kinds, widths or batches that do not fit; nothing else.
-        allowed = (
-            *("cannot be printed", "one value per", "is larger than"),
-            *("changes more than", "decides itself", "γ and β", "has one weight"),
-            "would see no image",
-        )
-        if all(any(each in str(fault) for each in allowed) for fault in error.faults):
-            return
-        raise
-    assert again(config, folder) == config
 
 
 def test_setups_and_axes_survive(plan: Any, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_cases_are_of_both_kinds() -> None:
     ("module", "name", "bug"),
     [
         ("files", "_text", lambda value: value),  # text that is read back as something else
-        ("identity", "slug", lambda text, *_: text),  # folders that are called anything
+        ("identity", "folder_part", lambda *_: "../a"),  # folders that are called anything
         ("sentences", "nearest", lambda *_: [][0]),  # an exception that is not ours
         ("faults", "printable", lambda text: text),  # a terminal's escapes
     ],
