@@ -129,11 +129,10 @@ def find(word: str) -> Sequence[Entry | Key]:
 
 def _meant(word: str) -> str:
     """The topic, key or kind that is also called so; else the word itself."""
-    kinds = hints.KINDS_ALSO_CALLED["norm"]
     names = {entry.name for entry in entries()} | {*topics()}
-    key = word if word in names else hints.ALSO_CALLED.get(hints.plain(word), word)
+    key = word if word in names else hints.called(hints.plain(word)) or word
     key = TOPICS.get(key, key).removesuffix(".kind").removesuffix(".dataset")
-    return key if key in names else kinds.get(key, key)
+    return key if key in names else hints.called(key, hints.KINDS_ALSO_CALLED["norm"]) or key
 
 
 def _keys(word: str) -> list[Key]:

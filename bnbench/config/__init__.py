@@ -8,8 +8,7 @@ layers      patches: merging, and the origin of a value
 load        file + command line → ExperimentConfig
 experiment  the types of an experiment; axes
 plan        ExperimentConfig → Plan of RunConfigs
-feasible    what cannot train
-risks       what can train, but should be known to be risky
+feasible    what cannot train, and what can but is risky
 metrics     what claims are about
 claims      what is to be judged
 identity    what decides the numbers, as a hash; run ids, labels, table rows

@@ -33,8 +33,8 @@ def read(
     faults: Faults,
 ) -> tuple[Claim, ...]:
     """The claims of a file, in its order; one with a fault is left out."""
-    listed = source.data.get("claims") if isinstance(source.data, dict) else None
     claims: dict[str, Claim] = {}
+    listed = source.data["claims"]
     for i, values in enumerate(listed if isinstance(listed, tuple) else ()):
         model, _ = validated(schema.ClaimConfig, values)  # the file's own check names the flaws
         if model is None:

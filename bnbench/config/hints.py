@@ -9,64 +9,60 @@ from bnbench.config import schema
 from bnbench.config.schema import BLOCKS, Family, Key
 from bnbench.wording import did_you_mean, listing, nearest, shortened
 
-
-def _by_word(table: dict[str, str]) -> dict[str, str]:
-    return {word: name for name, words in table.items() for word in words.split()}
-
-
 # What other programs call a key, or what it is called for short.
-ALSO_CALLED = _by_word(
-    {
-        "optim.lr": "learning_rate base_lr",
-        "optim.kind": "optimizer",
-        "optim.weight_decay": "wd",
-        "optim.warmup": "warmup_steps",
-        "optim.schedule": "scheduler",
-        "data.batch_size": "bs batch batchsize",
-        "data.validation_size": "val_size",
-        "data.order": "shuffle",
-        "data.augment": "augmentation",
-        "model.widths": "channels layers",
-        "model.kind": "network architecture",
-        "norm.kind": "normalization",
-        "norm.groups": "num_groups",
-        "norm.batch_size": "virtual_batch_size",
-        "train.epochs": "epoch num_epochs max_epochs",
-        "train.steps": "max_steps iterations",
-        "compute.device": "gpu",
-        "compute.threads": "num_workers workers",
-        "compute.precision": "dtype",
-        "experiment": "name",
-        "setups": "arms",
-        "axes": "grid sweep",
-    }
-)
+ALSO_CALLED = {
+    "optim.lr": "learning_rate base_lr",
+    "optim.kind": "optimizer",
+    "optim.weight_decay": "wd",
+    "optim.warmup": "warmup_steps",
+    "optim.schedule": "scheduler",
+    "data.batch_size": "bs batch batchsize",
+    "data.validation_size": "val_size",
+    "data.order": "shuffle",
+    "data.augment": "augmentation",
+    "model.widths": "channels layers",
+    "model.kind": "network architecture",
+    "norm.kind": "normalization",
+    "norm.groups": "num_groups",
+    "norm.batch_size": "virtual_batch_size",
+    "train.epochs": "epoch num_epochs max_epochs",
+    "train.steps": "max_steps iterations",
+    "compute.device": "gpu",
+    "compute.threads": "num_workers workers",
+    "compute.precision": "dtype",
+    "experiment": "name",
+    "setups": "arms",
+    "axes": "grid sweep",
+}
 # What a kind is called elsewhere, without -, _, a final 1d or 2d and a final "norm".
 KINDS_ALSO_CALLED = {
-    "norm": _by_word(
-        {
-            "none": "off no false null nothing identity",
-            "batch": "bn",
-            "ghost": "gbn ghostbatch",
-            "batch-renorm": "brn re",
-            "group": "gn",
-            "layer": "ln",
-            "instance": "in",
-            "frn": "filterresponse",
-            "evonorm-s0": "evo evos0",
-            "group-ws": "ws gnws weightstandardization",
-            "scaled-ws": "nf sws",
-            "frozen": "frozenbatch",
-            "noisy": "noisybatch",
-        }
-    ),
-    "model": _by_word({"plain": "cnn conv vgg"}),
-    "optim": _by_word({"adamw": "adam"}),
+    "norm": {
+        "none": "off no false null nothing identity",
+        "batch": "bn",
+        "ghost": "gbn ghostbatch",
+        "batch-renorm": "brn re",
+        "group": "gn",
+        "layer": "ln",
+        "instance": "in",
+        "frn": "filterresponse",
+        "evonorm-s0": "evo evos0",
+        "group-ws": "ws gnws weightstandardization",
+        "scaled-ws": "nf sws",
+        "frozen": "frozenbatch",
+        "noisy": "noisybatch",
+    },
+    "model": {"plain": "cnn conv vgg"},
+    "optim": {"adamw": "adam"},
 }
 
 
 def plain(key: str) -> str:
     return key.lower().replace("-", "_")
+
+
+def called(word: str, names: dict[str, str] = ALSO_CALLED) -> str | None:
+    """The name whose other names include a word."""
+    return next((name for name, words in names.items() if word in words.split()), None)
 
 
 def nearest_kind(family: Family, word: str) -> str | None:
@@ -75,13 +71,14 @@ def nearest_kind(family: Family, word: str) -> str | None:
     def bare(text: str) -> str:
         return re.sub("(norm)?([12]d)?$", "", re.sub("[-_ ]", "", text.lower()))
 
-    names = {bare(kind): kind for kind in family.kinds} | KINDS_ALSO_CALLED.get(family.name, {})
-    return names.get(bare(word)) or nearest(word, family.kinds, 0.6)
+    names = {bare(kind): kind for kind in family.kinds}
+    also = called(bare(word), KINDS_ALSO_CALLED.get(family.name, {}))
+    return names.get(bare(word)) or also or nearest(word, family.kinds, 0.6)
 
 
 def elsewhere(key: str) -> str | None:
     """A hint for a key that belongs in another block or has another name here."""
-    name: str | None = ALSO_CALLED.get(plain(key))
+    name = called(plain(key))
     for other in BLOCKS.values():
         if name is None and plain(key) in other.keys and plain(key) != other.tag:
             name = f"{other.name}.{plain(key)}"

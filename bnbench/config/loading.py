@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
 from bnbench.config import claims, layers, plans, schema, yaml
-from bnbench.config.experiments import Axis, ExperimentConfig, Seeds, Setup, read_axis
+from bnbench.config.experiments import Axis, Claim, ExperimentConfig, Seeds, Setup, read_axis
 from bnbench.config.faults import Faults, Place
 from bnbench.config.identity import default_experiment
 from bnbench.config.layers import Blocks, Layer
@@ -43,7 +43,7 @@ def load_experiment(path: FilePath, overrides: Overrides | None = None) -> Exper
     if not isinstance(source.data, dict | None):
         message = f"an experiment is a mapping of keys, not {found(source.data)}"
         faults.add(source.place(), message)
-        readable = False
+        readable, source = False, replace(source, data=None)
     experiment = Reader(path, text, source, overrides or Overrides(), faults).read()
     if faults.found:
         if readable:
@@ -57,7 +57,7 @@ def _sound(source: Source, faults: Faults) -> dict[str, Any]:
 
     The blocks themselves are judged later, when the patches are merged.
     """
-    data = source.data if isinstance(source.data, dict) else {}
+    data = source.data or {}
     model, flaws = validated(schema.ExperimentFile, data)
     for flaw in flaws:
         faults.add(source.place(flaw.path, key=flaw.key), flaw.message, flaw.hint)
@@ -135,6 +135,9 @@ class Reader:
         if file.get("setup") is not None and setups:
             place = self.source.place(("setup",), key=True)
             self.faults.add(place, "setup and setups are both given", "give one of them")
+        claimed: tuple[Claim, ...] = ()
+        if _part(self.source.data or {}, "claims"):
+            claimed = claims.read(self.source, setups, grid, tune, self.faults)
         return ExperimentConfig(
             name=slug(self.own("experiment").value or "") or default_experiment(str(self.path)),
             question=self.own("question").value,
@@ -144,7 +147,7 @@ class Reader:
             axes=grid,
             seeds=self.seeds(),
             tune=tune,
-            claims=claims.read(self.source, setups, grid, tune, self.faults),
+            claims=claimed,
             profile=profile,
             sets=sets,
             set_layers=tuple(itertools.chain(*set_layers)),

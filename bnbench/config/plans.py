@@ -13,10 +13,9 @@ from typing import Any
 from bnbench.config import claims, layers, schema
 from bnbench.config.experiments import Axis, ExperimentConfig
 from bnbench.config.faults import Faults, Place
-from bnbench.config.feasible import Obstacle, obstacles
+from bnbench.config.feasible import Obstacle, Risks, obstacles
 from bnbench.config.identity import default_setup, identity
 from bnbench.config.layers import Block, Blocks, Layer
-from bnbench.config.risks import Risks
 from bnbench.config.schema import BLOCKS, Key
 from bnbench.config.sentences import Flaw, validated_block
 from bnbench.errors import Fault, UsageError
@@ -99,7 +98,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         f"as another, since {reason}: trained once"
         for reason, number in same.items()
     ]
-    doubts = claims.doubts(experiment.claims, runs, experiment.tune)
+    doubts = claims.doubts(experiment.claims, runs, experiment.tune) if experiment.claims else ()
     unjudged = [f"claim {claim.id} cannot be judged: {reason}" for claim, reason in doubts]
     return Plan(
         runs,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bnbench.config.hints import ALSO_CALLED, elsewhere, nearest_kind, no_dotted_key, plain
+from bnbench.config.hints import called, elsewhere, nearest_kind, no_dotted_key, plain
 from bnbench.config.schema import BLOCKS, Block, Family, Key
 from bnbench.config.yaml import Path
 from bnbench.wording import did_you_mean, found, listing, nearest
@@ -135,7 +135,7 @@ class Subject:
         if close := nearest(key, self.model.model_fields):
             return message, f"did you mean {family.name}.{close}?"
         close = nearest(key, family.keys)
-        if close and plain(key) not in ALSO_CALLED:
+        if close and not called(plain(key)):
             kinds = listing(family.kinds_with(close))
             return message, f"did you mean {family.name}.{close}, a key of {kinds}?"
         return message, elsewhere(key)

@@ -14,7 +14,6 @@ claims  what an experiment is to show
 """
 
 from bnbench.config.schema.base import *
-from bnbench.config.schema.blocks import *
 from bnbench.config.schema.claims import *
 from bnbench.config.schema.data import *
 from bnbench.config.schema.experiment import *

@@ -10,11 +10,6 @@ from pydantic_core import PydanticCustomError
 TARGET = r"(.*[\\/])?[^\\/]+\.py:[A-Za-z_][A-Za-z0-9_]*"
 
 
-def allowed(words: str, **more: Any) -> dict[str, Any]:
-    """What a key must be, in words: for `json_schema_extra`; the JSON Schema leaves it out."""
-    return {"x-allowed": words, **more}
-
-
 def fault(message: str, hint: str | None = None, at: Any = None) -> PydanticCustomError:
     """What a validator raises: a sentence of ours, about a key or an item of what it validates.
 
@@ -26,7 +21,7 @@ def fault(message: str, hint: str | None = None, at: Any = None) -> PydanticCust
 
 Target = Annotated[
     str,
-    Field(pattern=f"^({TARGET})$", json_schema_extra=allowed("path/to/file.py:ClassName")),
+    Field(pattern=f"^({TARGET})$", json_schema_extra={"x-allowed": "path/to/file.py:ClassName"}),
 ]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]

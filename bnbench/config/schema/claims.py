@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bnbench.config.schema.base import Block, NonNegative, allowed
+from bnbench.config.schema.base import Block, NonNegative
 
 Arms = Annotated[tuple[str, ...], Field(min_length=1, max_length=2, strict=False)]
 
@@ -30,12 +30,12 @@ class ClaimConfig(Block):
     better: str | Arms = Field(
         description="the setup that the claim favours, e.g. bn, bn@32 or bn@data.batch_size=32; "
         "two: the first minus the second",
-        json_schema_extra=allowed("a setup such as bn or bn@32, or a list of two"),
+        json_schema_extra={"x-allowed": "a setup such as bn or bn@32, or a list of two"},
     )
     worse: str | Arms | None = Field(
         None,
         description="its opponent; null: zero",
-        json_schema_extra=allowed("a setup such as bn or bn@32, a list of two, or null"),
+        json_schema_extra={"x-allowed": "a setup such as bn or bn@32, a list of two, or null"},
     )
     at: dict[str, Any] = Field(
         default_factory=dict, description="which cells: values of axes, e.g. {data.batch_size: 64}"

@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 from pydantic import WithJsonSchema as Shown
 
-from bnbench.config.schema.base import Block, allowed, fault
-from bnbench.config.schema.blocks import BLOCKS, every_key, known
+from bnbench.config.schema.base import Block, fault
 from bnbench.config.schema.claims import ClaimConfig
-from bnbench.config.schema.run import RunConfig
+from bnbench.config.schema.run import BLOCKS, RunConfig, every_key, known
 from bnbench.wording import slug
 
 MAX_POINTS = 10_000  # of one range; a grid has its own limit
@@ -68,12 +67,18 @@ def _own_folders(setups: dict[str, Any]) -> dict[str, Any]:
 
 
 KEY = {"type": "string", "anyOf": [{"enum": every_key()}, {"pattern": r"\..*\."}]}
-AxisKey = Annotated[str, AfterValidator(_is_key), Shown(KEY | allowed("a key such as optim.lr"))]
+AxisKey = Annotated[
+    str, AfterValidator(_is_key), Shown(KEY | {"x-allowed": "a key such as optim.lr"})
+]
 Name = Annotated[str, AfterValidator(_is_name)]
-Above = Annotated[PositiveInt | PositiveFloat, Field(json_schema_extra=allowed("a number above 0"))]
-Number = Annotated[int | float, Field(json_schema_extra=allowed("a number"))]
+Above = Annotated[
+    PositiveInt | PositiveFloat, Field(json_schema_extra={"x-allowed": "a number above 0"})
+]
+Number = Annotated[int | float, Field(json_schema_extra={"x-allowed": "a number"})]
 Points = Annotated[int, Field(ge=2, le=MAX_POINTS)]
-Triple = Field(strict=False, json_schema_extra=allowed("[first, last, how many]: three numbers"))
+Triple = Field(
+    strict=False, json_schema_extra={"x-allowed": "[first, last, how many]: three numbers"}
+)
 
 
 class LogRange(Block):
@@ -94,31 +99,30 @@ Values = Annotated[
     | Annotated[LogRange, Tag("log")]
     | Annotated[LinearRange, Tag("linear")],
     Discriminator(_form),
-    Field(json_schema_extra=allowed("a list, {log: [a, b, n]} or {linear: [a, b, n]}")),
+    Field(json_schema_extra={"x-allowed": "a list, {log: [a, b, n]} or {linear: [a, b, n]}"}),
 ]
 Axes = dict[AxisKey, Values] | None
 Seed = Annotated[int, Field(ge=0)]
 SeedList = Annotated[tuple[Seed, ...], Field(min_length=1, strict=False), AfterValidator(_distinct)]
 Seeds = Annotated[
     PositiveInt | SeedList | None,
-    Field(json_schema_extra=allowed("a whole number of at least 1, or a list of seeds")),
+    Field(json_schema_extra={"x-allowed": "a whole number of at least 1, or a list of seeds"}),
 ]
 
 
-def _block(name: str) -> Any:
-    return Shown({"type": "object", "x-block": name})
+AnyBlock = dict[str, Any] | None
 
 
 class Patch(Block):
     """Blocks that are put on those below, key by key."""
 
-    data: Annotated[dict[str, Any] | None, _block("data")] = None
-    model: Annotated[dict[str, Any] | None, _block("model")] = None
-    norm: Annotated[dict[str, Any] | None, _block("norm")] = None
-    optim: Annotated[dict[str, Any] | None, _block("optim")] = None
-    train: Annotated[dict[str, Any] | None, _block("train")] = None
-    probes: Annotated[dict[str, Any] | None, _block("probes")] = None
-    compute: Annotated[dict[str, Any] | None, _block("compute")] = None
+    data: Annotated[AnyBlock, Shown({"type": "object", "x-block": "data"})] = None
+    model: Annotated[AnyBlock, Shown({"type": "object", "x-block": "model"})] = None
+    norm: Annotated[AnyBlock, Shown({"type": "object", "x-block": "norm"})] = None
+    optim: Annotated[AnyBlock, Shown({"type": "object", "x-block": "optim"})] = None
+    train: Annotated[AnyBlock, Shown({"type": "object", "x-block": "train"})] = None
+    probes: Annotated[AnyBlock, Shown({"type": "object", "x-block": "probes"})] = None
+    compute: Annotated[AnyBlock, Shown({"type": "object", "x-block": "compute"})] = None
 
 
 class SetupPatch(Patch):
@@ -127,7 +131,7 @@ class SetupPatch(Patch):
     axes: Axes = Field(
         None,
         description="values of its own for axes of the experiment",
-        json_schema_extra=allowed("a mapping", **{"x-write": "axes: {optim.lr: [0.1, 1.0]}"}),
+        json_schema_extra={"x-allowed": "a mapping", "x-write": "axes: {optim.lr: [0.1, 1.0]}"},
     )
 
 
@@ -141,7 +145,7 @@ class ProfilePatch(Patch):
 class TuneConfig(Block):
     """The axis from which the report picks a value per cell, on validation only."""
 
-    axis: Annotated[str, Shown(KEY | allowed("one of the axes"))] = Field(
+    axis: Annotated[str, Shown(KEY | {"x-allowed": "one of the axes"})] = Field(
         description="it names one of the axes"
     )
     by: Literal["val/accuracy", "val/loss"] = Field("val/accuracy", description="what it picks by")
@@ -149,7 +153,7 @@ class TuneConfig(Block):
 
 OneSetup = Annotated[
     SetupPatch | None,
-    Field(json_schema_extra=allowed("a mapping", **{"x-write": "{norm: {kind: …}}"})),
+    Field(json_schema_extra={"x-allowed": "a mapping", "x-write": "{norm: {kind: …}}"}),
 ]
 
 
@@ -167,7 +171,7 @@ class ExperimentFile(Patch):
         Field(
             None,
             description="dotted keys that were varied, in a resolved run's own file",
-            json_schema_extra=allowed("a list of keys"),
+            json_schema_extra={"x-allowed": "a list of keys"},
         )
     )
     seed: Seed = Field(
@@ -189,7 +193,7 @@ class ExperimentFile(Patch):
     tune: TuneConfig | None = Field(
         None,
         description="the axis from which the report picks a value per cell",
-        json_schema_extra=allowed("{axis: …, by: …} or null"),
+        json_schema_extra={"x-allowed": "{axis: …, by: …} or null"},
     )
     claims: Annotated[tuple[ClaimConfig, ...], Field(strict=False)] | None = Field(
         None, description="what is judged from the runs by `bnbench report`"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from bnbench.config.schema.base import Block, allowed
+from bnbench.config.schema.base import Block
 
 Images = Annotated[int, Field(ge=2)]
 Steps = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
@@ -112,7 +112,7 @@ def _off(what: str) -> Any:
     return Field(
         False,
         description=what,
-        json_schema_extra=allowed("settings such as {every: 2}, true or false"),
+        json_schema_extra={"x-allowed": "settings such as {every: 2}, true or false"},
     )
 
 
