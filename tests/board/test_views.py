@@ -1,4 +1,4 @@
-"""TensorBoard's files, anew from the folders of runs."""
+"""TensorBoard's files, rewritten from the folders of runs."""
 
 from __future__ import annotations
 

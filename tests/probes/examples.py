@@ -86,7 +86,7 @@ class Pictures:
 
 
 def pictures(n: int, seed: int = 0) -> Pictures:
-    """Neighbours alike, so that chunks differ from each other and companions matter."""
+    """Neighbours alike, so that chunks differ from each other and the others in a batch matter."""
     random = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 1, 6, 6, generator=random, dtype=torch.float64)
     x = x + torch.linspace(-2, 2, n, dtype=torch.float64).view(n, 1, 1, 1)

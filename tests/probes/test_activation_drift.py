@@ -1,4 +1,4 @@
-"""Drift and percentiles against a walk through the layers with NumPy."""
+"""Drift and percentiles layer by layer with NumPy."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_against_the_twin(make_norm: Norm) -> None:
 
 
 def test_percentiles_are_of_what_an_activation_is_given() -> None:
-    """Norm behind the activation: the convolution feeds it. Activations inside of norms, or
+    """Norm after the activation: the convolution feeds it. Activations inside of norms, or
     functions that no module stands for: the raw output, too."""
 
     class Functional(nn.Module):

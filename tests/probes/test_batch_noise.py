@@ -45,7 +45,7 @@ def test_against_the_twin(norm_batch_size: int) -> None:
     assert expected["noise"] > 0
 
 
-def test_it_falls_with_the_number_of_companions() -> None:
+def test_it_falls_with_the_size_of_the_batch() -> None:
     noises = [
         by_name(
             batch_noise.read(

@@ -65,7 +65,7 @@ class Pictures:
 
 def pictures(split: Split, n: int, seed: int = 0) -> Pictures:
     random = torch.Generator().manual_seed(seed)
-    # Neighbours alike, so that chunks differ from each other and companions matter.
+    # Neighbours alike, so that chunks differ from each other and the others in a batch matter.
     x = torch.randn(n, 1, 6, 6, generator=random) + torch.linspace(-2, 2, n).view(n, 1, 1, 1)
     return Pictures(split, x, torch.randint(CLASSES, (n,), generator=random))
 
@@ -155,7 +155,7 @@ def twin_measure(
     precise = with_population(model, given)
     found: dict[tuple[str, str], dict[str, float]] = {}
     for sample in samples:
-        # A sample of the training split sits among the companions it has in the population.
+        # Images of the training split share batches with their neighbours in the population.
         whole = population.x if sample.split == population.split else sample.x
         logits = {
             "running": one_by_one(model, sample.x),

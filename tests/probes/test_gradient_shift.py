@@ -39,7 +39,7 @@ def test_against_the_twin(make_norm: Norm, momentum: float) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.7, momentum=momentum)
     weights, gradient = weights_of(model), gradient_at(model, weights_of(model), data)
     buffers = {name: torch.zeros_like(each) for name, each in weights.items()}
-    if momentum:  # a step behind it: the buffers are not empty
+    if momentum:  # a step before: the buffers are not empty
         for name, parameter in model.named_parameters():
             buffers[name] = torch.cos(torch.arange(parameter.numel()).double()).view_as(parameter)
             optimizer.state[parameter]["momentum_buffer"] = buffers[name].clone()

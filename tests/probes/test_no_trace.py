@@ -128,7 +128,7 @@ def lived_in(make_norm: Norm = BatchNorm) -> tuple[nn.Sequential, Optimizer]:
 
 
 def everything(model: nn.Module, optimizer: Optimizer) -> dict[str, object]:
-    """What a guest must leave alone, in a form that `==` compares bit by bit."""
+    """What a probe must leave alone, in a form that `==` compares bit by bit."""
 
     def bits(tensor: Tensor | None) -> bytes | None:
         return None if tensor is None else tensor.detach().numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Batch and population statistics against torch's own training mode, and guests without a trace."""
+"""Batch and population statistics against torch's own training mode, and no trace of either."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_given_statistics_replace_the_running_ones() -> None:
 
 
 @contextmanager
-def _guest(model: nn.Module, name: str) -> Iterator[None]:
+def _statistics_in(model: nn.Module, name: str) -> Iterator[None]:
     pools = {
         layer: PooledStatistics(
             1, torch.zeros(module.num_features), torch.ones(module.num_features)
@@ -213,13 +213,13 @@ def _guest(model: nn.Module, name: str) -> Iterator[None]:
         for layer, module in batch_norm_layers(model).items()
     }
     with ExitStack() as stack:
-        guests: dict[str, Callable[[], AbstractContextManager[object]]] = {
+        contexts: dict[str, Callable[[], AbstractContextManager[object]]] = {
             "evaluating": lambda: evaluating(model),
             "batch": lambda: batch_statistics(model, 4),
             "given": lambda: given_statistics(model, pools),
         }
         for word in name.split("+"):
-            stack.enter_context(guests[word]())
+            stack.enter_context(contexts[word]())
         yield
 
 
@@ -239,7 +239,7 @@ class BrokenError(Exception):
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("name", GUESTS)
-def test_guests_leave_no_trace(name: str, fails: bool) -> None:
+def test_no_trace_is_left(name: str, fails: bool) -> None:
     model = network()
     # Flags as a user may have set them: dropout and one norm in eval mode, the rest in training.
     model[10].eval()
@@ -255,7 +255,7 @@ def test_guests_leave_no_trace(name: str, fails: bool) -> None:
     rng = torch.get_rng_state()
 
     try:
-        with _guest(model, name):
+        with _statistics_in(model, name):
             if name == "evaluating":
                 assert not any(module.training for module in model.modules())
             if "evaluating" in name:
@@ -282,7 +282,7 @@ def test_guests_leave_no_trace(name: str, fails: bool) -> None:
     assert len(calls) == (2 if "evaluating" in name else 1)  # the user's hook is still asked
 
 
-def test_an_inner_guest_takes_over_and_hands_back() -> None:
+def test_an_inner_context_takes_over_and_hands_back() -> None:
     model, x = network(), images(8)
     pools = {
         name: PooledStatistics(1, torch.zeros(layer.num_features), torch.ones(layer.num_features))
