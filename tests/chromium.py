@@ -61,7 +61,7 @@ class Page:
 
     def open(self, address: str) -> None:
         """Go to an address; what is drawn there takes its time."""
-        self._call("Page.navigate", url="about:blank")  # so that a change behind # counts, too
+        self._call("Page.navigate", url="about:blank")  # so that a change after # counts, too
         self._call("Page.navigate", url=address)
 
     def evaluate(self, expression: str) -> Any:

@@ -147,7 +147,7 @@ def disk(
 
 
 def kills(seen: list[str]) -> list[tuple[int, Failure]]:
-    """Every state that a kill can leave behind operations like these."""
+    """Every kill that leaves something else on the disk, among operations like these."""
     found: list[tuple[int, Failure]] = []
     for number, operation in enumerate(seen, start=1):
         name = operation.split()[0]

@@ -82,7 +82,7 @@ class Torture:
         self.whole = self._undisturbed()
 
     def _undisturbed(self) -> dict[str, Any]:
-        """What nobody disturbs leaves behind: one run after the other, in this process."""
+        """What is stored when nobody disturbs it: one run after the other, in this process."""
         reference = ExperimentFolder(self._folder / "reference" / "small")
         executor = InProcess(1, SweepOptions(), reference)
         sweep(self._configs, reference, executor, Screen(quiet_console(), runs=1), Stop())

@@ -1,4 +1,4 @@
-"""The door: every kind is built and trains, seeds pair setups, evaluations have their sizes."""
+"""Every kind is built and trains, seeds pair setups, evaluations have their sizes."""
 
 from __future__ import annotations
 
@@ -438,7 +438,7 @@ def test_batch_sizes_cut_one_order() -> None:
     for batch_size, steps in ((2, 24), (4, 12), (16, 3), (48, 1)):
         found, _ = epoch(built(config(data=synthetic(batch_size=batch_size))), steps)
         assert torch.equal(found, images)
-    # 48 = 4·11 + 4: the dropped tail is all that differs, and the next epoch starts anew.
+    # 48 = 4·11 + 4: only the dropped tail differs; the next epoch has an order of its own.
     found, _ = epoch(built(config(data=synthetic(batch_size=11))), 4)
     assert torch.equal(found, images[:44])
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bnbench.data import image_folder as room
+from bnbench.data import image_folder
 from bnbench.data import memory as memory_room
 from bnbench.data.dataset import Dataset
 from bnbench.data.image_folder import load_image_folder
@@ -47,7 +47,7 @@ def failure(root: Path) -> str:
 
 
 def decoded(path: Path, image_size: int = 12, channels: int = 3) -> NDArray[Any]:
-    return room._decode(path, image_size, channels)
+    return image_folder._decode(path, image_size, channels)
 
 
 def test_pixels_labels_and_classes(folder: Path) -> None:
@@ -90,7 +90,7 @@ def test_lossless_formats(tmp_path: Path, suffix: str) -> None:
     options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
     Image.fromarray(picture(5)).save(path, **options)
     assert np.array_equal(decoded(path).transpose(1, 2, 0), picture(5))
-    assert path.suffix.lower() in room.SUFFIXES
+    assert path.suffix.lower() in image_folder.SUFFIXES
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])

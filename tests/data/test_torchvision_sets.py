@@ -1,4 +1,4 @@
-"""torchvision's datasets: offline, prepared once, and every failure one message with its mend."""
+"""torchvision's datasets: offline, prepared once; each failure is one message with what to do."""
 
 import errno
 import gzip

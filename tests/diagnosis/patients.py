@@ -119,7 +119,7 @@ def recalibrated(model: nn.Module) -> nn.Module:
 
 
 def loader(batch_size: int = BATCH, *, by_class: bool = False, count: int = 10_000) -> Pairs:
-    """Training images in the order in which they lie, or class by class."""
+    """Training images in the order in which they are stored, or class by class."""
     x, y, *_ = pictures()
     x, y = x[:count], y[:count]
     if by_class:
@@ -129,7 +129,7 @@ def loader(batch_size: int = BATCH, *, by_class: bool = False, count: int = 10_0
 
 
 def eval_loader(change: Callable[[Tensor], Tensor] = lambda x: x) -> Pairs:
-    """Evaluation images, class by class as the bundled ones lie, changed or not."""
+    """Evaluation images, class by class as the bundled ones are, changed or not."""
     *_, x, y = pictures()
     return DataLoader(TensorDataset(change(x), y), batch_size=200)
 

@@ -184,7 +184,7 @@ def test_nothing_is_wrong_with_a_healthy_network() -> None:
 
 
 def test_a_sorted_loader_is_no_fault_of_a_network_that_does_not_rely_on_it() -> None:
-    """An evaluation loader, as a rule, lies class by class."""
+    """Evaluation images are often stored class by class."""
     found = diagnosed(trained(), loader(by_class=True))
     assert found.healthy
     assert any("fewer classes than shuffled ones" in each for each in found.notes)

@@ -105,7 +105,7 @@ def test_the_ranks_of_the_medians_interval(n: int, rank: int, coverage: float) -
 @pytest.mark.parametrize("n", range(1, 60))
 def test_it_is_the_narrowest_that_covers_enough(n: int, confidence: float) -> None:
     low, high, coverage = median_interval(list(range(1, n + 1)), confidence=confidence)
-    # The median lies outside where fewer than `low` values are on one side of it.
+    # The median is outside where fewer than `low` values are on one side of it.
     assert high == n + 1 - low
     assert coverage == pytest.approx(1 - 2 * scipy_stats.binom.cdf(low - 1, n, 0.5), abs=1e-12)
     if low > 1:

@@ -74,7 +74,7 @@ def test_a_power_of_two_changes_no_bit_but_the_exponent() -> None:
 
 
 def test_large_numbers_do_not_overflow() -> None:
-    """At a scale of 10³⁰⁰ the squares have no room; the interval is that of the small ones."""
+    """At a scale of 10³⁰⁰ squares overflow; the interval is that of the small ones."""
     small, large = mean([1.0, 2.0, 4.0]), mean([1e300, 2e300, 4e300])
     assert small.half_width is not None
     assert large.value == pytest.approx(1e300 * small.value, rel=1e-12)

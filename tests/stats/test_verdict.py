@@ -221,7 +221,7 @@ def test_nothing_but_zeros_is_negligible(smallest: float, direction: Direction) 
 
 
 def test_equal_differences() -> None:
-    """Decades of usable learning rates lie on a grid: no spread is no error."""
+    """Decades of usable learning rates are on a grid: no spread is no error."""
     assert verdict([1.5] * 6).outcome == "supported"
     assert verdict([-1.5] * 6).outcome == "refuted"
     assert verdict([0.5] * 6).outcome == "negligible"
