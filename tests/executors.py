@@ -19,9 +19,8 @@ from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import schedule
-from bnbench.sweep.jobs import Answer, Executor, Job, Lost, Refused, SweepOptions
+from bnbench.sweep.jobs import Answer, Executor, Job, Lost, Refused, SweepOptions, perform
 from bnbench.sweep.shipping import Reply, Sent, Shipment, perform_shipment
-from bnbench.sweep.worker import perform
 
 
 def faults_of(refused: Iterable[Refused]) -> list[Fault]:
@@ -73,7 +72,7 @@ class InProcess:
             return []
         job = self._submitted.pop()
         said: list[Answer] = []
-        end = perform(job, *self._place, said.append, self._stop, siblings=self._siblings)
+        end = perform(job, *self._place, said.append, self._stop, self._siblings)
         return [(job, answer) for answer in (*said, end)]
 
     def ask_to_stop(self) -> None:

@@ -39,7 +39,10 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
         5,
         {"assemble", "board", "config", "errors", "events", "report", "sinks", "store", "train"},
     ),
-    "sweep": (6, {"board", "config", "errors", "events", "report", "runner", "sinks", "store"}),
+    "sweep": (
+        6,
+        {"board", "config", "errors", "events", "report", "runner", "sinks", "store", "wording"},
+    ),
     "cli": (
         7,
         {
@@ -54,6 +57,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "sinks",
             "store",
             "sweep",
+            "wording",
         },
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,13 +86,12 @@ def sweep(
 def _forecast(
     planned: Sequence[PlannedExperiment], options: SweepOptions, *, as_json: bool
 ) -> None:
-    from bnbench.sweep import experiments
-    from bnbench.sweep.forecast import as_lines, as_record
+    from bnbench.sweep import experiments, forecast
 
     records = []
-    for each, forecast in experiments.forecast_all(planned, options, say):
-        records.append(as_record(forecast, each.folder))
-        for line in () if as_json else as_lines(forecast, each.folder):
+    for found in experiments.forecast_all(planned, options, say):
+        records.append(asdict(found))
+        for line in () if as_json else forecast.as_lines(found):
             show(line)
     if as_json:
         print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))

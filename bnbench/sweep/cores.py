@@ -17,10 +17,18 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def usable_cores() -> int:
-    """Cores by affinity and, in a container, by its quota; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    quota = _quota()
-    return max(1, cores if quota is None else min(cores, int(quota)))
+    """Cores by affinity and, in a container, by the smallest quota; at least 1.
+
+    Quotas: https://docs.kernel.org/admin-guide/cgroup-v2.html, "cpu.max"; version 1's two files:
+    https://docs.kernel.org/scheduler/sched-bwc.html.
+    """
+    cores = [len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1]
+    for folder in _control_groups():
+        names = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+        words = [word for name in names for word in _text(folder / name).split()]
+        if len(words) == 2 and words[0].isdigit():  # neither "max" nor "-1"
+            cores.append(int(words[0]) // int(words[1]))
+    return max(1, min(cores))
 
 
 def workers_for(wanted: str, runs: Iterable[schema.RunConfig]) -> int:
@@ -29,13 +37,9 @@ def workers_for(wanted: str, runs: Iterable[schema.RunConfig]) -> int:
     if wanted == "auto":
         threads = [run.compute.threads for run in runs if run.compute.threads != "auto"]
         return max(1, usable_cores() // max(threads, default=1))
-    try:
-        workers = int(wanted)
-    except ValueError:
-        workers = 0
-    if workers < 1:
+    if not wanted.isdecimal() or int(wanted) < 1:
         raise UsageError(f"--workers {wanted}: not a number of workers", do="1, 2, … or auto")
-    return workers
+    return int(wanted)
 
 
 def may_use_gpu(device: str | None, runs: Iterable[schema.RunConfig]) -> bool:
@@ -45,31 +49,16 @@ def may_use_gpu(device: str | None, runs: Iterable[schema.RunConfig]) -> bool:
     return named or ("auto" in wanted and NVIDIA.exists())
 
 
-def _quota() -> float | None:
-    """The smallest quota of this process's control group and those above it, in cores.
-
-    Format: https://docs.kernel.org/admin-guide/cgroup-v2.html, "cpu.max"; version 1's two files:
-    https://docs.kernel.org/scheduler/sched-bwc.html.
-    """
-    quotas = []
-    for folder in _control_groups():
-        names = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
-        words = [word for name in names for word in _text(folder / name).split()]
-        if len(words) == 2 and words[0].isdigit():  # neither "max" nor "-1"
-            quotas.append(int(words[0]) / int(words[1]))
-    return min(quotas, default=None)
-
-
-def _control_groups() -> list[Path]:
+def _control_groups() -> set[Path]:
     """The folders that limit this process's CPU time, in both versions of control groups."""
-    folders = [CGROUPS, CGROUPS / "cpu"]
+    folders = {CGROUPS, CGROUPS / "cpu"}
     for line in _text(OWN_CGROUP).splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers or "cpu" in controllers.split(","):
             root = CGROUPS / "cpu" if controllers else CGROUPS
             inner = root / path.lstrip("/")
-            folders += [inner, *(above for above in inner.parents if root in above.parents)]
-    return list(dict.fromkeys(folders))
+            folders |= {inner, *(above for above in inner.parents if root in above.parents)}
+    return folders
 
 
 def _text(path: Path) -> str:

@@ -60,7 +60,13 @@ class Dispatcher:
         while self._unfinished():
             if self._stop.exit_code is not None:
                 self.stop()
-            self._submit(choose)
+            ready = [job for job, due in self._waiting.items() if due <= time.monotonic()]
+            while ready and len(self._submitted) < self.limit:
+                job = choose(ready)
+                ready.remove(job)
+                del self._waiting[job]
+                self._submitted.add(job)
+                self._executor.submit(job)
             each_turn()
             for job, answer in self._executor.answers(WAIT_SECONDS):
                 if isinstance(answer, jobs.End):
@@ -73,6 +79,15 @@ class Dispatcher:
                         self.add([job])
                     case _:
                         yield job, answer
+
+    def found(self, new: Iterable[jobs.Job]) -> Iterator[tuple[jobs.Job, jobs.Found | jobs.Lost]]:
+        """Have jobs done that find something out. Raises the error of one that has failed."""
+        self.add(new)
+        for job, answer in self.answers():
+            if isinstance(answer, jobs.Failed):
+                raise answer.error
+            if isinstance(answer, jobs.Found | jobs.Lost):
+                yield job, answer
 
     def stop(self) -> None:
         """Submit nothing more, and let the runs that train commit; one that takes too long will
@@ -89,30 +104,15 @@ class Dispatcher:
         trains = any(isinstance(job, jobs.Train) for job in self._submitted)
         return trains and time.monotonic() < self._deadline
 
-    def _submit(self, choose: Callable[[list[jobs.Job]], jobs.Job]) -> None:
-        ready = [job for job, due in self._waiting.items() if due <= time.monotonic()]
-        while ready and len(self._submitted) < self.limit:
-            job = choose(ready)
-            ready.remove(job)
-            del self._waiting[job]
-            self._submitted.add(job)
-            self._executor.submit(job)
-
     def check_networks(self, configs: Iterable[schema.RunConfig], faults_of: jobs.FaultsOf) -> None:
         """Check each distinct network of these runs. Raises ConfigError with all that is wrong."""
-        plain: list[schema.RunConfig] = []
-        custom: list[jobs.Check] = []
-        for same in feasible.networks(configs):
-            by_setup = tuple({config.setup: config for config in reversed(same)}.values())[::-1]
-            if feasible.opaque(same[0]):
-                # A job for each: if its worker dies, the culprit is known.
-                custom.append(jobs.Check(by_setup))
-            else:
-                plain += by_setup
-        checks = [jobs.Check(tuple(plain)), *custom] if plain else custom
+        # A job for each network: if its worker dies, the culprit is known.
+        checks = [
+            jobs.Check(tuple({config.setup: config for config in same}.values()))
+            for same in feasible.networks(configs)
+        ]
         refused: dict[jobs.Job, tuple[jobs.Refused, ...]] = dict.fromkeys(checks, ())
-        self.add(checks)
-        for job, answer in self.answers():
+        for job, answer in self.found(checks):
             match job, answer:
                 case _, jobs.Found(tuple(found)):
                     refused[job] = found
@@ -120,8 +120,6 @@ class Dispatcher:
                     message = f"the first step fails: the worker {how}"
                     obstacle = feasible.Obstacle(CUSTOM_KEYS, message)
                     refused[job] = tuple((config, obstacle) for config in dead)
-                case _, jobs.Failed(error):
-                    raise error
                 case _:
                     pass
         together = [each for found in refused.values() for each in found]
@@ -130,13 +128,8 @@ class Dispatcher:
 
     def fit_memory(self, config: schema.RunConfig) -> None:
         """Lower the limit to how many runs like this one fit a GPU's memory."""
-        self.add([jobs.Fit(config)])
-        for _, answer in self.answers():
+        for _, answer in self.found([jobs.Fit(config)]):
             match answer:
                 case jobs.Found(int(runs)) if runs < self.limit:
                     self._say(f"{runs} at a time, as many as the GPU holds")
                     self.limit = runs
-                case jobs.Failed(error):
-                    raise error
-                case _:
-                    pass

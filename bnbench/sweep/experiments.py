@@ -14,9 +14,7 @@ from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import cores, jobs, schedule, workers
-from bnbench.sweep.forecast import Forecast, forecast
-from bnbench.sweep.jobs import SweepOptions
+from bnbench.sweep import cores, forecast, jobs, schedule, workers
 
 Say = Callable[[str], None]
 
@@ -37,7 +35,7 @@ def plan_all(
 
     Raises ConfigError with the faults of all of them, UsageError for two of the same name.
     """
-    found: dict[str, PlannedExperiment] = {}
+    planned: dict[str, PlannedExperiment] = {}
     faults: list[Fault] = []
     for path in files.find_configs(name):
         try:
@@ -46,67 +44,65 @@ def plan_all(
         except ConfigError as error:
             faults += error.faults
             continue
-        if experiment.name in found:
+        if experiment.name in planned:
+            other = planned[experiment.name].plan.path
             raise UsageError(
-                f"{path} and {found[experiment.name].plan.path} are both called {experiment.name}",
+                f"{path} and {other} are both called {experiment.name}",
                 do="give one of them another name with experiment:",
             )
         folder = ExperimentFolder(runs_dir / experiment.name)
-        found[experiment.name] = PlannedExperiment(experiment, plan, folder)
+        planned[experiment.name] = PlannedExperiment(experiment, plan, folder)
     if faults:
         raise ConfigError(dict.fromkeys(faults))  # the command line's own arise in every file
-    for each in found.values():
+    for name, each in planned.items():
         for line in (*each.plan.notes, *each.plan.warnings):
-            say(f"{each.experiment.name}: {line}" if len(found) > 1 else line)
-    return list(found.values())
+            say(f"{name}: {line}" if len(planned) > 1 else line)
+    return list(planned.values())
 
 
 def executor_for(
-    each: PlannedExperiment, options: SweepOptions, planned: Sequence[PlannedExperiment]
+    each: PlannedExperiment,
+    options: jobs.SweepOptions,
+    planned: Sequence[PlannedExperiment],
+    say: Say,
 ) -> jobs.Executor[jobs.Job, jobs.Answer]:
     """Who trains the runs of an experiment: the one place where an executor is chosen.
 
     `planned`: all experiments of the sweep; a run that another of them has is trained once.
     """
+    if len(planned) > 1:
+        say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
     size = cores.workers_for(options.workers, each.plan.runs)
     siblings = [other.folder for other in planned if other is not each]
     return workers.Workers(size, options, each.folder, siblings)
 
 
 def forecast_all(
-    planned: Sequence[PlannedExperiment], options: SweepOptions, say: Say
-) -> Iterator[tuple[PlannedExperiment, Forecast]]:
+    planned: Sequence[PlannedExperiment], options: jobs.SweepOptions, say: Say
+) -> Iterator[forecast.Forecast]:
     """What the sweep would do and cost, one experiment after the other."""
     for each in planned:
-        _announce(each, planned, say)
-        with closing(executor_for(each, options, planned)) as executor:
-            found = forecast(each.plan.runs, each.folder, executor, options, each.plan.faults)
-        yield each, found
+        runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
+        with closing(executor_for(each, options, planned, say)) as executor:
+            found = forecast.forecast(runs, folder, executor, options, faults_of)
+        yield found
 
 
 def train_all(
-    planned: Sequence[PlannedExperiment], options: SweepOptions, console: Console, say: Say
+    planned: Sequence[PlannedExperiment], options: jobs.SweepOptions, console: Console, say: Say
 ) -> Iterator[tuple[PlannedExperiment, schedule.SweepOutcome]]:
     """Train what is missing, one experiment after the other; progress goes to `console`."""
     from bnbench.board.bands import update_tensorboard  # slow to import: SciPy and TensorBoard
 
     stop = Stop(say)
     for each in planned:
-        _announce(each, planned, say)
-        runs = each.plan.runs
-        with closing(executor_for(each, options, planned)) as executor:
-            each.folder.begin(files.dump_experiment(each.experiment))
-            update_tensorboard(each.folder, say)
+        runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
+        with closing(executor_for(each, options, planned, say)) as executor:
+            folder.begin(files.dump_experiment(each.experiment))
+            update_tensorboard(folder, say)
             with stop.listening(), Screen(console, runs=len(runs)) as screen:
-                outcome = schedule.sweep(
-                    runs, each.folder, executor, screen, stop, options, each.plan.faults
-                )
-        update_tensorboard(each.folder, say)
+                outcome = schedule.sweep(runs, folder, executor, screen, stop, options, faults_of)
+        update_tensorboard(folder, say)
         yield each, outcome
         if outcome.failures and options.fail_fast:
             return
-
-
-def _announce(each: PlannedExperiment, planned: Sequence[PlannedExperiment], say: Say) -> None:
-    if len(planned) > 1:
-        say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")

@@ -2,63 +2,82 @@
 
 from __future__ import annotations
 
+import heapq
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 from rich.filesize import decimal
 
 from bnbench import store
 from bnbench.config import feasible, identity, schema
 from bnbench.errors import RunError
+from bnbench.report.study import cell_key
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import duration
-from bnbench.store import ExperimentFolder, Record
 from bnbench.sweep import jobs
-from bnbench.sweep.costs import Costs, cell_of, makespan
 from bnbench.sweep.dispatch import Dispatcher
+from bnbench.wording import counted
 
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
 
 
-@dataclass(slots=True)
-class ForecastRun:
-    """A run of a sweep, as it is on disk. `trains`: whether the sweep will work on it; `cost`: what
-    that will take; `measured`: from a few steps just now, not from finished runs."""
+def cell_of(config: schema.RunConfig) -> str:
+    """A run's setup and axis values: seeds differ in their numbers, not in their work."""
+    return cell_key(config.setup, identity.point(config))
 
-    config: schema.RunConfig
-    found: store.RunRecord
+
+def makespan(seconds: Iterable[float], workers: int) -> float:
+    """How long this many workers take, if each free one gets the longest run that is left.
+
+    The rule of Graham 1969 (https://doi.org/10.1137/0117039), within 4/3 of the best order.
+    """
+    ends = [0.0] * workers
+    for each in sorted(seconds, reverse=True):
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)
+
+
+@dataclass(slots=True, kw_only=True)
+class ForecastRun:
+    """A run of a sweep, as it is on disk. `trains`: whether the sweep will work on it; `seconds`,
+    `bytes`: what that will take; `measured`: from a few steps just now, not from finished runs."""
+
+    run: str
+    setup: str
+    point: dict[str, Any]
+    seed: int
+    state: store.State
     trains: bool
-    cost: Cost
+    seconds: float = 0.0
+    bytes: int = 0
     measured: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Every run of a sweep, and the cost of all: seconds by the clock with all workers."""
+    """Every run of a sweep, and what is left to spend: seconds by the clock with all workers.
 
-    runs: list[ForecastRun]
+    The fields are those of `--json`; `finish` is a time in ISO format.
+    """
+
+    experiment: str
+    path: str
     workers: int
-
-    @property
-    def cost(self) -> Cost:
-        """What is left to spend."""
-        costs = [run.cost for run in self.runs if run.trains]
-        seconds = WORKER_SECONDS + makespan((cost.seconds for cost in costs), self.workers)
-        return Cost(seconds if costs else 0.0, sum(cost.bytes for cost in costs))
-
-    @property
-    def finish(self) -> datetime:
-        """When the sweep would be done."""
-        return datetime.now().astimezone() + timedelta(seconds=self.cost.seconds)
+    seconds: float
+    bytes: int
+    finish: str
+    runs: list[ForecastRun]
 
 
 def forecast(
     runs: Sequence[schema.RunConfig],
-    experiment: ExperimentFolder,
+    experiment: store.ExperimentFolder,
     executor: jobs.Executor[jobs.Job, jobs.Answer],
     options: jobs.SweepOptions,
     faults_of: jobs.FaultsOf,
@@ -68,30 +87,53 @@ def forecast(
 
     Raises what `sweep` would raise before its first run.
     """
-    costs = Costs()
+    costs: dict[str, Cost] = {}  # by cell
     forecasts = []
+    missing: list[tuple[schema.RunConfig, store.RunRecord, ForecastRun]] = []
     for config in runs:
         found = store.read(experiment.run(identity.run_id(config)))
         if found.result is not None:
-            spent = Cost(found.result.wall_seconds, found.folder.size())
-            costs.learn(cell_of(config), 0, spent)
+            # The most expensive seed counts: one that diverged early says little about the others.
+            seconds, size = found.result.wall_seconds, found.folder.size()
+            known = costs.get(cell_of(config), Cost(0.0, 0))
+            costs[cell_of(config)] = Cost(max(seconds, known.seconds), max(size, known.bytes))
         failed = found.state == "failed" and not options.retry_failed
-        trains = options.restart or not (failed or found.result is not None)
-        forecasts.append(ForecastRun(config, found, trains, Cost(0.0, 0)))
+        run = ForecastRun(
+            run=found.folder.name,
+            setup=config.setup,
+            point=identity.point(config),
+            seed=config.seed,
+            state=found.state,
+            trains=options.restart or not (failed or found.result is not None),
+        )
+        forecasts.append(run)
+        if run.trains:
+            missing.append((config, found, run))
 
-    missing = [run for run in forecasts if run.trains]
     dispatcher = Dispatcher(executor, lambda _: None, Stop())
-    new = [run.config for run in missing if not run.found.folder.path.exists()]
+    new = [config for config, found, _ in missing if not found.folder.path.exists()]
     dispatcher.check_networks(new, faults_of)
-    unknown = [run.config for run in missing if costs.of(cell_of(run.config)) is None]
+    unknown = [config for config, *_ in missing if cell_of(config) not in costs]
     measured = _measure(unknown, dispatcher)
-    for run in missing:
-        known = costs.of(cell_of(run.config))
-        run.measured = known is None
-        run.cost = measured[_work(run.config)] if known is None else known
-        if run.found.state == "interrupted" and not options.restart:
-            run.cost = Cost(run.cost.seconds * (1 - _fraction(run)), run.cost.bytes)
-    return Forecast(forecasts, executor.size)
+    for config, found, run in missing:
+        run.measured = cell_of(config) not in costs
+        cost = measured[_work(config)] if run.measured else costs[cell_of(config)]
+        run.seconds, run.bytes = cost.seconds, cost.bytes
+        if run.state == "interrupted" and not options.restart:
+            step = max((event["step"] for event in found.events()), default=0)
+            run.seconds *= max(0.0, 1 - step / feasible.planned_steps(config))
+    each = [run.seconds for *_, run in missing]
+    seconds = WORKER_SECONDS + makespan(each, executor.size) if missing else 0.0
+    finish = datetime.now(UTC) + timedelta(seconds=seconds)
+    return Forecast(
+        experiment=experiment.name,
+        path=str(experiment.path),
+        workers=executor.size,
+        seconds=seconds,
+        bytes=sum(run.bytes for *_, run in missing),
+        finish=finish.isoformat(timespec="seconds"),
+        runs=forecasts,
+    )
 
 
 def _work(config: schema.RunConfig) -> str:
@@ -101,26 +143,15 @@ def _work(config: schema.RunConfig) -> str:
     return repr(facts)
 
 
-def _fraction(run: ForecastRun) -> float:
-    """How much of an interrupted run is done, by its last event."""
-    step = 0
-    for record in run.found.events():
-        step = record["step"]
-    return min(1.0, step / feasible.planned_steps(run.config))
-
-
 def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dict[str, Cost]:
     """The cost of each distinct work among these runs."""
     distinct = {_work(config): config for config in reversed(configs)}
     works: dict[jobs.Job, str] = {jobs.Measure(each): work for work, each in distinct.items()}
     costs: dict[str, Cost] = {}
-    dispatcher.add(works)
-    for job, answer in dispatcher.answers():
+    for job, answer in dispatcher.found(works):
         match job, answer:
             case _, jobs.Found(Cost() as cost):
                 costs[works[job]] = cost
-            case _, jobs.Failed(error):
-                raise error
             case jobs.Measure(config), jobs.Lost(how):
                 raise RunError(f"{identity.run_id(config)} cannot be measured: its worker {how}")
             case _:
@@ -128,53 +159,26 @@ def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dic
     return costs
 
 
-def as_record(forecast: Forecast, experiment: ExperimentFolder) -> Record:
-    """A forecast as JSON; times in seconds, sizes in bytes."""
-    return {
-        "experiment": experiment.name,
-        "path": str(experiment.path),
-        "workers": forecast.workers,
-        "seconds": forecast.cost.seconds,
-        "bytes": forecast.cost.bytes,
-        "finish": forecast.finish.astimezone(UTC).isoformat(timespec="seconds"),
-        "runs": [
-            {
-                "run": run.found.folder.name,
-                "setup": run.config.setup,
-                "point": identity.point(run.config),
-                "seed": run.config.seed,
-                "state": run.found.state,
-                "trains": run.trains,
-                "seconds": run.cost.seconds,
-                "bytes": run.cost.bytes,
-                "measured": run.measured,
-            }
-            for run in forecast.runs
-        ],
-    }
-
-
-def as_lines(forecast: Forecast, experiment: ExperimentFolder) -> list[str]:
+def as_lines(forecast: Forecast) -> list[str]:
     """A forecast for people: a line per run, then the total."""
     lines = []
     for run in forecast.runs:
-        cost = f"{duration(run.cost.seconds):>10} {decimal(run.cost.bytes):>8}"
-        name = run.found.folder.name
-        lines.append(f"{run.found.state:12}{cost if run.trains else ' ' * 19}  {name}")
-    states = Counter(run.found.state for run in forecast.runs)
-    counted = ", ".join(f"{number} {state}" for state, number in states.items())
-    runs = "1 run" if len(forecast.runs) == 1 else f"{len(forecast.runs)} runs"
-    lines.append(f"{runs}: {counted}")
+        cost = f"{duration(run.seconds):>10} {decimal(run.bytes):>8}" if run.trains else ""
+        lines.append(f"{run.state:12}{cost:19}  {run.run}")
+    states = Counter(run.state for run in forecast.runs)
+    each = ", ".join(f"{number} {state}" for state, number in states.items())
+    lines.append(f"{counted(len(forecast.runs), 'run')}: {each}")
     training = sum(run.trains for run in forecast.runs)
     if not training:
         return [*lines, "nothing to train"]
-    workers = "1 worker" if forecast.workers == 1 else f"{forecast.workers} workers"
-    today = forecast.cost.seconds < 24 * 3600
-    place = experiment.path.absolute()
+    finish = datetime.fromisoformat(forecast.finish).astimezone()
+    today = forecast.seconds < 24 * 3600
+    place = Path(forecast.path).absolute()
     there = next(path for path in (place, *place.parents) if path.exists())
     return [
         *lines,
-        f"to train: {training}, about {duration(forecast.cost.seconds)} with {workers}, done at "
-        f"{forecast.finish:{'%H:%M' if today else '%Y-%m-%d %H:%M'}}; "
-        f"{decimal(forecast.cost.bytes)} of {decimal(shutil.disk_usage(there).free)} free",
+        f"to train: {training}, about {duration(forecast.seconds)} with "
+        f"{counted(forecast.workers, 'worker')}, done at "
+        f"{finish:{'%H:%M' if today else '%Y-%m-%d %H:%M'}}; "
+        f"{decimal(forecast.bytes)} of {decimal(shutil.disk_usage(there).free)} free",
     ]

@@ -1,4 +1,4 @@
-"""What an executor can be asked to do, and what it answers.
+"""What an executor can be asked to do, what it answers, and how a worker does it.
 
 Jobs and answers are pickled on their way. They carry configurations, records and bytes, and need no
 path of the driver's machine; `shipping` adds what a machine without the driver's disk needs.
@@ -6,16 +6,28 @@ path of the driver's machine; `shipping` adds what a machine without the driver'
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import EDQUOT, ENOSPC, EROFS
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, assert_never
 
 from bnbench.config import feasible, schema
-from bnbench.errors import BnbenchError, DataError, Fault, StorageError, UsageError
+from bnbench.errors import (
+    BnbenchError,
+    DataError,
+    Fault,
+    Interrupted,
+    RunError,
+    StorageError,
+    UsageError,
+)
 from bnbench.events import Moment
-from bnbench.runner.settings import Cost
-from bnbench.store import Result
+from bnbench.runner.settings import Cost, Settings, Stop
+from bnbench.store import ExperimentFolder, Result
+
+SHOWN_SECONDS = 0.2
+"""How often a worker sends what its run has stated: the screen shows no more."""
 
 Refused: TypeAlias = tuple[schema.RunConfig, feasible.Obstacle]
 """A run that cannot be trained, and why."""
@@ -24,32 +36,28 @@ FaultsOf: TypeAlias = Callable[[Iterable[Refused]], Sequence[Fault]]
 """Finds the places in the file that say so."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Train:
-    """Train a run to its result, continuing from its last checkpoint."""
-
+@dataclass(frozen=True, eq=False)
+class _OfOneRun:
     config: schema.RunConfig
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Train(_OfOneRun):
+    """Train a run to its result, continuing from its last checkpoint."""
+
+
+class Measure(_OfOneRun):
+    """Take a few steps, to see what the run will cost."""
+
+
+class Fit(_OfOneRun):
+    """Find out how many runs like this one fit into the device's memory at the same time."""
+
+
+@dataclass(frozen=True, eq=False)
 class Check:
     """See whether the networks of these runs can be trained at all."""
 
     configs: tuple[schema.RunConfig, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measure:
-    """Take a few steps, to see what the run will cost."""
-
-    config: schema.RunConfig
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fit:
-    """Find out how many runs like this one fit into the device's memory at the same time."""
-
-    config: schema.RunConfig
 
 
 Job: TypeAlias = Train | Check | Measure | Fit
@@ -112,14 +120,6 @@ End: TypeAlias = Trained | Found | Failed | Stopped | Lost
 Answer: TypeAlias = Stated | Said | End
 
 
-def failed(error: BnbenchError) -> Failed:
-    """The answer to a job that ended with this error."""
-    cause = error.__cause__
-    full = isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT, EROFS)
-    everywhere = isinstance(error, DataError | UsageError)
-    return Failed(error, everywhere or (full and isinstance(error, StorageError)))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
     """The command line's. `workers`: a number, or auto for as many as there are cores."""
@@ -164,3 +164,72 @@ class Executor(Protocol[J, A]):
 
     def close(self) -> None:
         """End everything now. What was not committed is lost; disks stay consistent."""
+
+
+def perform(
+    job: Job,
+    options: SweepOptions,
+    experiment: ExperimentFolder,
+    send: Callable[[Answer], None],
+    stop: Stop,
+    siblings: Sequence[ExperimentFolder] = (),
+) -> End:
+    """Do a job, in a worker. `send` gets what there is to see until then; whatever goes wrong is an
+    answer. A run is trained in its folder of `experiment`."""
+    from bnbench.runner import execution, rehearsal
+
+    settings = Settings(
+        device=options.device,
+        accept_changes=options.accept_changes,
+        siblings=tuple(sibling.path for sibling in siblings),
+        view=lambda *_: _Forwarder(send),
+        announce=lambda line: send(Said(line)),
+        stop=stop,
+    )
+    try:
+        match job:
+            case Train(config):
+                executed = execution.execute(config, experiment, settings)
+                return Trained(executed.result, executed.found)
+            case Check(configs):
+                return Found(tuple(rehearsal.check(configs, settings)))
+            case Measure(config):
+                return Found(rehearsal.measure(config, settings))
+            case Fit(config):
+                return Found(rehearsal.fitting(config, settings))
+            case _:
+                assert_never(job)
+    except Interrupted:
+        return Stopped()
+    except BnbenchError as error:
+        return failed(error)
+    except Exception as error:
+        return Failed(RunError(f"{type(error).__name__}: {error}"), hopeless=False)
+
+
+def failed(error: BnbenchError) -> Failed:
+    """The answer to a job that ended with this error."""
+    cause = error.__cause__
+    full = isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT, EROFS)
+    everywhere = isinstance(error, DataError | UsageError)
+    return Failed(error, everywhere or (full and isinstance(error, StorageError)))
+
+
+@dataclass(slots=True)
+class _Forwarder:
+    """A view that sends what it is shown, as often as a screen needs it."""
+
+    send: Callable[[Answer], None]
+    moments: list[Moment] = field(default_factory=list)
+    sent: float = field(default_factory=time.monotonic)
+
+    def take(self, moment: Moment) -> None:
+        self.moments.append(moment)
+        if time.monotonic() - self.sent >= SHOWN_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        if self.moments:
+            self.send(Stated(self.moments))
+        self.moments = []
+        self.sent = time.monotonic()

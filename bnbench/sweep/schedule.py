@@ -11,12 +11,12 @@ from typing import assert_never
 from bnbench import store
 from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
-from bnbench.runner.settings import Cost, Stop
+from bnbench.runner.settings import Stop
 from bnbench.sinks import Sink
 from bnbench.sinks.terminal import Screen
-from bnbench.sweep import cores, jobs
-from bnbench.sweep.costs import Costs, cell_of, makespan
+from bnbench.sweep import cores, forecast, jobs
 from bnbench.sweep.dispatch import Dispatcher
+from bnbench.wording import counted
 
 ATTEMPTS = 3
 """A run whose worker has died this often is failed."""
@@ -43,6 +43,9 @@ class SweepOutcome:
         """Runs that have ended: found, trained or failed."""
         return self.found + self.trained + len(self.failures)
 
+    def __str__(self) -> str:
+        return f"[{self.done}/{self.runs}]"
+
 
 def sweep(
     runs: Sequence[schema.RunConfig],
@@ -64,24 +67,25 @@ def sweep(
     the first run, for networks that cannot be trained; HeldError where a run that is to be
     restarted is being trained by another process.
     """
-    work = _Sweep(experiment, screen, Dispatcher(executor, screen.print, stop))
-    work.outcome.runs = len(runs)
+    dispatcher = Dispatcher(executor, screen.print, stop)
+    work = _Sweep(screen, dispatcher, SweepOutcome(len(runs)))
     with stop.deferred():
         if options.restart:
-            work.discard_earlier_attempts(runs)
-        work.find_missing(runs, retry=options.retry_failed or options.restart)
+            cleared = sum(_clear(experiment.run(identity.run_id(config))) for config in runs)
+            if cleared:
+                screen.print(f"{counted(cleared, 'earlier run')} thrown away")
+        work.find_missing(runs, experiment, retry=options.retry_failed)
         missing = [run.config for run in work.missing.values()]
         if missing:
-            executor.start(min(executor.size, len(missing)))
+            executor.start(len(missing))
             new = [run.config for run in work.missing.values() if not run.folder.path.exists()]
-            work.dispatcher.check_networks(new, faults_of)
+            dispatcher.check_networks(new, faults_of)
             if options.workers == "auto" and cores.may_use_gpu(options.device, runs):
-                largest = max(missing, key=lambda config: config.data.batch_size)
-                work.dispatcher.fit_memory(largest)
+                dispatcher.fit_memory(max(missing, key=lambda config: config.data.batch_size))
         work.train(fail_fast=options.fail_fast)
     if work.hopeless is not None:
         raise work.hopeless
-    if work.dispatcher.stopping and stop.exit_code is not None:
+    if dispatcher.stopping and stop.exit_code is not None:
         raise Interrupted(
             f"stopped with {work.outcome.done} of {len(runs)} runs done; what was begun of the "
             "others is saved",
@@ -91,13 +95,20 @@ def sweep(
     return work.outcome
 
 
+def _clear(folder: store.RunFolder) -> bool:
+    """Throw an earlier attempt away; whether there was one."""
+    if not folder.path.exists():
+        return False
+    with folder.hold():
+        return folder.clear()
+
+
 @dataclass(slots=True, eq=False)
 class _Run:
     """A run that has no result yet. `view` shows it while it trains; `fraction` is done."""
 
     config: schema.RunConfig
     folder: store.RunFolder
-    name: str
     cell: str
     steps: int
     deaths: int = 0
@@ -108,42 +119,35 @@ class _Run:
 
 @dataclass(slots=True)
 class _Sweep:
-    experiment: store.ExperimentFolder
     screen: Screen
     dispatcher: Dispatcher
-    outcome: SweepOutcome = field(default_factory=lambda: SweepOutcome(0))
+    outcome: SweepOutcome
     missing: dict[jobs.Job, _Run] = field(default_factory=dict)
-    costs: Costs = field(default_factory=Costs)
+    longest: dict[str, float] = field(default_factory=dict)  # seconds of a run of each cell
+    seconds: float = 0.0  # of all runs that are done, with so many steps
+    steps: int = 0
     hopeless: BnbenchError | None = None
 
-    def discard_earlier_attempts(self, runs: Sequence[schema.RunConfig]) -> None:
-        """Clear the folders of all runs, and say how many had something in them."""
-        cleared = 0
-        for config in runs:
-            folder = self.experiment.run(identity.run_id(config))
-            if folder.path.exists():
-                with folder.hold():
-                    cleared += folder.clear()
-        if cleared:
-            self.screen.print(f"{cleared} earlier {'run' if cleared == 1 else 'runs'} thrown away")
-
-    def find_missing(self, runs: Sequence[schema.RunConfig], *, retry: bool) -> None:
+    def find_missing(
+        self,
+        runs: Sequence[schema.RunConfig],
+        experiment: store.ExperimentFolder,
+        *,
+        retry: bool,
+    ) -> None:
         """Sort the runs into finished, failed and missing ones, from the evidence on disk."""
         for config in runs:
-            name = identity.run_id(config)
-            folder = self.experiment.run(name)
+            folder = experiment.run(identity.run_id(config))
             steps = feasible.planned_steps(config)
-            run = _Run(config, folder, name, cell_of(config), steps)
+            run = _Run(config, folder, forecast.cell_of(config), steps)
             found = store.read(folder)
             if found.result is not None and _is_of(config, folder):
                 self.count(run, found.result, found=True)
-                continue
             # Missing data or a full disk say nothing about the run: it is tried again.
-            if found.error is not None and not retry and not found.error.get("of_the_machine"):
-                message = f"failed before: {found.problem}"
-                self.outcome.failures.append((folder.name, message))
-                continue
-            self.missing[jobs.Train(config)] = run
+            elif found.error is None or retry or found.error.get("of_the_machine"):
+                self.missing[jobs.Train(config)] = run
+            else:
+                self.outcome.failures.append((folder.name, f"failed before: {found.problem}"))
 
     def train(self, *, fail_fast: bool) -> None:
         """Keep all workers busy until nothing is missing."""
@@ -161,13 +165,13 @@ class _Sweep:
 
         def urgency(job: jobs.Job) -> tuple[bool, float]:
             run = self.missing[job]
-            unknown = self.costs.of(run.cell) is None and run.cell not in begun
-            return unknown, self.costs.guess(run.cell, run.steps) or float(run.steps)
+            unknown = run.cell not in self.longest and run.cell not in begun
+            return unknown, self.guess(run) or float(run.steps)
 
         job = max(ready, key=urgency)  # the first of equals
         run = self.missing[job]
         run.begun, run.fraction = time.monotonic(), 0.0
-        run.view = run.view or self.screen.view(run.name, run.steps)
+        run.view = run.view or self.screen.view(run.folder.name, run.steps)
         return job
 
     def take(self, job: jobs.Job, answer: jobs.Answer) -> None:
@@ -185,7 +189,11 @@ class _Sweep:
             case jobs.Trained(result, found):
                 del self.missing[job]
                 self.count(run, result, found=found)
-                self.screen.ended(f"{self.counted()} {run.name}: {_in_words(result)}")
+                ended = f"diverged at {result.divergence}"
+                if result.state == "completed":
+                    accuracy = result.scores["val"]["running"].accuracy
+                    ended = f"val {accuracy:.1%} in {result.wall_seconds:.1f} s"
+                self.screen.ended(f"{self.outcome} {run.folder.name}: {ended}")
             case jobs.Stopped():
                 pass
             case jobs.Failed(error, hopeless=True) if self.dispatcher.stopping:
@@ -209,17 +217,16 @@ class _Sweep:
     def fail(self, job: jobs.Job, error: BnbenchError) -> None:
         """A run has failed."""
         run = self.missing.pop(job)
-        self.outcome.failures.append((run.name, str(error)))
-        self.screen.print(f"{self.counted()} {run.name} failed: {error.what}")
+        self.outcome.failures.append((run.folder.name, str(error)))
+        self.screen.print(f"{self.outcome} {run.folder.name} failed: {error.what}")
 
     def lost(self, job: jobs.Job, how: str) -> None:
         """A worker has died while it trained a run, which is tried again or has failed."""
         run = self.missing[job]
         run.deaths += 1
         if run.deaths < ATTEMPTS:
-            self.screen.print(
-                f"warning: the worker of {run.name} {how}; the run goes on in another"
-            )
+            name = run.folder.name
+            self.screen.print(f"warning: the worker of {name} {how}; the run goes on in another")
             self.dispatcher.add([job])
             return
         error = RunError(
@@ -237,11 +244,14 @@ class _Sweep:
         self.outcome.found += found
         self.outcome.trained += not found
         self.outcome.diverged += result.state == "diverged"
-        self.costs.learn(run.cell, run.steps, Cost(result.wall_seconds, 0))
+        self.seconds += result.wall_seconds
+        self.steps += run.steps
+        self.longest[run.cell] = max(result.wall_seconds, self.longest.get(run.cell, 0.0))
 
-    def counted(self) -> str:
-        """How many runs have ended, for the beginning of a line."""
-        return f"[{self.outcome.done}/{self.outcome.runs}]"
+    def guess(self, run: _Run) -> float | None:
+        """Seconds of a run, from others of its cell, else from what a step costs; None: unknown."""
+        average = self.seconds / self.steps * run.steps if self.steps else None
+        return self.longest.get(run.cell, average)
 
     def show(self) -> None:
         """Update the line for all runs."""
@@ -256,7 +266,7 @@ class _Sweep:
         """From what other runs took, and from the progress of those that train; None: unknown."""
         left = []
         for run in self.missing.values():
-            whole = self.costs.guess(run.cell, run.steps)
+            whole = self.guess(run)
             elapsed = time.monotonic() - run.begun if run.view is not None else 0.0
             if run.view is not None and run.fraction > 0.1:
                 left.append(elapsed / run.fraction * (1 - run.fraction))
@@ -264,7 +274,7 @@ class _Sweep:
                 return None
             else:
                 left.append(max(0.0, whole - elapsed))
-        return makespan(left, self.dispatcher.limit)
+        return forecast.makespan(left, self.dispatcher.limit)
 
 
 def _is_of(config: schema.RunConfig, folder: store.RunFolder) -> bool:
@@ -273,11 +283,3 @@ def _is_of(config: schema.RunConfig, folder: store.RunFolder) -> bool:
         return folder.config_text() == files.dump(config)
     except StorageError:
         return False
-
-
-def _in_words(result: store.Result) -> str:
-    """How a run ended, in a few words."""
-    if result.divergence is not None:
-        return f"diverged at {result.divergence}"
-    accuracy = result.scores["val"]["running"].accuracy
-    return f"val {accuracy:.1%} in {result.wall_seconds:.1f} s"

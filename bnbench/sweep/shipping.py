@@ -21,7 +21,6 @@ from bnbench.runner.settings import Stop
 from bnbench.store import ExperimentFolder, RunFolder
 from bnbench.store.run_folder import CHECKPOINT, ERROR
 from bnbench.sweep import jobs
-from bnbench.sweep.worker import perform
 
 SAVE_SECONDS = 30.0
 """How often a worker sends the files of its run if there is a new checkpoint, and so the work that
@@ -75,28 +74,25 @@ class Shipping:
 
     def submit(self, job: jobs.Job) -> None:
         """Hold the run, and send the job with what it needs."""
-        held = ExitStack()
+        code: dict[str, bytes] = {}
+        run, contents, held = None, {}, ExitStack()
         try:
-            shipment = self._packed(job, held)
+            for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
+                for block in (config.model, config.norm):
+                    if hasattr(block, "target"):
+                        path, _ = custom.custom_target(block.target)
+                        code[str(path)] = custom.content(path)
+            if isinstance(job, jobs.Train):
+                folder = self._experiment.run(identity.run_id(job.config))
+                held.enter_context(folder.hold(wait_seconds=0.0))
+                run, contents = folder.name, folder.contents()
         except BnbenchError as error:
             held.close()
             self._refused.append((job, jobs.failed(error)))
-            return
-        self._held[shipment] = held
-        self._remote.submit(shipment)
-
-    def _packed(self, job: jobs.Job, held: ExitStack) -> Shipment:
-        code = {}
-        for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
-            for block in (config.model, config.norm):
-                if hasattr(block, "target"):
-                    path, _ = custom.custom_target(block.target)
-                    code[str(path)] = custom.content(path)
-        if not isinstance(job, jobs.Train):
-            return Shipment(job, code, None, {})
-        folder = self._experiment.run(identity.run_id(job.config))
-        held.enter_context(folder.hold(wait_seconds=0.0))
-        return Shipment(job, code, folder.name, folder.contents())
+        else:
+            shipment = Shipment(job, code, run, contents)
+            self._held[shipment] = held
+            self._remote.submit(shipment)
 
     def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
         """What has been answered; files that came along are in the run's folder by then."""
@@ -170,7 +166,7 @@ def perform_shipment(
         try:
             if folder is not None:
                 folder.adopt(shipment.files)
-            end = perform(shipment.job, options, experiment, forward, stop)
+            end = jobs.perform(shipment.job, options, experiment, forward, stop)
             found = isinstance(end, jobs.Trained) and end.found
             return Sent({} if folder is None or found else folder.contents(), end)
         except StorageError as error:

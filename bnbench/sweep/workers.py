@@ -7,21 +7,32 @@ for each process, and the standard library's `multiprocessing.connection.wait`.
 
 from __future__ import annotations
 
+import ctypes
+import io
 import multiprocessing
 import os
 import signal
+import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
 
 from bnbench.errors import RunError
+from bnbench.runner.settings import Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import Answer, End, Job, Lost, SweepOptions
-from bnbench.sweep.worker import FromWorker, Signal, ToWorker, serve
+from bnbench.sweep import jobs
+
+BEAT_SECONDS = 1.0
+"""How often a worker says that it is alive."""
 
 SILENCE_SECONDS = 60.0
 """A worker that has sent nothing for this long does not respond and is killed: sixty beats."""
@@ -30,22 +41,23 @@ FAILED_STARTS = 5
 """This many deaths in a row of workers that had not started are not chance."""
 
 
+class Signal(Enum):
+    """What goes through the pipe besides jobs and answers."""
+
+    READY = auto()  # the worker has imported what it needs
+    BEAT = auto()  # the worker is alive
+    STOP = auto()  # the run is to commit after its current step and to end
+
+
 @dataclass(slots=True)
 class _Worker:
     process: SpawnProcess
     connection: Connection
-    job: Job | None = None
+    job: jobs.Job | None = None
     ready: bool = False
     silent_seconds: float = 0.0
 
-    def read(self) -> list[FromWorker]:
-        """What it has sent. Raises EOFError or OSError after its last message."""
-        messages = []
-        while self.connection.poll():
-            messages.append(self.connection.recv())
-        return messages
-
-    def send(self, message: ToWorker) -> None:
+    def send(self, message: jobs.Job | Signal) -> None:
         with suppress(OSError):  # it has died: `answers` will say so
             self.connection.send(message)
 
@@ -60,15 +72,12 @@ class Workers:
     def __init__(
         self,
         size: int,
-        options: SweepOptions,
+        options: jobs.SweepOptions,
         experiment: ExperimentFolder,
         siblings: Sequence[ExperimentFolder] = (),
-        *,
-        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self.size = size
-        self._arguments = (options, experiment, tuple(siblings), os.getpid())
-        self._silence_seconds = silence_seconds
+        self._arguments = (options, experiment, siblings, os.getpid())
         self._workers: list[_Worker] = []
         self._failed_starts = 0
 
@@ -77,7 +86,7 @@ class Workers:
         while len(self._workers) < min(jobs, self.size):
             self._spawn()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: jobs.Job) -> None:
         """Start a job in a worker that has none, or in a new one."""
         idle = [worker for worker in self._workers if worker.job is None]
         worker = idle[0] if idle else self._spawn()
@@ -88,9 +97,8 @@ class Workers:
     def _spawn(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(
-            target=serve, args=(theirs, *self._arguments), name="bnbench worker"
-        )
+        arguments = (theirs, *self._arguments)
+        process = context.Process(target=serve, args=arguments, name="bnbench worker")
         try:
             with _signals_blocked():
                 process.start()
@@ -100,54 +108,52 @@ class Workers:
                 do="free some memory, or use fewer of them with --workers",
             ) from error
         theirs.close()  # so that its end of the pipe closes with it
-        worker = _Worker(process, ours)
-        self._workers.append(worker)
-        return worker
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
 
-    def answers(self, seconds: float) -> list[tuple[Job, Answer]]:
+    def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
         """What has been answered, after waiting at most this long for the first answer."""
         begun = time.monotonic()
         ends = [(worker.connection, worker.process.sentinel) for worker in self._workers]
         wait([end for both in ends for end in both], timeout=seconds)
         # At most what was asked for: if this process was suspended too, silence proves nothing.
         waited = min(time.monotonic() - begun, seconds)
-        found: list[tuple[Job, Answer]] = []
+        found: list[tuple[jobs.Job, jobs.Answer]] = []
         for worker in list(self._workers):
             gone = not worker.process.is_alive()  # asked before its last messages are read
             worker.silent_seconds += waited
             try:
-                for message in worker.read():
+                while worker.connection.poll():
+                    message = worker.connection.recv()
                     worker.silent_seconds = 0.0
-                    found.extend(self._understood(worker, message))
+                    if message is Signal.READY:
+                        worker.ready = True
+                        self._failed_starts = 0
+                    elif worker.job is not None and message is not Signal.BEAT:
+                        found.append((worker.job, message))
+                    if isinstance(message, jobs.End):
+                        worker.job = None
             except (EOFError, OSError):
                 gone = True
-            if worker.job is not None and worker.silent_seconds > self._silence_seconds:
+            if worker.job is not None and worker.silent_seconds > SILENCE_SECONDS:
                 worker.process.kill()
-                found.extend(self._removed(worker, how="stopped responding"))
+                found += self._removed(worker, how="stopped responding")
             elif gone:
-                found.extend(self._removed(worker))
+                found += self._removed(worker)
         return found
 
-    def _understood(self, worker: _Worker, message: FromWorker) -> list[tuple[Job, Answer]]:
-        job = worker.job
-        if message is Signal.READY:
-            worker.ready = True
-            self._failed_starts = 0
-        if isinstance(message, End):
-            worker.job = None
-        return [] if job is None or isinstance(message, Signal) else [(job, message)]
-
-    def _removed(self, worker: _Worker, how: str | None = None) -> list[tuple[Job, Answer]]:
+    def _removed(self, worker: _Worker, how: str = "") -> list[tuple[jobs.Job, jobs.Answer]]:
         """A worker has ended: its job is lost, if it had one."""
         self._workers.remove(worker)
         worker.process.join()
         worker.connection.close()
-        how = how or _cause(worker.process.exitcode)
+        how = how or _cause(worker.process.exitcode or 0)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts == FAILED_STARTS:
                 raise RunError(f"{FAILED_STARTS} workers in a row died at their start ({how})")
-        return [] if worker.job is None else [(worker.job, Lost(how, at_start=not worker.ready))]
+        lost = jobs.Lost(how, at_start=not worker.ready)
+        return [] if worker.job is None else [(worker.job, lost)]
 
     def ask_to_stop(self) -> None:
         """Ask all runs to commit after their current step and to end."""
@@ -180,9 +186,98 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _cause(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
+def _cause(exit_code: int) -> str:
+    if exit_code >= 0:
         return f"ended with exit code {exit_code}"
     name = signal.Signals(-exit_code).name
     hint = ": often the system was out of memory" if name == "SIGKILL" else ""
     return f"was killed by {name}{hint}"
+
+
+# --- inside a worker ------------------------------------------------------------------------------
+
+
+def serve(
+    connection: Connection,
+    options: jobs.SweepOptions,
+    experiment: ExperimentFolder,
+    siblings: Sequence[ExperimentFolder],
+    driver: int,
+) -> None:
+    """Do jobs that come through `connection` until the process `driver` closes it or ends."""
+    # Ctrl-C and a scheduler's SIGTERM reach the whole group, but the driver asks us to commit.
+    # `_signals_blocked` blocks these signals; Windows only has this one, and cannot block it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(driver)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch makes its threads
+    pipe = _Pipe(connection)
+    waiting: SimpleQueue[jobs.Job] = SimpleQueue()
+    stop = Stop()
+    Thread(target=_listen, args=(connection, waiting, stop), daemon=True).start()
+    Thread(target=_beat, args=(pipe,), daemon=True).start()
+    with redirect_stdout(pipe), redirect_stderr(pipe):
+        warnings.showwarning = lambda message, category, *_: pipe.send(
+            jobs.Said(f"warning: {category.__name__}: {message}")
+        )
+        broken = None
+        try:
+            from bnbench.runner.execution import execute  # noqa: F401  and with it torch
+        except Exception as error:
+            why = f"no worker can be started: {type(error).__name__}: {error}"
+            broken = jobs.Failed(RunError(why), hopeless=True)
+        pipe.send(Signal.READY)
+        while True:
+            job = waiting.get()
+            pipe.send(broken or jobs.perform(job, options, experiment, pipe.send, stop, siblings))
+
+
+class _Pipe(io.TextIOBase):
+    """The connection to the driver, for several threads; what is written to it is sent in lines."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = Lock()
+        self._line = ""
+
+    def send(self, message: jobs.Answer | Signal) -> None:
+        with self._lock:
+            try:
+                self._connection.send(message)
+            except OSError:
+                os._exit(1)  # the driver is gone
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self.send(jobs.Said(line))
+        return len(text)
+
+
+def _listen(connection: Connection, waiting: SimpleQueue[jobs.Job], stop: Stop) -> None:
+    while True:
+        try:
+            message: jobs.Job | Signal = connection.recv()
+        except (EOFError, OSError):
+            # The driver is gone. The last checkpoint is intact; exiting releases the lock.
+            os._exit(1)
+        if isinstance(message, Signal):
+            stop.exit_code = 130
+        else:
+            waiting.put(message)
+
+
+def _beat(pipe: _Pipe) -> None:
+    while True:
+        time.sleep(BEAT_SECONDS)
+        pipe.send(Signal.BEAT)
+
+
+def _die_with(driver: int) -> None:
+    """Linux: be killed when the driver dies, even while suspended or deep in native code."""
+    if sys.platform != "linux":
+        return
+    PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+    library: Any = ctypes.CDLL(None)
+    library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != driver:
+        os._exit(1)  # it died before we asked

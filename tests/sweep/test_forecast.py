@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bnbench.runner.rehearsal import measure
 from bnbench.runner.settings import Cost, Settings
 from bnbench.store import ExperimentFolder, encode_records
 from bnbench.sweep import forecast as forecasting
-from bnbench.sweep.forecast import WORKER_SECONDS, Forecast, as_lines, as_record
+from bnbench.sweep.forecast import WORKER_SECONDS, Forecast, as_lines
 from bnbench.sweep.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, SweepOptions
 from tests.executors import InProcess, faults_of
 from tests.runs import a_result, experiment_in, no_norm_config, small_config
@@ -87,13 +87,26 @@ def test_finished_seeds_tell_the_cost_and_only_unknown_work_is_measured(tmp_path
     executor = Measuring(COSTS)
     found = forecast(runs, experiment, executor)
     assert executor.asked == [runs[3]]
-    assert [run.found.state for run in found.runs] == ["completed"] + ["new"] * 6
-    assert [run.cost for run in found.runs] == [Cost(0.0, 0)] + [Cost(7.0, size)] * 2 + [
-        COSTS["none"]
-    ] * 4
+    assert [run.state for run in found.runs] == ["completed"] + ["new"] * 6
+    assert [Cost(run.seconds, run.bytes) for run in found.runs] == [
+        Cost(0.0, 0),
+        *[Cost(7.0, size)] * 2,
+        *[COSTS["none"]] * 4,
+    ]
     assert [run.measured for run in found.runs] == [False] * 3 + [True] * 4
     # 10, 10, 7 and 10, 10, 7 side by side.
-    assert found.cost == Cost(WORKER_SECONDS + 27.0, 2 * size + 4_000_000)
+    assert (found.seconds, found.bytes) == (WORKER_SECONDS + 27.0, 2 * size + 4_000_000)
+
+
+def test_of_several_seeds_the_most_expensive_counts(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    runs = [small_config(seed=seed) for seed in range(4)]
+    sizes = [
+        finish(experiment, run, seconds)
+        for run, seconds in zip(runs, (3.0, 5.0, 1.0), strict=False)
+    ]
+    found = forecast(runs, experiment, Measuring({}))
+    assert (found.runs[3].seconds, found.runs[3].bytes) == (5.0, max(sizes))
 
 
 def test_an_interrupted_run_costs_what_is_left_of_it(tmp_path: Path) -> None:
@@ -105,10 +118,10 @@ def test_an_interrupted_run_costs_what_is_left_of_it(tmp_path: Path) -> None:
     metrics.append(encode_records([{"event": "step", "step": 12}]))
     metrics.close()
     (run,) = forecast([config], experiment, Measuring(COSTS)).runs
-    assert run.found.state == "interrupted"
-    assert run.cost.seconds == pytest.approx(40.0 * 4 / 16)
+    assert run.state == "interrupted"
+    assert run.seconds == pytest.approx(40.0 * 4 / 16)
     (run,) = forecast([config], experiment, Measuring(COSTS), restart=True).runs
-    assert run.cost.seconds == 40.0
+    assert run.seconds == 40.0
 
 
 @pytest.mark.parametrize(("options", "trains"), [({}, False), ({"retry_failed": True}, True)])
@@ -120,8 +133,8 @@ def test_failed_runs_count_only_if_they_are_retried(
     folder.begin(config_text=files.dump(small_config()), manifest={})
     folder.fail({"message": "out of luck", "of_the_machine": False})
     found = forecast([small_config()], experiment, Measuring(COSTS), **options)
-    assert (found.runs[0].found.state, found.runs[0].trains) == ("failed", trains)
-    assert found.cost.seconds == (WORKER_SECONDS + 40.0 if trains else 0.0)
+    assert (found.runs[0].state, found.runs[0].trains) == ("failed", trains)
+    assert found.seconds == (WORKER_SECONDS + 40.0 if trains else 0.0)
 
 
 def test_a_damaged_folder_is_listed(tmp_path: Path) -> None:
@@ -129,7 +142,7 @@ def test_a_damaged_folder_is_listed(tmp_path: Path) -> None:
     finish(experiment, small_config(), 1.0)
     (experiment.run(identity.run_id(small_config())).path / "result.json").write_text("{")
     (run,) = forecast([small_config()], experiment, Measuring(COSTS)).runs
-    assert (run.found.state, run.trains) == ("damaged", True)
+    assert (run.state, run.trains) == ("damaged", True)
 
 
 def test_a_worker_that_dies_while_measuring_is_an_error(tmp_path: Path) -> None:
@@ -151,22 +164,22 @@ def test_a_worker_that_dies_at_its_start_is_not_the_run_s_fault(tmp_path: Path) 
             return super().answers(_)
 
     (run,) = forecast([small_config()], experiment_in(tmp_path), Unlucky(COSTS)).runs
-    assert run.cost == COSTS["bn"]
+    assert Cost(run.seconds, run.bytes) == COSTS["bn"]
 
 
-def test_lines_and_record(tmp_path: Path) -> None:
+def test_lines_and_json(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
     runs = [small_config(), no_norm_config()]
     found = forecast(runs, experiment, Measuring(COSTS))
-    lines = as_lines(found, experiment)
+    lines = as_lines(found)
     assert lines[0].split() == ["new", "40", "s", "2.0", "MB", identity.run_id(runs[0])]
     assert lines[2] == "2 runs: 2 new"
     assert lines[3].startswith("to train: 2, about 44 s with 2 workers, done at ")
     assert "; 3.0 MB of " in lines[3]
-    record = json.loads(json.dumps(as_record(found, experiment)))
+    record = asdict(found)
     assert record["seconds"] == WORKER_SECONDS + 40.0
     assert record["bytes"] == 3_000_000
-    datetime.fromisoformat(record["finish"])
+    assert datetime.fromisoformat(record["finish"]).utcoffset() == timedelta(0)
     assert [run["run"] for run in record["runs"]] == [identity.run_id(run) for run in runs]
     assert not experiment.path.exists(), "a forecast writes nothing"
 
@@ -175,8 +188,8 @@ def test_nothing_to_train(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
     finish(experiment, small_config(), 1.0)
     found = forecast([small_config()], experiment, Measuring({}))
-    assert found.cost == Cost(0.0, 0)
-    assert as_lines(found, experiment)[1:] == ["1 run: 1 completed", "nothing to train"]
+    assert (found.seconds, found.bytes) == (0.0, 0)
+    assert as_lines(found)[1:] == ["1 run: 1 completed", "nothing to train"]
 
 
 def test_measuring_leaves_no_trace_and_knows_the_size(tmp_path: Path) -> None:

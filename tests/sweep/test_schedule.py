@@ -452,8 +452,9 @@ def test_networks_are_checked_before_the_first_run(
     assert str(refused.value) == (
         "setup b: it breaks\nsetup c: the first step fails: the worker was killed by SIGSEGV"
     )
-    assert checked == [["bn", "none"], ["a"], ["b"], ["c"], ["a"]]
+    assert checked == [["bn"], ["none"], ["a"], ["b"], ["c"], ["a"]]
     assert screen[1].getvalue().splitlines() == [
+        "a note",
         "a note",
         "warning: a worker was killed by SIGKILL at its start; another takes its job",
         "a note",
@@ -550,6 +551,25 @@ def test_no_more_at_a_time_than_a_gpu_holds_of_the_largest(
     sweep(runs, experiment, executor, screen[0], Stop(), device="cuda")
     assert asked == [runs[2]]
     assert seen == busiest
+
+
+def test_the_time_of_a_cell_that_nobody_knows_is_told_from_its_steps(
+    experiment: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400 steps have taken 6 s; of the cell with one finished run, its 2 s count."""
+    known, other, unknown = (
+        replaced(small_config(), setup=name, steps=steps)
+        for name, steps in (("known", 100), ("other", 300), ("unknown", 200))
+    )
+    finish(experiment, known, wall_seconds=2.0)
+    finish(experiment, other, wall_seconds=4.0)
+    told: list[float | None] = []
+    screen = Screen(Console(file=io.StringIO()), runs=4)
+    monkeypatch.setattr(screen, "advance", lambda **kinds: told.append(kinds["seconds_left"]))
+    monkeypatch.setattr("bnbench.sweep.schedule.time.monotonic", lambda: 100.0)
+    again = known.model_copy(update={"seed": 1})
+    run_sweep([known, other, unknown, again], experiment, trained, screen)
+    assert told == [pytest.approx(2.0 + 200 * 6.0 / 400), pytest.approx(2.0)]
 
 
 def test_time_left_is_told_from_finished_runs_and_from_those_that_train(

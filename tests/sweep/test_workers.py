@@ -153,10 +153,13 @@ DEATHS = {
 
 
 @pytest.mark.slow
-def test_a_death_is_noticed_and_its_cause_named(tmp_path: Path) -> None:
+def test_a_death_is_noticed_and_its_cause_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bnbench.sweep.workers.SILENCE_SECONDS", 15)
     config = in_trouble(tmp_path, *DEATHS)
     experiment = experiment_in(tmp_path)
-    with closing(Workers(1, SweepOptions(), experiment, silence_seconds=15)) as workers:
+    with closing(Workers(1, SweepOptions(), experiment)) as workers:
         for cause in DEATHS.values():
             workers.submit(Train(config))
             end = until_end(workers)[-1]

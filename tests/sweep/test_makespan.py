@@ -1,38 +1,19 @@
-"""What is known of costs, and how long a number of workers takes."""
+"""Runs that cost the same, and how long a number of workers takes."""
 
 from __future__ import annotations
 
 import itertools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnbench.runner.settings import Cost
-from bnbench.sweep.costs import Costs, cell_of, makespan
+from bnbench.sweep.forecast import cell_of, makespan
 from tests.runs import no_norm_config, small_config
 
 
 def test_seeds_share_a_cell_and_setups_do_not() -> None:
     assert cell_of(small_config(seed=0)) == cell_of(small_config(seed=1))
     assert cell_of(small_config()) != cell_of(no_norm_config())
-
-
-def test_of_several_seeds_the_dearest_counts() -> None:
-    costs = Costs()
-    assert costs.of("a") is None
-    for seconds, size in ((3.0, 10), (5.0, 8), (1.0, 9)):
-        costs.learn("a", 100, Cost(seconds, size))
-    assert costs.of("a") == Cost(5.0, 10)
-
-
-def test_a_cell_that_nobody_knows_is_guessed_by_its_steps() -> None:
-    costs = Costs()
-    assert costs.guess("a", 100) is None
-    costs.learn("a", 100, Cost(2.0, 0))
-    costs.learn("b", 300, Cost(4.0, 0))
-    assert costs.guess("a", 100) == 2.0
-    assert costs.guess("c", 200) == pytest.approx(200 * 6.0 / 400)
 
 
 def test_makespan_by_hand() -> None:
