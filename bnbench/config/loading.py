@@ -298,7 +298,8 @@ class Reader:
     def is_own_axis(self, setup: str, name: str, grid: tuple[Axis, ...]) -> bool:
         """Whether a setup may have values for an axis: the experiment must name it."""
         sound = [axis.name for axis in grid]
-        names = list({**_part(self.source.data, "axes"), **dict.fromkeys(sound)})
+        written = (self.source.data or {}).get("axes")
+        names = list(dict.fromkeys([*(written if isinstance(written, dict) else ()), *sound]))
         if name in names:
             return name in sound
         hint = did_you_mean(nearest(name, names))
