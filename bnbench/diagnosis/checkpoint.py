@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnbench.diagnosis.loader import described
+from bnbench.diagnosis.foreign import described
 from bnbench.diagnosis.result import Diagnosis
 from bnbench.errors import StorageError, UsageError
 from bnbench.store import files

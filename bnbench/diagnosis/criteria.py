@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 import torch
 from torch import Tensor
 
-from bnbench.diagnosis.evidence import Predictions, UnderBatchStatistics
+from bnbench.diagnosis.evidence import InBatches, Predictions
 from bnbench.diagnosis.result import LayerReading
 
 HARM_LOSS = 0.05
@@ -91,14 +91,14 @@ def harms(worse: Predictions, better: Predictions, *, loss: float = HARM_LOSS) -
     """Whether predictions for the same images are worse than others by more than chance."""
     if not worse.finite or not better.finite:
         return better.finite
-    return _exceeds(worse.losses - better.losses, loss) or _exceeds(
-        better.right - worse.right, HARM_ACCURACY
-    )
-
-
-def _exceeds(difference: Tensor, enough: float) -> bool:
-    error = difference.std(correction=1).item() / sqrt(len(difference))
-    return difference.mean().item() > max(enough, STANDARD_ERRORS * error)
+    for difference, enough in (
+        (worse.losses - better.losses, loss),
+        (better.right - worse.right, HARM_ACCURACY),
+    ):
+        error = difference.std(correction=1).item() / sqrt(len(difference))
+        if difference.mean().item() > max(enough, STANDARD_ERRORS * error):
+            return True
+    return False
 
 
 def channels(mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -110,18 +110,17 @@ def channels(mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Homogeneity:
-    """The share of pairs in a batch that have the same label, and what shuffling gives."""
+    """Pairs in a batch that have the same label, as a share, and classes in a batch.
+
+    `expected`: in shuffled batches. `sorted`: whether the batches are of fewer classes than chance
+    makes them.
+    """
 
     found: float
     expected: float
-    deviation: float
     classes: float
     classes_expected: float
-
-    @property
-    def sorted(self) -> bool:
-        """Whether batches are of fewer classes than chance makes them."""
-        return self.found - self.expected > UNLIKE * max(self.deviation, 1e-9)
+    sorted: bool
 
 
 def homogeneity(labels: Tensor, sizes: Sequence[int], seed: int) -> Homogeneity:
@@ -138,13 +137,15 @@ def homogeneity(labels: Tensor, sizes: Sequence[int], seed: int) -> Homogeneity:
         return ((counts * (counts - 1)).sum() / pairs).item(), classes
 
     random = torch.Generator().manual_seed(seed)
-    own = read(torch.arange(len(labels)))
+    found, classes = read(torch.arange(len(labels)))
     drawn = torch.tensor(
         [read(torch.randperm(len(labels), generator=random)) for _ in range(SHUFFLES)],
         dtype=torch.float64,
     )
-    expected, deviation = drawn.mean(0), drawn.std(0, correction=1)
-    return Homogeneity(own[0], expected[0].item(), deviation[0].item(), own[1], expected[1].item())
+    expected, classes_expected = drawn.mean(0).tolist()
+    deviation = max(drawn[:, 0].std(correction=1).item(), 1e-9)
+    beyond_chance = found - expected > UNLIKE * deviation
+    return Homogeneity(found, expected, classes, classes_expected, beyond_chance)
 
 
 def off(layer: LayerReading) -> bool:
@@ -153,49 +154,35 @@ def off(layer: LayerReading) -> bool:
     return mean is not None and variance is not None and (mean >= OFF or variance >= OFF_VARIANCE)
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """How far a layer's statistics differ between two loaders: |Δμ|/σ and |ln σ²|."""
-
-    layer: LayerReading
-    mean: float
-    variance: float
-
-
 def shifts(
-    layers: Sequence[LayerReading], ours: UnderBatchStatistics, theirs: UnderBatchStatistics
-) -> list[Shift]:
-    """The layers whose statistics differ by more than chance and enough to matter, worst first."""
-    found: list[Shift] = []
+    layers: Sequence[LayerReading], ours: InBatches, theirs: InBatches
+) -> list[tuple[LayerReading, float, float]]:
+    """Layers whose statistics differ between two loaders, by |Δμ|/σ and |ln σ²|, worst first.
+
+    Only where they differ by more than chance and enough to matter.
+    """
+    found = []
     for layer in layers:
         own, other = ours.pools[layer.name], theirs.pools[layer.name]
         width = (own.variance + layer.eps).sqrt()
         mean = ((other.mean - own.mean).abs() / width).mean().item()
         variance = ((other.variance + layer.eps) / width.square()).log().abs().mean().item()
-        chance = _scatter(layer, (ours, theirs), width)
+        # The standard error of the difference between the means, in standard deviations.
+        chance = inf
+        if min(len(ours.groups), len(theirs.groups)) > 1:
+            errors = (loader.scatter(layer.name) for loader in (ours, theirs))
+            chance = (torch.hypot(*errors) / width).mean().item()
         if mean > max(SHIFT, STANDARD_ERRORS * chance) or (
             variance > SHIFT_VARIANCE and chance < SHIFT
         ):
-            found.append(Shift(layer, mean, variance))
-    found.sort(key=lambda each: -(each.mean / SHIFT + each.variance / SHIFT_VARIANCE))
-    return found
-
-
-def _scatter(
-    layer: LayerReading, loaders: tuple[UnderBatchStatistics, UnderBatchStatistics], width: Tensor
-) -> float:
-    """The standard error of the difference between two loaders' means, in standard deviations."""
-    errors = []
-    for loader in loaders:
-        if len(loader.groups) < 2:
-            return float("inf")
-        means = torch.stack([group[layer.name].mean for group in loader.groups])
-        errors.append(means.std(0, correction=1) / sqrt(len(loader.groups)))
-    return (torch.hypot(*errors) / width).mean().item()
+            found.append((layer, mean, variance))
+    return sorted(found, key=lambda each: -(each[1] / SHIFT + each[2] / SHIFT_VARIANCE))
 
 
 def label_distance(one: Tensor, other: Tensor) -> float:
     """Total variation distance between the labels' frequencies, 0 to 1."""
     classes = int(max(one.max(), other.max())) + 1
-    shares = [torch.bincount(each, minlength=classes).double() / len(each) for each in (one, other)]
-    return ((shares[0] - shares[1]).abs().sum() / 2).item()
+    ours, theirs = (
+        torch.bincount(each, minlength=classes).double() / len(each) for each in (one, other)
+    )
+    return ((ours - theirs).abs().sum() / 2).item()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
-from bnbench.diagnosis.foreign import PREFIX, Logits
-from bnbench.diagnosis.loader import Collected
+from bnbench.diagnosis.foreign import Collected, Logits
+from bnbench.diagnosis.result import percent
 from bnbench.errors import UsageError
 from bnbench.probes import gap_by_layer
 from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
@@ -45,8 +47,7 @@ GROUPS = 8
 Pools = dict[str, PooledStatistics]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
+class Predictions(NamedTuple):
     """Of each image, in the loader's order: cross entropy, predicted class, label; (n,)."""
 
     losses: Tensor
@@ -69,6 +70,11 @@ class Predictions:
         return self.right.mean().item()
 
     @property
+    def figures(self) -> str:
+        """Loss and accuracy: "0.413 and 85.2 %"."""
+        return f"{self.loss:.3f} and {percent(self.accuracy)}"
+
+    @property
     def finite(self) -> bool:
         """Whether every loss is a number."""
         return bool(self.losses.isfinite().all())
@@ -79,213 +85,174 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class UnderBatchStatistics:
-    """Predictions in random batches of one size, and the statistics of groups of these batches."""
+class InBatches:
+    """One loader's images in random batches of one size.
 
-    predictions: Predictions
-    groups: tuple[Pools, ...]
+    `shuffled`: predictions under the statistics of these batches. `pools`: statistics of all of
+    them; `groups`: of some each. `population`: predictions under the training images' pools.
+    """
+
+    shuffled: Predictions
+    population: Predictions
+    pools: Pools
+    groups: Sequence[Pools]
+
+    def scatter(self, layer: str) -> Tensor:
+        """The standard error of the layer's means, (C,), from two groups or more."""
+        means = torch.stack([group[layer].mean for group in self.groups])
+        return means.std(0, correction=1) / sqrt(len(self.groups))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """One loader's images; `sizes`: by batch size, the training loader's own first.
+
+    Of a network without running statistics, all kinds are the same.
+    """
+
+    images: Collected
+    running: Predictions
+    sizes: dict[int, InBatches]
 
     @property
-    def pools(self) -> Pools:
-        """The statistics of all of them."""
-        return {name: _pooled([group[name] for group in self.groups]) for name in self.groups[0]}
+    def own(self) -> InBatches:
+        """In random batches of the training loader's size."""
+        return next(iter(self.sizes.values()))
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """Everything that was measured; `findings` reads it.
 
-    `shuffled`, `population`: by batch size, the loader's own first. `again`: the own size in
-    other random batches. Of a network without running statistics, all kinds are the same.
+    `batch`: under the statistics of the training loader's batches as they come. `again`: in other
+    random batches of the same size. `blame`: nats by layer.
     """
 
-    train: Collected
-    running: Predictions
+    train: Measured
+    eval: Measured | None
     batch: Predictions
-    shuffled: dict[int, UnderBatchStatistics]
     again: Predictions
-    population: dict[int, Predictions]
-    blame: dict[str, float] = field(default_factory=dict)
-    eval: Collected | None = None
-    eval_running: Predictions | None = None
-    eval_shuffled: UnderBatchStatistics | None = None
-    eval_population: Predictions | None = None
-
-    @property
-    def own(self) -> UnderBatchStatistics:
-        """In random batches of the loader's own size."""
-        return self.shuffled[self.train.batch_size]
-
-    @property
-    def largest(self) -> UnderBatchStatistics:
-        """In random batches of the largest size."""
-        return self.shuffled[max(self.shuffled)]
-
-    @property
-    def recalibrated(self) -> Predictions:
-        """Under population statistics, pooled over batches of the loader's own size."""
-        return self.population[self.train.batch_size]
+    blame: dict[str, float]
 
 
-def own_name(name: str) -> str:
-    """A layer's name in the network itself, without the wrapper."""
-    return name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
+def measure(
+    model: Logits,
+    train: Collected,
+    evaluation: Collected | None,
+    batch_sizes: Sequence[int],
+    autocast: Autocast,
+    seed: int,
+) -> Evidence:
+    """All of it. `batch_sizes`: the training loader's own first. Raises UsageError."""
+    with evaluating(model):
+        passes = _Passes(model, autocast, seed, chunked=_can_be_chunked(model, train))
+        found = passes.measured(train, batch_sizes)
+        other = None
+        if evaluation is not None:
+            other = passes.measured(evaluation, batch_sizes[:1], found.own.pools)
+        batch = passes.as_they_come(train)
+        again, *_ = passes.shuffled(train, batch_sizes[0], again=True)
+        return Evidence(found, other, batch, again, passes.blame(train))
 
 
-def all_batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
-    """BatchNorm layers by name, with running statistics and without."""
-    return {
-        name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)
-    }
+def _can_be_chunked(model: Logits, images: Collected) -> bool:
+    """Whether one pass may hold many batches, each with statistics of its own.
+
+    Not where a layer keeps none, and acts by itself, nor where the network folds time or crops
+    into the first dimension: there a pass is one batch.
+    """
+    counts: set[int] = set()
+    x = images.x[: images.sizes[0]].to(images.device)
+    with ExitStack() as hooks:
+        for norm in batch_norm_layers(model).values():
+            hooks.enter_context(
+                norm.register_forward_pre_hook(lambda _, inputs: counts.add(len(inputs[0])))
+            )
+        model(x)
+    return model.tracking and counts <= {len(x)}
 
 
 @dataclass(frozen=True, slots=True)
-class Measurer:
+class _Passes:
     """Passes images through a network under each kind of statistics."""
 
     model: Logits
     autocast: Autocast
     seed: int
+    chunked: bool
 
-    def measure(
-        self, train: Collected, evaluation: Collected | None, batch_sizes: Sequence[int]
-    ) -> Evidence:
-        """All of it. `batch_sizes`: other than the loader's own. Raises UsageError."""
-        own = train.batch_size
-        with evaluating(self.model):
-            running = self.running(train)
-            chunked = self._chunked(train)
-            shuffled = {
-                size: self._shuffled(train, size, chunked)
-                for size in dict.fromkeys((own, *batch_sizes))
-            }
-            again = self._shuffled(train, own, chunked, again=True)
-            found = Evidence(
-                train=train,
-                running=running,
-                batch=self._as_they_come(train, chunked),
-                shuffled=shuffled,
-                again=again.predictions,
-                population={
-                    size: self.population(train, there.pools) for size, there in shuffled.items()
-                },
-                blame=self._blame(train, chunked),
-            )
-            if evaluation is not None:
-                found.eval = evaluation
-                found.eval_running = self.running(evaluation)
-                found.eval_shuffled = self._shuffled(evaluation, own, chunked)
-                found.eval_population = self.population(evaluation, found.own.pools)
-        return found
+    def measured(
+        self, images: Collected, batch_sizes: Sequence[int], given: Pools | None = None
+    ) -> Measured:
+        """`given`: the training images' statistics; None: these are the training images."""
+        running, found = self._running(images), {}
+        for size in batch_sizes:
+            shuffled, pools, groups = self.shuffled(images, size)
+            with given_statistics(self.model.network, given or pools):
+                found[size] = InBatches(shuffled, self._running(images), pools, groups)
+        return Measured(images, running, found)
 
-    def _chunked(self, images: Collected) -> bool:
-        """Whether one pass may hold many batches, each with statistics of its own.
-
-        Not where a layer keeps none, and acts by itself, nor where the network folds time or crops
-        into the first dimension: there a pass is one batch.
-        """
-        counts: list[int] = []
-        norms = batch_norm_layers(self.model).values()
-        handles = [
-            norm.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
-            for norm in norms
-        ]
-        try:
-            x, _ = next(iter(images.as_they_come().batches(0)))
-            self.model(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return self._tracking and all(count == len(x) for count in counts)
-
-    @property
-    def _tracking(self) -> bool:
-        """Whether every BatchNorm layer keeps running statistics."""
-        return all(each.track_running_stats for each in all_batch_norms(self.model).values())
-
-    def _how(self, size: int, chunked: bool) -> tuple[Discrepancy, int, int]:
-        """How to pass batches of this size: images in a pass, and of what shares statistics."""
-        how = Discrepancy(norm_batch_size=size, pass_size=PASS, autocast=self.autocast)
-        return how, how.chunked_size if chunked else size, size if chunked else WHOLE
-
-    def running(self, images: Collected) -> Predictions:
-        """Under the network's own running statistics, as in eval mode."""
+    def _running(self, images: Collected) -> Predictions:
+        """Under the network's running statistics, as in eval mode."""
         # Layers without them depend on the batch: take the loader's size.
-        size = max(images.batch_size, PASS) if self._tracking else images.batch_size
-        how = Discrepancy(norm_batch_size=size, pass_size=size, autocast=self.autocast)
-        in_order = images.in_order(torch.arange(len(images)))
-        return self._predictions(images, in_order, how, size)
+        size = max(images.batch_size, PASS if self.model.tracking else 0)
+        return self._predictions(images, images.sample(), self._how(size, size))
 
-    def _as_they_come(self, images: Collected, chunked: bool) -> Predictions:
+    def as_they_come(self, images: Collected) -> Predictions:
         """Under the statistics of the loader's batches."""
         own, sizes = images.batch_size, images.sizes
         even = set(sizes[:-1]) <= {own} and sizes[-1] <= own
-        how, size, shared = self._how(own, chunked and even)
-        sample = images.in_order(torch.arange(len(images))) if even else images.as_they_come()
-        with batch_statistics(self.model, shared):
-            return self._predictions(images, sample, how, size)
+        chunked = self.chunked and even
+        with batch_statistics(self.model.network, own if chunked else WHOLE):
+            sample = images.sample(as_they_come=not even)
+            return self._predictions(images, sample, self._how(own, PASS if chunked else own))
 
-    def population(self, images: Collected, pools: Pools) -> Predictions:
-        """Under these statistics for running ones."""
-        theirs = {name: pools[own_name(name)] for name in batch_norm_layers(self.model)}
-        with given_statistics(self.model, theirs):
-            return self.running(images)
-
-    def _shuffled(
-        self, images: Collected, batch_size: int, chunked: bool, *, again: bool = False
-    ) -> UnderBatchStatistics:
-        """Under batch statistics in random batches of this size."""
-        how, size, shared = self._how(batch_size, chunked)
+    def shuffled(
+        self, images: Collected, size: int, *, again: bool = False
+    ) -> tuple[Predictions, Pools, list[Pools]]:
+        """Under batch statistics in random batches of this size: statistics of all, of groups."""
         random = torch.Generator().manual_seed(self.seed + again)
         order = torch.randperm(len(images), generator=random)
-        whole = len(images) // batch_size
-        cuts = sorted({whole * k // GROUPS * batch_size for k in range(1, GROUPS)} - {0})
+        whole = len(images) // size
+        cuts = sorted({whole * k // GROUPS * size for k in range(1, GROUPS)} - {0})
+        together = {name: PooledStatistics() for name in batch_norm_layers(self.model.network)}
+        how = self._how(size, PASS if self.chunked else size)
         predictions, groups = [], []
         for part in order.tensor_split(cuts):
-            with batch_statistics(self.model, shared) as pools:
-                predictions.append(self._predictions(images, images.in_order(part), how, size))
-            groups.append({own_name(name): pool for name, pool in pools.items()})
+            with batch_statistics(self.model.network, size if self.chunked else WHOLE) as pools:
+                predictions.append(self._predictions(images, images.sample(part), how))
+            groups.append(pools)
+            for name, pool in pools.items():
+                if pool.count:
+                    together[name].add(pool.mean[None], pool.variance[None], pool.count)
         back = order.argsort()
-        losses, predicted, labels = (
-            torch.cat([getattr(each, part) for each in predictions])[back]
-            for part in ("losses", "predicted", "labels")
-        )
-        return UnderBatchStatistics(Predictions(losses, predicted, labels), tuple(groups))
+        in_order = Predictions(*(torch.cat(each)[back] for each in zip(*predictions, strict=True)))
+        return in_order, together, groups
 
-    def _blame(self, images: Collected, chunked: bool) -> dict[str, float]:
+    def blame(self, images: Collected) -> dict[str, float]:
         """Which layer's running statistics cost how much, in nats; see the probe."""
         size = images.batch_size
         count = min(len(images), max(BLAMED // size, 1) * size)
         random = torch.Generator().manual_seed(self.seed)
-        some = images.in_order(torch.randperm(len(images), generator=random)[:count])
-        together = PASS if chunked else size
-        how = Discrepancy(norm_batch_size=size, pass_size=together, autocast=self.autocast)
+        some = images.sample(torch.randperm(len(images), generator=random)[:count])
+        how = self._how(size, PASS if self.chunked else size)
         return {
-            own_name(each.layer): each.value
+            each.layer.removeprefix(Logits.PREFIX): each.value
             for each in gap_by_layer.read(self.model, how, some)
-            if each.layer.startswith(PREFIX)
+            if each.layer.startswith(Logits.PREFIX)
         }
 
-    def _predictions(
-        self, images: Collected, sample: Sample, how: Discrepancy, size: int
-    ) -> Predictions:
-        logits, labels = how.forward(self.model, sample, size)
-        classes = logits.shape[1]
-        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    def _how(self, size: int, pass_size: int) -> Discrepancy:
+        return Discrepancy(norm_batch_size=size, pass_size=pass_size, autocast=self.autocast)
+
+    def _predictions(self, images: Collected, sample: Sample, how: Discrepancy) -> Predictions:
+        logits, labels = how.forward(self.model, sample, how.chunked_size)
+        least, most = int(labels.min()), int(labels.max())
+        if not 0 <= least <= most < logits.shape[1]:
             raise UsageError(
-                f"the {images.loader} loader's labels run from {int(labels.min())} to "
-                f"{int(labels.max())}, and the model has {classes} outputs",
-                do=f"expected labels from 0 to {classes - 1}",
+                f"the {images.loader} loader's labels run from {least} to {most}, and the model "
+                f"has {logits.shape[1]} outputs",
+                do=f"expected labels from 0 to {logits.shape[1] - 1}",
             )
-        return Predictions(
-            F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1), labels
-        )
-
-
-def _pooled(pools: Sequence[PooledStatistics]) -> PooledStatistics:
-    """The statistics of all of the images together."""
-    together = PooledStatistics()
-    for pool in pools:
-        if pool.count:
-            together.add(pool.mean[None], pool.variance[None], pool.count)
-    return together
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        return Predictions(losses, logits.argmax(1), labels)

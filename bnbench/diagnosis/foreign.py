@@ -1,86 +1,95 @@
-"""A foreign network: its logits in one shape, and its state as it was."""
+"""What a user gives: a network, which is left as it was, and images of its loaders, kept."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from bnbench.diagnosis.loader import described
-from bnbench.errors import BnbenchError, UsageError
+from bnbench.diagnosis.result import Loader
+from bnbench.errors import BnbenchError, DataError, UsageError
+from bnbench.probes.discrepancy import Sample
 
-PREFIX = "network."
-"""What comes before the names of the network's own layers in a `Logits`."""
+MOST_BYTES = 2**30
+"""Inputs that are kept of one loader, at most: 1,783 images of 3×224×224 in fp32. Two loaders of
+them and a network fit into a laptop's memory."""
+
+EXPECTED = "expected batches (inputs, labels): a tensor and the whole numbers of the classes"
+
+
+# --- the network ------------------------------------------------------------------------------
 
 
 class Logits(nn.Module):
     """The network, with logits (N, classes) as its output."""
 
+    PREFIX = "network."  # before the names of the network's own layers
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
+    @property
+    def norms(self) -> dict[str, _BatchNorm]:
+        """BatchNorm layers by name, with running statistics and without."""
+        modules = self.network.named_modules()
+        return {name: module for name, module in modules if isinstance(module, _BatchNorm)}
+
+    @property
+    def tracking(self) -> bool:
+        """Whether every BatchNorm layer keeps running statistics."""
+        return all(each.track_running_stats for each in self.norms.values())
+
     def forward(self, x: Tensor) -> Tensor:
-        try:
+        with _in_a_sentence("the model", UsageError, f" on inputs of shape {_shape(x)}"):
             output = self.network(x)
-        except BnbenchError:
-            raise
-        except Exception as error:
-            shape = "×".join(map(str, x.shape))
+        logits: Tensor | None
+        match output:
+            case Tensor():
+                logits = output
+            case [Tensor() as logits, *_] | {"logits": Tensor() as logits}:
+                pass
+            case _:
+                logits = getattr(output, "logits", None)
+        if not isinstance(logits, Tensor):
             raise UsageError(
-                f"the model raised {type(error).__name__} on inputs of shape {shape}: {error}",
-                do="--debug shows where",
-            ) from error
-        logits = logits_of(output)
+                f"the model gives {described(output)}",
+                do="expected logits: a tensor, a tuple that begins with it, or `.logits`",
+            )
         if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-            shape = "×".join(map(str, logits.shape)) or "()"
             raise UsageError(
-                f"the model gives outputs of shape {shape} for {len(x)} inputs",
+                f"the model gives outputs of shape {_shape(logits)} for {len(x)} inputs",
                 do="expected a number for each class and input: (inputs, classes), 2 or more",
             )
         return logits
 
 
-def logits_of(output: Any) -> Tensor:
-    """The output, its first tensor, or its `logits`. Raises UsageError."""
-    match output:
-        case Tensor():
-            return output
-        case [Tensor() as first, *_]:
-            return first
-        case {"logits": Tensor() as logits}:
-            return logits
-        case _ if isinstance(found := getattr(output, "logits", None), Tensor):
-            return found
-        case _:
-            raise UsageError(
-                f"the model gives {described(output)}",
-                do="expected logits: a tensor, a tuple that begins with it, or `.logits`",
-            )
-
-
-def plain(model: nn.Module) -> nn.Module:
+def plain(model: object) -> nn.Module:
     """The module inside `torch.compile`. Raises UsageError for what cannot be looked into."""
     model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"the model is {described(model)}", do="expected a torch.nn.Module")
     if isinstance(model, torch.jit.ScriptModule):
         raise UsageError(
             "the model is a TorchScript module: its layers cannot be looked into",
             do="give the nn.Module that it was made from",
         )
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
-    if lazy:
-        raise UsageError(
-            f"{lazy[0]} has no shape yet: a lazy layer that has never seen an input",
-            do="pass one batch through the model, or load a checkpoint, before it is diagnosed",
-        )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise UsageError(
+                f"{name} has no shape yet: a lazy layer that has never seen an input",
+                do="pass one batch through the model, or load a checkpoint, before it is diagnosed",
+            )
     return model
 
 
@@ -111,3 +120,169 @@ def untouched(model: nn.Module, loaders: Iterable[object]) -> Iterator[None]:
             for buffer, kept in buffers:
                 if not torch.equal(buffer, kept):
                     buffer.copy_(kept)
+
+
+# --- the loaders ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collected:
+    """Inputs (n, …) and labels (n,), in the loader's order; `sizes`: of its batches."""
+
+    loader: Loader
+    x: Tensor
+    y: Tensor
+    sizes: tuple[int, ...]
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def batch_size(self) -> int:
+        """The loader's own: the commonest, as the last batch may be smaller."""
+        return statistics.mode(self.sizes)
+
+    def sample(self, positions: Tensor | None = None, *, as_they_come: bool = False) -> Sample:
+        """The images at these positions, or all, in order.
+
+        `as_they_come`: in the loader's batches, whatever size is asked for.
+        """
+        order = torch.arange(len(self)) if positions is None else positions
+
+        def batches(size: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for chosen in order.split(self.sizes if as_they_come else size):  # type: ignore[no-untyped-call]
+                yield self.x[chosen].to(self.device), self.y[chosen]
+
+        return Sample(split="train", images=len(order), batches=batches)
+
+
+def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.device) -> Collected:
+    """The first whole batches that hold `images`, or as many as there are or as fit.
+
+    Of a `DataLoader` over a dataset with indices, and of a list, they are spread evenly: the first
+    images of a dataset that is sorted by class are of one class. Raises UsageError, DataError.
+    """
+    xs: list[Tensor] = []
+    ys: list[Tensor] = []
+    count, size_in_bytes = 0, 0
+    for batch in _batches(_spread(source, images), loader):
+        x, y = _inputs_and_labels(batch, loader)
+        if len(x) == 0:
+            continue
+        if xs and x.shape[1:] != xs[0].shape[1:]:
+            raise UsageError(
+                f"the {loader} loader's inputs differ in shape: {_shape(xs[0][:1])} and "
+                f"{_shape(x[:1])}, the first dimension aside",
+                do="other batches are made of them, so they must fit: resize or crop the inputs",
+            )
+        if count >= images or (xs and size_in_bytes + x.nbytes > MOST_BYTES):
+            break
+        # Copies: some loaders fill the same memory again.
+        xs.append(x.detach().to("cpu", copy=True))
+        ys.append(y.detach().to("cpu", torch.long, copy=True))
+        count, size_in_bytes = count + len(x), size_in_bytes + x.nbytes
+    if count < 2:
+        had = "no batch" if count == 0 else "one image"
+        raise DataError(
+            f"the {loader} loader gave {had}", do="give one that yields batches of several images"
+        )
+    return Collected(loader, torch.cat(xs), torch.cat(ys), tuple(map(len, ys)), device)
+
+
+def _spread(source: Iterable[Any], images: int) -> Iterable[Any]:
+    """Some of a loader's batches, evenly spread over it, where they can be had one by one."""
+    if isinstance(source, list | tuple):
+        return _evenly(source, [_length(batch) for batch in source], images)
+    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
+        return source
+    if not isinstance(source.batch_sampler, BatchSampler):
+        return source
+    batches = list(source.batch_sampler)
+    chosen = _evenly(batches, [len(batch) for batch in batches], images)
+    if len(chosen) == len(batches):
+        return source
+    return DataLoader(
+        source.dataset,
+        batch_sampler=chosen,
+        collate_fn=source.collate_fn,
+        num_workers=source.num_workers,
+        worker_init_fn=source.worker_init_fn,
+        timeout=source.timeout,
+        multiprocessing_context=source.multiprocessing_context,
+        generator=source.generator,
+    )
+
+
+def _evenly(batches: Sequence[Any], lengths: Sequence[int], images: int) -> Sequence[Any]:
+    """Batches of which `images` are enough, spread over all of them, in their order."""
+    usual = max(lengths, default=1) or 1
+    wanted = min(-(-images // usual), len(batches))
+    return [batches[(2 * k + 1) * len(batches) // (2 * wanted)] for k in range(wanted)]
+
+
+def _length(batch: Any) -> int:
+    match batch:
+        case [Tensor() as x, *_] if x.ndim:
+            return len(x)
+        case _:
+            return 1
+
+
+def _batches(source: Iterable[Any], loader: Loader) -> Iterator[Any]:
+    with _in_a_sentence(f"the {loader} loader", DataError):
+        yield from source
+
+
+def _inputs_and_labels(batch: Any, loader: Loader) -> tuple[Tensor, Tensor]:
+    match batch:
+        case [Tensor() as x, Tensor() as y, *_]:
+            pass
+        case _:
+            raise UsageError(f"the {loader} loader yields {described(batch)}", do=EXPECTED)
+    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or y.is_floating_point() or y.is_complex():
+        raise UsageError(
+            f"the {loader} loader yields inputs of shape {_shape(x)} with {str(y.dtype)[6:]} "
+            f"labels of shape {_shape(y)}",
+            do=f"{EXPECTED}, one for each input",
+        )
+    return x, y
+
+
+# --- sentences --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _in_a_sentence(what: str, kind: type[BnbenchError], where: str = "") -> Iterator[None]:
+    """What the user's code raises becomes a sentence."""
+    try:
+        yield
+    except BnbenchError:
+        raise
+    except Exception as error:
+        raise kind(
+            f"{what} raised {type(error).__name__}{where}: {error}", do="--debug shows where"
+        ) from error
+
+
+def described(value: Any) -> str:
+    """What something is, in a few words."""
+    match value:
+        case Tensor():
+            return f"a tensor of shape {_shape(value)}"
+        case [] | ():
+            return f"an empty {type(value).__name__}"
+        case list() | tuple():
+            inside = ", ".join(type(each).__name__ for each in value[:4])
+            return f"a {type(value).__name__} of {inside}{', …' if len(value) > 4 else ''}"
+        case dict():
+            keys = ", ".join(repr(key) for key in list(value)[:4])
+            return f"a dict with {keys}{', …' if len(value) > 4 else ''}"
+        case None:
+            return "None"
+        case _:
+            return f"an object of type {type(value).__name__}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "()"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import exp, isfinite
+from math import exp
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
@@ -17,23 +18,7 @@ Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
 
 Loader: TypeAlias = Literal["train", "eval"]
 
-FindingName: TypeAlias = Literal[
-    "non-finite",
-    "no-running-statistics",
-    "never-updated",
-    "frozen",
-    "momentum-too-high",
-    "stale",
-    "non-iid-batches",
-    "mismatched",
-    "batch-too-small",
-    "distribution-shift",
-    "dead-channels",
-    "eps-dominates",
-]
-"""In this order where nothing else decides: causes before what they lead to."""
-
-FINDINGS: Mapping[FindingName, tuple[str, str]] = {
+FINDINGS: Mapping[str, tuple[str, str]] = {
     "non-finite": (
         "inputs, weights, statistics or outputs that are not finite, and the layer where they "
         "begin",
@@ -99,7 +84,13 @@ FINDINGS: Mapping[FindingName, tuple[str, str]] = {
         "initial weights, and look for weight decay on what comes before",
     ),
 }
-"""What gives each finding away, and what to do about it; `bnbench explain findings` prints this."""
+"""What gives each finding away, and what to do about it; `bnbench explain findings` prints this. In
+this order where nothing else decides: causes before what they lead to."""
+
+
+def percent(share: float) -> str:
+    """A share in percent, as it is printed."""
+    return f"{100 * share:.1f} %"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +136,11 @@ class LayerReading:
     under_eps: int
 
     @property
+    def window(self) -> float:
+        """Over how many batches, in effect, its running statistics average."""
+        return (2 - self.momentum) / self.momentum if self.momentum else self.updates or 1
+
+    @property
     def errors(self) -> str:
         """How far its running statistics are off, in words."""
         return (
@@ -160,7 +156,7 @@ class Finding:
     `harmful`: it costs loss or accuracy on these images; else it is a risk. `layers`: where.
     """
 
-    name: FindingName
+    name: str
     harmful: bool
     evidence: str
     do: str
@@ -177,11 +173,11 @@ class Diagnosis:
 
     batch_size: int
     images: Mapping[Loader, int]
+    seconds: float
+    findings: tuple[Finding, ...]
     readings: tuple[Score, ...]
     layers: tuple[LayerReading, ...]
-    findings: tuple[Finding, ...]
     notes: tuple[str, ...]
-    seconds: float
     population: Mapping[str, PooledStatistics] = field(repr=False)
 
     @property
@@ -193,12 +189,10 @@ class Diagnosis:
         self, statistics: Kind, loader: Loader = "train", batch_size: int | None = None
     ) -> Score:
         """The reading of this kind; batch_size None: at the loader's own. Raises KeyError."""
+        size = batch_size or self.batch_size
         for each in self.readings:
-            if (
-                each.statistics == statistics
-                and each.loader == loader
-                and each.batch_size in (None, batch_size or self.batch_size)
-            ):
+            same = (each.statistics, each.loader) == (statistics, loader)
+            if same and each.batch_size in (None, size):
                 return each
         raise KeyError(f"no reading of {loader} images under {statistics} statistics")
 
@@ -208,42 +202,16 @@ class Diagnosis:
         The variance is unbiased, as torch keeps it. Everything else is the tensor that was there.
         """
         result = dict(state)
-        for name, (mean, variance) in self.running_statistics().items():
-            for key, value in ((f"{name}.running_mean", mean), (f"{name}.running_var", variance)):
-                key = key.removeprefix(".")  # a model that is one BatchNorm layer
+        for name, pool in self.population.items():
+            unbiased = pool.variance * (pool.count / max(pool.count - 1, 1))
+            for part, value in (("running_mean", pool.mean), ("running_var", unbiased)):
+                key = f"{name}.{part}".removeprefix(".")  # a model that is one BatchNorm layer
                 result[key] = value.to(state[key]) if key in state else value.float()
         return result
 
-    def running_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and unbiased variance of each layer, (C,) fp64: what should have been tracked."""
-        return {
-            name: (pool.mean, pool.variance * (pool.count / max(pool.count - 1, 1)))
-            for name, pool in self.population.items()
-        }
-
     def as_record(self) -> dict[str, Any]:
         """For JSON: everything but the statistics themselves; what is not finite is None."""
-        record = {
-            "healthy": self.healthy,
-            "batch_size": self.batch_size,
-            "images": dict(self.images),
-            "seconds": self.seconds,
-            "findings": [asdict(each) for each in self.findings],
-            "readings": [asdict(each) for each in self.readings],
-            "layers": [asdict(each) for each in self.layers],
-            "notes": list(self.notes),
-        }
-        finite: dict[str, Any] = _finite(record)
+        record = {"healthy": self.healthy, **asdict(self)}
+        del record["population"]
+        finite: dict[str, Any] = json.loads(json.dumps(record), parse_constant=lambda _: None)
         return finite
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float() if not isfinite(value):
-            return None
-        case dict():
-            return {key: _finite(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_finite(each) for each in value]
-        case _:
-            return value

@@ -18,7 +18,7 @@ from bnbench.assemble import build_run, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import loading, plans
 from bnbench.diagnosis.checkpoint import SavedModel, parse_checkpoint
-from bnbench.diagnosis.loader import described
+from bnbench.diagnosis.foreign import described
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.probes.discrepancy import Autocast
 from bnbench.store import RunFolder

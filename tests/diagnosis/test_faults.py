@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast, get_args
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import bnbench
-from bnbench.diagnosis import Diagnosis, FindingName
+from bnbench.diagnosis import Diagnosis
+from bnbench.diagnosis.result import FINDINGS
 from tests.diagnosis.patients import (
     BATCH,
     IMAGES,
@@ -143,7 +144,7 @@ def tiny_weights() -> Diagnosis:
     return diagnosed(recalibrated(model))
 
 
-PATIENTS: dict[Callable[[], Diagnosis], FindingName] = {
+PATIENTS: dict[Callable[[], Diagnosis], str] = {
     non_finite: "non-finite",
     no_running_statistics: "no-running-statistics",
     never_updated: "never-updated",
@@ -162,7 +163,7 @@ PATIENTS: dict[Callable[[], Diagnosis], FindingName] = {
 
 
 def test_every_fault_is_planted() -> None:
-    assert set(PATIENTS.values()) == set(get_args(FindingName))
+    assert set(PATIENTS.values()) == set(FINDINGS)
 
 
 @pytest.mark.parametrize("patient", PATIENTS, ids=lambda each: each.__name__)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import bnbench
 from bnbench.diagnosis.criteria import channels, harms, homogeneity
 from bnbench.diagnosis.evidence import Predictions
-from bnbench.diagnosis.loader import collect
+from bnbench.diagnosis.foreign import collect
 from tests.diagnosis.patients import BATCH, IMAGES, eval_loader, loader, norms, pictures, trained
 
 
