@@ -20,7 +20,6 @@ from bnbench.config import schema
 from bnbench.errors import ArgumentError
 from bnbench.models import (
     initialization,
-    mlp,
     normalization,
     plain,
     resnet,
@@ -74,7 +73,7 @@ def make_network(
                 dropout=config.model.dropout,
             )
         case schema.MLPModel():
-            model = mlp.MLP(
+            model = plain.MLP(
                 features=prod(image_shape),
                 classes=classes,
                 widths=config.model.widths,

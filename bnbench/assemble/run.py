@@ -18,7 +18,7 @@ from bnbench.config import datasets, schema
 from bnbench.data.batches import Batches, Standardize, split
 from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
-from bnbench.models.normalization import describe
+from bnbench.models.normalization import counts
 from bnbench.train import Divergence, Run
 
 
@@ -131,11 +131,11 @@ def _images(config: schema.RunConfig, dataset: Dataset, device: torch.device) ->
 
 
 def _facts(images: RunImages, model: nn.Module, steps: int) -> Facts:
-    described = describe(model)
+    found = counts(model)
     return Facts(
-        parameters=described.parameters,
-        trainable_parameters=described.trainable,
-        normalization_layers=described.normalization_layers,
+        parameters=found.parameters,
+        trainable_parameters=found.trainable,
+        normalization_layers=found.normalization_layers,
         train_images=len(images.train),
         validation_images=len(images.validation),
         test_images=len(images.dataset.test.labels),

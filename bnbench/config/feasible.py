@@ -74,7 +74,7 @@ def _ramps(config: schema.RunConfig) -> Iterator[Obstacle]:
             if norm.correct_from > value:
                 yield Obstacle(
                     (f"norm.{key}", "norm.correct_from", "norm.kind"),
-                    f"norm.{key}: {value:g} lies before norm.correct_from {norm.correct_from:g}",
+                    f"norm.{key}: {value:g} is before norm.correct_from {norm.correct_from:g}",
                     f"the bounds open from correct_from to {key}",
                 )
 

@@ -1,6 +1,6 @@
 """Networks that take their normalization as an argument, one file a family.
 
-`plain`: stages of convolutions. `mlp`: fully connected layers. `resnet`: residual blocks, post- and
+`plain`: stages of convolutions; fully connected layers. `resnet`: residual blocks, post- and
 pre-activation. `torchvision_classifier`: torchvision's networks. `recipe`: how norm, activation and
 placement are handed to a network. `initialization`: initial weights, the same in all setups of a
 seed. `normalization`: which parts of a network are its norms, and training them alone.

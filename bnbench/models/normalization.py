@@ -17,7 +17,7 @@ _TORCH_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class Counts:
     """Numbers of parameters (all, trained, in normalization layers) and of normalization layers."""
 
     parameters: int
@@ -57,10 +57,10 @@ def named_norm(make_norm: Callable[[int], nn.Module]) -> Callable[[int], nn.Modu
     return make
 
 
-def describe(model: nn.Module) -> Description:
-    """Parameters and normalization layers of the network as it stands."""
+def counts(model: nn.Module) -> Counts:
+    """Of the network as it stands."""
     layers = normalization_layers(model)
-    return Description(
+    return Counts(
         parameters=_size(model.parameters()),
         trainable=_size(p for p in model.parameters() if p.requires_grad),
         normalization_parameters=sum(_size(layer.parameters()) for layer in layers.values()),

@@ -58,8 +58,8 @@ class BatchNorm(_BatchNorm):
         return Sets.of(shape, blocks=1, groups=self.num_features, argument="batch_size")
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.training:
-            self.sets(input.shape)
+        if self.training and input.numel() == self.num_features:
+            self.sets(input.shape)  # raises: one value per channel
         return super().forward(input)
 
     def _check_input_dim(self, input: Tensor) -> None:

@@ -24,7 +24,7 @@ POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validatio
         ("norm: {kind: batch-renorm, correct_from: 0.25}", "x.yaml:1:28: norm.d_open: 0.19 lies "
          "before norm.correct_from 0.25\n  the bounds open from correct_from to d_open"),
         ("norm: {kind: batch-renorm, correct_from: 0.5, r_open: 0.4, d_open: 0.5}",
-         "x.yaml:1:47: norm.r_open: 0.4 lies before norm.correct_from 0.5\n"
+         "x.yaml:1:47: norm.r_open: 0.4 is before norm.correct_from 0.5\n"
          "  the bounds open from correct_from to r_open"),
         ("norm: {kind: ghost, batch_size: 48}", "x.yaml:1:21: norm.batch_size: 48 does not divide "
          "data.batch_size 64"),

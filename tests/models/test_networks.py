@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench.models.mlp import MLP
-from bnbench.models.plain import Plain
+from bnbench.models.plain import MLP, Plain
 from bnbench.models.recipe import Recipe
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.group import GroupNorm

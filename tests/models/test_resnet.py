@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock
 
 from bnbench.errors import ArgumentError
 from bnbench.models.initialization import initialize
-from bnbench.models.normalization import describe, normalization_layers
+from bnbench.models.normalization import counts, normalization_layers
 from bnbench.models.recipe import Recipe
 from bnbench.models.resnet import ResNet
 from bnbench.norms.batch import BatchNorm
@@ -330,7 +330,7 @@ def test_sizes_are_those_of_the_paper(depth: int, million: float) -> None:
         parameter.numel() for name, parameter in model.named_parameters() if "shortcut" in name
     )
     assert shortcuts == (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
-    assert round((describe(model).parameters - shortcuts) / 1e6, 2) == million
+    assert round((counts(model).parameters - shortcuts) / 1e6, 2) == million
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bnbench.errors import ArgumentError
 from bnbench.models.initialization import initialize
-from bnbench.models.normalization import describe, normalization_layers, train_only_norm
+from bnbench.models.normalization import counts, normalization_layers, train_only_norm
 from bnbench.models.torchvision_classifier import torchvision_classifier, torchvision_names
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.group import LayerNorm
@@ -52,7 +52,7 @@ def test_every_batch_norm_is_replaced_and_nothing_else(name: str) -> None:
     assert all(isinstance(layer, LayerNorm) for layer in found.values())
     assert not layers(model, nn.BatchNorm2d)
     assert layers(model, nn.Conv2d).keys() == layers(original, nn.Conv2d).keys()
-    difference = describe(original).parameters - describe(model).parameters
+    difference = counts(original).parameters - counts(model).parameters
     first = next(iter(layers(original, nn.Conv2d).values()))
     assert difference == first.weight.numel() * 2 // 3
     # Who looks at a layer's output sees what the layer has made.
@@ -139,7 +139,7 @@ def test_norms_alone_can_be_trained() -> None:
         "mobilenet_v3_small", in_channels=3, classes=2, make_norm=BatchNorm
     )
     train_only_norm(model)
-    facts = describe(model)
+    facts = counts(model)
     assert 0 < facts.trainable == facts.normalization_parameters < facts.parameters
 
 

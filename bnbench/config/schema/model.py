@@ -61,7 +61,7 @@ class ResNetModel(Network):
 class MLPModel(Network):
     """Fully connected layers, each linear-norm-activation, and a linear head.
 
-    Network: `models.mlp.MLP`.
+    Network: `models.plain.MLP`.
     """
 
     kind: Literal["mlp"]
