@@ -21,7 +21,7 @@ POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validatio
         (POINT + "batch_size: 100, drop_last: false}\nnorm: {batch_size: 50}",
          "x.yaml:1:101: norm.batch_size: 50 does not divide the last batch of an epoch, 1 of 901 "
          "images\n  write data.drop_last: true"),
-        ("norm: {kind: batch-renorm, correct_from: 0.25}", "x.yaml:1:28: norm.d_open: 0.19 lies "
+        ("norm: {kind: batch-renorm, correct_from: 0.25}", "x.yaml:1:28: norm.d_open: 0.19 is "
          "before norm.correct_from 0.25\n  the bounds open from correct_from to d_open"),
         ("norm: {kind: batch-renorm, correct_from: 0.5, r_open: 0.4, d_open: 0.5}",
          "x.yaml:1:47: norm.r_open: 0.4 is before norm.correct_from 0.5\n"
