@@ -59,46 +59,24 @@ def make_model(
 def make_network(
     config: schema.RunConfig, recipe: Recipe, image_shape: tuple[int, ...], classes: int
 ) -> nn.Module:
-    """The network before its weights are drawn. Raises ValueError where it cannot be made."""
+    """The network before its weights are drawn. Raises ValueError where it cannot be made.
+
+    A key of a network is an argument of its class, of the same name.
+    """
     channels = image_shape[0]
+    keys: dict[str, Any] = config.model.model_dump(exclude={"kind", "init", "activation"})
     model: nn.Module
     match config.model:
         case schema.PlainModel():
-            model = plain.Plain(
-                in_channels=channels,
-                classes=classes,
-                widths=config.model.widths,
-                blocks=config.model.blocks,
-                recipe=recipe,
-                dropout=config.model.dropout,
-            )
+            model = plain.Plain(in_channels=channels, classes=classes, recipe=recipe, **keys)
         case schema.MLPModel():
-            model = plain.MLP(
-                features=prod(image_shape),
-                classes=classes,
-                widths=config.model.widths,
-                recipe=recipe,
-                dropout=config.model.dropout,
-            )
+            features = prod(image_shape)
+            model = plain.MLP(features=features, classes=classes, recipe=recipe, **keys)
         case schema.ResNetModel():
-            model = resnet.ResNet(
-                in_channels=channels,
-                classes=classes,
-                depth=config.model.depth,
-                width=config.model.width,
-                variant=config.model.variant,
-                zero_init_last_norm=config.model.zero_init_last_norm,
-                fixup=config.model.fixup,
-                recipe=recipe,
-                dropout=config.model.dropout,
-            )
+            model = resnet.ResNet(in_channels=channels, classes=classes, recipe=recipe, **keys)
         case schema.TorchvisionModel():
             model = torchvision_classifier.torchvision_classifier(
-                config.model.name,
-                in_channels=channels,
-                classes=classes,
-                make_norm=recipe.make_norm,
-                stem=config.model.stem,
+                in_channels=channels, classes=classes, make_norm=recipe.make_norm, **keys
             )
         case schema.CustomModel():
             model = _custom_network(config.model, config.seed, recipe, channels, classes)
