@@ -276,9 +276,10 @@ class _Optional:
 def _add_pictures(folder: RunFolder, announce: Callable[[str], None]) -> None:
     """Show what the probes of a finished run have read; a failure does not harm the run."""
     from bnbench.board.views import open_view  # slow to import
-    from bnbench.report.pictures import probe_pictures
 
     try:
+        from bnbench.report.figures.probes import probe_pictures
+
         folder.keep_pictures(probe_pictures(folder))
         open_view(folder).close()
     except Exception as error:

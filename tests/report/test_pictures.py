@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnbench.board.views import open_view
-from bnbench.report.pictures import probe_pictures
+from bnbench.report.figures.probes import probe_pictures
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, RunFolder
@@ -66,7 +66,7 @@ def test_what_cannot_be_drawn_is_a_warning_and_no_failure(
 
     said: list[str] = []
     config = small_config(probes=all_probes())
-    monkeypatch.setattr("bnbench.report.pictures.probe_pictures", broken)
+    monkeypatch.setattr("bnbench.report.figures.probes.probe_pictures", broken)
     settings = Settings(announce=said.append)
     result = execute(config, ExperimentFolder(tmp_path), settings)
     assert result.result.state == "completed"

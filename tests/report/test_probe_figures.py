@@ -28,6 +28,8 @@ from bnbench.report.figures.probes import (
 from bnbench.store import RunFolder
 from tests.runs import MANIFEST
 
+LOOKS = {setup: style.look(number) for number, setup in enumerate(("bn", "gn", "a", "b"))}
+
 
 @pytest.fixture(autouse=True)
 def _in_our_style() -> Iterator[None]:
@@ -118,7 +120,7 @@ def test_percentiles_are_those_of_the_last_unit(tmp_path: Path) -> None:
     }
     readings["activation_drift", "b.conv", "mean_drift"] = [1.0, 1.0, 1.0]
     runs = [run_with(tmp_path, "bn", readings), run_with(tmp_path, "gn", readings)]
-    figure = drawn(percentile_bands(runs))
+    figure = drawn(percentile_bands(runs, LOOKS))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["bn, b.norm", "gn, b.norm"]
     middle, low, high = figure.axes[0].lines
     assert heights(middle) == [20, 21, 22]
@@ -138,10 +140,11 @@ def test_landscape_bands_have_both_edges(tmp_path: Path) -> None:
     }
     readings["landscape", "network", "beta"] = [5.0, 6.0]
     readings["landscape", "network", "relative_beta_w2"] = [7.0, None]
-    figure = drawn(landscape_bands([run_with(tmp_path, name, readings) for name in ("a", "b")]))
+    runs = [run_with(tmp_path, name, readings) for name in ("a", "b")]
+    figure = drawn(landscape_bands(runs, LOOKS))
     assert len(figure.axes) == 6
     for axes in (*figure.axes[0:2], *figure.axes[3:5]):
-        assert [heights(line) for line in axes.lines[:2]] == [[3.0, 6.0], [1.0, 2.0]]
+        assert [heights(line) for line in axes.lines[:2]] == [[1.0, 2.0], [3.0, 6.0]]
         assert len(axes.lines) == 4
     assert heights(figure.axes[2].lines[1]) == [5.0, 6.0]
     assert np.isnan(heights(figure.axes[5].lines[0])[1])
@@ -164,7 +167,7 @@ def test_curves_are_the_network_s_or_the_mean_over_layers(tmp_path: Path) -> Non
         ("running_error", "mean", [1.0, 2.0]),
         ("activation_drift", "mean_drift", [2.0, 4.0]),
     ):
-        figure = drawn(reading_curves([run], probe, name))
+        figure = drawn(reading_curves([run], LOOKS, probe, name))
         assert heights(figure.axes[0].lines[0]) == values
 
 

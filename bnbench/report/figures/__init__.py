@@ -1,34 +1,47 @@
-"""Every figure of the report, drawn from a study: matplotlib's objects, no global state.
+"""Every figure of the report, drawn from a study, as SVG: matplotlib's objects, no global state.
 
-`style`: colours, sizes, plain axes. `svg`: figures as text. `learning`: curves while training.
-`along`: final scores against batch size, learning rate, …, and what training costs. `claims`:
-paired differences. `probes`: what probes recorded. A function returns None if there is nothing to
-draw.
+`style`: colours, sizes, plain axes. `learning`: curves while training. `along`: final scores
+against batch size, learning rate, …, and what training costs. `claims`: paired differences.
+`probes`: what probes recorded. A function returns None if there is nothing to draw.
 """
 
 from __future__ import annotations
 
+import io
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+from html import escape
+from typing import NamedTuple, TypeAlias
 
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from bnbench.report.figures import along, probes, style, svg
+from bnbench.report.figures import along, learning, probes, style
 from bnbench.report.figures.claims import paired_differences
-from bnbench.report.figures.learning import caption, learning_curves, learning_panels
 from bnbench.report.study import Study
 from bnbench.report.verdicts import Judged
 
 MOST_PROBED = 8
 MOST_AXES = 3
 BATCH_SIZES = ("data.batch_size", "norm.batch_size")
+NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+VARIABLES = {
+    style.INK: "--ink",
+    style.FAINT: "--faint",
+    style.GRID: "--grid",
+    style.PALETTE[0]: "--slate",  # TensorBoard's dark theme has another one, too
+    "#ffffff": "--ground",
+    "#000000": "--ink",
+}
+"""The page's colours for those of the figures."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A figure as SVG, with what a reader who does not see it needs to know.
+class Drawn(NamedTuple):
+    """A figure as SVG on white, with what a reader who does not see it needs to know.
 
     `section`: the part of the page that it belongs to.
     """
@@ -41,21 +54,44 @@ class Drawn:
 
     @property
     def inline(self) -> str:
-        """The figure as a part of a page."""
-        return svg.inline(self.svg, name=self.name, title=self.title, description=self.caption)
+        """The same as a part of a page: in the page's colours, with words for screen readers."""
+        start, rest = self.svg[self.svg.index("<svg") :].split(">", 1)
+        # Numbered ids (axes_1) are the same in all figures and never referred to; the others are
+        # hashes with the figure's name in them.
+        rest = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", rest)
+        for color, variable in VARIABLES.items():
+            rest = rest.replace(color, f"var({variable})")
+        label = f'role="img" aria-labelledby="{self.name}-title {self.name}-words"'
+        return (
+            f'{start} {label}><title id="{self.name}-title">{escape(self.title)}</title>'
+            f'<desc id="{self.name}-words">{escape(self.caption)}</desc>{rest}'
+        )
 
 
 def drawn(study: Study, claims: Sequence[Judged]) -> list[Drawn]:
     """The figures that can be drawn, in the order of the page."""
     with style.applied():
         return [
-            Drawn(name, section, title, words, svg.of_figure(figure, name=name))
+            Drawn(name, section, title, words, _as_svg(figure, name))
             for name, section, title, words, figure in _figures(study, claims)
             if figure is not None
         ]
 
 
-Made = tuple[str, str, str, str, Figure | None]
+def _as_svg(figure: Figure, name: str) -> str:
+    """Small, and the same bytes for the same data. The name makes ids differ between figures."""
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a user's word; browsers have it
+        FigureCanvasSVG(figure).print_svg(text, metadata=NO_METADATA)  # type: ignore[no-untyped-call]
+    # Coordinates to a hundredth of a point: matplotlib has no setting, and pages are half the size.
+    return re.sub(
+        r"(?<=[ \"(,])-?\d+\.\d{3,}", lambda each: f"{float(each[0]):.2f}", text.getvalue()
+    )
+
+
+Made: TypeAlias = tuple[str, str, str, str, Figure | None]
+"""Name, section, title and caption with the figure."""
 
 
 def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
@@ -70,8 +106,8 @@ def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
         "range is too small to matter.",
         paired_differences(claims),
     )
-    panels = learning_panels(study)
-    words = caption(study, panels)
+    panels = learning.learning_panels(study)
+    words = learning.caption(study, panels)
     for quantity, against, unit in (
         ("accuracy", "examples", "images seen"),
         ("accuracy", "seconds", "seconds of training"),
@@ -82,7 +118,7 @@ def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
             "curves",
             f"Validation {quantity} against {unit}",
             words,
-            learning_curves(panels, looks, quantity=quantity, against=against),
+            learning.learning_curves(panels, looks, quantity=quantity, against=against),
         )
     yield from _against_axes(study, looks)
     yield (
@@ -133,12 +169,12 @@ def _of_probes(study: Study, looks: style.Looks) -> Iterator[Made]:
         "activations": (
             "Inputs of a unit while training",
             "15th, 50th and 85th percentile over fixed images (Ioffe & Szegedy 2015, figure 1).",
-            partial(probes.percentile_bands, runs, looks=looks),
+            partial(probes.percentile_bands, runs, looks),
         ),
         "landscape": (
             "The landscape along the gradient",
             "Ranges of loss and gradient over steps of several sizes (Santurkar et al. 2018).",
-            partial(probes.landscape_bands, runs, looks=looks),
+            partial(probes.landscape_bands, runs, looks),
         ),
         "running-error": (
             "Running against population statistics",
@@ -153,12 +189,12 @@ def _of_probes(study: Study, looks: style.Looks) -> Iterator[Made]:
         "gradient-shift": (
             "How earlier layers' steps turn a layer's gradient",
             "Cosine between the gradient before and after (Santurkar et al. 2018); 1: no shift.",
-            partial(probes.reading_curves, runs, "gradient_shift", "cos", looks=looks),
+            partial(probes.reading_curves, runs, looks, "gradient_shift", "cos"),
         ),
         "batch-noise": (
             "Noise from the other images in a batch",
             "Variance of the logits over random batches, over that between images.",
-            partial(probes.reading_curves, runs, "batch_noise", "noise", looks=looks),
+            partial(probes.reading_curves, runs, looks, "batch_noise", "noise"),
         ),
     }
     for name, (title, words, draw) in made.items():

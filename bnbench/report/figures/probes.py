@@ -1,29 +1,38 @@
 """Pictures of what probes recorded: bands, curves, and heat maps of layer × time.
 
 Each function takes the readings of runs of one experiment, and raises ValueError if none of them
-has the readings. `looks`: of the setups, where the figure is one of several.
+has the readings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from math import nan
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from bnbench import store
 from bnbench.report.figures import style
-from bnbench.report.figures.style import Look, Looks
 from bnbench.report.reading import Series, read_history
 
 NETWORK = "network"
 IMAGES = "training images seen"
+HEAT_MAPS = {
+    "running_error": "mean",
+    "gap_by_layer": "loss",
+    "activation_drift": "mean_drift",
+    "gradient_shift": "relative",
+}
+"""For each probe with readings of layers the one that is drawn as layer × time."""
+DPI = 90
 LANDSCAPE = (
     (
         ("loss", "change", "beta"),
@@ -40,25 +49,25 @@ LANDSCAPE = (
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
+class Readings(NamedTuple):
     """The readings of one probe in one run: layers in the order of the network."""
 
     setup: str
     layers: Mapping[str, Mapping[str, Series]]
 
-    def of(self, layer: str, name: str) -> tuple[list[int], list[float]]:
-        """Images seen and values, for drawing."""
-        series = self.layers.get(layer, {}).get(name, {})
-        return list(series), list(series.values())
-
     def with_name(self, name: str) -> list[str]:
         """The layers with a reading of this name, without the whole network."""
         return [layer for layer, found in self.layers.items() if name in found and layer != NETWORK]
 
+    def table(self, layers: Sequence[str], name: str) -> tuple[list[int], Array]:
+        """Images seen, and one reading as (layers, times), NaN where it is missing."""
+        series = [self.layers.get(layer, {}).get(name, {}) for layer in layers]
+        examples = sorted({at for each in series for at in each})
+        values = [[each.get(at, nan) for at in examples] for each in series]
+        return examples, np.array(values, dtype=np.float64)
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+
+class Probed(NamedTuple):
     """All readings of one run: series by probe, layer and name."""
 
     setup: str
@@ -72,102 +81,120 @@ def probed(run: store.RunFolder) -> Probed:
     return Probed(setup, read_history(record).probes)
 
 
-def readings_of(runs: Sequence[Probed], probe: str) -> list[Readings]:
-    """One probe's readings of each run that has some, in the order of the runs."""
-    found = [Readings(run.setup, run.probes[probe]) for run in runs if run.probes.get(probe)]
-    if not found:
-        raise ValueError(f"no run has readings of the probe {probe}")
+def probe_pictures(run: store.RunFolder) -> dict[str, bytes]:
+    """PNGs by name, shown in TensorBoard after the run has ended. What cannot be drawn is left
+    out."""
+    runs = [probed(run)]
+    looks = {runs[0].setup: style.look(0)}
+    drawings: dict[str, Callable[[], Figure]] = {
+        "percentiles": partial(percentile_bands, runs, looks),
+        "landscape": partial(landscape_bands, runs, looks),
+    }
+    for probe, name in HEAT_MAPS.items():
+        drawings[f"{probe.removesuffix('_by_layer')}_by_layer"] = partial(
+            layer_heat_maps, runs, probe, name, log=probe == "running_error"
+        )
+    found = {}
+    for name, draw in drawings.items():
+        with suppress(ValueError), style.applied():  # ValueError: no such readings
+            buffer = io.BytesIO()
+            draw().savefig(buffer, format="png", dpi=DPI)
+            found[name] = buffer.getvalue()
     return found
 
 
-def _looks(found: Sequence[Readings], looks: Looks | None) -> Looks:
-    setups = dict.fromkeys(readings.setup for readings in found)
-    return looks or {setup: style.look(number) for number, setup in enumerate(setups)}
+def readings_of(runs: Sequence[Probed], probe: str, name: str | None = None) -> list[Readings]:
+    """One probe's readings of each run that has some, in the order of the runs. `name`: only of
+    runs that have this reading of layers."""
+    found = [Readings(run.setup, run.probes[probe]) for run in runs if run.probes.get(probe)]
+    if name is not None:
+        found = [each for each in found if each.with_name(name)]
+    if not found:
+        what = "readings" if name is None else f"layers with a reading {name}"
+        raise ValueError(f"no run has {what} of the probe {probe}")
+    return found
 
 
-def percentile_bands(runs: Sequence[Probed], *, looks: Looks | None = None) -> Figure:
+def percentile_bands(runs: Sequence[Probed], looks: style.Looks) -> Figure:
     """15th, 50th and 85th percentile of a typical unit's input over training, a panel a run.
 
     The unit is one of the last layer that feeds an activation (Ioffe & Szegedy 2015, figure 1b and
     1c). All panels share their scale.
     """
-    found = [each for each in readings_of(runs, "activation_drift") if each.with_name("p50")]
-    if not found:
-        raise ValueError("no run has percentiles of the probe activation_drift")
-    seen = _looks(found, looks)
+    found = readings_of(runs, "activation_drift", "p50")
     figure, panels = style.panels(len(found), columns=4, height=2.4, share_y=True)
     for axes, readings in zip(panels, found, strict=True):
-        shown = readings.with_name("p50")[-1]
-        color = seen[readings.setup].color
-        examples, low = readings.of(shown, "p15")
-        _, middle = readings.of(shown, "p50")
-        _, high = readings.of(shown, "p85")
-        axes.fill_between(examples, low, high, color=color, alpha=0.25, lw=0)
-        axes.plot(examples, middle, color=color, lw=1.5)
-        for edge in (low, high):
-            axes.plot(examples, edge, color=color, lw=0.8)
-        axes.set_title(style.shortened(f"{readings.setup}, {shown}"))
+        layer = readings.with_name("p50")[-1]
+        widths = {"p50": 1.5, "p15": 0.8, "p85": 0.8}
+        _band(axes, readings, layer, widths, looks[readings.setup].color, alpha=0.25)
+        axes.set_title(style.shortened(f"{readings.setup}, {layer}"))
         style.count_on_x(axes)
     figure.supxlabel(IMAGES)
     figure.supylabel("input of a unit: 15, 50, 85 %")
     return figure
 
 
-def landscape_bands(runs: Sequence[Probed], *, looks: Looks | None = None) -> Figure:
+def landscape_bands(runs: Sequence[Probed], looks: style.Looks) -> Figure:
     """How loss and gradient vary along the gradient (Santurkar et al. 2018, figure 4), over
     training: raw above, at matched relative steps below; ranges as bands, a setup a colour."""
     found = readings_of(runs, "landscape")
-    seen = _looks(found, looks)
-    figure, panels = style.panels(6, _keys(found, seen), columns=3, height=2.7)
+    handles = style.keys((readings.setup for readings in found), looks)
+    figure, panels = style.panels(6, handles, columns=3, height=2.7)
     for row, (names, titles, steps) in enumerate(LANDSCAPE):
-        loss, gradient, smoothness = panels[3 * row : 3 * row + 3]
+        shown = panels[3 * row : 3 * row + 3]
         for readings in found:
-            look = seen[readings.setup]
-            for axes, name in zip((loss, gradient), names[:2], strict=True):
-                examples, low = readings.of(NETWORK, f"{name}_min")
-                _, high = readings.of(NETWORK, f"{name}_max")
-                axes.fill_between(examples, low, high, color=look.color, alpha=0.3, lw=0)
-                axes.plot(examples, high, color=look.color, lw=1.2)
-                axes.plot(examples, low, color=look.color, lw=0.6)
-            _curve(smoothness, *readings.of(NETWORK, names[2]), look)
-        for axes, title in zip((loss, gradient, smoothness), titles, strict=True):
+            look = looks[readings.setup]
+            for axes, name in zip(shown, names[:2], strict=False):
+                widths = {f"{name}_min": 0.6, f"{name}_max": 1.2}
+                _band(axes, readings, NETWORK, widths, look.color, alpha=0.3)
+            _curve(shown[2], readings, [NETWORK], names[2], look)
+        for axes, title in zip(shown, titles, strict=True):
             axes.set_title(title)
             style.count_on_x(axes)
             axes.set_yscale("log")
             style.plain_log_ticks(axes)
-        loss.set_ylabel(steps)
+        shown[0].set_ylabel(steps)
     figure.supxlabel(IMAGES)
     return figure
 
 
-def reading_curves(
-    runs: Sequence[Probed], probe: str, name: str, *, looks: Looks | None = None
-) -> Figure:
+def _band(
+    axes: Axes,
+    readings: Readings,
+    layer: str,
+    widths: Mapping[str, float],
+    color: str,
+    *,
+    alpha: float,
+) -> None:
+    """A line of each width for the reading of this name, filled between the last two."""
+    lines = {name: readings.table([layer], name) for name in widths}
+    (examples, low), (_, high) = list(lines.values())[-2:]
+    axes.fill_between(examples, low[0], high[0], color=color, alpha=alpha, lw=0)
+    for name, (examples, values) in lines.items():
+        axes.plot(examples, values[0], color=color, lw=widths[name])
+
+
+def reading_curves(runs: Sequence[Probed], looks: style.Looks, probe: str, name: str) -> Figure:
     """A reading over training, a line a run: the network's, else the mean over its layers."""
     found = readings_of(runs, probe)
-    seen = _looks(found, looks)
-    figure, (axes,) = style.panels(1, _keys(found, seen), height=2.6)
+    handles = style.keys((readings.setup for readings in found), looks)
+    figure, (axes,) = style.panels(1, handles, height=2.6)
     for readings in found:
-        if name in readings.layers.get(NETWORK, {}):
-            examples, values = readings.of(NETWORK, name)
-        else:
-            _, examples, table = _table(readings, name)
-            values = list(table.mean(0))
-        _curve(axes, examples, values, seen[readings.setup])
+        of_network = name in readings.layers.get(NETWORK, {})
+        layers = [NETWORK] if of_network else readings.with_name(name)
+        _curve(axes, readings, layers, name, looks[readings.setup])
     style.count_on_x(axes)
     figure.supxlabel(IMAGES)
     figure.supylabel(f"{probe}: {name}")
     return figure
 
 
-def _curve(axes: Axes, examples: list[int], values: list[float], look: Look) -> None:
-    (line,) = axes.plot(examples, values, color=look.color, lw=1.5, marker=look.marker, ms=3.6)
-    style.dashed(line, look)
-
-
-def _keys(found: Sequence[Readings], looks: Looks) -> list[Line2D | Patch]:
-    setups = dict.fromkeys(readings.setup for readings in found)
-    return [style.key(setup, looks[setup]) for setup in setups]
+def _curve(
+    axes: Axes, readings: Readings, layers: Sequence[str], name: str, look: style.Look
+) -> None:
+    examples, values = readings.table(layers, name)
+    axes.plot(examples, values.mean(0), lw=1.5, ms=3.6, **look.line)
 
 
 def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool = False) -> Figure:
@@ -176,31 +203,27 @@ def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool 
     Readings below zero get a scale that is white at zero. Values that are not finite are grey; with
     `log`, values that are not positive, too.
     """
-    tables = [
-        (readings.setup, _table(readings, name))
-        for readings in readings_of(runs, probe)
-        if readings.with_name(name)
-    ]
-    if not tables:
-        raise ValueError(f"no run has layers with a reading {name} of the probe {probe}")
-    values = np.concatenate([table.ravel() for _, (_, _, table) in tables])
-    finite = values[np.isfinite(values) & (values > 0 if log else True)]
-    colors, norm = _scale(finite, log=log)
-    layers = [layer for _, (some, _, _) in tables for layer in some]
-    tallest = max(len(some) for _, (some, _, _) in tables)
+    found = readings_of(runs, probe, name)
+    named = [readings.with_name(name) for readings in found]
+    tables = [each.table(layers, name) for each, layers in zip(found, named, strict=True)]
+    values = np.concatenate([table.ravel() for _, table in tables])
+    colors, norm = _scale(values[np.isfinite(values) & (not log or values > 0)], log=log)
     figure, panels = style.panels(
-        len(tables), columns=2, height=0.9 + 0.16 * tallest, left=style.room_for(layers, 6)
+        len(tables),
+        columns=2,
+        height=0.9 + 0.16 * max(map(len, named)),
+        left=style.room_for([layer for layers in named for layer in layers], 6),
     )
-    for axes, (setup, (some, examples, table)) in zip(panels, tables, strict=True):
+    for axes, readings, layers, (examples, table) in zip(panels, found, named, tables, strict=True):
         shown = np.ma.masked_invalid(table)
         shown = np.ma.masked_less_equal(shown, 0) if log else shown
-        rows = np.arange(len(some) + 1)
+        rows = np.arange(len(layers) + 1)
         drawn = axes.pcolormesh(_edges(examples), rows, shown, cmap=colors, norm=norm)
         axes.patch.set(facecolor="0.8", alpha=1)
-        axes.set_yticks(rows[:-1] + 0.5, some, fontsize=6)
+        axes.set_yticks(rows[:-1] + 0.5, layers, fontsize=6)
         axes.invert_yaxis()
         axes.grid(visible=False)
-        axes.set_title(style.shortened(setup))
+        axes.set_title(style.shortened(readings.setup))
         style.count_on_x(axes)
     bar = figure.colorbar(drawn, ax=panels, aspect=30)
     bar.set_label(f"{probe}: {name}")
@@ -208,17 +231,6 @@ def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool 
         style.plain_log_ticks(bar.ax)
     figure.supxlabel(IMAGES)
     return figure
-
-
-def _table(readings: Readings, name: str) -> tuple[list[str], list[int], Array]:
-    """Layers, images seen, and one reading as (layers, times), NaN where it is missing."""
-    layers = readings.with_name(name)
-    if not layers:
-        raise ValueError(f"{readings.setup}: no layer has a reading {name}")
-    series = [readings.layers[layer][name] for layer in layers]
-    examples = sorted({at for each in series for at in each})
-    values = [[each.get(at, nan) for at in examples] for each in series]
-    return layers, examples, np.array(values, dtype=np.float64)
 
 
 def _scale(values: Array, *, log: bool) -> tuple[str, Normalize]:
@@ -229,15 +241,12 @@ def _scale(values: Array, *, log: bool) -> tuple[str, Normalize]:
         return "RdBu_r", Normalize(-most, most)
     if high <= low:
         low, high = (low / 2, low * 2) if low > 0 else (0.0, 1.0)
-    if log and low > 0:
-        return "viridis", LogNorm(low, high)
-    return "viridis", Normalize(0.0, high)
+    return "viridis", LogNorm(low, high) if log and low > 0 else Normalize(0.0, high)
 
 
-def _edges(examples: Sequence[int]) -> Array:
+def _edges(examples: Sequence[int]) -> list[float]:
     """Where each reading's column begins and ends: half-way to its neighbours."""
-    at = np.array(examples, dtype=np.float64)
-    if len(at) == 1:
-        return np.array([at[0] - 0.5, at[0] + 0.5])
-    middles = (at[1:] + at[:-1]) / 2
-    return np.concatenate([[at[0]], middles, [at[-1]]])
+    if len(examples) == 1:
+        return [examples[0] - 0.5, examples[0] + 0.5]
+    middles = [(before + after) / 2 for before, after in pairwise(examples)]
+    return [examples[0], *middles, examples[-1]]

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -28,7 +27,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from bnbench.report.study import Study
+from bnbench.report.study import Point, Study
 from bnbench.wording import slug
 
 # TensorBoard 2.21, webfiles.zip, index.js, `colorPalette`: its light theme.
@@ -96,6 +95,11 @@ class Look:
     marker: str
     dashes: tuple[float, ...]
 
+    @property
+    def line(self) -> dict[str, Any]:
+        """The same as arguments of a line."""
+        return {"color": self.color, "marker": self.marker, "dashes": self.dashes}
+
 
 Looks: TypeAlias = Mapping[str, Look]
 """By setup."""
@@ -104,28 +108,16 @@ Looks: TypeAlias = Mapping[str, Look]
 def looks(study: Study) -> Looks:
     """A look for each setup: TensorBoard's order is that in which setups began to train."""
     manifests = [run.manifest for run in study.runs]
-    # TensorBoard shows every run in the folder.
-    manifests += [run.manifest_or_none() for run in study.others]
-    begun: dict[str, tuple[float, str]] = {}
-    for manifest in manifests:
-        if manifest is not None:
-            first = (float(manifest["started"]), str(manifest.get("run", "")))
-            group = slug(manifest["setup"], 32)
-            begun[group] = min(first, begun.get(group, first))
-    order = sorted(begun, key=lambda group: begun[group])
+    manifests += [run.manifest_or_none() for run in study.others]  # TensorBoard shows them, too
+    begun = sorted(
+        (float(each["started"]), str(each.get("run", "")), slug(each["setup"], 32))
+        for each in manifests
+        if each is not None
+    )
+    order = [group for _, _, group in begun]
     order += [slug(setup, 32) for setup in study.setups]  # those that have not begun come last
     places = {group: place for place, group in enumerate(dict.fromkeys(order))}
     return {setup: look(places[slug(setup, 32)]) for setup in study.setups}
-
-
-Value = TypeVar("Value")
-
-
-def evenly(values: Sequence[Value], most: int) -> list[Value]:
-    """At most this many of them, the first and the last included."""
-    if len(values) <= most:
-        return list(values)
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def look(number: int) -> Look:
@@ -135,6 +127,16 @@ def look(number: int) -> Look:
         MARKERS[number % len(MARKERS)],
         DASHES[number % len(DASHES)],
     )
+
+
+def panel_points(study: Study, axis: str | None) -> list[Point]:
+    """What each panel shows: a value of an axis that varies. At most `MOST_PANELS` of them, the
+    first and the last included; everything in one panel without an axis."""
+    if axis is None:
+        return [{}]
+    values = study.axes[axis]
+    last = min(len(values), MOST_PANELS) - 1
+    return [{axis: values[round(i * (len(values) - 1) / last)]} for i in range(last + 1)]
 
 
 def panels(
@@ -156,11 +158,11 @@ def panels(
     between = GAP if share_y else GAP + left
     width = left + 0.15 + PANEL_WIDTH * max(wide, 2)
     labels = [shortened(str(handle.get_label()), 26) for handle in legend]
-    in_a_row = _fitting(labels, width)
+    widths = [0.62 + 0.58 * SMALL / 72 * len(label) for label in labels]
+    in_a_row = len(labels) if sum(widths) <= width else max(1, int(width / max(widths)))
     above = ABOVE + MORE_ABOVE * (ceil(len(labels) / in_a_row) - 1 if labels else 0)
     tall = above + BELOW + height * rows
     figure = Figure(figsize=(width, tall))
-    FigureCanvasAgg(figure)
     panel = (width - left - 0.15 - between * (wide - 1)) / wide
     margins = {
         "left": left / width,
@@ -179,14 +181,6 @@ def panels(
         for text, label in zip(made.get_texts(), labels, strict=True):
             text.set_text(label)
     return figure, list(found[:count])
-
-
-def _fitting(labels: Sequence[str], width: float) -> int:
-    """How many entries of a legend fit into a line."""
-    widths = [0.62 + 0.58 * SMALL / 72 * len(label) for label in labels]
-    if sum(widths) <= width:
-        return max(1, len(labels))
-    return max(1, int(width / max(widths)))
 
 
 def room_for(labels: Iterable[str], points: float) -> float:
@@ -226,28 +220,19 @@ def shortened(text: str, most: int = 60) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def key(label: str, look: Look) -> Line2D:
-    """A setup's line in the legend."""
-    line = Line2D([], [], color=look.color, lw=1.6, label=label, ms=4.5, marker=look.marker)
-    dashed(line, look)
-    return line
-
-
 def keys(setups: Iterable[str], looks: Looks) -> list[Line2D | Patch]:
     """A line in the legend for each setup that is drawn, in the order of the looks."""
     there = set(setups)
-    return [key(setup, look) for setup, look in looks.items() if setup in there]
+    return [
+        Line2D([], [], lw=1.6, ms=4.5, label=setup, **look.line)
+        for setup, look in looks.items()
+        if setup in there
+    ]
 
 
 def symbol(label: str, marker: str, **drawn: Any) -> Line2D:
     """A symbol without a line in the legend."""
     return Line2D([], [], ls="", marker=marker, label=label, **({"color": FAINT} | drawn))
-
-
-def dashed(line: Line2D, look: Look) -> None:
-    """Give a line its setup's pattern."""
-    if look.dashes:
-        line.set_dashes(look.dashes)
 
 
 def cross(axes: Axes, x: float, y: float, look: Look) -> None:
