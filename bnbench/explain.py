@@ -12,7 +12,7 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,59 +42,29 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one name of a topic means.
+    """What one name of a topic means; the fields are those of `--json`.
 
     `text`: its own docstring; `details`: docstrings of its layers, network or file, with formula
-    and source. `prefix`: what its keys begin with.
+    and source. `keys`: of its block; those without a description only choose the kind.
     """
 
     topic: str
     name: str
     text: str
     details: tuple[str, ...] = ()
-    model: type[BaseModel] | None = None
-    prefix: str = ""
+    keys: tuple[Key, ...] = ()
 
     @property
     def summary(self) -> str:
         """The first paragraph, on one line."""
         return " ".join(self.text.split("\n\n")[0].split())
 
-    @property
-    def keys(self) -> list[str]:
-        """The keys of its block; those without a description only choose the kind."""
-        fields = {} if self.model is None else self.model.model_fields
-        return [f"{self.prefix}{name}" for name, info in fields.items() if info.description]
-
-    def key(self, name: str) -> Key:
-        """One of its keys."""
-        assert self.model is not None
-        field = name.removeprefix(self.prefix)
-        info = self.model.model_fields[field]
-        return Key(
-            name=name,
-            kinds=() if self.name == self.topic else (self.name,),
-            allowed=sentences.allowed(self.model, (field,)),
-            required=info.is_required(),
-            default=None if info.is_required() else info.get_default(call_default_factory=True),
-            description=info.description or "",
-        )
-
-    def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "topic": self.topic,
-            "name": self.name,
-            "text": self.text,
-            "details": list(self.details),
-            "keys": [asdict(self.key(name)) for name in self.keys],
-        }
-
 
 @functools.cache
 def entries() -> tuple[Entry, ...]:
     """Everything that has a name of its own, topic by topic."""
-    return (*_blocks(), *_probes(), *_metrics(), *_findings(), _claims())
+    of_metrics = map(_metric, get_args(metrics.Metric))
+    return (*_blocks(), *_probes(), *of_metrics, *_findings(), _claims())
 
 
 def topics() -> list[str]:
@@ -111,14 +81,14 @@ def find(word: str) -> Sequence[Entry | Key]:
     """What a topic, a name, a metric or a key means. Raises UsageError with the nearest name."""
     meant = _meant(word)
     found = [each for each in entries() if meant in (each.topic, each.name)]
-    if found or (keys := _keys(meant)):
+    if found or (keys := _keys_called(meant)):
         return found or keys
     if "/" in word or word in metrics.every_metric():
         try:
             return [_metric(type(metrics.parse_metric(word)))]
         except ValueError as error:
             raise UsageError(f"{word} is not a metric", do=str(error)) from None
-    every = [key for each in entries() for key in each.keys]
+    every = [key.name for each in entries() for key in each.keys]
     names = [*topics(), *TOPICS, *(each.name for each in entries())]
     close = nearest(word, [*names, *every, *(key.rpartition(".")[2] for key in every)])
     raise UsageError(
@@ -135,20 +105,15 @@ def _meant(word: str) -> str:
     return key if key in names else hints.called(key, hints.KINDS_ALSO_CALLED["norm"]) or key
 
 
-def _keys(word: str) -> list[Key]:
+def _keys_called(word: str) -> list[Key]:
     """Keys of that name, dotted or not; kinds that have the same one are named together."""
-    found: list[Key] = []
-    for entry in entries():
-        for name in entry.keys:
-            if word not in (name, name.rpartition(".")[2]):
-                continue
-            key = entry.key(name)
-            same = next((each for each in found if replace(each, kinds=key.kinds) == key), None)
-            if same is None:
-                found.append(key)
-            else:
-                found[found.index(same)] = replace(same, kinds=same.kinds + key.kinds)
-    return found
+    found: dict[str, Key] = {}
+    for key in (key for entry in entries() for key in entry.keys):
+        if word in (key.name, key.name.rpartition(".")[2]):
+            same = repr(replace(key, kinds=()))
+            kinds = found[same].kinds if same in found else ()
+            found[same] = replace(key, kinds=kinds + key.kinds)
+    return list(found.values())
 
 
 # --- topics ---------------------------------------------------------------------------------
@@ -159,20 +124,17 @@ def _blocks() -> Iterator[Entry]:
         for kind, model in family.models.items():
             if model is not schema.ProbesConfig:
                 text = _docstring(model)
-                yield Entry(block, kind or block, text, _details(text), model, f"{block}.")
+                keys = _keys(model, f"{block}.", kind)
+                yield Entry(block, kind or block, text, _details(text), keys)
     whole = schema.ExperimentFile
-    yield Entry("experiment", "experiment", _docstring(whole), (), whole)
+    yield Entry("experiment", "experiment", _docstring(whole), (), _keys(whole))
 
 
 def _probes() -> Iterator[Entry]:
     for name, info in schema.ProbesConfig.model_fields.items():
         (model,) = [each for each in get_args(info.annotation) if issubclass(each, BaseModel)]
-        details = tuple(filter(None, [_definition(f"probes.{name}")]))
-        yield Entry("probes", name, _docstring(model), details, model, f"probes.{name}.")
-
-
-def _metrics() -> Iterator[Entry]:
-    yield from map(_metric, get_args(metrics.Metric))
+        keys = _keys(model, f"probes.{name}.", name)
+        yield Entry("probes", name, _docstring(model), (_definition(f"probes.{name}"),), keys)
 
 
 def _metric(kind: type) -> Entry:
@@ -199,10 +161,25 @@ def _findings() -> Iterator[Entry]:
 
 def _claims() -> Entry:
     model, verdicts = schema.ClaimConfig, _definition("stats.verdict")
-    return Entry("claims", "claims", _docstring(model), (verdicts,), model, "claims.")
+    return Entry("claims", "claims", _docstring(model), (verdicts,), _keys(model, "claims."))
 
 
 # --- where texts come from --------------------------------------------------------------------
+
+
+def _keys(model: type[BaseModel], prefix: str = "", kind: str | None = None) -> tuple[Key, ...]:
+    return tuple(
+        Key(
+            name=f"{prefix}{field}",
+            kinds=(kind,) if kind else (),
+            allowed=sentences.allowed(model, (field,)),
+            required=info.is_required(),
+            default=None if info.is_required() else info.get_default(call_default_factory=True),
+            description=info.description,
+        )
+        for field, info in model.model_fields.items()
+        if info.description
+    )
 
 
 def _docstring(kind: type) -> str:

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bnbench.cli.options import Config, Set
-from bnbench.cli.screen import output, say, show
+from bnbench.cli.root import Config, Set, output, say, show
 from bnbench.errors import ConfigError, UsageError
 
 configs = typer.Typer(
@@ -43,12 +42,10 @@ def configs_show(
     from bnbench.config import files, loading, plans
 
     path = files.find_config(name)
-    print(
-        files.dump(plans.expand_one(loading.load_experiment(path)))
-        if resolved
-        else path.read_text(),
-        end="",
-    )
+    text = path.read_text()
+    if resolved:
+        text = files.dump(plans.expand_one(loading.load_experiment(path)))
+    print(text, end="")
 
 
 @configs.command("copy")

@@ -6,13 +6,12 @@ import json
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnbench.cli.options import Debug, Json
-from bnbench.cli.screen import output, show
+from bnbench.cli.root import Debug, Json, output, show
 
 if TYPE_CHECKING:
     from bnbench.explain import Entry, Key
@@ -36,27 +35,24 @@ def explain(
 
     found: Sequence[Entry | Key] = explain.entries() if name is None else explain.find(name)
     if as_json:
-        records = [
-            each.as_record() if isinstance(each, explain.Entry) else asdict(each) for each in found
-        ]
-        print(json.dumps(records, indent=2, ensure_ascii=False))
+        print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
     elif name is None:
         for topic in explain.topics():
             names = [entry.name for entry in explain.entries() if entry.topic == topic]
             _row(topic, ", ".join(names), 10)
         show("\nbnbench explain NAME: a topic, a name of one, or a key such as norm.momentum")
     elif len(found) > 1 and explain.is_topic(name):
-        for entry in explain.entries():
-            if entry in found:
-                _row(entry.name, entry.summary, 18)
+        for each in found:
+            if isinstance(each, explain.Entry):
+                _row(each.name, each.summary, 18)
     else:
-        for number, one in enumerate(found):
+        for number, each in enumerate(found):
             if number:
                 show("")
-            if isinstance(one, explain.Entry):
-                _show_entry(one)
+            if isinstance(each, explain.Entry):
+                _show_entry(each)
             else:
-                _show_key(one)
+                _show_key(each)
 
 
 def _show_entry(entry: Entry) -> None:
@@ -68,19 +64,16 @@ def _show_entry(entry: Entry) -> None:
         _show_text(detail)
     if entry.keys:
         show("")
-    for name in entry.keys:
-        _show_key(entry.key(name), of_kinds=False)
+    for key in entry.keys:
+        _show_key(replace(key, kinds=()))
 
 
-def _show_key(key: Key, *, of_kinds: bool = True) -> None:
-    default = "required" if key.required else f"default {_in_yaml(key.default)}"
-    kinds = f" ({', '.join(key.kinds)})" if of_kinds and key.kinds else ""
-    _wrapped(f"{key.name}{kinds}: {key.allowed}; {default}", "", "    ")
+def _show_key(key: Key) -> None:
+    default = key.default if isinstance(key.default, str) else json.dumps(key.default)
+    otherwise = "required" if key.required else f"default {default}"
+    kinds = f" ({', '.join(key.kinds)})" if key.kinds else ""
+    _wrapped(f"{key.name}{kinds}: {key.allowed}; {otherwise}", "", "    ")
     _wrapped(key.description, "    ", "    ")
-
-
-def _in_yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _row(label: str, text: str, width: int) -> None:

@@ -1,4 +1,5 @@
-"""The command itself: errors without tracebacks, exit codes, the options before a command."""
+"""The command itself: errors without tracebacks, exit codes; where commands print, and the options
+and arguments that several take."""
 
 from __future__ import annotations
 
@@ -8,12 +9,73 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 
 from bnbench import __version__
-from bnbench.cli.options import Debug, debug_asked
-from bnbench.cli.screen import say, show
 from bnbench.errors import BnbenchError, Interrupted
+
+errors = Console(stderr=True)
+output = Console()
+_debug = False
+
+
+def say(line: str) -> None:
+    """Print to standard error, without markup."""
+    errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(line: str) -> None:
+    """Print to standard output, without markup."""
+    output.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress_console(quiet: bool) -> Console:
+    """The console of progress: the one of `say`, so that its lines appear above live ones."""
+    return Console(stderr=True, quiet=True) if quiet else errors
+
+
+def _set_debug(value: bool) -> bool:
+    """Show tracebacks from now on, wherever `--debug` is on the command line."""
+    global _debug
+    _debug = _debug or value
+    return value
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        show(f"bnbench {__version__}")
+        raise typer.Exit
+
+
+Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped experiment.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
+]
+RunsDir = Annotated[
+    Path, typer.Option(envvar="BNBENCH_RUNS_DIR", help="Where experiments are stored.")
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress: only results and errors.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Throw earlier attempts away.")]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Continue a run that was started with another torch, CPU or number of threads.",
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+]
 
 
 class Commands(TyperGroup):
@@ -23,14 +85,11 @@ class Commands(TyperGroup):
         """Run the command; README.md lists the exit codes."""
         try:
             return super().invoke(ctx)
-        except BnbenchError as error:
-            if debug_asked():
+        except (BnbenchError, Interrupted) as error:
+            if _debug and isinstance(error, BnbenchError):
                 raise
             say(str(error))
             raise typer.Exit(error.exit_code) from None
-        except Interrupted as interrupted:
-            say(str(interrupted))
-            raise typer.Exit(interrupted.exit_code) from None
         except KeyboardInterrupt:
             say("stopped")
             raise typer.Exit(130) from None
@@ -40,7 +99,7 @@ class Commands(TyperGroup):
             raise typer.Exit(0) from None
         except Exception as error:
             # Typer shows its own errors of usage itself.
-            if debug_asked() or type(error).__module__.partition(".")[0] in ("typer", "click"):
+            if _debug or type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
             say(f"unexpected {type(error).__name__}: {error}\n  --debug shows where")
             raise typer.Exit(1) from None
@@ -48,27 +107,12 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Compare normalization setups in convolutional networks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-def _print_version(value: bool) -> None:
-    if value:
-        show(f"bnbench {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def bnbench(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-    debug: Debug = False,
-) -> None:
+def bnbench(version: Version = False, debug: Debug = False) -> None:
     """Compare normalization setups in convolutional networks."""

@@ -14,7 +14,7 @@ from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import cores, forecast, jobs, schedule, workers
+from bnbench.sweep import cores, jobs, schedule, workers
 
 Say = Callable[[str], None]
 
@@ -75,17 +75,6 @@ def executor_for(
     size = cores.workers_for(options.workers, each.plan.runs)
     siblings = [other.folder for other in planned if other is not each]
     return workers.Workers(size, options, each.folder, siblings)
-
-
-def forecast_all(
-    planned: Sequence[PlannedExperiment], options: jobs.SweepOptions, say: Say
-) -> Iterator[forecast.Forecast]:
-    """What the sweep would do and cost, one experiment after the other."""
-    for each in planned:
-        runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
-        with closing(executor_for(each, options, planned, say)) as executor:
-            found = forecast.forecast(runs, folder, executor, options, faults_of)
-        yield found
 
 
 def train_all(

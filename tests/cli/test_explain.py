@@ -68,7 +68,7 @@ def test_every_kind_is_explained_with_its_keys(
         if isinstance(each, explain.Entry) and each.topic == block
     ]
     assert entry.summary
-    keys = [entry.key(name) for name in entry.keys]
+    keys = entry.keys
     fields = {name: info for name, info in model.model_fields.items() if info.description}
     assert [key.name for key in keys] == [f"{block}.{name}" for name in fields]
     assert set(model.model_fields) - set(fields) <= {"kind", "dataset"}
@@ -98,8 +98,10 @@ def test_every_layer_that_a_docstring_names_is_quoted_with_its_source(
 def test_every_probe_is_explained_with_its_definition(name: str) -> None:
     (entry,) = explain.find(name)
     assert isinstance(entry, explain.Entry)
-    assert entry.details
-    assert entry.keys == [f"probes.{name}.{key}" for key in PROBES[name].model_fields]
+    assert all(entry.details)
+    assert [key.name for key in entry.keys] == [
+        f"probes.{name}.{key}" for key in PROBES[name].model_fields
+    ]
 
 
 def test_every_finding_is_explained() -> None:

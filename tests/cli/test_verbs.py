@@ -38,7 +38,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         "bnbench.sweep.workers.Workers", InProcess
     )  # starting real ones takes seconds
-    monkeypatch.setattr("bnbench.cli.options._debug", False)
+    monkeypatch.setattr("bnbench.cli.root._debug", False)
 
 
 def bnbench(*arguments: str) -> Said:

@@ -66,7 +66,7 @@ class Said:
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("bnbench.cli.options._debug", False)
+    monkeypatch.setattr("bnbench.cli.root._debug", False)
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("mine", "plain", "broken", "lacking"):
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -1,0 +1,104 @@
+"""`bnbench status`, `report`, `compare` and `tensorboard`: what is stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnbench.cli.root import Debug, Json, RunsDir, output, say, show
+
+Experiment = Annotated[str | None, typer.Argument(help="Default: all experiments.")]
+
+
+def status(
+    experiment: Experiment = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List every run and its state."""
+    from bnbench.report.status import as_record, experiments_table, runs_text
+    from bnbench.store import experiments, find_experiment
+
+    if experiment is not None:
+        found = find_experiment(runs_dir, experiment)
+        if as_json:
+            print(json.dumps(as_record(found), indent=2))
+        else:
+            print(runs_text(found, columns=output.width))
+        return
+    there = experiments(runs_dir)
+    if as_json:
+        print(json.dumps([as_record(each) for each in there], indent=2))
+    elif there:
+        output.print(experiments_table(there))
+    else:
+        show(f"no experiments in {runs_dir} yet: bnbench train default trains a first run")
+
+
+def report(
+    experiment: Annotated[str, typer.Argument(help="Its name below --runs-dir, or its folder.")],
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show tables and verdicts; write report.html, report.json and report.csv."""
+    from bnbench.report import record, terminal, writing
+    from bnbench.report.reading import read_study
+    from bnbench.store import find_experiment
+
+    study = read_study(find_experiment(runs_dir, experiment))
+    made = writing.make(study)
+    writing.write(study, made)
+    if as_json:
+        print(record.as_json(made.record), end="")
+    else:
+        for part in terminal.terminal(made.record):
+            output.print(part)
+    if open_:
+        typer.launch(str((study.folder.path / writing.PAGE).resolve()))
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Folders of runs, ids, or their beginnings.")],
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare runs: what differs, and the results."""
+    from bnbench.report.compare import compared, side_by_side
+
+    record = compared(runs, runs_dir)
+    if as_json:
+        print(json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False))
+    else:
+        for part in side_by_side(record):
+            output.print(part)
+
+
+def tensorboard(
+    experiment: Experiment = None,
+    runs_dir: RunsDir = Path("runs"),
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port; the next free one if it is taken.")
+    ] = 6006,
+    open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Rewrite the event files and stop.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Start TensorBoard, with a link to a curated view."""
+    from bnbench.store import choose_experiments
+
+    chosen = choose_experiments(runs_dir, experiment)
+
+    from bnbench.board.serve import rebuild_all, serve
+
+    if rebuild:
+        raise typer.Exit(0 if rebuild_all(chosen, show=show, warn=say) else 1)
+    serve(chosen, runs_dir, port=port, browser=open_, show=show, warn=say)

@@ -1,0 +1,186 @@
+"""`bnbench train` and `bnbench sweep`: one run, and every run of an experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnbench.cli import root
+from bnbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bnbench.store import Record
+    from bnbench.sweep.experiments import PlannedExperiment
+    from bnbench.sweep.jobs import SweepOptions
+
+Configs = Annotated[
+    str, typer.Argument(help="A YAML file, the name of a shipped experiment, or a folder of them.")
+]
+Over = Annotated[
+    list[str] | None,
+    typer.Option("--over", metavar="KEY=V1,V2,…", help="Add or replace an axis; may be repeated."),
+]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Use the seeds 0 … N−1.")]
+MaxRuns = Annotated[int, typer.Option(min=1, help="Refuse an experiment of more runs than this.")]
+Workers = Annotated[
+    str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only list the runs, with their estimated cost.")
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed run.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
+
+
+def train(
+    config: root.Config,
+    set_: root.Set = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The run's seed.")] = None,
+    runs_dir: root.RunsDir = Path("runs"),
+    device: root.Device = None,
+    restart: root.Restart = False,
+    accept_changes: root.AcceptChanges = False,
+    quiet: root.Quiet = False,
+    debug: root.Debug = False,
+) -> None:
+    """Train one run; the same command again continues it."""
+    from bnbench.config import files, loading, plans
+
+    overrides = loading.Overrides(set=tuple(set_ or ()), seed=seed)
+    experiment = loading.load_experiment(files.find_config(config), overrides)
+    plan = plans.expand(experiment)
+    run = plan.only()
+    for line in (*experiment.notes, *plan.warnings):
+        root.say(line)
+
+    from bnbench.assemble.check import check
+    from bnbench.report import tables
+    from bnbench.runner.execution import execute
+    from bnbench.runner.settings import Settings, Stop
+    from bnbench.sinks.terminal import Screen
+    from bnbench.store import ExperimentFolder
+    from bnbench.sweep.cores import usable_cores
+
+    refused = check([run])
+    if refused:
+        raise ConfigError(plan.faults(refused))
+    folder = ExperimentFolder(runs_dir / run.experiment)
+    stop = Stop(root.say)
+    with stop.listening(), Screen(root.progress_console(quiet)) as screen:
+        settings = Settings(
+            device=device,
+            threads=usable_cores(),
+            restart=restart,
+            accept_changes=accept_changes,
+            view=screen.view,
+            announce=root.say,
+            stop=stop,
+        )
+        done = execute(run, folder, settings)
+    before = "was already there: " if done.found else ""
+    root.show(f"{done.folder.path}: {before}{tables.run_summary(done.result)}")
+    if done.result.state == "completed":
+        root.output.print(tables.run_table(done.result))
+    root.show(f"curves: bnbench tensorboard {folder.path}")
+
+
+def sweep(
+    config: Configs = "batch-size",
+    set_: root.Set = None,
+    over: Over = None,
+    seeds: Seeds = None,
+    max_runs: MaxRuns = 10_000,
+    workers: Workers = "auto",
+    runs_dir: root.RunsDir = Path("runs"),
+    device: root.Device = None,
+    dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
+    restart: root.Restart = False,
+    accept_changes: root.AcceptChanges = False,
+    quiet: root.Quiet = False,
+    as_json: root.Json = False,
+    csv: Csv = False,
+    debug: root.Debug = False,
+) -> None:
+    """Train what is missing of an experiment.
+
+    An experiment is setups × axes × seeds. Of a folder of experiments, each is trained in turn;
+    runs that are the same are trained once.
+    """
+    from bnbench.config import loading
+    from bnbench.sweep import experiments, forecast
+    from bnbench.sweep.jobs import SweepOptions
+
+    overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
+    planned = experiments.plan_all(
+        config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=root.say
+    )
+    options = SweepOptions(
+        workers=workers,
+        device=device,
+        restart=restart,
+        accept_changes=accept_changes,
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
+    )
+    if dry_run:
+        records = []
+        for each in planned:
+            with closing(experiments.executor_for(each, options, planned, root.say)) as executor:
+                found = forecast.forecast(
+                    each.plan.runs, each.folder, executor, options, each.plan.faults
+                )
+            records.append(asdict(found))
+            for line in () if as_json else forecast.as_lines(found):
+                root.show(line)
+        if as_json:
+            print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
+    else:
+        _train(planned, options, quiet=quiet, as_json=as_json, csv=csv)
+
+
+def _train(
+    planned: Sequence[PlannedExperiment],
+    options: SweepOptions,
+    *,
+    quiet: bool,
+    as_json: bool,
+    csv: bool,
+) -> None:
+    from bnbench.report import rows, tables
+    from bnbench.report.reading import results_of
+    from bnbench.sweep import experiments
+
+    shown: list[Record] = []
+    failures: list[tuple[str, str]] = []
+    for each, outcome in experiments.train_all(
+        planned, options, root.progress_console(quiet), root.say
+    ):
+        failures += outcome.failures
+        study = results_of(each.experiment, each.plan.runs, each.folder)
+        if as_json or csv:
+            which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
+            shown += [which | rows.flat_row(run) for run in study.runs]
+        else:
+            for table in tables.closing_tables(study):
+                root.output.print(table)
+            root.show(f"curves: bnbench tensorboard {each.folder.path}")
+            root.show(f"report: bnbench report {each.folder.path}")
+    if as_json:
+        print(json.dumps(shown, indent=2))
+    elif csv:
+        print(rows.as_csv(shown), end="")
+    if failures:
+        root.say(f"{len(failures)} of {sum(len(each.plan.runs) for each in planned)} runs failed:")
+        for name, message in failures[:10]:
+            root.say(f"  {name}: {message}")
+        root.say("try them again with --retry-failed")
+        raise typer.Exit(1)
