@@ -83,7 +83,7 @@ def find(word: str) -> Sequence[Entry | Key]:
     found = [each for each in entries() if meant in (each.topic, each.name)]
     if found or (keys := _keys_called(meant)):
         return found or keys
-    if "/" in word or word in metrics.every_metric():
+    if "/" in word or word in metrics.METRICS:
         try:
             return [_metric(type(metrics.parse_metric(word)))]
         except ValueError as error:
@@ -139,12 +139,12 @@ def _probes() -> Iterator[Entry]:
 
 def _metric(kind: type) -> Entry:
     """A kind of metric; its name shows what may stand at each place."""
-    names = [each for each in metrics.every_metric() if type(metrics.parse_metric(each)) is kind]
+    names = [name for name, metric in metrics.METRICS.items() if type(metric) is kind]
     places = zip(*(name.split("/") for name in names), strict=True)
     name = " / ".join("|".join(dict.fromkeys(place)) for place in places) or PROBE_READING
     units: dict[str, dict[str, None]] = {}
     for each in names:
-        units.setdefault(metrics.unit(metrics.parse_metric(each)), {})[each.split("/")[-1]] = None
+        units.setdefault(metrics.unit(metrics.METRICS[each]), {})[each.split("/")[-1]] = None
     unit = "; ".join(f"{unit} for {listing(names, 'and')}" for unit, names in units.items())
     text = " ".join(_docstring(kind).split())
     return Entry("metrics", name, f"{text} Unit: {unit or 'its own'}.")

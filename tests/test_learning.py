@@ -18,7 +18,7 @@ def trained(tmp_path: Path, name: str, *overrides: str) -> Record:
     """The result of a shipped experiment of one run, on one thread."""
     experiment = loading.load_experiment(files.find_config(name), loading.Overrides(set=overrides))
     folder = ExperimentFolder(tmp_path / name)
-    return execute(plans.expand_one(experiment), folder, Settings(threads=1)).result.as_record()
+    return execute(plans.expand(experiment).only(), folder, Settings(threads=1)).result.as_record()
 
 
 @pytest.mark.slow

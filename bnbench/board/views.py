@@ -74,7 +74,7 @@ def _planned(path: Path, content: bytes) -> Description:  # noqa: ARG001 - part 
     return Description(
         experiment.question,
         tuple(identity.hparams(run) for run in first),
-        frozenset(name for run in first for name in identity.probes(run)),
+        frozenset(name for run in first for name in run.probes.chosen()),
     )
 
 

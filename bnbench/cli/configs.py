@@ -44,7 +44,7 @@ def configs_show(
     path = files.find_config(name)
     text = path.read_text()
     if resolved:
-        text = files.dump(plans.expand_one(loading.load_experiment(path)))
+        text = files.dump(plans.expand(loading.load_experiment(path)).only())
     print(text, end="")
 
 

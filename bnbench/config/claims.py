@@ -177,28 +177,22 @@ def doubts(
     for claim in claims:
         open_axes = {claim.slope_over, tune.axis if tune is not None else None}
         open_axes |= {LR} if isinstance(claim.metric, UsableLr) else set()
-        sides = [
-            [runs_of(claim, arm, runs) for arm in arms] for arms in (claim.better, claim.worse)
-        ]
-        empty = [
-            arm
-            for arms, side in zip((claim.better, claim.worse), sides, strict=True)
-            for arm, chosen in zip(arms, side, strict=True)
-            if not chosen
-        ]
-        if empty:
-            yield claim, f"no run is {listing([str(arm) for arm in empty], 'or')}{_at(claim)}"
+        chosen = {arm: runs_of(claim, arm, runs) for arm in (*claim.better, *claim.worse)}
+        if empty := [str(arm) for arm in chosen if not chosen[arm]]:
+            yield claim, f"no run is {listing(empty)}{_at(claim)}"
             continue
         several = [
             f"{arm} has several values of {listing(left, 'and')}"
-            for arms, side in zip((claim.better, claim.worse), sides, strict=True)
-            for arm, chosen in zip(arms, side, strict=True)
-            if (left := sorted(_varying(chosen) - open_axes))
+            for arm in chosen
+            if (left := sorted(_varying(chosen[arm]) - open_axes))
         ]
         if several:
             yield claim, f"{several[0]}: name one, with @ or at:"
         elif claim.worse:
-            better, worse = ([{identity(run) for run in arm} for arm in side] for side in sides)
+            better, worse = (
+                [{identity(run) for run in chosen[arm]} for arm in side]
+                for side in (claim.better, claim.worse)
+            )
             if better == worse:
                 yield claim, "better and worse are the same runs"
 

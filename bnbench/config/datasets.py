@@ -15,13 +15,17 @@ from bnbench.wording import PATH_LENGTH, shortened
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """Counts of images and classes; `side` in pixels."""
+    """Counts of images and classes; `side` in pixels.
+
+    `fingerprint`, of an image folder, changes with any name or size of an image.
+    """
 
     train_images: int
     test_images: int
     classes: int
     channels: int
     side: int
+    fingerprint: str = ""
 
 
 # Counts as published with each dataset; torchvision's default splits.
@@ -42,16 +46,6 @@ IMAGE_SUFFIXES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FolderFacts:
-    """An image folder, counted; `fingerprint` changes with any name or size of an image."""
-
-    train_images: int
-    test_images: int
-    classes: int
-    fingerprint: str
-
-
 def facts(data: schema.DataConfig) -> DatasetFacts:
     """The facts of any dataset; raises DataError for an image folder that is not there."""
     match data:
@@ -62,20 +56,13 @@ def facts(data: schema.DataConfig) -> DatasetFacts:
                 data.train_images, data.test_images, data.classes, data.channels, data.image_size
             )
         case schema.ImageFolderData():
-            folder = folder_facts(data.root)
-            return DatasetFacts(
-                folder.train_images,
-                folder.test_images,
-                folder.classes,
-                data.channels,
-                data.image_size,
-            )
+            return folder_facts(data.root, data.channels, data.image_size)
         case _:
             assert_never(data)
 
 
 @functools.cache
-def folder_facts(root: str) -> FolderFacts:
+def folder_facts(root: str, channels: int, side: int) -> DatasetFacts:
     """Counts of `root/train/<class>/*` and `root/test/<class>/*`, read once a process.
 
     Raises DataError where a part is missing or holds no images.
@@ -92,12 +79,8 @@ def folder_facts(root: str) -> FolderFacts:
         if not counts[part]:
             where = shortened(str(top), PATH_LENGTH)
             raise DataError(f"{where} holds no images", do=f"they belong in {where}/<class>/")
-    return FolderFacts(
-        sum(counts["train"].values()),
-        sum(counts["test"].values()),
-        len(counts["train"]),
-        digest.hexdigest(),
-    )
+    train, test = (sum(counts[part].values()) for part in ("train", "test"))
+    return DatasetFacts(train, test, len(counts["train"]), channels, side, digest.hexdigest())
 
 
 def _images(top: Path) -> list[tuple[str, int]]:

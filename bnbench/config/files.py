@@ -53,33 +53,29 @@ def dump_experiment(experiment: ExperimentConfig) -> str:
 
 
 def _content(experiment: ExperimentConfig) -> dict[str, Any]:
-    result: dict[str, Any] = {"experiment": experiment.name}
-    if experiment.question is not None:
-        result["question"] = experiment.question
-    if experiment.profile is not None:  # what it says is in everything below
-        result |= {"profile": experiment.profile, "profiles": {experiment.profile: {}}}
-    if experiment.label is not None:
-        result["setup"] = experiment.label
-    if experiment.swept:
-        result["swept"] = experiment.swept
-    result |= {name: block for name, block in _ordered(experiment.base).items() if block}
-    if experiment.setups:
-        result["setups"] = {
+    profile, seeds, tune = experiment.profile, experiment.seeds, experiment.tune
+    result: dict[str, Any] = {
+        "experiment": experiment.name,
+        "question": experiment.question,
+        "profile": profile,
+        # What the profile says is in everything below.
+        "profiles": {profile: {}} if profile is not None else None,
+        "setup": experiment.label,
+        "swept": experiment.swept or None,
+        **{name: block or None for name, block in _ordered(experiment.base).items()},
+        "setups": {
             setup.name: _ordered(setup.layer.blocks)
             | ({"axes": _axes(setup.axes)} if setup.axes else {})
             for setup in experiment.setups
         }
-    if experiment.axes:
-        result["axes"] = _axes(experiment.axes)
-    seeds = experiment.seeds
-    result["seeds"] = len(seeds) if isinstance(seeds, range) else tuple(seeds)
-    if experiment.tune is not None:
-        result["tune"] = {"axis": experiment.tune.axis, "by": experiment.tune.by}
-    if experiment.claims:
-        result["claims"] = experiment.source.data["claims"]
-    if experiment.sets:
-        result["set"] = _ordered(experiment.sets)
-    return result
+        or None,
+        "axes": _axes(experiment.axes) or None,
+        "seeds": len(seeds) if isinstance(seeds, range) else tuple(seeds),
+        "tune": tune.model_dump() if tune is not None else None,
+        "claims": experiment.source.data["claims"] if experiment.claims else None,
+        "set": _ordered(experiment.sets) or None,
+    }
+    return {key: value for key, value in result.items() if value is not None}
 
 
 def _ordered(blocks: Blocks) -> dict[str, Any]:

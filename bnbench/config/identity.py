@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from bnbench.config import schema
 from bnbench.config.custom import content_hash, custom_target
-from bnbench.config.datasets import folder_facts
+from bnbench.config.datasets import facts
 from bnbench.wording import SLUG_LENGTH, in_words, slug
 
 # Raise it when the same configuration begins to mean other numbers.
@@ -70,7 +70,7 @@ def _facts(config: schema.RunConfig) -> dict[str, Any]:
         without = isinstance(config.norm, schema.NoNorm | schema.ScaledWSConfig)
         del blocks["model"]["zero_init_last_norm" if without else "fixup"]
     if isinstance(config.data, schema.ImageFolderData):
-        blocks["data"]["content"] = folder_facts(config.data.root).fingerprint
+        blocks["data"]["content"] = facts(config.data).fingerprint
     for name, block in (("model", config.model), ("norm", config.norm)):
         if isinstance(block, schema.CustomModel | schema.CustomNormConfig):
             _, class_name = custom_target(block.target)
@@ -183,8 +183,3 @@ def cell(config: schema.RunConfig) -> str:
     """The run's id without its seed: the same in all replicates, and only in them."""
     named = run_id(config).rsplit("_", 2)[0]
     return f"{named}_{identity(config.model_copy(update={'seed': 0}))[:8]}"
-
-
-def probes(config: schema.RunConfig) -> list[str]:
-    """The names of the probes that the run asks for, sorted."""
-    return sorted(config.probes.chosen())

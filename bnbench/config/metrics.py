@@ -25,9 +25,6 @@ USABLE = ("usable_lr_max", "usable_lr_decades")
 COSTS = ("images_per_second", "train_seconds")
 LR = "optim.lr"
 
-Worst: TypeAlias = Literal["high", "low"] | None
-"""At which end of a metric a run is that diverged; None: it has no value there."""
-
 
 @dataclass(frozen=True, slots=True)
 class EndReading:
@@ -84,28 +81,33 @@ class ProbeReading:
 Metric: TypeAlias = EndReading | GapReading | ToTarget | UsableLr | Speed | ProbeReading
 
 
+# By name, all but the readings of probes.
+METRICS: dict[str, Metric] = {
+    **{f"{s}/{k}/{q}": EndReading(s, k, q) for s in SPLITS for k in STATISTICS for q in QUANTITIES},
+    **{f"{split}/gap/{name}": GapReading(split, name) for split in SPLITS for name in GAPS},
+    **{
+        f"{split}/{kind}/{name}": ToTarget(split, kind, name)
+        for split in ("train", "val")
+        for kind in STATISTICS
+        for name in TO_TARGET
+    },
+    **{name: UsableLr(name) for name in USABLE},
+    **{name: Speed(name) for name in COSTS},
+}
+
+
 def parse_metric(text: str) -> Metric:
     """The metric of a name. Raises ValueError, with the nearest name if one is near."""
-    parts = text.split("/")
-    match parts:
-        case [quantity] if quantity in USABLE:
-            return UsableLr(quantity)
-        case [quantity] if quantity in COSTS:
-            return Speed(quantity)
+    if text in METRICS:
+        return METRICS[text]
+    match text.split("/"):
         case ["probe", probe, *layers, quantity] if len(layers) <= 1:
             if probe not in schema.ProbesConfig.model_fields:
                 close = nearest(probe, schema.ProbesConfig.model_fields)
                 hint = f"did you mean {close}?" if close else "`bnbench explain probes` lists them"
                 raise ValueError(f"{probe} is not a probe; {hint}")
             return ProbeReading(probe, layers[0] if layers else "*", quantity)
-        case [split, "gap", quantity] if split in SPLITS and quantity in GAPS:
-            return GapReading(split, quantity)
-        case [split, kind, quantity] if split in SPLITS and kind in STATISTICS:
-            if quantity in QUANTITIES:
-                return EndReading(split, kind, quantity)
-            if quantity in TO_TARGET and split != "test":
-                return ToTarget(split, kind, quantity)
-    close = nearest(text, every_metric(), 0.6)
+    close = nearest(text, METRICS, 0.6)
     if close:
         raise ValueError(f"did you mean {close}?")
     raise ValueError(
@@ -114,19 +116,8 @@ def parse_metric(text: str) -> Metric:
     )
 
 
-def every_metric() -> list[str]:
-    """Each name but those of probes' readings."""
-    return [
-        *(f"{s}/{kind}/{name}" for s in SPLITS for kind in STATISTICS for name in QUANTITIES),
-        *(f"{split}/gap/{name}" for split in SPLITS for name in GAPS),
-        *(f"{s}/{k}/{name}" for s in SPLITS[:2] for k in STATISTICS for name in TO_TARGET),
-        *USABLE,
-        *COSTS,
-    ]
-
-
-def worst(metric: Metric) -> Worst:
-    """At which end of the metric a run is that diverged."""
+def worst(metric: Metric) -> Literal["high", "low"] | None:
+    """At which end of the metric a run is that diverged; None: it has no value there."""
     match metric:
         case EndReading(quantity="accuracy"):
             return "low"

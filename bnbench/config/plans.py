@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,6 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     )
 
 
-def expand_one(experiment: ExperimentConfig) -> schema.RunConfig:
-    """The single run of an experiment; raises UsageError where it has several."""
-    return expand(experiment).only()
-
-
 def find_faults(experiment: ExperimentConfig, faults: Faults) -> None:
     """Adds the faults of the runs, for a report together with those of the file."""
     for _ in Crossing(experiment, faults).configs(MAX_RUNS):
@@ -129,12 +124,7 @@ def size(experiment: ExperimentConfig) -> int:
     """How many runs the grid has, before equal ones collapse."""
     setups = experiment.setups or (None,)
     points = (math.prod(len(axis.values) for axis in experiment.axes_of(each)) for each in setups)
-    return sum(points) * count(experiment.seeds)
-
-
-def count(seeds: Sequence[int]) -> int:
-    """How many seeds; a range longer than the machine's words has no len()."""
-    return seeds.stop if isinstance(seeds, range) else len(seeds)
+    return sum(points) * len(experiment.seeds)
 
 
 def values_of(experiment: ExperimentConfig, axis: Axis) -> dict[str, int]:
@@ -160,7 +150,7 @@ def grid(experiment: ExperimentConfig) -> str:
         others = {name: own for name, own in numbers.items() if own != number}
         suffix = f" ({in_short(others)})" if others else ""
         parts.append(f"{counted(number, 'value')} of {axis.name}{suffix}")
-    return " × ".join([*parts, counted(count(experiment.seeds), "seed")])
+    return " × ".join([*parts, counted(len(experiment.seeds), "seed")])
 
 
 def unequal_trials(experiment: ExperimentConfig) -> Iterator[str]:

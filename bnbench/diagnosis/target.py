@@ -150,7 +150,7 @@ def _stored_run(path: Path, device: str | None, images: int) -> Target:
         raise StorageError(
             f"{path} has no checkpoint yet", do="train it first: a checkpoint is its last state"
         )
-    config = plans.expand_one(loading.load_experiment(path / "config.yaml"))
+    config = plans.expand(loading.load_experiment(path / "config.yaml")).only()
     run, facts = build_run(config, resolve_device(device or config.compute.device))
     checkpoint = parse_checkpoint(str(path / "checkpoint.pt"), saved.content)
     run.model.load_state_dict(checkpoint.state)

@@ -117,7 +117,7 @@ def _planned(
     for run in folder.runs():
         try:
             single = loading.load_experiment(run.path / "config.yaml")
-            found.append((single, plans.expand_one(single)))
+            found.append((single, plans.expand(single).only()))
         except BnbenchError as error:
             problem = error
     if not found:

@@ -94,7 +94,7 @@ def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
     if text is None:
         return
     try:
-        kept = plans.expand_one(loading.load_experiment(folder.path / "config.yaml"))
+        kept = plans.expand(loading.load_experiment(folder.path / "config.yaml")).only()
     except BnbenchError as error:
         raise StorageError(
             f"{folder.path / 'config.yaml'} cannot be read back:\n{error}",

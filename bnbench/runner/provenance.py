@@ -69,7 +69,7 @@ def manifest_of(
         "seed": config.seed,
         "hparams": identity.hparams(config),
         "log_every": config.train.log_every,
-        "probes": identity.probes(config),
+        "probes": sorted(config.probes.chosen()),
         "started": before.get("started", time.time()),
         "started_utc": before.get("started_utc", datetime.now(UTC).isoformat(timespec="seconds")),
         "attempts": before.get("attempts", 0) + 1,

@@ -69,7 +69,7 @@ def _same(config: schema.RunConfig, source: store.RunFolder) -> bool:
     """Whether the run of that folder is this one, and was measured at the same points."""
     try:
         path = source.path / "config.yaml"
-        other = plans.expand_one(loading.load_experiment(path))
+        other = plans.expand(loading.load_experiment(path)).only()
     except BnbenchError:
         return False
     return (

@@ -114,7 +114,7 @@ def test_every_finding_is_explained() -> None:
 
 def test_every_metric_is_explained() -> None:
     assert len(explain.find("metrics")) == len(get_args(metrics.Metric))
-    for name in (*metrics.every_metric(), "probe/batch_noise/noise"):
+    for name in (*metrics.METRICS, "probe/batch_noise/noise"):
         (entry,) = explain.find(name)
         assert isinstance(entry, explain.Entry)
         assert entry.topic == "metrics"

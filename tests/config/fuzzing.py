@@ -283,7 +283,7 @@ def require_kept(experiment: experiments.ExperimentConfig, plan: plans.Plan) -> 
     for run in plan.runs[:: len(plan.runs) // 3 + 1]:
         name, text = identity.run_id(run), files.dump(run)
         must(re.fullmatch(r"[a-z0-9._-]{1,64}", name) is not None, f"id {name}")
-        again = plans.expand_one(loaded(text))
+        again = plans.expand(loaded(text)).only()
         must(again == run, f"not read back: {text}")
         must(identity.identity(again) == identity.identity(run), f"another identity: {text}")
     for line in (*plan.notes, *plan.warnings):

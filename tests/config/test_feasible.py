@@ -185,7 +185,7 @@ def test_a_target_starts_where_it_was_written(
     (tmp_path / "study" / "y.yaml").write_text(text)
     target = f"{tmp_path / 'study' / 'net.py'}:Net"
     from_file = loading.load_experiment(Path("study/y.yaml"))
-    assert plans.expand_one(from_file).model.model_dump()["target"] == target
+    assert plans.expand(from_file).only().model.model_dump()["target"] == target
     from_argument = plan("", "model={kind: custom, target: 'study/net.py:Net'}").only()
     assert from_argument.model.target == target
     assert plan("", "model.kind=custom", "model.target=./study/net.py:Net").only() == from_argument
@@ -217,10 +217,12 @@ def test_image_folders_are_counted(plan: Any, faults: Any, tmp_path: Any) -> Non
         "x.yaml:1:55: data.batch_size: a batch of 64 is larger than the 36 training images"
     )
     assert plan(text, "data.batch_size=36").only().data.batch_size == 36
-    before = datasets.folder_facts(str(tmp_path / "a"))
+    before = datasets.folder_facts(str(tmp_path / "a"), 3, 8)
     (tmp_path / "a" / "train" / "dog" / "0.png").write_bytes(b"other")
     datasets.folder_facts.cache_clear()
-    assert datasets.folder_facts(str(tmp_path / "a")) == before  # names and sizes, not contents
+    assert (
+        datasets.folder_facts(str(tmp_path / "a"), 3, 8) == before
+    )  # names and sizes, not contents
     (tmp_path / "a" / "train" / "dog" / "0.png").write_bytes(b"longer")
     datasets.folder_facts.cache_clear()
-    assert datasets.folder_facts(str(tmp_path / "a")).fingerprint != before.fingerprint
+    assert datasets.folder_facts(str(tmp_path / "a"), 3, 8).fingerprint != before.fingerprint

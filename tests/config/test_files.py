@@ -11,7 +11,7 @@ from bnbench.config import files, loading, plans, schema
 def again(config: schema.RunConfig, folder: Path) -> schema.RunConfig:
     path = folder / "config.yaml"
     path.write_text(files.dump(config), encoding="utf-8")
-    return plans.expand_one(loading.load_experiment(path))
+    return plans.expand(loading.load_experiment(path)).only()
 
 
 def test_setups_and_axes_survive(plan: Any, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from bnbench.config import files, identity, loading, plans, schema
 
 def loaded(path: Path, text: str, *sets: str) -> schema.RunConfig:
     (path / "x.yaml").write_text(text)
-    return plans.expand_one(loading.load_experiment(path / "x.yaml", loading.Overrides(set=sets)))
+    return plans.expand(
+        loading.load_experiment(path / "x.yaml", loading.Overrides(set=sets))
+    ).only()
 
 
 def test_all_are_off_by_default() -> None:

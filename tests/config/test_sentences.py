@@ -88,5 +88,5 @@ def test_image_folders_are_counted_as_they_are_read(
                 (folder / name).write_bytes(b"")
             for name in ("loop", "another"):
                 (folder / name).symlink_to(Path("..").absolute())
-    found = datasets.folder_facts(str(Path("images").absolute()))
+    found = datasets.folder_facts(str(Path("images").absolute()), 3, 8)
     assert (found.train_images, found.test_images, found.classes) == (4, 4, 2)

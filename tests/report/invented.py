@@ -72,7 +72,7 @@ def _manifest(config: schema.RunConfig, name: str) -> Record:
         "seed": config.seed,
         "hparams": identity.hparams(config),
         "log_every": 10,
-        "probes": identity.probes(config),
+        "probes": sorted(config.probes.chosen()),
         "started": 1.0e9,
         "started_utc": "2026-01-01T00:00:00+00:00",
         "attempts": 1,

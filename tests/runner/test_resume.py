@@ -230,7 +230,7 @@ def long_run(path: Path, steps: int) -> schema.RunConfig:
     budget = f"train: {{steps: {steps}, evaluations: 3, checkpoint_every: 30, log_every: 7}}"
     content = content.replace("train: {epochs: 2, evaluations: 2, checkpoint_every: 4}", budget)
     (path / "long.yaml").write_text(content)
-    return plans.expand_one(loading.load_experiment(path / "long.yaml"))
+    return plans.expand(loading.load_experiment(path / "long.yaml")).only()
 
 
 @pytest.mark.slow

@@ -2,19 +2,9 @@
 
 The descriptions of the fields are the documentation of every key: they feed
 `bnbench configs schema`, `bnbench explain` and the error messages.
-
-base    closed mappings; types of values
-data    datasets, splits, batches
-model   networks
-norm    normalizations
-optim   optimizers and learning rates
-probes  optional measurements
-run     budget, computing; the run
-claims  what an experiment is to show
 """
 
 from bnbench.config.schema.base import *
-from bnbench.config.schema.claims import *
 from bnbench.config.schema.data import *
 from bnbench.config.schema.experiment import *
 from bnbench.config.schema.model import *
