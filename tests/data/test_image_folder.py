@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bnbench.data import image_folder
-from bnbench.data import memory as memory_room
+from bnbench.data import memory as memory_module
 from bnbench.data.dataset import Dataset
 from bnbench.data.image_folder import load_image_folder
 from bnbench.errors import DataError
@@ -220,7 +220,7 @@ def test_too_large_for_memory_is_refused_before_decoding(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "train" / "cat" / "1.png").write_bytes(b"never read")
-    monkeypatch.setattr(memory_room, "available_memory", lambda: 4_200_000_000)
+    monkeypatch.setattr(memory_module, "available_memory", lambda: 4_200_000_000)
     with pytest.raises(DataError) as caught:
         load(folder, image_size=20_000)
     assert str(caught.value) == (
@@ -242,14 +242,14 @@ def test_available_memory_respects_every_limit_above(
         (groups / name / "memory.max").write_text(f"{limit}\n")
         (groups / name / "memory.current").write_text("1000000\n")
         (groups / name / "memory.stat").write_text("anon 5\ninactive_file 250000\n")
-    monkeypatch.setattr(memory_room, "_MEMINFO", meminfo)
-    monkeypatch.setattr(memory_room, "_CGROUP_OF_SELF", own)
-    monkeypatch.setattr(memory_room, "_CGROUPS", groups)
-    assert memory_room.available_memory() == 2_250_000
+    monkeypatch.setattr(memory_module, "_MEMINFO", meminfo)
+    monkeypatch.setattr(memory_module, "_CGROUP_OF_SELF", own)
+    monkeypatch.setattr(memory_module, "_CGROUPS", groups)
+    assert memory_module.available_memory() == 2_250_000
     (groups / "user" / "memory.max").write_text("max\n")
-    assert memory_room.available_memory() == 5_120_000
-    monkeypatch.setattr(memory_room, "_MEMINFO", tmp_path / "none")
-    assert memory_room.available_memory() is None
+    assert memory_module.available_memory() == 5_120_000
+    monkeypatch.setattr(memory_module, "_MEMINFO", tmp_path / "none")
+    assert memory_module.available_memory() is None
 
 
 # --- the cache ----------------------------------------------------------------------------
