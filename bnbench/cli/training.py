@@ -61,7 +61,7 @@ def train(
         root.say(line)
 
     from bnbench.assemble.check import check
-    from bnbench.report import tables
+    from bnbench.report import terminal
     from bnbench.runner.execution import execute
     from bnbench.runner.settings import Settings, Stop
     from bnbench.sinks.terminal import Screen
@@ -85,9 +85,9 @@ def train(
         )
         done = execute(run, folder, settings)
     before = "was already there: " if done.found else ""
-    root.show(f"{done.folder.path}: {before}{tables.run_summary(done.result)}")
+    root.show(f"{done.folder.path}: {before}{terminal.run_summary(done.result)}")
     if done.result.state == "completed":
-        root.output.print(tables.run_table(done.result))
+        root.output.print(terminal.run_table(done.result))
     root.show(f"curves: bnbench tensorboard {folder.path}")
 
 
@@ -155,7 +155,7 @@ def _train(
     as_json: bool,
     csv: bool,
 ) -> None:
-    from bnbench.report import rows, tables
+    from bnbench.report import record, terminal
     from bnbench.report.reading import results_of
     from bnbench.sweep import experiments
 
@@ -168,16 +168,16 @@ def _train(
         study = results_of(each.experiment, each.plan.runs, each.folder)
         if as_json or csv:
             which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
-            shown += [which | rows.flat_row(run) for run in study.runs]
+            shown += [which | record.flat_row(run) for run in study.runs]
         else:
-            for table in tables.closing_tables(study):
+            for table in terminal.closing_tables(study):
                 root.output.print(table)
             root.show(f"curves: bnbench tensorboard {each.folder.path}")
             root.show(f"report: bnbench report {each.folder.path}")
     if as_json:
         print(json.dumps(shown, indent=2))
     elif csv:
-        print(rows.as_csv(shown), end="")
+        print(record.as_csv(shown), end="")
     if failures:
         root.say(f"{len(failures)} of {sum(len(each.plan.runs) for each in planned)} runs failed:")
         for name, message in failures[:10]:

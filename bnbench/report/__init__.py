@@ -2,8 +2,7 @@
 
 `study`: an experiment, its cells and what tuning chooses; `reading`: from run folders to a study.
 `quantities`, `verdicts`: the numbers of claims and what they amount to. `answer`: the sentences on
-top. `figures/`: pictures. `rows`: cells and runs as data; `record`: the whole report as data;
-`terminal`, `writing`: the record as people read it, and its files. `tables`: what ends a run or a
-sweep. `compare`: runs side by side. `status`: what is on disk. `pictures`: a run's probes as PNGs.
-`words`: numbers as text. Import the module that is needed: some take a while.
+top. `figures/`: pictures. `record`: the whole report as data; `terminal`, `writing`: the record as
+people read it, and its files. `compare`: runs side by side. `status`: what is on disk. `words`:
+numbers as text. Import the module that is needed: some take a while.
 """

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bnbench.report import words
 from bnbench.report.study import Cell, Study
@@ -26,8 +25,7 @@ NAMED_CLAIMS = 4
 NAMED_FAILURES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """What stands above everything else."""
 
     kind: Literal["unfinished", "failed", "indicative", "other"]

@@ -6,78 +6,69 @@ strict: an infinite number is the text "inf" or "-inf", what has no value is nul
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from math import isinf, isnan
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from bnbench import __version__
 from bnbench.report.answer import answer, notices
-from bnbench.report.figures import Drawn
-from bnbench.report.rows import cell_row, run_row
-from bnbench.report.study import Study
+from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
+from bnbench.stats.differences import mean
 from bnbench.store import STATES, Record
 
+if TYPE_CHECKING:
+    from bnbench.report.figures import Drawn
+
 FIGURES = "figures"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What spreadsheets take for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection"""
 
 
 def as_record(
     study: Study, claims: Sequence[Judged], figures: Sequence[Drawn], *, written: datetime
 ) -> Record:
     """The record of a study, with numbers that strict JSON can hold."""
+    experiment, content, tune = study.experiment, study.folder.content(), study.experiment.tune
     record = {
         "schema": 1,
-        "experiment": _experiment(study),
+        "experiment": {
+            "name": study.folder.name,
+            "path": str(study.folder.path),
+            "question": experiment.question,
+            "profile": experiment.profile,
+            "file": None if content is None else content.decode(errors="replace"),
+            "setups": study.setups,
+            "axes": study.axes,
+            "seeds": study.seeds,
+            "tune": None if tune is None else {"axis": tune.axis, "by": tune.by},
+        },
         "answer": answer(study, claims),
-        "notices": [{"kind": each.kind, "text": each.text} for each in notices(study)],
+        "notices": [each._asdict() for each in notices(study)],
         "counts": {
             **{state: study.count(state) for state in STATES},
             "planned": len(study.runs),
             "others": len(study.others),
         },
         "claims": [_claim(each) for each in claims],
-        "tuned": [
-            {
-                "setup": each.setup,
-                "at": each.others,
-                "value": each.value,
-                "values": each.values,
-                "at_edge": each.at_edge,
-            }
-            for each in study.choices
-        ],
+        "tuned": [each._asdict() | {"at_edge": each.at_edge} for each in study.choices],
         "cells": [cell_row(cell, study) for cell in study.cells],
-        "runs": [run_row(run) for run in study.runs],
+        "runs": [_run(run) for run in study.runs],
         "provenance": _provenance(study),
         "figures": [
-            {name: getattr(each, name) for name in ("name", "section", "title", "caption")}
+            _picked(each, "name", "section", "title", "caption")
             | {"path": f"{FIGURES}/{each.name}.svg"}
             for each in figures
         ],
         "bnbench": __version__,
         "written": written.isoformat(timespec="seconds"),
     }
-    found = strict(record)
-    assert isinstance(found, dict)
-    return found
-
-
-def _experiment(study: Study) -> Record:
-    experiment, content = study.experiment, study.folder.content()
-    tune = experiment.tune
-    return {
-        "name": study.folder.name,
-        "path": str(study.folder.path),
-        "question": experiment.question,
-        "profile": experiment.profile,
-        "file": None if content is None else content.decode(errors="replace"),
-        "setups": study.setups,
-        "axes": study.axes,
-        "seeds": study.seeds,
-        "tune": None if tune is None else {"axis": tune.axis, "by": tune.by},
-    }
+    return {key: strict(value) for key, value in record.items()}
 
 
 def as_json(record: Record) -> str:
@@ -98,79 +89,93 @@ def strict(value: Any) -> Any:
         case float() if isnan(value):
             return None
         case float() if isinf(value):
-            return "inf" if value > 0 else "-inf"
+            return str(value)
+        case float():
+            return value + 0.0  # no −0
         case Mapping():
             return {str(key): strict(each) for key, each in value.items()}
         case list() | tuple():
             return [strict(each) for each in value]
-        case float():
-            return value + 0.0  # no −0
         case None | bool() | int() | str():
             return value
         case _:
             return str(value)
 
 
-OF_EFFECTS = (
-    "differences",
-    "mean",
-    "median",
-    "interval",
-    "method",
-    "coverage",
-    "n",
-    "infinite",
-    "p",
-)
+def _picked(thing: object, *names: str) -> Record:
+    return {name: getattr(thing, name) for name in names}
 
 
 def _claim(each: Judged) -> Record:
-    claim, verdict = each.claim, each.verdict
-    effect: Record | None = None
+    claim, verdict, effect = each.claim, each.verdict, None
     if verdict.effect is not None:
-        effect = {name: getattr(verdict.effect, name) for name in OF_EFFECTS}
-        effect["p_adjusted"] = verdict.p_adjusted
-        effect["seeds_needed"] = verdict.effect.seeds_needed
-    sides = {
-        name: [
-            {
-                "setup": side.arm.setup,
-                "words": side.words,
-                "values": side.values,
-                "diverged": side.diverged,
-                "missing": side.missing,
-            }
-            for side in sides
-        ]
-        for name, sides in (("better", each.better), ("worse", each.worse))
-    }
+        names = ("differences", "mean", "median", "interval", "method", "coverage", "n")
+        effect = _picked(verdict.effect, *names, "infinite", "p")
+        effect |= {"p_adjusted": verdict.p_adjusted, "seeds_needed": verdict.effect.seeds_needed}
     return {
-        "id": claim.id,
-        "says": claim.says,
-        "literature": claim.literature,
+        **_picked(claim, "id", "says", "literature"),
         "metric": claim.metric_name,
         "unit": each.unit,
-        "direction": claim.direction,
-        "smallest_effect": claim.smallest_effect,
-        "target": claim.target,
-        "at": claim.at,
-        "outcome": verdict.outcome,
-        "leaning": verdict.leaning,
-        "reasons": verdict.reasons,
+        **_picked(claim, "direction", "smallest_effect", "target", "at"),
+        **_picked(verdict, "outcome", "leaning", "reasons"),
         "effect": effect,
         "superiority": each.superiority,
         "pairs": each.pairs,
-        **sides,
+        **{
+            name: [
+                {"setup": side.arm.setup} | _picked(side, "words", "values", "diverged", "missing")
+                for side in sides
+            ]
+            for name, sides in (("better", each.better), ("worse", each.worse))
+        },
+    }
+
+
+def cell_row(cell: Cell, study: Study) -> Record:
+    """A cell with the means over its completed seeds."""
+    return {
+        "setup": cell.setup,
+        "point": cell.point,
+        "chosen": None if study.tuned_axis is None else study.is_chosen(cell),
+        "seeds": len(cell.runs),
+        "completed": len(cell.completed),
+        "diverged": cell.count("diverged"),
+        "failed": cell.count("failed", "damaged"),
+        "missing": cell.count("running", "interrupted", "new"),
+        "metrics": {name: _over_seeds(cell.values(name)) for name in METRICS},
+    }
+
+
+def _over_seeds(values: Sequence[float]) -> Record | None:
+    if not values:
+        return None
+    point = mean(values)
+    half = point.half_width
+    return {
+        "mean": point.value,
+        "interval": None if half is None else (point.value - half, point.value + half),
+        "median": median(values),
+        "n": point.n,
+    }
+
+
+def _run(run: StudiedRun) -> Record:
+    """A run with its final scores and its whole result."""
+    divergence = None if run.result is None else run.result.divergence
+    return {
+        "run": run.name,
+        "path": run.name,
+        **_picked(run, "setup", "point", "seed", "state"),
+        "reason": divergence if run.problem is None else run.problem,
+        **{name: run.metric(name) for name in METRICS if name != "gap"},
+        "result": None if run.result is None else run.result.as_record(),
     }
 
 
 def _provenance(study: Study) -> list[Record]:
     """What runs were trained with: a group for all that agree."""
     groups: dict[str, Record] = {}
-    for run in study.runs:
-        manifest = run.manifest
-        if manifest is None:
-            continue
+    for manifest in (run.manifest for run in study.runs if run.manifest is not None):
         facts = {
             "versions": manifest["versions"],
             "machine": manifest.get("machine"),
@@ -178,9 +183,41 @@ def _provenance(study: Study) -> list[Record]:
             "git_commit": manifest.get("git_commit"),
             "command": " ".join(map(str, manifest["command"])),
         }
-        group = groups.setdefault(repr(facts), {"runs": 0, "first": None, "last": None, **facts})
-        group["runs"] += 1
         started = manifest["started_utc"]
-        group["first"] = min(started, group["first"] or started)
-        group["last"] = max(started, group["last"] or started)
+        new = {"runs": 0, "first": started, "last": started, **facts}
+        group = groups.setdefault(repr(facts), new)
+        group["runs"] += 1
+        group["first"] = min(started, group["first"])
+        group["last"] = max(started, group["last"])
     return list(groups.values())
+
+
+def flat_row(run: StudiedRun) -> Record:
+    """A run with its result as one flat row: `test/running/accuracy` and so on."""
+    row = {"run": run.name, "setup": run.setup, **run.point, "seed": run.seed, "state": run.state}
+    if run.problem is not None:
+        row["reason"] = run.problem
+    result = {} if run.result is None else run.result.as_record()
+    return row | {key: value for key, value in _flat(result) if key != "state"}
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def as_csv(rows: Sequence[Record]) -> str:
+    """The rows with a heading. Text that a spreadsheet would calculate gets an apostrophe."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

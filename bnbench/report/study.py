@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from bnbench import store
 from bnbench.config import experiments, identity, schema
@@ -108,12 +108,11 @@ class Cell:
         return [run.score("val", quantity=quantity) for run in ended]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The value of the tuned axis that a setup takes at `others`, its values of the other axes."""
+class Choice(NamedTuple):
+    """The value of the tuned axis that a setup takes at its values `at` of the other axes."""
 
     setup: str
-    others: dict[str, Any]
+    at: dict[str, Any]
     value: Any
     values: tuple[Any, ...]
 
@@ -191,8 +190,8 @@ class Study:
             trials = {cell.point[axis]: cell.validation(quantity) for cell in cells}
             if any(trials.values()):
                 value = best_trial(trials, higher=quantity == "accuracy")
-                others = _others(cells[0], axis)
-                found.append(Choice(cells[0].setup, others, value, tuple(sorted(trials))))
+                at = _others(cells[0], axis)
+                found.append(Choice(cells[0].setup, at, value, tuple(sorted(trials))))
         return found
 
     def choice(self, cell: Cell) -> Choice | None:
@@ -200,7 +199,7 @@ class Study:
         if self.tuned_axis is None:
             return None
         wanted = cell.setup, _others(cell, self.tuned_axis)
-        return next((each for each in self.choices if (each.setup, each.others) == wanted), None)
+        return next((each for each in self.choices if (each.setup, each.at) == wanted), None)
 
     def is_chosen(self, cell: Cell) -> bool:
         """Whether tuning chose this cell, or had nothing to choose."""

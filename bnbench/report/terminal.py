@@ -1,49 +1,49 @@
-"""The report in 80 columns: question, answer, table, verdicts, where the files are."""
+"""What the terminal shows, at most 80 columns wide: the report, and what ends a run or a sweep."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
+from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bnbench.report import tables, words
-from bnbench.store import Record
+from bnbench.report import words
+from bnbench.report.study import Study, short_names
+from bnbench.store import Record, Result
 from bnbench.wording import counted
 
+STATISTICS = ("running", "batch", "population")
 MOST_CELLS = 40
-COLUMNS = 80
 
 
-def terminal(record: Record, *, columns: int = COLUMNS) -> Iterator[RenderableType]:
-    """What to print, one below the other, no wider than `columns`."""
-    experiment = record["experiment"]
+def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
+    """The report: question, answer, table, verdicts, where the files are; what to print, one below
+    the other, no wider than `columns`."""
+    experiment, claims = record["experiment"], record["claims"]
     yield Text(experiment["question"] or experiment["name"], style="bold")
     for notice in record["notices"]:
         yield from _lines(notice["text"], "! " if notice["kind"] != "other" else "  ", columns)
     yield Text("")
-    for sentence in _first_words(record):
+    answer = record["answer"]
+    if claims:  # their verdicts follow below
+        outcomes = Counter(claim["outcome"] for claim in claims)
+        numbers = ", ".join(f"{outcomes[each]} {each}" for each in words.SYMBOLS if outcomes[each])
+        answer = [f"{counted(len(claims), 'claim')}: {numbers}."]
+    for sentence in answer:
         yield from _lines(sentence, "", columns)
-    yield _cells_table(record)
-    if record["claims"]:
-        for claim in record["claims"]:
-            yield from _verdict(claim, columns)
+    yield _table_of_report(record)
+    for claim in claims:
+        yield from _verdict(claim, columns)
+    if claims:
         yield Text("")
     folder = experiment["path"]
     yield Text(f"page:    {folder}/report.html", overflow="fold")
     yield Text(f"data:    {folder}/report.json, report.csv, figures/", overflow="fold")
-
-
-def _first_words(record: Record) -> list[str]:
-    """The answer; with claims, whose verdicts follow below, only the number of each outcome."""
-    if not record["claims"]:
-        return list(record["answer"])
-    outcomes = Counter(claim["outcome"] for claim in record["claims"])
-    numbers = ", ".join(f"{outcomes[each]} {each}" for each in words.SYMBOLS if outcomes[each])
-    return [f"{counted(len(record['claims']), 'claim')}: {numbers}."]
 
 
 def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:
@@ -51,13 +51,12 @@ def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:
         yield Text((prefix if number == 0 else " " * len(prefix)) + line)
 
 
-def _cells_table(record: Record) -> Table:
+def _table_of_report(record: Record) -> Table:
     axes = [key for key, values in record["experiment"]["axes"].items() if len(values) > 1]
     cells = record["cells"]
     tuned = record["experiment"]["tune"]["axis"] if record["tuned"] else None
     if tuned is not None and len(cells) > MOST_CELLS:
         cells = [cell for cell in cells if cell["chosen"]]
-    table = tables.cells_table(cells[:MOST_CELLS], axes, tuned, ("test_accuracy",))
     said = "test accuracy and gap (running − batch, val): mean ± 95 % interval over seeds"
     if tuned is not None:
         said += f"\n*: {tuned} chosen on validation"
@@ -65,8 +64,7 @@ def _cells_table(record: Record) -> Table:
         said += "; the others are on the page"
     if len(cells) > MOST_CELLS:
         said += f"\n{len(cells) - MOST_CELLS:,} more cells are on the page"
-    table.caption = Text(said)
-    return table
+    return _cells_table(cells[:MOST_CELLS], axes, tuned, ("test_accuracy",), said)
 
 
 def _verdict(claim: Record, columns: int) -> Iterator[Text]:
@@ -85,3 +83,114 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
         yield from _lines(told, "    ", columns)
     if claim["reasons"]:
         yield from _lines("; ".join(claim["reasons"]), "    why: ", columns)
+
+
+def closing_tables(study: Study) -> list[RenderableType]:
+    """What ends a sweep, to be printed one below the other: the question, what was compared, the
+    results."""
+    from bnbench.report.record import cell_row  # SciPy takes a while
+
+    shown: list[RenderableType] = []
+    if study.experiment.question:
+        shown.append(Text(study.experiment.question))
+    if len(study.setups) > 1:
+        ended = [run.manifest for run in study.runs if run.result is not None and run.manifest]
+        shown.append(_setups_table(ended))
+    rows = [cell_row(cell, study) for cell in study.cells]
+    said = "accuracy with running statistics; gap: running − batch statistics (val)"
+    if any(row["completed"] > 1 for row in rows):
+        said += "; ±: 95 % interval"
+    tuned = study.tuned_axis if study.choices else None
+    if tuned is not None:
+        said += f"\n*: {tuned} chosen on validation"
+    accuracies = ("val_accuracy", "test_accuracy")
+    return [*shown, _cells_table(rows, list(study.axes), tuned, accuracies, said)]
+
+
+def _new_table(first: str, *rest: str) -> Table:
+    """A table without lines: a column of names, and columns of numbers."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="ellipsis", no_wrap=True)
+    for heading in rest:
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    return table
+
+
+def _cells_table(
+    cells: Sequence[Record],
+    axes: Sequence[str],
+    tuned: str | None,
+    accuracies: Sequence[str],
+    caption: str,
+) -> Table:
+    """A line for each row of `record.cell_row`; those that tuning chose have a star."""
+    headings = [f"{name.removesuffix('_accuracy')} %" for name in accuracies]
+    table = _new_table("setup", *short_names(axes).values(), *headings, "gap", "img/s", "seeds")
+    for cell in cells:
+        metrics = cell["metrics"]
+        speed = metrics["images_per_second"]
+        star = "*" if cell["chosen"] and cell["point"].get(tuned) is not None else ""
+        seeds = [str(cell["completed"])] if cell["completed"] else []
+        states = ("diverged", "failed", "missing")
+        seeds += [f"{cell[state]} {state}" for state in states if cell[state]]
+        table.add_row(
+            escape(cell["setup"]) + star,
+            *(escape(words.value_words(cell["point"].get(axis))) for axis in axes),
+            *(_percent(metrics[name]) for name in accuracies),
+            _percent(metrics["gap"], sign=True),
+            "–" if speed is None else f"{speed['mean']:,.0f}",
+            " + ".join(seeds),
+        )
+    table.caption, table.caption_justify = Text(caption), "left"
+    return table
+
+
+def _percent(metric: Record | None, *, sign: bool = False) -> str:
+    if metric is None:
+        return "–"
+    middle = words.percent(metric["mean"], sign=sign)
+    if metric["interval"] is None:
+        return middle
+    low, high = metric["interval"]
+    return f"{middle} ± {words.percent((high - low) / 2)}"
+
+
+def _setups_table(manifests: Iterable[Record]) -> Table:
+    """The size of each setup, side by side: whether they are fair opponents. One whose size changes
+    along an axis has several lines."""
+    table = _new_table("setup", "parameters", "trained", "normalization layers")
+    keys = ("parameters", "trainable_parameters", "normalization_layers")
+    rows = [(escape(each["setup"]), *(f"{each[key]:,}" for key in keys)) for each in manifests]
+    for row in dict.fromkeys(rows):
+        table.add_row(*row)
+    return table
+
+
+def run_table(result: Result) -> Table:
+    """Loss and accuracy of a completed run, by split and kind of statistics."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for kind in STATISTICS:
+        table.add_column(f"{kind} statistics", justify="right", no_wrap=True)
+    for split in ("train", "val", "test"):
+        row = ["–"] * len(STATISTICS)
+        for place, kind in enumerate(STATISTICS):
+            if (score := result.score(split, kind)) is not None:
+                loss = "–" if score.loss is None else f"{score.loss:.3f}"
+                row[place] = f"{score.accuracy:.1%}  loss {loss}"
+        table.add_row(split, *row)
+    return table
+
+
+def run_summary(result: Result) -> str:
+    """One line: how the run ended and what it cost."""
+    cost = (
+        f"{result.steps:,} steps, {result.examples:,} images in "
+        f"{result.train_seconds:.1f} s of training ({result.images_per_second:,.0f} images/s), "
+        f"{result.evaluation_seconds:.1f} s of evaluation"
+    )
+    if result.probe_seconds:
+        cost += f", {result.probe_seconds:.1f} s of probes"
+    if result.divergence is not None:
+        return f"diverged at {result.divergence}; {cost}"
+    return f"completed: {cost}"

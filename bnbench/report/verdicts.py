@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
+from typing import NamedTuple
 
 from bnbench.config import claims, datasets, experiments, metrics, schema
 from bnbench.report.quantities import LR, quantity, usable
-from bnbench.report.study import Choice, StudiedRun, Study
+from bnbench.report.study import StudiedRun, Study
 from bnbench.stats.differences import probability_of_superiority, slope
 from bnbench.stats.verdict import Effect, Verdict, effect, judge
 from bnbench.wording import counted, in_words
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """One arm of a claim: its metric by seed, in the metric's unit.
 
     ±inf where a run diverged or never reached the target. `words`: the setup with its values.
@@ -28,73 +28,65 @@ class Side:
     missing: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judged:
     """A claim with its verdict.
 
     `pairs`: the difference at each seed, oriented so that + favours the claim (two-sided: better
-    minus worse). `superiority`: P(better > worse) over all pairs of seeds, oriented the same way.
+    minus worse). `objections`: to judging by them. `trials`: by arm, among how many values of the
+    tuned axis its setup could choose.
     """
 
     claim: experiments.Claim
-    verdict: Verdict
-    better: tuple[Side, ...]
-    worse: tuple[Side, ...]
-    pairs: dict[int, float]
-    unit: str
-    superiority: float | None
-
-
-@dataclass(slots=True)
-class _Measured:
-    """A claim's sides and differences before its family is judged.
-
-    `trials`: by arm, among how many values of the tuned axis its setup could choose.
-    """
-
-    claim: experiments.Claim
+    verdict: Verdict = field(init=False)  # of the whole family, when all are measured
     better: tuple[Side, ...] = ()
     worse: tuple[Side, ...] = ()
     pairs: dict[int, float] = field(default_factory=dict)
     objections: list[str] = field(default_factory=list)
     trials: dict[str, int] = field(default_factory=dict)
-    effect: Effect | None = None
 
     @property
     def values(self) -> list[float]:
         """Of all sides and seeds."""
         return [value for side in (*self.better, *self.worse) for value in side.values.values()]
 
+    @property
+    def unit(self) -> str:
+        """Of the differences."""
+        return "doublings" if self.claim.log else metrics.unit(self.claim.metric)
+
+    @property
+    def superiority(self) -> float | None:
+        """P(better > worse) over all pairs of seeds, oriented as the differences are."""
+        if len(self.better) != 1 or len(self.worse) != 1:
+            return None
+        better, worse = (list(side[0].values.values()) for side in (self.better, self.worse))
+        if not better or not worse:
+            return None
+        above = probability_of_superiority(better, worse)
+        return 1 - above if self.claim.direction == "down" else above
+
 
 def judged(study: Study) -> list[Judged]:
     """Every claim of the experiment, in the file's order; one family for Holm's correction."""
     configs, tune = tuple(run.config for run in study.runs), study.experiment.tune
-    refused = dict[str, str]()
-    for claim, reason in claims.doubts(study.experiment.claims, configs, tune):
-        refused[claim.id] = reason
-    measured = [
-        _Measured(claim, objections=[refused[claim.id]])
-        if claim.id in refused
-        else _measured(claim, study)
-        for claim in study.experiment.claims
-    ]
-    verdicts = judge([(each.effect, each.objections) for each in measured])
-    return [
-        Judged(
-            claim=each.claim,
-            verdict=verdict,
-            better=each.better,
-            worse=each.worse,
-            pairs=each.pairs,
-            unit="doublings" if each.claim.log else metrics.unit(each.claim.metric),
-            superiority=_superiority(each),
-        )
-        for each, verdict in zip(measured, verdicts, strict=True)
-    ]
+    doubted = claims.doubts(study.experiment.claims, configs, tune)
+    refused = {claim.id: reason for claim, reason in doubted}
+    found, measured = [], list[tuple[Effect | None, Sequence[str]]]()
+    for claim in study.experiment.claims:
+        each = Judged(claim)
+        if claim.id in refused:
+            each.objections.append(refused[claim.id])
+        found.append(each)
+        measured.append((None if each.objections else _measure(each, study), each.objections))
+    for each, verdict in zip(found, judge(measured), strict=True):
+        each.verdict = verdict
+    return found
 
 
-def _measured(claim: experiments.Claim, study: Study) -> _Measured:
-    found = _Measured(claim)
+def _measure(found: Judged, study: Study) -> Effect | None:
+    """Fill in sides, differences and objections."""
+    claim = found.claim
     found.better = tuple(_side(found, arm, study) for arm in claim.better)
     found.worse = tuple(_side(found, arm, study) for arm in claim.worse)
     if len(set(found.trials.values())) > 1:
@@ -114,25 +106,23 @@ def _measured(claim: experiments.Claim, study: Study) -> _Measured:
         found.objections.append("no run on either side reached the target, or all diverged")
     found.objections += _sanity_objections(found, study)
     if found.pairs:
-        found.effect = effect(
+        return effect(
             list(found.pairs.values()),
             smallest_effect=claim.smallest_effect,
             direction=claim.direction,
         )
-    elif not found.objections:
+    if not found.objections:
         found.objections.append("no seed has a value on both sides")
-    return found
+    return None
 
 
 def _parts(values: Sequence[float | None]) -> float:
     """The first, minus the second where there are two; 0 for an opponent that is not there."""
     numbers = [value for value in values if value is not None]
-    if not numbers:
-        return 0.0
-    return numbers[0] if len(numbers) == 1 else numbers[0] - numbers[1]
+    return sum(numbers[:1]) - sum(numbers[1:])
 
 
-def _side(found: _Measured, arm: experiments.Arm, study: Study) -> Side:
+def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     """The values of one arm; what speaks against judging by them goes to `found`."""
     claim = found.claim
     planned = {id(run.config): run for run in study.runs}
@@ -145,7 +135,11 @@ def _side(found: _Measured, arm: experiments.Arm, study: Study) -> Side:
     axis = study.tuned_axis
     open_axes = {claim.slope_over, LR if isinstance(claim.metric, metrics.UsableLr) else None}
     if axis is not None and axis not in open_axes | {*claim.at, *dict(arm.at)}:
-        runs, taken = _at_the_choice(runs, study)
+        wanted = {id(run) for run in runs}
+        inside = [(cell, [run for run in cell.runs if id(run) in wanted]) for cell in study.chosen]
+        runs = [run for _, some in inside for run in some]
+        choices = [study.choice(cell) for cell, some in inside if some]
+        taken = [each for n, each in enumerate(choices) if each and each not in choices[:n]]
         found.objections += [
             f"{arm}: the chosen {axis} {in_words(each.value)} is an end of its grid"
             for each in taken
@@ -160,26 +154,18 @@ def _side(found: _Measured, arm: experiments.Arm, study: Study) -> Side:
         value = _value(claim, [run for run in runs if run.seed == seed])
         values |= {} if value is None else {seed: value}
     missing = len(study.seeds) - len(values)
-    if missing:
-        found.objections.append(_missing(arm, runs, missing))
+    undone = [run for run in runs if run.result is None]
+    if missing and undone:
+        states = ", ".join(sorted({run.state for run in undone}))
+        found.objections.append(
+            f"{arm}: {len(undone)} of {len(runs)} runs have no result ({states})"
+        )
+    elif missing:
+        found.objections.append(f"{arm}: no such value of {counted(missing, 'seed')}")
     if isinstance(claim.metric, metrics.UsableLr):
         found.objections += _at_the_end(claim, arm, runs)
     diverged = sum(run.state == "diverged" for run in runs)
     return Side(arm, ", ".join(words), values, diverged, missing)
-
-
-def _at_the_choice(
-    runs: Sequence[StudiedRun], study: Study
-) -> tuple[list[StudiedRun], list[Choice]]:
-    """Those of the runs that tuning chose among their neighbours, and the choices."""
-    kept, taken = [], list[Choice]()
-    wanted = {id(run) for run in runs}
-    for cell in study.chosen:
-        inside = [run for run in cell.runs if id(run) in wanted]
-        found = study.choice(cell)
-        kept += inside
-        taken += [found] if inside and found is not None and found not in taken else []
-    return kept, taken
 
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
@@ -203,14 +189,6 @@ def _quantity(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | N
     return log2(value) if value > 0 else None
 
 
-def _missing(arm: experiments.Arm, runs: Sequence[StudiedRun], missing: int) -> str:
-    undone = [run for run in runs if run.result is None]
-    if undone:
-        states = sorted({run.state for run in undone})
-        return f"{arm}: {len(undone)} of {len(runs)} runs have no result ({', '.join(states)})"
-    return f"{arm}: no such value of {counted(missing, 'seed')}"
-
-
 def _at_the_end(
     claim: experiments.Claim, arm: experiments.Arm, runs: Sequence[StudiedRun]
 ) -> Iterator[str]:
@@ -220,17 +198,12 @@ def _at_the_end(
     """
     if arm in claim.better and claim.direction == "up" and len(claim.better) == 1:
         return
-    rates = [float(run.point[LR]) for run in runs]
-    top = [
-        run
-        for run in runs
-        if float(run.point[LR]) == max(rates) and usable(run, claim.target or 0.0)
-    ]
-    if top:
-        yield f"{arm}: the largest {LR} tried, {in_words(max(rates))}, is still usable"
+    most = max((float(run.point[LR]) for run in runs), default=0.0)
+    if any(float(run.point[LR]) == most and usable(run, claim.target or 0.0) for run in runs):
+        yield f"{arm}: the largest {LR} tried, {in_words(most)}, is still usable"
 
 
-def _sanity_objections(found: _Measured, study: Study) -> Iterator[str]:
+def _sanity_objections(found: Judged, study: Study) -> Iterator[str]:
     """Checks without which no number means anything."""
     for run in study.runs:
         gap = run.history.gaps.get("val", {}).get("loss", 0.0)
@@ -253,13 +226,3 @@ def _may_have_a_gap(config: schema.RunConfig) -> bool:
     """Whether running and batch statistics can differ; what custom code does is not known."""
     custom = isinstance(config.model, schema.CustomModel)
     return custom or isinstance(config.norm, schema.BatchStatistics | schema.CustomNormConfig)
-
-
-def _superiority(found: _Measured) -> float | None:
-    if len(found.better) != 1 or len(found.worse) != 1:
-        return None
-    better, worse = (list(side[0].values.values()) for side in (found.better, found.worse))
-    if not better or not worse:
-        return None
-    above = probability_of_superiority(better, worse)
-    return 1 - above if found.claim.direction == "down" else above

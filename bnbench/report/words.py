@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import isfinite, isinf, isnan
 from typing import Any
 
+from bnbench.wording import in_words
+
 MINUS, INFINITY = "−", "∞"
 SYMBOLS = {"supported": "✓", "refuted": "✗", "negligible": "≈", "inconclusive": "?"}
 
@@ -20,14 +22,11 @@ def number(value: float | None, *, digits: int = 3, sign: bool = False) -> str:
     if rounded and not 1e-3 <= abs(rounded) < 1e6:
         words = f"{rounded:{'+' if sign else ''}.{digits - 1}e}"
     else:
-        places = max(0, digits - 1 - _magnitude(rounded))
+        magnitude = int(f"{rounded:e}".partition("e")[2]) if rounded else 0
+        places = max(0, digits - 1 - magnitude)
         words = f"{rounded:{'+' if sign and rounded else ''},.{places}f}"
         words = words.rstrip("0").rstrip(".") if "." in words else words
     return words.replace("-", MINUS)
-
-
-def _magnitude(value: float) -> int:
-    return int(f"{value:e}".partition("e")[2]) if value else 0
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:
@@ -75,3 +74,10 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def value_words(value: object) -> str:
+    """A value of an axis, – where it has no meaning."""
+    if value is None:
+        return "–"
+    return in_words(tuple(value) if isinstance(value, list) else value)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bnbench.report import rows, tables, words
+from bnbench.report import record, words
 from bnbench.report.figures import Drawn, drawn
-from bnbench.report.record import FIGURES, as_json, as_record
 from bnbench.report.study import Study, short_names
 from bnbench.report.verdicts import judged
 from bnbench.store import Record
@@ -20,12 +18,11 @@ PAGE, DATA, TABLE = "report.html", "report.json", "report.csv"
 STATES = {"completed": "●", "diverged": "×", "failed": "!", "damaged": "!"}
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """The record, and the figures that belong to it."""
 
     record: Record
-    figures: tuple[Drawn, ...]
+    figures: list[Drawn]
 
 
 def make(study: Study, *, written: datetime | None = None) -> Report:
@@ -33,21 +30,16 @@ def make(study: Study, *, written: datetime | None = None) -> Report:
     claims = judged(study)
     figures = drawn(study, claims)
     when = written or datetime.now(UTC)
-    return Report(as_record(study, claims, figures, written=when), tuple(figures))
+    return Report(record.as_record(study, claims, figures, written=when), figures)
 
 
 def write(study: Study, report: Report) -> None:
     """Put page, data, table and figures into the experiment's folder. Raises StorageError."""
     pictures = {f"{figure.name}.svg": figure.svg.encode() for figure in report.figures}
-    study.folder.replace_pictures(FIGURES, pictures)
-    table = rows.as_csv([rows.flat_row(run) for run in study.runs])
-    study.folder.keep_report(
-        {
-            DATA: as_json(report.record).encode(),
-            TABLE: table.encode(),
-            PAGE: page(report).encode(),
-        }
-    )
+    study.folder.replace_pictures(record.FIGURES, pictures)
+    table = record.as_csv([record.flat_row(run) for run in study.runs])
+    texts = {DATA: record.as_json(report.record), TABLE: table, PAGE: page(report)}
+    study.folder.keep_report({name: text.encode() for name, text in texts.items()})
 
 
 def page(report: Report) -> str:
@@ -63,16 +55,15 @@ def page(report: Report) -> str:
         "number": lambda value, **how: words.number(_float(value), **how),
         "percent": lambda value, **how: words.percent(_float(value), **how),
         "difference": lambda value, unit: words.difference(_float(value), unit),
-        "bare": words.bare,
         "p_value": words.p_value,
-        "in_words": tables.value_words,
+        "in_words": words.value_words,
         "quoted": quote,
         "interval": words.interval,
     }
-    record = report.record
-    varying = [key for key, values in record["experiment"]["axes"].items() if len(values) > 1]
+    axes = report.record["experiment"]["axes"]
+    varying = [key for key, values in axes.items() if len(values) > 1]
     return environment.get_template("report.html").render(
-        report=record,
+        report=report.record,
         figures=report.figures,
         axes=varying,
         names=short_names(varying),

@@ -26,7 +26,7 @@ def test_the_best_mean_on_validation_wins_not_on_test(tmp_path: Path) -> None:
         return Told((rates[config.optim.lr],), test=1 - rates[config.optim.lr])
 
     found = read_study(invented(tmp_path, TEXT % "val/accuracy", tell)).choices
-    assert [(each.setup, each.others, each.value, each.at_edge) for each in found] == [
+    assert [(each.setup, each.at, each.value, each.at_edge) for each in found] == [
         ("a", {"data.batch_size": 2}, 0.2, False),
         ("a", {"data.batch_size": 4}, 0.2, False),
         ("b", {"data.batch_size": 2}, 1, True),
