@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from bnbench.data.fashion12k import load_fashion_mnist_12k
+from bnbench.runner.settings import usable_cores
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.cores import usable_cores
 
 EXPERIMENT = """\
 setups:

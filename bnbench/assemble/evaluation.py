@@ -17,7 +17,7 @@ from bnbench.data import batches as data_batches
 from bnbench.data.batches import Batches, Standardize, subset
 from bnbench.data.dataset import Dataset
 from bnbench.events import Measurement, Split
-from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
+from bnbench.probes.statistics import Autocast, Discrepancy, Sample
 
 Evaluate: TypeAlias = Callable[[], list[Measurement]]
 

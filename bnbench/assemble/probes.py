@@ -30,8 +30,7 @@ from bnbench.probes import (
     stand_in,
     step_stability,
 )
-from bnbench.probes.discrepancy import Batch, Discrepancy, Sample
-from bnbench.probes.statistics import batch_norm_layers
+from bnbench.probes.statistics import Batch, Discrepancy, Sample, batch_norm_layers
 from bnbench.train import Probe, Run
 
 Read: TypeAlias = Callable[[int], Sequence[Reading | Histogram]]

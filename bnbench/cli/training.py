@@ -63,10 +63,9 @@ def train(
     from bnbench.assemble.check import check
     from bnbench.report import terminal
     from bnbench.runner.execution import execute
-    from bnbench.runner.settings import Settings, Stop
+    from bnbench.runner.settings import Settings, Stop, usable_cores
     from bnbench.sinks.terminal import Screen
     from bnbench.store import ExperimentFolder
-    from bnbench.sweep.cores import usable_cores
 
     refused = check([run])
     if refused:

@@ -17,8 +17,8 @@ from bnbench.diagnosis.findings import Judge, non_finite
 from bnbench.diagnosis.foreign import Collected, Logits, collect, plain, untouched
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Score
 from bnbench.errors import UsageError
-from bnbench.probes.discrepancy import Autocast
 from bnbench.probes.running_error import statistics_error
+from bnbench.probes.statistics import Autocast
 
 IMAGES = 2048
 """Of each loader: 1,000 to 10,000 make precise statistics (Wu & Johnson 2021,

@@ -17,9 +17,11 @@ from bnbench.diagnosis.foreign import Collected, Logits
 from bnbench.diagnosis.result import percent
 from bnbench.errors import UsageError
 from bnbench.probes import gap_by_layer
-from bnbench.probes.discrepancy import Autocast, Discrepancy, Sample
 from bnbench.probes.statistics import (
+    Autocast,
+    Discrepancy,
     PooledStatistics,
+    Sample,
     batch_norm_layers,
     batch_statistics,
     evaluating,

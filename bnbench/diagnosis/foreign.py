@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from bnbench.diagnosis.result import Loader
 from bnbench.errors import BnbenchError, DataError, UsageError
-from bnbench.probes.discrepancy import Sample
+from bnbench.probes.statistics import Sample
 
 MOST_BYTES = 2**30
 """Inputs that are kept of one loader, at most: 1,783 images of 3×224×224 in fp32. Two loaders of

@@ -20,7 +20,7 @@ from bnbench.config import loading, plans
 from bnbench.diagnosis.checkpoint import SavedModel, parse_checkpoint
 from bnbench.diagnosis.foreign import described
 from bnbench.errors import BnbenchError, StorageError, UsageError
-from bnbench.probes.discrepancy import Autocast
+from bnbench.probes.statistics import Autocast
 from bnbench.store import RunFolder
 
 RETURNS = "(model, loader) or (model, train_loader, eval_loader)"

@@ -1,9 +1,8 @@
 """Measurements that leave no trace, one file a probe.
 
-`discrepancy`: loss and accuracy under running, batch and population statistics; always logged.
-`statistics`: how a model is put under each kind of statistics, and taken back. `stand_in`: a copy
-of the network that does what training would do. Every other file is an optional probe: its function
-`read` measures once. It is imported only where the probe is chosen.
+`statistics`: loss and accuracy under running, batch and population statistics; always logged.
+`stand_in`: a copy of the network that does what training would do. Every other file is an optional
+probe: its function `read` measures once. It is imported only where the probe is chosen.
 """
 
 from __future__ import annotations

@@ -21,8 +21,13 @@ from torch import Tensor, nn
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings
-from bnbench.probes.discrepancy import Discrepancy, Sample
-from bnbench.probes.statistics import batch_norm_layers, batch_statistics, evaluating
+from bnbench.probes.statistics import (
+    Discrepancy,
+    Sample,
+    batch_norm_layers,
+    batch_statistics,
+    evaluating,
+)
 
 OTHERS = 3
 """Other images in a batch, for each fixed one."""

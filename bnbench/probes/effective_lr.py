@@ -15,8 +15,8 @@ from torch import nn
 
 from bnbench.events import Reading
 from bnbench.probes import readings
-from bnbench.probes.discrepancy import Batch
 from bnbench.probes.stand_in import AsInTraining, norm, ratio, stand_in, trained_layers
+from bnbench.probes.statistics import Batch
 
 
 def read(model: nn.Module, how: AsInTraining, batch: Batch, lr: float, step: int) -> list[Reading]:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bnbench.events import Reading
 from bnbench.probes import readings
-from bnbench.probes.discrepancy import Batch
-from bnbench.probes.stand_in import AsInTraining, StandIn, Weights, stand_in, trained_layers
+from bnbench.probes.stand_in import AsInTraining, stand_in, trained_layers
+from bnbench.probes.statistics import Batch
 
 
 def read(
@@ -36,7 +36,7 @@ def read(
     with stand_in(model, how, step, optimizer) as copied:
         before = copied.weights()
         _, gradient = copied.gradient(*batch)
-        after = _one_step(copied, gradient, lr)
+        after = copied.weights_after_step(gradient, lr)
         copied.place(before)
         for number, group in enumerate(_groups(copied.model)):
             weight = group[0]
@@ -60,23 +60,9 @@ def _groups(model: nn.Module) -> list[list[str]]:
     return groups
 
 
-def _one_step(copied: StandIn, gradient: Weights, lr: float) -> dict[str, Tensor]:
-    """The weights after one step of the copied optimizer along this gradient."""
-    assert copied.optimizer is not None
-    for name, parameter in copied.parameters.items():
-        parameter.grad = gradient[name].clone()
-    for group in copied.optimizer.param_groups:
-        group["lr"] = lr
-    copied.optimizer.step()
-    return copied.weights()
-
-
 def _compared(gradient: Tensor, shifted: Tensor) -> dict[str, float]:
     g, s = gradient.double().flatten(), shifted.double().flatten()
     distance, length = torch.linalg.vector_norm(g - s), torch.linalg.vector_norm(g)
     cosine = g @ s / (length * torch.linalg.vector_norm(s))
-    return {
-        "shift": distance.item(),
-        "relative": (distance / length).item(),
-        "cos": cosine.item(),
-    }
+    found = {"shift": distance, "relative": distance / length, "cos": cosine}
+    return {name: value.item() for name, value in found.items()}

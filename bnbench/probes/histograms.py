@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from bnbench.events import Histogram
 from bnbench.probes.activation_drift import ACTIVATIONS
-from bnbench.probes.discrepancy import Batch
 from bnbench.probes.stand_in import AsInTraining, stand_in
+from bnbench.probes.statistics import Batch
 
 BINS = 30
 """As many as TensorBoard draws."""

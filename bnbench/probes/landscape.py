@@ -19,15 +19,15 @@ Where a number is NaN, so are the range and the maximum that it enters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from torch import nn
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings
-from bnbench.probes.discrepancy import Batch
 from bnbench.probes.stand_in import AsInTraining, StandIn, Weights, minus, norm, ratio, stand_in
+from bnbench.probes.statistics import Batch
 
 
 def read(
@@ -50,26 +50,12 @@ def read(
 def _raw(
     copied: StandIn, batch: Batch, gradient: Weights, steps: Sequence[float]
 ) -> dict[str, float]:
-    weights = copied.weights()
-    losses, changes, betas = [], [], []
-    length = norm(gradient)
-    for step in steps:
-        copied.place({name: each - step * gradient[name] for name, each in weights.items()})
-        loss, there = copied.gradient(*batch)
-        change = norm(minus(there, gradient))
-        losses.append(loss)
-        changes.append(change)
-        betas.append(ratio(change, step * length))
-    copied.place(weights)
+    weights, length = copied.weights(), norm(gradient)
+    losses, changes = _along(copied, batch, gradient, steps, weights, lambda step, _: step, norm)
+    betas = [ratio(each, step * length) for each, step in zip(changes, steps, strict=True)]
     beta = float(np.max(betas))
-    return {
-        "loss_min": float(np.min(losses)),
-        "loss_max": float(np.max(losses)),
-        "change_min": float(np.min(changes)),
-        "change_max": float(np.max(changes)),
-        "beta": beta,
-        "beta_w2": beta * norm(weights) ** 2,
-    }
+    found = {"beta": beta, "beta_w2": beta * norm(weights) ** 2}
+    return _ranges("", losses, changes) | found
 
 
 def _relative(
@@ -79,30 +65,46 @@ def _relative(
     sizes = {name: norm({name: each}) for name, each in weights.items()}
     lengths = {name: norm({name: gradient[name]}) for name in weights}
     # A layer without a gradient, or without weights, has no direction to go.
-    moving = {name: each for name, each in weights.items() if lengths[name] and sizes[name]}
+    moving = [name for name in weights if lengths[name] and sizes[name]]
+
+    def factor(step: float, name: str) -> float:
+        return step * sizes[name] / lengths[name]
 
     def weighted(tensors: Weights) -> float:
         return norm({name: tensors[name].double() * sizes[name] for name in moving})
 
-    losses, changes, betas = [], [], []
+    losses, changes = _along(copied, batch, gradient, steps, moving, factor, weighted)
+    layers = len(moving) ** 0.5
+    betas = [ratio(each, step * layers) for each, step in zip(changes, steps, strict=True)]
     length = weighted(gradient)
+    found = _ranges("relative_", losses, [ratio(each, length) for each in changes])
+    return found | {"relative_beta_w2": float(np.max(betas))}
+
+
+def _along(
+    copied: StandIn,
+    batch: Batch,
+    gradient: Weights,
+    steps: Sequence[float],
+    moving: Collection[str],
+    factor: Callable[[float, str], float],
+    size: Callable[[Weights], float],
+) -> tuple[list[float], list[float]]:
+    """The loss at w − factor·g for each step, and the size of ∇ − g there."""
+    weights = copied.weights()
+    losses, changes = [], []
     for step in steps:
-        copied.place(
-            {
-                name: each - step * sizes[name] / lengths[name] * gradient[name]
-                for name, each in moving.items()
-            }
-        )
+        copied.place({name: weights[name] - factor(step, name) * gradient[name] for name in moving})
         loss, there = copied.gradient(*batch)
-        change = weighted(minus(there, gradient))
         losses.append(loss)
-        changes.append(ratio(change, length))
-        betas.append(ratio(change, step * len(moving) ** 0.5))
+        changes.append(size(minus(there, gradient)))
     copied.place(weights)
+    return losses, changes
+
+
+def _ranges(prefix: str, losses: list[float], changes: list[float]) -> dict[str, float]:
     return {
-        "relative_loss_min": float(np.min(losses)),
-        "relative_loss_max": float(np.max(losses)),
-        "relative_change_min": float(np.min(changes)),
-        "relative_change_max": float(np.max(changes)),
-        "relative_beta_w2": float(np.max(betas)),
+        f"{prefix}{name}_{end}": float(extreme(values))
+        for name, values in (("loss", losses), ("change", changes))
+        for end, extreme in (("min", np.min), ("max", np.max))
     }

@@ -19,10 +19,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings, statistics
-from bnbench.probes.discrepancy import Discrepancy, Sample
 
 
-def read(model: nn.Module, how: Discrepancy, population: Sample) -> list[Reading]:
+def read(
+    model: nn.Module, how: statistics.Discrepancy, population: statistics.Sample
+) -> list[Reading]:
     """`mean` and `variance` of each layer with batch statistics and of the network."""
     layers = statistics.batch_norm_layers(model)
     found: dict[str, dict[str, float]] = {}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from bnbench.probes.discrepancy import Autocast
+from bnbench.probes.statistics import Autocast
 
 Weights = Mapping[str, Tensor]
 """A tensor for each trained parameter, by its name."""
@@ -107,6 +107,16 @@ class StandIn:
         )
         return loss.item(), dict(zip(wanted, found, strict=True))
 
+    def weights_after_step(self, gradient: Weights, lr: float) -> dict[str, Tensor]:
+        """The weights after one step of the copied optimizer along this gradient."""
+        assert self.optimizer is not None
+        for name, parameter in self.parameters.items():
+            parameter.grad = gradient[name].clone()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        return self.weights()
+
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         logits = self.output(images)
         with self._how.autocast():
@@ -125,7 +135,10 @@ def stand_in(
     With an `optimizer`, a copy of that as well, which holds the copied parameters. Raises what
     copying raises: see `cannot_be_copied`.
     """
-    with torch.inference_mode(False), torch.enable_grad(), _random_numbers_kept(model):
+    device = next((each.device for each in model.parameters()), torch.device("cpu"))
+    # On MPS, every training step seeds the generator anyway.
+    devices = [device] if device.type == "cuda" else []
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
         twin, its_optimizer = copy.deepcopy((model, optimizer))
         twin.eval()
         for name in how.normalization:
@@ -145,23 +158,6 @@ def cannot_be_copied(model: nn.Module) -> str | None:
     except Exception as error:
         return f"the network cannot be copied ({type(error).__name__}: {error})"
     return None
-
-
-@contextmanager
-def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
-    """Restore the default generators of the CPU and of the model's device on leaving."""
-    device = next((each.device for each in model.parameters()), torch.device("cpu"))
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index])
-    elif device.type == "mps":
-        generators.append(torch.mps._get_default_mps_generator())
-    states = [each.get_state() for each in generators]
-    try:
-        yield
-    finally:
-        for each, state in zip(generators, states, strict=True):
-            each.set_state(state)
 
 
 def norm(tensors: Weights) -> float:

@@ -1,13 +1,17 @@
-"""A model under running, batch or population statistics; everything is restored on leaving.
+"""A model under running, batch or population statistics, and how far its predictions differ.
+
+Running statistics are what inference uses, batch statistics what training uses, population
+statistics what inference would use had they been recomputed with these weights ("precise BN",
+Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, section 3).
 
 A layer has batch statistics if it is one of torch's BatchNorm layers (any `_BatchNorm`) that
-keeps running ones. Other layers act the same under all three kinds.
+keeps running ones. Other layers act the same under all three kinds. Everything is restored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import gcd
 from typing import Protocol, cast, runtime_checkable
@@ -16,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split, Statistics
 
 WIDE_ROW = 64
 """Values in a row over which a reduction runs at full speed; measured on AVX2: 8 channels, 28×28,
@@ -186,3 +192,133 @@ def given_statistics(model: nn.Module, statistics: dict[str, PooledStatistics]) 
         {layer: normalizer(layer, statistics[name]) for name, layer in layers.items()}
     ):
         yield
+
+
+# --- what is measured with them --------------------------------------------------
+
+MAX_CONFUSED = 100
+"""Classes in a confusion matrix: with more, its picture cannot be read."""
+
+Batch = tuple[Tensor, Tensor]
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Images of one split: `batches(size)` yields them, `size` at a time.
+
+    `images`: how many. Their order decides which of them share batch statistics.
+    """
+
+    split: Split
+    images: int
+    batches: Callable[[int], Iterable[Batch]]
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """Measures samples under running, batch and population statistics.
+
+    `norm_batch_size`: images that share batch statistics, as in training. `pass_size`: images in
+    one forward pass, at most; a larger norm_batch_size takes precedence.
+    """
+
+    norm_batch_size: int
+    pass_size: int
+    autocast: Autocast = nullcontext
+
+    @property
+    def chunked_size(self) -> int:
+        """Images in a forward pass under batch statistics: whole chunks."""
+        return max(self.pass_size // self.norm_batch_size, 1) * self.norm_batch_size
+
+    def measure(
+        self, model: nn.Module, population: Sample, samples: Iterable[Sample]
+    ) -> list[Measurement]:
+        """Evaluations and gaps of each sample; population statistics come from `population`.
+
+        A sample of the training split is the beginning of `population`: one pass under batch
+        statistics serves both. Models without batch statistics are evaluated once: the three
+        kinds are equal and the gap is exactly zero, and both are stated all the same, as the
+        control. The test split, which is read once, has its confusion matrix as well.
+        """
+        facts: list[Measurement] = []
+        with evaluating(model):
+            if not batch_norm_layers(model):
+                for sample in samples:
+                    logits, labels = self.forward(model, sample, self.pass_size)
+                    facts += _facts(sample.split, logits, logits, logits, labels)
+                return facts
+            with batch_statistics(model, self.norm_batch_size) as pools:
+                in_population, _ = self.forward(model, population, self.chunked_size)
+            for sample in samples:
+                running, labels = self.forward(model, sample, self.pass_size)
+                if sample.split == population.split:
+                    batch = in_population[: sample.images]
+                else:
+                    with batch_statistics(model, self.norm_batch_size):
+                        batch, _ = self.forward(model, sample, self.chunked_size)
+                with given_statistics(model, pools):
+                    precise, _ = self.forward(model, sample, self.pass_size)
+                facts += _facts(sample.split, running, batch, precise, labels)
+        return facts
+
+    def forward(self, model: nn.Module, sample: Sample, size: int) -> Batch:
+        """Logits (images, classes) in fp64 and labels (images,), on the CPU.
+
+        `size`: images in one pass: `pass_size`, or `chunked_size` under batch statistics.
+        """
+        logits, labels = [], []
+        enough = min(size, self.norm_batch_size)  # passes below a chunk have no batch statistics
+        for x, y in _without_short_tail(sample.batches(size), enough):
+            with self.autocast():
+                logits.append(model(x))
+            labels.append(y)
+        return torch.cat(logits).to("cpu", torch.float64), torch.cat(labels).cpu()
+
+
+def _without_short_tail(batches: Iterable[Batch], enough: int) -> Iterator[Batch]:
+    """The batches, the last one joined to the one before where it has fewer than `enough`."""
+    held: Batch | None = None
+    for batch in batches:
+        if held is not None and len(batch[1]) < enough:
+            batch = torch.cat((held[0], batch[0])), torch.cat((held[1], batch[1]))
+        elif held is not None:
+            yield held
+        held = batch
+    if held is not None:
+        yield held
+
+
+def _facts(
+    split: Split, running: Tensor, batch: Tensor, precise: Tensor, labels: Tensor
+) -> list[Measurement]:
+    """What logits (images, classes) under the three kinds of statistics say."""
+    images = len(labels)
+    kinds: dict[Statistics, Tensor] = {"running": running, "batch": batch, "population": precise}
+    found = {
+        kind: Evaluation(
+            split=split,
+            stats=kind,
+            images=images,
+            loss=F.cross_entropy(logits, labels).item(),
+            accuracy=(logits.argmax(1) == labels).sum().item() / images,
+        )
+        for kind, logits in kinds.items()
+    }
+    log_running, log_batch = F.log_softmax(running, 1), F.log_softmax(batch, 1)
+    gap = Gap(
+        split=split,
+        images=images,
+        loss=found["running"].loss - found["batch"].loss,
+        accuracy=found["running"].accuracy - found["batch"].accuracy,
+        disagreement=(running.argmax(1) != batch.argmax(1)).sum().item() / images,
+        kl=(log_batch.exp() * (log_batch - log_running)).sum(1).mean().item(),
+    )
+    facts: list[Measurement] = [*found.values(), gap]
+    classes = running.shape[1]
+    if split == "test" and classes <= MAX_CONFUSED:
+        pairs = torch.bincount(labels * classes + running.argmax(1), minlength=classes**2)
+        counts = tuple(map(tuple, pairs.view(classes, classes).tolist()))  # (label, prediction)
+        facts.append(Confusion(split=split, stats="running", counts=counts))
+    return facts

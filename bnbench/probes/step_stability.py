@@ -20,8 +20,8 @@ from torch import nn
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings
-from bnbench.probes.discrepancy import Batch
 from bnbench.probes.stand_in import AsInTraining, StandIn, stand_in
+from bnbench.probes.statistics import Batch
 
 EXPLODED = 1e3
 """A step that multiplies the loss by this has exploded."""

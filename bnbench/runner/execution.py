@@ -22,9 +22,13 @@ from bnbench.assemble import Facts, build_run, resolve_device
 from bnbench.config import datasets, files, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Moment
-from bnbench.runner.provenance import fingerprint_of, manifest_of, require_same_fingerprint
+from bnbench.runner.provenance import (
+    fingerprint_of,
+    manifest_of,
+    require_same_fingerprint,
+    take_over,
+)
 from bnbench.runner.settings import Executed, Settings, Stop
-from bnbench.runner.sharing import take_over
 from bnbench.sinks import Sink
 from bnbench.sinks.metrics import MetricsSink
 from bnbench.store import Appender, ExperimentFolder, Record, Result, RunFolder, Score

@@ -1,4 +1,7 @@
-"""Where a run's numbers come from: versions, machine, fingerprint, commit."""
+"""Where a run's numbers come from: versions, machine, fingerprint, commit, or another experiment.
+
+Identical runs of several experiments are trained once, and taken over by the others.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,15 @@ from pathlib import Path
 import torch
 
 import bnbench
+from bnbench import store
 from bnbench.assemble import Facts
-from bnbench.config import identity, schema
-from bnbench.errors import StorageError
+from bnbench.config import files, identity, loading, plans, schema
+from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner.settings import Settings
 from bnbench.store import Record, RunFolder
+
+READ_AT = ("evaluations", "evaluation_images", "log_every")
+"""Keys of `train` that decide when a run is measured, and not what is trained."""
 
 
 def fingerprint_of(device: torch.device, threads: int) -> Record:
@@ -60,16 +67,7 @@ def manifest_of(
     if fingerprint not in fingerprints:
         fingerprints = [*fingerprints, fingerprint]
     return {
-        "run": folder.name,
-        "identity": identity.identity(config),
-        "experiment": config.experiment,
-        "setup": config.setup,
-        "cell": identity.cell(config),
-        "point": identity.point(config),
-        "seed": config.seed,
-        "hparams": identity.hparams(config),
-        "log_every": config.train.log_every,
-        "probes": sorted(config.probes.chosen()),
+        **_described(config, folder),
         "started": before.get("started", time.time()),
         "started_utc": before.get("started_utc", datetime.now(UTC).isoformat(timespec="seconds")),
         "attempts": before.get("attempts", 0) + 1,
@@ -80,6 +78,21 @@ def manifest_of(
         "machine": platform.machine(),
         "fingerprints": fingerprints,
         **asdict(facts),
+    }
+
+
+def _described(config: schema.RunConfig, folder: RunFolder) -> Record:
+    return {
+        "run": folder.name,
+        "identity": identity.identity(config),
+        "experiment": config.experiment,
+        "setup": config.setup,
+        "cell": identity.cell(config),
+        "point": identity.point(config),
+        "seed": config.seed,
+        "hparams": identity.hparams(config),
+        "log_every": config.train.log_every,
+        "probes": sorted(config.probes.chosen()),
     }
 
 
@@ -110,3 +123,56 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
+
+
+def take_over(
+    config: schema.RunConfig, folder: RunFolder, settings: Settings, fingerprint: Record
+) -> store.Result | None:
+    """The result of the same run in another experiment of the settings, made this folder's own.
+
+    The same: identity, fingerprint, and everything that decides when it was measured. None where
+    there is no such run. Killed at any moment, the folder is one of a run that has just begun.
+    """
+    for sibling in settings.siblings:
+        other = store.read(store.ExperimentFolder(sibling).run(identity.run_id(config)))
+        source = other.folder
+        try:
+            manifest, result = other.manifest, other.result
+            if result is None or manifest is None or source.path == folder.path:
+                continue
+            if manifest["fingerprints"] != [fingerprint] or not _same(config, source):
+                continue
+            checkpoint = source.checkpoint()
+            last = [event["event"] for event in other.events(without=("step", "eval"))][-1:]
+            if checkpoint is None or last not in (["finished"], ["diverged"]):
+                continue
+            ours = manifest | _described(config, folder)
+            ours["taken_over_from"] = f"{sibling.name}/{source.name}"
+            folder.begin(config_text=files.dump(config), manifest=ours)
+            folder.take_over(source, checkpoint)
+        except (StorageError, KeyError):
+            continue  # a damaged run is not taken over
+        folder.finish(result)
+        try:
+            from bnbench.board.views import open_view  # slow to import
+
+            open_view(folder).close()
+        except BnbenchError as error:  # a view, whose failure loses nothing
+            settings.announce(f"warning: {folder.name} has no TensorBoard files: {error.what}")
+        settings.announce(f"{folder.name} is {sibling.name}/{source.name}: taken over")
+        return result
+    return None
+
+
+def _same(config: schema.RunConfig, source: RunFolder) -> bool:
+    """Whether the run of that folder is this one, and was measured at the same points."""
+    try:
+        path = source.path / "config.yaml"
+        other = plans.expand(loading.load_experiment(path)).only()
+    except BnbenchError:
+        return False
+    return (
+        identity.identity(other) == identity.identity(config)
+        and other.probes == config.probes
+        and all(getattr(other.train, key) == getattr(config.train, key) for key in READ_AT)
+    )

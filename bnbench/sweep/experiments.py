@@ -11,10 +11,10 @@ from rich.console import Console
 
 from bnbench.config import experiments, files, loading, plans
 from bnbench.errors import ConfigError, Fault, UsageError
-from bnbench.runner.settings import Stop
+from bnbench.runner.settings import Stop, workers_for
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import cores, jobs, schedule, workers
+from bnbench.sweep import jobs, schedule, workers
 
 Say = Callable[[str], None]
 
@@ -72,7 +72,7 @@ def executor_for(
     """
     if len(planned) > 1:
         say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
-    size = cores.workers_for(options.workers, each.plan.runs)
+    size = workers_for(options.workers, each.plan.runs)
     siblings = [other.folder for other in planned if other is not each]
     return workers.Workers(size, options, each.folder, siblings)
 

@@ -11,10 +11,10 @@ from typing import assert_never
 from bnbench import store
 from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
-from bnbench.runner.settings import Stop
+from bnbench.runner.settings import Stop, may_use_gpu
 from bnbench.sinks import Sink
 from bnbench.sinks.terminal import Screen
-from bnbench.sweep import cores, forecast, jobs
+from bnbench.sweep import forecast, jobs
 from bnbench.sweep.dispatch import Dispatcher
 from bnbench.wording import counted
 
@@ -80,7 +80,7 @@ def sweep(
             executor.start(len(missing))
             new = [run.config for run in work.missing.values() if not run.folder.path.exists()]
             dispatcher.check_networks(new, faults_of)
-            if options.workers == "auto" and cores.may_use_gpu(options.device, runs):
+            if options.workers == "auto" and may_use_gpu(options.device, runs):
                 dispatcher.fit_memory(max(missing, key=lambda config: config.data.batch_size))
         work.train(fail_fast=options.fail_fast)
     if work.hopeless is not None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bnbench.events import Reading, Split
 from bnbench.norms.batch import BatchNorm
-from bnbench.probes.discrepancy import Discrepancy, Sample
 from bnbench.probes.stand_in import AsInTraining
+from bnbench.probes.statistics import Discrepancy, Sample
 
 STEP = 7
 CLASSES = 3

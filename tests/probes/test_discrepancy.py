@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.group import GroupNorm
-from bnbench.probes.discrepancy import Discrepancy, Sample
+from bnbench.probes.statistics import Discrepancy, Sample
 
 CLASSES = 3
 Norm = Callable[[int], nn.Module]

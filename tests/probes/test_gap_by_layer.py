@@ -11,7 +11,7 @@ from torch import nn
 from bnbench.events import Gap
 from bnbench.norms.group import GroupNorm
 from bnbench.probes import gap_by_layer
-from bnbench.probes.discrepancy import Discrepancy
+from bnbench.probes.statistics import Discrepancy
 from tests.probes.examples import NORMS, by_name, cross_entropy, how, network, pictures
 
 

@@ -30,8 +30,7 @@ from bnbench.probes import (
     running_error,
     step_stability,
 )
-from bnbench.probes.discrepancy import Sample
-from bnbench.probes.statistics import batch_statistics, evaluating
+from bnbench.probes.statistics import Sample, batch_statistics, evaluating
 from tests.probes.examples import (
     AS_IN_TRAINING,
     STEP,

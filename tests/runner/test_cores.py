@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from bnbench.errors import UsageError
-from bnbench.sweep import cores
-from bnbench.sweep.cores import may_use_gpu, usable_cores, workers_for
+from bnbench.runner import settings
+from bnbench.runner.settings import may_use_gpu, usable_cores, workers_for
 from tests.runs import small_config
 
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 16 cores without control groups."""
-    monkeypatch.setattr(cores, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cores, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(settings, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(settings, "OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     return tmp_path
@@ -85,7 +85,7 @@ def test_workers(system: Path) -> None:
 def test_whether_a_gpu_may_be_used_is_told_without_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "NVIDIA", tmp_path / "version")
+    monkeypatch.setattr(settings, "NVIDIA", tmp_path / "version")
     auto = [small_config()]
     assert auto[0].compute.device == "auto"
     assert not may_use_gpu(None, auto)
