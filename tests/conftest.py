@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 
 # A shell that starts us in the background lets us ignore Ctrl-C, and so would what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Threads that spin while they wait take the core from the other process, and cost most of the time.
+# Read when torch is imported, here and in what tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 settings.register_profile("bnbench", deadline=None)  # cores are shared: no example has a deadline
 settings.load_profile("bnbench")
@@ -30,6 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
+    import torch  # not before its threads know how to wait
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
