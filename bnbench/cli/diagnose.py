@@ -58,20 +58,19 @@ def diagnose(
         raise UsageError(f"{fix} already exists", do="name a new file with --fix")
 
     from bnbench import diagnosis
-    from bnbench.diagnosis import checkpoint as checkpoints
+    from bnbench.diagnosis import target as targets
     from bnbench.diagnosis import words
-    from bnbench.diagnosis.target import find_target
     from bnbench.store import write_new
 
     with redirect_stdout(sys.stderr), progress_console(quiet).status("measuring"):
-        found = find_target(target, device, images)
+        found = targets.find_target(target, device, images)
         model, loader, eval_loader = found.model, found.loader, found.eval_loader
         saved = found.checkpoint
         if checkpoint is not None:
             if saved is not None:
                 raise UsageError(f"{target} already has a checkpoint", do="leave out --checkpoint")
-            saved = checkpoints.read_checkpoint(checkpoint)
-            found.notes.extend(checkpoints.put_into(model, saved))
+            saved = targets.read_checkpoint(checkpoint)
+            found.notes.extend(targets.put_into(model, saved))
         result = diagnosis.diagnose(
             model, loader, eval_loader, batch_sizes=sizes, images=images, autocast=found.autocast
         )
@@ -89,7 +88,8 @@ def diagnose(
         for part in words.tables(result):
             output.print(part)
     if fix is not None:
-        write_new(fix, checkpoints.recalibrate(saved or checkpoints.of_model(model), result))
+        saved = saved or targets.of_model(model)
+        write_new(fix, targets.recalibrate(saved, model, result))
         tell = say if as_json else show
         tell(f"{fix}: the checkpoint with recalibrated statistics, nothing else changed")
         tell(words.fixed(result))

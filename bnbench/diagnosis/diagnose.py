@@ -66,7 +66,7 @@ def diagnose(
         sizes, notes = _sizes(train, batch_sizes)
         evidence = measure(logits, train, evaluation, sizes, autocast, seed)
     layers = tuple(_layer(name, norm, evidence) for name, norm in logits.norms.items())
-    findings = (broken,) if broken else Judge(evidence, logits.norms, layers, seed).findings()
+    findings = (broken,) if broken else Judge(evidence, logits, layers, seed).findings()
     return Diagnosis(
         batch_size=sizes[0],
         images={each.loader: len(each) for each in collected},

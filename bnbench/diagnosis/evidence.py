@@ -167,9 +167,8 @@ def _can_be_chunked(model: Logits, images: Collected) -> bool:
     x = images.x[: images.sizes[0]].to(images.device)
     with ExitStack() as hooks:
         for norm in batch_norm_layers(model).values():
-            hooks.enter_context(
-                norm.register_forward_pre_hook(lambda _, inputs: counts.add(len(inputs[0])))
-            )
+            hook = norm.register_forward_pre_hook(lambda _, inputs: counts.add(len(inputs[0])))
+            hooks.enter_context(hook)
         model(x)
     return model.tracking and counts <= {len(x)}
 
@@ -198,7 +197,7 @@ class _Passes:
         """Under the network's running statistics, as in eval mode."""
         # Layers without them depend on the batch: take the loader's size.
         size = max(images.batch_size, PASS if self.model.tracking else 0)
-        return self._predictions(images, images.sample(), self._how(size, size))
+        return self._predictions(images, images.sample(), size, size)
 
     def as_they_come(self, images: Collected) -> Predictions:
         """Under the statistics of the loader's batches."""
@@ -207,7 +206,7 @@ class _Passes:
         chunked = self.chunked and even
         with batch_statistics(self.model.network, own if chunked else WHOLE):
             sample = images.sample(as_they_come=not even)
-            return self._predictions(images, sample, self._how(own, PASS if chunked else own))
+            return self._predictions(images, sample, own, PASS if chunked else own)
 
     def shuffled(
         self, images: Collected, size: int, *, again: bool = False
@@ -218,11 +217,12 @@ class _Passes:
         whole = len(images) // size
         cuts = sorted({whole * k // GROUPS * size for k in range(1, GROUPS)} - {0})
         together = {name: PooledStatistics() for name in batch_norm_layers(self.model.network)}
-        how = self._how(size, PASS if self.chunked else size)
+        pass_size, shared = (PASS, size) if self.chunked else (size, WHOLE)
         predictions, groups = [], []
         for part in order.tensor_split(cuts):
-            with batch_statistics(self.model.network, size if self.chunked else WHOLE) as pools:
-                predictions.append(self._predictions(images, images.sample(part), how))
+            with batch_statistics(self.model.network, shared) as pools:
+                sample = images.sample(part)
+                predictions.append(self._predictions(images, sample, size, pass_size))
             groups.append(pools)
             for name, pool in pools.items():
                 if pool.count:
@@ -237,17 +237,17 @@ class _Passes:
         count = min(len(images), max(BLAMED // size, 1) * size)
         random = torch.Generator().manual_seed(self.seed)
         some = images.sample(torch.randperm(len(images), generator=random)[:count])
-        how = self._how(size, PASS if self.chunked else size)
+        how = Discrepancy(size, PASS if self.chunked else size, self.autocast)
         return {
             each.layer.removeprefix(Logits.PREFIX): each.value
             for each in gap_by_layer.read(self.model, how, some)
             if each.layer.startswith(Logits.PREFIX)
         }
 
-    def _how(self, size: int, pass_size: int) -> Discrepancy:
-        return Discrepancy(norm_batch_size=size, pass_size=pass_size, autocast=self.autocast)
-
-    def _predictions(self, images: Collected, sample: Sample, how: Discrepancy) -> Predictions:
+    def _predictions(
+        self, images: Collected, sample: Sample, size: int, pass_size: int
+    ) -> Predictions:
+        how = Discrepancy(size, pass_size, self.autocast)
         logits, labels = how.forward(self.model, sample, how.chunked_size)
         least, most = int(labels.min()), int(labels.max())
         if not 0 <= least <= most < logits.shape[1]:

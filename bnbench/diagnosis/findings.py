@@ -21,26 +21,15 @@ from bnbench.diagnosis.foreign import Collected, Logits
 from bnbench.diagnosis.result import FINDINGS, Finding, LayerReading, percent
 from bnbench.probes.statistics import evaluating
 
-EXPLAINS_A_GAP = {
-    "no-running-statistics",
-    "never-updated",
-    "frozen",
-    "momentum-too-high",
-    "stale",
-    "non-iid-batches",
-}
-"""Findings that say why running statistics are worse than the population's."""
+NO_REASON = {"distribution-shift", "dead-channels", "eps-dominates"}
+"""Findings that do not say why running statistics are worse than the population's."""
 
 
 class Judge:
     """Reads the evidence."""
 
     def __init__(
-        self,
-        evidence: Evidence,
-        norms: dict[str, _BatchNorm],
-        layers: Sequence[LayerReading],
-        seed: int,
+        self, evidence: Evidence, model: Logits, layers: Sequence[LayerReading], seed: int
     ) -> None:
         self.evidence, self.layers, self.seed = evidence, layers, seed
         train = evidence.train
@@ -52,7 +41,7 @@ class Judge:
             f"{train.own.population.figures} under population statistics"
         )
         self.tracking = [each for each in layers if each.tracks and each.used]
-        self.new = [each for each in self.tracking if _never_moved(norms[each.name])]
+        self.new = [each for each in self.tracking if _never_moved(model.norms[each.name])]
         self.moved = [each for each in self.tracking if each not in self.new]
         # Layers that are off, and were updated much less often than another one.
         self.most_updates = max((each.updates or 0 for each in self.tracking), default=0)
@@ -70,13 +59,13 @@ class Judge:
             *self._in_batches(),
             *self._over_images(),
         ]
-        explain = set(EXPLAINS_A_GAP)
-        if not any(
+        reasons = {each.name for each in found} - NO_REASON
+        if any(
             (each.mean_error or 0.0) > criteria.BY_CHANCE / sqrt(each.window * self.batch_size)
             for each in self.tracking
         ):
-            explain.add("batch-too-small")
-        if self.gap and not explain & {each.name for each in found}:
+            reasons.discard("batch-too-small")
+        if self.gap and not reasons:
             far = [each for each in self.tracking if off(each)]
             far.sort(key=lambda each: -(each.blame or 0.0))
             where = f"layer {far[0].name}: {far[0].errors}; " if far else ""
@@ -157,7 +146,7 @@ class Judge:
             )
         far = [each for each in self.moved if off(each) and each not in self.left_out]
         new = [each for each in far if (each.initial_weight or 0.0) >= criteria.INITIAL]
-        slow = [each for each in far if each not in new and _is_slow(each)]
+        slow = [each for each in far if each not in new and (each.momentum or 0.0) <= criteria.SLOW]
         if self.gap and (new or slow):
             worst = _worst(new or slow)
             yield _finding("stale", f"{_old(worst)}; {worst.errors}; {self.costs}", [*new, *slow])
@@ -259,10 +248,6 @@ def _never_moved(norm: _BatchNorm) -> bool:
 def _worst(layers: Sequence[LayerReading]) -> LayerReading:
     """The one whose running statistics cost most."""
     return max(layers, key=lambda each: each.blame or 0.0)
-
-
-def _is_slow(layer: LayerReading) -> bool:
-    return layer.momentum is None or layer.momentum <= criteria.SLOW
 
 
 def _old(layer: LayerReading) -> str:

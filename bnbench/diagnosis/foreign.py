@@ -167,7 +167,17 @@ def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.de
     ys: list[Tensor] = []
     count, size_in_bytes = 0, 0
     for batch in _batches(_spread(source, images), loader):
-        x, y = _inputs_and_labels(batch, loader)
+        match batch:
+            case [Tensor() as x, Tensor() as y, *_]:
+                pass
+            case _:
+                raise UsageError(f"the {loader} loader yields {described(batch)}", do=EXPECTED)
+        if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or y.is_floating_point() or y.is_complex():
+            raise UsageError(
+                f"the {loader} loader yields inputs of shape {_shape(x)} with {str(y.dtype)[6:]} "
+                f"labels of shape {_shape(y)}",
+                do=f"{EXPECTED}, one for each input",
+            )
         if len(x) == 0:
             continue
         if xs and x.shape[1:] != xs[0].shape[1:]:
@@ -232,21 +242,6 @@ def _length(batch: Any) -> int:
 def _batches(source: Iterable[Any], loader: Loader) -> Iterator[Any]:
     with _in_a_sentence(f"the {loader} loader", DataError):
         yield from source
-
-
-def _inputs_and_labels(batch: Any, loader: Loader) -> tuple[Tensor, Tensor]:
-    match batch:
-        case [Tensor() as x, Tensor() as y, *_]:
-            pass
-        case _:
-            raise UsageError(f"the {loader} loader yields {described(batch)}", do=EXPECTED)
-    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or y.is_floating_point() or y.is_complex():
-        raise UsageError(
-            f"the {loader} loader yields inputs of shape {_shape(x)} with {str(y.dtype)[6:]} "
-            f"labels of shape {_shape(y)}",
-            do=f"{EXPECTED}, one for each input",
-        )
-    return x, y
 
 
 # --- sentences --------------------------------------------------------------------------------

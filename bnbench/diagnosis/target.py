@@ -1,29 +1,52 @@
-"""What there is to diagnose: a function in a file of the user's, or a run folder of ours."""
+"""What there is to diagnose: a function in a file of the user's, a checkpoint, a run folder."""
 
 from __future__ import annotations
 
 import importlib.util
+import io
+import pickle
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bnbench.assemble import build_run, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import loading, plans
-from bnbench.diagnosis.checkpoint import SavedModel, parse_checkpoint
-from bnbench.diagnosis.foreign import described
+from bnbench.diagnosis.foreign import described, plain
+from bnbench.diagnosis.result import Diagnosis
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.probes.statistics import Autocast
-from bnbench.store import RunFolder
+from bnbench.store import RunFolder, files
 
 RETURNS = "(model, loader) or (model, train_loader, eval_loader)"
+
+PLACES = ((), ("state_dict",), ("model_state_dict",), ("model",), ("run", "model"))
+"""Where a state dict is in a checkpoint, which may be one itself; the last is bnbench's own."""
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before each name."""
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+SAVE = "save it with torch.save(model.state_dict(), FILE)"
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedModel:
+    """What a file holds: `content`, and the state dict within it, the same object."""
+
+    name: str
+    content: Any
+    state: MutableMapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,16 +66,13 @@ def find_target(target: str, device: str | None, images: int) -> Target:
 
     Raises UsageError, ConfigError, DataError, StorageError.
     """
-    path, separator, function = target.rpartition(":")
+    path, _, function = target.rpartition(":")
     if Path(target).is_dir():
         return _stored_run(Path(target), device, images)
-    if not separator or not path.endswith(".py"):
-        is_file = Path(target).is_file()
-        do = (
-            f"name the function, too: {target}:FUNCTION"
-            if is_file
-            else "give path/to/file.py:function, or the folder of a run"
-        )
+    if not path.endswith(".py"):
+        do = "give path/to/file.py:function, or the folder of a run"
+        if Path(target).is_file():
+            do = f"name the function, too: {target}:FUNCTION"
         raise UsageError(f"{target} is nothing that can be diagnosed", do=do)
     found = _called(Path(path), function)
     if device is not None:
@@ -60,22 +80,18 @@ def find_target(target: str, device: str | None, images: int) -> Target:
     return found
 
 
-# --- a function of the user's ---------------------------------------------------------------
-
-
 def _called(path: Path, function: str) -> Target:
+    """What the user's function returns."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", do="TARGET is path/to/file.py:function")
     call = getattr(_imported(path), function, None)
-    if call is None:
-        raise UsageError(
-            f"{path} defines no {function}", do=f"write a function that returns {RETURNS}"
-        )
     if not callable(call):
+        is_other = f"{path}:{function} is {described(call)}"
         raise UsageError(
-            f"{path}:{function} is {described(call)}", do=f"it must be a function → {RETURNS}"
+            f"{path} defines no {function}" if call is None else is_other,
+            do=f"write a function that returns {RETURNS}",
         )
-    with _sentences(path, f"{function}()"):
+    with _in_a_sentence(path, f"{function}()"):
         returned = call()
     match returned:
         case [nn.Module() as model, loader]:
@@ -105,37 +121,31 @@ def _imported(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    with _sentences(path, "importing it"):
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    with _in_a_sentence(path, "importing it"):
         spec.loader.exec_module(module)
     return module
 
 
 @contextmanager
-def _sentences(path: Path, doing: str) -> Iterator[None]:
-    """What the user's code raises becomes a sentence with its line; what it prints goes to
-    standard error, for standard output is the diagnosis."""
+def _in_a_sentence(path: Path, doing: str) -> Iterator[None]:
+    """What the user's code raises becomes a sentence with its line."""
     try:
-        with redirect_stdout(sys.stderr):
-            yield
+        yield
     except BnbenchError:
         raise
     except (Exception, SystemExit) as error:
-        file = path.resolve()
+        message, file = str(error), path.resolve()
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
-        if isinstance(error, SyntaxError) and error.filename == str(file):
-            lines = [error.lineno]
+        if isinstance(error, SyntaxError):
+            message = error.msg
+            lines = [error.lineno] if error.filename == str(file) else lines
         where = f"{path}:{lines[-1]}" if lines else str(path)
-        message = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UsageError(
             f"{where}: {doing} raised {type(error).__name__}: {message}",
             do="--debug shows the traceback",
         ) from error
-
-
-# --- a stored run ----------------------------------------------------------------------------
 
 
 def _stored_run(path: Path, device: str | None, images: int) -> Target:
@@ -166,3 +176,117 @@ def _stored_run(path: Path, device: str | None, images: int) -> Target:
         autocast=run.autocast,
         notes=notes,
     )
+
+
+# --- checkpoints ------------------------------------------------------------------------------
+
+
+def read_checkpoint(path: Path) -> SavedModel:
+    """The checkpoint in a file; only tensors and plain values are read. Raises StorageError."""
+    content = files.read(path)
+    if content is None:
+        raise StorageError(f"{path}: no such file", do="name the checkpoint with --checkpoint FILE")
+    return parse_checkpoint(str(path), content)
+
+
+def parse_checkpoint(name: str, content: bytes) -> SavedModel:
+    """The checkpoint in these bytes; `name` is what errors call it. Raises StorageError."""
+    try:
+        loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        unknown = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if unknown is None:
+            raise StorageError(f"{name} is not a checkpoint of PyTorch", do=SAVE) from error
+        raise StorageError(
+            f"{name} holds more than tensors ({unknown[1]}), and running what a file says is not "
+            "safe",
+            do=f"{SAVE}; or load it in your function, without --checkpoint",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StorageError(
+            f"{name} is not a checkpoint of PyTorch, or damaged: {reason}", do=SAVE
+        ) from error
+    for place in PLACES:
+        found = loaded
+        for key in place:
+            found = found.get(key) if isinstance(found, dict) else None
+        if _is_state_dict(found):
+            return SavedModel(name, loaded, found)
+    raise StorageError(
+        f"{name} holds {described(loaded)}: no state dict",
+        do="expected one, or a dict that has one as 'state_dict', 'model_state_dict', 'model'",
+    )
+
+
+def _is_state_dict(found: object) -> bool:
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        return False
+    values = found.values()
+    return any(isinstance(each, Tensor) for each in values) and not any(
+        isinstance(each, dict) for each in values
+    )
+
+
+def put_into(model: nn.Module, checkpoint: SavedModel) -> list[str]:
+    """Load it, whatever it was wrapped in; notes on statistics that it lacks. Raises UsageError."""
+    saved, _ = _bare(checkpoint.state)
+    own, wrapper = _bare(model.state_dict())
+    missing = [key for key in own if key not in saved]
+    lacking = [key for key in missing if key.rpartition(".")[2] in STATISTICS]
+    absent = [key for key in missing if key not in lacking]
+    unexpected = [key for key in saved if key not in own]
+    wrong = ", ".join(
+        f"{len(keys):,} {kind} ({_some(keys)})"
+        for kind, keys in (("missing", absent), ("unexpected", unexpected))
+        if keys
+    )
+    shapes = [
+        f"{key} {tuple(saved[key].shape)}, in the model {tuple(own[key].shape)}"
+        for key in own
+        if key in saved and isinstance(saved[key], Tensor) and isinstance(own[key], Tensor)
+        if saved[key].shape != own[key].shape
+    ]
+    wrong = wrong or "; ".join(shapes[:SHOWN])
+    if wrong:
+        raise UsageError(
+            f"{checkpoint.name} is of another model: {wrong}",
+            do="build the model as it was trained",
+        )
+    model.load_state_dict({wrapper + key: value for key, value in saved.items()}, strict=False)
+    running = [key for key in lacking if not key.endswith("num_batches_tracked")]
+    if not running:
+        return []
+    return [f"{checkpoint.name} has no running statistics for {_some(running)}"]
+
+
+def recalibrate(checkpoint: SavedModel, model: nn.Module, diagnosis: Diagnosis) -> bytes:
+    """The same checkpoint with the population's statistics; nothing else in it changes."""
+    saved, wrapper = _bare(checkpoint.state)
+    _, own = _bare(plain(model).state_dict())  # the diagnosis names layers as the model does
+    named = {own + key: value for key, value in saved.items()}
+    for key, value in diagnosis.recalibrated(named).items():
+        checkpoint.state[wrapper + key.removeprefix(own)] = value
+    buffer = io.BytesIO()
+    torch.save(checkpoint.content, buffer)
+    return buffer.getvalue()
+
+
+def of_model(model: nn.Module) -> SavedModel:
+    """A checkpoint that is the model's own state dict."""
+    state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+    return SavedModel("the model", state, state)
+
+
+def _bare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The state dict without what the model was wrapped in, and what that puts before names."""
+    wrapper = ""
+    while inner := [
+        each for each in WRAPPERS if state and all(key.startswith(wrapper + each) for key in state)
+    ]:
+        wrapper += inner[0]
+    return {key.removeprefix(wrapper): value for key, value in state.items()}, wrapper
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (", …" if len(keys) > SHOWN else "")

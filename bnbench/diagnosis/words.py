@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import isfinite
 
 from rich import box
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from bnbench.diagnosis.criteria import off
-from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score
+from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, percent
 
 MOST_LAYERS = 12
 """Rows of the table of layers: the worst ones; --json has all."""
@@ -26,13 +26,20 @@ STATISTICS: dict[Kind, str] = {
     "shuffled": "batch, shuffled",
     "population": "population",
 }
+LOADERS: dict[Loader, str] = {"train": "training", "eval": "evaluation"}
 
 
 def tables(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     """Everything that there is to say, from the figures to the findings."""
-    yield Text(_looked_at(diagnosis))
+    images = " and ".join(f"{n:,} {LOADERS[loader]}" for loader, n in diagnosis.images.items())
+    layers = len(diagnosis.layers)
+    took = f", {diagnosis.seconds:.0f} s" if diagnosis.seconds >= LONG_SECONDS else ""
+    yield Text(
+        f"{layers} BatchNorm layer{'' if layers == 1 else 's'}; {images} images, dropout off; "
+        f"the training loader's batch size is {diagnosis.batch_size:,}{took}"
+    )
     yield ""
-    yield from _readings(diagnosis)
+    yield from _scores(diagnosis)
     yield ""
     if diagnosis.layers:
         yield from _layers(diagnosis)
@@ -49,49 +56,28 @@ def fixed(diagnosis: Diagnosis) -> str:
         before = diagnosis.reading("running", loader)
         after = diagnosis.reading("population", loader)
         lines.append(
-            f"{_LOADERS[loader]} images, in eval mode: {100 * before.accuracy:.1f} → "
-            f"{100 * after.accuracy:.1f} % right, loss {_number(before.loss)} → "
-            f"{_number(after.loss)}"
+            f"{LOADERS[loader]} images, in eval mode: {100 * before.accuracy:.1f} → "
+            f"{percent(after.accuracy)} right, loss {_loss(before.loss)} → {_loss(after.loss)}"
         )
     return "\n".join(lines)
 
 
-_LOADERS: dict[Loader, str] = {"train": "training", "eval": "evaluation"}
-
-
-def _looked_at(diagnosis: Diagnosis) -> str:
-    images = " and ".join(
-        f"{count:,} {_LOADERS[loader]}" for loader, count in diagnosis.images.items()
-    )
-    layers = len(diagnosis.layers)
-    took = f", {diagnosis.seconds:.0f} s" if diagnosis.seconds >= LONG_SECONDS else ""
-    return (
-        f"{layers} BatchNorm layer{'' if layers == 1 else 's'}; {images} images, dropout off; "
-        f"the training loader's batch size is {diagnosis.batch_size:,}{took}"
+def _table(first: Column, numbers: Iterable[str]) -> Table:
+    others = (Column(name, justify="right", no_wrap=True) for name in numbers)
+    return Table(
+        first, *others, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
     )
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-
-
-def _readings(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    table = _table()
-    table.add_column("statistics", no_wrap=True)
-    table.add_column("batches of", justify="right")
-    for loader in diagnosis.images:
-        table.add_column(f"{loader}: loss", justify="right", no_wrap=True)
-        table.add_column("right", justify="right", no_wrap=True)
-    rows: dict[tuple[Kind, int | None], dict[Loader, Score]] = {}
-    for each in diagnosis.readings:
-        rows.setdefault((each.statistics, each.batch_size), {})[each.loader] = each
-    for (kind, size), found in rows.items():
+def _scores(diagnosis: Diagnosis) -> Iterator[RenderableType]:
+    names = [name for loader in diagnosis.images for name in (f"{loader}: loss", "right")]
+    table = _table(Column("statistics", no_wrap=True), ["batches of", *names])
+    found = {(each.statistics, each.batch_size, each.loader): each for each in diagnosis.readings}
+    for kind, size in dict.fromkeys(key[:2] for key in found):
         cells = [STATISTICS[kind], "" if size is None else f"{size:,}"]
         for loader in diagnosis.images:
-            one = found.get(loader)
-            cells += (
-                ["–", "–"] if one is None else [_number(one.loss), f"{100 * one.accuracy:.1f} %"]
-            )
+            one = found.get((kind, size, loader))
+            cells += [_loss(one.loss), percent(one.accuracy)] if one else ["–", "–"]
         table.add_row(*cells)
     yield table
     yield Text(
@@ -102,22 +88,16 @@ def _readings(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
 
 def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    shown = list(diagnosis.layers)
-    left = len(shown) - MOST_LAYERS
-    if left > 0:
-        worst = sorted(shown, key=_badness, reverse=True)[:MOST_LAYERS]
-        shown = [each for each in shown if each in worst]
-    table = _table()
-    table.add_column("layer", overflow="fold")
+    worst = sorted(diagnosis.layers, key=_badness, reverse=True)[:MOST_LAYERS]
+    left = len(diagnosis.layers) - len(worst)
     channels = any(each.dead or each.under_eps for each in diagnosis.layers)
-    for name in ("channels", "momentum", "updates", "μ off", "σ² off", "blame"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("dead", "≤ ε") if channels else ():
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in shown:
-        table.add_row(*_row(each)[: len(table.columns)], style="bold" if off(each) else "")
+    numbers = ["channels", "momentum", "updates", "μ off", "σ² off", "blame"]
+    table = _table(Column("layer", overflow="fold"), numbers + ["dead", "≤ ε"] * channels)
+    for each in diagnosis.layers:
+        if each in worst:
+            table.add_row(*_row(each)[: len(table.columns)], style="bold" if off(each) else "")
     yield table
-    more = f"\n{left} more layers have less to blame: --json lists all" if left > 0 else ""
+    more = f"\n{left} more layers have less to blame: --json lists all" if left else ""
     yield Text(
         "off: running against population statistics, |Δμ|/σ and |ln σ²| (bold: far off);\n"
         "blame: nats that a layer's running statistics cost"
@@ -127,7 +107,7 @@ def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
 
 def _row(layer: LayerReading) -> list[str]:
-    def figure(value: float | None, form: str = ".3f") -> str:
+    def figure(value: float | None, form: str) -> str:
         return "–" if value is None or not isfinite(value) else f"{value:{form}}"
 
     momentum = "mean" if layer.momentum is None else f"{layer.momentum:g}"
@@ -135,7 +115,7 @@ def _row(layer: LayerReading) -> list[str]:
         layer.name or "(the model)",
         f"{layer.channels:,}",
         momentum if layer.tracks else "none kept",
-        "–" if layer.updates is None else f"{layer.updates:,}",
+        figure(layer.updates, ","),
         figure(layer.mean_error, ".2f"),
         figure(layer.variance_error, ".2f"),
         figure(layer.blame, "+.3f"),
@@ -151,26 +131,24 @@ def _badness(layer: LayerReading) -> tuple[bool, float, float]:
 
 def _findings(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     if diagnosis.healthy:
-        yield Text(_nothing(diagnosis), style="bold green")
-        return
-    for number, each in enumerate(diagnosis.findings, start=1):
-        cost = "it costs accuracy or loss here" if each.harmful else "a risk, no harm measured here"
-        yield Text.assemble(
-            (f"{number}. {each.name}", "bold red" if each.harmful else "bold yellow"),
-            f": {cost}",
+        running, population = diagnosis.reading("running"), diagnosis.reading("population")
+        yield Text(
+            f"nothing is wrong: {percent(running.accuracy)} right under running statistics, "
+            f"{percent(population.accuracy)} under population statistics",
+            style="bold green",
         )
-        yield Padding(Text(_sentence(each.evidence)), (0, 0, 0, 3), expand=False)
-        yield Padding(Text(f"→ {each.do}"), (0, 0, 0, 3), expand=False)
-        yield Padding(Text(_where(each, diagnosis), style="dim"), (0, 0, 0, 3), expand=False)
+    for number, each in enumerate(diagnosis.findings, start=1):
+        style, cost = "bold yellow", "a risk, no harm measured here"
+        if each.harmful:
+            style, cost = "bold red", "it costs accuracy or loss here"
+        yield Text.assemble((f"{number}. {each.name}", style), f": {cost}")
+        for text in (
+            Text(each.evidence[:1].upper() + each.evidence[1:]),
+            Text(f"→ {each.do}"),
+            Text(_where(each, diagnosis), style="dim"),
+        ):
+            yield Padding(text, (0, 0, 0, 3), expand=False)
         yield ""
-
-
-def _nothing(diagnosis: Diagnosis) -> str:
-    running, population = diagnosis.reading("running"), diagnosis.reading("population")
-    return (
-        f"nothing is wrong: {100 * running.accuracy:.1f} % right under running statistics, "
-        f"{100 * population.accuracy:.1f} % under population statistics"
-    )
 
 
 def _where(finding: Finding, diagnosis: Diagnosis) -> str:
@@ -183,9 +161,5 @@ def _where(finding: Finding, diagnosis: Diagnosis) -> str:
     return f"in {', '.join(layers[:5])}{more}"
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _number(loss: float) -> str:
+def _loss(loss: float) -> str:
     return f"{loss:.3f}" if isfinite(loss) else "not finite"

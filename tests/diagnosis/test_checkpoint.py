@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 import bnbench
 from bnbench.diagnosis import Diagnosis
-from bnbench.diagnosis.checkpoint import of_model, put_into, read_checkpoint, recalibrate
+from bnbench.diagnosis.target import (
+    SavedModel,
+    of_model,
+    put_into,
+    read_checkpoint,
+    recalibrate,
+)
 from bnbench.errors import StorageError, UsageError
 from tests.diagnosis.patients import IMAGES, eval_loader, loader, network, trained
 
@@ -66,7 +72,7 @@ def test_only_running_statistics_change(container: str, prefix: str, tmp_path: P
     for key, value in spoiled().state_dict().items():
         assert torch.equal(model.state_dict()[key], value)
 
-    fixed = torch.load(io.BytesIO(recalibrate(checkpoint, diagnosis())), weights_only=True)
+    fixed = torch.load(io.BytesIO(recalibrate(checkpoint, model, diagnosis())), weights_only=True)
     before = torch.load(path, weights_only=True)
     assert type(fixed) is type(before)
     assert list(take(fixed)) == list(take(before))
@@ -85,8 +91,8 @@ def test_only_running_statistics_change(container: str, prefix: str, tmp_path: P
 def test_a_fixed_checkpoint_restores_accuracy(tmp_path: Path) -> None:
     path = tmp_path / "saved.pt"
     torch.save(spoiled().state_dict(), path)
-    (tmp_path / "fixed.pt").write_bytes(recalibrate(read_checkpoint(path), diagnosis()))
     model = network(seed=5)
+    (tmp_path / "fixed.pt").write_bytes(recalibrate(read_checkpoint(path), model, diagnosis()))
     put_into(model, read_checkpoint(tmp_path / "fixed.pt"))
     found = bnbench.diagnose(model, loader(), eval_loader(), images=IMAGES)
     healthy = bnbench.diagnose(trained(), loader(), eval_loader(), images=IMAGES)
@@ -99,10 +105,29 @@ def test_a_fixed_checkpoint_restores_accuracy(tmp_path: Path) -> None:
 
 def test_without_a_checkpoint_it_is_the_models_own_state() -> None:
     model = spoiled()
-    fixed = torch.load(io.BytesIO(recalibrate(of_model(model), diagnosis())), weights_only=True)
+    content = recalibrate(of_model(model), model, diagnosis())
+    fixed = torch.load(io.BytesIO(content), weights_only=True)
     assert list(fixed) == list(model.state_dict())
     assert torch.equal(fixed["10.bias"], model.state_dict()["10.bias"])
     assert not torch.equal(fixed["1.running_var"], model.state_dict()["1.running_var"])
+
+
+@pytest.mark.parametrize("of_file", [False, True])
+def test_the_layers_of_a_wrapped_model_are_found_in_the_file(of_file: bool) -> None:
+    """`DataParallel` names them with `module.`, in the diagnosis, too."""
+    model = nn.DataParallel(spoiled())
+    state = dict(spoiled().state_dict())
+    checkpoint = SavedModel("saved.pt", state, state) if of_file else of_model(model)
+    found = bnbench.diagnose(model, loader(), images=IMAGES)
+    fixed = torch.load(io.BytesIO(recalibrate(checkpoint, model, found)), weights_only=True)
+    put_into(model, SavedModel("fixed.pt", fixed, fixed))
+    assert bnbench.diagnose(model, loader(), images=IMAGES).healthy
+
+
+def test_a_model_without_state_has_no_use_for_a_checkpoint() -> None:
+    state = dict(trained().state_dict())
+    with pytest.raises(UsageError, match="20 unexpected"):
+        put_into(nn.Flatten(), SavedModel("saved.pt", state, state))
 
 
 def test_parameters_alone_are_loaded_and_named(tmp_path: Path) -> None:
@@ -115,7 +140,7 @@ def test_parameters_alone_are_loaded_and_named(tmp_path: Path) -> None:
     assert "has no running statistics for 1.running_mean, 1.running_var" in note
     found = bnbench.diagnose(model, loader(), eval_loader(), images=IMAGES)
     assert found.findings[0].name == "never-updated"
-    fixed = torch.load(io.BytesIO(recalibrate(checkpoint, found)), weights_only=True)
+    fixed = torch.load(io.BytesIO(recalibrate(checkpoint, model, found)), weights_only=True)
     assert {"module.1.running_mean", "module.7.running_var"} <= set(fixed)
 
 
