@@ -18,13 +18,8 @@ from bnbench.assemble.custom import load_class
 from bnbench.assemble.inputs import derived, generator
 from bnbench.config import schema
 from bnbench.errors import ArgumentError
-from bnbench.models import (
-    initialization,
-    normalization,
-    plain,
-    resnet,
-    torchvision_classifier,
-)
+from bnbench.models import normalization, plain, resnet, torchvision_classifier
+from bnbench.models import recipe as recipes
 from bnbench.models.recipe import Recipe
 from bnbench.norms import activated, batch, frozen, group, noisy, renorm, weight
 
@@ -52,7 +47,7 @@ def make_model(
     recipe = make_recipe(config, steps)
     model = make_network(config, recipe, image_shape, classes)
     if config.model.init != "own":
-        initialization.initialize(model, config.model.init, partial(generator, config.seed, "init"))
+        recipes.initialize(model, config.model.init, partial(generator, config.seed, "init"))
     return model.to(memory_format=torch.channels_last)
 
 
@@ -141,9 +136,8 @@ def normalized(norm: schema.NormConfig, activation: Activation, steps: int) -> R
             del keys["batch_size"]
             return recipe(make_norm=partial(batch.BatchNorm, **keys))
         case schema.BatchRenormConfig():
-            first, r_last, d_last = (
-                round(keys.pop(key) * steps) for key in ("correct_from", "r_open", "d_open")
-            )
+            fractions = [keys.pop(key) for key in ("correct_from", "r_open", "d_open")]
+            first, r_last, d_last = (round(each * steps) for each in fractions)
             keys |= {"r_ramp": (first, r_last), "d_ramp": (first, d_last)}
             return recipe(make_norm=partial(renorm.BatchRenorm, **keys))
         case schema.FrozenNormConfig():

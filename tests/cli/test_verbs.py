@@ -335,11 +335,11 @@ def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
 
 
 def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnbench.models import initialization
+    from bnbench.models import recipe
     from bnbench.probes.statistics import batch_norm_layers
 
     write_experiment(Path("study.yaml"), TWO_BY_TWO)
-    whole = initialization.initialize
+    whole = recipe.initialize
 
     def broken(model: nn.Module, *rest: Any) -> None:
         if not batch_norm_layers(model):
@@ -347,7 +347,7 @@ def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch)
         whole(model, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(initialization, "initialize", broken)
+        patched.setattr(recipe, "initialize", broken)
         said = bnbench("sweep", "study.yaml", "--quiet")
     assert said.code == 1
     lines = said.err.splitlines()

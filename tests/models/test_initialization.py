@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.models.initialization import Initialization, initialize
 from bnbench.models.plain import MLP, Plain
-from bnbench.models.recipe import Recipe
+from bnbench.models.recipe import Initialization, Recipe, initialize
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.group import GroupNorm
 
