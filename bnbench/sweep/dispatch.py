@@ -80,14 +80,17 @@ class Dispatcher:
                     case _:
                         yield job, answer
 
-    def found(self, new: Iterable[jobs.Job]) -> Iterator[tuple[jobs.Job, jobs.Found | jobs.Lost]]:
-        """Have jobs done that find something out. Raises the error of one that has failed."""
+    def found(self, new: Iterable[jobs.Job]) -> dict[jobs.Job, jobs.Found | jobs.Lost]:
+        """Have jobs done that find something out. Raises the error of one that has failed; where
+        the sweep is stopped, some have no answer."""
         self.add(new)
+        found: dict[jobs.Job, jobs.Found | jobs.Lost] = {}
         for job, answer in self.answers():
             if isinstance(answer, jobs.Failed):
                 raise answer.error
             if isinstance(answer, jobs.Found | jobs.Lost):
-                yield job, answer
+                found[job] = answer
+        return found
 
     def stop(self) -> None:
         """Submit nothing more, and let the runs that train commit; one that takes too long will
@@ -111,25 +114,27 @@ class Dispatcher:
             jobs.Check(tuple({config.setup: config for config in same}.values()))
             for same in feasible.networks(configs)
         ]
-        refused: dict[jobs.Job, tuple[jobs.Refused, ...]] = dict.fromkeys(checks, ())
-        for job, answer in self.found(checks):
-            match job, answer:
-                case _, jobs.Found(tuple(found)):
-                    refused[job] = found
-                case jobs.Check(dead), jobs.Lost(how):
+        found = self.found(checks)
+        refused: list[jobs.Refused] = []
+        for check in checks:
+            match found.get(check):
+                case jobs.Found(tuple(each)):
+                    refused += each
+                case jobs.Lost(how):
                     message = f"the first step fails: the worker {how}"
                     obstacle = feasible.Obstacle(CUSTOM_KEYS, message)
-                    refused[job] = tuple((config, obstacle) for config in dead)
+                    refused += [(config, obstacle) for config in check.configs]
                 case _:
                     pass
-        together = [each for found in refused.values() for each in found]
-        if together and not self.stopping:
-            raise ConfigError(faults_of(together))
+        if refused and not self.stopping:
+            raise ConfigError(faults_of(refused))
 
     def fit_memory(self, config: schema.RunConfig) -> None:
         """Lower the limit to how many runs like this one fit a GPU's memory."""
-        for _, answer in self.found([jobs.Fit(config)]):
-            match answer:
-                case jobs.Found(int(runs)) if runs < self.limit:
-                    self._say(f"{runs} at a time, as many as the GPU holds")
-                    self.limit = runs
+        fit = jobs.Fit(config)
+        match self.found([fit]).get(fit):
+            case jobs.Found(int(runs)) if runs < self.limit:
+                self._say(f"{runs} at a time, as many as the GPU holds")
+                self.limit = runs
+            case _:
+                pass

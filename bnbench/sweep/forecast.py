@@ -14,8 +14,8 @@ from typing import Any
 from rich.filesize import decimal
 
 from bnbench import store
-from bnbench.config import feasible, identity, schema
-from bnbench.errors import RunError
+from bnbench.config import feasible, files, identity, schema
+from bnbench.errors import RunError, StorageError
 from bnbench.report.study import cell_key
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import duration
@@ -30,6 +30,23 @@ WORKER_SECONDS = 4.0
 def cell_of(config: schema.RunConfig) -> str:
     """A run's setup and axis values: seeds differ in their numbers, not in their work."""
     return cell_key(config.setup, identity.point(config))
+
+
+def is_missing(
+    config: schema.RunConfig, found: store.RunRecord, options: jobs.SweepOptions
+) -> bool:
+    """Whether a sweep works on a run: it has no result, and has not failed by its own fault.
+
+    Missing data or a full disk say nothing about a run. If its folder is damaged or holds another
+    configuration, training it will say so.
+    """
+    if found.result is None:
+        error = found.error
+        return error is None or options.retry_failed or bool(error.get("of_the_machine"))
+    try:
+        return found.folder.config_text() != files.dump(config)
+    except StorageError:
+        return True
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
@@ -97,14 +114,13 @@ def forecast(
             seconds, size = found.result.wall_seconds, found.folder.size()
             known = costs.get(cell_of(config), Cost(0.0, 0))
             costs[cell_of(config)] = Cost(max(seconds, known.seconds), max(size, known.bytes))
-        failed = found.state == "failed" and not options.retry_failed
         run = ForecastRun(
             run=found.folder.name,
             setup=config.setup,
             point=identity.point(config),
             seed=config.seed,
             state=found.state,
-            trains=options.restart or not (failed or found.result is not None),
+            trains=options.restart or is_missing(config, found, options),
         )
         forecasts.append(run)
         if run.trains:
@@ -145,15 +161,16 @@ def _work(config: schema.RunConfig) -> str:
 
 def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dict[str, Cost]:
     """The cost of each distinct work among these runs."""
-    distinct = {_work(config): config for config in reversed(configs)}
-    works: dict[jobs.Job, str] = {jobs.Measure(each): work for work, each in distinct.items()}
+    distinct = {_work(config): jobs.Measure(config) for config in reversed(configs)}
+    found = dispatcher.found(distinct.values())
     costs: dict[str, Cost] = {}
-    for job, answer in dispatcher.found(works):
-        match job, answer:
-            case _, jobs.Found(Cost() as cost):
-                costs[works[job]] = cost
-            case jobs.Measure(config), jobs.Lost(how):
-                raise RunError(f"{identity.run_id(config)} cannot be measured: its worker {how}")
+    for work, job in distinct.items():
+        match found.get(job):
+            case jobs.Found(Cost() as cost):
+                costs[work] = cost
+            case jobs.Lost(how):
+                name = identity.run_id(job.config)
+                raise RunError(f"{name} cannot be measured: its worker {how}")
             case _:
                 pass
     return costs

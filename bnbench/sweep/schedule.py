@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from bnbench import store
-from bnbench.config import feasible, files, identity, schema
-from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError, StorageError
+from bnbench.config import feasible, identity, schema
+from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError
 from bnbench.runner.settings import Stop, may_use_gpu
 from bnbench.sinks import Sink
 from bnbench.sinks.terminal import Screen
@@ -74,7 +74,7 @@ def sweep(
             cleared = sum(_clear(experiment.run(identity.run_id(config))) for config in runs)
             if cleared:
                 screen.print(f"{counted(cleared, 'earlier run')} thrown away")
-        work.find_missing(runs, experiment, retry=options.retry_failed)
+        work.find_missing(runs, experiment, options)
         missing = [run.config for run in work.missing.values()]
         if missing:
             executor.start(len(missing))
@@ -132,8 +132,7 @@ class _Sweep:
         self,
         runs: Sequence[schema.RunConfig],
         experiment: store.ExperimentFolder,
-        *,
-        retry: bool,
+        options: jobs.SweepOptions,
     ) -> None:
         """Sort the runs into finished, failed and missing ones, from the evidence on disk."""
         for config in runs:
@@ -141,11 +140,10 @@ class _Sweep:
             steps = feasible.planned_steps(config)
             run = _Run(config, folder, forecast.cell_of(config), steps)
             found = store.read(folder)
-            if found.result is not None and _is_of(config, folder):
-                self.count(run, found.result, found=True)
-            # Missing data or a full disk say nothing about the run: it is tried again.
-            elif found.error is None or retry or found.error.get("of_the_machine"):
+            if forecast.is_missing(config, found, options):
                 self.missing[jobs.Train(config)] = run
+            elif found.result is not None:
+                self.count(run, found.result, found=True)
             else:
                 self.outcome.failures.append((folder.name, f"failed before: {found.problem}"))
 
@@ -215,7 +213,6 @@ class _Sweep:
                 assert_never(answer)
 
     def fail(self, job: jobs.Job, error: BnbenchError) -> None:
-        """A run has failed."""
         run = self.missing.pop(job)
         self.outcome.failures.append((run.folder.name, str(error)))
         self.screen.print(f"{self.outcome} {run.folder.name} failed: {error.what}")
@@ -240,7 +237,6 @@ class _Sweep:
         self.fail(job, error)
 
     def count(self, run: _Run, result: store.Result, *, found: bool) -> None:
-        """A run has a result."""
         self.outcome.found += found
         self.outcome.trained += not found
         self.outcome.diverged += result.state == "diverged"
@@ -254,7 +250,6 @@ class _Sweep:
         return self.longest.get(run.cell, average)
 
     def show(self) -> None:
-        """Update the line for all runs."""
         self.screen.advance(
             done=self.outcome.done,
             diverged=self.outcome.diverged,
@@ -275,11 +270,3 @@ class _Sweep:
             else:
                 left.append(max(0.0, whole - elapsed))
         return forecast.makespan(left, self.dispatcher.limit)
-
-
-def _is_of(config: schema.RunConfig, folder: store.RunFolder) -> bool:
-    """Whether the folder holds this configuration; if it is damaged, training it will say so."""
-    try:
-        return folder.config_text() == files.dump(config)
-    except StorageError:
-        return False

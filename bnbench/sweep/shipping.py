@@ -106,14 +106,16 @@ class Shipping:
         return found
 
     def _received(self, shipment: Shipment, reply: Reply) -> jobs.Answer | None:
-        here = str(self._experiment.path)
+        def here(text: str) -> str:
+            return text.replace(PLACE, str(self._experiment.path))
+
         if isinstance(reply, jobs.Said):
-            return jobs.Said(reply.line.replace(PLACE, here))
+            return jobs.Said(here(reply.line))
         if not isinstance(reply, Sent):
             return reply
         files = dict(reply.files)
         if ERROR in files:
-            files[ERROR] = files[ERROR].replace(PLACE.encode(), here.encode())
+            files[ERROR] = here(files[ERROR].decode()).encode()
         try:
             if shipment.run is not None and files:
                 self._experiment.run(shipment.run).adopt(files)
@@ -123,12 +125,10 @@ class Shipping:
             return jobs.failed(error)
         if isinstance(reply.end, jobs.Failed):
             told = reply.end.error
-            told.what = told.what.replace(PLACE, here)
-            told.do = told.do and told.do.replace(PLACE, here)
+            told.what, told.do = here(told.what), told.do and here(told.do)
         return reply.end
 
     def close(self) -> None:
-        """End everything now, and let go of the runs."""
         self._remote.close()
         for held in self._held.values():
             held.close()

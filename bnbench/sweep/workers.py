@@ -63,7 +63,8 @@ class _Worker:
 
 
 class Workers:
-    """An `Executor[Job, Answer]`. A worker is started when it is needed and kept for later jobs.
+    """An `Executor[Job, Answer]`. A worker is started when it is needed and kept for later jobs;
+    `start` has all of them import torch at the same time.
 
     Workers train in the folder of the experiment itself, and take a run that a sibling experiment
     has finished over from there.
@@ -82,7 +83,6 @@ class Workers:
         self._failed_starts = 0
 
     def start(self, jobs: int) -> None:
-        """Start workers, so that they import torch at the same time."""
         while len(self._workers) < min(jobs, self.size):
             self._spawn()
 
@@ -112,7 +112,6 @@ class Workers:
         return self._workers[-1]
 
     def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
-        """What has been answered, after waiting at most this long for the first answer."""
         begun = time.monotonic()
         ends = [(worker.connection, worker.process.sentinel) for worker in self._workers]
         wait([end for both in ends for end in both], timeout=seconds)
@@ -156,12 +155,10 @@ class Workers:
         return [] if worker.job is None else [(worker.job, lost)]
 
     def ask_to_stop(self) -> None:
-        """Ask all runs to commit after their current step and to end."""
         for worker in self._workers:
             worker.send(Signal.STOP)
 
     def close(self) -> None:
-        """End all workers now. What they have not committed is lost; the disk stays consistent."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:

@@ -124,14 +124,17 @@ def test_an_interrupted_run_costs_what_is_left_of_it(tmp_path: Path) -> None:
     assert run.seconds == 40.0
 
 
-@pytest.mark.parametrize(("options", "trains"), [({}, False), ({"retry_failed": True}, True)])
-def test_failed_runs_count_only_if_they_are_retried(
-    tmp_path: Path, options: dict[str, bool], trains: bool
+@pytest.mark.parametrize(
+    ("options", "of_the_machine", "trains"),
+    [({}, False, False), ({}, True, True), ({"retry_failed": True}, False, True)],
+)
+def test_failed_runs_count_only_if_a_sweep_tries_them_again(
+    tmp_path: Path, options: dict[str, bool], of_the_machine: bool, trains: bool
 ) -> None:
     experiment = experiment_in(tmp_path)
     folder = experiment.run(identity.run_id(small_config()))
     folder.begin(config_text=files.dump(small_config()), manifest={})
-    folder.fail({"message": "out of luck", "of_the_machine": False})
+    folder.fail({"message": "out of luck", "of_the_machine": of_the_machine})
     found = forecast([small_config()], experiment, Measuring(COSTS), **options)
     assert (found.runs[0].state, found.runs[0].trains) == ("failed", trains)
     assert found.seconds == (WORKER_SECONDS + 40.0 if trains else 0.0)
