@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from bnbench.config import hints, metrics, schema, sentences
 from bnbench.errors import UsageError
-from bnbench.wording import listing, nearest
+from bnbench.wording import did_you_mean, listing, nearest
 
 PACKAGE = Path(__file__).parent
 PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"
@@ -91,10 +91,9 @@ def find(word: str) -> Sequence[Entry | Key]:
     every = [key.name for each in entries() for key in each.keys]
     names = [*topics(), *TOPICS, *(each.name for each in entries())]
     close = nearest(word, [*names, *every, *(key.rpartition(".")[2] for key in every)])
-    raise UsageError(
-        f"nothing is called {word}",
-        do=f"did you mean {close}?" if close else "`bnbench explain` lists the topics",
-    )
+    also = nearest(word, " ".join(hints.ALSO_CALLED.values()).split())
+    hint = did_you_mean(close or hints.called(also or ""))
+    raise UsageError(f"nothing is called {word}", do=hint or "`bnbench explain` lists the topics")
 
 
 def _meant(word: str) -> str:

@@ -133,6 +133,10 @@ def test_claims_are_explained_by_how_they_are_judged() -> None:
         assert word in text
 
 
+def test_a_key_may_have_the_name_that_other_programs_give_it() -> None:
+    assert said("learning_rate") == said("optim.lr")
+
+
 def test_a_key_is_explained_for_each_kind_that_has_it() -> None:
     assert said("momentum").splitlines() == [
         "norm.momentum (batch, ghost, frozen, noisy): a number from 0 to 1 or null;",
@@ -168,7 +172,13 @@ def test_what_is_printed_for_programs() -> None:
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [("nrom", "norm"), ("gruop", "group"), ("norm.grops", "norm.groups"), ("momentun", "momentum")],
+    [
+        ("nrom", "norm"),
+        ("gruop", "group"),
+        ("norm.grops", "norm.groups"),
+        ("momentun", "momentum"),
+        ("learning_rat", "optim.lr"),
+    ],
 )
 def test_a_misspelling_is_recognized(word: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"did you mean {meant}"):
