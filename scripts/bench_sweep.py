@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bnbench.data.fashion12k import load_fashion_mnist_12k
+from bnbench.data.dataset import load_fashion_mnist_12k
 from bnbench.runner.settings import usable_cores
 from bnbench.store import ExperimentFolder
 

@@ -1,10 +1,9 @@
 """From configuration to tensors: the only package that reads a `RunConfig` and makes a `Run`.
 
-What it calls knows no configuration. `inputs`: images and random numbers. `model`: network,
-normalization, optimizer, learning rate. `check`: whether networks can be made and trained.
-`evaluation`: what is measured, on which images. `probes`: optional measurements. `run`: all of it
-put together. `custom`: classes in files of the user's own. `stored`: images for a run that is
-diagnosed.
+What it calls knows no configuration. `inputs`: images, random numbers, what is measured on which
+images. `model`: network, normalization, optimizer, learning rate. `check`: whether networks can be
+made and trained. `probes`: optional measurements. `run`: all of it put together. `custom`: classes
+in files of the user's own. `stored`: images for a run that is diagnosed.
 """
 
 from bnbench.assemble.run import Facts, build_run, resolve_device

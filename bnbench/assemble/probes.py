@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, assert_never
 
 from torch import Tensor
 
-from bnbench.assemble import evaluation
+from bnbench.assemble import inputs
 from bnbench.assemble.inputs import Announce, generator
 from bnbench.config import schema
 from bnbench.events import Histogram, Reading
@@ -51,18 +51,18 @@ class Parts:
     """The parts of a run that probes look at."""
 
     config: schema.RunConfig
-    images: evaluation.RunImages
+    images: inputs.RunImages
     run: Run
 
     @property
     def chunk(self) -> int:
         """Images that share batch statistics in training."""
-        return evaluation.norm_batch_size(self.config)
+        return inputs.norm_batch_size(self.config)
 
     @property
     def how(self) -> Discrepancy:
         """How images are passed under each kind of statistics."""
-        return evaluation.discrepancy(self.config, self.images.device)
+        return inputs.discrepancy(self.config, self.images.device)
 
     @property
     def training(self) -> stand_in.AsInTraining:
@@ -84,7 +84,7 @@ class Parts:
         """
         indices = self.images.train if split == "train" else self.images.validation
         count = min(-(-images // whole) * whole, len(indices))
-        order = evaluation.ordered(
+        order = inputs.ordered(
             self.images.dataset.train.labels[indices],
             (count,),
             generator(self.config.seed, "probe", probe, split),
@@ -110,7 +110,7 @@ class Parts:
 
 def read_after(total: int, evaluations: int, every: int) -> frozenset[int]:
     """After which steps a probe reads: before the first step, every n-th evaluation, at the end."""
-    steps = sorted(evaluation.evaluation_steps(total, evaluations))
+    steps = sorted(inputs.evaluation_steps(total, evaluations))
     return frozenset({0, *steps[every - 1 :: every], total})
 
 
@@ -194,7 +194,7 @@ def _batch_noise(name: str, settings: schema.BatchNoiseProbe, parts: Parts) -> R
             )
         others = min(available - fixed, max(MOST_OTHERS, parts.chunk))
         labels = images.dataset.train.labels[chosen]
-        order = evaluation.ordered(labels, (fixed,), random("images"), by_class=False)
+        order = inputs.ordered(labels, (fixed,), random("images"), by_class=False)
         chosen = chosen[order[: fixed + others]]
         draw = random("companions")
         draws = [

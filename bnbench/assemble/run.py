@@ -11,8 +11,16 @@ from torch import nn
 
 from bnbench import optim
 from bnbench.assemble.check import obstacle_of
-from bnbench.assemble.evaluation import RunImages, autocast, evaluation_steps, evaluations
-from bnbench.assemble.inputs import Announce, generator, load_dataset, reseed_layers
+from bnbench.assemble.inputs import (
+    Announce,
+    RunImages,
+    autocast,
+    evaluation_steps,
+    evaluations,
+    generator,
+    load_dataset,
+    reseed_layers,
+)
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
 from bnbench.config import datasets, schema
 from bnbench.data.batches import Batches, Standardize, split

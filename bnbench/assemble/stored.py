@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnbench.assemble.evaluation import norm_batch_size, ordered
-from bnbench.assemble.inputs import generator, load_dataset
+from bnbench.assemble.inputs import generator, load_dataset, norm_batch_size, ordered
 from bnbench.config import schema
 from bnbench.data import batches as data_batches
 from bnbench.data.batches import Standardize, split

@@ -1,12 +1,24 @@
-"""What a dataset is: uint8 pixels and labels in memory, and the constants that standardize them."""
+"""What a dataset is, whether it fits into memory, and the images that are bundled.
+
+1,000 training and 200 test images of each Fashion-MNIST class are stored in `bundled/` as two
+contact sheets that any image viewer opens. Labels follow from the layout: the classes come in the
+order of `CLASSES`, each in whole rows. `scripts/make_bundled_data` makes the sheets from the four
+original files.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+
+from bnbench.errors import DataError
 
 # Images counted at a time: bounds what `moments` needs in addition to the pixels.
 _COUNTED = 4096
@@ -64,3 +76,112 @@ def moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean.append(first / (255 * total))
         std.append(math.sqrt(total * second - first * first) / (255 * total))
     return tuple(mean), tuple(std)
+
+
+# --- memory ------------------------------------------------------------------------------
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP_OF_SELF = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def require_memory(images: int, channels: int, image_size: int) -> None:
+    """Raises DataError, with the numbers, when that many uint8 images do not fit."""
+    need = images * channels * image_size**2
+    free = available_memory()
+    if free is not None and need > free:
+        raise DataError(
+            f"{images:,} images of {channels}×{image_size}×{image_size} need {_readable(need)}; "
+            f"{_readable(free)} are free",
+            do="use fewer or smaller images (data.image_size), or a machine with more memory",
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still get; None where the system does not say.
+
+    Linux: what the kernel calls available, and what is left under each memory limit (cgroup v2)
+    from this process's group up to the root.
+    """
+    lines = _lines(_MEMINFO)
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for line in _lines(_CGROUP_OF_SELF) if free else []:
+        if line.startswith("0::/"):
+            group = _CGROUPS / line.removeprefix("0::/")
+            inside = (each for each in (group, *group.parents) if each.is_relative_to(_CGROUPS))
+            free += [left for folder in inside for left in _left_in(folder)]
+    return min(free, default=None)
+
+
+def _left_in(folder: Path) -> list[int]:
+    try:
+        limit = int((folder / "memory.max").read_text())
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):  # no such file, or no limit: "max"
+        return []
+    stat = dict(line.split() for line in _lines(folder / "memory.stat"))
+    # Pages of files that nobody used lately are dropped before a limit hurts.
+    return [max(0, limit - used + int(stat.get("inactive_file", 0)))]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+# --- the bundled images ------------------------------------------------------------------
+
+BUNDLED = Path(__file__).parent / "bundled"
+# https://github.com/zalandoresearch/fashion-mnist, "Labels"
+CLASSES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+SIDE = 28  # pixels of a tile
+COLUMNS = 100  # tiles in a row of a sheet
+ROWS_PER_CLASS = {"train": 10, "test": 2}
+
+# sha256 of the decoded gray values of each sheet, row by row: what scripts/make_bundled_data says.
+PIXELS_SHA256 = {
+    "train": "a559e830f1ef9b7e4e79f76a57bf4814dded62e54a014e791ffc85f4c43ff094",
+    "test": "142b02526e9ce037aef4ce6cb2d78629b2dade896e65c5b1fe4f041c3c10ab2e",
+}
+# The 10,000 bundled training images / 255; tests/data/test_fashion12k.py recomputes them.
+MEAN = (0.2866816471588636,)
+STD = (0.3540125726600868,)
+
+
+def load_fashion_mnist_12k() -> Dataset:
+    """10,000 training and 2,000 test images, 1×28×28; needs neither network nor torchvision."""
+    return Dataset(
+        "fashion-mnist-12k", CLASSES, _read_sheet("train"), _read_sheet("test"), MEAN, STD
+    )
+
+
+def sheet_path(part: str) -> Path:
+    """The file of the contact sheet of `train` or `test`."""
+    return BUNDLED / f"fashion-mnist-12k-{part}.png"
+
+
+def _read_sheet(part: str) -> Images:
+    path = sheet_path(part)
+    rows = ROWS_PER_CLASS[part] * len(CLASSES)
+    try:
+        with Image.open(path) as image:
+            sheet = np.asarray(image)
+        if hashlib.sha256(np.ascontiguousarray(sheet).data).hexdigest() != PIXELS_SHA256[part]:
+            raise ValueError("its pixels are not the bundled ones")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", do="reinstall bnbench") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}", do="reinstall bnbench") from error
+    tiles = sheet.reshape(rows, SIDE, COLUMNS, SIDE).transpose(0, 2, 1, 3)
+    pixels = torch.from_numpy(tiles.reshape(rows * COLUMNS, 1, SIDE, SIDE))
+    per_class = ROWS_PER_CLASS[part] * COLUMNS
+    return Images(pixels, torch.arange(len(CLASSES)).repeat_interleave(per_class))

@@ -13,7 +13,6 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -22,8 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from bnbench.data.dataset import Dataset, Images, moments
-from bnbench.data.memory import require_memory
+from bnbench.data.dataset import Dataset, Images, moments, require_memory
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
 
@@ -31,12 +29,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".
 _NAMED = 10  # faulty files that a message lists before it only counts
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The image files of one part, class by class, and the label of each."""
-
-    paths: list[Path]
-    labels: list[int]
+Labelled = list[tuple[Path, int]]
+"""The image files of one part, class by class, and the label of each."""
 
 
 def load_image_folder(
@@ -46,27 +40,24 @@ def load_image_folder(
 
     Decoded once and kept in the user's cache, until a file is added, removed or changed.
     """
+    root = root.absolute()
     try:
-        return _load(root.absolute(), image_size, channels, announce)
+        classes = _classes(root)
+        train, test = _scan(root / "train", classes), _scan(root / "test", classes)
+        require_memory(len(train) + len(test), channels, image_size)
+        fingerprint = _fingerprint(root, train + test, classes)
+        key = hashlib.sha256(f"{root}\n{image_size}\n{channels}".encode()).hexdigest()[:16]
+        kept = cache_folder() / "prepared" / f"image-folder-{key}.zip"
+
+        def make() -> Dataset:
+            announce(f"decoding {len(train) + len(test):,} images of {root}")
+            return _decode_all(classes, train, test, image_size, channels)
+
+        return prepared(kept, fingerprint, make, announce)
     except OSError as error:
         raise DataError(
             f"the images of {root} cannot be read: {error}", do="make them readable for this user"
         ) from error
-
-
-def _load(root: Path, image_size: int, channels: int, announce: Callable[[str], None]) -> Dataset:
-    classes = _classes(root)
-    train, test = _scan(root / "train", classes), _scan(root / "test", classes)
-    require_memory(len(train.paths) + len(test.paths), channels, image_size)
-    fingerprint = _fingerprint(root, train.paths + test.paths, classes)
-    key = hashlib.sha256(f"{root}\n{image_size}\n{channels}".encode()).hexdigest()[:16]
-    kept = cache_folder() / "prepared" / f"image-folder-{key}.zip"
-
-    def make() -> Dataset:
-        announce(f"decoding {len(train.paths) + len(test.paths):,} images of {root}")
-        return _decode_all(classes, train, test, image_size, channels)
-
-    return prepared(kept, fingerprint, make, announce)
 
 
 # --- what is there ------------------------------------------------------------------------
@@ -100,17 +91,12 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise DataError(
-            f"cannot read {folder}: {error.strerror}", do="make it readable for this user"
-        ) from error
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def _scan(folder: Path, classes: tuple[str, ...]) -> _Files:
+def _scan(folder: Path, classes: tuple[str, ...]) -> Labelled:
     """The images of train or test; a class may be without images in test, not in train."""
-    files = _Files([], [])
+    found: Labelled = []
     for label, name in enumerate(classes):
         inside = _visible(folder / name) if (folder / name).is_dir() else []
         paths = sorted(path for path in inside if path.suffix.lower() in SUFFIXES)
@@ -119,17 +105,16 @@ def _scan(folder: Path, classes: tuple[str, ...]) -> _Files:
                 f"{folder / name} holds no images",
                 do=f"add images ({', '.join(SUFFIXES)}) or delete the folder",
             )
-        files.paths.extend(paths)
-        files.labels.extend([label] * len(paths))
-    if not files.paths:
+        found += [(path, label) for path in paths]
+    if not found:
         raise DataError(f"{folder} holds no images", do=f"add images ({', '.join(SUFFIXES)})")
-    return files
+    return found
 
 
-def _fingerprint(root: Path, paths: list[Path], classes: tuple[str, ...]) -> str:
+def _fingerprint(root: Path, images: Labelled, classes: tuple[str, ...]) -> str:
     """sha256 over names, sizes and modification times: changes when a file does."""
     digest = hashlib.sha256(repr(classes).encode())
-    for path in paths:
+    for path, _ in images:
         try:
             about = path.stat()
         except OSError:
@@ -143,9 +128,9 @@ def _fingerprint(root: Path, paths: list[Path], classes: tuple[str, ...]) -> str
 
 
 def _decode_all(
-    classes: tuple[str, ...], train: _Files, test: _Files, image_size: int, channels: int
+    classes: tuple[str, ...], train: Labelled, test: Labelled, image_size: int, channels: int
 ) -> Dataset:
-    paths = train.paths + test.paths
+    paths, labels = zip(*train, *test, strict=True)
     pixels = np.empty((len(paths), channels, image_size, image_size), np.uint8)
     faults: dict[Path, str] = {}
 
@@ -163,11 +148,9 @@ def _decode_all(
             pass
     if faults:
         raise _unreadable(faults)
-    everything = torch.from_numpy(pixels)
-    n = len(train.paths)
-    train_images = Images(everything[:n], torch.tensor(train.labels))
-    test_images = Images(everything[n:], torch.tensor(test.labels))
-    return Dataset("image-folder", classes, train_images, test_images, *moments(everything[:n]))
+    x, y, n = torch.from_numpy(pixels), torch.tensor(labels), len(train)
+    parts = Images(x[:n], y[:n]), Images(x[n:], y[n:])
+    return Dataset("image-folder", classes, *parts, *moments(x[:n]))
 
 
 def _decode(path: Path, image_size: int, channels: int) -> NDArray[np.uint8]:

@@ -9,8 +9,12 @@ torchvision does not know.
 from __future__ import annotations
 
 import errno
+import gzip
+import hashlib
 import http.client
+import math
 import socket
+import struct
 import sys
 import tarfile
 import zlib
@@ -24,9 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnbench.data.dataset import Dataset, Images, moments
-from bnbench.data.fashion12k import CLASSES as FASHION_CLASSES
-from bnbench.data.idx import FASHION_MNIST_SHA256, read_idx
+from bnbench.data.dataset import CLASSES, Dataset, Images, moments
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
 
@@ -34,6 +36,14 @@ TorchvisionName: TypeAlias = Literal[
     "fashion-mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"
 ]
 
+# sha256 of the unpacked originals of Fashion-MNIST. Debian's .gz differ from Zalando's in their
+# gzip headers (no name, no time), so the md5 sums that torchvision knows do not hold for them.
+FASHION_MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
 _IDX_COUNTS = {"train": 60_000, "t10k": 10_000}  # images of each part, in all three datasets
 _SILENCE = 30.0  # seconds without a byte after which a server counts as out of reach
 
@@ -57,7 +67,7 @@ _DIGITS = tuple("0123456789")
 _KANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 # Names, files and sizes: torchvision/datasets/{mnist,cifar,svhn}.py and their servers.
 _SOURCES: dict[TorchvisionName, _Source] = {
-    "fashion-mnist": _Source("FashionMNIST", "FashionMNIST/raw", _IDX_FILES, 31, FASHION_CLASSES),
+    "fashion-mnist": _Source("FashionMNIST", "FashionMNIST/raw", _IDX_FILES, 31, CLASSES),
     "mnist": _Source("MNIST", "MNIST/raw", _IDX_FILES, 12, _DIGITS),
     "kmnist": _Source("KMNIST", "KMNIST/raw", _IDX_FILES, 21, _KANA),
     "cifar10": _Source(
@@ -129,9 +139,10 @@ class _Loader:
                 raise
             self.announce(error.what)
         self._remove_damaged_unpacked()
-        datasets = _torchvision_datasets()
+        import torchvision.datasets  # a second or two, which prepared copies save
+
         with self._fetching():
-            getattr(datasets, self.source.torchvision)(self.root, download=True)
+            getattr(torchvision.datasets, self.source.torchvision)(self.root, download=True)
         return self._load_idx()
 
     def _dataset(self, parts: Sequence[Images], classes: tuple[str, ...]) -> Dataset:
@@ -193,7 +204,8 @@ class _Loader:
     # --- CIFAR and SVHN -----------------------------------------------------------------------
 
     def _load_by_torchvision(self) -> Dataset:
-        datasets = _torchvision_datasets()
+        import torchvision.datasets as datasets
+
         kind = getattr(datasets, self.source.torchvision)
         # torchvision unpacks an archive that is there only when it is allowed to download.
         md5 = getattr(kind, "tgz_md5", None)
@@ -263,6 +275,32 @@ class _Loader:
             socket.setdefaulttimeout(patience)
 
 
+def read_idx(path: Path, sha256: str | None = None) -> NDArray[np.uint8]:
+    """The array of unsigned bytes in an IDX file; gzipped when its name ends in .gz.
+
+    Format: http://yann.lecun.com/exdb/mnist/ ("The IDX file format").
+    Raises OSError when it cannot be read, ValueError when it is damaged or its unpacked bytes
+    have another sha256 than the one given.
+    """
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"not a whole gzip file ({error})") from error
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise ValueError("not an IDX file of unsigned bytes")
+    start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise ValueError("cut off within its header")
+    shape = struct.unpack(f">{data[3]}I", data[4:start])
+    if len(data) - start != math.prod(shape):
+        raise ValueError(f"{len(data) - start:,} bytes of data instead of {math.prod(shape):,}")
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError("its contents are not the original ones (sha256)")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
 def _images(pixels: NDArray[np.uint8], labels: NDArray[Any]) -> Images:
     """Arrays (N, C, H, W) and (N,) as tensors of their own."""
     return Images(
@@ -274,10 +312,3 @@ def _images(pixels: NDArray[np.uint8], labels: NDArray[Any]) -> Images:
 def _listed(files: Sequence[str]) -> str:
     *first, last = files
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def _torchvision_datasets() -> Any:
-    # Here and only here: the import takes a second or two, which prepared copies save.
-    import torchvision.datasets
-
-    return torchvision.datasets

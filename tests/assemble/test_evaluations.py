@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bnbench.assemble import inputs
-from bnbench.assemble.evaluation import norm_batch_size
+from bnbench.assemble.inputs import norm_batch_size
 from bnbench.config import schema
 from bnbench.data import batches as data_batches
 from bnbench.data.batches import Standardize

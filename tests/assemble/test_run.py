@@ -14,8 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bnbench.assemble import Facts, build_run, inputs, resolve_device
-from bnbench.assemble.evaluation import evaluation_steps
-from bnbench.assemble.inputs import generator
+from bnbench.assemble.inputs import evaluation_steps, generator
 from bnbench.config import schema
 from bnbench.data import synthetic as generated
 from bnbench.data import torchvision_sets

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from bnbench.data import fashion12k as module
-from bnbench.data.fashion12k import load_fashion_mnist_12k
+from bnbench.data import dataset as module
+from bnbench.data.dataset import load_fashion_mnist_12k
 from bnbench.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]

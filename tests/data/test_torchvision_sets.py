@@ -17,7 +17,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from bnbench.data import idx as idx_module
+from bnbench.data import torchvision_sets
 from bnbench.data.dataset import Dataset
 from bnbench.data.torchvision_sets import load_torchvision
 from bnbench.errors import DataError
@@ -337,4 +337,4 @@ def test_the_default_root_is_the_users_cache(user_cache: Path, mnist: Path) -> N
 
 
 def test_sums_of_fashion_mnist_name_the_four_files() -> None:
-    assert [f"{name}.gz" for name in idx_module.FASHION_MNIST_SHA256] == NAMES
+    assert [f"{name}.gz" for name in torchvision_sets.FASHION_MNIST_SHA256] == NAMES

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, TensorDataset
 
 from bnbench.data.batches import Standardize
-from bnbench.data.fashion12k import load_fashion_mnist_12k
+from bnbench.data.dataset import load_fashion_mnist_12k
 
 Pairs = DataLoader[tuple[Tensor, ...]]
 BATCH = 64
