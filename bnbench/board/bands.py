@@ -27,13 +27,12 @@ BATCH_SIZE = "data.batch_size"
 class Replicates:
     """Runs that differ in their seed alone, by their manifests; `manifest`: that of the first.
 
-    `curves`: of each completed seed, values by images seen, by tag. `left_out`: other states.
+    `curves`: by completed seed and tag, values by images seen. `left_out`: other states.
     """
 
     name: str
     manifest: Record
-    seeds: list[int] = field(default_factory=list)
-    curves: list[dict[str, dict[int, float]]] = field(default_factory=list)
+    curves: dict[int, dict[str, dict[int, float]]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -73,18 +72,19 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
     written: dict[str, bytes] = {}
     families: dict[str, list[Replicates]] = {}
     for each in _replicates(experiment, notes):
-        count = len(each.seeds)
+        count = len(each.curves)
         if each.lost:
             band = f"the mean of {counted(count, 'seed')}" if count else "no mean"
             notes.append(f"{each.name}: {band}, without {each.lost}")
         if count:
-            written[each.name] = _over_training(each)
+            written[f"{each.name}/{FILE}"] = _over_training(each)
             families.setdefault(each.family, []).append(each)
     for group in families.values():
         if len(group) > 1:
             name = group[0].name.replace(f"_bs{group[0].batch_size:03d}", "")
-            written[f"by-batch-size/{name}"] = _by_batch_size(group)
-    experiment.replace_views(FOLDER, FILE, written)
+            written[f"by-batch-size/{name}/{FILE}"] = _by_batch_size(group)
+    if written or (experiment.path / FOLDER).exists():
+        experiment.replace(FOLDER, f"**/{FILE}", written)
     return notes
 
 
@@ -99,8 +99,7 @@ def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicat
             identity = manifest["cell"]
             each = found.setdefault(identity, Replicates(identity.rsplit("_", 1)[0], manifest))
             if run.state == "completed":
-                each.curves.append(_curves(run))
-                each.seeds.append(manifest["seed"])
+                each.curves[manifest["seed"]] = _curves(run)
             else:
                 each.left_out[run.state] += 1
         except (StorageError, KeyError, TypeError) as error:
@@ -114,7 +113,7 @@ def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicat
 def _curves(run: RunRecord) -> dict[str, dict[int, float]]:
     """Evaluations and gaps: values by images seen, by tag."""
     found: dict[str, dict[int, float]] = {}
-    for each in run.events(without=("step",)):
+    for each in run.folder.records(without=("step",)):
         if each["event"] in ("eval", "gap"):
             fact = to_fact(each)
             assert isinstance(fact, Evaluation | Gap)
@@ -126,11 +125,11 @@ def _curves(run: RunRecord) -> dict[str, dict[int, float]]:
 def _over_training(runs: Replicates) -> bytes:
     points: dict[int, dict[str, float]] = {}
     for band in BANDS:
-        curves = [curve.get(band.of, {}) for curve in runs.curves]
+        curves = [curve.get(band.of, {}) for curve in runs.curves.values()]
         for step in sorted(set(curves[0]).intersection(*curves[1:])):
             values = _over_seeds(band, [curve[step] for curve in curves])
             points.setdefault(step, {}).update(values)
-    seeds = ", ".join(map(str, sorted(runs.seeds)))
+    seeds = ", ".join(map(str, sorted(runs.curves)))
     about = f"Mean of the completed seeds ({seeds}); band: its 95 % interval."
     return _file(runs, points, f"{about} Not in it: {runs.lost}." if runs.lost else about)
 
@@ -138,7 +137,7 @@ def _over_training(runs: Replicates) -> bytes:
 def _by_batch_size(group: Sequence[Replicates]) -> bytes:
     points = {}
     for runs in sorted(group, key=lambda runs: runs.batch_size):
-        curves = [curve.get(BY_BATCH_SIZE.of, {}) for curve in runs.curves]
+        curves = (curve.get(BY_BATCH_SIZE.of, {}) for curve in runs.curves.values())
         values = [value for curve in curves for value in curve.values()]
         points[runs.batch_size] = _over_seeds(BY_BATCH_SIZE, values)
     return _file(group[0], points, "Step = batch size. Mean over seeds; band: its 95 % interval.")

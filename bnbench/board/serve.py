@@ -38,11 +38,11 @@ def rebuild_all(experiments: Sequence[ExperimentFolder], *, show: Say, warn: Say
     """Rewrite the files of all runs and bands; whether every run has them."""
     whole = True
     for each in experiments:
-        done = rebuild(each)
-        for line in (*done.notes, *write_seed_bands(each)):
+        done, notes = rebuild(each)
+        for line in (*notes, *write_seed_bands(each)):
             warn(line)
-        whole = whole and not done.notes
-        files = "files of 1 run are" if done.runs == 1 else f"files of {done.runs} runs are"
+        whole = whole and not notes
+        files = "files of 1 run are" if done == 1 else f"files of {done} runs are"
         show(f"{each.path}: TensorBoard's {files} new")
     return whole
 

@@ -7,7 +7,7 @@ run that TensorBoard finds says of all of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -19,6 +19,7 @@ from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
 from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.wording import in_words
 
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
@@ -108,32 +109,25 @@ def open_view(folder: RunFolder) -> TensorBoardSink:
     return view
 
 
-@dataclass(slots=True)
-class Rebuilt:
-    """How many runs have new files, and a sentence about each of the others."""
-
-    runs: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
-def rebuild(experiment: ExperimentFolder) -> Rebuilt:
+def rebuild(experiment: ExperimentFolder) -> tuple[int, list[str]]:
     """Rewrite the files of every run. A run that another process trains is left alone.
 
-    Raises StorageError where nothing can be written; a damaged run is noted.
+    Returns how many runs have new files, and a sentence about each of the others. Raises
+    StorageError where nothing can be written; a damaged run is noted.
     """
-    done = Rebuilt()
+    done, notes = 0, []
     for folder in experiment.runs():
         try:
             if folder.manifest() is None:
                 continue  # it has not begun
             with folder.hold(wait_seconds=0.0):
                 open_view(folder).close()
-            done.runs += 1
+            done += 1
         except HeldError:
-            done.notes.append(f"{folder.name} is being trained: it writes its own")
+            notes.append(f"{folder.name} is being trained: it writes its own")
         except BnbenchError as error:
-            done.notes.append(f"{folder.name}: {error}")
-    return done
+            notes.append(f"{folder.name}: {error}")
+    return done, notes
 
 
 def refresh(experiment: ExperimentFolder) -> int:
@@ -217,7 +211,7 @@ def side_by_side(rows: Iterable[Row]) -> str:
     for row in rows:
         values = found.setdefault(str(row["setup"]), {})
         for key, value in row.items():
-            values.setdefault(key, {})[_in_words(value)] = None
+            values.setdefault(key, {})[in_words(value)] = None
     if len(found) < 2:
         return ""
     setups = {
@@ -228,18 +222,5 @@ def side_by_side(rows: Iterable[Row]) -> str:
     keys = [key for key in every if len({values.get(key) for values in setups.values()}) > 1]
     lines = [["setup", *keys], ["---"] * (1 + len(keys))]
     lines += [[setup, *(values.get(key, "–") for key in keys)] for setup, values in setups.items()]
-    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
-
-
-def _in_words(value: tabs.Plain) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:g}"
-        case _:
-            return str(value)
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
+    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)

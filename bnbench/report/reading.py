@@ -47,7 +47,7 @@ class History:
 def read_history(run: store.RunRecord) -> History:
     """Read a run's events. Raises StorageError, KeyError and TypeError where they are damaged."""
     found = History()
-    for record in run.events(without=("step", "histogram", "confusion")):
+    for record in run.folder.records(without=("step", "histogram", "confusion")):
         match record["event"]:
             case "eval":
                 key = record["split"], record["stats"]

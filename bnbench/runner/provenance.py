@@ -143,7 +143,7 @@ def take_over(
             if manifest["fingerprints"] != [fingerprint] or not _same(config, source):
                 continue
             checkpoint = source.checkpoint()
-            last = [event["event"] for event in other.events(without=("step", "eval"))][-1:]
+            last = [event["event"] for event in other.folder.records(without=("step", "eval"))][-1:]
             if checkpoint is None or last not in (["finished"], ["diverged"]):
                 continue
             ours = manifest | _described(config, folder)

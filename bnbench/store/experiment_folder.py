@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from bnbench.errors import StorageError, UsageError
@@ -51,42 +52,37 @@ class ExperimentFolder:
     def runs(self) -> list[RunFolder]:
         """Every run of which there is a trace, sorted by name."""
         with files.translated(self.path):
-            paths = (
-                sorted(self.path.iterdir(), key=lambda path: path.name)
-                if self.path.is_dir()
-                else []
-            )
-            return [RunFolder(path) for path in paths if _is_run(path)]
+            paths = self.path.iterdir() if self.path.is_dir() else ()
+            return [
+                RunFolder(path) for path in sorted(paths, key=attrgetter("name")) if _is_run(path)
+            ]
 
-    def replace_views(self, folder: str, file: str, contents: Mapping[str, bytes]) -> None:
-        """Make `folder` hold these folders with this one file each, and no other such file."""
-        for path in sorted((self.path / folder).rglob(file)):
-            if str(path.parent.relative_to(self.path / folder)) not in contents:
-                files.remove(path)
-        for name, content in contents.items():
-            files.make_folder(self.path / folder / name)
-            files.replace_content(self.path / folder / name / file, content)
+    def exists(self) -> bool:
+        """Whether it is the folder of an experiment."""
+        with files.translated(self.path):
+            return self.path.is_dir() and (self.file.exists() or bool(self.runs()))
 
-    def keep_report(self, contents: Mapping[str, bytes]) -> None:
-        """Keep the files of a report next to the runs, each whole or as it was."""
+    def keep(self, contents: Mapping[str, bytes]) -> None:
+        """Keep files by their path below the folder, each whole or as it was."""
         for name, content in contents.items():
+            files.make_folder((self.path / name).parent)
             files.replace_content(self.path / name, content)
 
-    def replace_pictures(self, folder: str, contents: Mapping[str, bytes]) -> None:
-        """Make `folder` hold these SVG files and no others; other files in it stay."""
+    def replace(self, folder: str, pattern: str, contents: Mapping[str, bytes]) -> None:
+        """Make `folder` hold these files, and no others of those that match a pattern."""
         files.make_folder(self.path / folder)
         with files.translated(self.path / folder):
-            there = sorted((self.path / folder).glob("*.svg"))
+            there = sorted((self.path / folder).glob(pattern))
         for path in there:
-            if path.name not in contents:
+            if str(path.relative_to(self.path / folder)) not in contents:
                 files.remove(path)
-        self.keep_report({f"{folder}/{name}": content for name, content in contents.items()})
+        self.keep({f"{folder}/{name}": content for name, content in contents.items()})
 
     def begin(self, experiment_text: str) -> None:
         """Keep the experiment's file next to its runs."""
         files.make_folder(self.path)
         if self.content() != experiment_text.encode():
-            files.replace_content(self.file, experiment_text.encode())
+            self.keep({EXPERIMENT: experiment_text.encode()})
 
 
 def _is_run(path: Path) -> bool:
@@ -98,8 +94,7 @@ def experiments(runs_dir: Path) -> list[ExperimentFolder]:
     """The experiments below `runs_dir`, sorted by name."""
     with files.translated(runs_dir):
         paths = sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []
-        folders = [ExperimentFolder(path) for path in paths if path.is_dir()]
-        return [each for each in folders if each.runs() or (each.path / EXPERIMENT).exists()]
+    return [folder for folder in map(ExperimentFolder, paths) if folder.exists()]
 
 
 def choose_experiments(runs_dir: Path, name: str | None) -> list[ExperimentFolder]:
@@ -116,11 +111,9 @@ def choose_experiments(runs_dir: Path, name: str | None) -> list[ExperimentFolde
 
 def find_experiment(runs_dir: Path, name: str) -> ExperimentFolder:
     """The experiment of this name, or at this path. Raises UsageError, StorageError."""
-    for path in (runs_dir / name, Path(name)):
-        folder = ExperimentFolder(path)
-        with files.translated(path):
-            if path.is_dir() and (folder.runs() or (path / EXPERIMENT).exists()):
-                return folder
+    for folder in (ExperimentFolder(runs_dir / name), ExperimentFolder(Path(name))):
+        if folder.exists():
+            return folder
     known = ", ".join(folder.name for folder in experiments(runs_dir))
     if not runs_dir.exists():
         raise StorageError(
@@ -138,13 +131,11 @@ def find_run(runs_dir: Path, name: str) -> RunFolder:
 
     Raises UsageError where there is none or several, StorageError.
     """
-    path = Path(name)
-    with files.translated(path):
-        if _is_run(RunFolder(path.resolve()).path):
-            return RunFolder(path)
+    with files.translated(Path(name)):
+        if _is_run(Path(name).resolve()):
+            return RunFolder(Path(name))
+    where, _, wanted = name.rstrip("/").rpartition("/")
     found = [run for each in experiments(runs_dir) for run in each.runs()]
-    wanted = name.rstrip("/").rpartition("/")[2]
-    where = name.rstrip("/").rpartition("/")[0]
     found = [run for run in found if not where or run.path.parent.name == where]
     exact = [run for run in found if wanted in (run.name, run.name.rpartition("_")[2])]
     fitting = exact or [run for run in found if wanted and run.name.startswith(wanted)]

@@ -19,34 +19,27 @@ TEMPORARY = ".tmp"
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn an operating system's error about `path` into a sentence."""
+    """Turn an operating system's error about `path` into a sentence with what to do."""
     try:
         yield
     except OSError as error:
-        raise storage_error(path, error) from error
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """What `error` means for a user, and what to do."""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return StorageError(
-                f"{path}: no space left on the disk",
-                do="free some space and run the same command again: it goes on from the last "
-                "checkpoint",
-            )
-        case errno.EROFS | errno.EACCES | errno.EPERM:
-            return StorageError(
-                f"{path}: not writable ({os.strerror(error.errno)})",
-                do="choose another place with --runs-dir, or change the permissions",
-            )
-        case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.ENAMETOOLONG:
-            return StorageError(
-                f"{path}: cannot be used ({os.strerror(error.errno)})",
-                do="look at what stands there, or choose another place with --runs-dir",
-            )
-        case _:
-            return StorageError(f"{path}: {error.strerror or error}")
+        said, do = f"{error.strerror or error}", None
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT:
+                said = "no space left on the disk"
+                do = (
+                    "free some space and run the same command again: it goes on from the last "
+                    "checkpoint"
+                )
+            case errno.EROFS | errno.EACCES | errno.EPERM:
+                said = f"not writable ({said})"
+                do = "choose another place with --runs-dir, or change the permissions"
+            case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.ENAMETOOLONG:
+                said = f"cannot be used ({said})"
+                do = "look at what stands there, or choose another place with --runs-dir"
+            case _:
+                pass
+        raise StorageError(f"{path}: {said}", do=do) from error
 
 
 def make_folder(path: Path) -> None:
@@ -122,12 +115,9 @@ def write_new(path: Path, content: bytes) -> None:
 
 def read(path: Path) -> bytes | None:
     """The content of a file, or None where there is none."""
-    try:
+    with translated(path), suppress(FileNotFoundError):
         return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise storage_error(path, error) from error
+    return None
 
 
 class Appender:

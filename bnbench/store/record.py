@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
@@ -86,10 +86,10 @@ class Result:
             if record["state"] == "diverged":
                 where = {"step": _number(record["step"]), "reason": str(record["reason"])}
                 return cls(state="diverged", **counted, **where)
-            splits = [split for split in record if split not in ("state", *_COUNTED)]
             scores = {
-                split: {kind: _score(**said) for kind, said in record[split].items()}
-                for split in splits
+                split: {kind: _score(**said) for kind, said in kinds.items()}
+                for split, kinds in record.items()
+                if split not in ("state", *_COUNTED)
             }
             if record["state"] != "completed" or not all(
                 "running" in scores[split] for split in ("val", "test")
@@ -105,10 +105,7 @@ class Result:
         if self.state == "diverged":
             return record | {"step": self.step, "reason": self.reason}
         return record | {
-            split: {
-                kind: {"loss": score.loss, "accuracy": score.accuracy}
-                for kind, score in kinds.items()
-            }
+            split: {kind: score._asdict() for kind, score in kinds.items()}
             for split, kinds in self.scores.items()
         }
 
@@ -150,10 +147,6 @@ class RunRecord:
     def manifest(self) -> Record | None:
         """What the run was started with, or None. Raises StorageError where it is damaged."""
         return self.folder.manifest()
-
-    def events(self, *, without: Collection[str] = ()) -> Iterator[Record]:
-        """As `RunFolder.records`."""
-        return self.folder.records(without=without)
 
 
 def read(run: RunFolder) -> RunRecord:

@@ -45,8 +45,6 @@ class RunFolder:
         """The run's id."""
         return self.path.name
 
-    # --- who holds it, and in which state it is ---------------------------------------------
-
     @contextmanager
     def hold(self, *, wait_seconds: float = 0.5) -> Iterator[None]:
         """Hold the run, so that no other process trains it; the hold ends with the process.
@@ -61,8 +59,11 @@ class RunFolder:
             try:
                 lock.acquire(timeout=wait_seconds, poll_interval=0.05)
             except Timeout:
+                holder = "unknown"
+                with suppress(StorageError, ValueError):
+                    holder = str(int(files.read(self.path / LOCK) or b""))
                 raise HeldError(
-                    f"{self.path} is held by another process (id {self._holder()})",
+                    f"{self.path} is held by another process (id {holder})",
                     do="wait for it to end; the same command then goes on from where it stopped",
                 ) from None
         with suppress(StorageError):  # only for the sentence above
@@ -71,11 +72,6 @@ class RunFolder:
             yield
         finally:
             lock.release()
-
-    def _holder(self) -> str:
-        with suppress(StorageError, ValueError):
-            return str(int(files.read(self.path / LOCK) or b""))
-        return "unknown"
 
     def held(self) -> bool:
         """Whether some process trains this run now."""
@@ -96,8 +92,6 @@ class RunFolder:
     def has_trained(self) -> bool:
         """Whether anything of training is stored."""
         return (self.path / METRICS).exists() or (self.path / CHECKPOINT).exists()
-
-    # --- reading ------------------------------------------------------------------------------
 
     def config_text(self) -> str | None:
         """The resolved configuration as YAML, or None."""
@@ -199,8 +193,6 @@ class RunFolder:
                 do="train the run from its beginning with --restart",
             )
         return None
-
-    # --- writing ------------------------------------------------------------------------------
 
     def begin(self, *, config_text: str, manifest: Record) -> None:
         """Start or resume an attempt: store what is trained, remove the last attempt's error."""

@@ -136,7 +136,7 @@ def forecast(
         cost = measured[_work(config)] if run.measured else costs[cell_of(config)]
         run.seconds, run.bytes = cost.seconds, cost.bytes
         if run.state == "interrupted" and not options.restart:
-            step = max((event["step"] for event in found.events()), default=0)
+            step = max((event["step"] for event in found.folder.records()), default=0)
             run.seconds *= max(0.0, 1 - step / feasible.planned_steps(config))
     each = [run.seconds for *_, run in missing]
     seconds = WORKER_SECONDS + makespan(each, executor.size) if missing else 0.0

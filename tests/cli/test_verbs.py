@@ -381,10 +381,8 @@ def test_what_failed_for_lack_of_space_is_tried_again_by_itself(
     def full_at_the_third(folder: RunFolder, content: bytes) -> None:
         commits.append(content)
         if len(commits) == 3:
-            try:
+            with files.translated(folder.path):
                 raise OSError(28, os.strerror(28))
-            except OSError as error:
-                raise files.storage_error(folder.path, error) from error
         commit(folder, content)
 
     commit = RunFolder.commit

@@ -63,9 +63,9 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 def test_views_of_an_experiment_are_exactly_those_given(tmp_path: Path) -> None:
     folder = ExperimentFolder(tmp_path)
-    folder.replace_views("means", "file", {"a": b"1", "b/c": b"2"})
+    folder.replace("means", "**/file", {"a/file": b"1", "b/c/file": b"2"})
     (tmp_path / "means" / "a" / "note.txt").write_text("of a user")
-    folder.replace_views("means", "file", {"b/c": b"3", "d": b"4"})
+    folder.replace("means", "**/file", {"b/c/file": b"3", "d/file": b"4"})
     found = sorted(tmp_path.rglob("*"))
     assert {
         str(path.relative_to(tmp_path)): path.read_bytes() for path in found if path.is_file()

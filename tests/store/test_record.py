@@ -74,7 +74,7 @@ def test_manifest_and_events_are_read_when_asked_for(tmp_path: Path) -> None:
     record = store.read(begun(tmp_path))
     assert record.manifest == MANIFEST
     (record.folder.path / "metrics.jsonl").write_text('{"event": "step"}\n{"event": "gap"}\n')
-    assert list(record.events(without=("step",))) == [{"event": "gap"}]
+    assert list(record.folder.records(without=("step",))) == [{"event": "gap"}]
 
 
 @pytest.mark.parametrize("missing", MANIFEST)
