@@ -129,20 +129,15 @@ def _layer(name: str, norm: _BatchNorm, evidence: Evidence) -> LayerReading:
 
 def _scores(evidence: Evidence) -> Iterator[Score]:
     for measured in filter(None, (evidence.train, evidence.eval)):
+        loader = measured.images.loader
         kinds: list[tuple[Kind, int | None, Predictions]] = [("running", None, measured.running)]
         if measured is evidence.train:
             kinds.append(("batch", measured.images.batch_size, evidence.batch))
         for size, there in measured.sizes.items():
             kinds += [("shuffled", size, there.shuffled), ("population", size, there.population)]
         for kind, batch_size, found in kinds:
-            yield Score(
-                loader=measured.images.loader,
-                statistics=kind,
-                batch_size=batch_size,
-                images=len(found.losses),
-                loss=found.loss,
-                accuracy=found.accuracy,
-            )
+            images = len(found.losses)
+            yield Score(loader, kind, batch_size, images, found.loss, found.accuracy)
 
 
 def _notes(

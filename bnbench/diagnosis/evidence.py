@@ -147,7 +147,7 @@ def measure(
 ) -> Evidence:
     """All of it. `batch_sizes`: the training loader's own first. Raises UsageError."""
     with evaluating(model):
-        passes = _Passes(model, autocast, seed, chunked=_can_be_chunked(model, train))
+        passes = _Passes(model, autocast, seed, train)
         found = passes.measured(train, batch_sizes)
         other = None
         if evaluation is not None:
@@ -157,30 +157,24 @@ def measure(
         return Evidence(found, other, batch, again, passes.blame(train))
 
 
-def _can_be_chunked(model: Logits, images: Collected) -> bool:
-    """Whether one pass may hold many batches, each with statistics of its own.
-
-    Not where a layer keeps none, and acts by itself, nor where the network folds time or crops
-    into the first dimension: there a pass is one batch.
-    """
-    counts: set[int] = set()
-    x = images.x[: images.sizes[0]].to(images.device)
-    with ExitStack() as hooks:
-        for norm in batch_norm_layers(model).values():
-            hook = norm.register_forward_pre_hook(lambda _, inputs: counts.add(len(inputs[0])))
-            hooks.enter_context(hook)
-        model(x)
-    return model.tracking and counts <= {len(x)}
-
-
-@dataclass(frozen=True, slots=True)
 class _Passes:
-    """Passes images through a network under each kind of statistics."""
+    """Passes images through a network under each kind of statistics.
 
-    model: Logits
-    autocast: Autocast
-    seed: int
-    chunked: bool
+    `chunked`: one pass may hold many batches, each with statistics of its own. Not where a layer
+    keeps none, and acts by itself, nor where the network folds time or crops into the first
+    dimension: there a pass is one batch.
+    """
+
+    def __init__(self, model: Logits, autocast: Autocast, seed: int, images: Collected) -> None:
+        self.model, self.autocast, self.seed = model, autocast, seed
+        counts: set[int] = set()
+        x = images.x[: images.sizes[0]].to(images.device)
+        with ExitStack() as hooks:
+            for norm in batch_norm_layers(model).values():
+                hook = norm.register_forward_pre_hook(lambda _, inputs: counts.add(len(inputs[0])))
+                hooks.enter_context(hook)
+            model(x)
+        self.chunked = model.tracking and counts <= {len(x)}
 
     def measured(
         self, images: Collected, batch_sizes: Sequence[int], given: Pools | None = None

@@ -115,7 +115,7 @@ class Judge:
                 do="do not recalibrate: the network was trained with them (layers in eval() all "
                 "the time?). To normalize at all, let them see train()"
                 if harms(train.own.population, train.running)
-                else None,
+                else "",
             )
 
     def _with_other_statistics(self) -> Iterator[Finding]:
@@ -142,7 +142,7 @@ class Judge:
                 do=f"recalibrate (--fix), and train with {1 - momentum:.2g}: TensorFlow and Keras "
                 "mean the weight of the old statistics"
                 if momentum > 0.8
-                else None,
+                else "",
             )
         far = [each for each in self.moved if off(each) and each not in self.left_out]
         new = [each for each in far if (each.initial_weight or 0.0) >= criteria.INITIAL]
@@ -226,16 +226,12 @@ class Judge:
 
 
 def _finding(
-    name: str,
-    evidence: str,
-    layers: Sequence[LayerReading] = (),
-    *,
-    harmful: bool = True,
-    do: str | None = None,
+    name: str, text: str, layers: Sequence[LayerReading] = (), *, harmful: bool = True, do: str = ""
 ) -> Finding:
     names = tuple(each.name for each in layers)
-    do = do or FINDINGS[name][1]
-    return Finding(name=name, harmful=harmful, evidence=evidence, do=do, layers=names)
+    return Finding(
+        name=name, harmful=harmful, evidence=text, do=do or FINDINGS[name][1], layers=names
+    )
 
 
 def _never_moved(norm: _BatchNorm) -> bool:
@@ -299,30 +295,23 @@ def non_finite(model: Logits, images: Collected) -> Finding | None:
                 else "training diverged: go back to an earlier checkpoint, lower the learning "
                 "rate or clip gradients",
             )
-    beginning = _where_it_begins(model, images)
-    if beginning is None:
-        return None
-    return finding(
-        layers=(beginning,),
-        evidence=f"all weights are finite, but the outputs of {beginning or 'the model'} are not",
-        do="look at its inputs: a value too large for the number format (fp16?), a logarithm "
-        "or a division",
-    )
-
-
-def _where_it_begins(model: Logits, images: Collected) -> str | None:
-    """The first layer, innermost, whose output is not finite; None: all outputs are."""
     found: list[str] = []
+
+    def look(name: str, _: nn.Module, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not output.isfinite().all():
+            found.append(name)
+
     with ExitStack() as hooks, evaluating(model):
-        for name, module in (*model.network.named_modules(), ("", model)):
-
-            def look(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
-                if isinstance(output, Tensor) and not output.isfinite().all():
-                    found.append(name)
-
-            hooks.enter_context(module.register_forward_hook(look))
+        for name, module in (*network.named_modules(), ("", model)):
+            hooks.enter_context(module.register_forward_hook(partial(look, name)))
         for x, _ in images.sample().batches(images.batch_size):
             model(x)
-            if found:
-                return found[0]
+            if found:  # the innermost layer first
+                return finding(
+                    layers=(found[0],),
+                    evidence="all weights are finite, but the outputs of "
+                    f"{found[0] or 'the model'} are not",
+                    do="look at its inputs: a value too large for the number format (fp16?), a "
+                    "logarithm or a division",
+                )
     return None

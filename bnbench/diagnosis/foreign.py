@@ -100,17 +100,18 @@ def untouched(model: nn.Module, loaders: Iterable[object]) -> Iterator[None]:
     Flags and the layers' functions are given back by the probes themselves.
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    generators = [torch.default_generator]
-    if torch.cuda.is_available():
-        generators += torch.cuda.default_generators
+    generators = []
     for loader in loaders:
         if isinstance(loader, DataLoader):
             its = (loader.generator, getattr(loader.sampler, "generator", None))
             generators += [each for each in its if isinstance(each, torch.Generator)]
     states = [each.get_state() for each in generators]
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count() if begun else 0)
     of_numpy, of_python = np.random.get_state(), random.getstate()
     try:
-        yield
+        with torch.random.fork_rng(devices):
+            yield
     finally:
         for each, state in zip(generators, states, strict=True):
             each.set_state(state)

@@ -93,7 +93,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """Mean cross entropy, in nats, and share of right predictions of one loader's images.
 

@@ -167,15 +167,9 @@ def _stored_run(path: Path, device: str | None, images: int) -> Target:
     step = checkpoint.content["run"]["step"]
     notes = [] if saved.warning is None else [saved.warning]
     notes.append(f"state after step {step:,} of {facts.total_steps:,}")
+    training = training_batches(config, run, facts.steps_per_epoch, images)
     validation = validation_batches(config, images) if config.data.validation_size else None
-    return Target(
-        model=run.model,
-        loader=training_batches(config, run, facts.steps_per_epoch, images),
-        eval_loader=validation,
-        checkpoint=checkpoint,
-        autocast=run.autocast,
-        notes=notes,
-    )
+    return Target(run.model, training, validation, checkpoint, run.autocast, notes)
 
 
 # --- checkpoints ------------------------------------------------------------------------------
