@@ -154,25 +154,37 @@ def _train(
     as_json: bool,
     csv: bool,
 ) -> None:
+    from bnbench.board.bands import update_tensorboard
+    from bnbench.config import files
     from bnbench.report import record, terminal
     from bnbench.report.reading import results_of
-    from bnbench.sweep import experiments
+    from bnbench.runner.settings import Stop
+    from bnbench.sinks.terminal import Screen
+    from bnbench.sweep import experiments, schedule
 
     shown: list[Record] = []
     failures: list[tuple[str, str]] = []
-    for each, outcome in experiments.train_all(
-        planned, options, root.progress_console(quiet), root.say
-    ):
+    stop, console = Stop(root.say), root.progress_console(quiet)
+    for each in planned:
+        runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
+        with closing(experiments.executor_for(each, options, planned, root.say)) as executor:
+            folder.begin(files.dump_experiment(each.experiment))
+            update_tensorboard(folder, root.say)
+            with stop.listening(), Screen(console, runs=len(runs)) as screen:
+                outcome = schedule.sweep(runs, folder, executor, screen, stop, options, faults_of)
+        update_tensorboard(folder, root.say)
         failures += outcome.failures
-        study = results_of(each.experiment, each.plan.runs, each.folder)
+        study = results_of(each.experiment, runs, folder)
         if as_json or csv:
             which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
             shown += [which | record.flat_row(run) for run in study.runs]
         else:
             for table in terminal.closing_tables(study):
                 root.output.print(table)
-            root.show(f"curves: bnbench tensorboard {each.folder.path}")
-            root.show(f"report: bnbench report {each.folder.path}")
+            root.show(f"curves: bnbench tensorboard {folder.path}")
+            root.show(f"report: bnbench report {folder.path}")
+        if failures and options.fail_fast:
+            break
     if as_json:
         print(json.dumps(shown, indent=2))
     elif csv:

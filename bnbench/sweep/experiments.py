@@ -1,20 +1,16 @@
-"""A sweep of one experiment or of a folder of them: from files to results."""
+"""A sweep of one experiment or of a folder of them: what is planned, and who trains it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from bnbench.config import experiments, files, loading, plans
 from bnbench.errors import ConfigError, Fault, UsageError
-from bnbench.runner.settings import Stop, workers_for
-from bnbench.sinks.terminal import Screen
+from bnbench.runner.settings import workers_for
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import jobs, schedule, workers
+from bnbench.sweep import jobs, workers
 
 Say = Callable[[str], None]
 
@@ -75,23 +71,3 @@ def executor_for(
     size = workers_for(options.workers, each.plan.runs)
     siblings = [other.folder for other in planned if other is not each]
     return workers.Workers(size, options, each.folder, siblings)
-
-
-def train_all(
-    planned: Sequence[PlannedExperiment], options: jobs.SweepOptions, console: Console, say: Say
-) -> Iterator[tuple[PlannedExperiment, schedule.SweepOutcome]]:
-    """Train what is missing, one experiment after the other; progress goes to `console`."""
-    from bnbench.board.bands import update_tensorboard  # slow to import: SciPy and TensorBoard
-
-    stop = Stop(say)
-    for each in planned:
-        runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
-        with closing(executor_for(each, options, planned, say)) as executor:
-            folder.begin(files.dump_experiment(each.experiment))
-            update_tensorboard(folder, say)
-            with stop.listening(), Screen(console, runs=len(runs)) as screen:
-                outcome = schedule.sweep(runs, folder, executor, screen, stop, options, faults_of)
-        update_tensorboard(folder, say)
-        yield each, outcome
-        if outcome.failures and options.fail_fast:
-            return
