@@ -31,14 +31,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("board"))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_from_the_start() -> None:
+    """Also in the fixtures of a module or of the session."""
     import torch  # not before its threads know how to wait
 
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    """Where a test has chosen another number, the next one does not inherit it."""
+    import torch
+
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")

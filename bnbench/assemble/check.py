@@ -19,8 +19,7 @@ from bnbench.assemble.model import make_network, make_recipe
 from bnbench.config import datasets, feasible, schema
 from bnbench.config.feasible import last_batch, networks
 from bnbench.errors import ArgumentError
-from bnbench.models.normalization import normalization_layers
-from bnbench.models.recipe import Recipe
+from bnbench.models.recipe import Recipe, normalization_layers
 
 Refused = tuple[schema.RunConfig, feasible.Obstacle]
 Sets = Callable[[torch.Size], object]

@@ -18,7 +18,7 @@ from bnbench.assemble.custom import load_class
 from bnbench.assemble.inputs import derived, generator
 from bnbench.config import schema
 from bnbench.errors import ArgumentError
-from bnbench.models import normalization, plain, resnet, torchvision_classifier
+from bnbench.models import plain, resnet, torchvision_classifier
 from bnbench.models import recipe as recipes
 from bnbench.models.recipe import Recipe
 from bnbench.norms import activated, batch, frozen, group, noisy, renorm, weight
@@ -78,7 +78,7 @@ def make_network(
         case _:
             assert_never(config.model)
     if config.optim.train_only == "norm":
-        normalization.train_only_norm(model)
+        recipes.train_only_norm(model)
     return model
 
 
@@ -185,7 +185,7 @@ def _custom_network(
     return load_class(config.target, "model.target")(
         in_channels=channels,
         classes=classes,
-        make_norm=normalization.named_norm(recipe.make_norm or (lambda _: nn.Identity())),
+        make_norm=recipes.named_norm(recipe.make_norm or (lambda _: nn.Identity())),
         **config.options,
     )
 

@@ -16,7 +16,7 @@ from bnbench.assemble import inputs
 from bnbench.assemble.inputs import Announce, generator
 from bnbench.config import schema
 from bnbench.events import Histogram, Reading
-from bnbench.models.normalization import normalization_layers
+from bnbench.models.recipe import normalization_layers
 from bnbench.probes import (
     activation_drift,
     batch_noise,

@@ -26,7 +26,7 @@ from bnbench.config import datasets, schema
 from bnbench.data.batches import Batches, Standardize, split
 from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
-from bnbench.models.normalization import counts
+from bnbench.models.recipe import counts
 from bnbench.train import Divergence, Run
 
 

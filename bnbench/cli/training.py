@@ -15,7 +15,9 @@ from bnbench.cli import root
 from bnbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bnbench.store import Record
+    from rich.table import Table
+
+    from bnbench.store import Record, Result
     from bnbench.sweep.experiments import PlannedExperiment
     from bnbench.sweep.jobs import SweepOptions
 
@@ -61,7 +63,6 @@ def train(
         root.say(line)
 
     from bnbench.assemble.check import check
-    from bnbench.report import terminal
     from bnbench.runner.execution import execute
     from bnbench.runner.settings import Settings, Stop, usable_cores
     from bnbench.sinks.terminal import Screen
@@ -84,10 +85,45 @@ def train(
         )
         done = execute(run, folder, settings)
     before = "was already there: " if done.found else ""
-    root.show(f"{done.folder.path}: {before}{terminal.run_summary(done.result)}")
+    root.show(f"{done.folder.path}: {before}{_run_summary(done.result)}")
     if done.result.state == "completed":
-        root.output.print(terminal.run_table(done.result))
+        root.output.print(_run_table(done.result))
     root.show(f"curves: bnbench tensorboard {folder.path}")
+
+
+def _run_table(result: Result) -> Table:
+    """Loss and accuracy of a completed run, by split and kind of statistics."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from bnbench.config.metrics import SPLITS, STATISTICS
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for kind in STATISTICS:
+        table.add_column(f"{kind} statistics", justify="right", no_wrap=True)
+    for split in SPLITS:
+        row = ["–"] * len(STATISTICS)
+        for place, kind in enumerate(STATISTICS):
+            if (score := result.score(split, kind)) is not None:
+                loss = "–" if score.loss is None else f"{score.loss:.3f}"
+                row[place] = f"{score.accuracy:.1%}  loss {loss}"
+        table.add_row(split, *row)
+    return table
+
+
+def _run_summary(result: Result) -> str:
+    """One line: how the run ended and what it cost."""
+    cost = (
+        f"{result.steps:,} steps, {result.examples:,} images in "
+        f"{result.train_seconds:.1f} s of training ({result.images_per_second:,.0f} images/s), "
+        f"{result.evaluation_seconds:.1f} s of evaluation"
+    )
+    if result.probe_seconds:
+        cost += f", {result.probe_seconds:.1f} s of probes"
+    if result.divergence is not None:
+        return f"diverged at {result.divergence}; {cost}"
+    return f"completed: {cost}"
 
 
 def sweep(

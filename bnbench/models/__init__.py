@@ -2,6 +2,6 @@
 
 `plain`: stages of convolutions; fully connected layers. `resnet`: residual blocks, post- and
 pre-activation. `torchvision_classifier`: torchvision's networks. `recipe`: how norm, activation and
-placement are handed to a network; initial weights, the same in all setups of a seed.
-`normalization`: which parts of a network are its norms, and training them alone.
+placement are handed to a network; initial weights, the same in all setups of a seed; which parts
+of a network are its norms, and training them alone.
 """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.errors import ArgumentError
-from bnbench.models.normalization import named_norm
+from bnbench.models.recipe import named_norm
 
 Stem = Literal["imagenet", "small"]
 

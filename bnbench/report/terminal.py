@@ -14,10 +14,9 @@ from rich.text import Text
 
 from bnbench.report import words
 from bnbench.report.study import Study, short_names
-from bnbench.store import Record, Result
+from bnbench.store import Record
 from bnbench.wording import counted
 
-STATISTICS = ("running", "batch", "population")
 MOST_CELLS = 40
 
 
@@ -164,33 +163,3 @@ def _setups_table(manifests: Iterable[Record]) -> Table:
     for row in dict.fromkeys(rows):
         table.add_row(*row)
     return table
-
-
-def run_table(result: Result) -> Table:
-    """Loss and accuracy of a completed run, by split and kind of statistics."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for kind in STATISTICS:
-        table.add_column(f"{kind} statistics", justify="right", no_wrap=True)
-    for split in ("train", "val", "test"):
-        row = ["–"] * len(STATISTICS)
-        for place, kind in enumerate(STATISTICS):
-            if (score := result.score(split, kind)) is not None:
-                loss = "–" if score.loss is None else f"{score.loss:.3f}"
-                row[place] = f"{score.accuracy:.1%}  loss {loss}"
-        table.add_row(split, *row)
-    return table
-
-
-def run_summary(result: Result) -> str:
-    """One line: how the run ended and what it cost."""
-    cost = (
-        f"{result.steps:,} steps, {result.examples:,} images in "
-        f"{result.train_seconds:.1f} s of training ({result.images_per_second:,.0f} images/s), "
-        f"{result.evaluation_seconds:.1f} s of evaluation"
-    )
-    if result.probe_seconds:
-        cost += f", {result.probe_seconds:.1f} s of probes"
-    if result.divergence is not None:
-        return f"diverged at {result.divergence}; {cost}"
-    return f"completed: {cost}"

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnbench.models.normalization import (
+from bnbench.models.plain import MLP, Plain
+from bnbench.models.recipe import (
     Counts,
+    Recipe,
     counts,
     named_norm,
     normalization_layers,
     train_only_norm,
 )
-from bnbench.models.plain import MLP, Plain
-from bnbench.models.recipe import Recipe
 from bnbench.models.resnet import ResNet
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.group import GroupNorm

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from bnbench.errors import ArgumentError
-from bnbench.models.normalization import counts, normalization_layers
-from bnbench.models.recipe import Recipe, initialize
+from bnbench.models.recipe import Recipe, counts, initialize, normalization_layers
 from bnbench.models.resnet import ResNet
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.group import GroupNorm

@@ -12,8 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from bnbench.errors import ArgumentError
-from bnbench.models.normalization import counts, normalization_layers, train_only_norm
-from bnbench.models.recipe import initialize
+from bnbench.models.recipe import counts, initialize, normalization_layers, train_only_norm
 from bnbench.models.torchvision_classifier import torchvision_classifier, torchvision_names
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.group import LayerNorm
