@@ -45,12 +45,6 @@ class Replicates:
         """Images of a batch in training."""
         return int(self.manifest["hparams"][BATCH_SIZE])
 
-    @property
-    def family(self) -> str:
-        """The same for all batch sizes of a setup at the same point otherwise."""
-        others = {key: value for key, value in self.manifest["point"].items() if key != BATCH_SIZE}
-        return repr((self.manifest["setup"], sorted(others.items())))
-
 
 def update_tensorboard(experiment: ExperimentFolder, warn: Callable[[str], None]) -> None:
     """Update TensorBoard's files for the whole experiment; failures are warnings."""
@@ -78,7 +72,9 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
             notes.append(f"{each.name}: {band}, without {each.lost}")
         if count:
             written[f"{each.name}/{FILE}"] = _over_training(each)
-            families.setdefault(each.family, []).append(each)
+            others = {**each.manifest["point"], BATCH_SIZE: None}
+            family = repr((each.manifest["setup"], sorted(others.items())))
+            families.setdefault(family, []).append(each)
     for group in families.values():
         if len(group) > 1:
             name = group[0].name.replace(f"_bs{group[0].batch_size:03d}", "")

@@ -78,20 +78,18 @@ def _of_table(study: Study) -> Iterator[str]:
         why = f": {counted(lost, 'run')} diverged" if lost else ""
         yield f"No run has completed, so there is nothing to compare{why}."
         return
-    ranked = sorted(there, key=_test, reverse=True)
-    first = ranked[0]
-    name = _named(study, first)
+    first, *others = sorted(there, key=_test, reverse=True)
     score = f"{words.percent(_test(first))} % test accuracy"
     score += f" over {counted(len(first.completed), 'seed')}"
-    if len(ranked) == 1:
-        alone = len(study.setups) == 1
-        yield f"{name} reached {score}{'' if alone else '; no other setup has a completed run'}."
-        if alone:
-            yield "There is no other setup to compare it with."
-        return
-    tuned = ", each setup at its best values on validation" if study.varying else ""
-    yield f"{name} did best: {score}{tuned}."
-    yield _lead(study, first, ranked[1])
+    if others:
+        tuned = ", each setup at its best values on validation" if study.varying else ""
+        yield f"{_named(study, first)} did best: {score}{tuned}."
+        yield _lead(study, first, others[0])
+    elif len(study.setups) > 1:
+        yield f"{_named(study, first)} reached {score}; no other setup has a completed run."
+    else:
+        yield f"{_named(study, first)} reached {score}."
+        yield "There is no other setup to compare it with."
 
 
 def _lead(study: Study, first: Cell, second: Cell) -> str:
@@ -136,8 +134,8 @@ def _named(study: Study, cell: Cell) -> str:
 def notices(study: Study) -> Iterator[Notice]:
     """Unfinished, failed, few seeds, runs that are not of the file."""
     states = Counter(str(run.state) for run in study.runs)
-    done = states["completed"] + states["diverged"]
-    if done < len(study.runs):
+    if states["completed"] + states["diverged"] < len(study.runs):
+        done = states["completed"] + states["diverged"]
         rest = ", ".join(
             f"{count:,} {'not started' if state == 'new' else state}"
             for state, count in sorted(states.items())
@@ -150,15 +148,14 @@ def notices(study: Study) -> Iterator[Notice]:
         )
     failed = [run for run in study.runs if run.state in ("failed", "damaged")]
     if failed:
-        problems = [(run, (run.problem or "").strip()) for run in failed[:NAMED_FAILURES]]
         shown = "; ".join(
-            f"{run.name}: {why.partition(chr(10))[0] or run.state}" for run, why in problems
+            f"{run.name}: {(run.problem or '').strip().partition(chr(10))[0] or run.state}"
+            for run in failed[:NAMED_FAILURES]
         )
         left = len(failed) - NAMED_FAILURES
         more = f"; and {left:,} more" if left > 0 else ""
-        yield Notice(
-            "failed", f"{counted(len(failed), 'run')} failed or cannot be read: {shown}{more}"
-        )
+        told = f"{counted(len(failed), 'run')} failed or cannot be read: {shown}{more}"
+        yield Notice("failed", told)
     if study.experiment.profile == "quick" or len(study.seeds) < SEEDS_FOR_A_VERDICT:
         quick = "the profile quick is in force, " * (study.experiment.profile == "quick")
         yield Notice(
@@ -167,14 +164,9 @@ def notices(study: Study) -> Iterator[Notice]:
             f"{SEEDS_FOR_A_VERDICT} are needed for a verdict.",
         )
     if states["diverged"]:
-        yield Notice(
-            "other",
-            f"{counted(states['diverged'], 'run')} diverged: counted in the tables, part of no "
-            "mean.",
-        )
+        runs = counted(states["diverged"], "run")
+        yield Notice("other", f"{runs} diverged: counted in the tables, part of no mean.")
     if study.others:
-        yield Notice(
-            "other",
-            f"{counted(len(study.others), 'run')} in the folder that the experiment's file does "
-            "not describe: left out.",
-        )
+        runs = counted(len(study.others), "run")
+        told = f"{runs} in the folder that the experiment's file does not describe: left out."
+        yield Notice("other", told)

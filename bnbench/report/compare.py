@@ -101,9 +101,8 @@ def _differences(configs: Sequence[Record]) -> dict[str, list[Any]]:
 def _number_at(scores: Record, path: Sequence[str]) -> float | None:
     found: Any = scores
     for part in path:
-        found = found.get(part) if isinstance(found, dict) else None
-    number = isinstance(found, int | float) and not isinstance(found, bool)
-    return found if number else None
+        found = (found or {}).get(part)
+    return found if isinstance(found, int | float) else None
 
 
 def side_by_side(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from math import inf, isfinite, log2, log10
 from typing import Literal, assert_never
 
 from bnbench.config import metrics
-from bnbench.report.reading import Curve, Series
+from bnbench.report.reading import Curve
 from bnbench.report.study import StudiedRun
 
 NETWORK = "network"
@@ -34,12 +35,6 @@ def quantity(
         return None
     if run.state == "diverged" and (end := metrics.worst(metric)) is not None:
         return inf if end == "high" else -inf
-    return _of_run(metric, run, target=target, when=when)
-
-
-def _of_run(
-    metric: metrics.Metric, run: StudiedRun, *, target: float | None, when: When
-) -> float | None:
     match metric:
         case metrics.EndReading():
             accuracy = run.score(metric.split, metric.statistics)
@@ -63,8 +58,6 @@ def _of_run(
             return log2(value) if value else None
         case metrics.ProbeReading():
             return _probe(metric, run, when)
-        case metrics.UsableLr():
-            raise ValueError("usable learning rates are a metric of several runs")
         case _:
             assert_never(metric)
 
@@ -73,11 +66,8 @@ def to_target(curve: Curve, name: str, target: float) -> float:
     """log₂ of the examples, steps or seconds until the accuracy is at least `target` at two
     evaluations in a row: at the first of the two. inf if it never is."""
     at: Sequence[float] = getattr(curve, name.removesuffix("_to_target"))
-    there = [accuracy >= target for accuracy in curve.accuracy]
-    for position in range(len(there) - 1):
-        if there[position] and there[position + 1] and at[position] > 0:
-            return log2(at[position])
-    return inf
+    pairs = zip(at, pairwise(curve.accuracy), strict=False)
+    return next((log2(x) for x, both in pairs if min(both) >= target and x > 0), inf)
 
 
 def usable_lr(runs: Sequence[StudiedRun], name: str, *, target: float) -> float | None:
@@ -110,30 +100,17 @@ def usable(run: StudiedRun, target: float) -> bool:
 def _probe(metric: metrics.ProbeReading, run: StudiedRun, when: When) -> float | None:
     """The mean over the metric's layers; None if one of their readings is not finite."""
     layers = run.history.probes.get(metric.probe, {})
-    series = [layers[layer][metric.quantity] for layer in _layers(metric, layers)]
-    values = [_at(list(readings.values()), when) for readings in series]
-    if not values or not all(isfinite(value) for value in values):
-        return None
-    return sum(values) / len(values)
-
-
-def _layers(metric: metrics.ProbeReading, layers: dict[str, dict[str, Series]]) -> list[str]:
     named = [layer for layer, readings in layers.items() if metric.quantity in readings]
     if metric.layers == "*":
-        return [NETWORK] if NETWORK in named else named
-    if metric.layers == INPUTS:
+        named = [NETWORK] if NETWORK in named else named
+    elif metric.layers == INPUTS:
         # Percentiles are read where an activation follows: after the norm, if there is one.
-        return [layer for layer in named if "p50" in layers[layer]]
-    return [layer for layer in named if fnmatchcase(layer, metric.layers)]
-
-
-def _at(readings: list[float], when: When) -> float:
-    match when:
-        case "last":
-            return readings[-1]
-        case "first":
-            return readings[0]
-        case "mean":
-            return sum(readings) / len(readings)
-        case _:
-            assert_never(when)
+        named = [layer for layer in named if "p50" in layers[layer]]
+    else:
+        named = [layer for layer in named if fnmatchcase(layer, metric.layers)]
+    series = [list(layers[layer][metric.quantity].values()) for layer in named]
+    values = [
+        sum(each) / len(each) if when == "mean" else each[-1 if when == "last" else 0]
+        for each in series
+    ]
+    return sum(values) / len(values) if values and all(map(isfinite, values)) else None

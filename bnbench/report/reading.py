@@ -86,12 +86,8 @@ def read_study(folder: store.ExperimentFolder) -> Study:
             f"{folder.path} has no run yet", do=f"bnbench sweep {folder.file} trains them"
         )
     planned = {run.name for run in runs}
-    return Study(
-        experiment,
-        folder,
-        runs,
-        tuple(each for each in folder.runs() if each.name not in planned),
-    )
+    others = tuple(each for each in folder.runs() if each.name not in planned)
+    return Study(experiment, folder, runs, others)
 
 
 def results_of(
@@ -100,9 +96,8 @@ def results_of(
     folder: store.ExperimentFolder,
 ) -> Study:
     """The runs of a plan with their results; what they recorded on the way is not read."""
-    return Study(
-        experiment, folder, tuple(_read_run(config, folder, events=False) for config in configs)
-    )
+    runs = tuple(_read_run(config, folder, events=False) for config in configs)
+    return Study(experiment, folder, runs)
 
 
 def _planned(

@@ -47,20 +47,19 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
 
 def as_record(experiment: ExperimentFolder) -> Record:
     """The same for programs."""
+    runs = [read(folder) for folder in experiment.runs()]
     return {
         "experiment": experiment.name,
         "path": str(experiment.path),
-        "runs": [_as_record(read(folder)) for folder in experiment.runs()],
-    }
-
-
-def _as_record(run: RunRecord) -> Record:
-    damage = {"message": run.problem} if run.state == "damaged" else None
-    return {
-        "run": run.folder.name,
-        "state": run.state,
-        "result": None if run.result is None else run.result.as_record(),
-        "error": run.error or damage,
+        "runs": [
+            {
+                "run": run.folder.name,
+                "state": run.state,
+                "result": None if run.result is None else run.result.as_record(),
+                "error": {"message": run.problem} if run.state == "damaged" else run.error,
+            }
+            for run in runs
+        ],
     }
 
 

@@ -170,10 +170,9 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
     """The claim's metric of one seed: of its run, or its slope over the runs along an axis."""
-    if claim.slope_over is None or isinstance(claim.metric, metrics.UsableLr):
-        if len(runs) != 1 and not isinstance(claim.metric, metrics.UsableLr):
-            return None
-        return _quantity(claim, runs)
+    of_all = isinstance(claim.metric, metrics.UsableLr)
+    if claim.slope_over is None or of_all:
+        return _quantity(claim, runs) if of_all or len(runs) == 1 else None
     along = [run for run in runs if run.point.get(claim.slope_over) is not None]
     readings = [_quantity(claim, [run]) for run in along]
     finite = [value for value in readings if value is not None and not isinf(value)]

@@ -162,9 +162,12 @@ def _dashed(axis: str) -> str:
 
 
 def _of_probes(study: Study, looks: style.Looks) -> Iterator[Made]:
-    runs = _probed(study)
-    if not runs:
-        return
+    """Of one seed of each chosen cell; of more than a few, of each setup's best cell."""
+    cells = [cell for cell in study.chosen if any(run.history.probes for run in cell.runs)]
+    if len(cells) > MOST_PROBED:
+        cells = [cell for cell in study.best.values() if cell in cells][:MOST_PROBED]
+    of_cells = [next(run for run in cell.runs if run.history.probes) for cell in cells]
+    runs = [probes.Probed(run.setup, run.history.probes) for run in of_cells]
     made = {
         "activations": (
             "Inputs of a unit while training",
@@ -200,12 +203,3 @@ def _of_probes(study: Study, looks: style.Looks) -> Iterator[Made]:
     for name, (title, words, draw) in made.items():
         with suppress(ValueError):  # none of these runs has this probe
             yield f"probe-{name}", "probes", title, f"One seed of each setup. {words}", draw()
-
-
-def _probed(study: Study) -> list[probes.Probed]:
-    """One seed of each chosen cell; of more than a few, of each setup's best cell."""
-    cells = [cell for cell in study.chosen if any(run.history.probes for run in cell.runs)]
-    if len(cells) > MOST_PROBED:
-        cells = [cell for cell in study.best.values() if cell in cells][:MOST_PROBED]
-    runs = [next(run for run in cell.runs if run.history.probes) for cell in cells]
-    return [probes.Probed(run.setup, run.history.probes) for run in runs]
