@@ -52,11 +52,10 @@ def diagnose(
     logits = Logits(plain(model))
     if images < 2:
         raise UsageError(f"{images} images are too few", do=f"leave it at {IMAGES:,}")
-    for size in batch_sizes or ():
-        if size < 2:
-            raise UsageError(
-                f"a batch of {size} has no batch statistics", do="batch sizes are 2 or more"
-            )
+    if batch_sizes and min(batch_sizes) < 2:
+        raise UsageError(
+            f"a batch of {min(batch_sizes)} has no batch statistics", do="batch sizes are 2 or more"
+        )
     device = next((each.device for each in logits.parameters()), torch.device("cpu"))
     with untouched(logits, (loader, eval_loader)):
         train = collect(loader, "train", images, device)

@@ -245,9 +245,6 @@ def _batches(source: Iterable[Any], loader: Loader) -> Iterator[Any]:
         yield from source
 
 
-# --- sentences --------------------------------------------------------------------------------
-
-
 @contextmanager
 def _in_a_sentence(what: str, kind: type[BnbenchError], where: str = "") -> Iterator[None]:
     """What the user's code raises becomes a sentence."""

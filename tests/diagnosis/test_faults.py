@@ -233,6 +233,18 @@ def test_an_old_file_without_counts_is_not_taken_for_a_new_network() -> None:
     assert {each.initial_weight for each in found.layers} == {None}
 
 
+def test_statistics_that_take_nothing_in_and_have_no_count() -> None:
+    """Momentum 0 has no window to average over."""
+    model = trained()
+    for each in norms(model).values():
+        each.momentum = 0.0
+        cast(Tensor, each.num_batches_tracked).zero_()
+        statistics(each)[1].mul_(9)
+    (finding,) = diagnosed(model).findings
+    assert finding.name == "stale"
+    assert "takes in no batch" in finding.evidence
+
+
 class StaysInEvalMode(nn.BatchNorm2d):
     """A frozen layer, as detectors have them."""
 
