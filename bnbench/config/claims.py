@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bnbench.config import schema
 from bnbench.config.experiments import Arm, Axis, Claim, Setup
@@ -84,8 +84,7 @@ class ClaimReader:
         elif self.tune is not None:
             used.add(self.tune.axis)
         sound = len(self.faults.found)
-        better = self.arms("better", model.better, used)
-        worse = self.arms("worse", model.worse or (), used)
+        better, worse = self.arms("better", used), self.arms("worse", used)
         if worse and len(worse) != len(better) and len(self.faults.found) == sound:
             self.add("worse", f".worse must name as many setups as better: {len(better)}")
         if worse and worse == better:
@@ -97,17 +96,17 @@ class ClaimReader:
     def check_axes(self, metric: Metric) -> None:
         """Adds faults where the claim needs an axis or a target that is not there."""
         model, names = self.model, [axis.name for axis in self.axes]
-        if isinstance(metric, ToTarget | UsableLr) and model.target is None:
+        usable = isinstance(metric, UsableLr)
+        if model.target is None and (usable or isinstance(metric, ToTarget)):
             message = f".target is missing: {model.metric} needs an accuracy"
             self.add("metric", message, "write target: 0.7")
-        if isinstance(metric, UsableLr) and LR not in names:
+        if usable and LR not in names:
             message = f": {model.metric} needs learning rates to try"
             self.add("metric", message, f"make {LR} an axis")
-        if model.slope_over is not None and model.slope_over not in names:
-            self.no_axis("slope_over", model.slope_over)
-        for key in model.at:
-            if key not in names:
-                self.no_axis("at", key)
+        over = [] if model.slope_over is None else [("slope_over", model.slope_over)]
+        for key, name in (*over, *(("at", each) for each in model.at)):
+            if name not in names:
+                self.no_axis(key, name)
 
     def no_axis(self, key: str, name: str) -> None:
         """Adds a fault about a name that is no axis."""
@@ -116,13 +115,11 @@ class ClaimReader:
         hint = did_you_mean(nearest(name, names)) or there
         self.add(key, f".{key}: {shortened(name)} is not an axis", hint)
 
-    def arms(
-        self, key: str, given: str | tuple[str, ...], used: set[str | None]
-    ) -> tuple[Arm, ...]:
+    def arms(self, key: Literal["better", "worse"], used: set[str | None]) -> tuple[Arm, ...]:
         """The setups of one side of the comparison."""
+        given = getattr(self.model, key) or ()
         texts = (given,) if isinstance(given, str) else given
-        arms = [self.arm(key, text, used) for text in texts]
-        return tuple(arm for arm in arms if arm is not None)
+        return tuple(arm for text in texts if (arm := self.arm(key, text, used)))
 
     def arm(self, key: str, text: str, used: set[str | None]) -> Arm | None:
         """`bn`, `bn@32` where one axis is left to choose on, or `bn@data.batch_size=32,…`."""

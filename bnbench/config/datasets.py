@@ -68,19 +68,18 @@ def folder_facts(root: str, channels: int, side: int) -> DatasetFacts:
     Raises DataError where a part is missing or holds no images.
     """
     digest = hashlib.sha256()
-    counts: dict[str, dict[str, int]] = {}
+    found: dict[str, list[tuple[str, int]]] = {}
     for part in ("train", "test"):
         top = Path(root, part)
-        counts[part] = {}
-        for name, size in _images(top):
-            label = name.split("/", 1)[0]
-            counts[part][label] = counts[part].get(label, 0) + 1
-            digest.update(f"{part}/{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-        if not counts[part]:
+        found[part] = _images(top)
+        if not found[part]:
             where = shortened(str(top), PATH_LENGTH)
             raise DataError(f"{where} holds no images", do=f"they belong in {where}/<class>/")
-    train, test = (sum(counts[part].values()) for part in ("train", "test"))
-    return DatasetFacts(train, test, len(counts["train"]), channels, side, digest.hexdigest())
+        for name, size in found[part]:
+            digest.update(f"{part}/{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    classes = {name.split("/", 1)[0] for name, _ in found["train"]}
+    images = len(found["train"]), len(found["test"])
+    return DatasetFacts(*images, len(classes), channels, side, digest.hexdigest())
 
 
 def _images(top: Path) -> list[tuple[str, int]]:

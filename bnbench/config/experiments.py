@@ -101,7 +101,6 @@ class ExperimentConfig:
     swept: tuple[str, ...]  # the axes of a resolved run's own file
     notes: tuple[str, ...]
     path: FilePath
-    text: str  # the file, verbatim
     overridden: bool  # whether the command line changed anything
     source: Source = field(repr=False)
 

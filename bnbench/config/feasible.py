@@ -5,9 +5,8 @@ What layers and networks ask of each other is found by `assemble.check`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bnbench.config import schema
 from bnbench.config.custom import trouble
@@ -171,66 +170,44 @@ def _last_batch(config: schema.RunConfig, left: int) -> int:
 # --- what can train, but should be known to be risky ----------------------------------------
 
 
-@dataclass(slots=True)
-class Risks:
-    """Legal choices worth a warning, with the setups that make them."""
+def warnings(configs: Iterable[schema.RunConfig]) -> list[str]:
+    """A sentence for each risk that feasible runs take: the worst case, and the setups."""
+    worst: dict[int, tuple[tuple[float, ...], str]] = {}
+    setups: dict[int, dict[str, None]] = {}
+    for config in configs:
+        for number, size, sentence in _risks(config):
+            worst[number] = max(worst.get(number, ((), "")), (size, sentence))
+            setups.setdefault(number, {})[config.setup] = None
+    return [f"{worst[number][1]} ({named_setups(setups[number])})" for number in sorted(worst)]
 
-    decayed: dict[str, None] = field(default_factory=dict)
-    alone: dict[str, None] = field(default_factory=dict)
-    unsettled: dict[str, None] = field(default_factory=dict)
-    never_moved: dict[str, None] = field(default_factory=dict)
-    worst: tuple[float, int, float] = (0.0, 0, 0.0)  # share, steps, momentum
-    earliest: tuple[float, float] = (math.inf, math.inf)  # freeze_after, steps
 
-    def add(self, config: schema.RunConfig) -> None:
-        """Looks at one feasible run."""
-        norm = config.norm
-        if isinstance(norm, schema.NoNorm):
+def _risks(config: schema.RunConfig) -> Iterator[tuple[int, tuple[float, ...], str]]:
+    """The number of a risk, how bad this case of it is (larger: worse), and a sentence."""
+    norm = config.norm
+    if isinstance(norm, schema.NoNorm):
+        return
+    if config.optim.decay_norm_and_bias and config.optim.weight_decay > 0:
+        said = "optim.decay_norm_and_bias: weight decay pulls γ and β towards zero too"
+        yield 2, (), said
+    if not isinstance(norm, schema.BatchStatistics):
+        return
+    if (getattr(norm, "batch_size", None) or config.data.batch_size) == 1:
+        yield 3, (), "batch statistics over 1 image: batch norm trains as instance norm"
+    steps = planned_steps(config)
+    if isinstance(norm, schema.FrozenNormConfig):
+        updates = round(norm.freeze_after * steps)
+        if updates == 0:
+            said = (
+                f"norm.freeze_after {norm.freeze_after:g}: of {counted(steps, 'optimizer step')} "
+                "none comes before the freeze: the running statistics stay at mean 0 and variance 1"
+            )
+            yield 1, (-norm.freeze_after, -steps), said
             return
-        if config.optim.decay_norm_and_bias and config.optim.weight_decay > 0:
-            self.decayed[config.setup] = None
-        if not isinstance(norm, schema.BatchStatistics):
-            return
-        if (getattr(norm, "batch_size", None) or config.data.batch_size) == 1:
-            self.alone[config.setup] = None
-        steps = planned_steps(config)
-        if isinstance(norm, schema.FrozenNormConfig):
-            updates = round(norm.freeze_after * steps)
-            if updates == 0:
-                self.never_moved[config.setup] = None
-                self.earliest = min(self.earliest, (norm.freeze_after, steps))
-                return
-            steps = updates
-        if norm.momentum is not None and steps * norm.momentum < 1:
-            self.unsettled[config.setup] = None
-            share = (1 - norm.momentum) ** steps
-            self.worst = max(self.worst, (share, steps, norm.momentum))
-
-    def warnings(self) -> tuple[str, ...]:
-        """One sentence each."""
-        result = []
-        if self.unsettled:
-            share, steps, momentum = self.worst
-            result.append(
-                f"norm.momentum {momentum:g}: after {counted(steps, 'optimizer step')} the running "
-                f"statistics are still {100 * share:.3g} % their initial value "
-                f"({named_setups(self.unsettled)})"
-            )
-        if self.never_moved:
-            after, total = self.earliest
-            result.append(
-                f"norm.freeze_after {after:g}: of {counted(int(total), 'optimizer step')} none "
-                "comes before the freeze: the running statistics stay at mean 0 and variance 1 "
-                f"({named_setups(self.never_moved)})"
-            )
-        if self.decayed:
-            result.append(
-                "optim.decay_norm_and_bias: weight decay pulls γ and β towards zero too "
-                f"({named_setups(self.decayed)})"
-            )
-        if self.alone:
-            result.append(
-                "batch statistics over 1 image: batch norm trains as instance norm "
-                f"({named_setups(self.alone)})"
-            )
-        return tuple(result)
+        steps = updates
+    if norm.momentum is not None and steps * norm.momentum < 1:
+        share = (1 - norm.momentum) ** steps
+        said = (
+            f"norm.momentum {norm.momentum:g}: after {counted(steps, 'optimizer step')} the "
+            f"running statistics are still {100 * share:.3g} % their initial value"
+        )
+        yield 0, (share, steps, norm.momentum), said

@@ -38,8 +38,8 @@ def dump_experiment(experiment: ExperimentConfig) -> str:
     data, folder = experiment.source.data or {}, experiment.source.folder
     if not experiment.overridden and absolute(data, folder) == data:
         if "experiment" in data:
-            return experiment.text
-        named = f"experiment: {_inline(experiment.name)}\n{experiment.text}"
+            return experiment.source.text
+        named = f"experiment: {_inline(experiment.name)}\n{experiment.source.text}"
         # Before a flow mapping or a directive, the line would make it another file.
         said = yaml.parse(named, Source(""), faults := Faults()).data
         if (
@@ -146,11 +146,11 @@ def shipped() -> list[tuple[str, Path, str]]:
 
 def _description(path: Path) -> str:
     """The question that the file asks, else its first comment."""
-    text, source = yaml.read(str(path), "", Faults())
+    source = yaml.read(str(path), "", Faults())
     question = source.data.get("question") if isinstance(source.data, dict) else None
     if isinstance(question, str):
         return " ".join(question.split())
-    for line in text.splitlines():
+    for line in source.text.splitlines():
         comment = line.lstrip("# ").strip()
         if line.startswith("#") and comment and not comment.startswith("yaml-language-server"):
             return comment

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from typing import Any
 
 from bnbench.config import claims, layers, plans, schema, yaml
 from bnbench.config.experiments import Axis, Claim, ExperimentConfig, Seeds, Setup, read_axis
@@ -38,13 +38,13 @@ def load_experiment(path: FilePath, overrides: Overrides | None = None) -> Exper
     any; `plans.expand` raises for the runs of a file that is sound in itself.
     """
     faults = Faults()
-    text, source = yaml.read(str(path), str(FilePath(path).parent), faults)
+    source = yaml.read(str(path), str(path.parent), faults)
     readable = isinstance(source.data, dict) or not faults.found
     if not isinstance(source.data, dict | None):
         message = f"an experiment is a mapping of keys, not {found(source.data)}"
         faults.add(source.place(), message)
         readable, source = False, replace(source, data=None)
-    experiment = Reader(path, text, source, overrides or Overrides(), faults).read()
+    experiment = Reader(source, overrides or Overrides(), faults).read()
     if faults.found:
         if readable:
             plans.find_faults(experiment, faults)
@@ -85,19 +85,10 @@ def _part(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     return data.get(key) or {}
 
 
-class Given(NamedTuple):
-    """A value, and who gives it."""
-
-    source: Source
-    value: Any = None
-
-
 @dataclass(slots=True)
 class Reader:
     """Puts an experiment together from a file and the command line."""
 
-    path: FilePath
-    text: str
     source: Source
     overrides: Overrides
     faults: Faults
@@ -139,8 +130,8 @@ class Reader:
         if _part(self.source.data or {}, "claims"):
             claimed = claims.read(self.source, setups, grid, tune, self.faults)
         return ExperimentConfig(
-            name=slug(self.own("experiment").value or "") or default_experiment(str(self.path)),
-            question=self.own("question").value,
+            name=slug(self.own("experiment")[1] or "") or default_experiment(self.source.name),
+            question=self.own("question")[1],
             base=base,
             base_layers=tuple(stack),
             setups=setups,
@@ -154,16 +145,15 @@ class Reader:
             label=None if "norm" in sets else file.get("setup"),  # it described another norm
             swept=file.get("swept") or (),
             notes=tuple(self.notes),
-            path=FilePath(self.path),
-            text=self.text,
+            path=FilePath(self.source.name),
             overridden=self.overrides != Overrides(),
             source=self.source,
         )
 
-    def own(self, key: str) -> Given:
-        """The value of a key around the blocks, and who gives it."""
-        given = [Given(source, said[key]) for source, said in self.said if key in said]
-        return given[-1] if given else Given(self.source)
+    def own(self, key: str) -> tuple[Source, Any]:
+        """Who gives the value of a key around the blocks, and the value."""
+        given = [(source, said[key]) for source, said in self.said if key in said]
+        return given[-1] if given else (self.source, None)
 
     # --- the command line -----------------------------------------------------------------
 
@@ -195,15 +185,15 @@ class Reader:
                 result.append(Source(source.name, "", rank, said))
         return result
 
-    def overs(self, first: int) -> dict[str, Given]:
-        """The values of `--over` by axis."""
-        result, given = dict[str, Given](), set[str]()
+    def overs(self, first: int) -> dict[str, tuple[Source, Any]]:
+        """The values of `--over` by axis, each with its argument."""
+        result, given = dict[str, tuple[Source, Any]](), set[str]()
         for source in self.arguments("--over", first):
             (name,) = source.data["axes"]
             if name in given:
                 self.faults.add(source.place(), f"{name} is given twice")
             elif axis := _part(_sound(source, self.faults), "axes"):
-                result[name] = Given(source, axis[name])
+                result[name] = source, axis[name]
             given.add(name)
         return result
 

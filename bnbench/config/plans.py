@@ -13,7 +13,7 @@ from typing import Any
 from bnbench.config import claims, layers, schema
 from bnbench.config.experiments import Axis, ExperimentConfig
 from bnbench.config.faults import Faults, Place
-from bnbench.config.feasible import Obstacle, Risks, obstacles
+from bnbench.config.feasible import Obstacle, obstacles, warnings
 from bnbench.config.identity import default_setup, identity
 from bnbench.config.layers import Block, Blocks, Layer
 from bnbench.config.schema import BLOCKS, Key
@@ -79,11 +79,9 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     crossing = Crossing(experiment, Faults())
     first = list(crossing.configs(max_runs))
     crossing.faults.check(len(experiment.setups))
-    risks = Risks()
     unique: dict[str, tuple[Point, schema.RunConfig]] = {}
     same: Counter[str] = Counter()
     for point, config in first:
-        risks.add(config)
         kept, _ = unique.setdefault(identity(config), (point, config))
         if kept is not point:
             same[crossing.reason(kept.left_out | point.left_out, config)] += 1
@@ -103,7 +101,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     return Plan(
         runs,
         (*experiment.notes, *notes),
-        (*risks.warnings(), *unequal_trials(experiment), *unjudged),
+        (*warnings(config for _, config in first), *unequal_trials(experiment), *unjudged),
         grid(experiment),
         experiment.path,
         tuple(point for point, _ in unique.values()),

@@ -49,6 +49,7 @@ class Source:
     folder: str = ""  # where its relative paths start
     rank: int = 0  # files are 0; arguments follow in the order in which they were given
     data: Any = None  # dictionaries, tuples and scalars
+    text: str = ""  # verbatim, but for the ends of its lines
     marks: dict[Path, Mark] = field(default_factory=dict)
 
     def at(self, line: int, column: int) -> Place:
@@ -256,15 +257,15 @@ def resolved(text: str) -> str | int | float | bool | None:
     return float(text) if REAL.fullmatch(text) else text
 
 
-def read(path: str, folder: str, faults: Faults) -> tuple[str, Source]:
-    """A file's text, and what it says; data None and a fault if it is unreadable."""
+def read(path: str, folder: str, faults: Faults) -> Source:
+    """A file, and what it says; data None and a fault if it is unreadable."""
     source, place = Source(path, folder), Place(0, 0, 0, path)
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a pipe is welcome here too
             data = file.read(MAX_BYTES + 1)
         if len(data) <= MAX_BYTES:
             text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-            return text, parse(text, source, faults)
+            return parse(text, replace(source, text=text), faults)
         faults.add(place, f"larger than {MAX_BYTES:,} bytes: this is no experiment")
     except FileNotFoundError:
         faults.add(place, "there is no such file")
@@ -276,4 +277,4 @@ def read(path: str, folder: str, faults: Faults) -> tuple[str, Source]:
         faults.add(place, message, "save the file as UTF-8")
     except (OSError, ValueError) as error:
         faults.add(place, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    return "", source
+    return source
