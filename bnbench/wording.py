@@ -16,8 +16,6 @@ PATH_LENGTH = 200  # of a path, which is of no use when it is cut too early
 
 def printable(text: str) -> str:
     """The text with what a terminal would obey written as escapes."""
-    if text.isprintable():
-        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text

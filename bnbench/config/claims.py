@@ -89,9 +89,9 @@ class ClaimReader:
             self.add("worse", f".worse must name as many setups as better: {len(better)}")
         if worse and worse == better:
             self.add("worse", ": better and worse are the same", "name the opponent")
-        same = {key: getattr(model, key) for key in schema.ClaimConfig.model_fields}
-        return Claim(**same | {"metric": metric, "better": better, "worse": worse},
-                     metric_name=model.metric)  # fmt: skip
+        return Claim.model_construct(
+            **dict(model), measured=metric, better_arms=better, worse_arms=worse
+        )
 
     def check_axes(self, metric: Metric) -> None:
         """Adds faults where the claim needs an axis or a target that is not there."""
@@ -173,8 +173,8 @@ def doubts(
     """Why a claim cannot be judged from these runs, where it cannot."""
     for claim in claims:
         open_axes = {claim.slope_over, tune.axis if tune is not None else None}
-        open_axes |= {LR} if isinstance(claim.metric, UsableLr) else set()
-        chosen = {arm: runs_of(claim, arm, runs) for arm in (*claim.better, *claim.worse)}
+        open_axes |= {LR} if isinstance(claim.measured, UsableLr) else set()
+        chosen = {arm: runs_of(claim, arm, runs) for arm in (*claim.better_arms, *claim.worse_arms)}
         if empty := [str(arm) for arm in chosen if not chosen[arm]]:
             yield claim, f"no run is {listing(empty)}{_at(claim)}"
             continue
@@ -185,10 +185,10 @@ def doubts(
         ]
         if several:
             yield claim, f"{several[0]}: name one, with @ or at:"
-        elif claim.worse:
+        elif claim.worse_arms:
             better, worse = (
                 [{identity(run) for run in chosen[arm]} for arm in side]
-                for side in (claim.better, claim.worse)
+                for side in (claim.better_arms, claim.worse_arms)
             )
             if better == worse:
                 yield claim, "better and worse are the same runs"

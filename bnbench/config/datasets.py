@@ -6,7 +6,6 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 from bnbench.config import schema
 from bnbench.errors import DataError
@@ -57,8 +56,6 @@ def facts(data: schema.DataConfig) -> DatasetFacts:
             )
         case schema.ImageFolderData():
             return folder_facts(data.root, data.channels, data.image_size)
-        case _:
-            assert_never(data)
 
 
 @functools.cache

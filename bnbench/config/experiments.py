@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from bnbench.config import layers, schema
 from bnbench.config.faults import Place
@@ -57,28 +57,16 @@ class Arm:
         return f"{self.setup}@{values}" if values else self.setup
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What is to be judged: `better` minus `worse` in `metric`, at the same seed.
+class Claim(schema.ClaimConfig):
+    """What is to be judged: `better` minus `worse` in the metric, at the same seed.
 
-    Of two arms the first minus the second counts: a difference of differences. Without `worse` the
-    opponent is zero.
+    Of two arms the first minus the second counts: a difference of differences. Without
+    `worse_arms` the opponent is zero.
     """
 
-    id: str
-    says: str
-    metric: Metric
-    metric_name: str
-    better: tuple[Arm, ...]
-    worse: tuple[Arm, ...]
-    at: dict[str, Any]
-    slope_over: str | None
-    target: float | None
-    log: bool  # log₂ of the metric
-    when: Literal["last", "first", "mean"]
-    smallest_effect: float
-    direction: Literal["up", "down", "two-sided"]
-    literature: str | None
+    measured: Metric
+    better_arms: tuple[Arm, ...]
+    worse_arms: tuple[Arm, ...]
 
 
 @dataclass(frozen=True, slots=True)

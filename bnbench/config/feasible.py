@@ -136,7 +136,7 @@ def _batches(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
         yield Obstacle(
             keys, f"norm.batch_size: {norm.batch_size} does not divide data.batch_size {batch}"
         )
-    elif batch <= left and (last := _last_batch(config, left)) % norm.batch_size:
+    elif batch <= left and (last := last_batch(config)) % norm.batch_size:
         yield Obstacle(
             ("data.drop_last", *keys),
             f"norm.batch_size: {norm.batch_size} does not divide the last batch of an epoch, "
@@ -147,7 +147,9 @@ def _batches(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
 
 def last_batch(config: schema.RunConfig) -> int:
     """Images in the last batch of an epoch of a feasible run."""
-    return _last_batch(config, train_images_left(config, facts(config.data)))
+    left = train_images_left(config, facts(config.data))
+    rest = 0 if config.data.drop_last else left % config.data.batch_size
+    return rest or config.data.batch_size
 
 
 def networks(configs: Iterable[schema.RunConfig]) -> list[list[schema.RunConfig]]:
@@ -160,11 +162,6 @@ def networks(configs: Iterable[schema.RunConfig]) -> list[list[schema.RunConfig]
         batches = config.data.batch_size, last_batch(config)
         groups.setdefault((blocks, images, batches, config.optim.train_only), []).append(config)
     return list(groups.values())
-
-
-def _last_batch(config: schema.RunConfig, left: int) -> int:
-    rest = 0 if config.data.drop_last else left % config.data.batch_size
-    return rest or config.data.batch_size
 
 
 # --- what can train, but should be known to be risky ----------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -162,11 +163,8 @@ def find_configs(name: str) -> list[Path]:
     inside = name.removeprefix("./").removeprefix("configs/").rstrip("/")
     ours = [each for each in folder().iterdir() if each.is_dir() and each.name == inside]
     for path in (Path(name), *ours):
-        try:
-            files = sorted(path.glob("*.yaml")) if path.is_dir() else []
-        except (OSError, ValueError):  # too long, or no path at all
-            files = []
-        if files:
+        # os.path does not raise for what is too long or no path at all.
+        if os.path.isdir(path) and (files := sorted(path.glob("*.yaml"))):  # noqa: PTH112
             return files
     return [find_config(name)]
 
@@ -176,13 +174,9 @@ def find_config(name: str) -> Path:
 
     Raises UsageError otherwise; it names what is shipped, the nearest first.
     """
-    path = Path(name)
-    try:
-        there, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError):  # too long, or no path at all
-        there = is_folder = False
-    if there and not is_folder:
-        return path
+    is_folder = os.path.isdir(name)  # noqa: PTH112
+    if os.path.exists(name) and not is_folder:  # noqa: PTH110
+        return Path(name)
     known = {each: file for each, file, _ in shipped()}
     short = name.replace("\\", "/").removeprefix("./").removeprefix("configs/")
     short = short.removesuffix(".yaml").removesuffix(".yml")

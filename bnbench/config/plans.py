@@ -153,14 +153,13 @@ def grid(experiment: ExperimentConfig) -> str:
 
 def unequal_trials(experiment: ExperimentConfig) -> Iterator[str]:
     """A warning where the axis that is tuned has more values in one setup than in another."""
-    for axis in experiment.axes:
-        numbers = values_of(experiment, axis)
-        tuned = experiment.tune is not None and axis.name == experiment.tune.axis
-        if tuned and len(set(numbers.values())) > 1:
-            yield (
-                f"tune.axis {axis.name}: setups with more values have more trials to pick the "
-                f"best from ({in_short(numbers)})"
-            )
+    tuned = experiment.tune.axis if experiment.tune is not None else None
+    numbers = [values_of(experiment, axis) for axis in experiment.axes if axis.name == tuned]
+    if numbers and len(set(numbers[0].values())) > 1:
+        yield (
+            f"tune.axis {tuned}: setups with more values have more trials to pick the best from "
+            f"({in_short(numbers[0])})"
+        )
 
 
 # --- crossing -----------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from bnbench.config.yaml import Path
 from bnbench.wording import did_you_mean, found, listing, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+# What types of JSON Schema are called; numbers have bounds as well.
+WORDS = {"null": ["null"], "boolean": ["true", "false"], "string": ["text"], "array": ["a list"]}
 
 
 class Flaw(NamedTuple):
@@ -256,25 +258,16 @@ def _words_of(part: dict[str, Any]) -> list[str]:
     if "enum" in part or "const" in part:
         return [str(word) for word in part.get("enum", [part.get("const")])]
     match part.get("type"):
-        case "null":
-            return ["null"]
-        case "boolean":
-            return ["true", "false"]
-        case "integer":
-            return [f"a whole number{_bounds(part, whole=True)}"]
-        case "number":
-            return [f"a number{_bounds(part, whole=False)}"]
+        case "integer" | "number" as kind:
+            name = "a whole number" if kind == "integer" else "a number"
+            return [name + _bounds(part, whole=kind == "integer")]
         case "array" if "prefixItems" in part:
             return [f"a list of {len(part['prefixItems'])} numbers"]
         case "array" if part.get("items", {}).get("type") in ("integer", "number"):
             items = _words_of(part["items"])[0].removeprefix("a ")
             return [f"a list of {items.replace('number', 'numbers', 1)}"]
-        case "array":
-            return ["a list"]
-        case "string":
-            return ["text"]
-        case _:
-            return ["a mapping"]
+        case kind:
+            return WORDS.get(str(kind), ["a mapping"])
 
 
 def _bounds(part: dict[str, Any], *, whole: bool) -> str:
@@ -284,11 +277,9 @@ def _bounds(part: dict[str, Any], *, whole: bool) -> str:
         low, above = above + 1, None
     if low is not None and high is not None:
         return f" from {low:g} to {high:g}"
-    lower = f" of at least {low:g}" if low is not None else ""
-    lower = f" above {above:g}" if above is not None else lower
-    upper = f" below {below:g}" if below is not None else ""
-    upper = f" of at most {high:g}" if high is not None else upper
-    return f"{lower} and{upper}" if lower and upper else lower + upper
+    bounds = {"of at least": low, "above": above, "below": below, "of at most": high}
+    said = [f" {word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+    return " and".join(said)
 
 
 def is_whole_number(key: Key) -> bool:

@@ -114,7 +114,7 @@ def _claim(each: Judged) -> Record:
         effect |= {"p_adjusted": verdict.p_adjusted, "seeds_needed": verdict.effect.seeds_needed}
     return {
         **_picked(claim, "id", "says", "literature"),
-        "metric": claim.metric_name,
+        "metric": claim.metric,
         "unit": each.unit,
         **_picked(claim, "direction", "smallest_effect", "target", "at"),
         **_picked(verdict, "outcome", "leaning", "reasons"),

@@ -53,7 +53,7 @@ class Judged:
     @property
     def unit(self) -> str:
         """Of the differences."""
-        return "doublings" if self.claim.log else metrics.unit(self.claim.metric)
+        return "doublings" if self.claim.log else metrics.unit(self.claim.measured)
 
     @property
     def superiority(self) -> float | None:
@@ -87,8 +87,8 @@ def judged(study: Study) -> list[Judged]:
 def _measure(found: Judged, study: Study) -> Effect | None:
     """Fill in sides, differences and objections."""
     claim = found.claim
-    found.better = tuple(_side(found, arm, study) for arm in claim.better)
-    found.worse = tuple(_side(found, arm, study) for arm in claim.worse)
+    found.better = tuple(_side(found, arm, study) for arm in claim.better_arms)
+    found.worse = tuple(_side(found, arm, study) for arm in claim.worse_arms)
     if len(set(found.trials.values())) > 1:
         counts = ", ".join(f"{setup}: {count}" for setup, count in found.trials.items())
         found.objections.append(f"unequal trials to choose from ({counts})")
@@ -133,7 +133,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         *(f"{key.rpartition('.')[2]} {in_words(v)}" for key, v in claim.at.items()),
     ]
     axis = study.tuned_axis
-    open_axes = {claim.slope_over, LR if isinstance(claim.metric, metrics.UsableLr) else None}
+    open_axes = {claim.slope_over, LR if isinstance(claim.measured, metrics.UsableLr) else None}
     if axis is not None and axis not in open_axes | {*claim.at, *dict(arm.at)}:
         wanted = {id(run) for run in runs}
         inside = [(cell, [run for run in cell.runs if id(run) in wanted]) for cell in study.chosen]
@@ -162,7 +162,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         )
     elif missing:
         found.objections.append(f"{arm}: no such value of {counted(missing, 'seed')}")
-    if isinstance(claim.metric, metrics.UsableLr):
+    if isinstance(claim.measured, metrics.UsableLr):
         found.objections += _at_the_end(claim, arm, runs)
     diverged = sum(run.state == "diverged" for run in runs)
     return Side(arm, ", ".join(words), values, diverged, missing)
@@ -170,7 +170,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
     """The claim's metric of one seed: of its run, or its slope over the runs along an axis."""
-    of_all = isinstance(claim.metric, metrics.UsableLr)
+    of_all = isinstance(claim.measured, metrics.UsableLr)
     if claim.slope_over is None or of_all:
         return _quantity(claim, runs) if of_all or len(runs) == 1 else None
     along = [run for run in runs if run.point.get(claim.slope_over) is not None]
@@ -182,7 +182,7 @@ def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None
 
 
 def _quantity(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
-    value = quantity(claim.metric, runs, target=claim.target, when=claim.when)
+    value = quantity(claim.measured, runs, target=claim.target, when=claim.when)
     if value is None or not claim.log:
         return value
     return log2(value) if value > 0 else None
@@ -195,7 +195,7 @@ def _at_the_end(
 
     For the arm that the claim favours that only makes the effect larger.
     """
-    if arm in claim.better and claim.direction == "up" and len(claim.better) == 1:
+    if arm in claim.better_arms and claim.direction == "up" and len(claim.better_arms) == 1:
         return
     most = max((float(run.point[LR]) for run in runs), default=0.0)
     if any(float(run.point[LR]) == most and usable(run, claim.target or 0.0) for run in runs):
@@ -209,7 +209,7 @@ def _sanity_objections(found: Judged, study: Study) -> Iterator[str]:
         if gap != 0.0 and not _may_have_a_gap(run.config):
             yield f"sanity: {run.name} has no batch statistics, yet a gap of {gap:g}"
             return
-    claim, metric = found.claim, found.claim.metric
+    claim, metric = found.claim, found.claim.measured
     if claim.slope_over is not None:
         return
     if isinstance(metric, metrics.EndReading) and metric.quantity == "accuracy":

@@ -35,14 +35,14 @@ GOOD = "id: a, says: s, metric: test/running/accuracy, better: bn@2, worse: gn@d
 def test_a_claim_as_it_is_read(tmp_path: Path) -> None:
     experiment = loaded(tmp_path, claim(GOOD + ", smallest_effect: 1"))
     (found,) = experiment.claims
-    assert found.metric == metrics.EndReading("test", "running", "accuracy")
-    assert found.better == (experiments.Arm("bn", (("data.batch_size", 2),)),)
-    assert found.worse == (experiments.Arm("gn", (("data.batch_size", 2),)),)
+    assert found.measured == metrics.EndReading("test", "running", "accuracy")
+    assert found.better_arms == (experiments.Arm("bn", (("data.batch_size", 2),)),)
+    assert found.worse_arms == (experiments.Arm("gn", (("data.batch_size", 2),)),)
     assert (found.direction, found.when, found.log, found.smallest_effect) == (
         *("up", "last", False, 1.0),
     )
     runs = plans.expand(experiment).runs
-    chosen = claims.runs_of(found, found.better[0], runs)
+    chosen = claims.runs_of(found, found.better_arms[0], runs)
     # Both learning rates: tuning picks one of them later.
     assert [(run.setup, run.data.batch_size, run.optim.lr) for run in chosen] == [
         ("bn", 2, 0.1),
@@ -54,7 +54,7 @@ def test_a_value_may_be_written_shorter_than_the_axis_has_it(tmp_path: Path) -> 
     experiment = loaded(tmp_path, claim(GOOD + ", at: {optim.lr: 0.316}"))
     runs = plans.expand(experiment).runs
     (found,) = experiment.claims
-    assert {run.optim.lr for run in claims.runs_of(found, found.better[0], runs)} == {0.316228}
+    assert {run.optim.lr for run in claims.runs_of(found, found.better_arms[0], runs)} == {0.316228}
 
 
 CASES = [

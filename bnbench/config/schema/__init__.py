@@ -9,6 +9,5 @@ from bnbench.config.schema.data import *
 from bnbench.config.schema.experiment import *
 from bnbench.config.schema.model import *
 from bnbench.config.schema.norm import *
-from bnbench.config.schema.optim import *
 from bnbench.config.schema.probes import *
 from bnbench.config.schema.run import *
