@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from bnbench.config import schema
 from bnbench.config.experiments import Arm, Axis, Claim, Setup
@@ -25,50 +25,40 @@ def same_value(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def read(
-    source: Source,
-    setups: tuple[Setup, ...],
-    axes: tuple[Axis, ...],
-    tune: schema.TuneConfig | None,
-    faults: Faults,
-) -> tuple[Claim, ...]:
-    """The claims of a file, in its order; one with a fault is left out."""
-    claims: dict[str, Claim] = {}
-    listed = source.data["claims"]
-    for i, values in enumerate(listed if isinstance(listed, tuple) else ()):
-        model, _ = validated(schema.ClaimConfig, values)  # the file's own check names the flaws
-        if model is None:
-            continue
-        count = len(faults.found)
-        claim = ClaimReader(source, i, model, setups, axes, tune, faults).claim()
-        if claim is None or len(faults.found) > count:
-            continue
-        if claim.id in claims:
-            faults.add(source.place(("claims", i)), f"two claims have the id {claim.id}")
-        claims[claim.id] = claim
-    return tuple(claims.values())
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClaimReader:
-    """Reads one claim; whatever is wrong with it becomes a fault."""
+    """Reads the claims of a file; whatever is wrong with one becomes a fault."""
 
     source: Source
-    number: int
-    model: schema.ClaimConfig
     setups: tuple[Setup, ...]
     axes: tuple[Axis, ...]
     tune: schema.TuneConfig | None
     faults: Faults
+    number: int = 0  # of the claim that is read
+
+    def read(self) -> tuple[Claim, ...]:
+        """The claims in the file's order; one with a fault is left out."""
+        claims: dict[str, Claim] = {}
+        listed = self.source.data["claims"]
+        for self.number, values in enumerate(listed if isinstance(listed, tuple) else ()):
+            model, _ = validated(schema.ClaimConfig, values)  # the file's check names the flaws
+            count = len(self.faults.found)
+            claim = self.claim(model) if model is not None else None
+            if claim is None or len(self.faults.found) > count:
+                continue
+            if claim.id in claims:
+                place = self.source.place(("claims", self.number))
+                self.faults.add(place, f"two claims have the id {claim.id}")
+            claims[claim.id] = claim
+        return tuple(claims.values())
 
     def add(self, key: str, message: str, hint: str | None = None) -> None:
         """Adds a fault at a key; `message` begins after the claim's name."""
         place = self.source.place(("claims", self.number, key))
         self.faults.add(place, f"claims[{self.number}]{message}", hint)
 
-    def claim(self) -> Claim | None:
+    def claim(self, model: schema.ClaimConfig) -> Claim | None:
         """The claim; None without a metric."""
-        model = self.model
         if slug(model.id) != model.id:
             hint = f"write {slug(model.id)}" if slug(model.id) else "use letters, digits, -, _"
             self.add("id", f'.id "{shortened(model.id)}" is no name', hint)
@@ -77,14 +67,17 @@ class ClaimReader:
         except ValueError as error:
             self.add("metric", f'.metric "{shortened(model.metric)}" is not a metric', str(error))
             return None
-        self.check_axes(metric)
+        self.check_axes(model, metric)
         used = {*model.at, model.slope_over}
         if isinstance(metric, UsableLr):
             used.add(LR)
         elif self.tune is not None:
             used.add(self.tune.axis)
         sound = len(self.faults.found)
-        better, worse = self.arms("better", used), self.arms("worse", used)
+        better, worse = (
+            self.arms(key, given or (), used)
+            for key, given in (("better", model.better), ("worse", model.worse))
+        )
         if worse and len(worse) != len(better) and len(self.faults.found) == sound:
             self.add("worse", f".worse must name as many setups as better: {len(better)}")
         if worse and worse == better:
@@ -93,9 +86,9 @@ class ClaimReader:
             **dict(model), measured=metric, better_arms=better, worse_arms=worse
         )
 
-    def check_axes(self, metric: Metric) -> None:
+    def check_axes(self, model: schema.ClaimConfig, metric: Metric) -> None:
         """Adds faults where the claim needs an axis or a target that is not there."""
-        model, names = self.model, [axis.name for axis in self.axes]
+        names = [axis.name for axis in self.axes]
         usable = isinstance(metric, UsableLr)
         if model.target is None and (usable or isinstance(metric, ToTarget)):
             message = f".target is missing: {model.metric} needs an accuracy"
@@ -115,9 +108,10 @@ class ClaimReader:
         hint = did_you_mean(nearest(name, names)) or there
         self.add(key, f".{key}: {shortened(name)} is not an axis", hint)
 
-    def arms(self, key: Literal["better", "worse"], used: set[str | None]) -> tuple[Arm, ...]:
+    def arms(
+        self, key: str, given: str | tuple[str, ...], used: set[str | None]
+    ) -> tuple[Arm, ...]:
         """The setups of one side of the comparison."""
-        given = getattr(self.model, key) or ()
         texts = (given,) if isinstance(given, str) else given
         return tuple(arm for text in texts if (arm := self.arm(key, text, used)))
 

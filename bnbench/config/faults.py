@@ -66,11 +66,6 @@ class Faults:
             result.append(Fault(str(place), f"{more} from here"))
         return ConfigError(result)
 
-    def check(self, setups: int = 0) -> None:
-        """Raises ConfigError if there are faults."""
-        if self.found:
-            raise self.error(setups)
-
 
 def named_setups(names: Collection[str]) -> str:
     """`setup gn`, or `setups bn, gn`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -141,11 +140,6 @@ def default_setup(norm: schema.NormConfig) -> str:
     if isinstance(norm, schema.NoNorm | schema.ScaledWSConfig | schema.InsteadOfActivation):
         return norm.kind  # there is no placement, or only one
     return f"{norm.kind}-{norm.placement}"
-
-
-def default_experiment(path: str) -> str:
-    """An experiment is called as its file is."""
-    return slug(Path(path).stem) or "experiment"
 
 
 # --- rows of tables ------------------------------------------------------------------------

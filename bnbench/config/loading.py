@@ -11,7 +11,6 @@ from typing import Any
 from bnbench.config import claims, layers, plans, schema, yaml
 from bnbench.config.experiments import Axis, Claim, ExperimentConfig, Seeds, Setup, read_axis
 from bnbench.config.faults import Faults, Place
-from bnbench.config.identity import default_experiment
 from bnbench.config.layers import Blocks, Layer
 from bnbench.config.schema import BLOCKS
 from bnbench.config.sentences import validated, validated_block
@@ -97,7 +96,7 @@ class Reader:
 
     def read(self) -> ExperimentConfig:
         """The experiment, without whatever is wrong with it."""
-        file = _sound(self.source, self.faults)
+        file, path = _sound(self.source, self.faults), FilePath(self.source.name)
         arguments = [(each, _sound(each, self.faults)) for each in self.arguments("--set", 1)]
         self.said = [(self.source, file), *arguments]
         profile = self.profile(_part(file, "profiles"))
@@ -128,9 +127,9 @@ class Reader:
             self.faults.add(place, "setup and setups are both given", "give one of them")
         claimed: tuple[Claim, ...] = ()
         if _part(self.source.data or {}, "claims"):
-            claimed = claims.read(self.source, setups, grid, tune, self.faults)
+            claimed = claims.ClaimReader(self.source, setups, grid, tune, self.faults).read()
         return ExperimentConfig(
-            name=slug(self.own("experiment")[1] or "") or default_experiment(self.source.name),
+            name=slug(self.own("experiment")[1] or path.stem) or "experiment",
             question=self.own("question")[1],
             base=base,
             base_layers=tuple(stack),
@@ -145,7 +144,7 @@ class Reader:
             label=None if "norm" in sets else file.get("setup"),  # it described another norm
             swept=file.get("swept") or (),
             notes=tuple(self.notes),
-            path=FilePath(self.source.name),
+            path=path,
             overridden=self.overrides != Overrides(),
             source=self.source,
         )
@@ -202,12 +201,12 @@ class Reader:
         result = []
         for name, value in _part(values, "set").items():
             key = tuple(name.split("."))
-            if len(key) == 1 and not isinstance(value, dict | None):
+            if len(key) > 1 or isinstance(value, dict | None):
+                blocks = layers.patch(key, (value or {}) if len(key) == 1 else value)
+                result.append(Layer(source, blocks, ("set", name), key))
+            else:
                 message = f"{name} must be a mapping, not {found(value)}"
                 self.faults.add(source.place(("set", name)), message)
-                continue
-            blocks = layers.patch(key, (value or {}) if len(key) == 1 else value)
-            result.append(Layer(source, blocks, ("set", name), key))
         return result
 
     # --- around the blocks ----------------------------------------------------------------

@@ -78,7 +78,8 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     """
     crossing = Crossing(experiment, Faults())
     first = list(crossing.configs(max_runs))
-    crossing.faults.check(len(experiment.setups))
+    if crossing.faults.found:
+        raise crossing.faults.error(len(experiment.setups))
     unique: dict[str, tuple[Point, schema.RunConfig]] = {}
     same: Counter[str] = Counter()
     for point, config in first:
