@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bnbench.errors import DataError
-from bnbench.wording import PATH_LENGTH, listing, nearest, shortened
+from bnbench.wording import PATH_LENGTH, did_you_mean, listing, nearest, shortened
 
 
 def custom_target(target: str) -> tuple[Path, str]:
@@ -51,12 +51,9 @@ def trouble(target: str) -> tuple[str, str | None] | None:
         return f"{where} is not Python: {problem}", None
     if names is None or class_name in names:
         return None
-    close = nearest(class_name, classes)
-    hint = f"it defines {shortened(listing(classes, 'and'), PATH_LENGTH)}" if classes else None
-    return (
-        f"{where} defines no class {shortened(class_name)}",
-        f"did you mean {close}?" if close else hint,
-    )
+    there = f"it defines {shortened(listing(classes, 'and'), PATH_LENGTH)}" if classes else None
+    hint = did_you_mean(nearest(class_name, classes)) or there
+    return f"{where} defines no class {shortened(class_name)}", hint
 
 
 def content(path: Path) -> bytes:

@@ -113,14 +113,9 @@ def read_axis(name: str, values: Any, source: Source, at: Path, notes: list[str]
         distinct.setdefault(_same(value), (path, value))
     if len(distinct) < len(listed):
         notes.append(f"{name} lists {len(listed)} values, {len(distinct)} of them distinct")
-    return Axis(
-        key,
-        tuple(value for _, value in distinct.values()),
-        tuple(
-            Layer(source, layers.patch(key, value), path, key) for path, value in distinct.values()
-        ),
-        source.place(at, key=True),
-    )
+    values = tuple(value for _, value in distinct.values())
+    patches = [Layer(source, layers.patch(key, value), to, key) for to, value in distinct.values()]
+    return Axis(key, values, tuple(patches), source.place(at, key=True))
 
 
 def _same(value: Any) -> Any:

@@ -58,12 +58,10 @@ def opaque(config: schema.RunConfig) -> bool:
 def _custom(config: schema.RunConfig) -> Iterator[Obstacle]:
     for name, block in (("model", config.model), ("norm", config.norm)):
         if isinstance(block, schema.CustomModel | schema.CustomNormConfig):
-            wrong = trouble(block.target)
-            if wrong:
-                message, hint = wrong
-                yield Obstacle(
-                    (f"{name}.target", f"{name}.kind"), f"{name}.target: {message}", hint
-                )
+            message, hint = trouble(block.target) or (None, None)
+            keys = f"{name}.target", f"{name}.kind"
+            if message:
+                yield Obstacle(keys, f"{name}.target: {message}", hint)
 
 
 def _ramps(config: schema.RunConfig) -> Iterator[Obstacle]:
@@ -111,21 +109,15 @@ def _splits(config: schema.RunConfig, dataset: DatasetFacts) -> Iterator[Obstacl
 def _batches(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
     batch = config.data.batch_size
     if batch > left:
+        names = ("batch_size", "train_size", "validation_size", "train_images", "dataset")
         yield Obstacle(
-            (
-                "data.batch_size",
-                "data.train_size",
-                "data.validation_size",
-                "data.train_images",
-                "data.dataset",
-            ),
+            tuple(f"data.{name}" for name in names),
             f"data.batch_size: a batch of {batch} is larger than the {left} training images",
         )
     norm = config.norm
-    if (
-        not isinstance(norm, schema.BatchNormConfig | schema.GhostNormConfig)
-        or norm.batch_size is None
-    ):
+    if not isinstance(norm, schema.BatchNormConfig | schema.GhostNormConfig):
+        return
+    if norm.batch_size is None:
         return
     keys = ("norm.batch_size", "data.batch_size")
     if norm.batch_size > batch:

@@ -43,11 +43,8 @@ def dump_experiment(experiment: ExperimentConfig) -> str:
         named = f"experiment: {_inline(experiment.name)}\n{experiment.source.text}"
         # Before a flow mapping or a directive, the line would make it another file.
         said = yaml.parse(named, Source(""), faults := Faults()).data
-        if (
-            not faults.found
-            and experiment.profile is None
-            and said == {"experiment": experiment.name, **data}
-        ):
+        same = not faults.found and said == {"experiment": experiment.name, **data}
+        if same and experiment.profile is None:
             return named
     header = "# The experiment as given, with the command line's overrides.\n"
     return header + _block(_content(experiment))
@@ -138,10 +135,9 @@ def folder() -> Path:
 def shipped() -> list[tuple[str, Path, str]]:
     """Name, file and one-line description of each, sorted by name."""
     top = folder()
-    files = sorted(top.rglob("*.yaml"))
     return [
         (path.relative_to(top).with_suffix("").as_posix(), path, _description(path))
-        for path in files
+        for path in sorted(top.rglob("*.yaml"))
     ]
 
 
@@ -184,8 +180,7 @@ def find_config(name: str) -> Path:
         return known[short]
     kind = "is a folder, not an experiment" if is_folder else "is not there"
     order = sorted(
-        known,
-        key=lambda each: (-difflib.SequenceMatcher(None, short[:80], each).ratio(), each),
+        known, key=lambda each: (-difflib.SequenceMatcher(None, short[:80], each).ratio(), each)
     )
     do = f"shipped experiments: {listing(order, 'and')}" if order else None
     raise UsageError(f"{shortened(name)} {kind}, and no shipped experiment has that name", do=do)

@@ -163,20 +163,19 @@ class Reader:
         for rank, text in enumerate(texts, start=first):
             name, equals, value = (part.strip() for part in text.partition("="))
             source = Source(f"{option} {shortened(name)}".strip(), "", rank)
-            count = len(self.faults.found)
+            count, data = len(self.faults.found), None
             if not equals or not name:
                 hint = f"write {option} optim.lr=0.1"
                 self.faults.add(source.place(), "this is not KEY=VALUE", hint)
-                continue
-            if len(name) > yaml.MAX_KEY:
+            elif len(name) > yaml.MAX_KEY:
                 message = f"the key {shortened(name)} is longer than {yaml.MAX_KEY} characters"
                 self.faults.add(source.place(), message)
-                continue
-            listed = f"[{value}]" if option == "--over" and value[:1] not in ("{", "") else value
-            data = yaml.parse(listed, source, self.faults).data
-            if data is None and value not in ("null", "~") and len(self.faults.found) == count:
-                hint = f"write {option} {name}=null for no value"
-                self.faults.add(source.place(), f"{name} has no value", hint)
+            else:
+                items = option == "--over" and value[:1] not in ("{", "")
+                data = yaml.parse(f"[{value}]" if items else value, source, self.faults).data
+                if data is None and value not in ("null", "~") and len(self.faults.found) == count:
+                    hint = f"write {option} {name}=null for no value"
+                    self.faults.add(source.place(), f"{name} has no value", hint)
             if len(self.faults.found) == count:
                 own = name in OWN_KEYS and option == "--set"
                 around = "axes" if option == "--over" else "set"

@@ -88,14 +88,10 @@ class Subject:
             return Flaw(path, *no_dotted_key(key, axis), key=on_key)
         if detail["type"] == "fault":
             named = detail["loc"][-1:] == ("[key]",)
-            words = {
-                "{value}": found(path[-1] if named else value),
-                "{around}": self.dotted(path[:-1]),
-            }
-            words["{name}"] = self.dotted(path[:-1]) if named else name
-            message = detail["msg"]
-            for word, said in words.items():
-                message = message.replace(word, said)
+            around, message = self.dotted(path[:-1]), detail["msg"]
+            message = message.replace("{value}", found(path[-1] if named else value))
+            message = message.replace("{around}", around)
+            message = message.replace("{name}", around if named else name)
             return Flaw(path, message, detail["ctx"]["hint"], on_key)
         part = self.part(path)
         branches = list(_branches(_json_schema(self.model), part))
@@ -167,9 +163,7 @@ class Subject:
         if "x-because" in part:
             return f"{self.kind} {part['x-because']}"
         if value in (None, False):
-            return did_you_mean(
-                next((word for word in words if word in ("none", "constant")), None)
-            )
+            value = next((word for word in words if word in ("none", "constant")), None)
         return did_you_mean(nearest(value, words, 0.6))
 
     def dotted(self, path: Path) -> str:
@@ -312,13 +306,14 @@ def meant_value(value: Any, types: Iterable[str]) -> str | None:
 
 
 def _wrong_kind(family: Family, values: Mapping[str, Any]) -> Flaw:
-    value = values[str(family.tag)]
-    message = f"{family.name}.{family.tag} must be {listing(family.kinds)}, not {found(value)}"
+    tag = str(family.tag)
+    value = values[tag]
+    message = f"{family.name}.{tag} must be {listing(family.kinds)}, not {found(value)}"
     kind = nearest_kind(family, str(value if value else "off").lower())
     said = isinstance(value, str) or not value
     if kind == "none" and value != "none":
-        return Flaw((str(family.tag),), message, "the kind without normalization is none")
-    return Flaw((str(family.tag),), message, did_you_mean(kind if said else None))
+        return Flaw((tag,), message, "the kind without normalization is none")
+    return Flaw((tag,), message, did_you_mean(kind if said else None))
 
 
 def _unknown_to_all(family: Family, values: Mapping[str, Any]) -> Iterator[Flaw]:
