@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import fsum, isfinite
 from time import perf_counter
 from typing import Any
@@ -95,16 +95,11 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two steps; what `load_state_dict` takes."""
-        at = self.position
+        self.position.read_losses()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "step": at.step,
-            "examples": at.examples,
-            "train_seconds": at.train_seconds,
-            "evaluation_seconds": at.evaluation_seconds,
-            "probe_seconds": at.probe_seconds,
-            "losses": at.read_losses(),
+            **asdict(self.position),
             "probes": {name: dict(probe.memory) for name, probe in self.probes.items()},
         }
 
@@ -112,14 +107,8 @@ class Run:
         """Continue from what `state_dict` returned; the run may have other probes by now."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.position = Position(
-            step=state["step"],
-            examples=state["examples"],
-            train_seconds=state["train_seconds"],
-            evaluation_seconds=state["evaluation_seconds"],
-            probe_seconds=state["probe_seconds"],
-            losses=list(state["losses"]),
-        )
+        self.position = Position(**{each.name: state[each.name] for each in fields(Position)})
+        self.position.losses = list(state["losses"])
         remembered = state["probes"]
         for name, probe in self.probes.items():
             probe.memory.clear()

@@ -45,6 +45,7 @@ FASHION_MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 _IDX_COUNTS = {"train": 60_000, "t10k": 10_000}  # images of each part, in all three datasets
+_FETCHING_FAILS = OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, zlib.error
 _SILENCE = 30.0  # seconds without a byte after which a server counts as out of reach
 
 
@@ -252,13 +253,7 @@ class _Loader:
         try:
             with redirect_stdout(sys.stderr):
                 yield
-        except (
-            OSError,
-            RuntimeError,
-            http.client.HTTPException,
-            tarfile.TarError,
-            zlib.error,
-        ) as error:
+        except _FETCHING_FAILS as error:
             code = error.errno if isinstance(error, OSError) else None
             if code in (errno.ENOSPC, errno.EDQUOT):
                 what = f"no space left in {folder} for {name} ({size} packed)"

@@ -186,10 +186,7 @@ class _Commits:
         begun: float,
     ) -> None:
         self.metrics = metrics
-        self._belongs_to = {
-            "identity": identity.identity(config),
-            "fingerprint": fingerprint,
-        }
+        self._belongs_to = {"identity": identity.identity(config), "fingerprint": fingerprint}
         self._folder, self._run, self._begun = folder, run, begun
         self._seconds, self._steps = datasets.checkpoint_interval(config.train)
         self._last = time.perf_counter()
@@ -317,12 +314,9 @@ def _result(run: Run, last: Moment, wall_seconds: float) -> Result:
     )
     scores: dict[str, dict[str, Score]] = {}
     for fact in last.facts:
-        match fact:
-            case Diverged():
-                return replace(ended, state="diverged", step=last.step, reason=fact.reason)
-            case Evaluation():
-                loss = fact.loss if isfinite(fact.loss) else None
-                scores.setdefault(fact.split, {})[fact.stats] = Score(loss, fact.accuracy)
-            case _:
-                pass
+        if isinstance(fact, Diverged):
+            return replace(ended, state="diverged", step=last.step, reason=fact.reason)
+        if isinstance(fact, Evaluation):
+            loss = fact.loss if isfinite(fact.loss) else None
+            scores.setdefault(fact.split, {})[fact.stats] = Score(loss, fact.accuracy)
     return replace(ended, scores=scores)

@@ -35,7 +35,13 @@ class Screen:
             self._live = self.lines = _progress_bar(self._console)
         else:
             self.lines = _progress_lines(self._console)
-            self._all = _progress_of_all(self._console)
+            self._all = Progress(
+                TextColumn("all runs"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[reading]}", markup=False),
+                console=self._console,
+                expand=True,
+            )
             self._all.add_task("", total=self._runs, reading="")
             self._live = Live(
                 Group(self.lines, self._all),
@@ -119,16 +125,6 @@ def _progress_lines(console: Console) -> Progress:
     )
 
 
-def _progress_of_all(console: Console) -> Progress:
-    return Progress(
-        TextColumn("all runs"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[reading]}", markup=False),
-        console=console,
-        expand=True,
-    )
-
-
 class TerminalSink:
     """Shows one run while it trains: loss, accuracy, images/s, and how long it will take.
 
@@ -165,10 +161,9 @@ class TerminalSink:
                 case events.Step():
                     self._loss = fact.loss
                     self._measure_rate(moment)
-                case events.Evaluation():
-                    if fact.split == "val" and fact.stats == "running":
-                        self._accuracy = fact.accuracy
-                        evaluated = True
+                case events.Evaluation(split="val", stats="running"):
+                    self._accuracy = fact.accuracy
+                    evaluated = True
                 case events.Diverged():
                     self._print(f"diverged at step {moment.step}: {fact.reason}")
                 case _:

@@ -109,14 +109,9 @@ def _checksum(data: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _crc_table() -> tuple[int, ...]:
-    table = list(range(256))
-    for _ in range(8):
-        table = [each >> 1 ^ (0x82F63B78 if each & 1 else 0) for each in table]
-    return tuple(table)
-
-
-_CRC = _crc_table()
+_CRC = list(range(256))
+for _ in range(8):
+    _CRC = [each >> 1 ^ (0x82F63B78 if each & 1 else 0) for each in _CRC]
 
 
 def is_whole(path: Path) -> bool:
@@ -198,15 +193,11 @@ def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) ->
             at = margin + number * cell + cell / 2
             fitting = _fitting(name, margin - 8, 12)
             draw.text((margin - 6, at), fitting, INK, _font(12), anchor="rm")
-            sheet.paste(_upright(fitting, margin - 6, cell - 2), (round(at - cell / 2), 0))
+            label = Image.new("L", (margin - 6, cell - 2), "white")
+            ImageDraw.Draw(label).text((2, cell / 2 - 1), fitting, INK, _font(12), anchor="lm")
+            upwards = label.transpose(Image.Transpose.ROTATE_90)
+            sheet.paste(upwards, (round(at - cell / 2), 0))
     return _png(sheet)
-
-
-def _upright(text: str, height: int, width: int) -> Image.Image:
-    """Text that runs upwards."""
-    label = Image.new("L", (height, width), "white")
-    ImageDraw.Draw(label).text((2, width / 2), text, INK, _font(12), anchor="lm")
-    return label.transpose(Image.Transpose.ROTATE_90)
 
 
 def _fitting(text: str, width: int, size: int) -> str:
