@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,10 @@ write after half of it."""
 CHANGES = ("open", "write", "truncate", "replace", "unlink", "mkdir")
 """Operations that change what is stored. To be killed before another one leaves on the disk what
 being killed before the next of these leaves."""
+
+
+TIMES_AND_PROCESSES = r"\.out\..*|\.\d+(?=\.tmp$)"
+"""What names of files have of when and by whom they are written."""
 
 
 class Killed(BaseException):
@@ -56,7 +61,7 @@ class Disk:
         """One operation more, which may be the one."""
         if not path.is_relative_to(self.below):
             return
-        self.seen.append(f"{name} {path.name.split('.out.')[0]}")
+        self.seen.append(f"{name} {re.sub(TIMES_AND_PROCESSES, '', path.name)}")
         beyond = len(self.seen) - self.number if self.number else -1
         if isinstance(self.failure, str):
             if beyond >= 0:

@@ -92,7 +92,8 @@ def remove(path: Path) -> None:
 
 def replace_content(path: Path, content: bytes) -> None:
     """Give `path` new content, whole or not at all, and wait until it is on the disk."""
-    temporary = path.with_name(path.name + TEMPORARY)
+    # A name of our own: two sweeps may begin the same experiment at once.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     write_synced(temporary, content)
     rename(temporary, path)
     sync_folder(path.parent)

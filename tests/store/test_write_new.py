@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,22 @@ def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(StorageError, match="not renamed"):
         write_new(tmp_path / "new.pt", b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_replace_the_same_file_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one replaces it just before our rename: the last one wins, and neither fails."""
+    path, rename = tmp_path / "experiment.yaml", files.rename
+
+    def after_the_other(source: Path, target: Path) -> None:
+        monkeypatch.setattr(files, "rename", rename)
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: -1)
+            files.replace_content(path, b"theirs")
+        rename(source, target)
+
+    monkeypatch.setattr(files, "rename", after_the_other)
+    files.replace_content(path, b"ours")
+    assert path.read_bytes() == b"ours"
+    assert list(tmp_path.iterdir()) == [path]
