@@ -134,10 +134,33 @@ def test_an_import_inside_a_function_is_seen() -> None:
     assert packages_imported(source) == {"store", "train"}
 
 
-def test_no_file_is_longer_than_a_person_reads() -> None:
-    long = {
-        str(path.relative_to(PACKAGE)): lines
-        for path in FILES
-        if (lines := len(path.read_text().splitlines())) > 420
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 350, 60
+"""What fits in a head, and on a screen."""
+
+
+def long_functions(source: str) -> dict[str, int]:
+    """Functions of too many lines, from `def` to the last, and how many these are."""
+    return {
+        node.name: lines
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > LINES_OF_A_FUNCTION
     }
-    assert not long
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_and_no_function_is_too_long(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= LINES_OF_A_FILE
+    assert not long_functions(source)
+
+
+def test_a_long_function_is_seen() -> None:
+    inner = "\n".join(f"        x = {n}" for n in range(LINES_OF_A_FUNCTION))
+    source = f"class A:\n    def f(self):\n{inner}\n"
+    assert long_functions(source) == {"f": LINES_OF_A_FUNCTION + 1}
+
+
+def test_no_test_file_is_too_long() -> None:
+    files = [*Path(__file__).parent.rglob("*.py")]
+    assert not [path.name for path in files if len(path.read_text().splitlines()) > 600]

@@ -13,13 +13,7 @@ from rich.console import Console
 
 from bnbench import store
 from bnbench.config import feasible, files, identity, schema
-from bnbench.errors import (
-    ConfigError,
-    DataError,
-    HeldError,
-    Interrupted,
-    RunError,
-)
+from bnbench.errors import ConfigError, DataError, HeldError, Interrupted, RunError
 from bnbench.events import Moment
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
