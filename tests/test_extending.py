@@ -146,7 +146,7 @@ def add_a_normalization(package: Path, tests: Path) -> None:
         assembly,
         "        case schema.CustomNormConfig():\n",
         "        case schema.SizedRMSNormConfig():\n"
-        "            return recipe(make_norm=partial(sized.SizedRMSNorm, **keys))\n",
+        "            return partial(sized.SizedRMSNorm, **keys)\n",
     )
     insert(
         tests / "norms/rows.py",

@@ -1,11 +1,12 @@
 """Networks with their normalization, their optimizer and its learning rate.
 
-A new normalization is one `case` in `make_recipe`.
+A new normalization is one `case` in `make_norm`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any, Literal, assert_never
@@ -115,63 +116,66 @@ def make_recipe(config: schema.RunConfig, steps: int) -> Recipe:
 
 
 def normalized(norm: schema.NormConfig, activation: Activation, steps: int) -> Recipe:
-    """Weight layers, normalization and activation of one kind.
-
-    A key of a normalization is an argument of its layer, of the same name. Fractions of the budget
-    become numbers of training steps, of which a run has `steps`.
-    """
-    recipe = partial(
-        Recipe,
+    """Weight layers, normalization and activation of one kind, in a run of so many steps."""
+    recipe = Recipe(
+        make_norm=make_norm(norm, steps),
         make_activation=ACTIVATIONS[activation],
         placement=getattr(norm, "placement", "before"),
         activates=isinstance(norm, schema.InsteadOfActivation),
     )
+    if isinstance(norm, schema.GroupWSConfig):
+        return replace(
+            recipe, make_conv=weight.StandardizedConv2d, make_linear=weight.StandardizedLinear
+        )
+    if isinstance(norm, schema.ScaledWSConfig):
+        gain = weight.ACTIVATION_GAINS[activation]
+        return replace(
+            recipe,
+            make_conv=partial(weight.ScaledStandardizedConv2d, activation_gain=gain),
+            make_linear=partial(weight.ScaledStandardizedLinear, activation_gain=gain),
+        )
+    return recipe
+
+
+def make_norm(norm: schema.NormConfig, steps: int) -> MakeNorm | None:
+    """What makes the layers of a kind for a number of channels; None: there are none.
+
+    A key of a normalization is an argument of its layer, of the same name. Fractions of the budget
+    become numbers of training steps, of which a run has `steps`.
+    """
     keys: dict[str, Any] = norm.model_dump(exclude={"kind", "placement"})
     match norm:
-        case schema.NoNorm():
-            return recipe(make_norm=None)
+        case schema.NoNorm() | schema.ScaledWSConfig():
+            return None
         case schema.BatchNormConfig() | schema.GhostNormConfig():
             if keys["batch_size"] is not None:
-                return recipe(make_norm=partial(batch.GhostBatchNorm, **keys))
+                return partial(batch.GhostBatchNorm, **keys)
             del keys["batch_size"]
-            return recipe(make_norm=partial(batch.BatchNorm, **keys))
+            return partial(batch.BatchNorm, **keys)
         case schema.BatchRenormConfig():
             fractions = [keys.pop(key) for key in ("correct_from", "r_open", "d_open")]
             first, r_last, d_last = (round(each * steps) for each in fractions)
             keys |= {"r_ramp": (first, r_last), "d_ramp": (first, d_last)}
-            return recipe(make_norm=partial(renorm.BatchRenorm, **keys))
+            return partial(renorm.BatchRenorm, **keys)
         case schema.FrozenNormConfig():
             keys["freeze_after"] = round(norm.freeze_after * steps)
-            return recipe(make_norm=partial(frozen.FrozenBatchNorm, **keys))
+            return partial(frozen.FrozenBatchNorm, **keys)
         case schema.NoisyNormConfig():
-            return recipe(make_norm=partial(noisy.NoisyBatchNorm, **keys))
-        case schema.GroupNormConfig():
-            return recipe(make_norm=partial(group.GroupNorm, **keys))
+            return partial(noisy.NoisyBatchNorm, **keys)
+        case schema.GroupNormConfig() | schema.GroupWSConfig():
+            return partial(group.GroupNorm, **keys)
         case schema.LayerNormConfig():
-            return recipe(make_norm=partial(group.LayerNorm, **keys))
+            return partial(group.LayerNorm, **keys)
         case schema.InstanceNormConfig():
-            return recipe(make_norm=partial(group.InstanceNorm, **keys))
+            return partial(group.InstanceNorm, **keys)
         case schema.RMSNormConfig():
-            return recipe(make_norm=partial(group.RMSNorm, **keys))
+            return partial(group.RMSNorm, **keys)
         case schema.FRNConfig():
-            return recipe(make_norm=partial(activated.FilterResponseNorm, **keys))
+            return partial(activated.FilterResponseNorm, **keys)
         case schema.EvoNormS0Config():
-            return recipe(make_norm=partial(activated.EvoNormS0, **keys))
-        case schema.GroupWSConfig():
-            return recipe(
-                make_norm=partial(group.GroupNorm, **keys),
-                make_conv=weight.StandardizedConv2d,
-                make_linear=weight.StandardizedLinear,
-            )
-        case schema.ScaledWSConfig():
-            gain = weight.ACTIVATION_GAINS[activation]
-            return recipe(
-                make_norm=None,
-                make_conv=partial(weight.ScaledStandardizedConv2d, activation_gain=gain),
-                make_linear=partial(weight.ScaledStandardizedLinear, activation_gain=gain),
-            )
+            return partial(activated.EvoNormS0, **keys)
         case schema.CustomNormConfig():
-            return recipe(make_norm=partial(_custom_norm, norm))
+            return partial(_custom_norm, norm)
         case _:
             assert_never(norm)
 
