@@ -17,11 +17,11 @@ FUZZ = settings(
 )
 
 
-def outcomes() -> Counter[str]:
+def outcomes(examples: int) -> Counter[str]:
     """How many cases are valid and how many are refused."""
     counts: Counter[str] = Counter()
 
-    @settings(FUZZ, derandomize=True, phases=[Phase.generate])
+    @settings(FUZZ, max_examples=examples, derandomize=True, phases=[Phase.generate])
     @given(case=cases())
     def draw(case: Case) -> None:
         counts[judge(case)] += 1
@@ -38,8 +38,8 @@ def test_any_configuration_is_valid_or_refused(case: Case) -> None:
 
 def test_cases_are_of_both_kinds() -> None:
     assert judge(Case(EVERYTHING.encode(), loading.Overrides())) == "valid"
-    counts = outcomes()
-    assert min(counts["valid"], counts["refused"]) > 40
+    counts = outcomes(100)
+    assert min(counts["valid"], counts["refused"]) > 10
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_negative_control_a_planted_bug_is_found(
 ) -> None:
     monkeypatch.setattr(importlib.import_module(f"bnbench.config.{module}"), name, bug)
     with pytest.raises(AssertionError):
-        outcomes()
+        outcomes(300)
