@@ -421,12 +421,11 @@ def linger():
 def start():
     os.close(go[1])
     os.read(go[0], 1)  # until its other end is closed
-    begun = time.monotonic()
     try:
         execute(CONFIG, experiment_in(path), Settings(), at_batch(build_stub, 5, linger))
         said = "trained"
     except HeldError as error:
-        said = f"held {time.monotonic() - begun:.2f} s, exit {error.exit_code}: {error}"
+        said = f"exit {error.exit_code}: {error}"
     (path / f"said-{os.getpid()}").write_text(said)
 
 children = []
@@ -442,7 +441,8 @@ for ended in range(1, number + 1):
     if ended == number - 1:
         (path / "over").touch()
 """
-"""Processes that have all imported torch, and start at once."""
+"""Processes that have all imported torch, and start at once. The one that trains does not end
+before all others have been refused."""
 
 
 @pytest.mark.slow
@@ -458,8 +458,7 @@ def test_of_simultaneous_starts_exactly_one_trains(
     (holder,) = (process for process, text in said.items() if text == "trained")
     folder = folder_of(experiment_in(tmp_path))
     for text in (text for process, text in said.items() if process != holder):
-        assert f", exit 3: {folder.path} is held by" in text
+        assert text.startswith(f"exit 3: {folder.path} is held by"), text
         assert f"(id {holder})" in text
-        assert float(text.split()[1]) < 5, text  # it waits for 0.5 s
     assert (folder.manifest() or {})["attempts"] == 1
     assert evidence(folder) == undisturbed
