@@ -14,7 +14,7 @@ from bnbench.assemble import build_run, resolve_device
 from bnbench.assemble import check as network_check
 from bnbench.config import feasible, schema
 from bnbench.config.feasible import networks
-from bnbench.errors import ConfigError, Fault
+from bnbench.errors import BnbenchError, ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.runner.settings import Cost, Settings
 from bnbench.train import train
@@ -62,13 +62,17 @@ def check(
 
 def rehearse(config: schema.RunConfig, settings: Settings) -> None:
     """Build the run and take one step. Raises ConfigError where it cannot train."""
-    run, _ = build_run(config, _device(config, settings), announce=settings.announce)
+    doing = "the network cannot be made"
     try:
+        run, _ = build_run(config, _device(config, settings), announce=settings.announce)
+        doing = "the first step fails"
         images, labels = run.batch_at(0)
         torch.nn.functional.cross_entropy(run.model(images), labels).backward()  # type: ignore[no-untyped-call]
+    except BnbenchError:
+        raise
     except Exception as error:
         # Whatever the user's own code raises: it would raise in every run of this setup.
-        message = f"the first step fails: {type(error).__name__}: {error}"
+        message = f"{doing}: {type(error).__name__}: {error}"
         raise ConfigError([Fault(where=f"setup {config.setup}", message=message)]) from error
 
 

@@ -36,17 +36,24 @@ def test_runs_that_fit_a_real_device() -> None:
     assert (fitting(small_config(), Settings(device="cuda")) or 0) > 1
 
 
-def test_a_first_step_that_fails_names_the_setup(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "__init__(self, channels):\n        raise KeyError('boo')",
+            "the network cannot be made: KeyError: 'boo'",
+        ),
+        (
+            "forward(self, x):\n        return x.reshape(7, 7)",
+            "the first step fails: RuntimeError: shape",
+        ),
+    ],
+)
+def test_custom_code_that_fails_names_the_setup(tmp_path: Path, body: str, message: str) -> None:
     path = tmp_path / "layer.py"
-    path.write_text(
-        "from torch import nn\n\nclass Breaks(nn.Identity):\n"
-        "    def __init__(self, channels):\n        super().__init__()\n\n"
-        "    def forward(self, x):\n        return x.reshape(7, 7)\n"
-    )
+    path.write_text(f"from torch import nn\n\nclass Breaks(nn.Identity):\n    def {body}\n")
     norm = schema.CustomNormConfig(kind="custom", target=f"{path}:Breaks")
-    with pytest.raises(
-        ConfigError, match=r"^setup mine: the first step fails: RuntimeError: shape"
-    ):
+    with pytest.raises(ConfigError, match=f"^setup mine: {message}"):
         rehearse(small_config(setup="mine", norm=norm), Settings())
 
 
