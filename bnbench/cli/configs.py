@@ -42,7 +42,7 @@ def configs_show(
     from bnbench.config import files, loading, plans
 
     path = files.find_config(name)
-    text = path.read_text()
+    text = files.read_text(path)
     if resolved:
         text = files.dump(plans.expand(loading.load_experiment(path)).only())
     print(text, end="")
@@ -65,7 +65,7 @@ def configs_copy(
     if target.exists():
         raise UsageError(f"{target} already exists", do="name another file to copy to")
     try:
-        target.write_text(source.read_text())
+        target.write_text(files.read_text(source))
     except OSError as error:
         raise UsageError(f"{target}: {error.strerror}", do="name another file to copy to") from None
     show(f"copied to {target}: bnbench sweep {target}")

@@ -141,6 +141,14 @@ def shipped() -> list[tuple[str, Path, str]]:
     ]
 
 
+def read_text(path: Path) -> str:
+    """What a file says, sound or not. Raises ConfigError where it is no text."""
+    source = yaml.read(str(path), "", faults := Faults())
+    if faults.found and not source.text:
+        raise faults.error()
+    return source.text
+
+
 def _description(path: Path) -> str:
     """The question that the file asks, else its first comment."""
     source = yaml.read(str(path), "", Faults())

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
+from bnbench import regular
 from bnbench.config.faults import Faults, Place
 from bnbench.wording import shortened
 
 # The limits on hostile files.
 MAX_BYTES = 1_000_000
+PIPE_SECONDS = 5.0  # that a pipe may be silent: `bnbench sweep <(…)` is welcome
 MAX_DEPTH = 40  # levels
 MAX_NODES = 20_000  # values, aliases expanded: faults of so many are found within a second
 MAX_KEY = 100  # characters; messages and tables show keys
@@ -261,12 +263,9 @@ def read(path: str, folder: str, faults: Faults) -> Source:
     """A file, and what it says; data None and a fault if it is unreadable."""
     source, place = Source(path, folder), Place(0, 0, 0, path)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a pipe is welcome here too
-            data = file.read(MAX_BYTES + 1)
-        if len(data) <= MAX_BYTES:
-            text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-            return parse(text, replace(source, text=text), faults)
-        faults.add(place, f"larger than {MAX_BYTES:,} bytes: this is no experiment")
+        data = regular.read_piped(path, MAX_BYTES, PIPE_SECONDS)
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return parse(text, replace(source, text=text), faults)
     except FileNotFoundError:
         faults.add(place, "there is no such file")
     except IsADirectoryError:

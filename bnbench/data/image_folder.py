@@ -21,11 +21,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from bnbench import regular
 from bnbench.data.dataset import Dataset, Images, moments, require_memory
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+MAX_BYTES = 1_000_000_000  # of one image file
 _NAMED = 10  # faulty files that a message lists before it only counts
 
 
@@ -155,7 +157,7 @@ def _decode_all(
 
 def _decode(path: Path, image_size: int, channels: int) -> NDArray[np.uint8]:
     """(channels, image_size, image_size) of one file."""
-    with Image.open(path) as opened:
+    with regular.opened(path, MAX_BYTES) as file, Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):
             # Pillow's own conversion would clip everything above to 255.

@@ -12,6 +12,7 @@ import errno
 import gzip
 import hashlib
 import http.client
+import io
 import math
 import socket
 import struct
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bnbench import regular
 from bnbench.data.dataset import CLASSES, Dataset, Images, moments
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
@@ -46,6 +48,7 @@ FASHION_MNIST_SHA256 = {
 }
 _IDX_COUNTS = {"train": 60_000, "t10k": 10_000}  # images of each part, in all three datasets
 _FETCHING_FAILS = OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, zlib.error
+MAX_BYTES = 200_000_000  # of an IDX file, unpacked; the largest has 47,040,016
 _SILENCE = 30.0  # seconds without a byte after which a server counts as out of reach
 
 
@@ -277,10 +280,11 @@ def read_idx(path: Path, sha256: str | None = None) -> NDArray[np.uint8]:
     Raises OSError when it cannot be read, ValueError when it is damaged or its unpacked bytes
     have another sha256 than the one given.
     """
-    data = path.read_bytes()
+    data = regular.read(path, MAX_BYTES)
     if path.suffix == ".gz":
         try:
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as unpacked:
+                data = unpacked.read(MAX_BYTES)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"not a whole gzip file ({error})") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":

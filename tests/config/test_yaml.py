@@ -104,7 +104,7 @@ def test_empty_documents_and_aliases() -> None:
         (b"question: \xff", "x.yaml:1:11: byte 0xff is not UTF-8\n  save the file as UTF-8"),
         ("seed: 1\nquestion: \0", "x.yaml:2:11: a character here cannot be printed"),
         ("[" * 50_000, "nested more than 40 levels deep"),
-        ("#" * 1_000_001, "x.yaml: larger than 1,000,000 bytes: this is no experiment"),
+        ("#" * 1_000_001, "x.yaml: cannot be read: it is larger than 1,000,000 bytes"),
     ],
 )  # fmt: skip
 def test_refusals(faults: Any, text: str | bytes, expected: str) -> None:

@@ -1,0 +1,66 @@
+"""Files that others have written: only regular ones are read, and only up to a size.
+
+A pipe would be waited for, and a device read until memory ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_CHUNK = 1 << 16  # bytes taken from a pipe at a time
+
+
+def opened(path: Path | str, limit: int) -> BinaryIO:
+    """A regular file of at most `limit` bytes, to read. Raises OSError, and never waits."""
+    file = _open(path)
+    try:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if about.st_size > limit:
+            raise _too_large(limit)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read(path: Path | str, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises OSError."""
+    with opened(path, limit) as file:
+        content = file.read(limit + 1)  # it may have grown
+    if len(content) > limit:
+        raise _too_large(limit)
+    return content
+
+
+def read_piped(path: Path | str, limit: int, seconds: float) -> bytes:
+    """As `read`, but of a pipe as well, which may be silent for so many seconds at a time."""
+    with _open(path) as file:
+        pipe = stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
+        content = b""
+        while pipe and len(content) <= limit:
+            if not select.select([file], [], [], seconds)[0]:
+                raise OSError(errno.ETIMEDOUT, f"nothing came through this pipe for {seconds:g} s")
+            chunk = os.read(file.fileno(), _CHUNK)
+            if not chunk:
+                return content
+            content += chunk
+    if pipe:
+        raise _too_large(limit)
+    return read(path, limit)
+
+
+def _open(path: Path | str) -> BinaryIO:
+    # Without O_NONBLOCK, opening a pipe waits for whoever writes into it.
+    nonblocking = getattr(os, "O_NONBLOCK", 0)
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))
+
+
+def _too_large(limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is larger than {limit:,} bytes")
