@@ -18,6 +18,11 @@ from bnbench.data import image_folder, torchvision_sets
 from bnbench.errors import DataError
 
 
+def linked(path: Path) -> None:
+    os.mkfifo(f"{path}-")
+    path.symlink_to(f"{path.name}-")
+
+
 def endless(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
@@ -34,7 +39,7 @@ def sparse(path: Path) -> None:
 
 ODD: dict[str, Callable[[Path], None]] = {
     "pipe": lambda path: os.mkfifo(path),
-    "link to a pipe": lambda path: (os.mkfifo(f"{path}-"), path.symlink_to(f"{path}-"))[1],
+    "link to a pipe": linked,
     "device": endless,
     "terminal": lambda path: path.symlink_to("/dev/tty"),
     "socket": sock,
