@@ -1,16 +1,25 @@
 """Where a process begins: `bnbench`, and `python -m bnbench`."""
 
+import os
 import sys
+
+# Threads of torch's OpenMP, GNU's or Intel's, that wait for work leave their core to other
+# processes. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is being imported shows no traceback either."""
     try:
-        from bnbench.cli import app
+        from bnbench.cli import app, streams
 
+        streams.prepare()
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as end:
+        sys.exit(end.code or streams.finish())
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class ConfigError(BnbenchError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C (exit code 130) or SIGTERM (143) arrived.
+    """Ctrl-C (exit code 130), SIGTERM (143) or SIGHUP (129) arrived.
 
     Not a `BnbenchError`: like KeyboardInterrupt, it is not caught by `except Exception`.
     """

@@ -65,7 +65,7 @@ def configs_copy(
     if target.exists():
         raise UsageError(f"{target} already exists", do="name another file to copy to")
     try:
-        target.write_text(files.read_text(source))
+        target.write_text(files.read_text(source), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{target}: {error.strerror}", do="name another file to copy to") from None
     show(f"copied to {target}: bnbench sweep {target}")

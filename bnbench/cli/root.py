@@ -3,8 +3,6 @@ and arguments that several take."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,10 +91,6 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             say("stopped")
             raise typer.Exit(130) from None
-        except BrokenPipeError:
-            # The reader of our output has gone. That is no error, but nothing more can be printed.
-            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-            raise typer.Exit(0) from None
         except Exception as error:
             # Typer shows its own errors of usage itself.
             if _debug or type(error).__module__.partition(".")[0] in ("typer", "click"):

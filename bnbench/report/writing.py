@@ -39,7 +39,7 @@ def write(study: Study, report: Report) -> None:
     study.folder.replace(record.FIGURES, "*.svg", pictures)
     table = record.as_csv([record.flat_row(run) for run in study.runs])
     texts = {DATA: record.as_json(report.record), TABLE: table, PAGE: page(report)}
-    study.folder.keep({name: text.encode() for name, text in texts.items()})
+    study.folder.keep({name: text.encode(errors="replace") for name, text in texts.items()})
 
 
 def page(report: Report) -> str:

@@ -20,6 +20,8 @@ from bnbench.sinks import Sink
 from bnbench.store import Result, RunFolder
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal's number
+if hasattr(signal, "SIGHUP"):
+    EXIT_CODES[signal.SIGHUP] = 129
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 NVIDIA = Path("/proc/driver/nvidia/version")
@@ -27,7 +29,7 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 class Stop:
-    """Ctrl-C and SIGTERM: finish the step, commit, leave; at the second signal, leave at once.
+    """Ctrl-C, SIGTERM and SIGHUP: finish the step, commit, leave; at the second, leave at once.
 
     `exit_code` is set by a signal and read by the run between two steps.
     """
@@ -39,8 +41,16 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the process's signals; the handlers before are restored on leaving."""
-        before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+        """Handle the process's signals; the handlers before are restored on leaving.
+
+        A SIGHUP that is ignored stays so: `nohup` asks for that.
+        """
+        numbers = [
+            number
+            for number in EXIT_CODES
+            if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        before = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
         finally:

@@ -174,15 +174,18 @@ def is_manifest(record: Record) -> bool:
 
 def encode(record: Record) -> bytes:
     """A record as a file of its own, in strict JSON."""
-    return json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+    return _json(record, indent=2)
 
 
 def encode_records(records: Iterable[Record]) -> bytes:
     """Events as lines of strict JSON."""
-    return b"".join(
-        json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
-        for record in records
-    )
+    return b"".join(map(_json, records))
+
+
+def _json(record: Record, indent: int | None = None) -> bytes:
+    """With "?" for what is not Unicode: bytes of a path, in the command or in an error."""
+    text = json.dumps(record, indent=indent, allow_nan=False, ensure_ascii=False)
+    return text.encode(errors="replace") + b"\n"
 
 
 def decode_records(lines: list[bytes]) -> list[Record] | None:

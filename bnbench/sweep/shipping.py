@@ -115,7 +115,7 @@ class Shipping:
             return reply
         files = dict(reply.files)
         if ERROR in files:
-            files[ERROR] = here(files[ERROR].decode()).encode()
+            files[ERROR] = here(files[ERROR].decode()).encode(errors="replace")
         try:
             if shipment.run is not None and files:
                 self._experiment.run(shipment.run).adopt(files)

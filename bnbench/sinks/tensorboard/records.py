@@ -39,7 +39,7 @@ def scalars(values: Mapping[str, float]) -> list[Summary.Value]:
 
 def text(tag: str, markdown: str) -> Summary.Value:
     """A card of the Text tab."""
-    return strings(tag, [markdown.encode()], _metadata("text"))
+    return strings(tag, [markdown.encode(errors="replace")], _metadata("text"))
 
 
 def layout(tag: str, plugin: str, content: bytes) -> Summary.Value:
