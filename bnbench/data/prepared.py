@@ -23,14 +23,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bnbench.data.dataset import Dataset, Images
+from bnbench.errors import DataError
 
 FORMAT = 1
 _READ = 1 << 24  # bytes read at a time: no second copy of a large array is held
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of bnbench, by the custom of the platform."""
-    home = Path.home()
+    """The user's cache folder of bnbench, by the custom of the platform. Raises DataError."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        what = "there is no home folder, in which prepared data is kept"
+        raise DataError(what, do="set HOME to a folder that can be written to") from None
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "bnbench"
     if sys.platform == "win32":

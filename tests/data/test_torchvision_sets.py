@@ -338,3 +338,13 @@ def test_the_default_root_is_the_users_cache(user_cache: Path, mnist: Path) -> N
 
 def test_sums_of_fashion_mnist_name_the_four_files() -> None:
     assert [f"{name}.gz" for name in torchvision_sets.FASHION_MNIST_SHA256] == NAMES
+
+
+def test_without_a_home_folder_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> Any:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    with pytest.raises(DataError, match="there is no home folder.*\n  set HOME"):
+        load(None)
