@@ -346,5 +346,5 @@ def test_without_a_home_folder_it_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("pwd.getpwuid", nobody)
     monkeypatch.delenv("HOME")
-    with pytest.raises(DataError, match="there is no home folder.*\n  set HOME"):
+    with pytest.raises(DataError, match=r"there is no home folder.*\n  set HOME"):
         load(None)
