@@ -29,7 +29,10 @@ Over = Annotated[
     typer.Option("--over", metavar="KEY=V1,V2,…", help="Add or replace an axis; may be repeated."),
 ]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Use the seeds 0 … N−1.")]
-MaxRuns = Annotated[int, typer.Option(min=1, help="Refuse an experiment of more runs than this.")]
+MaxRuns = Annotated[
+    int,
+    typer.Option(min=1, max=1_000_000, help="Refuse an experiment of more runs than this."),
+]
 Workers = Annotated[
     str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
 ]

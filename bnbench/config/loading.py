@@ -10,7 +10,7 @@ from typing import Any
 
 from bnbench.config import claims, layers, plans, schema, yaml
 from bnbench.config.experiments import Axis, Claim, ExperimentConfig, Seeds, Setup, read_axis
-from bnbench.config.faults import Faults, Place
+from bnbench.config.faults import Faults
 from bnbench.config.layers import Blocks, Layer
 from bnbench.config.schema import BLOCKS
 from bnbench.config.sentences import validated, validated_block
@@ -97,8 +97,11 @@ class Reader:
     def read(self) -> ExperimentConfig:
         """The experiment, without whatever is wrong with it."""
         file, path = _sound(self.source, self.faults), FilePath(self.source.name)
-        arguments = [(each, _sound(each, self.faults)) for each in self.arguments("--set", 1)]
-        self.said = [(self.source, file), *arguments]
+        arguments = [*self.arguments("--set", 1), *self.seed_arguments()]
+        self.said = [
+            (self.source, file),
+            *((each, _sound(each, self.faults)) for each in arguments),
+        ]
         profile = self.profile(_part(file, "profiles"))
         stack = [Layer(self.source, layers.given(file))]
         listed: list[tuple[Source, Path, dict[str, Any]]]
@@ -183,6 +186,20 @@ class Reader:
                 result.append(Source(source.name, "", rank, said))
         return result
 
+    def seed_arguments(self) -> list[Source]:
+        """`--seeds` and `--seed`, each as a file of its own."""
+        rank = len(self.overrides.set) + len(self.overrides.over) + 1
+        given = {"seeds": self.overrides.seeds, "seed": self.overrides.seed}
+        result = [
+            Source(f"--{key}", "", rank, {key: number})
+            for key, number in given.items()
+            if number is not None
+        ]
+        if len(result) > 1:
+            message = "--seeds and --seed are both given"
+            self.faults.add(result[0].place(), message, "give one of them")
+        return result
+
     def overs(self, first: int) -> dict[str, tuple[Source, Any]]:
         """The values of `--over` by axis, each with its argument."""
         result, given = dict[str, tuple[Source, Any]](), set[str]()
@@ -212,20 +229,6 @@ class Reader:
 
     def seeds(self) -> Seeds:
         """The seeds: `--seed`, else `--seeds`, else `seeds:`, else `seed:`, else 0."""
-        count, single = self.overrides.seeds, self.overrides.seed
-        rank = len(self.overrides.set) + len(self.overrides.over) + 1
-        if count is not None and single is not None:
-            message = "--seeds and --seed are both given"
-            self.faults.add(Place(rank, 0, 0, "--seeds"), message, "give one of them")
-        for option, number, least in (("--seeds", count, 1), ("--seed", single, 0)):
-            if number is not None and not least <= number < 2**63:
-                message = f"must be a whole number of at least {least}, not {number}"
-                self.faults.add(Place(rank, 0, 0, option), message)
-                return (0,)
-        if single is not None:
-            return (single,)
-        if count is not None:
-            return range(count)
         given = [each for each in self.said if "seed" in each[1] or "seeds" in each[1]]
         source, said = given[-1] if given else (self.source, {})
         seeds, seed = said.get("seeds"), said.get("seed")

@@ -95,7 +95,8 @@ class Subject:
             return Flaw(path, message, detail["ctx"]["hint"], on_key)
         part = self.part(path)
         branches = list(_branches(_json_schema(self.model), part))
-        message = f"{name} must be {allowed(self.model, path)}, not {found(value)}"
+        said = f"a list of {len(value):,}" if detail["type"] == "too_long" else found(value)
+        message = f"{name} must be {allowed(self.model, path)}, not {said}"
         return Flaw(path, message, self.hint(part, branches, value))
 
     def missing(self, path: Path) -> Flaw:
@@ -259,7 +260,8 @@ def _words_of(part: dict[str, Any]) -> list[str]:
             return [f"a list of {len(part['prefixItems'])} numbers"]
         case "array" if part.get("items", {}).get("type") in ("integer", "number"):
             items = _words_of(part["items"])[0].removeprefix("a ")
-            return [f"a list of {items.replace('number', 'numbers', 1)}"]
+            most = f"at most {part['maxItems']} " if "maxItems" in part else ""
+            return [f"a list of {most}{items.replace('number', 'numbers', 1)}"]
         case kind:
             return WORDS.get(str(kind), ["a mapping"])
 
@@ -270,10 +272,14 @@ def _bounds(part: dict[str, Any], *, whole: bool) -> str:
     if whole and above is not None:
         low, above = above + 1, None
     if low is not None and high is not None:
-        return f" from {low:g} to {high:g}"
-    bounds = {"of at least": low, "above": above, "below": below, "of at most": high}
-    said = [f" {word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        return f" from {_short(low)} to {_short(high)}"
+    bounds = {"of at least": low, "above": above, "below": below, "at most": high}
+    said = [f" {word} {_short(bound)}" for word, bound in bounds.items() if bound is not None]
     return " and".join(said)
+
+
+def _short(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}".replace("e+0", "e")
 
 
 def is_whole_number(key: Key) -> bool:

@@ -136,8 +136,8 @@ def workers_for(wanted: str, runs: Iterable[schema.RunConfig]) -> int:
     if wanted == "auto":
         threads = [run.compute.threads for run in runs if run.compute.threads != "auto"]
         return max(1, usable_cores() // max(threads, default=1))
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise UsageError(f"--workers {wanted}: not a number of workers", do="1, 2, … or auto")
+    if not wanted.isdecimal() or len(wanted) > 3 or int(wanted) < 1:
+        raise UsageError(f"--workers {wanted}: not a number of workers", do="1 to 999, or auto")
     return int(wanted)
 
 

@@ -58,28 +58,37 @@ CASES = [
     ("norm: batch", 'x.yaml:1:7: norm must be a mapping, not "batch"\n  write norm: {kind: batch}'),
     ("optim: [1]", "x.yaml:1:8: optim must be a mapping, not a list"),
     # types and ranges
-    ("optim: {lr: fast}", 'x.yaml:1:13: optim.lr must be a number above 0, not "fast"'),
-    ("optim: {lr: '0.1'}", 'x.yaml:1:13: optim.lr must be a number above 0, not "0.1"\n'
-     "  write 0.1, without quotes"),
-    ("optim: {lr: true}", "x.yaml:1:13: optim.lr must be a number above 0, not true"),
-    ("optim: {lr: [1]}", "x.yaml:1:13: optim.lr must be a number above 0, not a list"),
-    ("optim: {lr: {log: 1}}", "x.yaml:1:13: optim.lr must be a number above 0, not a mapping"),
-    ("data: {batch_size: 0}", "x.yaml:1:20: data.batch_size must be a whole number of at least 1, "
-     "not 0"),
-    ("data: {batch_size: true}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
-     "1, not true"),
-    ("data: {batch_size: 2.0}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
-     "1, not 2.0"),
-    ("data: {batch_size: 1_000}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
-     '1, not "1_000"\n  write 1000'),
-    ("data: {batch_size: 012}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
-     '1, not "012"\n  write 12'),
-    ("data: {batch_size: 0x10}", "x.yaml:1:20: data.batch_size must be a whole number of at least "
-     '1, not "0x10"\n  write 16'),
+    ("optim: {lr: fast}",
+     'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not "fast"'),
+    ("optim: {lr: '0.1'}",
+     'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not "0.1"\n  write 0.1, '
+     "without quotes"),
+    ("optim: {lr: true}",
+     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not true"),
+    ("optim: {lr: [1]}",
+     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not a list"),
+    ("optim: {lr: {log: 1}}",
+     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not a mapping"),
+    ("data: {batch_size: 0}",
+     "x.yaml:1:20: data.batch_size must be a whole number from 1 to 1,000,000,000, not 0"),
+    ("data: {batch_size: true}",
+     "x.yaml:1:20: data.batch_size must be a whole number from 1 to 1,000,000,000, not true"),
+    ("data: {batch_size: 2.0}",
+     "x.yaml:1:20: data.batch_size must be a whole number from 1 to 1,000,000,000, not 2.0"),
+    ("data: {batch_size: 1_000}",
+     "x.yaml:1:20: data.batch_size must be a whole number from 1 to 1,000,000,000, not "
+     '"1_000"\n  write 1000'),
+    ("data: {batch_size: 012}",
+     'x.yaml:1:20: data.batch_size must be a whole number from 1 to 1,000,000,000, not "012"\n  '
+     "write 12"),
+    ("data: {batch_size: 0x10}",
+     "x.yaml:1:20: data.batch_size must be a whole number from 1 to 1,000,000,000, not "
+     '"0x10"\n  write 16'),
     ("data: {drop_last: off}", 'x.yaml:1:19: data.drop_last must be true or false, not "off"\n'
      "  write false"),
-    ("data: {train_size: no}", "x.yaml:1:20: data.train_size must be a whole number of at least 1 "
-     'or null, not "no"'),
+    ("data: {train_size: no}",
+     "x.yaml:1:20: data.train_size must be a whole number from 1 to 1,000,000,000 or null, not "
+     '"no"'),
     ("norm: {placement: befor}", 'x.yaml:1:19: norm.placement must be before or after, not "befor"'
      "\n  did you mean before?"),
     ("data: {augment: false}", "x.yaml:1:17: data.augment must be none or flip-crop, not false\n"
@@ -93,36 +102,38 @@ CASES = [
      "1, not 2"),
     ("optim: {kind: adamw, betas: [0.9]}", "x.yaml:1:29: optim.betas must be a list of 2 numbers, "
      "not a list"),
-    ("model: {widths: [8, 0]}", "x.yaml:1:21: model.widths[1] must be a whole number of at least "
-     "1, not 0"),
-    ("model: {widths: []}", "x.yaml:1:17: model.widths must be a list of whole numbers of at least "
-     "1, not an empty list"),
-    ("model: {widths: 8}", "x.yaml:1:17: model.widths must be a list of whole numbers of at least "
-     "1, not 8"),
-    ("train: {log_every: 1001}", "x.yaml:1:20: train.log_every must be a whole number from 1 to "
-     "1000, not 1001"),
+    ("model: {widths: [8, 0]}",
+     "x.yaml:1:21: model.widths[1] must be a whole number from 1 to 65,536, not 0"),
+    ("model: {widths: []}",
+     "x.yaml:1:17: model.widths must be a list of at most 10 whole numbers from 1 to 65,536, "
+     "not an empty list"),
+    ("model: {widths: 8}",
+     "x.yaml:1:17: model.widths must be a list of at most 10 whole numbers from 1 to 65,536, "
+     "not 8"),
+    ("train: {log_every: 1001}",
+     "x.yaml:1:20: train.log_every must be a whole number from 1 to 1,000, not 1001"),
     ("train: {checkpoint_every: 0s}", "x.yaml:1:27: train.checkpoint_every must be seconds such as "
-     '30s, steps such as 200, or null, not "0s"'),
+     '30s, steps up to 1,000,000,000, or null, not "0s"'),
     ("train: {checkpoint_every: soon}", "x.yaml:1:27: train.checkpoint_every must be seconds such "
-     'as 30s, steps such as 200, or null, not "soon"'),
+     'as 30s, steps up to 1,000,000,000, or null, not "soon"'),
     ("train: {epochs: 1, steps: 5}", "x.yaml:1:20: train.epochs and train.steps are both set\n"
      "  give exactly one of epochs, steps, examples"),
     ("compute: {device: gpu}", "x.yaml:1:19: compute.device must be auto, cpu, cuda, cuda:N or "
      'mps, not "gpu"'),
-    ("compute: {threads: 0}", "x.yaml:1:20: compute.threads must be a whole number of at least 1 "
-     "or auto, not 0"),
+    ("compute: {threads: 0}",
+     "x.yaml:1:20: compute.threads must be a whole number from 1 to 1,024 or auto, not 0"),
     ("data: {dataset: image-folder, image_size: 8}",
      'x.yaml:1:8: data.root is missing: dataset "image-folder" needs it\n'
      "  root: folder that holds train/<class>/ and test/<class>/"),
     # kinds that need a key, bound one, or have none of it
     ("norm: {kind: ghost}", 'x.yaml:1:8: norm.batch_size is missing: kind "ghost" needs it\n'
      "  batch_size: examples that share statistics"),
-    ("norm: {kind: ghost, batch_size: null}", "x.yaml:1:33: norm.batch_size must be a whole number "
-     "of at least 1, not null"),
-    ("norm: {kind: batch-renorm, r_max: 0.5}", "x.yaml:1:35: norm.r_max must be a number of at "
-     "least 1, not 0.5"),
-    ("norm: {kind: batch-renorm, d_max: -1}", "x.yaml:1:35: norm.d_max must be a number of at "
-     "least 0, not -1"),
+    ("norm: {kind: ghost, batch_size: null}",
+     "x.yaml:1:33: norm.batch_size must be a whole number from 1 to 1,000,000,000, not null"),
+    ("norm: {kind: batch-renorm, r_max: 0.5}",
+     "x.yaml:1:35: norm.r_max must be a number from 1 to 1e9, not 0.5"),
+    ("norm: {kind: batch-renorm, d_max: -1}",
+     "x.yaml:1:35: norm.d_max must be a number from 0 to 1e9, not -1"),
     ("norm: {kind: frozen, freeze_after: 1.5}", "x.yaml:1:36: norm.freeze_after must be a number "
      "from 0 to 1, not 1.5"),
     ("norm: {kind: frn, placement: after}", 'x.yaml:1:30: norm.placement must be before, not '
@@ -156,12 +167,14 @@ CASES = [
      '  write "2024", in quotes'),
     ('experiment: "…"', 'x.yaml:1:13: experiment: "…" leaves no name for a folder\n'
      "  use a letter or a digit"),
-    ("seed: -1", "x.yaml:1:7: seed must be a whole number of at least 0, not -1"),
-    ("seeds: 0", "x.yaml:1:8: seeds must be a whole number of at least 1, or a list of seeds, "
-     "not 0"),
+    ("seed: -1",
+     "x.yaml:1:7: seed must be a whole number from 0 to 9,223,372,036,854,775,807, not -1"),
+    ("seeds: 0",
+     "x.yaml:1:8: seeds must be a whole number from 1 to 1,000,000, or a list of seeds, not 0"),
     ("seeds: [1, 2, 1]", "x.yaml:1:15: seeds lists 1 twice"),
-    ("seeds: []", "x.yaml:1:8: seeds must be a whole number of at least 1, or a list of seeds, "
-     "not an empty list"),
+    ("seeds: []",
+     "x.yaml:1:8: seeds must be a whole number from 1 to 1,000,000, or a list of seeds, not an "
+     "empty list"),
     ("seed: 9\nseeds: 3", "x.yaml:1:1: seed 9 is not among the seeds\n"
      "  give seed or seeds, not both"),
     ("claims: 3", "x.yaml:1:9: claims must be a list, not 3"),
@@ -200,8 +213,8 @@ CASES = [
     ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: 3}}}",
      "x.yaml:2:31: setups.a.axes.optim.lr must be a list, {log: [a, b, n]} or {linear: "
      "[a, b, n]}, not 3\n  write [3]"),
-    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: [-1]}}, b: }", "x.yaml:2:32: optim.lr "
-     "must be a number above 0, not -1 (setup a)"),
+    ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: [-1]}}, b: }",
+     "x.yaml:2:32: optim.lr must be a number above 0 and at most 1e9, not -1 (setup a)"),
     ("axes: {optim.lr: 1}\nsetups: {a: {axes: {optim.lr: [2]}}}", "x.yaml:1:18: axes.optim.lr "
      "must be a list, {log: [a, b, n]} or {linear: [a, b, n]}, not 1\n  write [1]"),
     ("axes: {norm.groups: [2]}\n"
@@ -218,11 +231,12 @@ CASES = [
     ("axes: {optim: {lr: [3]}}", "x.yaml:1:8: optim is a block, not a key\n"
      "  axes take dotted keys: write optim.lr: …"),
     ("axes: {seed: [3]}", "x.yaml:1:8: seed is not an axis\n  seeds: lists the seeds"),
-    ("axes: {optim.lr: [1, x]}", 'x.yaml:1:22: optim.lr must be a number above 0, not "x"'),
-    ("axes: {optim.lr: {log: [0, 1, 3]}}", "x.yaml:1:25: axes.optim.lr.log[0] must be a number "
-     "above 0, not 0"),
-    ("axes: {optim.lr: {log: [1, 2, 1]}}", "x.yaml:1:31: axes.optim.lr.log[2] must be a whole "
-     "number from 2 to 10000, not 1"),
+    ("axes: {optim.lr: [1, x]}",
+     'x.yaml:1:22: optim.lr must be a number above 0 and at most 1e9, not "x"'),
+    ("axes: {optim.lr: {log: [0, 1, 3]}}",
+     "x.yaml:1:25: axes.optim.lr.log[0] must be a number above 0 and at most 1e9, not 0"),
+    ("axes: {optim.lr: {log: [1, 2, 1]}}",
+     "x.yaml:1:31: axes.optim.lr.log[2] must be a whole number from 2 to 10,000, not 1"),
     ("axes: {optim.lr: {log: [1, 2]}}", "x.yaml:1:24: axes.optim.lr.log must be [first, last, how "
      "many]: three numbers, not a list"),
     ("axes: {optim.lr: {logs: [1, 2, 3]}}", "x.yaml:1:18: axes.optim.lr must be a list, {log: [a, "
@@ -287,15 +301,15 @@ PROBES = [
     ),
     (
         "landscape: {every: 0}",
-        "probes.landscape.every must be a whole number of at least 1, not 0",
+        "probes.landscape.every must be a whole number from 1 to 1,000,000,000, not 0",
     ),
     (
         "batch_noise: {images: 1}",
-        "probes.batch_noise.images must be a whole number of at least 2, not 1",
+        "probes.batch_noise.images must be a whole number from 2 to 1,000,000,000, not 1",
     ),
     (
         "landscape: {steps: [0.1, -1]}",
-        "probes.landscape.steps[1] must be a number above 0, not -1",
+        "probes.landscape.steps[1] must be a number above 0 and at most 1e9, not -1",
     ),
     (
         "landscape: 3",
@@ -313,16 +327,17 @@ def test_faults_inside_of_a_probe(faults: Any, text: str, expected: str) -> None
 def test_all_at_once_in_file_order_command_line_last(faults: Any) -> None:
     text = "optim: {lr: 0}\nsetups:\n  gn: {norm: {kind: group, grops: 2}}\n  n: {norm: {kind: n}}"
     assert faults(text, "optim.lrr=1", "data.batch_size=x", over=("norm.kin=a",), seeds=0) == (
-        "x.yaml:1:13: optim.lr must be a number above 0, not 0\n"
+        "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not 0\n"
         'x.yaml:3:28: norm.grops is not a key of kind "group" (setup gn)\n'
         "  did you mean norm.groups?\n"
         f'x.yaml:4:20: norm.kind must be {NORMS}, not "n" (setup n)\n'
         "--set optim.lrr: optim.lrr is not a key\n"
         "  did you mean optim.lr?\n"
-        '--set data.batch_size: data.batch_size must be a whole number of at least 1, not "x"\n'
+        "--set data.batch_size: data.batch_size must be a whole number from 1 to 1,000,000,000, "
+        'not "x"\n'
         "--over norm.kin: norm.kin is not a key\n"
         "  did you mean norm.kind?\n"
-        "--seeds: must be a whole number of at least 1, not 0"
+        "--seeds: seeds must be a whole number from 1 to 1,000,000, or a list of seeds, not 0"
     )
 
 
@@ -335,5 +350,5 @@ def test_a_base_key_that_every_setup_overrides_is_still_judged(faults: Any) -> N
 
 def test_long_values_are_shortened(faults: Any) -> None:
     assert faults(f"optim: {{lr: {'x' * 500}}}") == (
-        f'x.yaml:1:13: optim.lr must be a number above 0, not "{"x" * 59}…"'
+        f'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not "{"x" * 59}…"'
     )

@@ -116,7 +116,8 @@ def test_a_key_that_no_run_has(faults: Any) -> None:
         ("=3", "--set: this is not KEY=VALUE\n  write --set optim.lr=0.1"),
         ("optim.lr=", "--set optim.lr: optim.lr has no value\n"
          "  write --set optim.lr=null for no value"),
-        ("optim.lr=fast", '--set optim.lr: optim.lr must be a number above 0, not "fast"'),
+        ("optim.lr=fast",
+         '--set optim.lr: optim.lr must be a number above 0 and at most 1e9, not "fast"'),
         ("optim.lr=[1", "--set optim.lr: this is not YAML: a [ is not closed, or a comma is "
          "missing"),
         ("optim=3", "--set optim: optim must be a mapping, not 3"),
@@ -125,8 +126,8 @@ def test_a_key_that_no_run_has(faults: Any) -> None:
         ("optm.lr=3", "--set optm.lr: optm.lr is not a key\n  did you mean optim.lr?"),
         ("norm.kind=off", f"--set norm.kind: norm.kind must be {listing(NORMS.kinds)}, not "
          '"off"\n  the kind without normalization is none'),
-        ("seeds=x", '--set seeds: seeds must be a whole number of at least 1, or a list of seeds, '
-         'not "x"'),
+        ("seeds=x", "--set seeds: seeds must be a whole number from 1 to 1,000,000, or a list of "
+         'seeds, not "x"'),
     ],
 )  # fmt: skip
 def test_faulty_arguments(faults: Any, argument: str, expected: str) -> None:

@@ -57,7 +57,7 @@ def test_a_fault_at_the_end_of_a_text_stands_in_it(faults: Complainer) -> None:
 
 
 def test_mappings_inside_of_axis_values(faults: Complainer, plan: Planner) -> None:
-    said = "x.yaml:1:24: model.widths[0] must be a whole number of at least 1, not a mapping"
+    said = "x.yaml:1:24: model.widths[0] must be a whole number from 1 to 65,536, not a mapping"
     assert faults("axes: {model.widths: [[{a: 1}]]}") == said
     Path("own.py").write_text("class Own: ...")
     text = """

@@ -23,8 +23,14 @@ Target = Annotated[
     str,
     Field(pattern=f"^({TARGET})$", json_schema_extra={"x-allowed": "path/to/file.py:ClassName"}),
 ]
+# Every number has a maximum, far above what anybody trains: what is larger is a slip of the hand,
+# and would be computed without end. Whether numbers within them fit a machine `assemble` estimates.
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # of images, of steps
+Size = Annotated[int, Field(ge=1, le=65_536)]  # channels, units, groups, pixels of a side
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Positive = Annotated[float, Field(gt=0.0, le=1e9)]
+NonNegative = Annotated[float, Field(ge=0.0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
 HalfOpen = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 

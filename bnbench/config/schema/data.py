@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, PositiveInt
+from pydantic import Discriminator, Field
 
-from bnbench.config.schema.base import Block, NonNegative
+from bnbench.config.schema.base import Block, Count, NonNegative, Seed, Size
 
 
 class ImageData(Block):
@@ -16,14 +16,12 @@ class ImageData(Block):
         None, description="where the data is stored; default: the user's cache folder"
     )
     download: bool = Field(True, description="fetch missing files (torchvision's datasets)")
-    train_size: PositiveInt | None = Field(
+    train_size: Count | None = Field(
         None, description="a stratified subset of the training images, drawn once per seed"
     )
-    validation_size: PositiveInt = Field(1000, description="images held out of the training images")
-    batch_size: PositiveInt = Field(64, description="examples per optimizer step")
-    eval_batch_size: PositiveInt = Field(
-        128, description="examples per forward pass of an evaluation"
-    )
+    validation_size: Count = Field(1000, description="images held out of the training images")
+    batch_size: Count = Field(64, description="examples per optimizer step")
+    eval_batch_size: Count = Field(128, description="examples per forward pass of an evaluation")
     drop_last: bool = Field(True, description="leave out an epoch's last, smaller batch")
     order: Literal["shuffled", "class-sorted", "class-sorted-batches"] = Field(
         "shuffled",
@@ -52,7 +50,7 @@ class ImageFolderData(ImageData):
 
     dataset: Literal["image-folder"]
     root: str = Field(description="folder that holds train/<class>/ and test/<class>/")
-    image_size: PositiveInt = Field(
+    image_size: Size = Field(
         description="side in pixels; images are resized (short side) and center-cropped"
     )
     channels: Literal[1, 3] = Field(3, description="3: color, 1: grayscale")
@@ -62,13 +60,13 @@ class SyntheticData(ImageData):
     """Generated images: a random pattern per class plus noise. For tests and timing."""
 
     dataset: Literal["synthetic"]
-    train_images: PositiveInt = Field(2000, description="training images, before the hold-out")
-    test_images: PositiveInt = Field(500, description="test images")
-    classes: Annotated[int, Field(ge=2)] = Field(10, description="number of classes")
-    channels: PositiveInt = Field(1, description="image channels")
-    image_size: PositiveInt = Field(28, description="side in pixels")
+    train_images: Count = Field(2000, description="training images, before the hold-out")
+    test_images: Count = Field(500, description="test images")
+    classes: Annotated[int, Field(ge=2, le=100_000)] = Field(10, description="number of classes")
+    channels: Size = Field(1, description="image channels")
+    image_size: Size = Field(28, description="side in pixels")
     noise: NonNegative = Field(0.5, description="standard deviation of the noise; a pattern has 1")
-    data_seed: int = Field(0, ge=0, description="which images are generated, for all seeds alike")
+    data_seed: Seed = Field(0, description="which images are generated, for all seeds alike")
 
 
 DataConfig: TypeAlias = Annotated[

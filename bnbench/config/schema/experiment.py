@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic import WithJsonSchema as Shown
 
-from bnbench.config.schema.base import Block, NonNegative, fault
+from bnbench.config.schema.base import Block, NonNegative, Positive, Seed, fault
 from bnbench.config.schema.run import BLOCKS, RunConfig, every_key, known
 from bnbench.wording import slug
 
@@ -71,9 +71,13 @@ AxisKey = Annotated[
 ]
 Name = Annotated[str, AfterValidator(_is_name)]
 Above = Annotated[
-    PositiveInt | PositiveFloat, Field(json_schema_extra={"x-allowed": "a number above 0"})
+    Annotated[int, Field(gt=0, le=10**9)] | Positive,
+    Field(json_schema_extra={"x-allowed": "a number above 0 and at most 1e9"}),
 ]
-Number = Annotated[int | float, Field(json_schema_extra={"x-allowed": "a number"})]
+Number = Annotated[
+    Annotated[int, Field(ge=-(10**9), le=10**9)] | Annotated[float, Field(ge=-1e9, le=1e9)],
+    Field(json_schema_extra={"x-allowed": "a number from -1e9 to 1e9"}),
+]
 Points = Annotated[int, Field(ge=2, le=MAX_POINTS)]
 Triple = Field(
     strict=False, json_schema_extra={"x-allowed": "[first, last, how many]: three numbers"}
@@ -101,11 +105,11 @@ Values = Annotated[
     Field(json_schema_extra={"x-allowed": "a list, {log: [a, b, n]} or {linear: [a, b, n]}"}),
 ]
 Axes = dict[AxisKey, Values] | None
-Seed = Annotated[int, Field(ge=0)]
 SeedList = Annotated[tuple[Seed, ...], Field(min_length=1, strict=False), AfterValidator(_distinct)]
+SEEDS = "a whole number from 1 to 1,000,000, or a list of seeds"
 Seeds = Annotated[
-    PositiveInt | SeedList | None,
-    Field(json_schema_extra={"x-allowed": "a whole number of at least 1, or a list of seeds"}),
+    Annotated[int, Field(ge=1, le=1_000_000)] | SeedList | None,
+    Field(json_schema_extra={"x-allowed": SEEDS}),
 ]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, PositiveInt
+from pydantic import Discriminator, Field
 
-from bnbench.config.schema.base import Block, HalfOpen, Target
+from bnbench.config.schema.base import Block, HalfOpen, Size, Target
 
 
 class Network(Block):
@@ -28,10 +28,12 @@ class PlainModel(Network):
     """
 
     kind: Literal["plain"] = "plain"
-    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = Field(
+    widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10, strict=False)] = Field(
         (8, 16, 32), description="channels of each stage; each but the first halves the resolution"
     )
-    blocks: PositiveInt = Field(2, description="conv-norm-activation blocks per stage")
+    blocks: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="conv-norm-activation blocks per stage"
+    )
 
 
 class ResNetModel(Network):
@@ -41,10 +43,12 @@ class ResNetModel(Network):
     """
 
     kind: Literal["resnet"]
-    depth: PositiveInt = Field(20, description="layers: 8, 14, 20, 32, 44, 56, … (6n + 2)")
+    depth: Annotated[int, Field(ge=8, le=1202)] = Field(  # the deepest of He 2015
+        20, description="layers: 8, 14, 20, 32, 44, 56, … (6n + 2)"
+    )
     # Below 8 channels, torch 2.14's 1×1 convolution of stride 2 on channels-last writes outside of
     # its memory on x86 CPUs (seen with 4; 8 and more are clean under glibc's heap checks).
-    width: Annotated[int, Field(ge=8)] = Field(
+    width: Annotated[int, Field(ge=8, le=16_384)] = Field(
         16, description="channels of the first stage; then twice, 4 times"
     )
     variant: Literal["post", "pre"] = Field(
@@ -65,7 +69,7 @@ class MLPModel(Network):
     """
 
     kind: Literal["mlp"]
-    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = Field(
+    widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
         (128, 128), description="units of each hidden layer"
     )
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt
+from pydantic import Discriminator, Field
 
-from bnbench.config.schema.base import Block, Fraction, NonNegative, Target
+from bnbench.config.schema.base import Block, Count, Fraction, NonNegative, Positive, Size, Target
 
 Momentum = Annotated[
     Fraction | None,
     Field(description="weight of the new batch, as in PyTorch; null: cumulative average"),
 ]
-Groups = Annotated[PositiveInt, Field(description="groups of channels that share statistics")]
+Groups = Annotated[Size, Field(description="groups of channels that share statistics")]
 
 
 class NoNorm(Block):
@@ -27,7 +27,7 @@ class PlacedNorm(Block):
     placement: Literal["before", "after"] = Field(
         "before", description="before or after the activation"
     )
-    eps: PositiveFloat = Field(1e-5, description="added to the variance")
+    eps: Positive = Field(1e-5, description="added to the variance")
     affine: bool = Field(True, description="learn a scale and a shift per channel")
 
 
@@ -38,7 +38,7 @@ class BatchNormConfig(PlacedNorm):
     """
 
     kind: Literal["batch"] = "batch"
-    batch_size: PositiveInt | None = Field(
+    batch_size: Count | None = Field(
         None, description="examples that share statistics; null: the whole batch"
     )
     momentum: Momentum = 0.1
@@ -51,7 +51,7 @@ class GhostNormConfig(PlacedNorm):
     """
 
     kind: Literal["ghost"]
-    batch_size: PositiveInt = Field(description="examples that share statistics")
+    batch_size: Count = Field(description="examples that share statistics")
     momentum: Momentum = 0.1
 
 
@@ -63,7 +63,9 @@ class BatchRenormConfig(PlacedNorm):
 
     kind: Literal["batch-renorm"]
     momentum: Fraction | None = Field(0.01, description="weight of the new batch")
-    r_max: Annotated[float, Field(ge=1.0)] = Field(3.0, description="bound of the scale correction")
+    r_max: Annotated[float, Field(ge=1.0, le=1e9)] = Field(
+        3.0, description="bound of the scale correction"
+    )
     d_max: NonNegative = Field(5.0, description="bound of the shift correction")
     correct_from: Fraction = Field(
         0.04, description="fraction of the budget from which the bounds open"
@@ -159,7 +161,7 @@ class FRNConfig(InsteadOfActivation):
     """
 
     kind: Literal["frn"]
-    eps: PositiveFloat = Field(1e-6, description="added to the mean square")
+    eps: Positive = Field(1e-6, description="added to the mean square")
 
 
 class EvoNormS0Config(InsteadOfActivation):
@@ -169,8 +171,8 @@ class EvoNormS0Config(InsteadOfActivation):
     """
 
     kind: Literal["evonorm-s0"]
-    groups: PositiveInt = Field(4, description="groups of channels that share a variance")
-    eps: PositiveFloat = Field(1e-5, description="added to the variance")
+    groups: Size = Field(4, description="groups of channels that share a variance")
+    eps: Positive = Field(1e-5, description="added to the variance")
 
 
 class ScaledWSConfig(Block):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from bnbench.config.schema.base import Block
+from bnbench.config.schema.base import Block, Count, Positive
 
-Images = Annotated[int, Field(ge=2)]
-Steps = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
-Sizes = Annotated[tuple[PositiveInt, ...], Field(strict=False)]
+Images = Annotated[int, Field(ge=2, le=1_000_000_000)]
+Steps = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100, strict=False)]
+Sizes = Annotated[tuple[Count, ...], Field(max_length=100, strict=False)]
 
 
 class Probe(Block):
     """Keys that every probe has."""
 
-    every: PositiveInt = Field(
+    every: Count = Field(
         2,
         description="evaluations from one reading to the next; the first reading is before the "
         "first step, the last one at the end",
@@ -49,7 +49,9 @@ class BatchNoiseProbe(Probe):
     """How much a prediction depends on the other images in the batch."""
 
     images: Images = Field(64, description="fixed images")
-    companions: Images = Field(16, description="random sets of other images")
+    companions: Annotated[int, Field(ge=2, le=1000)] = Field(
+        16, description="random sets of other images"
+    )
 
 
 class ActivationDriftProbe(Probe):
@@ -83,7 +85,9 @@ class StepStabilityProbe(Probe):
         tuple(float(f"{10 ** (k / 2):.2g}") for k in range(-10, 3)),
         description="step sizes η that are tried, in ascending order",
     )
-    batches: PositiveInt = Field(2, description="fixed training batches; the median is reported")
+    batches: Annotated[int, Field(ge=1, le=1000)] = Field(
+        2, description="fixed training batches; the median is reported"
+    )
 
 
 class EffectiveLrProbe(Probe):

@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, model_validator
 
-from bnbench.config.schema.base import Block, Fraction, HalfOpen, NonNegative, fault
+from bnbench.config.schema.base import (
+    Block,
+    Count,
+    Fraction,
+    HalfOpen,
+    NonNegative,
+    Positive,
+    Seed,
+    fault,
+)
 from bnbench.config.schema.data import DataConfig, Fashion12kData
 from bnbench.config.schema.model import ModelConfig, PlainModel
 from bnbench.config.schema.norm import BatchNormConfig, NormConfig
@@ -33,7 +42,7 @@ Seconds = Annotated[str, Field(pattern=f"^({SECONDS})$", max_length=20)]
 class Optimizer(Block):
     """Keys that every optimizer has."""
 
-    lr: PositiveFloat = Field(0.1, description="learning rate at the peak of the schedule")
+    lr: Positive = Field(0.1, description="learning rate at the peak of the schedule")
     weight_decay: NonNegative = Field(0.0, description="L2 (sgd) or decoupled (adamw)")
     decay_norm_and_bias: bool = Field(
         False, description="apply weight decay to γ, β and biases as well"
@@ -41,14 +50,14 @@ class Optimizer(Block):
     lr_rule: Literal["none", "sqrt", "linear"] = Field(
         "none", description="scale lr by batch_size / base_batch_size, or its square root"
     )
-    base_batch_size: PositiveInt = Field(64, description="batch size at which lr holds as given")
+    base_batch_size: Count = Field(64, description="batch size at which lr holds as given")
     schedule: Literal["constant", "cosine", "step"] = Field(
         "cosine", description="course of the learning rate after the warm-up"
     )
     warmup: HalfOpen = Field(0.05, description="fraction of the budget with a rising rate")
-    milestones: Annotated[tuple[Fraction, ...], Field(min_length=1, strict=False)] = Field(
-        (0.5, 0.75), description="step: fractions of the budget at which the rate drops"
-    )
+    milestones: Annotated[
+        tuple[Fraction, ...], Field(min_length=1, max_length=100, strict=False)
+    ] = Field((0.5, 0.75), description="step: fractions of the budget at which the rate drops")
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.1, description="step: factor applied at each milestone"
     )
@@ -68,11 +77,11 @@ class AdamWConfig(Optimizer):
     """Adam with decoupled weight decay."""
 
     kind: Literal["adamw"]
-    lr: PositiveFloat = Field(0.002, description="learning rate at the peak of the schedule")
+    lr: Positive = Field(0.002, description="learning rate at the peak of the schedule")
     betas: Annotated[tuple[HalfOpen, HalfOpen], Field(strict=False)] = Field(
         (0.9, 0.999), description="decay rates of the two moment estimates"
     )
-    eps: PositiveFloat = Field(1e-8, description="added to the denominator")
+    eps: Positive = Field(1e-8, description="added to the denominator")
 
 
 OptimConfig: TypeAlias = Annotated[SGDConfig | AdamWConfig, Discriminator("kind")]
@@ -84,23 +93,23 @@ class TrainConfig(Block):
     epochs: Annotated[float, Field(gt=0.0, le=1e6)] | None = Field(
         None, description="passes over the training images; 3 where no budget is given"
     )
-    steps: PositiveInt | None = Field(None, description="optimizer steps")
-    examples: PositiveInt | None = Field(None, description="images seen")
-    evaluations: PositiveInt = Field(
+    steps: Count | None = Field(None, description="optimizer steps")
+    examples: Annotated[int, Field(ge=1, le=10**12)] | None = Field(None, description="images seen")
+    evaluations: Annotated[int, Field(ge=1, le=100_000)] = Field(
         10, description="evenly spaced over the budget, the last one at the end"
     )
-    evaluation_images: PositiveInt | None = Field(
+    evaluation_images: Count | None = Field(
         128,
         description="images of each split at an evaluation before the last; null: all of them. "
         "The last evaluation and the test use all",
     )
     log_every: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="steps per report")
-    checkpoint_every: Seconds | PositiveInt | None = Field(
+    checkpoint_every: Seconds | Count | None = Field(
         "30s",
         description="seconds (30s), steps (200) or null: at the end only",
-        json_schema_extra={"x-allowed": "seconds such as 30s, steps such as 200, or null"},
+        json_schema_extra={"x-allowed": "seconds such as 30s, steps up to 1,000,000,000, or null"},
     )
-    diverged_above: Annotated[float, Field(gt=1.0)] = Field(
+    diverged_above: Annotated[float, Field(gt=1.0, le=1e9)] = Field(
         10.0,
         description="times ln(classes): a minibatch loss above it, after the warm-up, is a "
         "divergence; a non-finite loss always is",
@@ -127,7 +136,7 @@ class ComputeConfig(Block):
     """Where and how the numbers are computed."""
 
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    threads: PositiveInt | Literal["auto"] = Field(
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="auto: one per worker of a sweep, all cores for train"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
@@ -146,7 +155,7 @@ class RunConfig(Block):
     train: TrainConfig = Field(default_factory=TrainConfig)
     probes: ProbesConfig = Field(default_factory=ProbesConfig)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    seed: Annotated[int, Field(ge=0)] = Field(
+    seed: Seed = Field(
         0, description="initial weights, split and order of the data; the same in every setup"
     )
 
