@@ -279,7 +279,7 @@ def _bounds(part: dict[str, Any], *, whole: bool) -> str:
 
 
 def _short(bound: float) -> str:
-    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}".replace("e+0", "e")
+    return f"{bound:,}" if isinstance(bound, int) else re.sub(r"e\+0?", "e", f"{bound:g}")
 
 
 def is_whole_number(key: Key) -> bool:

@@ -62,7 +62,7 @@ CASES = [
     ("3", "claims[0] must be a mapping, not 3"),
     ("{id: a}", "claims[0].says is missing\n  says: the claim in words"),
     ("{%s, direction: sideways}", "claims[0].direction must be up, down or two-sided, not "),
-    ("{%s, smallest_effect: -1}", "claims[0].smallest_effect must be a number from 0 to 1e9"),
+    ("{%s, smallest_effect: -1}", "claims[0].smallest_effect must be a number from 0 to 1e20"),
     ("{%s, target: 2}", "claims[0].target must be"),
     ("{%s, at: {optim.rl: 1}}", "claims[0].at: optim.rl is not an axis\n  did you mean optim.lr?"),
     ("{%s, slope_over: norm.eps}", "claims[0].slope_over: norm.eps is not an axis\n  axes: data."),
@@ -205,7 +205,7 @@ def test_without_a_choice_the_first_profile_is_in_force(plan: Any) -> None:
         ("profiles: {a: 3}", (), "profiles.a must be a mapping, not 3"),
         ("profiles: {a: {setups: {}}}", (), "setups is not a key of a profile"),
         ("profiles: {a: {train: 3}}", (), "profiles.a.train must be a mapping, not 3"),
-        ("profiles: {a: {optim: {lr: -1}}}", (), "a number above 0 and at most 1e9, not -1"),
+        ("profiles: {a: {optim: {lr: -1}}}", (), "a number above 0 and at most 1e20, not -1"),
         ("profiles: {a: {axes: {optim.rl: [1]}}}", (), "did you mean optim.lr?"),
     ],
 )  # fmt: skip

@@ -59,16 +59,16 @@ CASES = [
     ("optim: [1]", "x.yaml:1:8: optim must be a mapping, not a list"),
     # types and ranges
     ("optim: {lr: fast}",
-     'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not "fast"'),
+     'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not "fast"'),
     ("optim: {lr: '0.1'}",
-     'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not "0.1"\n  write 0.1, '
+     'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not "0.1"\n  write 0.1, '
      "without quotes"),
     ("optim: {lr: true}",
-     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not true"),
+     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not true"),
     ("optim: {lr: [1]}",
-     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not a list"),
+     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not a list"),
     ("optim: {lr: {log: 1}}",
-     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not a mapping"),
+     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not a mapping"),
     ("data: {batch_size: 0}",
      "x.yaml:1:20: data.batch_size must be a whole number from 1 to 1,000,000,000, not 0"),
     ("data: {batch_size: true}",
@@ -133,7 +133,7 @@ CASES = [
     ("norm: {kind: batch-renorm, r_max: 0.5}",
      "x.yaml:1:35: norm.r_max must be a number from 1 to 1e9, not 0.5"),
     ("norm: {kind: batch-renorm, d_max: -1}",
-     "x.yaml:1:35: norm.d_max must be a number from 0 to 1e9, not -1"),
+     "x.yaml:1:35: norm.d_max must be a number from 0 to 1e20, not -1"),
     ("norm: {kind: frozen, freeze_after: 1.5}", "x.yaml:1:36: norm.freeze_after must be a number "
      "from 0 to 1, not 1.5"),
     ("norm: {kind: frn, placement: after}", 'x.yaml:1:30: norm.placement must be before, not '
@@ -214,7 +214,7 @@ CASES = [
      "x.yaml:2:31: setups.a.axes.optim.lr must be a list, {log: [a, b, n]} or {linear: "
      "[a, b, n]}, not 3\n  write [3]"),
     ("axes: {optim.lr: [1]}\nsetups: {a: {axes: {optim.lr: [-1]}}, b: }",
-     "x.yaml:2:32: optim.lr must be a number above 0 and at most 1e9, not -1 (setup a)"),
+     "x.yaml:2:32: optim.lr must be a number above 0 and at most 1e20, not -1 (setup a)"),
     ("axes: {optim.lr: 1}\nsetups: {a: {axes: {optim.lr: [2]}}}", "x.yaml:1:18: axes.optim.lr "
      "must be a list, {log: [a, b, n]} or {linear: [a, b, n]}, not 1\n  write [1]"),
     ("axes: {norm.groups: [2]}\n"
@@ -232,9 +232,9 @@ CASES = [
      "  axes take dotted keys: write optim.lr: …"),
     ("axes: {seed: [3]}", "x.yaml:1:8: seed is not an axis\n  seeds: lists the seeds"),
     ("axes: {optim.lr: [1, x]}",
-     'x.yaml:1:22: optim.lr must be a number above 0 and at most 1e9, not "x"'),
+     'x.yaml:1:22: optim.lr must be a number above 0 and at most 1e20, not "x"'),
     ("axes: {optim.lr: {log: [0, 1, 3]}}",
-     "x.yaml:1:25: axes.optim.lr.log[0] must be a number above 0 and at most 1e9, not 0"),
+     "x.yaml:1:25: axes.optim.lr.log[0] must be a number above 0 and at most 1e20, not 0"),
     ("axes: {optim.lr: {log: [1, 2, 1]}}",
      "x.yaml:1:31: axes.optim.lr.log[2] must be a whole number from 2 to 10,000, not 1"),
     ("axes: {optim.lr: {log: [1, 2]}}", "x.yaml:1:24: axes.optim.lr.log must be [first, last, how "
@@ -309,7 +309,7 @@ PROBES = [
     ),
     (
         "landscape: {steps: [0.1, -1]}",
-        "probes.landscape.steps[1] must be a number above 0 and at most 1e9, not -1",
+        "probes.landscape.steps[1] must be a number above 0 and at most 1e20, not -1",
     ),
     (
         "landscape: 3",
@@ -327,7 +327,7 @@ def test_faults_inside_of_a_probe(faults: Any, text: str, expected: str) -> None
 def test_all_at_once_in_file_order_command_line_last(faults: Any) -> None:
     text = "optim: {lr: 0}\nsetups:\n  gn: {norm: {kind: group, grops: 2}}\n  n: {norm: {kind: n}}"
     assert faults(text, "optim.lrr=1", "data.batch_size=x", over=("norm.kin=a",), seeds=0) == (
-        "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not 0\n"
+        "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not 0\n"
         'x.yaml:3:28: norm.grops is not a key of kind "group" (setup gn)\n'
         "  did you mean norm.groups?\n"
         f'x.yaml:4:20: norm.kind must be {NORMS}, not "n" (setup n)\n'
@@ -350,5 +350,5 @@ def test_a_base_key_that_every_setup_overrides_is_still_judged(faults: Any) -> N
 
 def test_long_values_are_shortened(faults: Any) -> None:
     assert faults(f"optim: {{lr: {'x' * 500}}}") == (
-        f'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e9, not "{"x" * 59}…"'
+        f'x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not "{"x" * 59}…"'
     )

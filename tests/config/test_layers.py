@@ -117,7 +117,7 @@ def test_a_key_that_no_run_has(faults: Any) -> None:
         ("optim.lr=", "--set optim.lr: optim.lr has no value\n"
          "  write --set optim.lr=null for no value"),
         ("optim.lr=fast",
-         '--set optim.lr: optim.lr must be a number above 0 and at most 1e9, not "fast"'),
+         '--set optim.lr: optim.lr must be a number above 0 and at most 1e20, not "fast"'),
         ("optim.lr=[1", "--set optim.lr: this is not YAML: a [ is not closed, or a comma is "
          "missing"),
         ("optim=3", "--set optim: optim must be a mapping, not 3"),

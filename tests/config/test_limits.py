@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ def unbounded(model: type[BaseModel]) -> list[str]:
     ]
 
 
-MODELS = [schema.RunConfig, schema.ExperimentFile]
+MODELS: list[type[BaseModel]] = [schema.RunConfig, schema.ExperimentFile]
 
 
 def test_every_number_has_bounds() -> None:
@@ -75,7 +76,7 @@ def test_what_is_above_a_maximum_is_refused_with_key_value_and_maximum(
         chosen = f"{tag}: {kind}, " if tag else ""
         text = faults(f"{name}: {{{chosen}{key}: {said}}}").splitlines()
         (line,) = [each for each in text if f" {name}.{path} must be" in each]
-        shown = f"{most:,}" if isinstance(most, int) else f"{most:g}".replace("e+0", "e")
+        shown = f"{most:,}" if isinstance(most, int) else re.sub(r"e\+0?", "e", f"{most:g}")
         assert f" {shown}" in line
         assert f"not {value}" in line
 

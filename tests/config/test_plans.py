@@ -111,7 +111,7 @@ def test_over_replaces_and_adds(plan: Any) -> None:
          "  write --over optim.lr=null for no value"),
         ("optim.lr", "--over optim.lr: this is not KEY=VALUE\n  write --over optim.lr=0.1"),
         ("optim.lr=1,x",
-         '--over optim.lr: optim.lr must be a number above 0 and at most 1e9, not "x"'),
+         '--over optim.lr: optim.lr must be a number above 0 and at most 1e20, not "x"'),
         ("optim=1", "--over optim: optim is a block, not a key\n"
          "  name one key of it: optim.lr, optim.weight_decay, optim.decay_norm_and_bias, "
          "optim.lr_rule, optim.base_batch_size, optim.schedule, optim.warmup, optim.milestones, "

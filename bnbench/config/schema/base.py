@@ -28,8 +28,8 @@ Target = Annotated[
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # of images, of steps
 Size = Annotated[int, Field(ge=1, le=65_536)]  # channels, units, groups, pixels of a side
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Positive = Annotated[float, Field(gt=0.0, le=1e9)]
-NonNegative = Annotated[float, Field(ge=0.0, le=1e9)]
+Positive = Annotated[float, Field(gt=0.0, le=1e20)]
+NonNegative = Annotated[float, Field(ge=0.0, le=1e20)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 HalfOpen = Annotated[float, Field(ge=0.0, lt=1.0)]
 

@@ -71,12 +71,12 @@ AxisKey = Annotated[
 ]
 Name = Annotated[str, AfterValidator(_is_name)]
 Above = Annotated[
-    Annotated[int, Field(gt=0, le=10**9)] | Positive,
-    Field(json_schema_extra={"x-allowed": "a number above 0 and at most 1e9"}),
+    Annotated[int, Field(gt=0, le=2**63 - 1)] | Positive,
+    Field(json_schema_extra={"x-allowed": "a number above 0 and at most 1e20"}),
 ]
 Number = Annotated[
-    Annotated[int, Field(ge=-(10**9), le=10**9)] | Annotated[float, Field(ge=-1e9, le=1e9)],
-    Field(json_schema_extra={"x-allowed": "a number from -1e9 to 1e9"}),
+    Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Field(ge=-1e20, le=1e20)],
+    Field(json_schema_extra={"x-allowed": "a number from -1e20 to 1e20"}),
 ]
 Points = Annotated[int, Field(ge=2, le=MAX_POINTS)]
 Triple = Field(
