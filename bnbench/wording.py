@@ -6,7 +6,7 @@ import difflib
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 FOUND_LENGTH = 60  # characters of a found value that are shown
@@ -79,6 +79,46 @@ def _nearest(word: str, candidates: tuple[str, ...], cutoff: float) -> str | Non
 def did_you_mean(name: str | None, prefix: str = "") -> str | None:
     """The hint that names a candidate, if there is one."""
     return f"did you mean {prefix}{name}?" if name else None
+
+
+def told_apart(rows: Mapping[str, tuple[Any, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What tells each row from all others of its name: as few of its columns as possible, none
+    where no other has the name.
+
+    `rows`: name and columns of each, by a key of its own. A column that a row lacks is None. Where
+    no columns tell rows apart, their keys do, as the column `content`: that of a file counts too.
+    """
+    groups: dict[Any, dict[str, Mapping[str, Any]]] = {}
+    for key, (name, row) in rows.items():
+        groups.setdefault(name, {})[key] = row
+    found: dict[str, dict[str, Any]] = {}
+    for group in groups.values():
+        columns = list(dict.fromkeys(column for row in group.values() for column in row))
+        chosen: list[str] = []
+        while _kinds(group, chosen) < _kinds(group, columns):
+            chosen.append(max(columns, key=lambda each: _kinds(group, [*chosen, each])))
+        for each in chosen[:-1]:  # a later one may have made it superfluous
+            fewer = [other for other in chosen if other != each]
+            chosen = fewer if _kinds(group, fewer) == _kinds(group, chosen) else chosen
+        alike = _kinds(group, chosen) < len(group)
+        for key, row in group.items():
+            found[key] = {each: row.get(each) for each in chosen}
+            found[key] |= {"content": key} if alike else {}
+    return found
+
+
+def _kinds(group: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> int:
+    """How many rows can be told apart by these columns."""
+    return len({repr([row.get(each) for each in columns]) for row in group.values()})
+
+
+def apart_in_words(columns: Mapping[str, Any]) -> str:
+    """`optim.lr 0.1, no norm.groups`."""
+    said = (
+        f"no {name}" if value is None else f"{name} {in_words(value)}"
+        for name, value in columns.items()
+    )
+    return ", ".join(said)
 
 
 def slug(text: str, length: int = SLUG_LENGTH) -> str:

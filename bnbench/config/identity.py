@@ -39,7 +39,19 @@ def identity(config: schema.RunConfig) -> str:
     Raises DataError for an image folder or a custom file that is not there: its content is part of
     the identity.
     """
-    text = json.dumps(_facts(config), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return _digest(_facts(config))
+
+
+def cell_key(config: schema.RunConfig) -> str:
+    """What replicates share, whatever they are called: the hash of the identity without the seed.
+
+    Raises DataError, as `identity` does.
+    """
+    return _digest(_facts(config) | {"seed": 0})[:8]
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -112,10 +124,14 @@ def run_id(config: schema.RunConfig) -> str:
     return "_".join(parts)[: SLUG_LENGTH - len(tail)].rstrip("._-") + tail
 
 
+def decisive(config: schema.RunConfig) -> dict[str, Any]:
+    """Everything that decides the numbers, by dotted key. Raises DataError, as `identity` does."""
+    return _flat(_facts(config))
+
+
 def differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
     """What decides the numbers and is not the same in both, a line each."""
-
-    there, wanted = _flat(_facts(kept)), _flat(_facts(given))
+    there, wanted = decisive(kept), decisive(given)
     return [
         f"{key}: {in_words(there.get(key))} in the folder, {in_words(wanted.get(key))} given"
         for key in sorted(there.keys() | wanted.keys())
@@ -174,6 +190,5 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def cell(config: schema.RunConfig) -> str:
-    """The run's id without its seed: the same in all replicates, and only in them."""
-    named = run_id(config).rsplit("_", 2)[0]
-    return f"{named}_{identity(config.model_copy(update={'seed': 0}))[:8]}"
+    """The run's id without its seed: `cell_key` with a name for people."""
+    return f"{run_id(config).rsplit('_', 2)[0]}_{cell_key(config)}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from bnbench.report import words
-from bnbench.report.study import Cell, Study
+from bnbench.report.study import Cell, OtherRun, Study
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import paired_t_interval
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion
@@ -23,6 +23,7 @@ LEANINGS: dict[str | None, str] = {"for": "it leans towards yes", "against": "it
 NAMED_CLAIMS = 4
 """More claims of one outcome are only counted."""
 NAMED_FAILURES = 5
+NAMED_OTHERS = 8
 
 
 class Notice(NamedTuple):
@@ -156,17 +157,25 @@ def notices(study: Study) -> Iterator[Notice]:
         more = f"; and {left:,} more" if left > 0 else ""
         told = f"{counted(len(failed), 'run')} failed or cannot be read: {shown}{more}"
         yield Notice("failed", told)
-    if study.experiment.profile == "quick" or len(study.seeds) < SEEDS_FOR_A_VERDICT:
+    seeds = max(len(cell.runs) for cell in study.cells)
+    if study.experiment.profile == "quick" or seeds < SEEDS_FOR_A_VERDICT:
         quick = "the profile quick is in force, " * (study.experiment.profile == "quick")
         yield Notice(
             "indicative",
-            f"Indicative only: {quick}{counted(len(study.seeds), 'seed')}; "
+            f"Indicative only: {quick}{counted(seeds, 'seed')}; "
             f"{SEEDS_FOR_A_VERDICT} are needed for a verdict.",
         )
     if states["diverged"]:
         runs = counted(states["diverged"], "run")
         yield Notice("other", f"{runs} diverged: counted in the tables, part of no mean.")
-    if study.others:
-        runs = counted(len(study.others), "run")
-        told = f"{runs} in the folder that the experiment's file does not describe: left out."
-        yield Notice("other", told)
+    for reason in dict.fromkeys(run.reason for run in study.others):
+        same = [run for run in study.others if run.reason == reason]
+        named = "; ".join(map(_other, same[:NAMED_OTHERS]))
+        more = f"; and {len(same) - NAMED_OTHERS:,} more, all of them in report.json"
+        told = f"Not in this report, since {reason}: {named}"
+        yield Notice("other", told + more * (len(same) > NAMED_OTHERS))
+
+
+def _other(run: OtherRun) -> str:
+    score = "" if run.test_accuracy is None else f", test {words.percent(run.test_accuracy)} %"
+    return f"{run.called} ({run.state}{score})"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf, nan
+from typing import Any
 
 from bnbench import store
 from bnbench.config import experiments, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, StorageError, UsageError
-from bnbench.report.study import StudiedRun, Study
+from bnbench.report.study import OtherRun, StudiedRun, Study
+from bnbench.wording import apart_in_words, told_apart
 
 Series = dict[int, float]
 """Values by training images seen; NaN where one was not finite."""
@@ -76,54 +78,114 @@ def read_history(run: store.RunRecord) -> History:
 def read_study(folder: store.ExperimentFolder) -> Study:
     """Read an experiment with all that its runs recorded. A damaged run does not hide the others.
 
-    Raises UsageError where there is no run, ConfigError and StorageError where the experiment's own
-    file cannot be read.
+    Without a file of the experiment, its runs are single ones. Raises UsageError where there is no
+    run, ConfigError and StorageError where the experiment's own file cannot be read.
     """
-    experiment, configs = _planned(folder)
-    runs = tuple(_read_run(config, folder, events=True) for config in configs)
-    if not any(run.state != "new" for run in runs):
+    if folder.content() is None:
+        study = _single_runs(folder)
+    else:
+        experiment = loading.load_experiment(folder.file)
+        study = results_of(experiment, plans.expand(experiment).runs, folder, events=True)
+        there = {run.name for run in study.runs}
+        others = [each for each in folder.runs() if each.name not in there]
+        reason = "the experiment's file does not describe it"
+        study = replace(study, others=_others(others, study.runs, reason))
+    if not any(run.state != "new" for run in study.runs):
         raise UsageError(
             f"{folder.path} has no run yet", do=f"bnbench sweep {folder.file} trains them"
         )
-    planned = {run.name for run in runs}
-    others = tuple(each for each in folder.runs() if each.name not in planned)
-    return Study(experiment, folder, runs, others)
+    return study
 
 
 def results_of(
     experiment: experiments.ExperimentConfig,
     configs: Iterable[schema.RunConfig],
     folder: store.ExperimentFolder,
+    *,
+    events: bool = False,
 ) -> Study:
-    """The runs of a plan with their results; what they recorded on the way is not read."""
-    runs = tuple(_read_run(config, folder, events=False) for config in configs)
-    return Study(experiment, folder, runs)
+    """The runs of a plan with their results; what they recorded on the way only if asked for."""
+    found = ((config, folder.run(identity.run_id(config))) for config in configs)
+    return Study(experiment, folder, tuple(_read_run(*each, events=events) for each in found))
 
 
-def _planned(
-    folder: store.ExperimentFolder,
-) -> tuple[experiments.ExperimentConfig, Sequence[schema.RunConfig]]:
-    """The experiment of the folder's file; of single runs, the first and all of them."""
-    if folder.content() is not None:
-        experiment = loading.load_experiment(folder.file)
-        return experiment, plans.expand(experiment).runs
-    found: list[tuple[experiments.ExperimentConfig, schema.RunConfig]] = []
+def _single_runs(folder: store.ExperimentFolder) -> Study:
+    """Runs that no file plans: each configuration is a cell, named by what tells it apart."""
+    found: dict[tuple[str, int], StudiedRun] = {}
+    others: list[OtherRun] = []
+    first: experiments.ExperimentConfig | None = None
     problem: BnbenchError | None = None
-    for run in folder.runs():
+    for each in folder.runs():
         try:
-            single = loading.load_experiment(run.path / "config.yaml")
-            found.append((single, plans.expand(single).only()))
+            experiment = loading.load_experiment(each.path / "config.yaml")
+            run = _read_run(plans.expand(experiment).only(), each, events=True)
         except BnbenchError as error:
-            problem = error
-    if not found:
+            problem, why = error, str(error).partition("\n")[0]
+            others += _others([each], (), f"its configuration cannot be read: {why}")
+            continue
+        first = first or experiment
+        if run.manifest is not None:  # a custom file may have changed since
+            run = replace(run, cell=store.cell_of(run.manifest))
+        if (run.cell, run.seed) in found:
+            others += _others([each], list(found.values()), "")
+        else:
+            found[run.cell, run.seed] = run
+    if first is None:
         raise problem or UsageError(f"{folder.path} has no run yet")
-    return found[0][0], [run for _, run in found]
+    swept = dict.fromkeys(key for run in found.values() for key in run.config.swept)
+    firsts = {run.cell: run for run in reversed(found.values())}
+    points = {cell: {key: identity.value_at(run.config, key) for key in swept}
+              for cell, run in firsts.items()}  # fmt: skip
+    apart = told_apart(
+        {cell: ((run.setup, repr(points[cell])), _row(run)) for cell, run in firsts.items()}
+    )
+    setups = {cell: _called(run.setup, apart[cell]) for cell, run in firsts.items()}
+    runs = tuple(
+        replace(run, setup=setups[run.cell], point=points[run.cell]) for run in found.values()
+    )
+    return Study(first, folder, runs, tuple(others))
 
 
-def _read_run(
-    config: schema.RunConfig, folder: store.ExperimentFolder, *, events: bool
-) -> StudiedRun:
-    record = store.read(folder.run(identity.run_id(config)))
+def _others(
+    folders: Sequence[store.RunFolder], runs: Sequence[StudiedRun], reason: str
+) -> tuple[OtherRun, ...]:
+    """Runs that are not of a study, by names that no run of it has.
+
+    `reason`: unless a run is a copy of one that is.
+    """
+    there = {(run.cell, run.seed): run.name for run in runs}
+    manifests = {each.name: each.manifest_or_none() for each in folders}
+    rows = {run.cell: (run.setup, _row(run)) for run in runs} if any(manifests.values()) else {}
+    for each in manifests.values():
+        if each is not None:
+            rows.setdefault(store.cell_of(each), (each["setup"], each["hparams"]))
+    apart = told_apart(rows)
+    found = []
+    for folder in folders:
+        record, manifest = store.read(folder), manifests[folder.name]
+        called, why = folder.name, reason
+        if manifest is not None:
+            cell, seed = store.cell_of(manifest), manifest["seed"]
+            called = f"{_called(manifest['setup'], apart[cell])}, seed {seed}"
+            if (cell, seed) in there:
+                why = f"it is a copy of {there[cell, seed]}"
+        score = None if record.result is None else record.result.score("test", "running")
+        accuracy = None if score is None else score.accuracy
+        found.append(OtherRun(folder, called, record.state, accuracy, why))
+    return tuple(found)
+
+
+def _row(run: StudiedRun) -> Mapping[str, Any]:
+    """What tells a run's configuration from others, by dotted key."""
+    return identity.hparams(run.config) if run.manifest is None else run.manifest["hparams"]
+
+
+def _called(setup: str, apart: Mapping[str, Any]) -> str:
+    return f"{setup}, {apart_in_words(apart)}" if apart else setup
+
+
+def _read_run(config: schema.RunConfig, folder: store.RunFolder, *, events: bool) -> StudiedRun:
+    record = store.read(folder)
     manifest, history = None, History()
     try:
         if record.state != "damaged":
@@ -136,7 +198,9 @@ def _read_run(
         manifest = None
     return StudiedRun(
         config,
+        config.setup,
         identity.point(config),
+        identity.cell_key(config),
         record.folder.name,
         record.state,
         record.result,

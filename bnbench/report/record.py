@@ -59,6 +59,10 @@ def as_record(
         "tuned": [each._asdict() | {"at_edge": each.at_edge} for each in study.choices],
         "cells": [cell_row(cell, study) for cell in study.cells],
         "runs": [_run(run) for run in study.runs],
+        "others": [
+            {"run": each.folder.name} | _picked(each, "called", "state", "test_accuracy", "reason")
+            for each in study.others
+        ],
         "provenance": _provenance(study),
         "figures": [
             _picked(each, "name", "section", "title", "caption")

@@ -1,5 +1,8 @@
 """An experiment on disk: the runs that it plans, grouped into cells, and what tuning chooses.
 
+A cell is what its configuration is: runs that differ in more than the seed are never averaged, by
+whatever name they go.
+
 Which value of the tuned axis a setup takes is chosen on validation, never on test: of the values
 with the fewest diverged seeds the one with the best mean over its seeds. A learning rate that ruins
 one training in eight is not a setup's best.
@@ -29,23 +32,22 @@ Quantity: TypeAlias = Literal["accuracy", "loss"]
 class StudiedRun:
     """A planned run and what is stored of it.
 
+    `setup`: the arm of the comparison; of single runs that would be called the same, with what
+    tells them apart. `cell`: the same for all seeds of a configuration, and only for them.
     `state`, `result`, `problem`: as in its `RunRecord`. `manifest`: None if it has not begun or is
     damaged. `history`: empty if it was not asked for.
     """
 
     config: schema.RunConfig
+    setup: str
     point: Point
+    cell: str
     name: str
     state: store.State
     result: store.Result | None
     problem: str | None
     manifest: store.Record | None
     history: History
-
-    @property
-    def setup(self) -> str:
-        """The arm of the comparison."""
-        return self.config.setup
 
     @property
     def seed(self) -> int:
@@ -80,9 +82,22 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and isfinite(value) else None
 
 
+class OtherRun(NamedTuple):
+    """A run in the folder that is not of the study, and why.
+
+    `called`: by setup, values and seed. `test_accuracy`: a fraction, under running statistics.
+    """
+
+    folder: store.RunFolder
+    called: str
+    state: store.State
+    test_accuracy: float | None
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One setup at one value of every axis, with its seeds."""
+    """One configuration, with its seeds: a setup at one value of every axis."""
 
     setup: str
     point: Point
@@ -124,15 +139,12 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment and its runs, in the order of the plan.
-
-    `others`: runs in the folder that the experiment's file does not describe.
-    """
+    """An experiment and its runs, in the order of the plan; no run twice."""
 
     experiment: experiments.ExperimentConfig
     folder: store.ExperimentFolder
     runs: tuple[StudiedRun, ...]
-    others: tuple[store.RunFolder, ...] = ()
+    others: tuple[OtherRun, ...] = ()
 
     @cached_property
     def setups(self) -> list[str]:
@@ -162,10 +174,10 @@ class Study:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """The runs grouped by setup and point, setups together."""
+        """The runs grouped by configuration, setups together."""
         grouped: dict[str, list[StudiedRun]] = {}
         for run in self.runs:
-            grouped.setdefault(cell_key(run.setup, run.point), []).append(run)
+            grouped.setdefault(run.cell, []).append(run)
         cells = [Cell(runs[0].setup, runs[0].point, tuple(runs)) for runs in grouped.values()]
         return sorted(cells, key=lambda cell: self.setups.index(cell.setup))
 
@@ -183,7 +195,8 @@ class Study:
         groups: dict[str, list[Cell]] = {}
         for cell in self.cells:
             if cell.point.get(axis) is not None:
-                groups.setdefault(cell_key(cell.setup, _others(cell, axis)), []).append(cell)
+                along = repr((cell.setup, sorted(_others(cell, axis).items())))
+                groups.setdefault(along, []).append(cell)
         quantity: Quantity = "accuracy" if tune.by.endswith("accuracy") else "loss"
         found = []
         for cells in groups.values():
@@ -229,11 +242,6 @@ class Study:
             for key, name in names.items()
             if point.get(key) is not None
         )
-
-
-def cell_key(setup: str, point: Point) -> str:
-    """The same for all seeds of a cell, and only for them."""
-    return repr((setup, sorted(point.items())))
 
 
 def best_trial(trials: Mapping[Any, Sequence[float | None]], *, higher: bool) -> Any:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnbench.report import words
-from bnbench.report.study import Study, short_names
+from bnbench.report.study import StudiedRun, Study, short_names
 from bnbench.store import Record
 from bnbench.wording import counted
 
@@ -93,8 +93,7 @@ def closing_tables(study: Study) -> list[RenderableType]:
     if study.experiment.question:
         shown.append(Text(study.experiment.question))
     if len(study.setups) > 1:
-        ended = [run.manifest for run in study.runs if run.result is not None and run.manifest]
-        shown.append(_setups_table(ended))
+        shown.append(_setups_table(study.runs))
     rows = [cell_row(cell, study) for cell in study.cells]
     said = "accuracy with running statistics; gap: running − batch statistics (val)"
     if any(row["completed"] > 1 for row in rows):
@@ -154,12 +153,14 @@ def _percent(metric: Record | None, *, sign: bool = False) -> str:
     return f"{middle} ± {words.percent((high - low) / 2)}"
 
 
-def _setups_table(manifests: Iterable[Record]) -> Table:
+def _setups_table(runs: Iterable[StudiedRun]) -> Table:
     """The size of each setup, side by side: whether they are fair opponents. One whose size changes
     along an axis has several lines."""
     table = _new_table("setup", "parameters", "trained", "normalization layers")
     keys = ("parameters", "trainable_parameters", "normalization_layers")
-    rows = [(escape(each["setup"]), *(f"{each[key]:,}" for key in keys)) for each in manifests]
+    ended = [run for run in runs if run.result is not None]
+    rows = [(escape(run.setup), *(f"{run.manifest[key]:,}" for key in keys))
+            for run in ended if run.manifest]  # fmt: skip
     for row in dict.fromkeys(rows):
         table.add_row(*row)
     return table

@@ -20,6 +20,7 @@ from bnbench.store.record import (
     RunRecord,
     Score,
     State,
+    cell_of,
     encode_records,
     read,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "RunRecord",
     "Score",
     "State",
+    "cell_of",
     "choose_experiments",
     "encode_records",
     "experiments",

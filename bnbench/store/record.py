@@ -172,6 +172,11 @@ def is_manifest(record: Record) -> bool:
     return typed and bool(record["fingerprints"])
 
 
+def cell_of(manifest: Record) -> str:
+    """The hash that replicates share, and nobody else, whatever their setup is called."""
+    return str(manifest["cell"]).rpartition("_")[2]
+
+
 def encode(record: Record) -> bytes:
     """A record as a file of its own, in strict JSON."""
     return _json(record, indent=2)

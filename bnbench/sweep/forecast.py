@@ -15,8 +15,8 @@ from rich.filesize import decimal
 
 from bnbench import store
 from bnbench.config import feasible, files, identity, schema
+from bnbench.config.identity import cell_key
 from bnbench.errors import RunError, StorageError
-from bnbench.report.study import cell_key
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import duration
 from bnbench.sweep import jobs
@@ -25,11 +25,6 @@ from bnbench.wording import counted
 
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
-
-
-def cell_of(config: schema.RunConfig) -> str:
-    """A run's setup and axis values: seeds differ in their numbers, not in their work."""
-    return cell_key(config.setup, identity.point(config))
 
 
 def is_missing(
@@ -112,8 +107,8 @@ def forecast(
         if found.result is not None:
             # The most expensive seed counts: one that diverged early says little about the others.
             seconds, size = found.result.wall_seconds, found.folder.size()
-            known = costs.get(cell_of(config), Cost(0.0, 0))
-            costs[cell_of(config)] = Cost(max(seconds, known.seconds), max(size, known.bytes))
+            known = costs.get(cell_key(config), Cost(0.0, 0))
+            costs[cell_key(config)] = Cost(max(seconds, known.seconds), max(size, known.bytes))
         run = ForecastRun(
             run=found.folder.name,
             setup=config.setup,
@@ -129,11 +124,11 @@ def forecast(
     dispatcher = Dispatcher(executor, lambda _: None, Stop())
     new = [config for config, found, _ in missing if not found.folder.path.exists()]
     dispatcher.check_networks(new, faults_of)
-    unknown = [config for config, *_ in missing if cell_of(config) not in costs]
+    unknown = [config for config, *_ in missing if cell_key(config) not in costs]
     measured = _measure(unknown, dispatcher)
     for config, found, run in missing:
-        run.measured = cell_of(config) not in costs
-        cost = measured[_work(config)] if run.measured else costs[cell_of(config)]
+        run.measured = cell_key(config) not in costs
+        cost = measured[_work(config)] if run.measured else costs[cell_key(config)]
         run.seconds, run.bytes = cost.seconds, cost.bytes
         if run.state == "interrupted" and not options.restart:
             step = max((event["step"] for event in found.folder.records()), default=0)

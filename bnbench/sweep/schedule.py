@@ -138,7 +138,7 @@ class _Sweep:
         for config in runs:
             folder = experiment.run(identity.run_id(config))
             steps = feasible.planned_steps(config)
-            run = _Run(config, folder, forecast.cell_of(config), steps)
+            run = _Run(config, folder, identity.cell_key(config), steps)
             found = store.read(folder)
             if forecast.is_missing(config, found, options):
                 self.missing[jobs.Train(config)] = run

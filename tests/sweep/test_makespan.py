@@ -7,13 +7,14 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnbench.sweep.forecast import cell_of, makespan
+from bnbench.config.identity import cell_key
+from bnbench.sweep.forecast import makespan
 from tests.runs import no_norm_config, small_config
 
 
 def test_seeds_share_a_cell_and_setups_do_not() -> None:
-    assert cell_of(small_config(seed=0)) == cell_of(small_config(seed=1))
-    assert cell_of(small_config()) != cell_of(no_norm_config())
+    assert cell_key(small_config(seed=0)) == cell_key(small_config(seed=1))
+    assert cell_key(small_config()) != cell_key(no_norm_config())
 
 
 def test_makespan_by_hand() -> None:

@@ -27,7 +27,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from bnbench.report.study import Point, Study
+from bnbench.report.study import Point, StudiedRun, Study
 from bnbench.wording import slug
 
 # TensorBoard 2.21, webfiles.zip, index.js, `colorPalette`: its light theme.
@@ -107,17 +107,26 @@ Looks: TypeAlias = Mapping[str, Look]
 
 def looks(study: Study) -> Looks:
     """A look for each setup: TensorBoard's order is that in which setups began to train."""
-    manifests = [run.manifest for run in study.runs]
-    manifests += [run.manifest_or_none() for run in study.others]  # TensorBoard shows them, too
+    found = [(run.manifest, _group(run)) for run in study.runs]
+    # TensorBoard shows the others, too.
+    manifests = [run.folder.manifest_or_none() for run in study.others]
+    found += [(each, slug(each["setup"], 32)) for each in manifests if each is not None]
     begun = sorted(
-        (float(each["started"]), str(each.get("run", "")), slug(each["setup"], 32))
-        for each in manifests
+        (float(each["started"]), str(each.get("run", "")), group)
+        for each, group in found
         if each is not None
     )
-    order = [group for _, _, group in begun]
-    order += [slug(setup, 32) for setup in study.setups]  # those that have not begun come last
+    groups = {run.setup: _group(run) for run in study.runs}
+    # Those that have not begun come last.
+    order = [*(group for _, _, group in begun), *groups.values()]
     places = {group: place for place, group in enumerate(dict.fromkeys(order))}
-    return {setup: look(places[slug(setup, 32)]) for setup in study.setups}
+    return {setup: look(places[group]) for setup, group in groups.items()}
+
+
+def _group(run: StudiedRun) -> str:
+    """Runs of a colour: TensorBoard's are those of a setup. Single runs of different configurations
+    have one each."""
+    return slug(run.setup, 32) if run.setup == run.config.setup else run.setup
 
 
 def look(number: int) -> Look:
