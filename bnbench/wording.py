@@ -112,13 +112,12 @@ def _kinds(group: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> in
     return len({repr([row.get(each) for each in columns]) for row in group.values()})
 
 
-def apart_in_words(columns: Mapping[str, Any]) -> str:
-    """`optim.lr 0.1, no norm.groups`."""
-    said = (
+def column_words(columns: Mapping[str, Any]) -> list[str]:
+    """`optim.lr 0.1`, `no norm.groups`."""
+    return [
         f"no {name}" if value is None else f"{name} {in_words(value)}"
         for name, value in columns.items()
-    )
-    return ", ".join(said)
+    ]
 
 
 def slug(text: str, length: int = SLUG_LENGTH) -> str:

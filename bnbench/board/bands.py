@@ -1,4 +1,4 @@
-"""Means and bands over the seeds of each setup and point: TensorBoard runs in `seed-bands/…`."""
+"""Means and bands over the seeds of each configuration: TensorBoard runs in `seed-bands/…`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bnbench.board.views import refresh
+from bnbench.config.identity import folder_part
 from bnbench.errors import StorageError
 from bnbench.events import Evaluation, Gap
 from bnbench.sinks.metrics import to_fact
@@ -15,8 +16,8 @@ from bnbench.sinks.tensorboard.records import encoded, record, scalars, text, ve
 from bnbench.sinks.tensorboard.sink import tagged
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, Band
 from bnbench.stats.differences import mean
-from bnbench.store import ExperimentFolder, Record, RunRecord, read
-from bnbench.wording import counted
+from bnbench.store import ExperimentFolder, Record, RunRecord, cell_of, read
+from bnbench.wording import counted, told_apart
 
 FOLDER = "seed-bands"
 FILE = "events.out.tfevents.0000000000.bands"
@@ -72,11 +73,10 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
             notes.append(f"{each.name}: {band}, without {each.lost}")
         if count:
             written[f"{each.name}/{FILE}"] = _over_training(each)
-            others = {**each.manifest["point"], BATCH_SIZE: None}
-            family = repr((each.manifest["setup"], sorted(others.items())))
-            families.setdefault(family, []).append(each)
+            rest = {**each.manifest["hparams"], BATCH_SIZE: None}
+            families.setdefault(repr(sorted(rest.items())), []).append(each)
     for group in families.values():
-        if len(group) > 1:
+        if len(group) == len({each.batch_size for each in group}) > 1:
             name = group[0].name.replace(f"_bs{group[0].batch_size:03d}", "")
             written[f"by-batch-size/{name}/{FILE}"] = _by_batch_size(group)
     if written or (experiment.path / FOLDER).exists():
@@ -92,17 +92,18 @@ def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicat
             manifest = run.manifest
             if manifest is None:
                 continue
-            identity = manifest["cell"]
-            each = found.setdefault(identity, Replicates(identity.rsplit("_", 1)[0], manifest))
+            each = found.setdefault(
+                cell_of(manifest), Replicates(manifest["cell"].rpartition("_")[0], manifest)
+            )
             if run.state == "completed":
                 each.curves[manifest["seed"]] = _curves(run)
             else:
                 each.left_out[run.state] += 1
         except (StorageError, KeyError, TypeError) as error:
             notes.append(f"{run.folder.name}: not in a band: {error}")
-    taken = Counter(each.name for each in found.values())
-    for identity, each in found.items():
-        each.name = identity if taken[each.name] > 1 else each.name
+    rows = {cell: (each.name, each.manifest["hparams"]) for cell, each in found.items()}
+    for cell, apart in told_apart(rows).items():
+        found[cell].name += "".join(f"_{folder_part(*column)}" for column in apart.items())
     return list(found.values())
 
 

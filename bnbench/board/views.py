@@ -6,8 +6,8 @@ run that TensorBoard finds says of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -18,8 +18,8 @@ from bnbench.sinks import metrics
 from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
-from bnbench.store import ExperimentFolder, Record, RunFolder
-from bnbench.wording import in_words
+from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of
+from bnbench.wording import column_words, in_words, told_apart
 
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
@@ -37,11 +37,14 @@ class Description:
     """What the runs of an experiment have in common, and what they differ in.
 
     `question`: as in the experiment's file. `rows`: a configuration for each run, or for one of
-    its seeds. `probes`: names of those that any run has.
+    its seeds. `setups`: the same, where single runs of one name have names of their own. `cells`:
+    the name of what replicates share, by its hash. `probes`: names of those that any run has.
     """
 
     question: str | None = None
     rows: tuple[Row, ...] = ()
+    setups: tuple[Row, ...] = ()
+    cells: Mapping[str, str] = field(default_factory=dict)
     probes: frozenset[str] = frozenset()
 
 
@@ -60,8 +63,25 @@ def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Desc
     return Description(
         planned.question,
         (*planned.rows, *(each["hparams"] for each in found)),
+        (*planned.setups, *_single(found, planned)),
+        {**{cell_of(each): each["cell"] for each in reversed(found)}, **planned.cells},
         planned.probes.union(*(each["probes"] for each in found)),
     )
+
+
+def _single(manifests: Iterable[Record], planned: Description) -> Iterator[Row]:
+    """The configurations that no file plans, each with a setup's name of its own: but for the axes,
+    runs of one name are the same."""
+    known = {frozenset(row.items()) for row in planned.rows}
+    singles = [each for each in manifests if frozenset(each["hparams"].items()) not in known]
+    rests = [
+        {key: value for key, value in each["hparams"].items() if key not in each["point"]}
+        for each in singles
+    ]
+    apart = told_apart({repr(row): (row["setup"], row) for row in (*planned.rows, *rests)})
+    for each, rest in zip(singles, rests, strict=True):
+        setup = ", ".join((rest["setup"], *column_words(apart[repr(rest)])))
+        yield {**each["hparams"], "setup": setup}
 
 
 @lru_cache(maxsize=4)  # a worker asks once for each of its runs
@@ -72,9 +92,12 @@ def _planned(path: Path, content: bytes) -> Description:  # noqa: ARG001 - part 
     except BnbenchError:  # a file that it names has moved: the runs themselves say enough
         return Description()
     first = [run for run in runs if run.seed == runs[0].seed]
+    rows = tuple(identity.hparams(run) for run in first)
     return Description(
         experiment.question,
-        tuple(identity.hparams(run) for run in first),
+        rows,
+        rows,
+        {identity.cell_key(run): identity.cell(run) for run in first},
         frozenset(name for run in first for name in run.probes.chosen()),
     )
 
@@ -170,12 +193,12 @@ def _have(runs: list[RunFolder]) -> str:
 
 def _card(folder: RunFolder, manifest: Record, description: Description) -> Card:
     question = f"**{description.question}**\n\n" if description.question else ""
-    about = f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{side_by_side(description.rows)}"
+    about = f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{side_by_side(description.setups)}"
     return Card(
         started=manifest["started"],
         examples_per_epoch=manifest["steps_per_epoch"] * manifest["hparams"]["data.batch_size"],
         reports=-(-manifest["total_steps"] // manifest["log_every"]),
-        group=manifest["cell"],
+        group=description.cells.get(cell_of(manifest), manifest["cell"]),
         hparams=manifest["hparams"],
         columns=tabs.columns(description.rows),
         probes=tuple(sorted(description.probes)),

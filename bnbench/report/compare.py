@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bnbench.errors import StorageError, UsageError
 from bnbench.report import words
-from bnbench.store import Record, RunFolder, RunRecord, find_run, read
+from bnbench.store import Record, RunFolder, RunRecord, cell_of, find_run, read
 from bnbench.wording import in_words
 
 METRICS = {
@@ -50,7 +50,7 @@ def compared(names: Sequence[str], runs_dir: Path) -> Record:
     runs = [_compared(folder) for folder in folders]
     return {
         "runs": [{key: run[key] for key in ("run", "path", "state", "reason")} for run in runs],
-        "differences": _differences([run["config"] for run in runs]),
+        "differences": _differences(runs),
         "metrics": {
             name: [_number_at(run["scores"], path) for run in runs]
             for name, path in METRICS.items()
@@ -62,6 +62,7 @@ def _compared(folder: RunFolder) -> Record:
     run = read(folder)
     found: Record = {"run": folder.name, "path": str(folder.path), "state": run.state}
     scores, config, reason = Record(), Record(), run.problem
+    cell: str | None = None
     if run.result is not None:
         scores, reason = run.result.as_record(), run.result.divergence
     try:
@@ -69,9 +70,16 @@ def _compared(folder: RunFolder) -> Record:
             scores = _last_evaluation(run) | scores
         if run.state != "damaged" and run.manifest is not None:
             config = {**run.manifest["hparams"], "seed": run.manifest["seed"]}
+            cell = cell_of(run.manifest)
     except StorageError as error:
-        return found | {"state": "damaged", "reason": error.what, "scores": {}, "config": {}}
-    return found | {"reason": reason, "scores": scores, "config": config}
+        return found | {
+            "state": "damaged",
+            "reason": error.what,
+            "scores": {},
+            "config": {},
+            "cell": None,
+        }
+    return found | {"reason": reason, "scores": scores, "config": config, "cell": cell}
 
 
 def _last_evaluation(run: RunRecord) -> Record:
@@ -86,16 +94,21 @@ def _last_evaluation(run: RunRecord) -> Record:
     return found
 
 
-def _differences(configs: Sequence[Record]) -> dict[str, list[Any]]:
-    """Between those configurations that can be read."""
+def _differences(runs: Sequence[Record]) -> dict[str, list[Any]]:
+    """Between those configurations that can be read; of equal ones, in the content of files."""
+    configs = [run["config"] for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = {key: [config.get(key) for config in configs] for key in keys}
     readable = [place for place, config in enumerate(configs) if config]
-    return {
+    found = {
         key: values
         for key, values in rows.items()
         if len({repr(values[place]) for place in readable}) > 1
     }
+    contents = [run["cell"] for run in runs]
+    if not found.keys() - {"setup", "seed"} and len({contents[place] for place in readable}) > 1:
+        found["content"] = contents
+    return found
 
 
 def _number_at(scores: Record, path: Sequence[str]) -> float | None:

@@ -11,7 +11,7 @@ from bnbench import store
 from bnbench.config import experiments, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.report.study import OtherRun, StudiedRun, Study
-from bnbench.wording import apart_in_words, told_apart
+from bnbench.wording import column_words, told_apart
 
 Series = dict[int, float]
 """Values by training images seen; NaN where one was not finite."""
@@ -139,7 +139,9 @@ def _single_runs(folder: store.ExperimentFolder) -> Study:
     apart = told_apart(
         {cell: ((run.setup, repr(points[cell])), _row(run)) for cell, run in firsts.items()}
     )
-    setups = {cell: _called(run.setup, apart[cell]) for cell, run in firsts.items()}
+    setups = {
+        cell: ", ".join((run.setup, *column_words(apart[cell]))) for cell, run in firsts.items()
+    }
     runs = tuple(
         replace(run, setup=setups[run.cell], point=points[run.cell]) for run in found.values()
     )
@@ -166,7 +168,7 @@ def _others(
         called, why = folder.name, reason
         if manifest is not None:
             cell, seed = store.cell_of(manifest), manifest["seed"]
-            called = f"{_called(manifest['setup'], apart[cell])}, seed {seed}"
+            called = ", ".join((manifest["setup"], *column_words(apart[cell]), f"seed {seed}"))
             if (cell, seed) in there:
                 why = f"it is a copy of {there[cell, seed]}"
         score = None if record.result is None else record.result.score("test", "running")
@@ -178,10 +180,6 @@ def _others(
 def _row(run: StudiedRun) -> Mapping[str, Any]:
     """What tells a run's configuration from others, by dotted key."""
     return identity.hparams(run.config) if run.manifest is None else run.manifest["hparams"]
-
-
-def _called(setup: str, apart: Mapping[str, Any]) -> str:
-    return f"{setup}, {apart_in_words(apart)}" if apart else setup
 
 
 def _read_run(config: schema.RunConfig, folder: store.RunFolder, *, events: bool) -> StudiedRun:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from bnbench.store import STATES, ExperimentFolder, Record, RunRecord, read
+from bnbench.store import STATES, ExperimentFolder, Record, RunRecord, cell_of, read
+from bnbench.wording import column_words, told_apart
 
 
 def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
     """A line per run: name, state, result; in a narrow terminal the result has a line of its own.
+    The result of single runs begins with what tells them apart.
 
     Text and no table: rich takes half a second to lay out a thousand rows.
     """
     runs = [read(folder) for folder in experiment.runs()]
     if not runs:
         return "no runs yet"
-    rows = [(run.folder.name, run.state, _outcome(run)) for run in runs]
+    apart = {name: ", ".join(column_words(each)) for name, each in _apart(runs)}
+    rows = [
+        (name, run.state, ": ".join(filter(None, (apart[name], _outcome(run)))))
+        for run in runs
+        for name in (run.folder.name,)
+    ]
     name_width = max(len(name) for name, _, _ in rows)
     state_width = max(len(state) for _, state, _ in rows)
     wide = name_width + state_width + 4 + max(len(outcome) for *_, outcome in rows) <= columns
@@ -48,6 +56,7 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
 def as_record(experiment: ExperimentFolder) -> Record:
     """The same for programs."""
     runs = [read(folder) for folder in experiment.runs()]
+    apart = dict(_apart(runs))
     return {
         "experiment": experiment.name,
         "path": str(experiment.path),
@@ -55,12 +64,26 @@ def as_record(experiment: ExperimentFolder) -> Record:
             {
                 "run": run.folder.name,
                 "state": run.state,
+                "apart": apart[run.folder.name],
                 "result": None if run.result is None else run.result.as_record(),
                 "error": {"message": run.problem} if run.state == "damaged" else run.error,
             }
             for run in runs
         ],
     }
+
+
+def _apart(runs: Sequence[RunRecord]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """For each run, by its folder's name, what tells it from other cells of the same name."""
+    manifests = {run.folder.name: run.folder.manifest_or_none() for run in runs}
+    rows = {
+        cell_of(each): ((each["setup"], repr(each["point"])), each["hparams"])
+        for each in manifests.values()
+        if each is not None
+    }
+    apart = told_apart(rows)
+    for name, each in manifests.items():
+        yield name, {} if each is None else apart[cell_of(each)]
 
 
 def _outcome(run: RunRecord) -> str:

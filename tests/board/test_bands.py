@@ -122,15 +122,14 @@ def test_bands_of_earlier_times_go_away(own_study: ExperimentFolder) -> None:
 
 
 def test_cells_that_share_a_name_are_kept_apart(own_study: ExperimentFolder) -> None:
-    first, _, third, fourth, *_ = own_study.runs()
+    third, fourth = own_study.runs()[2:4]
     for run in (third, fourth):
         manifest = run.manifest() or {}
         manifest["cell"] = "bn_bs004_12345678"
         (run.path / "manifest.json").write_text(json.dumps(manifest))
     write_seed_bands(own_study)
     found = names(own_study)
-    assert "bn_bs004_12345678" in found
-    assert (first.manifest() or {})["cell"] in found
+    assert {"bn_bs004_bs004", "bn_bs004_bs016"} <= set(found), "named by what differs"
     assert "bn_bs004" not in found
 
 

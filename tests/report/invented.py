@@ -44,11 +44,12 @@ def invented(
     for config in plans.expand(experiment).runs:
         told = tell(config)
         if told is not None:
-            _write(config, folder, told)
+            write_run(config, folder, told)
     return folder
 
 
-def _write(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -> None:
+def write_run(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -> None:
+    """A run as training would leave it."""
     run = experiment.run(identity.run_id(config))
     run.begin(config_text=files.dump(config), manifest=_manifest(config, run.name))
     records, last = _records(told)
