@@ -25,7 +25,7 @@ CHANGES = ("open", "write", "truncate", "replace", "unlink", "mkdir")
 being killed before the next of these leaves."""
 
 
-TIMES_AND_PROCESSES = r"\.out\..*|\.\d+(?=\.tmp$)"
+TIMES_AND_PROCESSES = r"\.out\..*|\.[0-9a-f]{16}(?=\.tmp$)"
 """What names of files have of when and by whom they are written."""
 
 
@@ -123,7 +123,7 @@ def disk(
     files: list[IO[bytes]] = []
 
     def opened(path: Path, mode: str = "r", *a: Any, **k: Any) -> Any:
-        if not set(mode) & set("wa+") or not path.is_relative_to(below):
+        if not set(mode) & set("wax+") or not path.is_relative_to(below):
             return open_file(path, mode, *a, **k)
         made.count("open", path)
         files.append(open_file(path, mode, *a, **k))

@@ -65,12 +65,12 @@ class ExperimentFolder:
     def keep(self, contents: Mapping[str, bytes]) -> None:
         """Keep files by their path below the folder, each whole or as it was."""
         for name, content in contents.items():
-            files.make_folder((self.path / name).parent)
+            files.make_folder((self.path / name).parent, inside=self.path)
             files.replace_content(self.path / name, content)
 
     def replace(self, folder: str, pattern: str, contents: Mapping[str, bytes]) -> None:
         """Make `folder` hold these files, and no others of those that match a pattern."""
-        files.make_folder(self.path / folder)
+        files.make_folder(self.path / folder, inside=self.path)
         with files.translated(self.path / folder):
             there = sorted((self.path / folder).glob(pattern))
         for path in there:
@@ -80,7 +80,7 @@ class ExperimentFolder:
 
     def begin(self, experiment_text: str) -> None:
         """Keep the experiment's file next to its runs."""
-        files.make_folder(self.path)
+        files.make_folder(self.path, inside=self.path)
         if self.content() != experiment_text.encode():
             self.keep({EXPERIMENT: experiment_text.encode()})
 

@@ -2,12 +2,18 @@
 
 Each one is a function of this module, so that a test can make any single one of them fail, tear
 or kill. A failing one raises `StorageError` with the path and what to do.
+
+A folder may come from someone else. No operation follows a link below the runs folder, and only
+regular files are read. A process that exchanges folders for links meanwhile is not defended against.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +21,9 @@ from pathlib import Path
 from bnbench.errors import StorageError
 
 TEMPORARY = ".tmp"
+
+SMALL, LARGE = 2**26, 2**33
+"""Bytes that a file may have to be read: of JSON, YAML and pictures; of everything else."""
 
 
 @contextmanager
@@ -39,11 +48,42 @@ def translated(path: Path) -> Iterator[None]:
                 do = "look at what stands there, or choose another place with --runs-dir"
             case _:
                 pass
-        raise StorageError(f"{path}: {said}", do=do) from error
+        shown = re.sub(r"\.[0-9a-f]{16}\.tmp$", "", str(path))
+        raise StorageError(f"{shown}: {said}", do=do) from error
 
 
-def make_folder(path: Path) -> None:
-    """Make `path` and its parents; one that exists is fine."""
+def refuse_link(path: Path) -> None:
+    """Raise StorageError where `path` is a symbolic link: a foreign folder may lead anywhere."""
+    if path.is_symlink():
+        raise StorageError(
+            f"{path} is a link, and links inside of a runs folder are not followed",
+            do="put there what it leads to, or choose another place with --runs-dir",
+        )
+
+
+def is_regular(path: Path) -> bool:
+    """Whether there is a file. Raises StorageError where it is a link, a pipe, a device or a
+    folder."""
+    return _status(path) is not None
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What the system says of a regular file in a folder that is no link; None where there is
+    none. Raises StorageError for links, pipes, devices and folders."""
+    refuse_link(path.parent)
+    refuse_link(path)
+    with translated(path), suppress(FileNotFoundError):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise StorageError(f"{path} is not a regular file", do="remove it")
+        return status
+    return None
+
+
+def make_folder(path: Path, *, inside: Path) -> None:
+    """Make `path` and its parents; one that exists is fine, but no link from `inside` on."""
+    for folder in (path, *path.parents)[: len(path.parts) - len(inside.parts) + 1]:
+        refuse_link(folder)
     with translated(path):
         path.mkdir(parents=True, exist_ok=True)
 
@@ -59,9 +99,10 @@ def sync_folder(path: Path) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file and wait until it is on the disk; what fails leaves no file."""
+    """Write a file that is not there, not as a link either, and wait until it is on the disk; what
+    fails leaves no file."""
     try:
-        with translated(path), path.open("wb") as file:
+        with translated(path), path.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -71,8 +112,16 @@ def write_synced(path: Path, content: bytes) -> None:
         raise
 
 
+def _temporary(path: Path) -> Path:
+    """A name in the same folder that no other process has, and that nobody could foresee."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+
+
 def overwrite(path: Path, content: bytes) -> None:
     """Give a file that must stay the same file, as a lock's must, new content."""
+    status = _status(path)
+    if status is not None and status.st_nlink > 1:
+        raise StorageError(f"{path} is also another file", do="remove it")
     with translated(path), path.open("r+b") as file:
         file.truncate()
         file.write(content)
@@ -85,23 +134,32 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file; one that is not there is fine."""
+    """Remove a file, or a link and not what it leads to; one that is not there is fine."""
+    refuse_link(path.parent)
     with translated(path):
         path.unlink(missing_ok=True)
 
 
-def replace_content(path: Path, content: bytes) -> None:
-    """Give `path` new content, whole or not at all, and wait until it is on the disk."""
-    # A name of our own: two sweeps may begin the same experiment at once.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+def replace_content(path: Path, content: bytes, *, before: Path | None = None) -> None:
+    """Give `path` new content, whole or not at all, and wait until it is on the disk.
+
+    What was there is kept as `before`, where that is given.
+    """
+    refuse_link(path.parent)
+    temporary = _temporary(path)
     write_synced(temporary, content)
+    if before is not None and path.exists():
+        rename(path, before)
     rename(temporary, path)
     sync_folder(path.parent)
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet, whole or not at all. Raises StorageError where it is."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    """Write a file of the user's choice that is not there yet, whole or not at all.
+
+    Raises StorageError where it is.
+    """
+    temporary = _temporary(path)
     try:
         write_synced(temporary, content)
         if path.exists():
@@ -114,10 +172,22 @@ def write_new(path: Path, content: bytes) -> None:
         raise StorageError(error.what, do="choose another place or name for it") from error
 
 
-def read(path: Path) -> bytes | None:
-    """The content of a file, or None where there is none."""
-    with translated(path), suppress(FileNotFoundError):
-        return path.read_bytes()
+def read(path: Path, *, follow: bool = False) -> bytes | None:
+    """The content of a regular file, or None where there is none.
+
+    `follow`: a link, too, where the user has named the file. Raises StorageError for other kinds
+    of files, and for one that is too large to be what its name says.
+    """
+    with translated(path):
+        status = _status(path.resolve() if follow else path)
+        if status is None:
+            return None
+        largest = SMALL if path.suffix in (".json", ".yaml", ".png") else LARGE
+        if status.st_size > largest:
+            size = f"{status.st_size / 2**20:,.0f} MiB"
+            raise StorageError(f"{path} has {size}, more than the {largest >> 20:,} it may have")
+        with suppress(FileNotFoundError):
+            return path.read_bytes()
     return None
 
 
@@ -127,6 +197,9 @@ class Appender:
     def __init__(self, path: Path, *, keep: int) -> None:
         """Open `path` and cut it to its first `keep` bytes."""
         self.path = path
+        status = _status(path)
+        if status is not None and status.st_nlink > 1:  # the other name keeps what it has
+            replace_content(path, (read(path) or b"")[:keep])
         with translated(path):
             # Without a buffer, so that nothing that could not be written is tried again by `close`.
             self._file = path.open("ab", buffering=0)

@@ -53,7 +53,7 @@ class RunFolder:
         """
         from filelock import FileLock, Timeout  # slow to import
 
-        files.make_folder(self.path)
+        self._make()
         lock = FileLock(self.path / LOCK)
         with files.translated(self.path / LOCK):
             try:
@@ -75,7 +75,7 @@ class RunFolder:
 
     def held(self) -> bool:
         """Whether some process trains this run now."""
-        if not (self.path / LOCK).exists():
+        if not files.is_regular(self.path / LOCK):
             return False
         from filelock import FileLock, Timeout  # slow to import: `status` seldom gets here
 
@@ -196,7 +196,7 @@ class RunFolder:
 
     def begin(self, *, config_text: str, manifest: Record) -> None:
         """Start or resume an attempt: store what is trained, remove the last attempt's error."""
-        files.make_folder(self.path)
+        self._make()
         self._remove_all(f"*{files.TEMPORARY}")
         if self.config_text() != config_text:
             files.replace_content(self.path / CONFIG, config_text.encode())
@@ -236,12 +236,8 @@ class RunFolder:
 
         When this returns it is on the disk. Killed at any moment, one of the two is whole.
         """
-        temporary = self.path / (CHECKPOINT + files.TEMPORARY)
-        files.write_synced(temporary, record.sealed(content))
-        if (self.path / CHECKPOINT).exists():
-            files.rename(self.path / CHECKPOINT, self.path / PREVIOUS)
-        files.rename(temporary, self.path / CHECKPOINT)
-        files.sync_folder(self.path)
+        sealed = record.sealed(content)
+        files.replace_content(self.path / CHECKPOINT, sealed, before=self.path / PREVIOUS)
 
     def finish(self, result: Result) -> None:
         """Store the result: from now on the run is done."""
@@ -266,7 +262,7 @@ class RunFolder:
         Killed at any moment, the run can continue: events are stored before the checkpoint that
         counts them, the result last.
         """
-        files.make_folder(self.path)
+        self._make()
         self._remove_all(f"*{files.TEMPORARY}")
         if ERROR not in contents:
             files.remove(self.path / ERROR)
@@ -280,33 +276,40 @@ class RunFolder:
 
     def keep_first_batch(self, png: bytes) -> None:
         """Keep a picture of the first images that are trained on."""
-        files.write_synced(self.path / FIRST_BATCH, png)
+        files.replace_content(self.path / FIRST_BATCH, png)
 
     def keep_pictures(self, pngs: Mapping[str, bytes]) -> None:
         """Keep pictures of the run, by name."""
         for name, png in pngs.items():
-            files.write_synced(self.path / f"{PICTURE}{name}.png", png)
+            files.replace_content(self.path / f"{PICTURE}{name}.png", png)
 
     def replace_views(self, pattern: str, name: str, content: bytes) -> None:
         """Replace those of TensorBoard's files that match a pattern by this one."""
-        files.write_synced(self.path / name, content)
+        files.replace_content(self.path / name, content)
         self._remove_all(pattern, but=(name,))
 
     def clear_views(self) -> None:
         """Remove TensorBoard's files: a view, rebuilt from the events."""
         self._remove_all(EVENT_FILES)
 
+    def _make(self) -> None:
+        files.make_folder(self.path, inside=self.path.parent)
+
     def _files(self, pattern: str) -> list[Path]:
+        files.refuse_link(self.path)
         with files.translated(self.path):
-            return sorted(path for path in self.path.glob(pattern) if path.is_file())
+            found = sorted(self.path.glob(pattern))
+            return [path for path in found if path.is_file() and not path.is_symlink()]
 
     def _contents(self, pattern: str) -> dict[str, bytes]:
         read = {path.name: files.read(path) for path in self._files(pattern)}
         return {name: content for name, content in read.items() if content is not None}
 
     def _remove_all(self, pattern: str, *, but: Collection[str] = ()) -> None:
-        for path in self._files(pattern):
-            if path.name not in but:
+        with files.translated(self.path):
+            there = [path for path in self.path.glob(pattern) if path.name not in but]
+        for path in there:
+            if path.is_symlink() or not path.is_dir():
                 files.remove(path)
 
     def clear(self) -> bool:

@@ -221,7 +221,7 @@ def test_what_the_disk_says_becomes_a_sentence(
     monkeypatch.setattr("os.fsync", broken)
     with pytest.raises(StorageError) as refused:
         folder.commit(content(2.0))
-    assert str(refused.value) == f"{folder.path / 'checkpoint.pt.tmp'}: {message}"
+    assert str(refused.value) == f"{folder.path / 'checkpoint.pt'}: {message}"
     assert refused.value.exit_code == 4
     found = folder.checkpoint()
     assert found is not None

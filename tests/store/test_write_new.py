@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -50,9 +49,7 @@ def test_two_processes_replace_the_same_file_at_once(
 
     def after_the_other(source: Path, target: Path) -> None:
         monkeypatch.setattr(files, "rename", rename)
-        with monkeypatch.context() as other:
-            other.setattr(os, "getpid", lambda: -1)
-            files.replace_content(path, b"theirs")
+        files.replace_content(path, b"theirs")
         rename(source, target)
 
     monkeypatch.setattr(files, "rename", after_the_other)
