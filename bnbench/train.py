@@ -104,11 +104,21 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned; the run may have other probes by now."""
+        """Continue from what `state_dict` returned; the run may have other probes by now.
+
+        Raises an Exception where that cannot be.
+        """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.position = Position(**{each.name: state[each.name] for each in fields(Position)})
-        self.position.losses = list(state["losses"])
+        for parameter, kept in self.optimizer.state.items():
+            for name, each in kept.items():
+                if isinstance(each, Tensor) and each.shape not in ((), parameter.shape):
+                    raise ValueError(f"{name} is {tuple(each.shape)}, not {tuple(parameter.shape)}")
+        at = Position(**{each.name: state[each.name] for each in fields(Position)})
+        if not (type(at.step) is type(at.examples) is int and 0 <= at.step <= self.total_steps):
+            raise ValueError(f"step {at.step} is none of {self.total_steps:,}")
+        at.losses = [(float(loss), int(images)) for loss, images in at.losses]
+        self.position = at
         remembered = state["probes"]
         for name, probe in self.probes.items():
             probe.memory.clear()

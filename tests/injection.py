@@ -138,7 +138,7 @@ def disk(
         return open_descriptor(path, *a, **k)
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("replace", "unlink", "mkdir", "read_bytes"):
+        for name in ("replace", "unlink", "mkdir"):
             patch.setattr(Path, name, counted(name, getattr(Path, name)))
         patch.setattr(Path, "open", opened)
         patch.setattr(os, "fsync", synced)

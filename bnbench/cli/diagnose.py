@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from bnbench.cli.root import Debug, Device, Json, Quiet, output, progress_console, say, show
+from bnbench.cli.root import (
+    AcceptChanges,
+    Debug,
+    Device,
+    Json,
+    NoCustom,
+    Quiet,
+    output,
+    progress_console,
+    say,
+    show,
+)
 from bnbench.errors import UsageError
 
 Target = Annotated[
@@ -48,6 +59,8 @@ def diagnose(
     batch_sizes: BatchSizes = None,
     images: ImageCount = 2048,
     device: Device = None,
+    accept_changes: AcceptChanges = False,
+    no_custom: NoCustom = False,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -58,12 +71,14 @@ def diagnose(
         raise UsageError(f"{fix} already exists", do="name a new file with --fix")
 
     from bnbench import diagnosis
+    from bnbench.config.trust import Trust
     from bnbench.diagnosis import target as targets
     from bnbench.diagnosis import words
     from bnbench.store import write_new
 
+    trust = Trust(say, no_custom, accept_changes)
     with redirect_stdout(sys.stderr), progress_console(quiet).status("measuring"):
-        found = targets.find_target(target, device, images)
+        found = targets.find_target(target, device, images, trust)
         model, loader, eval_loader = found.model, found.loader, found.eval_loader
         saved = found.checkpoint
         if checkpoint is not None:

@@ -63,8 +63,11 @@ AcceptChanges = Annotated[
     bool,
     typer.Option(
         "--accept-changes",
-        help="Continue a run that was started with another torch, CPU or number of threads.",
+        help="Go on though torch, the CPU, the number of threads or code of your own is another.",
     ),
+]
+NoCustom = Annotated[
+    bool, typer.Option("--no-custom", help="Refuse to run code that a configuration names.")
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")

@@ -52,16 +52,25 @@ def train(
     device: root.Device = None,
     restart: root.Restart = False,
     accept_changes: root.AcceptChanges = False,
+    no_custom: root.NoCustom = False,
     quiet: root.Quiet = False,
     debug: root.Debug = False,
 ) -> None:
     """Train one run; the same command again continues it."""
-    from bnbench.config import files, loading, plans
+    from bnbench.config import custom, files, loading, plans
+    from bnbench.config.trust import Trust
+    from bnbench.store import ExperimentFolder, RunFolder
 
     overrides = loading.Overrides(set=tuple(set_ or ()), seed=seed)
-    experiment = loading.load_experiment(files.find_config(config), overrides)
+    path = files.find_config(config)
+    experiment = loading.load_experiment(path, overrides)
     plan = plans.expand(experiment)
     run = plan.only()
+    trust = Trust(root.say, no_custom, accept_changes)
+    trust.allow([run])
+    stored = RunFolder(path.parent).manifest_or_none() if overrides == loading.Overrides() else None
+    if stored is not None and custom.targets(run):
+        trust.require_same(path.parent, run, stored.get("identity", ""))
     for line in (*experiment.notes, *plan.warnings):
         root.say(line)
 
@@ -69,7 +78,6 @@ def train(
     from bnbench.runner.execution import execute
     from bnbench.runner.settings import Settings, Stop, usable_cores
     from bnbench.sinks.terminal import Screen
-    from bnbench.store import ExperimentFolder
 
     refused = check([run])
     if refused:
@@ -143,6 +151,7 @@ def sweep(
     fail_fast: FailFast = False,
     restart: root.Restart = False,
     accept_changes: root.AcceptChanges = False,
+    no_custom: root.NoCustom = False,
     quiet: root.Quiet = False,
     as_json: root.Json = False,
     csv: Csv = False,
@@ -154,6 +163,7 @@ def sweep(
     runs that are the same are trained once.
     """
     from bnbench.config import loading
+    from bnbench.config.trust import Trust
     from bnbench.sweep import experiments, forecast
     from bnbench.sweep.jobs import SweepOptions
 
@@ -161,6 +171,7 @@ def sweep(
     planned = experiments.plan_all(
         config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=root.say
     )
+    Trust(root.say, no_custom).allow(run for each in planned for run in each.plan.runs)
     options = SweepOptions(
         workers=workers,
         device=device,

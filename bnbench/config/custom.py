@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bnbench import regular
+from bnbench.config import schema
 from bnbench.errors import DataError
 from bnbench.wording import PATH_LENGTH, did_you_mean, listing, nearest, shortened
 
@@ -21,6 +22,15 @@ def custom_target(target: str) -> tuple[Path, str]:
     """The file and the class name of a `target`."""
     path, _, class_name = target.rpartition(":")
     return Path(path), class_name
+
+
+def targets(config: schema.RunConfig) -> dict[str, str]:
+    """What a run executes of the user's own code, by key."""
+    return {
+        f"{name}.target": block.target
+        for name, block in (("model", config.model), ("norm", config.norm))
+        if isinstance(block, schema.CustomModel | schema.CustomNormConfig)
+    }
 
 
 def content_hash(target: str) -> str:

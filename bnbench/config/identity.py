@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from bnbench.config import schema
-from bnbench.config.custom import content_hash, custom_target
+from bnbench.config.custom import content_hash, custom_target, targets
 from bnbench.config.datasets import facts
 from bnbench.wording import SLUG_LENGTH, in_words, slug
 
@@ -82,10 +82,9 @@ def _facts(config: schema.RunConfig) -> dict[str, Any]:
         del blocks["model"]["zero_init_last_norm" if without else "fixup"]
     if isinstance(config.data, schema.ImageFolderData):
         blocks["data"]["content"] = facts(config.data).fingerprint
-    for name, block in (("model", config.model), ("norm", config.norm)):
-        if isinstance(block, schema.CustomModel | schema.CustomNormConfig):
-            _, class_name = custom_target(block.target)
-            blocks[name] |= {"target": class_name, "content": content_hash(block.target)}
+    for key, target in targets(config).items():
+        _, class_name = custom_target(target)
+        blocks[key.partition(".")[0]] |= {"target": class_name, "content": content_hash(target)}
     return blocks
 
 

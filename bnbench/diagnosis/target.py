@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import pickle
-import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -18,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnbench.assemble import build_run, resolve_device
+from bnbench.assemble import build_run, checkpoints, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
-from bnbench.config import loading, plans
+from bnbench.config import identity, loading, plans
+from bnbench.config.trust import Trust
 from bnbench.diagnosis.foreign import described, plain
 from bnbench.diagnosis.result import Diagnosis
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.probes.statistics import Autocast
 from bnbench.store import RunFolder, files
+from bnbench.store.run_folder import CHECKPOINT, CONFIG
 
 RETURNS = "(model, loader) or (model, train_loader, eval_loader)"
 
@@ -61,19 +61,21 @@ class Target:
     notes: list[str] = field(default_factory=list)
 
 
-def find_target(target: str, device: str | None, images: int) -> Target:
+def find_target(target: str, device: str | None, images: int, trust: Trust) -> Target:
     """The model and the loaders that TARGET names, the model on its device.
 
     Raises UsageError, ConfigError, DataError, StorageError.
     """
     path, _, function = target.rpartition(":")
     if Path(target).is_dir():
-        return _stored_run(Path(target), device, images)
+        return _stored_run(Path(target), device, images, trust)
     if not path.endswith(".py"):
         do = "give path/to/file.py:function, or the folder of a run"
         if Path(target).is_file():
             do = f"name the function, too: {target}:FUNCTION"
         raise UsageError(f"{target} is nothing that can be diagnosed", do=do)
+    if trust.no_custom:
+        raise UsageError(f"{path} is code, which would be run", do="leave out --no-custom")
     found = _called(Path(path), function)
     if device is not None:
         found.model.to(resolve_device(device))
@@ -148,7 +150,7 @@ def _in_a_sentence(path: Path, doing: str) -> Iterator[None]:
         ) from error
 
 
-def _stored_run(path: Path, device: str | None, images: int) -> Target:
+def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Target:
     folder = RunFolder(path)
     if folder.config_text() is None:
         raise UsageError(
@@ -160,15 +162,19 @@ def _stored_run(path: Path, device: str | None, images: int) -> Target:
         raise StorageError(
             f"{path} has no checkpoint yet", do="train it first: a checkpoint is its last state"
         )
-    config = plans.expand(loading.load_experiment(path / "config.yaml")).only()
+    config = plans.expand(loading.load_experiment(path / CONFIG)).only()
+    trust.allow([config])
+    name = str(path / CHECKPOINT)
+    recorded = (folder.manifest_or_none() or {}).get("identity") or identity.identity(config)
+    state = checkpoints.load_state(name, saved.content, recorded)
+    trust.require_same(path, config, state["identity"])
     run, facts = build_run(config, resolve_device(device or config.compute.device))
-    checkpoint = parse_checkpoint(str(path / "checkpoint.pt"), saved.content)
-    run.model.load_state_dict(checkpoint.state)
-    step = checkpoint.content["run"]["step"]
+    checkpoints.resume(run, name, state)
     notes = [] if saved.warning is None else [saved.warning]
-    notes.append(f"state after step {step:,} of {facts.total_steps:,}")
+    notes.append(f"state after step {run.position.step:,} of {facts.total_steps:,}")
     training = training_batches(config, run, facts.steps_per_epoch, images)
     validation = validation_batches(config, images) if config.data.validation_size else None
+    checkpoint = SavedModel(name, state, state["run"]["model"])
     return Target(run.model, training, validation, checkpoint, run.autocast, notes)
 
 
@@ -177,30 +183,13 @@ def _stored_run(path: Path, device: str | None, images: int) -> Target:
 
 def read_checkpoint(path: Path) -> SavedModel:
     """The checkpoint in a file; only tensors and plain values are read. Raises StorageError."""
-    content = files.read(path)
+    content = files.read(path, follow=True)
     if content is None:
         raise StorageError(f"{path}: no such file", do="name the checkpoint with --checkpoint FILE")
-    return parse_checkpoint(str(path), content)
-
-
-def parse_checkpoint(name: str, content: bytes) -> SavedModel:
-    """The checkpoint in these bytes; `name` is what errors call it. Raises StorageError."""
-    try:
-        loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        unknown = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if unknown is None:
-            raise StorageError(f"{name} is not a checkpoint of PyTorch", do=SAVE) from error
-        raise StorageError(
-            f"{name} holds more than tensors ({unknown[1]}), and running what a file says is not "
-            "safe",
-            do=f"{SAVE}; or load it in your function, without --checkpoint",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise StorageError(
-            f"{name} is not a checkpoint of PyTorch, or damaged: {reason}", do=SAVE
-        ) from error
+    name = str(path)
+    loaded = checkpoints.load(
+        name, content, do=f"{SAVE}; or load it in your function, without --checkpoint"
+    )
     for place in PLACES:
         found = loaded
         for key in place:
@@ -247,7 +236,10 @@ def put_into(model: nn.Module, checkpoint: SavedModel) -> list[str]:
             f"{checkpoint.name} is of another model: {wrong}",
             do="build the model as it was trained",
         )
-    model.load_state_dict({wrapper + key: value for key, value in saved.items()}, strict=False)
+    try:
+        model.load_state_dict({wrapper + key: value for key, value in saved.items()}, strict=False)
+    except RuntimeError as error:  # a value that is no tensor
+        raise UsageError(f"{checkpoint.name} does not fit the model: {error}", do=SAVE) from error
     running = [key for key in lacking if not key.endswith("num_batches_tracked")]
     if not running:
         return []

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from bnbench.assemble import Facts, build_run, resolve_device
+from bnbench.assemble import Facts, build_run, checkpoints, resolve_device
 from bnbench.config import datasets, files, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Moment
@@ -32,6 +32,7 @@ from bnbench.runner.settings import Executed, Settings, Stop
 from bnbench.sinks import Sink
 from bnbench.sinks.metrics import MetricsSink
 from bnbench.store import Appender, ExperimentFolder, Record, Result, RunFolder, Score
+from bnbench.store.run_folder import CHECKPOINT
 from bnbench.train import Run, train
 
 Build: TypeAlias = Callable[..., tuple[Run, Facts]]
@@ -120,7 +121,7 @@ def _attempt(
 ) -> Result:
     """Train from the last commit to the result, or take the result over from a sibling."""
     begun = time.perf_counter()
-    state = _committed_state(folder, settings)
+    state = _committed_state(folder, config, settings)
     device = resolve_device(settings.device or config.compute.device)
     threads = config.compute.threads
     if threads == "auto":
@@ -133,7 +134,7 @@ def _attempt(
         return shared
     run, facts = build(config, device, announce=settings.announce)
     if state is not None:
-        run.load_state_dict(state["run"])
+        checkpoints.resume(run, str(folder.path / CHECKPOINT), state)
         begun -= state["wall_seconds"]
     manifest = manifest_of(config, folder, facts, fingerprint, resumed=state is not None)
     folder.begin(config_text=files.dump(config), manifest=manifest)
@@ -287,16 +288,16 @@ def _add_pictures(folder: RunFolder, announce: Callable[[str], None]) -> None:
         announce(f"warning: {folder.name}: no pictures of its probes ({error})")
 
 
-def _committed_state(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
+def _committed_state(
+    folder: RunFolder, config: schema.RunConfig, settings: Settings
+) -> dict[str, Any] | None:
     checkpoint = folder.recover()
     if checkpoint is None:
         return None
     if checkpoint.warning is not None:
         settings.announce(f"warning: {checkpoint.warning}")
-    state: dict[str, Any] = torch.load(
-        io.BytesIO(checkpoint.content), weights_only=True, map_location="cpu"
-    )
-    return state
+    name = str(folder.path / CHECKPOINT)
+    return checkpoints.load_state(name, checkpoint.content, identity.identity(config))
 
 
 def _result(run: Run, last: Moment, wall_seconds: float) -> Result:

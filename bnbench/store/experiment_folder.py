@@ -41,6 +41,7 @@ class ExperimentFolder:
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of this run: the one with the same hash, else a new one of this name."""
+        files.refuse_link(self.path)
         exact = self.path / run_id
         with files.translated(self.path):
             if not exact.exists():
@@ -51,6 +52,7 @@ class ExperimentFolder:
 
     def runs(self) -> list[RunFolder]:
         """Every run of which there is a trace, sorted by name."""
+        files.refuse_link(self.path)
         with files.translated(self.path):
             paths = self.path.iterdir() if self.path.is_dir() else ()
             return [
@@ -81,6 +83,7 @@ class ExperimentFolder:
     def begin(self, experiment_text: str) -> None:
         """Keep the experiment's file next to its runs."""
         files.make_folder(self.path, inside=self.path)
+        files.remove_leftovers(self.path)
         if self.content() != experiment_text.encode():
             self.keep({EXPERIMENT: experiment_text.encode()})
 
@@ -91,10 +94,11 @@ def _is_run(path: Path) -> bool:
 
 
 def experiments(runs_dir: Path) -> list[ExperimentFolder]:
-    """The experiments below `runs_dir`, sorted by name."""
+    """The experiments below `runs_dir`, sorted by name; what is a link is none."""
     with files.translated(runs_dir):
         paths = sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []
-    return [folder for folder in map(ExperimentFolder, paths) if folder.exists()]
+        folders = [ExperimentFolder(path) for path in paths if not path.is_symlink()]
+    return [folder for folder in folders if folder.exists()]
 
 
 def choose_experiments(runs_dir: Path, name: str | None) -> list[ExperimentFolder]:

@@ -4,7 +4,7 @@ Each one is a function of this module, so that a test can make any single one of
 or kill. A failing one raises `StorageError` with the path and what to do.
 
 A folder may come from someone else. No operation follows a link below the runs folder, and only
-regular files are read. A process that exchanges folders for links meanwhile is not defended against.
+regular files are read. Nothing helps against a process that puts links there meanwhile.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bnbench import regular
 from bnbench.errors import StorageError
 
 TEMPORARY = ".tmp"
+
+ABANDONED = 3600.0
+"""Seconds after which a temporary file belongs to no writer any more."""
 
 SMALL, LARGE = 2**26, 2**33
 """Bytes that a file may have to be read: of JSON, YAML and pictures; of everything else."""
@@ -54,11 +59,12 @@ def translated(path: Path) -> Iterator[None]:
 
 def refuse_link(path: Path) -> None:
     """Raise StorageError where `path` is a symbolic link: a foreign folder may lead anywhere."""
-    if path.is_symlink():
-        raise StorageError(
-            f"{path} is a link, and links inside of a runs folder are not followed",
-            do="put there what it leads to, or choose another place with --runs-dir",
-        )
+    with translated(path):
+        if path.is_symlink():
+            raise StorageError(
+                f"{path} is a link, and links inside of a runs folder are not followed",
+                do="put there what it leads to, or choose another place with --runs-dir",
+            )
 
 
 def is_regular(path: Path) -> bool:
@@ -140,6 +146,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed have left: no write takes as long as `ABANDONED`."""
+    with suppress(OSError, StorageError):
+        for path in folder.glob(f"*{TEMPORARY}"):
+            if time.time() - path.lstat().st_mtime > ABANDONED:
+                remove(path)
+
+
 def replace_content(path: Path, content: bytes, *, before: Path | None = None) -> None:
     """Give `path` new content, whole or not at all, and wait until it is on the disk.
 
@@ -173,21 +187,16 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def read(path: Path, *, follow: bool = False) -> bytes | None:
-    """The content of a regular file, or None where there is none.
+    """The content of a regular file of a size, or None where there is none.
 
-    `follow`: a link, too, where the user has named the file. Raises StorageError for other kinds
-    of files, and for one that is too large to be what its name says.
+    `follow`: links, too, since the user has named the file.
     """
-    with translated(path):
-        status = _status(path.resolve() if follow else path)
-        if status is None:
-            return None
-        largest = SMALL if path.suffix in (".json", ".yaml", ".png") else LARGE
-        if status.st_size > largest:
-            size = f"{status.st_size / 2**20:,.0f} MiB"
-            raise StorageError(f"{path} has {size}, more than the {largest >> 20:,} it may have")
-        with suppress(FileNotFoundError):
-            return path.read_bytes()
+    if not follow:
+        refuse_link(path.parent)
+        refuse_link(path)
+    limit = SMALL if path.suffix in (".json", ".yaml", ".png") else LARGE
+    with translated(path), suppress(FileNotFoundError):
+        return regular.read(path, limit)
     return None
 
 

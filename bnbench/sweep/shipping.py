@@ -78,10 +78,9 @@ class Shipping:
         run, contents, held = None, {}, ExitStack()
         try:
             for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
-                for block in (config.model, config.norm):
-                    if hasattr(block, "target"):
-                        path, _ = custom.custom_target(block.target)
-                        code[str(path)] = custom.content(path)
+                for target in custom.targets(config).values():
+                    path, _ = custom.custom_target(target)
+                    code[str(path)] = custom.content(path)
             if isinstance(job, jobs.Train):
                 folder = self._experiment.run(identity.run_id(job.config))
                 held.enter_context(folder.hold(wait_seconds=0.0))

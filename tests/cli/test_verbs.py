@@ -540,6 +540,7 @@ def test_what_only_building_shows_is_refused_before_the_first_run() -> None:
     assert said == Said(
         2,
         "",
+        f"runs the code in {Path.cwd() / 'layer.py'} (norm.target)\n"
         "study.yaml:12:46: the first step fails: AssertionError: eight channels or more "
         "(setup mine)\n",
     )

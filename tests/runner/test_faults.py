@@ -78,7 +78,7 @@ HARMLESS = (
     "open lock",
     "unlink checkpoint.prev.pt",
     "unlink events",
-    "read_bytes manifest.json",
+    "os.open manifest.json",
 )
 """Who holds a run, space that a finished one takes up, and what a view in TensorBoard says of other
 runs: no reason to fail."""

@@ -1,0 +1,69 @@
+"""What checkpoints hold: tensors and plain values; a run's own, what its `Run` goes on from."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from typing import Any
+
+import torch
+
+from bnbench.errors import BnbenchError, StorageError
+from bnbench.train import Run
+
+AGAIN = "put the run's own back, or train it again with --restart"
+
+_HELD = {
+    "run": dict,
+    "identity": str,
+    "fingerprint": dict,
+    "metrics_bytes": int,
+    "wall_seconds": float,
+}
+
+
+def load(name: str, content: bytes, *, do: str) -> Any:
+    """The content of a checkpoint; nothing that it says is run.
+
+    `name` is what errors call it, `do` what they advise. Raises StorageError.
+    """
+    try:
+        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        # Not in torch's words: it advises to load the file without this protection.
+        unknown = re.search(r"GLOBAL ([\w.]+)", str(error))
+        said = f"{name} is not a checkpoint of PyTorch"
+        if unknown is not None:
+            what = f"holds more than tensors ({unknown[1]})"
+            said = f"{name} {what}, and running what a file says is not safe"
+        raise StorageError(said, do=do) from error
+    except Exception as error:  # whatever bytes of someone else's make of torch's reader
+        said = f"{name} is not a checkpoint of PyTorch, or damaged"
+        raise StorageError(f"{said}: {_reason(error)}", do=do) from error
+
+
+def load_state(name: str, content: bytes, identity: str) -> dict[str, Any]:
+    """The content of the checkpoint of the run of this identity. Raises StorageError."""
+    state = load(name, content, do=AGAIN)
+    if not isinstance(state, dict) or not all(
+        isinstance(state.get(key), kind) for key, kind in _HELD.items()
+    ):
+        raise StorageError(f"{name} is not a checkpoint of a run", do=AGAIN)
+    if state["identity"] != identity:
+        raise StorageError(f"{name} is the checkpoint of another run", do=AGAIN)
+    return state
+
+
+def resume(run: Run, name: str, state: dict[str, Any]) -> None:
+    """Put the state of `load_state` into the run. Raises StorageError where it does not fit."""
+    try:
+        run.load_state_dict(state["run"])
+    except BnbenchError:
+        raise
+    except Exception as error:
+        raise StorageError(f"{name} does not fit the run: {_reason(error)}", do=AGAIN) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
