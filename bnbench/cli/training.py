@@ -76,7 +76,7 @@ def train(
 
     from bnbench.assemble.check import check
     from bnbench.runner.execution import execute
-    from bnbench.runner.settings import Settings, Stop, usable_cores
+    from bnbench.runner.settings import Settings, Stop, thread_limit
     from bnbench.sinks.terminal import Screen
 
     refused = check([run])
@@ -87,7 +87,7 @@ def train(
     with stop.listening(), Screen(root.progress_console(quiet)) as screen:
         settings = Settings(
             device=device,
-            threads=usable_cores(),
+            threads=thread_limit(),
             restart=restart,
             accept_changes=accept_changes,
             view=screen.view,

@@ -29,6 +29,7 @@ from bnbench.runner.provenance import (
     take_over,
 )
 from bnbench.runner.settings import Executed, Settings, Stop
+from bnbench.runner.threads import ThreadAdvice, advice_is_due, threads_for
 from bnbench.sinks import Sink
 from bnbench.sinks.metrics import MetricsSink
 from bnbench.store import Appender, ExperimentFolder, Record, Result, RunFolder, Score
@@ -123,16 +124,15 @@ def _attempt(
     begun = time.perf_counter()
     state = _committed_state(folder, config, settings)
     device = resolve_device(settings.device or config.compute.device)
-    threads = config.compute.threads
-    if threads == "auto":
-        threads = settings.threads if state is None else int(state["fingerprint"]["threads"])
+    made = partial(build, config, device, announce=settings.announce)
+    threads = threads_for(config, state, device, settings, lambda: made()[0])
     torch.set_num_threads(threads)
     fingerprint = fingerprint_of(device, threads)
     if state is not None:
         require_same_fingerprint(folder, state["fingerprint"], fingerprint, settings)
     elif (shared := take_over(config, folder, settings, fingerprint)) is not None:
         return shared
-    run, facts = build(config, device, announce=settings.announce)
+    run, facts = made()
     if state is not None:
         checkpoints.resume(run, str(folder.path / CHECKPOINT), state)
         begun -= state["wall_seconds"]
@@ -140,7 +140,9 @@ def _attempt(
     folder.begin(config_text=files.dump(config), manifest=manifest)
     with closing(folder.metrics(keep=0 if state is None else state["metrics_bytes"])) as metrics:
         commits = _Commits(config, fingerprint, folder, run, metrics, begun)
-        result = _train(run, _sinks(folder, run, facts, metrics, settings), commits, settings.stop)
+        result = _train(
+            run, _sinks(config, folder, run, facts, metrics, settings), commits, settings.stop
+        )
     folder.finish(result)
     return result
 
@@ -219,7 +221,12 @@ class _Commits:
 
 
 def _sinks(
-    folder: RunFolder, run: Run, facts: Facts, metrics: Appender, settings: Settings
+    config: schema.RunConfig,
+    folder: RunFolder,
+    run: Run,
+    facts: Facts,
+    metrics: Appender,
+    settings: Settings,
 ) -> tuple[Sink, ...]:
     """Where the moments of a run go. A further logger is its class, and its name here.
 
@@ -228,6 +235,8 @@ def _sinks(
     optional = [lambda: _open_tensorboard(folder, run, facts)]
     if settings.view is not None:
         optional.append(partial(settings.view, folder.name, run.total_steps))
+    if advice_is_due(config, run, settings):
+        optional.append(lambda: ThreadAdvice(run, settings.threads, settings.announce))
     return (MetricsSink(metrics), *(_Optional(each, settings.announce) for each in optional))
 
 

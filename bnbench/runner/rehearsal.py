@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable
-from contextlib import closing
-from dataclasses import replace
+from math import inf
 
 import torch
 
@@ -17,10 +16,7 @@ from bnbench.config.feasible import networks
 from bnbench.errors import BnbenchError, ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.runner.settings import Cost, Settings
-from bnbench.train import train
-
-MEASURED_SECONDS = 0.4
-"""Training that tells the cost of a step: tens of steps, or the two that it takes at least."""
+from bnbench.runner.threads import step_seconds
 
 CUDA_CONTEXT_BYTES = 600_000_000
 """CUDA's context with torch's kernels in each process: an allowance, on the large side."""
@@ -100,18 +96,12 @@ def _device(config: schema.RunConfig, settings: Settings) -> torch.device:
 
 def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     """What the run will cost, from a few steps and an evaluation of it. Raises as `execute`."""
-    torch.set_num_threads(settings.threads)
+    threads = settings.threads if config.compute.threads == "auto" else config.compute.threads
+    torch.set_num_threads(threads)
     run, facts = build_run(config, _device(config, settings), announce=settings.announce)
-    at = run.position
-    warm: tuple[int, float] | None = None
-    with closing(train(replace(run, evaluate_after=frozenset()))) as stated:
-        for _ in stated:
-            if warm is None:
-                warm = (at.step, at.train_seconds)  # the first step also allocates and compiles
-            if at.step > warm[0] and at.train_seconds - warm[1] > MEASURED_SECONDS:
-                break
-    steps, seconds = (0, 0.0) if warm is None else warm
-    per_step = (at.train_seconds - seconds) / max(1, at.step - steps)
+    per_step = step_seconds(run, [threads])[threads]
+    if per_step == inf:
+        per_step = 0.0  # of its single step
 
     begun = time.perf_counter()
     readings = run.evaluate()

@@ -81,8 +81,8 @@ class Stop:
 class Settings:
     """How runs are executed; none of it decides their numbers, or it is part of the fingerprint.
 
-    `threads`: for a configuration that says auto. `restart`: throw earlier attempts away.
-    `accept_changes`: continue from a checkpoint of another machine or release, and mark it.
+    `threads`: the most that `compute.threads: auto` may take. `restart`: throw earlier attempts
+    away. `accept_changes`: continue from a checkpoint of another machine or release, and mark it.
     `siblings`: folders of experiments from which an identical finished run is taken over.
     `view`: given a run's name and its number of steps, opens what shows it while it trains; None
     shows nothing. `announce` gets notes and warnings.
@@ -128,6 +128,13 @@ def usable_cores() -> int:
         if len(words) == 2 and words[0].isdigit():  # neither "max" nor "-1"
             cores.append(int(words[0]) // int(words[1]))
     return max(1, min(cores))
+
+
+def thread_limit() -> int:
+    """The most threads that a single run may take unasked: cores, and what OpenMP is told."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    cores = usable_cores()
+    return min(cores, int(told)) if told.isdecimal() and int(told) else cores
 
 
 def workers_for(wanted: str, runs: Iterable[schema.RunConfig]) -> int:

@@ -137,7 +137,9 @@ class ComputeConfig(Block):
 
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        "auto", description="auto: one per worker of a sweep, all cores for train"
+        1,
+        description="of the CPU; bits depend on them, so a run keeps its number; auto: train takes "
+        "what a short measurement finds fastest, a sweep takes 1",
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
 
