@@ -51,6 +51,11 @@ def load_experiment(path: FilePath, overrides: Overrides | None = None) -> Exper
     return experiment
 
 
+def load_run(folder: FilePath) -> schema.RunConfig:
+    """The configuration that a run's folder keeps. Raises ConfigError, UsageError for several."""
+    return plans.expand(load_experiment(folder / "config.yaml")).only()
+
+
 def _sound(source: Source, faults: Faults) -> dict[str, Any]:
     """What a source says, with absolute paths; whatever is wrong becomes a fault and is left out.
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from bnbench.assemble import build_run, checkpoints, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
-from bnbench.config import identity, loading, plans
+from bnbench.config import identity, loading
 from bnbench.config.trust import Trust
 from bnbench.diagnosis.foreign import described, plain
 from bnbench.diagnosis.result import Diagnosis
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.probes.statistics import Autocast
 from bnbench.store import RunFolder, files
-from bnbench.store.run_folder import CHECKPOINT, CONFIG
+from bnbench.store.run_folder import CHECKPOINT
 
 RETURNS = "(model, loader) or (model, train_loader, eval_loader)"
 
@@ -162,7 +162,7 @@ def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Ta
         raise StorageError(
             f"{path} has no checkpoint yet", do="train it first: a checkpoint is its last state"
         )
-    config = plans.expand(loading.load_experiment(path / CONFIG)).only()
+    config = loading.load_run(path)
     trust.allow([config])
     name = str(path / CHECKPOINT)
     recorded = (folder.manifest_or_none() or {}).get("identity") or identity.identity(config)

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import torch
 
 from bnbench.assemble import Facts, build_run, checkpoints, resolve_device
-from bnbench.config import datasets, files, identity, loading, plans, schema
+from bnbench.config import datasets, files, identity, loading, schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Moment
 from bnbench.runner.provenance import (
@@ -100,7 +100,7 @@ def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
     if text is None:
         return
     try:
-        kept = plans.expand(loading.load_experiment(folder.path / "config.yaml")).only()
+        kept = loading.load_run(folder.path)
     except BnbenchError as error:
         raise StorageError(
             f"{folder.path / 'config.yaml'} cannot be read back:\n{error}",

@@ -21,7 +21,7 @@ import torch
 import bnbench
 from bnbench import store
 from bnbench.assemble import Facts
-from bnbench.config import files, identity, loading, plans, schema
+from bnbench.config import files, identity, loading, schema
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner.settings import Settings
 from bnbench.store import Record, RunFolder
@@ -167,8 +167,7 @@ def take_over(
 def _same(config: schema.RunConfig, source: RunFolder) -> bool:
     """Whether the run of that folder is this one, and was measured at the same points."""
     try:
-        path = source.path / "config.yaml"
-        other = plans.expand(loading.load_experiment(path)).only()
+        other = loading.load_run(source.path)
     except BnbenchError:
         return False
     return (

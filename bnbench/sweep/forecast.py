@@ -14,9 +14,9 @@ from typing import Any
 from rich.filesize import decimal
 
 from bnbench import store
-from bnbench.config import feasible, files, identity, schema
+from bnbench.config import feasible, files, identity, loading, schema
 from bnbench.config.identity import cell_key
-from bnbench.errors import RunError, StorageError
+from bnbench.errors import BnbenchError, RunError
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import duration
 from bnbench.sweep import jobs
@@ -39,8 +39,11 @@ def is_missing(
         error = found.error
         return error is None or options.retry_failed or bool(error.get("of_the_machine"))
     try:
-        return found.folder.config_text() != files.dump(config)
-    except StorageError:
+        if found.folder.config_text() == files.dump(config):
+            return False
+        # Of an earlier version, or with other keys that do not decide the numbers.
+        return bool(identity.differences(loading.load_run(found.folder.path), config))
+    except BnbenchError:
         return True
 
 

@@ -160,7 +160,7 @@ def test_a_finished_run_of_another_configuration_is_looked_at_closely(
     runs = seeds(1)
     finish(experiment, runs[0])
     path = experiment.run(identity.run_id(runs[0])).path / "config.yaml"
-    path.write_text(path.read_text().replace("log_every: 3", "log_every: 4"))
+    path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
     outcome, executor = run_sweep(
         runs, experiment, lambda _: [Trained(RESULT, found=True)], screen[0]
     )
