@@ -1,4 +1,4 @@
-"""What a dataset is, whether it fits into memory, and the images that are bundled.
+"""What a dataset is, and the images that are bundled.
 
 1,000 training and 200 test images of each Fashion-MNIST class are stored in `bundled/` as two
 contact sheets that any image viewer opens. Labels follow from the layout: the classes come in the
@@ -76,63 +76,6 @@ def moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean.append(first / (255 * total))
         std.append(math.sqrt(total * second - first * first) / (255 * total))
     return tuple(mean), tuple(std)
-
-
-# --- memory ------------------------------------------------------------------------------
-
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP_OF_SELF = Path("/proc/self/cgroup")
-_CGROUPS = Path("/sys/fs/cgroup")
-
-
-def require_memory(images: int, channels: int, image_size: int) -> None:
-    """Raises DataError, with the numbers, when that many uint8 images do not fit."""
-    need = images * channels * image_size**2
-    free = available_memory()
-    if free is not None and need > free:
-        raise DataError(
-            f"{images:,} images of {channels}×{image_size}×{image_size} need {_readable(need)}; "
-            f"{_readable(free)} are free",
-            do="use fewer or smaller images (data.image_size), or a machine with more memory",
-        )
-
-
-def available_memory() -> int | None:
-    """Bytes that this process can still get; None where the system does not say.
-
-    Linux: what the kernel calls available, and what is left under each memory limit (cgroup v2)
-    from this process's group up to the root.
-    """
-    lines = _lines(_MEMINFO)
-    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    for line in _lines(_CGROUP_OF_SELF) if free else []:
-        if line.startswith("0::/"):
-            group = _CGROUPS / line.removeprefix("0::/")
-            inside = (each for each in (group, *group.parents) if each.is_relative_to(_CGROUPS))
-            free += [left for folder in inside for left in _left_in(folder)]
-    return min(free, default=None)
-
-
-def _left_in(folder: Path) -> list[int]:
-    try:
-        limit = int((folder / "memory.max").read_text())
-        used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):  # no such file, or no limit: "max"
-        return []
-    stat = dict(line.split() for line in _lines(folder / "memory.stat"))
-    # Pages of files that nobody used lately are dropped before a limit hurts.
-    return [max(0, limit - used + int(stat.get("inactive_file", 0)))]
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _readable(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 # --- the bundled images ------------------------------------------------------------------

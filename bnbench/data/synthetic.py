@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnbench.data.dataset import Dataset, Images, moments, require_memory
+from bnbench.data.dataset import Dataset, Images, moments
+from bnbench.data.memory import require_memory
 
 # Side of the random grid that becomes a pattern: coarse enough to survive strided convolutions.
 _GRID = 4
 # Gray levels reach this many standard deviations before they clip (0.3 % of a Gaussian do).
 _REACH = 3.0
 # Images drawn at a time. Part of what the seed means: another size draws other noise.
-_DRAWN = 1024
+DRAWN = 1024
 
 
 def generate_synthetic(
@@ -44,9 +45,9 @@ def _draw(count: int, patterns: Tensor, noise: float, generator: torch.Generator
     labels = torch.arange(count) % len(patterns)
     pixels = torch.empty(count, *patterns.shape[1:], dtype=torch.uint8)
     levels = 127.5 / (_REACH * math.sqrt(1 + noise**2))
-    for start in range(0, count, _DRAWN):
-        part = pixels[start : start + _DRAWN]
+    for start in range(0, count, DRAWN):
+        part = pixels[start : start + DRAWN]
         drawn = torch.randn(part.shape, generator=generator)
-        image = patterns[labels[start : start + _DRAWN]] + noise * drawn
+        image = patterns[labels[start : start + DRAWN]] + noise * drawn
         part.copy_((127.5 + levels * image).round().clamp(0, 255))
     return Images(pixels, labels)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bnbench.data import dataset as memory_module
 from bnbench.data import image_folder
+from bnbench.data import memory as memory_module
 from bnbench.data.dataset import Dataset
 from bnbench.data.image_folder import load_image_folder
 from bnbench.errors import DataError

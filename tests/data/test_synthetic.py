@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnbench.data import dataset as memory_module
+from bnbench.data import memory as memory_module
 from bnbench.data.dataset import Dataset, moments
 from bnbench.data.synthetic import generate_synthetic
 from bnbench.errors import DataError
