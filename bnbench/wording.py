@@ -14,10 +14,14 @@ SLUG_LENGTH = 64  # of a folder's name
 PATH_LENGTH = 200  # of a path, which is of no use when it is cut too early
 
 
-def printable(text: str) -> str:
-    """The text with what a terminal would obey written as escapes."""
+def printable(text: str, keep: str = "") -> str:
+    """The text with what a terminal would obey written as escapes; all of `keep` stays."""
+    if text.isprintable():
+        return text
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        char
+        if char.isprintable() or char in keep
+        else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
 

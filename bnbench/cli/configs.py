@@ -10,6 +10,7 @@ import typer
 
 from bnbench.cli.root import Config, Set, output, say, show
 from bnbench.errors import ConfigError, UsageError
+from bnbench.wording import printable
 
 configs = typer.Typer(
     help="List, show, copy and check experiments.",
@@ -45,7 +46,7 @@ def configs_show(
     text = files.read_text(path)
     if resolved:
         text = files.dump(plans.expand(loading.load_experiment(path)).only())
-    print(text, end="")
+    print(printable(text, keep="\n\t"), end="")
 
 
 @configs.command("copy")

@@ -57,7 +57,7 @@ def explain(
 
 def _show_entry(entry: Entry) -> None:
     title = entry.name if entry.name == entry.topic else f"{entry.topic}: {entry.name}"
-    output.print(title, style="bold", markup=False, highlight=False)
+    output.print(title, style="bold", highlight=False)
     _show_text(entry.text)
     for detail in entry.details:
         show("")

@@ -3,34 +3,61 @@ and arguments that several take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.segment import Segment
+from rich.text import Text
 from typer.core import TyperGroup
 
 from bnbench import __version__
 from bnbench.errors import BnbenchError, Interrupted
+from bnbench.wording import printable
 
-errors = Console(stderr=True)
-output = Console()
+LINES = "\n\t"
+"""What of all control characters a terminal may get from us as it is."""
+
+
+class PlainConsole(Console):
+    """Shows every text as it is: markup and names of emoji mean nothing in it, and what a terminal
+    would obey is written as escapes. Names, reasons and messages may be of someone else."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """What becomes of text before its width is measured."""
+        return super().render_str(printable(text, keep=LINES), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        """What becomes of everything that is printed."""
+        if isinstance(renderable, Text) and not renderable.plain.isprintable():
+            renderable = renderable.copy()
+            renderable.plain = printable(renderable.plain, keep=LINES)
+        return super().render(renderable, options)
+
+
+errors = PlainConsole(stderr=True)
+output = PlainConsole()
 _debug = False
 
 
 def say(line: str) -> None:
-    """Print to standard error, without markup."""
-    errors.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print to standard error."""
+    errors.print(line, highlight=False, soft_wrap=True)
 
 
 def show(line: str) -> None:
-    """Print to standard output, without markup."""
-    output.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print to standard output."""
+    output.print(line, highlight=False, soft_wrap=True)
 
 
 def progress_console(quiet: bool) -> Console:
     """The console of progress: the one of `say`, so that its lines appear above live ones."""
-    return Console(stderr=True, quiet=True) if quiet else errors
+    return PlainConsole(stderr=True, quiet=True) if quiet else errors
 
 
 def _set_debug(value: bool) -> bool:

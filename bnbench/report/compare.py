@@ -167,5 +167,5 @@ def _table(rows: Sequence[tuple[str, list[str]]], shown: Sequence[int]) -> Table
     for place in shown:
         table.add_column(f"[{place + 1}]", justify="right", overflow="fold", max_width=WIDTH)
     for label, values in rows:
-        table.add_row(Text(label), *(Text(values[place]) for place in shown))
+        table.add_row(label, *(values[place] for place in shown))
     return table

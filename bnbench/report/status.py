@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bnbench.store import STATES, ExperimentFolder, Record, RunRecord, cell_of, read
-from bnbench.wording import column_words, told_apart
+from bnbench.wording import column_words, printable, told_apart
 
 
 def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
@@ -24,7 +24,11 @@ def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
         return "no runs yet"
     apart = {name: ", ".join(column_words(each)) for name, each in _apart(runs)}
     rows = [
-        (name, run.state, ": ".join(filter(None, (apart[name], _outcome(run)))))
+        (
+            printable(name),
+            run.state,
+            printable(": ".join(filter(None, (apart[name], _outcome(run))))),
+        )
         for run in runs
         for name in (run.folder.name,)
     ]

@@ -8,7 +8,6 @@ from textwrap import wrap
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -132,14 +131,14 @@ def _cells_table(
         states = ("diverged", "failed", "missing")
         seeds += [f"{cell[state]} {state}" for state in states if cell[state]]
         table.add_row(
-            escape(cell["setup"]) + star,
-            *(escape(words.value_words(cell["point"].get(axis))) for axis in axes),
+            cell["setup"] + star,
+            *(words.value_words(cell["point"].get(axis)) for axis in axes),
             *(_percent(metrics[name]) for name in accuracies),
             _percent(metrics["gap"], sign=True),
             "–" if speed is None else f"{speed['mean']:,.0f}",
             " + ".join(seeds),
         )
-    table.caption, table.caption_justify = Text(caption), "left"
+    table.caption, table.caption_justify = caption, "left"
     return table
 
 
@@ -159,7 +158,7 @@ def _setups_table(runs: Iterable[StudiedRun]) -> Table:
     table = _new_table("setup", "parameters", "trained", "normalization layers")
     keys = ("parameters", "trainable_parameters", "normalization_layers")
     ended = [run for run in runs if run.result is not None]
-    rows = [(escape(run.setup), *(f"{run.manifest[key]:,}" for key in keys))
+    rows = [(run.setup, *(f"{run.manifest[key]:,}" for key in keys))
             for run in ended if run.manifest]  # fmt: skip
     for row in dict.fromkeys(rows):
         table.add_row(*row)

@@ -81,7 +81,7 @@ class Screen:
 
     def print(self, line: str) -> None:
         """A line that stays, above the live ones."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def ended(self, line: str) -> None:
         """A run has ended: a plain line, where no live line counts it."""
@@ -180,7 +180,7 @@ class TerminalSink:
             self._progress = None
 
     def _print(self, line: str) -> None:
-        self._console.print(f"{self._name}: {line}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{self._name}: {line}", highlight=False, soft_wrap=True)
 
     def _measure_rate(self, moment: events.Moment) -> None:
         if self._before is not None:

@@ -116,7 +116,9 @@ class Result:
     @property
     def divergence(self) -> str | None:
         """Where and why the run diverged, or None."""
-        return None if self.state == "completed" else f"step {self.step}: {self.reason}"
+        if self.state == "completed":
+            return None
+        return f"step {self.step}: {' '.join(str(self.reason).split())}"  # of one line, always
 
 
 def _score(loss: Any, accuracy: Any) -> Score:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from bnbench.cli.root import PlainConsole
 from bnbench.config import schema
 from bnbench.errors import UsageError
 from bnbench.report.compare import compared, side_by_side
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> ExperimentFolder:
 
 def said(record: dict[str, Any]) -> str:
     text = io.StringIO()
-    console = Console(file=text, width=80)
+    console = PlainConsole(file=text, width=80)
     for part in side_by_side(record):
         console.print(part)
     return text.getvalue()

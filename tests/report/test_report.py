@@ -19,8 +19,8 @@ from statistics import fmean, median
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from bnbench.cli.root import PlainConsole
 from bnbench.config import schema
 from bnbench.report.reading import read_study
 from bnbench.report.record import as_json, strict
@@ -100,7 +100,7 @@ def reported(folder: ExperimentFolder) -> Report:
 
 def shown(record: dict[str, Any], columns: int = 80) -> str:
     text = io.StringIO()
-    console = Console(file=text, width=columns)
+    console = PlainConsole(file=text, width=columns)
     for part in terminal(record, columns=columns):
         console.print(part)
     return text.getvalue()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
-
+from bnbench.cli.root import PlainConsole
 from bnbench.events import Diverged, Evaluation, Fact, Moment, Step
 from bnbench.sinks.terminal import Screen, TerminalSink
 
@@ -25,7 +24,7 @@ def printed(*, each_evaluation: bool) -> str:
     """The plain lines of an invented run."""
     file = io.StringIO()
     sink = TerminalSink(
-        Console(file=file, width=80),
+        PlainConsole(file=file, width=80),
         None,
         name="bn_s00",
         total_steps=40,
@@ -50,7 +49,7 @@ def test_without_a_terminal_a_line_is_printed_at_each_evaluation() -> None:
 
 def test_a_terminal_gets_one_live_line_that_fits_80_columns_and_goes_away() -> None:
     file = io.StringIO()
-    console = Console(file=file, width=80, force_terminal=True, color_system=None)
+    console = PlainConsole(file=file, width=80, force_terminal=True, color_system=None)
     with Screen(console) as screen:
         sink = screen.view("bn-before_s00_1f3a9c2e", 40)
         for each in MOMENTS:

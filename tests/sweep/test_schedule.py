@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from bnbench import store
+from bnbench.cli.root import PlainConsole
 from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import ConfigError, DataError, HeldError, Interrupted, RunError
 from bnbench.events import Moment
@@ -99,7 +99,7 @@ class Scripted:
 @pytest.fixture
 def screen() -> tuple[Screen, io.StringIO]:
     said = io.StringIO()
-    return Screen(Console(file=said, width=200), runs=4), said
+    return Screen(PlainConsole(file=said, width=200), runs=4), said
 
 
 @pytest.fixture
@@ -558,7 +558,7 @@ def test_the_time_of_a_cell_that_nobody_knows_is_told_from_its_steps(
     finish(experiment, known, wall_seconds=2.0)
     finish(experiment, other, wall_seconds=4.0)
     told: list[float | None] = []
-    screen = Screen(Console(file=io.StringIO()), runs=4)
+    screen = Screen(PlainConsole(file=io.StringIO()), runs=4)
     monkeypatch.setattr(screen, "advance", lambda **kinds: told.append(kinds["seconds_left"]))
     monkeypatch.setattr("bnbench.sweep.schedule.time.monotonic", lambda: 100.0)
     again = known.model_copy(update={"seed": 1})
@@ -574,7 +574,7 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
     now = 100.0
     monkeypatch.setattr("bnbench.sweep.schedule.time.monotonic", lambda: now)
     told: list[tuple[int, float | None]] = []
-    screen = Screen(Console(file=io.StringIO()), runs=4)
+    screen = Screen(PlainConsole(file=io.StringIO()), runs=4)
     monkeypatch.setattr(
         screen, "advance", lambda **kinds: told.append((kinds["done"], kinds["seconds_left"]))
     )
