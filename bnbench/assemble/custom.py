@@ -5,12 +5,23 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 from torch import nn
 
-from bnbench.config import custom
-from bnbench.errors import ConfigError, Fault
+from bnbench.config import custom, feasible, schema
+from bnbench.errors import BnbenchError, ConfigError, Fault
+from bnbench.guard import Raised, foreign_code
+
+
+def guarded(
+    config: schema.RunConfig, raises: Callable[[Raised], BnbenchError]
+) -> AbstractContextManager[None]:
+    """What the network of a run is called in: code of the user's own is guarded, as `foreign_code`
+    says; bnbench's own is not, and costs nothing more."""
+    return foreign_code(raises) if feasible.opaque(config) else nullcontext()
 
 
 def load_class(target: str, key: str) -> type[nn.Module]:
@@ -26,12 +37,13 @@ def load_class(target: str, key: str) -> type[nn.Module]:
         assert spec is not None, "config has seen that it is a .py file"
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        try:
-            exec(compile(content, path, "exec"), module.__dict__)
-        except Exception as error:
+
+        def fails(raised: Raised) -> ConfigError:
             del sys.modules[name]
-            reason = f"{type(error).__name__}: {error}"
-            raise _fault(target, f"{key}: the file does not import: {reason}") from error
+            return _fault(target, f"{key}: the file does not import: {raised}")
+
+        with foreign_code(fails):
+            exec(compile(content, path, "exec"), module.__dict__)
     return _module_class(module, target, class_name, key)
 
 

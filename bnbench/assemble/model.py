@@ -12,7 +12,7 @@ from math import prod
 from typing import Any, Literal, assert_never
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnbench import optim
 from bnbench.assemble.custom import load_class
@@ -186,12 +186,19 @@ def _custom_network(
     # Its own initial weights come from torch's own generator: the same in every setup, as long as
     # normalization layers draw nothing when they are made.
     torch.default_generator.manual_seed(derived(seed, "init", "custom"))
-    return load_class(config.target, "model.target")(
+    network = load_class(config.target, "model.target")(
         in_channels=channels,
         classes=classes,
         make_norm=recipes.named_norm(recipe.make_norm or (lambda _: nn.Identity())),
         **config.options,
     )
+    # It may change them in place, and a probe passes the same images several times.
+    network.register_forward_pre_hook(_with_copies)
+    return network
+
+
+def _with_copies(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(each.clone() for each in inputs)
 
 
 def _custom_norm(norm: schema.CustomNormConfig, channels: int) -> nn.Module:

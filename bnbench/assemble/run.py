@@ -11,6 +11,7 @@ from torch import nn
 
 from bnbench import optim
 from bnbench.assemble.check import obstacle_of
+from bnbench.assemble.custom import guarded
 from bnbench.assemble.inputs import (
     Announce,
     RunImages,
@@ -22,7 +23,7 @@ from bnbench.assemble.inputs import (
     reseed_layers,
 )
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
-from bnbench.config import datasets, schema
+from bnbench.config import datasets, feasible, schema
 from bnbench.data.batches import Batches, Standardize, split
 from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
@@ -80,14 +81,33 @@ def build_run(
         steps = datasets.total_steps(
             config.train, len(images.train), config.data.batch_size, config.data.drop_last
         )
-        _, *shape = dataset.train.pixels.shape
-        model = make_model(config, tuple(shape), len(dataset.classes), steps).to(device)
     except ValueError as error:
-        message, hint = str(error), None
-        if isinstance(error, ArgumentError):
+        raise _fault(config, str(error)) from error
+    with guarded(config, lambda said: _fault(config, f"the network cannot be made: {said}")):
+        try:
+            return _built(config, images, device, steps, announce)
+        except ValueError as error:
+            if feasible.opaque(config) and not isinstance(error, ArgumentError):
+                raise  # most likely not of ours
             obstacle = obstacle_of(config, error)
-            message, hint = obstacle.message, obstacle.hint
-        raise ConfigError([Fault(f"setup {config.setup}", message, hint)]) from error
+            raise _fault(config, obstacle.message, obstacle.hint) from error
+
+
+def _fault(config: schema.RunConfig, message: str, hint: str | None = None) -> ConfigError:
+    return ConfigError([Fault(f"setup {config.setup}", message, hint)])
+
+
+def _built(
+    config: schema.RunConfig,
+    images: RunImages,
+    device: torch.device,
+    steps: int,
+    announce: Announce,
+) -> tuple[Run, Facts]:
+    """Raises ValueError where normalization and network do not fit together."""
+    classes = len(images.dataset.classes)
+    _, *shape = images.dataset.train.pixels.shape
+    model = make_model(config, tuple(shape), classes, steps).to(device)
     evaluate, evaluate_last = evaluations(config, images, model)
     run = Run(
         model=model,
@@ -100,7 +120,7 @@ def build_run(
         evaluate_last=evaluate_last,
         log_every=config.train.log_every,
         divergence=Divergence(
-            limit=config.train.diverged_above * log(len(dataset.classes)),
+            limit=config.train.diverged_above * log(classes),
             grace_steps=optim.warmup_steps(config.optim.warmup, steps),
             criterion=f"{config.train.diverged_above:g}·ln(classes)",
         ),

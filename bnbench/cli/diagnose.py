@@ -87,7 +87,13 @@ def diagnose(
             saved = targets.read_checkpoint(checkpoint)
             found.notes.extend(targets.put_into(model, saved))
         result = diagnosis.diagnose(
-            model, loader, eval_loader, batch_sizes=sizes, images=images, autocast=found.autocast
+            model,
+            loader,
+            eval_loader,
+            batch_sizes=sizes,
+            images=images,
+            autocast=found.autocast,
+            code=found.code,
         )
     if fix is not None and not result.population:
         raise UsageError(

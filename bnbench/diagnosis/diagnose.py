@@ -14,9 +14,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.evidence import REFERENCE, Evidence, Predictions, measure
 from bnbench.diagnosis.findings import Judge, non_finite
-from bnbench.diagnosis.foreign import Collected, Logits, collect, plain, untouched
+from bnbench.diagnosis.foreign import (
+    Collected,
+    Logits,
+    collect,
+    in_a_sentence,
+    plain,
+    untouched,
+)
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Score
 from bnbench.errors import UsageError
+from bnbench.guard import ForeignCode, foreign_code
 from bnbench.probes.running_error import statistics_error
 from bnbench.probes.statistics import Autocast
 
@@ -28,6 +36,7 @@ ENOUGH_IMAGES = 1000
 """With fewer images than this, a note says that the statistics are rough (same source)."""
 
 
+@foreign_code(in_a_sentence("the model", UsageError))
 def diagnose(
     model: nn.Module,
     loader: Iterable[Any],
@@ -37,19 +46,22 @@ def diagnose(
     images: int = IMAGES,
     seed: int = 0,
     autocast: Autocast = nullcontext,
+    code: ForeignCode | None = None,
 ) -> Diagnosis:
     """Why a model with BatchNorm is fine in training and bad in eval mode, and what to do.
 
     `loader`: the training loader, as in training (its order and batch size tell); it yields
     (inputs, labels, …) with class numbers as labels. `batch_sizes`: more of them to look at;
     default: one that is large. `images`: how many of each loader, about. `seed`: of the random
-    batches. `autocast`: a context for each forward pass. It computes where the model is.
+    batches. `autocast`: a context for each forward pass. `code`: what was entered to make
+    them. It computes where the model is.
 
     The model is as before when this returns or raises: parameters, buffers, flags, hooks, random
-    numbers. Raises UsageError, DataError for what cannot be diagnosed.
+    numbers; and so is the process. Raises UsageError, DataError for what cannot be diagnosed.
     """
     begun = perf_counter()
-    logits = Logits(plain(model))
+    code = code or ForeignCode()
+    logits = Logits(plain(model), code)
     if images < 2:
         raise UsageError(f"{images} images are too few", do=f"leave it at {IMAGES:,}")
     if batch_sizes and min(batch_sizes) < 2:
@@ -58,8 +70,10 @@ def diagnose(
         )
     device = next((each.device for each in logits.parameters()), torch.device("cpu"))
     with untouched(logits, (loader, eval_loader)):
-        train = collect(loader, "train", images, device)
-        evaluation = None if eval_loader is None else collect(eval_loader, "eval", images, device)
+        train = collect(loader, "train", images, device, code)
+        evaluation = None
+        if eval_loader is not None:
+            evaluation = collect(eval_loader, "eval", images, device, code)
         collected = [each for each in (train, evaluation) if each is not None]
         broken = next(filter(None, (non_finite(logits, each) for each in collected)), None)
         sizes, notes = _sizes(train, batch_sizes)

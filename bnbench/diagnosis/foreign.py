@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,11 +20,15 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from bnbench.diagnosis.result import Loader
 from bnbench.errors import BnbenchError, DataError, UsageError
+from bnbench.guard import ForeignCode, Raised, items
 from bnbench.probes.statistics import Sample
 
 MOST_BYTES = 2**30
 """Inputs that are kept of one loader, at most: 1,783 images of 3×224×224 in fp32. Two loaders of
 them and a network fit into a laptop's memory."""
+
+EMPTY_BATCHES = 1000
+"""After so many batches without an image, more are not waited for."""
 
 EXPECTED = "expected batches (inputs, labels): a tensor and the whole numbers of the classes"
 
@@ -35,9 +41,9 @@ class Logits(nn.Module):
 
     PREFIX = "network."  # before the names of the network's own layers
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, code: ForeignCode) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.code = network, code
 
     @property
     def norms(self) -> dict[str, _BatchNorm]:
@@ -51,8 +57,9 @@ class Logits(nn.Module):
         return all(each.track_running_stats for each in self.norms.values())
 
     def forward(self, x: Tensor) -> Tensor:
-        with _in_a_sentence("the model", UsageError, f" on inputs of shape {_shape(x)}"):
-            output = self.network(x)
+        fails = in_a_sentence("the model", UsageError, f" on inputs of shape {_shape(x)}")
+        with self.code.entered(fails):
+            output = self.network(x.clone())  # it may change them in place
         logits: Tensor | None
         match output:
             case Tensor():
@@ -85,6 +92,11 @@ def plain(model: object) -> nn.Module:
             do="give the nn.Module that it was made from",
         )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise UsageError(
+                f"{name} has no values: it is on torch's meta device",
+                do="give the model its weights before it is diagnosed (to_empty, load_state_dict)",
+            )
         if is_lazy(tensor):
             raise UsageError(
                 f"{name} has no shape yet: a lazy layer that has never seen an input",
@@ -95,11 +107,17 @@ def plain(model: object) -> nn.Module:
 
 @contextmanager
 def untouched(model: nn.Module, loaders: Iterable[object]) -> Iterator[None]:
-    """Give buffers, random numbers and the loaders' generators their state back on leaving.
+    """Give tensors, random numbers and the loaders' generators their state back on leaving.
 
     Flags and the layers' functions are given back by the probes themselves.
     """
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    tensors = [
+        (table, name, tensor, tensor.detach().clone())
+        for module in model.modules()
+        for table in cast(list[dict[str, Any]], [module._parameters, module._buffers])
+        for name, tensor in table.items()
+        if tensor is not None
+    ]
     generators = []
     for loader in loaders:
         if isinstance(loader, DataLoader):
@@ -118,9 +136,10 @@ def untouched(model: nn.Module, loaders: Iterable[object]) -> Iterator[None]:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
         with torch.no_grad():
-            for buffer, kept in buffers:
-                if not torch.equal(buffer, kept):
-                    buffer.copy_(kept)
+            for table, name, tensor, kept in tensors:
+                table[name] = tensor  # a layer may have put another in its place
+                if not torch.equal(tensor, kept):
+                    tensor.copy_(kept)
 
 
 # --- the loaders ------------------------------------------------------------------------------
@@ -158,7 +177,9 @@ class Collected:
         return Sample(split="train", images=len(order), batches=batches)
 
 
-def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.device) -> Collected:
+def collect(
+    source: Iterable[Any], loader: Loader, images: int, device: torch.device, code: ForeignCode
+) -> Collected:
     """The first whole batches that hold `images`, or as many as there are or as fit.
 
     Of a `DataLoader` over a dataset with indices, and of a list, they are spread evenly: the first
@@ -167,7 +188,11 @@ def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.de
     xs: list[Tensor] = []
     ys: list[Tensor] = []
     count, size_in_bytes = 0, 0
-    for batch in _batches(_spread(source, images), loader):
+    fails = in_a_sentence(f"the {loader} loader", DataError)
+    with code.entered(fails):
+        spread = _spread(source, images)
+    empty = 0
+    for batch in items(spread, partial(code.entered, fails)):
         match batch:
             case [Tensor() as x, Tensor() as y, *_]:
                 pass
@@ -180,7 +205,13 @@ def collect(source: Iterable[Any], loader: Loader, images: int, device: torch.de
                 do=f"{EXPECTED}, one for each input",
             )
         if len(x) == 0:
-            continue
+            empty += 1
+            if empty < EMPTY_BATCHES:
+                continue
+            raise DataError(
+                f"the {loader} loader gave {EMPTY_BATCHES:,} batches without an image",
+                do="give one that yields batches of several images",
+            )
         if xs and x.shape[1:] != xs[0].shape[1:]:
             raise UsageError(
                 f"the {loader} loader's inputs differ in shape: {_shape(xs[0][:1])} and "
@@ -209,7 +240,8 @@ def _spread(source: Iterable[Any], images: int) -> Iterable[Any]:
         return source
     if not isinstance(source.batch_sampler, BatchSampler):
         return source
-    batches = list(source.batch_sampler)
+    # No more than whole passes have: some samplers never end.
+    batches = list(islice(source.batch_sampler, _count(source)))
     chosen = _evenly(batches, [len(batch) for batch in batches], images)
     if len(chosen) == len(batches):
         return source
@@ -232,6 +264,14 @@ def _evenly(batches: Sequence[Any], lengths: Sequence[int], images: int) -> Sequ
     return [batches[(2 * k + 1) * len(batches) // (2 * wanted)] for k in range(wanted)]
 
 
+def _count(loader: DataLoader[Any]) -> int:
+    """How many batches it says it has; where it does not, as many as its images fill."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return -(-len(loader.dataset) // loader.batch_sampler.batch_size)  # type: ignore
+
+
 def _length(batch: Any) -> int:
     match batch:
         case [Tensor() as x, *_] if x.ndim:
@@ -240,22 +280,16 @@ def _length(batch: Any) -> int:
             return 1
 
 
-def _batches(source: Iterable[Any], loader: Loader) -> Iterator[Any]:
-    with _in_a_sentence(f"the {loader} loader", DataError):
-        yield from source
+def in_a_sentence(
+    what: str, kind: type[BnbenchError], where: str = ""
+) -> Callable[[Raised], BnbenchError]:
+    """What says that the user's code has raised something, for `ForeignCode.entered`."""
 
+    def sentence(raised: Raised) -> BnbenchError:
+        said = f"{raised.place}{what} raised {raised.kind}{where}{raised.message}"
+        return kind(said, do="--debug shows the traceback")
 
-@contextmanager
-def _in_a_sentence(what: str, kind: type[BnbenchError], where: str = "") -> Iterator[None]:
-    """What the user's code raises becomes a sentence."""
-    try:
-        yield
-    except BnbenchError:
-        raise
-    except Exception as error:
-        raise kind(
-            f"{what} raised {type(error).__name__}{where}: {error}", do="--debug shows where"
-        ) from error
+    return sentence
 
 
 def described(value: Any) -> str:

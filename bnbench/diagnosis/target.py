@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -20,9 +19,10 @@ from bnbench.assemble import build_run, checkpoints, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import identity, loading
 from bnbench.config.trust import Trust
-from bnbench.diagnosis.foreign import described, plain
+from bnbench.diagnosis.foreign import described, in_a_sentence, plain
 from bnbench.diagnosis.result import Diagnosis
-from bnbench.errors import BnbenchError, StorageError, UsageError
+from bnbench.errors import StorageError, UsageError
+from bnbench.guard import ForeignCode, foreign_code
 from bnbench.probes.statistics import Autocast
 from bnbench.store import RunFolder, files
 from bnbench.store.run_folder import CHECKPOINT
@@ -38,6 +38,8 @@ WRAPPERS = ("module.", "_orig_mod.")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SAVE = "save it with torch.save(model.state_dict(), FILE)"
 SHOWN = 3
+
+_of_the_model = foreign_code(in_a_sentence("the model", UsageError))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +60,7 @@ class Target:
     eval_loader: Iterable[Any] | None
     checkpoint: SavedModel | None = None
     autocast: Autocast = nullcontext
+    code: ForeignCode = field(default_factory=ForeignCode)
     notes: list[str] = field(default_factory=list)
 
 
@@ -76,25 +79,28 @@ def find_target(target: str, device: str | None, images: int, trust: Trust) -> T
         raise UsageError(f"{target} is nothing that can be diagnosed", do=do)
     if trust.no_custom:
         raise UsageError(f"{path} is code, which would be run", do="leave out --no-custom")
-    found = _called(Path(path), function)
-    if device is not None:
-        found.model.to(resolve_device(device))
-    return found
-
-
-def _called(path: Path, function: str) -> Target:
-    """What the user's function returns."""
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UsageError(f"there is no file {path}", do="TARGET is path/to/file.py:function")
-    call = getattr(_imported(path), function, None)
+    code = ForeignCode()
+    with code.entered(in_a_sentence(f"importing {path}", UsageError)):
+        module = _imported(Path(path))
+    on = None if device is None else resolve_device(device)
+    with code.entered(in_a_sentence(f"{function}()", UsageError)):
+        return _called(module, path, function, on, code)
+
+
+def _called(
+    module: ModuleType, path: str, function: str, device: torch.device | None, code: ForeignCode
+) -> Target:
+    """What the user's function returns."""
+    call = getattr(module, function, None)
     if not callable(call):
         is_other = f"{path}:{function} is {described(call)}"
         raise UsageError(
             f"{path} defines no {function}" if call is None else is_other,
             do=f"write a function that returns {RETURNS}",
         )
-    with _in_a_sentence(path, f"{function}()"):
-        returned = call()
+    returned = call()
     match returned:
         case [nn.Module() as model, loader]:
             loaders = (loader, None)
@@ -110,7 +116,9 @@ def _called(path: Path, function: str) -> Target:
                 f"{path}:{function} returned {described(each)} as a loader",
                 do="expected something that yields batches (inputs, labels)",
             )
-    return Target(model, *loaders)
+    if device is not None:
+        model.to(device)
+    return Target(model, *loaders, code=code)
 
 
 def _imported(path: Path) -> ModuleType:
@@ -124,32 +132,11 @@ def _imported(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    with _in_a_sentence(path, "importing it"):
-        spec.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
 
 
-@contextmanager
-def _in_a_sentence(path: Path, doing: str) -> Iterator[None]:
-    """What the user's code raises becomes a sentence with its line."""
-    try:
-        yield
-    except BnbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        message, file = str(error), path.resolve()
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
-        if isinstance(error, SyntaxError):
-            message = error.msg
-            lines = [error.lineno] if error.filename == str(file) else lines
-        where = f"{path}:{lines[-1]}" if lines else str(path)
-        raise UsageError(
-            f"{where}: {doing} raised {type(error).__name__}: {message}",
-            do="--debug shows the traceback",
-        ) from error
-
-
+@_of_the_model
 def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Target:
     folder = RunFolder(path)
     if folder.config_text() is None:
@@ -175,7 +162,7 @@ def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Ta
     training = training_batches(config, run, facts.steps_per_epoch, images)
     validation = validation_batches(config, images) if config.data.validation_size else None
     checkpoint = SavedModel(name, state, state["run"]["model"])
-    return Target(run.model, training, validation, checkpoint, run.autocast, notes)
+    return Target(run.model, training, validation, checkpoint, run.autocast, notes=notes)
 
 
 # --- checkpoints ------------------------------------------------------------------------------
@@ -211,6 +198,7 @@ def _is_state_dict(found: object) -> bool:
     )
 
 
+@_of_the_model
 def put_into(model: nn.Module, checkpoint: SavedModel) -> list[str]:
     """Load it, whatever it was wrapped in; notes on statistics that it lacks. Raises UsageError."""
     saved, _ = _bare(checkpoint.state)
@@ -246,6 +234,7 @@ def put_into(model: nn.Module, checkpoint: SavedModel) -> list[str]:
     return [f"{checkpoint.name} has no running statistics for {_some(running)}"]
 
 
+@_of_the_model
 def recalibrate(checkpoint: SavedModel, model: nn.Module, diagnosis: Diagnosis) -> bytes:
     """The same checkpoint with the population's statistics; nothing else in it changes."""
     saved, wrapper = _bare(checkpoint.state)
@@ -258,6 +247,7 @@ def recalibrate(checkpoint: SavedModel, model: nn.Module, diagnosis: Diagnosis) 
     return buffer.getvalue()
 
 
+@_of_the_model
 def of_model(model: nn.Module) -> SavedModel:
     """A checkpoint that is the model's own state dict."""
     state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}

@@ -76,8 +76,8 @@ class PooledStatistics:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """`model` in eval mode, without gradients; every flag is restored on leaving."""
     flags = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
+        model.eval()
         with torch.inference_mode():
             yield
     finally:

@@ -19,16 +19,18 @@ from typing import Any, TypeAlias
 import torch
 
 from bnbench.assemble import Facts, build_run, checkpoints, resolve_device
+from bnbench.assemble.custom import guarded
 from bnbench.config import datasets, files, identity, loading, schema
 from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
 from bnbench.events import Diverged, Evaluation, Moment
+from bnbench.guard import Entered, Raised, foreign_code, items
 from bnbench.runner.provenance import (
     fingerprint_of,
     manifest_of,
     require_same_fingerprint,
     take_over,
 )
-from bnbench.runner.settings import Executed, Settings, Stop
+from bnbench.runner.settings import Executed, Settings, Stop, failed
 from bnbench.runner.threads import ThreadAdvice, advice_is_due, threads_for
 from bnbench.sinks import Sink
 from bnbench.sinks.metrics import MetricsSink
@@ -73,25 +75,26 @@ def execute(
 def _failures_recorded(folder: RunFolder) -> Iterator[None]:
     """Keep why an attempt failed in the run's folder; make the unexpected presentable."""
     try:
-        yield
-    except Exception as error:
-        kind, expected = type(error).__name__, isinstance(error, BnbenchError)
+        try:
+            yield
+        except BnbenchError:
+            raise
+        except Exception as error:
+            raise failed(Raised(error)) from error
+    except BnbenchError as error:
+        cause = error.__cause__ if isinstance(error, RunError) else None
         record = {
-            "error": kind,
-            "message": str(error),
-            "traceback": str(error) if expected else traceback.format_exc(),
+            "error": type(cause or error).__name__,
+            "message": str(Raised(cause) if cause else error),
+            "traceback": "".join(traceback.format_exception(cause)) if cause else str(error),
             # Missing data or a full disk say nothing about the run: the next sweep tries it again.
             "of_the_machine": isinstance(error, DataError | StorageError),
         }
         with suppress(StorageError):  # if the disk is what failed, the error itself says so
             folder.fail(record)
-        if expected:
-            raise
-        message = (str(error).strip() or kind).splitlines()[0]
-        raise RunError(
-            f"the run failed: {kind}: {message}",
-            do=f"the traceback is in {folder.path / 'error.json'}",
-        ) from error
+        if cause:
+            error.do = f"the traceback is in {folder.path / 'error.json'}"
+        raise
 
 
 def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
@@ -134,27 +137,33 @@ def _attempt(
         return shared
     run, facts = made()
     if state is not None:
-        checkpoints.resume(run, str(folder.path / CHECKPOINT), state)
+        with foreign_code(failed):
+            checkpoints.resume(run, str(folder.path / CHECKPOINT), state)
         begun -= state["wall_seconds"]
     manifest = manifest_of(config, folder, facts, fingerprint, resumed=state is not None)
     folder.begin(config_text=files.dump(config), manifest=manifest)
     with closing(folder.metrics(keep=0 if state is None else state["metrics_bytes"])) as metrics:
         commits = _Commits(config, fingerprint, folder, run, metrics, begun)
-        result = _train(
-            run, _sinks(config, folder, run, facts, metrics, settings), commits, settings.stop
-        )
+        sinks = _sinks(config, folder, run, facts, metrics, settings)
+        entered = partial(guarded, config, failed)
+        result = _train(run, sinks, commits, settings.stop, entered)
     folder.finish(result)
     return result
 
 
-def _train(run: Run, sinks: tuple[Sink, ...], commits: _Commits, stop: Stop) -> Result:
-    """Train to the end; every moment goes to every sink. Raises Interrupted after a commit."""
+def _train(
+    run: Run, sinks: tuple[Sink, ...], commits: _Commits, stop: Stop, entered: Entered
+) -> Result:
+    """Train to the end; every moment goes to every sink. Raises Interrupted after a commit.
+
+    `entered`: what each step is done in.
+    """
     with ExitStack() as stack:
         for sink in sinks:
             stack.enter_context(closing(sink))
         moments = stack.enter_context(closing(train(run)))
         stack.enter_context(stop.deferred())
-        for each in moments:
+        for each in items(moments, entered):
             if isinstance(each, Moment):
                 last = each
                 for sink in sinks:
@@ -208,8 +217,10 @@ class _Commits:
 
     def commit(self) -> None:
         """Make the present state the one to resume from."""
+        with foreign_code(failed):
+            of_run = self._run.state_dict()
         state = {
-            "run": self._run.state_dict(),
+            "run": of_run,
             "metrics_bytes": self.metrics.sync(),
             "wall_seconds": self.wall_seconds(),
             **self._belongs_to,

@@ -13,9 +13,10 @@ from bnbench.assemble import build_run, resolve_device
 from bnbench.assemble import check as network_check
 from bnbench.config import feasible, schema
 from bnbench.config.feasible import networks
-from bnbench.errors import BnbenchError, ConfigError, Fault
+from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
-from bnbench.runner.settings import Cost, Settings
+from bnbench.guard import Raised, foreign_code
+from bnbench.runner.settings import Cost, Settings, failed
 from bnbench.runner.threads import step_seconds
 
 CUDA_CONTEXT_BYTES = 600_000_000
@@ -58,18 +59,15 @@ def check(
 
 def rehearse(config: schema.RunConfig, settings: Settings) -> None:
     """Build the run and take one step. Raises ConfigError where it cannot train."""
-    doing = "the network cannot be made"
-    try:
-        run, _ = build_run(config, _device(config, settings), announce=settings.announce)
-        doing = "the first step fails"
+    run, _ = build_run(config, _device(config, settings), announce=settings.announce)
+
+    def fails(raised: Raised) -> ConfigError:
+        # It would in every run of this setup.
+        return ConfigError([Fault(f"setup {config.setup}", f"the first step fails: {raised}")])
+
+    with foreign_code(fails):
         images, labels = run.batch_at(0)
         torch.nn.functional.cross_entropy(run.model(images), labels).backward()  # type: ignore[no-untyped-call]
-    except BnbenchError:
-        raise
-    except Exception as error:
-        # Whatever the user's own code raises: it would raise in every run of this setup.
-        message = f"{doing}: {type(error).__name__}: {error}"
-        raise ConfigError([Fault(where=f"setup {config.setup}", message=message)]) from error
 
 
 def fitting(config: schema.RunConfig, settings: Settings) -> int | None:
@@ -94,6 +92,7 @@ def _device(config: schema.RunConfig, settings: Settings) -> torch.device:
     return resolve_device(settings.device or config.compute.device)
 
 
+@foreign_code(failed)
 def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     """What the run will cost, from a few steps and an evaluation of it. Raises as `execute`."""
     threads = settings.threads if config.compute.threads == "auto" else config.compute.threads

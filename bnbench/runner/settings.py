@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from bnbench.config import schema
-from bnbench.errors import Interrupted, UsageError
+from bnbench.errors import Interrupted, RunError, UsageError
+from bnbench.guard import Raised
 from bnbench.sinks import Sink
 from bnbench.store import Result, RunFolder
 
@@ -113,6 +114,11 @@ class Cost:
 
     seconds: float
     bytes: int
+
+
+def failed(raised: Raised) -> RunError:
+    """What the user's code has raised in a run, as the error of that run."""
+    return RunError(f"the run failed: {raised}")
 
 
 def usable_cores() -> int:

@@ -16,7 +16,8 @@ import torch
 
 from bnbench.config import schema
 from bnbench.events import Moment
-from bnbench.runner.settings import Settings
+from bnbench.guard import foreign_code
+from bnbench.runner.settings import Settings, failed
 from bnbench.train import Run, train
 
 MEASURED_SECONDS = 0.4
@@ -72,6 +73,7 @@ def fastest(run: Run, most: int) -> int:
     return min(each for each in seconds if seconds[each] <= MARGIN * min(seconds.values()))
 
 
+@foreign_code(failed)
 def step_seconds(run: Run, threads: Sequence[int]) -> dict[int, float]:
     """What a training step takes with each of these numbers of threads, by steps of this run.
 
@@ -120,7 +122,7 @@ class ThreadAdvice:
         if left < LONG_SECONDS:
             return
         parts = (self._run.model, self._run.optimizer, self._run.position)
-        with suppress(Exception):  # a network of the user's that cannot be copied
+        with suppress(Exception), foreign_code(failed):  # copying is the user's code, too
             model, optimizer, at = deepcopy(parts)
             copied = replace(self._run, model=model, optimizer=optimizer, position=at)
             one, most = step_seconds(copied, [1, self._most]).values()

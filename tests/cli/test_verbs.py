@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -279,11 +280,11 @@ def test_the_unexpected_is_kept_in_error_json(monkeypatch: pytest.MonkeyPatch) -
         patched.setattr(train, "_step", broken)
         said = bnbench("train", "study.yaml", "--quiet")
     (run,) = ExperimentFolder(Path("runs/study")).runs()
-    assert said == Said(
-        1,
-        "",
-        "the run failed: ZeroDivisionError: a bug\n"
-        f"  the traceback is in {run.path / 'error.json'}\n",
+    assert (said.code, said.out) == (1, "")
+    assert re.fullmatch(
+        rf"the run failed: {re.escape(__file__)}:\d+: ZeroDivisionError: a bug\n"
+        rf"  the traceback is in {run.path / 'error.json'}\n",
+        said.err,
     )
     assert "in broken" in (run.error() or {})["traceback"]
     assert store.read(run).state == "failed"
@@ -354,7 +355,8 @@ def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch)
     assert lines[0] == "2 of 4 runs failed:"
     first = lines[1].split(": ")[0].strip()
     assert first.startswith("none_lr0.01_s00_")
-    assert lines[1] == f"  {first}: the run failed: ZeroDivisionError: a bug"
+    assert lines[1].startswith(f"  {first}: the run failed: {__file__}:")
+    assert lines[1].endswith(": ZeroDivisionError: a bug")
     assert lines[-1] == "try them again with --retry-failed"
     assert "1 failed" in said.out
     again = bnbench("sweep", "study.yaml", "--quiet")
@@ -541,8 +543,8 @@ def test_what_only_building_shows_is_refused_before_the_first_run() -> None:
         2,
         "",
         f"runs the code in {Path.cwd() / 'layer.py'} (norm.target)\n"
-        "study.yaml:12:46: the first step fails: AssertionError: eight channels or more "
-        "(setup mine)\n",
+        "study.yaml:12:46: the first step fails: layer.py:10: AssertionError: eight channels "
+        "or more (setup mine)\n",
     )
     assert not ExperimentFolder(Path("runs/study")).runs()
     write_experiment(

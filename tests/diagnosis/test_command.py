@@ -136,8 +136,12 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "fix is there": (["mine.py:make", "--fix", "mine.py"], 2, "mine.py already exists"),
     "sizes": (["mine.py:make", "--batch-sizes", "1,x"], 2, "'1,x' are not batch sizes"),
     "device": (["mine.py:alone", "--device", "cuda:99"], 2, "there is no device cuda:99"),
-    "syntax": (["broken.py:make"], 2, "broken.py:2: importing it raised SyntaxError: "),
-    "import": (["lacking.py:make"], 2, "lacking.py:1: importing it raised ModuleNotFoundError: "),
+    "syntax": (["broken.py:make"], 2, "broken.py:2: importing broken.py raised SyntaxError: "),
+    "import": (
+        ["lacking.py:make"],
+        2,
+        "lacking.py:1: importing lacking.py raised ModuleNotFoundError: ",
+    ),
     "an empty folder": (["."], 2, ". is not the folder of a run: it has no config.yaml"),
 }
 

@@ -14,6 +14,7 @@ import bnbench
 from bnbench.diagnosis.criteria import channels, harms, homogeneity
 from bnbench.diagnosis.evidence import Predictions
 from bnbench.diagnosis.foreign import collect
+from bnbench.guard import ForeignCode
 from tests.diagnosis.patients import BATCH, IMAGES, eval_loader, loader, norms, pictures, trained
 
 
@@ -165,9 +166,9 @@ def test_the_weight_of_the_initial_statistics() -> None:
 
 
 def test_few_batches_of_a_sorted_loader_are_spread_over_all_classes() -> None:
-    kept = collect(loader(by_class=True), "train", 1024, torch.device("cpu"))
+    kept = collect(loader(by_class=True), "train", 1024, torch.device("cpu"), ForeignCode())
     assert len(kept) == 1024
     assert kept.y.unique().tolist() == list(range(10))  # type: ignore[no-untyped-call]
     assert (kept.y.diff() >= 0).all()  # in the loader's order
-    listed = collect(list(loader(by_class=True)), "train", 1024, torch.device("cpu"))
+    listed = collect(list(loader(by_class=True)), "train", 1024, torch.device("cpu"), ForeignCode())
     assert torch.equal(listed.x, kept.x)

@@ -41,15 +41,18 @@ def test_runs_that_fit_a_real_device() -> None:
     [
         (
             "__init__(self, channels):\n        raise KeyError('boo')",
-            "the network cannot be made: KeyError: 'boo'",
+            "the network cannot be made: layer.py:5: KeyError: 'boo'",
         ),
         (
             "forward(self, x):\n        return x.reshape(7, 7)",
-            "the first step fails: RuntimeError: shape",
+            "the first step fails: layer.py:5: RuntimeError: shape",
         ),
     ],
 )
-def test_custom_code_that_fails_names_the_setup(tmp_path: Path, body: str, message: str) -> None:
+def test_custom_code_that_fails_names_the_setup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "layer.py"
     path.write_text(f"from torch import nn\n\nclass Breaks(nn.Identity):\n    def {body}\n")
     norm = schema.CustomNormConfig(kind="custom", target=f"{path}:Breaks")

@@ -192,7 +192,7 @@ def test_what_fails_elsewhere_is_told_with_paths_that_are_here(tmp_path: Path) -
     ((name, message),) = swept([config], experiment, Elsewhere()).failures
     assert name == folder.name
     assert message == (
-        "the run failed: AssertionError: AssertionError\n"
+        f"the run failed: {tmp_path / 'layer.py'}:10: AssertionError\n"
         f"  the traceback is in {folder.path / 'error.json'}"
     )
     kept = folder.error() or {}

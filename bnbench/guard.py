@@ -1,0 +1,207 @@
+"""Code of the user's own: whatever it raises becomes one sentence with its file and line, and
+whatever it sets of the process stays its own.
+
+What ends the process at once (`os._exit`, a crash in native code) cannot be caught. Random numbers
+are no part of this: training seeds them before each step, a diagnosis gives them back at its end.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from bnbench.errors import BnbenchError, Interrupted
+from bnbench.wording import PATH_LENGTH, shortened
+
+MESSAGE_LENGTH = 300
+"""Characters of a message that are shown: with its place it fits three lines."""
+
+IN_WORKER = "Original Traceback (most recent call last):"
+"""What a DataLoader puts before the traceback of its worker, in the message of the error."""
+
+OURS = Path(__file__).parent
+PYTHONS = Path(os.__file__).parent
+LIBRARIES = {"site-packages", "dist-packages"}
+STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+T = TypeVar("T")
+Entered: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""What the user's code is called in, each time."""
+
+Part: TypeAlias = tuple[Callable[[], Any], Callable[[Any], object]]
+"""Something of the process that code can set: what reads it, and what sets it."""
+
+
+class Raised:
+    """What the user's code has raised, for people: `place` ("layer.py:5: ", or empty), `kind`,
+    `message` (": why", or empty)."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.kind = shortened(type(error).__name__)
+        message, places = "", _lines(error)
+        with suppress(BaseException):  # its `__str__` is the user's code as well
+            message = str(error)
+        if isinstance(error, SyntaxError):
+            message = error.msg
+            places.append((error.filename or "", error.lineno or 0))
+        if IN_WORKER in message:
+            places += re.findall(r'File "(.+?)", line (\d+)', message)
+            message = re.split(r"\n +.*\n", message)[-1].removeprefix(f"{self.kind}: ")
+        users = [(path, line) for path, line in places if _is_users(path)]
+        self.place = f"{_shown(users[-1][0])}:{users[-1][1]}: " if users else ""
+        text = shortened(" ".join(message.split()), MESSAGE_LENGTH)
+        self.message = f": {text}" if text else ""
+
+    def __str__(self) -> str:
+        return f"{self.place}{self.kind}{self.message}"
+
+
+class ForeignCode:
+    """The user's code, entered again and again: what it has set of the process is there when it is
+    entered next, and out of our way until then."""
+
+    def __init__(self) -> None:
+        self._theirs: dict[Part, Any] = {}
+
+    @contextmanager
+    def entered(self, raises: Callable[[Raised], BnbenchError]) -> Iterator[None]:
+        """Call the user's code inside, and never `yield`. Whatever it raises is raised as what
+        `raises` makes of it; our own errors and the user's Ctrl-C pass."""
+        try:
+            ours = {part: _read(part) for part in _parts()}
+            _write(self._theirs)
+            try:
+                yield
+            finally:
+                now = {part: _read(part) for part in ours}
+                self._theirs = {part: now[part] for part in ours if now[part] != ours[part]}
+                _write({part: ours[part] for part in self._theirs})
+        except (BnbenchError, Interrupted):
+            raise
+        except BaseException as error:
+            # Where Python itself handles Ctrl-C, this may be the user's.
+            by_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            if isinstance(error, KeyboardInterrupt) and by_default:
+                raise
+            raise raises(Raised(error)) from error
+
+
+@contextmanager
+def foreign_code(raises: Callable[[Raised], BnbenchError]) -> Iterator[None]:
+    """The user's code, entered once: what it sets is forgotten."""
+    with ForeignCode().entered(raises):
+        yield
+
+
+def items(source: Iterable[T], entered: Entered) -> Iterator[T]:
+    """What the user's code yields; it is entered for each item, and left in between."""
+    with entered():
+        iterator = iter(source)
+    while True:
+        with entered():
+            found = list(islice(iterator, 1))
+        if not found:
+            return
+        yield found[0]
+
+
+def tell_what_nobody_catches(say: Callable[[str], None]) -> None:
+    """From now on, what is raised in a thread or in `__del__` is a line, no traceback."""
+
+    def tell(unraised: Any) -> None:
+        with suppress(BaseException):  # Python may be ending
+            say(f"warning: {Raised(unraised.exc_value)}")
+
+    sys.unraisablehook = threading.excepthook = tell
+
+
+# --- where an error comes from --------------------------------------------------------------------
+
+
+def _lines(error: BaseException) -> list[tuple[str, int]]:
+    """Files and lines that the error passed, innermost last; before them those of its causes."""
+    found: list[tuple[str, int]] = []
+    each: BaseException | None = error
+    for _ in range(10):  # causes may be a circle
+        if each is None:
+            break
+        passed = traceback.walk_tb(each.__traceback__)
+        found = [(frame.f_code.co_filename, line) for frame, line in passed] + found
+        each = each.__cause__ or each.__context__
+    return found
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is the user's own: not bnbench's, not Python's, not a library's."""
+    path = Path(file)
+    known = OURS in path.parents or PYTHONS in path.parents or LIBRARIES & {*path.parts}
+    return bool(file) and not file.startswith("<") and not known
+
+
+def _shown(file: str) -> str:
+    with suppress(OSError, ValueError):
+        file = str(Path(file).relative_to(Path.cwd()))
+    return shortened(file, PATH_LENGTH)
+
+
+# --- what the process has that code can set -------------------------------------------------------
+
+
+@functools.cache
+def _parts() -> tuple[Part, ...]:
+    import torch  # only where it is imported anyway
+
+    devices = ("cpu", "cuda")
+    of_sys = ("stdin", "stdout", "stderr", "excepthook", "unraisablehook")
+    return (
+        (os.getcwd, os.chdir),
+        (lambda: dict(os.environ), _set_environment),
+        (lambda: list(warnings.filters), partial(setattr, warnings, "filters")),
+        (sys.getrecursionlimit, sys.setrecursionlimit),
+        *((partial(getattr, sys, name), partial(setattr, sys, name)) for name in of_sys),
+        *((partial(signal.getsignal, each), partial(signal.signal, each)) for each in STOPPING),
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (
+            lambda: torch.empty(0).device,
+            lambda device: torch.set_default_device(None if device.type == "cpu" else device),
+        ),
+        (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.get_num_threads, torch.set_num_threads),
+        (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+        *(
+            (partial(torch.is_autocast_enabled, each), partial(torch.set_autocast_enabled, each))
+            for each in devices
+        ),
+    )
+
+
+def _read(part: Part) -> Any:
+    """None where it cannot be read: a default device that is not there, a deleted folder."""
+    with suppress(Exception):
+        return part[0]()
+
+
+def _write(values: dict[Part, Any]) -> None:
+    for (_, write), value in values.items():
+        with suppress(Exception):  # a folder that is gone; handlers outside the main thread
+            write(value)
+
+
+def _set_environment(values: dict[str, str]) -> None:
+    for name in os.environ.keys() - values.keys():
+        del os.environ[name]
+    os.environ.update(values)
