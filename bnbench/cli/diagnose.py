@@ -70,31 +70,26 @@ def diagnose(
     if fix is not None and fix.exists():
         raise UsageError(f"{fix} already exists", do="name a new file with --fix")
 
-    from bnbench import diagnosis
     from bnbench.config.trust import Trust
     from bnbench.diagnosis import target as targets
     from bnbench.diagnosis import words
+    from bnbench.runner.settings import Stop
     from bnbench.store import write_new
 
     trust = Trust(say, no_custom, accept_changes)
-    with redirect_stdout(sys.stderr), progress_console(quiet).status("measuring"):
+    with (
+        Stop(do=None).listening(),
+        redirect_stdout(sys.stderr),
+        progress_console(quiet).status("measuring"),
+    ):
         found = targets.find_target(target, device, images, trust)
-        model, loader, eval_loader = found.model, found.loader, found.eval_loader
-        saved = found.checkpoint
+        model, saved = found.model, found.checkpoint
         if checkpoint is not None:
             if saved is not None:
                 raise UsageError(f"{target} already has a checkpoint", do="leave out --checkpoint")
             saved = targets.read_checkpoint(checkpoint)
             found.notes.extend(targets.put_into(model, saved))
-        result = diagnosis.diagnose(
-            model,
-            loader,
-            eval_loader,
-            batch_sizes=sizes,
-            images=images,
-            autocast=found.autocast,
-            code=found.code,
-        )
+        result = found.diagnosed(sizes, images)
     if fix is not None and not result.population:
         raise UsageError(
             "there are no statistics to recalibrate: no BatchNorm layer keeps any, or the weights "

@@ -19,6 +19,7 @@ from bnbench.assemble import build_run, checkpoints, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import identity, loading
 from bnbench.config.trust import Trust
+from bnbench.diagnosis.diagnose import diagnose
 from bnbench.diagnosis.foreign import described, in_a_sentence, plain
 from bnbench.diagnosis.result import Diagnosis
 from bnbench.errors import StorageError, UsageError
@@ -62,6 +63,18 @@ class Target:
     autocast: Autocast = nullcontext
     code: ForeignCode = field(default_factory=ForeignCode)
     notes: list[str] = field(default_factory=list)
+
+    def diagnosed(self, batch_sizes: Sequence[int] | None, images: int) -> Diagnosis:
+        """Its diagnosis, as `diagnose` makes it."""
+        return diagnose(
+            self.model,
+            self.loader,
+            self.eval_loader,
+            batch_sizes=batch_sizes,
+            images=images,
+            autocast=self.autocast,
+            code=self.code,
+        )
 
 
 def find_target(target: str, device: str | None, images: int, trust: Trust) -> Target:

@@ -32,12 +32,17 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 class Stop:
     """Ctrl-C, SIGTERM and SIGHUP: finish the step, commit, leave; at the second, leave at once.
 
-    `exit_code` is set by a signal and read by the run between two steps.
+    `exit_code` is set by a signal and read by the run between two steps. `do`: what is said to
+    whoever has left at once.
     """
 
-    def __init__(self, announce: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        announce: Callable[[str], None] = lambda _: None,
+        do: str | None = "the same command goes on from the last checkpoint",
+    ) -> None:
         self.exit_code: int | None = None
-        self._announce = announce
+        self._announce, self._do = announce, do
         self._deferring = False
 
     @contextmanager
@@ -73,9 +78,7 @@ class Stop:
             self.exit_code = code
             self._announce("stopping after this step (again: at once)")
             return
-        raise Interrupted(
-            "stopped", exit_code=code, do="the same command goes on from the last checkpoint"
-        )
+        raise Interrupted("stopped", exit_code=code, do=self._do)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
