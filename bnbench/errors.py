@@ -48,6 +48,10 @@ class StorageError(BnbenchError):
     exit_code = 4
 
 
+class DamagedError(StorageError):
+    """What is stored of a run is not what was written, or not of this version."""
+
+
 class DataError(BnbenchError):
     """A dataset is missing, damaged, not reachable or too large."""
 

@@ -103,6 +103,19 @@ Fact: TypeAlias = Step | Measurement | Reading | Histogram | Diverged | Finished
 """What `metrics.jsonl` holds, one line each."""
 
 
+KINDS: dict[str, type[Fact]] = {
+    "step": Step,
+    "eval": Evaluation,
+    "gap": Gap,
+    "probe": Reading,
+    "histogram": Histogram,
+    "confusion": Confusion,
+    "diverged": Diverged,
+    "finished": Finished,
+}
+"""What `metrics.jsonl` calls each fact."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """Facts that hold at one place of a run, in the order in which they were found.

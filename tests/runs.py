@@ -15,7 +15,7 @@ from bnbench.config import schema
 from bnbench.errors import StorageError
 from bnbench.events import Moment
 from bnbench.runner.settings import Stop
-from bnbench.store import ExperimentFolder, Record, Result, RunFolder, Score
+from bnbench.store import ExperimentFolder, Record, Result, RunFolder, Score, encode_records
 
 
 class StopAt:
@@ -169,6 +169,21 @@ def a_result(**changes: Any) -> Result:
     values |= {"train_seconds": 1.0, "evaluation_seconds": 0.5, "probe_seconds": 0.0}
     values |= {"wall_seconds": 2.0, "images_per_second": 128.0, "scores": scores}
     return Result(**(values | changes))
+
+
+def end(folder: RunFolder, config_text: str, result: Result) -> None:
+    """Let a run have ended in this way, with one event."""
+    folder.begin(config_text=config_text, manifest=MANIFEST)
+    last = {"event": "finished", "step": 16, "examples": 128, "train_seconds": 1.0}
+    (folder.path / "metrics.jsonl").write_bytes(encode_records([last]))
+    folder.finish(result)
+
+
+def seal_again(folder: RunFolder) -> None:
+    """After a change to the files of a run that has ended, as if it had ended with them."""
+    result = folder.result()
+    assert result is not None
+    folder.finish(result)
 
 
 def evidence(folder: RunFolder) -> dict[str, Any]:

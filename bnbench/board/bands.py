@@ -28,11 +28,13 @@ BATCH_SIZE = "data.batch_size"
 class Replicates:
     """Runs that differ in their seed alone, by their manifests; `manifest`: that of the first.
 
-    `curves`: by completed seed and tag, values by images seen. `left_out`: other states.
+    `batch_size`: images of a batch in training. `curves`: by completed seed and tag, values by
+    images seen. `left_out`: other states.
     """
 
     name: str
     manifest: Record
+    batch_size: int
     curves: dict[int, dict[str, dict[int, float]]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -40,11 +42,6 @@ class Replicates:
     def lost(self) -> str:
         """The seeds that are in no mean, in words."""
         return ", ".join(f"{count} {state}" for state, count in sorted(self.left_out.items()))
-
-    @property
-    def batch_size(self) -> int:
-        """Images of a batch in training."""
-        return int(self.manifest["hparams"][BATCH_SIZE])
 
 
 def update_tensorboard(experiment: ExperimentFolder, warn: Callable[[str], None]) -> None:
@@ -92,14 +89,14 @@ def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicat
             manifest = run.manifest
             if manifest is None:
                 continue
-            each = found.setdefault(
-                cell_of(manifest), Replicates(manifest["cell"].rpartition("_")[0], manifest)
-            )
+            size = int(manifest["hparams"][BATCH_SIZE])
+            new = Replicates(manifest["cell"].rpartition("_")[0], manifest, size)
+            each = found.setdefault(cell_of(manifest), new)
             if run.state == "completed":
                 each.curves[manifest["seed"]] = _curves(run)
             else:
                 each.left_out[run.state] += 1
-        except (StorageError, KeyError, TypeError) as error:
+        except (StorageError, KeyError, ValueError) as error:
             notes.append(f"{run.folder.name}: not in a band: {error}")
     rows = {cell: (each.name, each.manifest["hparams"]) for cell, each in found.items()}
     for cell, apart in told_apart(rows).items():
@@ -110,7 +107,7 @@ def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicat
 def _curves(run: RunRecord) -> dict[str, dict[int, float]]:
     """Evaluations and gaps: values by images seen, by tag."""
     found: dict[str, dict[int, float]] = {}
-    for each in run.folder.records(without=("step",)):
+    for each in run.folder.records(without=("step", "probe", "histogram", "confusion")):
         if each["event"] in ("eval", "gap"):
             fact = to_fact(each)
             assert isinstance(fact, Evaluation | Gap)

@@ -38,7 +38,7 @@ def rebuild_all(experiments: Sequence[ExperimentFolder], *, show: Say, warn: Say
     """Rewrite the files of all runs and bands; whether every run has them."""
     whole = True
     for each in experiments:
-        done, notes = rebuild(each)
+        done, notes = rebuild(each, warn)
         for line in (*notes, *write_seed_bands(each)):
             warn(line)
         whole = whole and not notes

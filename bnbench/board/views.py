@@ -6,25 +6,29 @@ run that TensorBoard finds says of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 from bnbench.config import identity, loading, plans
-from bnbench.errors import BnbenchError, HeldError, StorageError
+from bnbench.errors import BnbenchError, DamagedError, HeldError, StorageError
 from bnbench.sinks import metrics
 from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
-from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of
-from bnbench.wording import column_words, in_words, told_apart
+from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of, examined
+from bnbench.wording import column_words, counted, in_words, told_apart
 
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
 
 HEADERS = "events.out.tfevents.*.hparams"
+SHOWN_SECONDS = 3.0
+"""How often progress is said."""
 ABOUT = (
     "**Step = images seen**, so that runs with different batch sizes align. "
     "**Relative time = seconds of training work** (evaluation and logging left out). "
@@ -32,7 +36,7 @@ ABOUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Description:
     """What the runs of an experiment have in common, and what they differ in.
 
@@ -47,6 +51,16 @@ class Description:
     cells: Mapping[str, str] = field(default_factory=dict)
     probes: frozenset[str] = frozenset()
 
+    @cached_property
+    def columns(self) -> tuple[tabs.Column, ...]:
+        """Of the HParams tab."""
+        return tabs.columns(self.rows)
+
+    @cached_property
+    def about(self) -> str:
+        """The setups next to each other, as Markdown."""
+        return side_by_side(self.setups)
+
 
 def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Description:
     """From the experiment's file and the runs that are there.
@@ -59,13 +73,13 @@ def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Desc
     if own is not None and own["hparams"] in planned.rows:
         return planned
     manifests = [*(run.manifest_or_none() for run in experiment.runs()), own]
-    found = [each for each in manifests if each is not None and "hparams" in each]
+    found = [each for each in manifests if each is not None]
     return Description(
         planned.question,
         (*planned.rows, *(each["hparams"] for each in found)),
         (*planned.setups, *_single(found, planned)),
         {**{cell_of(each): each["cell"] for each in reversed(found)}, **planned.cells},
-        planned.probes.union(*(each["probes"] for each in found)),
+        planned.probes.union(*(each.get("probes", ()) for each in found)),
     )
 
 
@@ -102,10 +116,11 @@ def _planned(path: Path, content: bytes) -> Description:  # noqa: ARG001 - part 
     )
 
 
-def open_view(folder: RunFolder) -> TensorBoardSink:
+def open_view(folder: RunFolder, description: Description | None = None) -> TensorBoardSink:
     """Rewrite a run's files from what its folder holds; further moments go into the sink.
 
-    Raises StorageError where the folder is damaged, or not of this version of bnbench.
+    `description`: of its experiment, where it is known. Raises StorageError where the folder is
+    damaged, or not of this version of bnbench.
     """
     manifest = folder.manifest()
     if manifest is None:
@@ -113,38 +128,52 @@ def open_view(folder: RunFolder) -> TensorBoardSink:
             f"{folder.path / 'manifest.json'} does not say what the run is",
             do="train the run again with --restart",
         )
-    card = _card(folder, manifest, describe(ExperimentFolder(folder.path.parent), own=manifest))
-    folder.clear_views()
-    folder.replace_views(HEADERS, *header(card))
-    view = TensorBoardSink(folder.path, card)
-    try:
+    description = description or describe(ExperimentFolder(folder.path.parent), own=manifest)
+    with _damage_of(folder), ExitStack() as stack:
+        card = _card(folder, manifest, description)
+        folder.clear_views()
+        folder.replace_views(HEADERS, *header(card))
+        view = stack.enter_context(closing(TensorBoardSink(folder.path, card)))
         for moment in metrics.to_moments(folder.records()):
             view.take(moment)
-    except (KeyError, TypeError) as error:
-        view.close()
-        raise StorageError(
-            f"{folder.path / 'metrics.jsonl'} has an event that is unknown here ({error})",
+        stack.pop_all()
+        return view
+
+
+@contextmanager
+def _damage_of(folder: RunFolder) -> Iterator[None]:
+    """Whatever cannot be shown of a run is damage of this run."""
+    try:
+        yield
+    except BnbenchError:
+        raise
+    except Exception as error:
+        raise DamagedError(
+            f"{folder.path} cannot be shown ({type(error).__name__}: {error})",
             do="was it written by another version of bnbench?",
         ) from error
-    except BaseException:
-        view.close()
-        raise
-    return view
 
 
-def rebuild(experiment: ExperimentFolder) -> tuple[int, list[str]]:
-    """Rewrite the files of every run. A run that another process trains is left alone.
+def rebuild(
+    experiment: ExperimentFolder, show: Callable[[str], None] = lambda _: None
+) -> tuple[int, list[str]]:
+    """Rewrite the files of every run. A run that another process trains or that is damaged keeps
+    its own. `show` is told about progress from time to time.
 
-    Returns how many runs have new files, and a sentence about each of the others. Raises
-    StorageError where nothing can be written; a damaged run is noted.
+    Returns how many runs have new files, and a sentence about each of the others.
     """
-    done, notes = 0, []
-    for folder in experiment.runs():
+    done, notes, runs = 0, list[str](), experiment.runs()
+    description, shown = describe(experiment), time.monotonic()
+    for number, folder in enumerate(runs):
+        if time.monotonic() - shown > SHOWN_SECONDS:
+            show(f"{experiment.path}: {number:,} of {counted(len(runs), 'run')}")
+            shown = time.monotonic()
         try:
             if folder.manifest() is None:
                 continue  # it has not begun
             with folder.hold(wait_seconds=0.0):
-                open_view(folder).close()
+                examined(folder)
+                open_view(folder, description).close()
             done += 1
         except HeldError:
             notes.append(f"{folder.name} is being trained: it writes its own")
@@ -164,7 +193,11 @@ def refresh(experiment: ExperimentFolder) -> int:
         manifest = folder.manifest_or_none()
         if manifest is None or not folder.views():
             continue
-        name, content = header(_card(folder, manifest, description))
+        try:
+            with _damage_of(folder):
+                name, content = header(_card(folder, manifest, description))
+        except DamagedError:
+            continue  # as good as before
         if [path.name for path in folder.path.glob(HEADERS)] != [name]:
             folder.replace_views(HEADERS, name, content)
             written += 1
@@ -193,14 +226,14 @@ def _have(runs: list[RunFolder]) -> str:
 
 def _card(folder: RunFolder, manifest: Record, description: Description) -> Card:
     question = f"**{description.question}**\n\n" if description.question else ""
-    about = f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{side_by_side(description.setups)}"
+    about = f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{description.about}"
     return Card(
         started=manifest["started"],
         examples_per_epoch=manifest["steps_per_epoch"] * manifest["hparams"]["data.batch_size"],
         reports=-(-manifest["total_steps"] // manifest["log_every"]),
         group=description.cells.get(cell_of(manifest), manifest["cell"]),
         hparams=manifest["hparams"],
-        columns=tabs.columns(description.rows),
+        columns=description.columns,
         probes=tuple(sorted(description.probes)),
         texts={"about": about, "configuration": f"```yaml\n{folder.config_text() or ''}```"},
         classes=tuple(manifest["classes"]),

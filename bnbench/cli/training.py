@@ -39,7 +39,9 @@ Workers = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only list the runs, with their estimated cost.")
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try failed and damaged runs again.")
+]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed run.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
 
@@ -243,5 +245,7 @@ def _train(
         root.say(f"{len(failures)} of {sum(len(each.plan.runs) for each in planned)} runs failed:")
         for name, message in failures[:10]:
             root.say(f"  {name}: {message}")
-        root.say("try them again with --retry-failed")
+        kept = any(message.startswith("damaged") for _, message in failures)
+        more = ", which renames damaged files to FILE.damaged-1" if kept else ""
+        root.say(f"try them again with --retry-failed{more}")
         raise typer.Exit(1)

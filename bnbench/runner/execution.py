@@ -18,10 +18,18 @@ from typing import Any, TypeAlias
 
 import torch
 
+from bnbench import store
 from bnbench.assemble import Facts, build_run, checkpoints, resolve_device
 from bnbench.assemble.custom import guarded
 from bnbench.config import datasets, files, identity, loading, schema
-from bnbench.errors import BnbenchError, DataError, Interrupted, RunError, StorageError
+from bnbench.errors import (
+    BnbenchError,
+    DamagedError,
+    DataError,
+    Interrupted,
+    RunError,
+    StorageError,
+)
 from bnbench.events import Diverged, Evaluation, Moment
 from bnbench.guard import Entered, Raised, foreign_code, items
 from bnbench.runner.provenance import (
@@ -34,6 +42,7 @@ from bnbench.runner.settings import Executed, Settings, Stop, failed
 from bnbench.runner.threads import ThreadAdvice, advice_is_due, threads_for
 from bnbench.sinks import Sink
 from bnbench.sinks.metrics import MetricsSink
+from bnbench.sinks.optional import OptionalSink
 from bnbench.store import Appender, ExperimentFolder, Record, Result, RunFolder, Score
 from bnbench.store.run_folder import CHECKPOINT
 from bnbench.train import Run, train
@@ -60,11 +69,12 @@ def execute(
     with folder.hold():
         if settings.restart and folder.clear():
             settings.announce(f"{folder.name}: the earlier attempt is thrown away")
-        _require_same_identity(folder, config)
-        found = folder.result()
-        if found is not None:
-            return Executed(folder, found, found=True)
         with _failures_recorded(folder):
+            _require_same_identity(folder, config)
+            found = store.examined(folder)
+            if found is not None:
+                return Executed(folder, found, found=True)
+            folder.manifest()  # raises where it is damaged: it is about to be written again
             result = _attempt(config, folder, settings, build)
         if config.probes.chosen():
             _add_pictures(folder, settings.announce)
@@ -89,6 +99,7 @@ def _failures_recorded(folder: RunFolder) -> Iterator[None]:
             "traceback": "".join(traceback.format_exception(cause)) if cause else str(error),
             # Missing data or a full disk say nothing about the run: the next sweep tries it again.
             "of_the_machine": isinstance(error, DataError | StorageError),
+            "damaged": isinstance(error, DamagedError),
         }
         with suppress(StorageError):  # if the disk is what failed, the error itself says so
             folder.fail(record)
@@ -102,20 +113,19 @@ def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
     text = folder.config_text()
     if text is None:
         return
+    path = folder.path / "config.yaml"
     try:
         kept = loading.load_run(folder.path)
     except BnbenchError as error:
-        raise StorageError(
-            f"{folder.path / 'config.yaml'} cannot be read back:\n{error}",
-            do="train the run again with --restart",
-        ) from error
+        raise store.damaged(path, f"cannot be read back:\n{error}") from error
     differences = identity.differences(kept, config)
+    if differences and files.dump(config).startswith(text):
+        raise store.damaged(path, "only its beginning is there")
     if differences:
         first, *others = differences
         more = f" (and {len(others)} more)" if others else ""
         raise StorageError(
-            f"{folder.path / 'config.yaml'} is not the configuration that the folder is named "
-            f"after:\n  {first}{more}",
+            f"{path} is not the configuration that the folder is named after:\n  {first}{more}",
             do="undo the change, or train the run again with --restart",
         )
 
@@ -142,12 +152,13 @@ def _attempt(
         begun -= state["wall_seconds"]
     manifest = manifest_of(config, folder, facts, fingerprint, resumed=state is not None)
     folder.begin(config_text=files.dump(config), manifest=manifest)
-    with closing(folder.metrics(keep=0 if state is None else state["metrics_bytes"])) as metrics:
+    kept = (state["metrics_bytes"], state.get("metrics_sha256")) if state is not None else ()
+    with closing(folder.metrics(*kept)) as metrics:
         commits = _Commits(config, fingerprint, folder, run, metrics, begun)
         sinks = _sinks(config, folder, run, facts, metrics, settings)
         entered = partial(guarded, config, failed)
         result = _train(run, sinks, commits, settings.stop, entered)
-    folder.finish(result)
+    folder.finish(result, checksum=metrics.checksum())
     return result
 
 
@@ -222,6 +233,7 @@ class _Commits:
         state = {
             "run": of_run,
             "metrics_bytes": self.metrics.sync(),
+            "metrics_sha256": self.metrics.checksum(),
             "wall_seconds": self.wall_seconds(),
             **self._belongs_to,
         }
@@ -248,7 +260,7 @@ def _sinks(
         optional.append(partial(settings.view, folder.name, run.total_steps))
     if advice_is_due(config, run, settings):
         optional.append(lambda: ThreadAdvice(run, settings.threads, settings.announce))
-    return (MetricsSink(metrics), *(_Optional(each, settings.announce) for each in optional))
+    return (MetricsSink(metrics), *(OptionalSink(each, settings.announce) for each in optional))
 
 
 def _open_tensorboard(folder: RunFolder, run: Run, facts: Facts) -> Sink:
@@ -260,39 +272,6 @@ def _open_tensorboard(folder: RunFolder, run: Run, facts: Facts) -> Sink:
     names = [facts.classes[label] for label in labels.tolist()]
     folder.keep_first_batch(first_images(images.cpu().numpy(), names))
     return open_view(folder)
-
-
-class _Optional:
-    """A sink that may fail without harm: it is left out with one warning."""
-
-    def __init__(self, open_sink: Callable[[], Sink], announce: Callable[[str], None]) -> None:
-        self._announce = announce
-        self._sink: Sink | None = None
-        with self._guarded():
-            self._sink = open_sink()
-
-    def take(self, moment: Moment) -> None:
-        with self._guarded():
-            if self._sink is not None:
-                self._sink.take(moment)
-
-    def close(self) -> None:
-        with self._guarded():
-            if self._sink is not None:
-                self._sink.close()
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            failed, self._sink = self._sink, None
-            if failed is not None:
-                with suppress(Exception):
-                    failed.close()
-            self._announce(
-                f"warning: a view of the run failed and is left out ({error}); training goes on"
-            )
 
 
 def _add_pictures(folder: RunFolder, announce: Callable[[str], None]) -> None:

@@ -11,19 +11,7 @@ from typing import Any
 from bnbench import events
 from bnbench.store import Appender, Record, encode_records
 
-KINDS: dict[str, type[events.Fact]] = {
-    "step": events.Step,
-    "eval": events.Evaluation,
-    "gap": events.Gap,
-    "probe": events.Reading,
-    "histogram": events.Histogram,
-    "confusion": events.Confusion,
-    "diverged": events.Diverged,
-    "finished": events.Finished,
-}
-"""What the file calls each fact."""
-
-_NAMES = {kind: name for name, kind in KINDS.items()}
+_NAMES = {kind: name for name, kind in events.KINDS.items()}
 
 
 def to_records(moment: events.Moment) -> Iterator[Record]:
@@ -45,11 +33,8 @@ def to_records(moment: events.Moment) -> Iterator[Record]:
 
 
 def to_fact(record: Record) -> events.Fact:
-    """The fact in a record; a lost number comes back as NaN.
-
-    Raises KeyError where this version of bnbench does not know the event.
-    """
-    kind = KINDS[record["event"]]
+    """The fact in an event that this version of bnbench knows; a lost number comes back as NaN."""
+    kind = events.KINDS[record["event"]]
     values = {field.name: _frozen(record[field.name]) for field in fields(kind)}
     if record.get("finite") is False:
         values = {name: float("nan") if v is None else v for name, v in values.items()}
@@ -57,8 +42,9 @@ def to_fact(record: Record) -> events.Fact:
 
 
 def to_moments(records: Iterable[Record]) -> Iterator[events.Moment]:
-    """The moments of a whole file. Raises KeyError and TypeError for what is not an event."""
-    for _, group in groupby(records, key=lambda each: (each["step"], each.get("train_seconds"))):
+    """The moments of a whole file, without events that only a later version knows."""
+    known = (each for each in records if each["event"] in events.KINDS)
+    for _, group in groupby(known, key=lambda each: (each["step"], each["train_seconds"])):
         together = list(group)
         facts = tuple(map(to_fact, together))
         position = {name: together[0][name] for name in ("step", "examples", "train_seconds")}

@@ -1,8 +1,8 @@
 """Run folders: lock, commit, append, read back, state from evidence.
 
 All file writing of runs is here. `files`: the single operations. `record`: what the files of a run
-say. `run_folder`: one run. `experiment_folder`: the runs of an experiment. No torch: `status` reads
-a thousand runs without it.
+say. `run_folder`: one run. `state`: how it stands. `experiment_folder`: the runs of an experiment.
+No torch: `status` reads a thousand runs without it.
 """
 
 from bnbench.store.experiment_folder import (
@@ -13,18 +13,9 @@ from bnbench.store.experiment_folder import (
     find_run,
 )
 from bnbench.store.files import Appender, write_new
-from bnbench.store.record import (
-    STATES,
-    Record,
-    Result,
-    RunRecord,
-    Score,
-    State,
-    cell_of,
-    encode_records,
-    read,
-)
+from bnbench.store.record import Record, Result, Score, cell_of, damaged, encode_records
 from bnbench.store.run_folder import Checkpoint, RunFolder
+from bnbench.store.state import STATES, RunRecord, State, examined, read, set_aside
 
 __all__ = [
     "STATES",
@@ -39,10 +30,13 @@ __all__ = [
     "State",
     "cell_of",
     "choose_experiments",
+    "damaged",
     "encode_records",
+    "examined",
     "experiments",
     "find_experiment",
     "find_run",
     "read",
+    "set_aside",
     "write_new",
 ]

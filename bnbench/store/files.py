@@ -10,6 +10,7 @@ regular files are read. Nothing helps against a process that puts links there me
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -203,33 +204,50 @@ def read(path: Path, *, follow: bool = False) -> bytes | None:
 class Appender:
     """A file that only grows: append, and say when it must be on the disk."""
 
-    def __init__(self, path: Path, *, keep: int) -> None:
-        """Open `path` and cut it to its first `keep` bytes."""
+    def __init__(self, path: Path, *, kept: bytes = b"") -> None:
+        """Open `path` and cut it to its first bytes, which are these."""
         self.path = path
+        self._digest = hashlib.sha256(kept)
         status = _status(path)
         if status is not None and status.st_nlink > 1:  # the other name keeps what it has
-            replace_content(path, (read(path) or b"")[:keep])
+            replace_content(path, kept)
         with translated(path):
             # Without a buffer, so that nothing that could not be written is tried again by `close`.
             self._file = path.open("ab", buffering=0)
             try:
-                self._file.truncate(keep)
-                self._file.seek(keep)
+                self._file.truncate(len(kept))
+                self._file.seek(len(kept))
             except OSError:
                 self._file.close()
                 raise
 
     def append(self, content: bytes) -> None:
         """Hand `content` to the operating system."""
+        self._digest.update(content)
         with translated(self.path):
             while content:
                 content = content[self._file.write(content) :]
 
     def sync(self) -> int:
-        """Wait until all is on the disk; the length in bytes."""
+        """Wait until all is on the disk; the length in bytes.
+
+        Raises StorageError where somebody has removed, replaced or cut the file meanwhile.
+        """
         with translated(self.path):
             os.fsync(self._file.fileno())
-            return self._file.tell()
+            length, ours = self._file.tell(), os.fstat(self._file.fileno())
+            with suppress(FileNotFoundError):
+                there = self.path.stat()
+                if os.path.samestat(ours, there) and there.st_size == length:
+                    return length
+        raise StorageError(
+            f"{self.path}: removed or changed while the run trained",
+            do="the same command goes on from the last checkpoint, if it is as it was then",
+        )
+
+    def checksum(self) -> str:
+        """The sha256, in hex, of everything that was kept and appended."""
+        return self._digest.hexdigest()
 
     def close(self) -> None:
         """Let go of the file."""

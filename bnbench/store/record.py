@@ -1,26 +1,21 @@
-"""What the files of a run say: how it ended, in which state it is, how they are encoded."""
+"""What the files of a run say: how it ended, what happened, and how that is encoded."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from dataclasses import dataclass, field, fields
+from functools import cache
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from bnbench.errors import StorageError
-
-if TYPE_CHECKING:
-    from bnbench.store.run_folder import RunFolder
+from bnbench.errors import DamagedError
+from bnbench.events import KINDS, Split
 
 Record: TypeAlias = dict[str, Any]
 """One line of `metrics.jsonl`, or the content of one of the JSON files."""
-
-State: TypeAlias = Literal[
-    "completed", "diverged", "running", "interrupted", "failed", "damaged", "new"
-]
-STATES: tuple[str, ...] = get_args(State)
 
 _COUNTED = (
     "steps",
@@ -45,6 +40,19 @@ _RELIED_ON = {
 }
 """What every reader of a manifest may take for granted."""
 
+_LARGEST = 2**63
+"""Beyond it nothing counts that a run counts, and other programs cannot hold it."""
+_NUMBER: tuple[type, ...] = (int, float)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (*_NUMBER, type(None)),  # None: it was not finite
+    "str": (str,),
+    "Split": (str,),
+    "Statistics": (str,),
+}
+"""What JSON has for the fields of facts; for the others, a list."""
+_PLACE = {"step": (int,), "examples": (int,), "train_seconds": _NUMBER}
+
 _SEAL = b"bnbench-sha256:"
 """Separates a checkpoint from the checksum after it. A checkpoint is a zip archive: its readers
 start at its directory and ignore what follows."""
@@ -63,7 +71,8 @@ class Result:
 
     `steps` and `examples` were trained on in `train_seconds`; `wall_seconds` include everything.
     `scores`: by split and kind of statistics, of completed runs. `step`, `reason`: where and why a
-    run diverged.
+    run diverged. `seal`: checksums of the files that it rests on, by name, and of itself; earlier
+    versions had none.
     """
 
     state: Literal["completed", "diverged"]
@@ -77,19 +86,23 @@ class Result:
     scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     step: int | None = None
     reason: str | None = None
+    seal: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_record(cls, record: Record) -> Result:
-        """Raises ValueError where the record is not a result."""
+        """Raises ValueError where the record is not a result, or not the one that was sealed."""
+        seal = record.get("seal", {})
+        if not isinstance(seal, dict) or ("result" in seal and seal["result"] != _own(record)):
+            raise ValueError("changed since the run ended")
         try:
             counted: Record = {name: _number(record[name]) for name in _COUNTED}
             if record["state"] == "diverged":
                 where = {"step": _number(record["step"]), "reason": str(record["reason"])}
-                return cls(state="diverged", **counted, **where)
+                return cls(state="diverged", **counted, **where, seal=seal)
             scores = {
-                split: {kind: _score(**said) for kind, said in kinds.items()}
-                for split, kinds in record.items()
-                if split not in ("state", *_COUNTED)
+                split: {kind: _score(said) for kind, said in record[split].items()}
+                for split in get_args(Split)
+                if split in record
             }
             if record["state"] != "completed" or not all(
                 "running" in scores[split] for split in ("val", "test")
@@ -97,10 +110,16 @@ class Result:
                 raise ValueError
         except (KeyError, TypeError, AttributeError, ValueError):
             raise ValueError("not a result") from None
-        return cls(state="completed", **counted, scores=scores)
+        return cls(state="completed", **counted, scores=scores, seal=seal)
+
+    def sealed(self, contents: Mapping[str, bytes]) -> Record:
+        """What `result.json` holds: the result with checksums of these files, and of itself."""
+        record = self.as_record()
+        digests = {name: digest(content) for name, content in contents.items()}
+        return record | {"seal": {"result": _own(record), **digests}}
 
     def as_record(self) -> Record:
-        """What `result.json` holds, in its order."""
+        """What it says, in the order of `result.json`."""
         record: Record = {"state": self.state} | {name: getattr(self, name) for name in _COUNTED}
         if self.state == "diverged":
             return record | {"step": self.step, "reason": self.reason}
@@ -121,57 +140,63 @@ class Result:
         return f"step {self.step}: {' '.join(str(self.reason).split())}"  # of one line, always
 
 
-def _score(loss: Any, accuracy: Any) -> Score:
-    return Score(None if loss is None else _number(loss), _number(accuracy))
+def _own(record: Record) -> str:
+    """The checksum of a result itself."""
+    said = {key: value for key, value in record.items() if key != "seal"}
+    return digest(json.dumps(said, sort_keys=True).encode())
+
+
+def _score(said: Record) -> Score:
+    loss = said["loss"]
+    return Score(None if loss is None else _number(loss), _number(said["accuracy"]))
 
 
 def _number(value: Any) -> Any:
-    if type(value) in (float, int):
+    if _is(value, _NUMBER):
         return value
     raise TypeError
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """A run as it is on disk.
-
-    `state`: from the evidence; damaged: what decides it cannot be read. `error`: the content of
-    `error.json` of a failed run. `problem`: why the run failed, or what cannot be read.
-    """
-
-    folder: RunFolder
-    state: State
-    result: Result | None = None
-    error: Record | None = None
-    problem: str | None = None
-
-    @cached_property
-    def manifest(self) -> Record | None:
-        """What the run was started with, or None. Raises StorageError where it is damaged."""
-        return self.folder.manifest()
-
-
-def read(run: RunFolder) -> RunRecord:
-    """How a run stands. Manifest and events are read when they are asked for."""
-    try:
-        result = run.result()
-        if result is not None:
-            return RunRecord(run, result.state, result)
-        if run.held():
-            return RunRecord(run, "running")
-        error = run.error()
-    except StorageError as damage:
-        return RunRecord(run, "damaged", problem=damage.what)
-    if error is not None:
-        why = error.get("message")
-        return RunRecord(run, "failed", error=error, problem=None if why is None else str(why))
-    return RunRecord(run, "interrupted" if run.has_trained() else "new")
+def _is(value: Any, types: tuple[type, ...]) -> bool:
+    """Whether it has one of these types, and is finite if it is a number. True is no number."""
+    if type(value) not in types:
+        return False
+    if isinstance(value, float):
+        return isfinite(value)
+    return not isinstance(value, int) or abs(value) < _LARGEST
 
 
 def is_manifest(record: Record) -> bool:
     """Whether it says what every reader of a manifest relies on."""
     typed = all(isinstance(record.get(key), kind) for key, kind in _RELIED_ON.items())
-    return typed and bool(record["fingerprints"])
+    if not typed or not _is(record["seed"], (int,)) or not _is(record["started"], _NUMBER):
+        return False
+    plain = all(_is(each, (*_NUMBER, bool, str)) for each in record["hparams"].values())
+    listed = record["fingerprints"]
+    return plain and bool(listed) and all(isinstance(each, dict) for each in listed)
+
+
+def is_event(record: Any) -> bool:
+    """Whether it is an event, with all that readers of its kind rely on. What a later version of
+    bnbench has added does not matter."""
+    if not isinstance(record, dict) or not isinstance(record.get("event"), str):
+        return False
+    expected = _fields(record["event"])
+    return all(name in record and _is(record[name], types) for name, types in expected)
+
+
+@cache
+def _fields(event: str) -> tuple[tuple[str, tuple[type, ...]], ...]:
+    kind = KINDS.get(event)
+    if kind is None:
+        return ()
+    typed = {each.name: _TYPES.get(str(each.type), (list,)) for each in fields(kind)}
+    return tuple((_PLACE | typed).items())
+
+
+def digest(content: bytes) -> str:
+    """The sha256 in hex."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def cell_of(manifest: Record) -> str:
@@ -203,18 +228,30 @@ def decode_records(lines: list[bytes]) -> list[Record] | None:
         records = json.loads(b"[" + b",".join(lines) + b"]")
     except (ValueError, RecursionError):
         return None
-    whole = len(records) == len(lines) and all(isinstance(each, dict) for each in records)
-    return records if whole else None
+    return records if len(records) == len(lines) and all(map(is_event, records)) else None
 
 
 def sealed(content: bytes) -> bytes:
     """A checkpoint with its checksum."""
-    return content + _SEAL + hashlib.sha256(content).hexdigest().encode()
+    return content + _SEAL + digest(content).encode()
 
 
 def unsealed(content: bytes) -> bytes | None:
     """What was sealed, or None where a byte of it changed."""
-    whole, seal, digest = content.rpartition(_SEAL)
-    if not seal or hashlib.sha256(whole).hexdigest().encode() != digest:
+    whole, seal, checksum = content.rpartition(_SEAL)
+    if not seal or digest(whole).encode() != checksum:
         return None
     return whole
+
+
+def is_png(content: bytes) -> bool:
+    """Whether it begins and ends as a whole PNG: https://www.w3.org/TR/png-3/"""
+    return content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
+
+
+def damaged(path: Path, why: str, *, line: int | None = None) -> DamagedError:
+    """The error for a file of a run, with what to do."""
+    where = path if line is None else f"{path}:{line}"
+    # All but configuration and events are made again: the numbers are in the checkpoint.
+    again = "remove the file, or " if path.suffix == ".json" else ""
+    return DamagedError(f"{where}: {why}", do=f"{again}train the run again with --restart")

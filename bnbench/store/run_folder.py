@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnbench.errors import HeldError, StorageError
+from bnbench.errors import DamagedError, HeldError, StorageError
 from bnbench.store import files, record
-from bnbench.store.record import Record, Result
+from bnbench.store.record import Record, Result, damaged
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -24,6 +24,10 @@ LOCK = "lock"
 FIRST_BATCH = "first_batch.png"
 PICTURE = "picture_"
 EVENT_FILES = "events.out.tfevents.*"
+MADE = (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG)
+"""What training makes, but for pictures and views; the result first."""
+SEALED = (CONFIG, MANIFEST, METRICS)
+"""What a result rests on, and what is not written again once there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +103,13 @@ class RunFolder:
         try:
             return None if content is None else content.decode()
         except UnicodeDecodeError as error:
-            raise _damaged(self.path / CONFIG, f"not text ({error.reason})") from error
+            raise damaged(self.path / CONFIG, f"not text ({error.reason})") from error
 
     def manifest(self) -> Record | None:
         """What the run was started with, or None."""
         manifest = self._json(MANIFEST)
         if manifest is not None and not record.is_manifest(manifest):
-            raise _damaged(self.path / MANIFEST, "does not say what the run is")
+            raise damaged(self.path / MANIFEST, "does not say what the run is")
         return manifest
 
     def manifest_or_none(self) -> Record | None:
@@ -116,24 +120,28 @@ class RunFolder:
 
     def result(self) -> Result | None:
         """How the run ended, or None."""
-        content = self._json(RESULT)
+        found = self._json(RESULT)
         try:
-            return None if content is None else Result.from_record(content)
+            return None if found is None else Result.from_record(found)
         except ValueError as error:
-            raise _damaged(self.path / RESULT, str(error)) from error
+            raise damaged(self.path / RESULT, str(error)) from error
 
     def error(self) -> Record | None:
         """Why the last attempt failed, or None."""
         return self._json(ERROR)
 
     def first_batch(self) -> bytes | None:
-        """A PNG of the first images that are trained on, or None."""
-        return files.read(self.path / FIRST_BATCH)
+        """A PNG of the first images that are trained on, or None where there is no whole one."""
+        return self._pictures(FIRST_BATCH).get(FIRST_BATCH)
 
     def pictures(self) -> dict[str, bytes]:
-        """PNGs that were drawn of the run when it had ended, by name."""
-        found = self._contents(f"{PICTURE}*.png").items()
+        """PNGs that were drawn of the run when it had ended, by name; those that are whole."""
+        found = self._pictures(f"{PICTURE}*.png").items()
         return {name[len(PICTURE) : -len(".png")]: content for name, content in found}
+
+    def _pictures(self, pattern: str) -> dict[str, bytes]:
+        found = self._contents(pattern).items()
+        return {name: png for name, png in found if record.is_png(png)}
 
     def views(self) -> list[Path]:
         """TensorBoard's files, sorted by name."""
@@ -144,27 +152,19 @@ class RunFolder:
 
         `without`: kinds of events that are not wanted; lines of theirs are not even decoded.
         """
-        yield from self._events(files.read(self.path / METRICS) or b"", without)
+        return iter(self._events(files.read(self.path / METRICS) or b"", without))
 
-    def _events(self, content: bytes, without: Collection[str] = ()) -> Iterator[Record]:
+    def _events(self, content: bytes, without: Collection[str] = ()) -> list[Record]:
         # As `encode_records` begins its lines.
         unwanted = tuple(f'{{"event": "{kind}"'.encode() for kind in without)
-        lines = content.split(b"\n")[:-1]
-        together = record.decode_records([line for line in lines if not line.startswith(unwanted)])
-        if together is not None:
-            yield from together
-            return
-        for number, line in enumerate(lines, start=1):
-            if line.startswith(unwanted):
-                continue
-            try:
-                event = json.loads(line)
-                if not isinstance(event, dict):
-                    raise ValueError("not an object")
-            except (ValueError, RecursionError) as error:
-                why = f"not a JSON event ({error})"
-                raise _damaged(self.path / METRICS, why, line=number) from error
-            yield event
+        lines = enumerate(content.split(b"\n")[:-1], start=1)
+        wanted = {number: line for number, line in lines if not line.startswith(unwanted)}
+        events = record.decode_records(list(wanted.values()))
+        if events is None:
+            bad = (n for n, line in wanted.items() if record.decode_records([line]) is None)
+            why = "not a JSON event with all of its fields"
+            raise damaged(self.path / METRICS, why, line=next(bad, None))
+        return events
 
     def size(self) -> int:
         """Bytes of all its files."""
@@ -188,7 +188,7 @@ class RunFolder:
             warning = f"{self.path / damaged[0]} is damaged: using {name}" if damaged else None
             return Checkpoint(content, warning)
         if damaged:
-            raise StorageError(
+            raise DamagedError(
                 f"{self.path}: {' and '.join(damaged)} damaged, no whole checkpoint left",
                 do="train the run from its beginning with --restart",
             )
@@ -220,16 +220,18 @@ class RunFolder:
             files.remove(self.path / CHECKPOINT)
         return found
 
-    def metrics(self, *, keep: int) -> files.Appender:
+    def metrics(self, keep: int = 0, checksum: str | None = None) -> files.Appender:
         """`metrics.jsonl` for appending, cut to its first `keep` bytes.
 
-        Raises StorageError where these are not whole events.
+        Raises DamagedError where these are not whole events, or have another checksum.
         """
-        kept = (files.read(self.path / METRICS) or b"")[:keep] if keep else b""
+        kept = (files.read(self.path / METRICS) or b"")[:keep]
         if len(kept) < keep or (keep and not kept.endswith(b"\n")):
-            raise _damaged(self.path / METRICS, "events that the checkpoint counts are not there")
-        list(self._events(kept))  # raises where a line is damaged
-        return files.Appender(self.path / METRICS, keep=keep)
+            raise damaged(self.path / METRICS, "events that the checkpoint counts are not there")
+        self._events(kept)  # raises where a line is damaged
+        if checksum not in (None, record.digest(kept)):
+            raise damaged(self.path / METRICS, "changed since the checkpoint")
+        return files.Appender(self.path / METRICS, kept=kept)
 
     def commit(self, content: bytes) -> None:
         """Make `content` the run's checkpoint; the one before stays as `checkpoint.prev.pt`.
@@ -239,9 +241,15 @@ class RunFolder:
         sealed = record.sealed(content)
         files.replace_content(self.path / CHECKPOINT, sealed, before=self.path / PREVIOUS)
 
-    def finish(self, result: Result) -> None:
-        """Store the result: from now on the run is done."""
-        files.replace_content(self.path / RESULT, record.encode(result.as_record()))
+    def finish(self, result: Result, *, checksum: str | None = None) -> None:
+        """Store the result, sealed with what it rests on: from now on the run is done.
+
+        Raises DamagedError where the events do not have the checksum that is given.
+        """
+        contents = {name: files.read(self.path / name) or b"" for name in SEALED}
+        if checksum not in (None, record.digest(contents[METRICS])):
+            raise damaged(self.path / METRICS, "changed while the run trained")
+        files.replace_content(self.path / RESULT, record.encode(result.sealed(contents)))
         with suppress(StorageError):  # it only takes up space
             files.remove(self.path / PREVIOUS)
 
@@ -317,11 +325,10 @@ class RunFolder:
 
         The result is removed first: without it the run counts as unfinished.
         """
-        names = (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG, FIRST_BATCH)
-        there = any((self.path / name).exists() for name in names)
-        for name in names:
+        there = any((self.path / name).exists() for name in MADE)
+        for name in MADE:
             files.remove(self.path / name)
-        for pattern in (f"{PICTURE}*.png", EVENT_FILES):
+        for pattern in (FIRST_BATCH, f"{PICTURE}*.png", EVENT_FILES):
             self._remove_all(pattern)
         return there
 
@@ -332,14 +339,7 @@ class RunFolder:
         try:
             found = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise _damaged(self.path / name, f"not JSON ({error})") from error
+            raise damaged(self.path / name, f"not JSON ({error})") from error
         if not isinstance(found, dict):
-            raise _damaged(self.path / name, "not a JSON object")
+            raise damaged(self.path / name, "not a JSON object")
         return found
-
-
-def _damaged(path: Path, why: str, *, line: int | None = None) -> StorageError:
-    where = path if line is None else f"{path}:{line}"
-    # All but configuration and events are made again: the numbers are in the checkpoint.
-    again = "" if path.name in (CONFIG, METRICS) else "remove the file, or "
-    return StorageError(f"{where}: {why}", do=f"{again}train the run again with --restart")

@@ -6,6 +6,7 @@ import heapq
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.filesize import decimal
 from bnbench import store
 from bnbench.config import feasible, files, identity, loading, schema
 from bnbench.config.identity import cell_key
-from bnbench.errors import BnbenchError, RunError
+from bnbench.errors import BnbenchError, RunError, StorageError
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import duration
 from bnbench.sweep import jobs
@@ -32,9 +33,11 @@ def is_missing(
 ) -> bool:
     """Whether a sweep works on a run: it has no result, and has not failed by its own fault.
 
-    Missing data or a full disk say nothing about a run. If its folder is damaged or holds another
-    configuration, training it will say so.
+    Missing data or a full disk say nothing about a run. If its folder holds another configuration,
+    training it will say so.
     """
+    if found.state == "damaged":
+        return options.retry_failed
     if found.result is None:
         error = found.error
         return error is None or options.retry_failed or bool(error.get("of_the_machine"))
@@ -134,7 +137,9 @@ def forecast(
         cost = measured[_work(config)] if run.measured else costs[cell_key(config)]
         run.seconds, run.bytes = cost.seconds, cost.bytes
         if run.state == "interrupted" and not options.restart:
-            step = max((event["step"] for event in found.folder.records()), default=0)
+            step = 0
+            with suppress(StorageError):  # training it will say so
+                step = max((event["step"] for event in found.folder.records()), default=0)
             run.seconds *= max(0.0, 1 - step / feasible.planned_steps(config))
     each = [run.seconds for *_, run in missing]
     seconds = WORKER_SECONDS + makespan(each, executor.size) if missing else 0.0

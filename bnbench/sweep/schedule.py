@@ -10,7 +10,7 @@ from typing import assert_never
 
 from bnbench import store
 from bnbench.config import feasible, identity, schema
-from bnbench.errors import BnbenchError, HeldError, Interrupted, RunError
+from bnbench.errors import BnbenchError, DamagedError, HeldError, Interrupted, RunError
 from bnbench.runner.settings import Stop, may_use_gpu
 from bnbench.sinks import Sink
 from bnbench.sinks.terminal import Screen
@@ -103,6 +103,11 @@ def _clear(folder: store.RunFolder) -> bool:
         return folder.clear()
 
 
+def _set_aside(folder: store.RunFolder) -> None:
+    with suppress(HeldError), folder.hold():  # held: another sweep has done it
+        store.set_aside(folder)
+
+
 @dataclass(slots=True, eq=False)
 class _Run:
     """A run that has no result yet. `view` shows it while it trains; `fraction` is done."""
@@ -141,11 +146,14 @@ class _Sweep:
             run = _Run(config, folder, identity.cell_key(config), steps)
             found = store.read(folder)
             if forecast.is_missing(config, found, options):
+                if found.state == "damaged":
+                    _set_aside(folder)
                 self.missing[jobs.Train(config)] = run
             elif found.result is not None:
                 self.count(run, found.result, found=True)
             else:
-                self.outcome.failures.append((folder.name, f"failed before: {found.problem}"))
+                before = "damaged" if found.state == "damaged" else "failed before"
+                self.outcome.failures.append((folder.name, f"{before}: {found.problem}"))
 
     def train(self, *, fail_fast: bool) -> None:
         """Keep all workers busy until nothing is missing."""
@@ -214,7 +222,9 @@ class _Sweep:
 
     def fail(self, job: jobs.Job, error: BnbenchError) -> None:
         run = self.missing.pop(job)
-        self.outcome.failures.append((run.folder.name, str(error)))
+        # A sweep's `--restart` is of all runs, which damage to one of them is no reason for.
+        said = f"damaged: {error.what}" if isinstance(error, DamagedError) else str(error)
+        self.outcome.failures.append((run.folder.name, said))
         self.screen.print(f"{self.outcome} {run.folder.name} failed: {error.what}")
 
     def lost(self, job: jobs.Job, how: str) -> None:

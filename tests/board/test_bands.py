@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bnbench.board.bands import write_seed_bands
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE
 from bnbench.store import ExperimentFolder, RunFolder
-from tests.runs import a_result
+from tests.runs import a_result, seal_again
 
 
 def read(study: ExperimentFolder, name: str) -> EventAccumulator:
@@ -40,6 +40,7 @@ def invent(run: RunFolder, accuracies: dict[int, float]) -> None:
         for step, value in accuracies.items()
     ]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    seal_again(run)
 
 
 def test_diverged_seeds_are_left_out_and_said(own_study: ExperimentFolder) -> None:
@@ -108,6 +109,7 @@ def test_what_is_not_finite_is_no_point(own_study: ExperimentFolder) -> None:
     (first.path / "metrics.jsonl").write_text(
         lines.replace('"accuracy": null', '"accuracy": null, "finite": false')
     )
+    seal_again(first)
     invent(second, {32: 0.5, 64: 0.5})
     write_seed_bands(own_study)
     assert values(read(own_study, "bn_bs004"), BANDS[0].tag) == {64: 0.5}
@@ -127,6 +129,7 @@ def test_cells_that_share_a_name_are_kept_apart(own_study: ExperimentFolder) -> 
         manifest = run.manifest() or {}
         manifest["cell"] = "bn_bs004_12345678"
         (run.path / "manifest.json").write_text(json.dumps(manifest))
+        seal_again(run)
     write_seed_bands(own_study)
     found = names(own_study)
     assert {"bn_bs004_bs004", "bn_bs004_bs016"} <= set(found), "named by what differs"
@@ -136,9 +139,10 @@ def test_cells_that_share_a_name_are_kept_apart(own_study: ExperimentFolder) -> 
 def test_a_damaged_run_is_said(own_study: ExperimentFolder) -> None:
     first = own_study.runs()[0]
     (first.path / "metrics.jsonl").write_text("{\n")
-    said = write_seed_bands(own_study)
-    assert said[0].startswith(f"{first.name}: not in a band: ")
+    assert write_seed_bands(own_study)[0] == "bn_bs004: the mean of 1 seed, without 1 damaged"
     assert "bn_bs004" in names(own_study)
+    (first.path / "manifest.json").write_text("{\n")
+    assert write_seed_bands(own_study)[0].startswith(f"{first.name}: not in a band: {first.path}")
 
 
 def test_accuracy_by_batch_size_is_a_run_for_each_setup(own_study: ExperimentFolder) -> None:

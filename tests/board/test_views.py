@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -64,15 +63,14 @@ def test_a_damaged_run_is_noted_and_the_others_are_rebuilt(own_study: Experiment
     first, second, third, fourth, *_ = own_study.runs()
     lines = (first.path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (first.path / "metrics.jsonl").write_text("".join([lines[0], "{\n", *lines[1:]]))
-    unknown = json.dumps({"event": "sighting", "step": 1}) + "\n"
-    (second.path / "metrics.jsonl").write_text(unknown + lines[0])
+    (second.path / "metrics.jsonl").unlink()
     (third.path / "manifest.json").write_text('{"run": "of long ago"}')
     with fourth.hold():
         done, notes = rebuild(own_study)
     assert done == 8
     said = "\n".join(notes)
-    assert "metrics.jsonl:2: not a JSON event" in said
-    assert "an event that is unknown here ('sighting')" in said
+    assert f"{first.path / 'metrics.jsonl'}: changed since the run ended" in said
+    assert f"{second.path / 'metrics.jsonl'}: nothing is there, but the run has ended" in said
     assert "manifest.json: does not say what the run is" in said
     assert f"{fourth.name} is being trained" in said
 

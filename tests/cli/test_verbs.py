@@ -446,7 +446,7 @@ def test_status_lists_a_damaged_folder_among_the_others() -> None:
     said = bnbench("sweep", "study.yaml", "--quiet")
     assert said.code == 1
     assert "2 of 4 runs failed" in said.err
-    assert "--restart" in said.err
+    assert "--retry-failed" in said.err
 
 
 def test_sweep_for_programs_and_spreadsheets() -> None:
@@ -570,5 +570,18 @@ def test_a_damaged_run_does_not_stop_the_others() -> None:
     assert said.code == 1
     assert said.err.startswith("1 of 4 runs failed:\n")
     assert "result.json: not JSON" in said.err
-    assert "--restart" in said.err
     assert store.read(second).state == "completed"
+    assert said.err.endswith("--retry-failed, which renames damaged files to FILE.damaged-1\n")
+    assert bnbench("sweep", "study.yaml", "--quiet", "--retry-failed").code == 0
+    assert store.read(first).state == "completed"
+    assert (first.path / "result.json.damaged-1").read_text() == "{"
+    metrics = (second.path / "metrics.jsonl").read_bytes()
+    (second.path / "metrics.jsonl").write_bytes(metrics.replace(b"0.5", b"0.6", 1))
+    said = bnbench("train", str(second.path / "config.yaml"), "--quiet")
+    assert said.err == (
+        f"{second.path / 'metrics.jsonl'}: changed since the run ended\n"
+        "  train the run again with --restart\n"
+    )
+    assert said.code == 4
+    assert bnbench("sweep", "study.yaml", "--quiet", "--retry-failed").code == 0
+    assert (second.path / "metrics.jsonl").read_bytes() != metrics, "clocks differ"

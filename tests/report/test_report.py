@@ -29,7 +29,7 @@ from bnbench.report.terminal import terminal
 from bnbench.report.writing import Report, make, write
 from bnbench.store import ExperimentFolder
 from tests.report.invented import Told, invented
-from tests.runs import SMALL_YAML
+from tests.runs import SMALL_YAML, seal_again
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SETUPS = "setups: {none: {norm: {kind: none}}, bn: {norm: {kind: batch}}}\n"
@@ -471,6 +471,7 @@ def test_losses_that_were_not_finite_are_not_drawn_or_averaged(tmp_path: Path) -
             if line["event"] == "eval" and line["examples"] == 2000:
                 line |= {"loss": None, "finite": False}
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        seal_again(run)
     found = reported(folder)
     assert finite_numbers(found.record)
     loss = next(each for each in found.figures if each.name == "loss-by-examples")

@@ -22,7 +22,7 @@ from bnbench.runner.execution import Build, execute
 from bnbench.runner.settings import Executed, Settings
 from bnbench.store import Appender, ExperimentFolder, RunFolder
 from tests.injection import Disk, Killed, disk, dying
-from tests.runs import evidence, experiment_in, run_state, small_config
+from tests.runs import MANIFEST, evidence, experiment_in, run_state, small_config
 from tests.stub import build_stub
 
 CONFIG = small_config(
@@ -343,7 +343,7 @@ def test_a_damaged_error_prevents_nothing(interrupted: ExperimentFolder, damage:
     with pytest.raises(StorageError, match=r"error\.json: not .*\n  remove the file, or"):
         folder.error()
     with folder.hold():
-        folder.begin(config_text="", manifest={})
+        folder.begin(config_text="", manifest=MANIFEST)
     assert folder.error() is None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from bnbench.events import (
+    KINDS,
     Confusion,
     Diverged,
     Evaluation,
@@ -19,7 +20,7 @@ from bnbench.events import (
     Reading,
     Step,
 )
-from bnbench.sinks.metrics import KINDS, MetricsSink, to_moments, to_records
+from bnbench.sinks.metrics import MetricsSink, to_moments, to_records
 from bnbench.store import RunFolder
 
 MOMENTS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import multiprocessing
@@ -17,27 +18,37 @@ import torch
 from bnbench import store
 from bnbench.errors import HeldError, StorageError
 from bnbench.store import RunFolder, encode_records, files
-from tests.runs import a_result
+from tests.runs import MANIFEST, a_result
+
+PICTURE = b"\x89PNG\r\n\x1a\n and so on IEND\xaeB`\x82"
+FINISHED = {"event": "finished", "step": 1, "examples": 8, "train_seconds": 0.5}
+
+
+def lines(*events: dict[str, Any]) -> bytes:
+    """Events at the end of a run, but for what they say themselves."""
+    return encode_records(FINISHED | each for each in events)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     """A run that has begun."""
     folder = RunFolder(tmp_path / "bn_s00_01234567")
-    folder.begin(config_text="a: 1\n", manifest={"process": 1})
+    folder.begin(config_text="a: 1\n", manifest=MANIFEST)
     return folder
 
 
 def test_states_follow_the_evidence(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run_s00_01234567")
     assert store.read(folder).state == "new"
-    folder.begin(config_text="", manifest={})
+    folder.begin(config_text="a: 1\n", manifest=MANIFEST)
     assert store.read(folder).state == "new"
-    folder.metrics(keep=0).close()
+    metrics = folder.metrics(keep=0)
     assert store.read(folder).state == "interrupted"
+    metrics.append(lines({"event": "finished"}))
+    metrics.close()
     folder.fail({"message": "broken"})
     assert store.read(folder).state == "failed"
-    folder.begin(config_text="", manifest={})
+    folder.begin(config_text="a: 1\n", manifest=MANIFEST)
     assert store.read(folder).state == "interrupted", "a new attempt forgets the last one's error"
     folder.fail({"message": "broken"})
     folder.finish(a_result(state="diverged", step=3, reason="too large", scores={}))
@@ -134,7 +145,8 @@ def test_any_flipped_bit_is_noticed(folder: RunFolder) -> None:
 
 
 def test_metrics_torn_at_every_byte_of_the_last_line(folder: RunFolder) -> None:
-    records = [{"event": "step", "step": 1, "loss": None}, {"event": "step", "step": 2, "é": 1}]
+    step = {"event": "step", "step": 1, "examples": 8, "train_seconds": 0.5, "lr": 0.1}
+    records = [step | {"loss": None, "loss_max": None}, step | {"loss": 1, "loss_max": 1, "é": 1}]
     file = folder.metrics(keep=0)
     file.append(encode_records(records))
     length = file.sync()
@@ -151,21 +163,22 @@ def test_metrics_torn_at_every_byte_of_the_last_line(folder: RunFolder) -> None:
 
 def test_a_damaged_line_in_the_middle_is_said(folder: RunFolder) -> None:
     path = folder.path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step\n{"step": 3}\n')
+    path.write_bytes(lines(FINISHED) + b'{"step\n' + lines(FINISHED))
     with pytest.raises(StorageError, match=r"metrics\.jsonl:2: not a JSON event"):
         list(folder.records())
 
 
 def test_appending_goes_on_behind_what_is_kept(folder: RunFolder) -> None:
     file = folder.metrics(keep=0)
-    file.append(b'{"a": 1}\n{"a": 2}\n{"a": 3}\n')
+    file.append(encode_records([{"event": "a"}, {"event": "b"}, {"event": "c"}]))
     file.close()
-    file = folder.metrics(keep=18)
-    file.append(b'{"b": 10}\n')
-    assert file.sync() == 28
-    file.close()
+    file = folder.metrics(keep=30)
+    file.append(encode_records([{"event": "new"}]))
+    assert file.sync() == 47
     path = folder.path / "metrics.jsonl"
-    assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n{"b": 10}\n'
+    assert path.read_bytes() == encode_records([{"event": "a"}, {"event": "b"}, {"event": "new"}])
+    assert file.checksum() == hashlib.sha256(path.read_bytes()).hexdigest()
+    file.close()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +203,7 @@ def test_events_are_strict_json() -> None:
 def test_begin_removes_left_over_temporary_files(folder: RunFolder) -> None:
     left = folder.path / "checkpoint.pt.tmp"
     left.write_bytes(b"half")
-    folder.begin(config_text="a: 1\n", manifest={})
+    folder.begin(config_text="a: 1\n", manifest=MANIFEST)
     assert not left.exists()
 
 
@@ -258,10 +271,12 @@ def test_views_are_replaced_by_pattern_and_cleared(folder: RunFolder) -> None:
         ("events.out.tfevents.0.b.hparams", b"second"),
         ("events.out.tfevents.1.host", b"scalars"),
     ]
-    folder.keep_first_batch(b"a picture")
-    assert folder.first_batch() == b"a picture"
+    folder.keep_first_batch(PICTURE[:-1])
+    assert folder.first_batch() is None, "a torn one is as none"
+    folder.keep_first_batch(PICTURE)
+    assert folder.first_batch() == PICTURE
     folder.clear_views()
     assert folder.views() == []
-    assert folder.first_batch() == b"a picture", "what views are made from stays"
+    assert folder.first_batch() == PICTURE, "what views are made from stays"
     folder.clear()
     assert folder.first_batch() is None

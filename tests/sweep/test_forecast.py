@@ -19,7 +19,7 @@ from bnbench.sweep import forecast as forecasting
 from bnbench.sweep.forecast import WORKER_SECONDS, Forecast, as_lines
 from bnbench.sweep.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, SweepOptions
 from tests.executors import InProcess, faults_of
-from tests.runs import a_result, experiment_in, no_norm_config, small_config
+from tests.runs import MANIFEST, a_result, end, experiment_in, no_norm_config, small_config
 
 
 class Measuring:
@@ -63,14 +63,14 @@ def forecast(
     return forecasting.forecast(runs, experiment, executor, SweepOptions(**options), faults_of)
 
 
+STEP = {"step": 12, "examples": 96, "train_seconds": 1.0}
 COSTS = {"bn": Cost(40.0, 2_000_000), "none": Cost(10.0, 1_000_000)}
 
 
 def finish(experiment: ExperimentFolder, config: schema.RunConfig, seconds: float) -> int:
     """Let a run be finished after so many seconds; its bytes on disk."""
     folder = experiment.run(identity.run_id(config))
-    folder.begin(config_text=files.dump(config), manifest={})
-    folder.finish(a_result(wall_seconds=seconds))
+    end(folder, files.dump(config), a_result(wall_seconds=seconds))
     return sum(path.stat().st_size for path in folder.path.iterdir())
 
 
@@ -113,9 +113,11 @@ def test_an_interrupted_run_costs_what_is_left_of_it(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
     config = small_config()
     folder = experiment.run(identity.run_id(config))
-    folder.begin(config_text=files.dump(config), manifest={})
+    folder.begin(config_text=files.dump(config), manifest=MANIFEST)
     metrics = folder.metrics(keep=0)
-    metrics.append(encode_records([{"event": "step", "step": 12}]))
+    metrics.append(
+        encode_records([{"event": "step", "loss": 1.0, "loss_max": 1.0, "lr": 0.1} | STEP])
+    )
     metrics.close()
     (run,) = forecast([config], experiment, Measuring(COSTS)).runs
     assert run.state == "interrupted"
@@ -133,7 +135,7 @@ def test_failed_runs_count_only_if_a_sweep_tries_them_again(
 ) -> None:
     experiment = experiment_in(tmp_path)
     folder = experiment.run(identity.run_id(small_config()))
-    folder.begin(config_text=files.dump(small_config()), manifest={})
+    folder.begin(config_text=files.dump(small_config()), manifest=MANIFEST)
     folder.fail({"message": "out of luck", "of_the_machine": of_the_machine})
     found = forecast([small_config()], experiment, Measuring(COSTS), **options)
     assert (found.runs[0].state, found.runs[0].trains) == ("failed", trains)
@@ -145,7 +147,9 @@ def test_a_damaged_folder_is_listed(tmp_path: Path) -> None:
     finish(experiment, small_config(), 1.0)
     (experiment.run(identity.run_id(small_config())).path / "result.json").write_text("{")
     (run,) = forecast([small_config()], experiment, Measuring(COSTS)).runs
-    assert (run.state, run.trains) == ("damaged", True)
+    assert (run.state, run.trains) == ("damaged", False)
+    (run,) = forecast([small_config()], experiment, Measuring(COSTS), retry_failed=True).runs
+    assert run.trains
 
 
 def test_a_worker_that_dies_while_measuring_is_an_error(tmp_path: Path) -> None:

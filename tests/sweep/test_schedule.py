@@ -34,7 +34,7 @@ from bnbench.sweep.jobs import (
 )
 from bnbench.sweep.schedule import SweepOutcome
 from tests.executors import sweep
-from tests.runs import a_result, experiment_in, no_norm_config, small_config
+from tests.runs import MANIFEST, a_result, end, experiment_in, no_norm_config, small_config
 
 Behaviour = Callable[[Job], list[Answer]]
 
@@ -120,8 +120,7 @@ def seeds(count: int, **changes: Any) -> list[schema.RunConfig]:
 def finish(experiment: ExperimentFolder, config: schema.RunConfig, **changes: Any) -> None:
     """Let a run have a result on disk."""
     folder = experiment.run(identity.run_id(config))
-    folder.begin(config_text=files.dump(config), manifest={})
-    folder.finish(replace(RESULT, **changes))
+    end(folder, files.dump(config), replace(RESULT, **changes))
 
 
 def run_sweep(
@@ -158,9 +157,8 @@ def test_a_finished_run_of_another_configuration_is_looked_at_closely(
 ) -> None:
     """Its file is not the one that would be written now: whoever trains compares the two."""
     runs = seeds(1)
-    finish(experiment, runs[0])
-    path = experiment.run(identity.run_id(runs[0])).path / "config.yaml"
-    path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
+    folder = experiment.run(identity.run_id(runs[0]))
+    end(folder, files.dump(runs[0]).replace("lr: 0.05", "lr: 0.06"), RESULT)
     outcome, executor = run_sweep(
         runs, experiment, lambda _: [Trained(RESULT, found=True)], screen[0]
     )
@@ -276,7 +274,7 @@ def test_a_failure_from_before_stops_nothing(
 ) -> None:
     runs = seeds(3)
     folder = experiment.run(identity.run_id(runs[0]))
-    folder.begin(config_text=files.dump(runs[0]), manifest={})
+    folder.begin(config_text=files.dump(runs[0]), manifest=MANIFEST)
     folder.fail({"message": "out of luck", "of_the_machine": False})
     outcome, executor = run_sweep(runs, experiment, trained, screen[0], fail_fast=True)
     assert executor.given == runs[1:]
@@ -303,7 +301,7 @@ def test_a_failed_run_is_tried_again_if_asked_or_if_it_was_not_its_own_fault(
 ) -> None:
     runs = seeds(1)
     folder = experiment.run(identity.run_id(runs[0]))
-    folder.begin(config_text=files.dump(runs[0]), manifest={})
+    folder.begin(config_text=files.dump(runs[0]), manifest=MANIFEST)
     folder.fail({"message": "out of luck", "of_the_machine": of_the_machine})
     outcome, executor = run_sweep(runs, experiment, trained, screen[0])
     assert bool(executor.given) == again
@@ -318,7 +316,9 @@ def test_a_run_whose_worker_dies_three_times_is_failed(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
 ) -> None:
     runs = seeds(2)
-    experiment.run(identity.run_id(runs[0])).begin(config_text=files.dump(runs[0]), manifest={})
+    experiment.run(identity.run_id(runs[0])).begin(
+        config_text=files.dump(runs[0]), manifest=MANIFEST
+    )
 
     def deadly(job: Job) -> list[Answer]:
         if isinstance(job, Train) and job.config == runs[0]:
@@ -382,7 +382,9 @@ def test_restart_throws_away_what_is_there_after_saying_so(
 ) -> None:
     runs = seeds(3)
     finish(experiment, runs[0])
-    experiment.run(identity.run_id(runs[1])).begin(config_text=files.dump(runs[1]), manifest={})
+    experiment.run(identity.run_id(runs[1])).begin(
+        config_text=files.dump(runs[1]), manifest=MANIFEST
+    )
     _, executor = run_sweep(runs, experiment, trained, screen[0], restart=True)
     assert executor.given == runs
     assert experiment.run(identity.run_id(runs[0])).result() is None
@@ -413,7 +415,7 @@ def test_networks_are_checked_before_the_first_run(
         return small_config(setup=setup, norm=other, **changes)
 
     begun = own("begun")
-    experiment.run(identity.run_id(begun)).begin(config_text=files.dump(begun), manifest={})
+    experiment.run(identity.run_id(begun)).begin(config_text=files.dump(begun), manifest=MANIFEST)
     runs = [
         config
         for seed in (0, 1)

@@ -23,6 +23,7 @@ from bnbench.sweep.shipping import Reply, Sent, Shipment, Shipping
 from tests.executors import Elsewhere, InProcess, sweep
 from tests.injection import Killed, disk, kills, stopping
 from tests.runs import (
+    MANIFEST,
     committed_step,
     evidence,
     experiment_in,
@@ -188,7 +189,7 @@ def test_what_fails_elsewhere_is_told_with_paths_that_are_here(tmp_path: Path) -
     experiment = experiment_in(tmp_path / "runs")
     folder = experiment.run(identity.run_id(config))
     # It has begun before: its network is not checked again.
-    folder.begin(config_text=files.dump(config), manifest={})
+    folder.begin(config_text=files.dump(config), manifest=MANIFEST)
     ((name, message),) = swept([config], experiment, Elsewhere()).failures
     assert name == folder.name
     assert message == (

@@ -104,7 +104,7 @@ class TensorBoardSink:
             shows = "The first images of the first batch, as trained: augmented, standardized."
             values.append(records.image("images/first_batch", card.first_batch, describes=shows))
         begin = records.record(values, step=0, wall_time=card.started)
-        self._file = Appender(folder / name, keep=0)
+        self._file = Appender(folder / name)
         try:
             self._file.append(records.encoded([records.version(wall_time=card.started), begin]))
         except BaseException:
