@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import io
 import json
+import os
 import re
 import socket
 import threading
@@ -68,6 +69,7 @@ def serve(
         for line in survey(each):
             warn(line)
     folder = experiments[0].path if len(experiments) == 1 else runs_dir
+    _refuse_what_leaves(folder)
     if len(experiments) > 1:
         warn("the HParams tab compares the runs of one experiment: bnbench tensorboard NAME")
     names = sum(1 for _ in folder.rglob("*tfevents*.hparams")) + sum(1 for _ in folder.rglob(FILE))
@@ -87,6 +89,19 @@ def serve(
     if browser and not webbrowser.open(link):
         warn("no browser opened: copy the link")
     threading.Event().wait()
+
+
+def _refuse_what_leaves(folder: Path) -> None:
+    """TensorBoard follows links, and waits for pipes. Raises StorageError."""
+    top = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(top):
+            raise StorageError(
+                f"{path} is a link that leaves {folder}, and TensorBoard would follow it",
+                do="remove it, or serve another folder",
+            )
+        if "tfevents" in path.name and not path.is_file():
+            raise StorageError(f"{path} is not a file", do="remove it: TensorBoard would read it")
 
 
 def deep_link(experiments: Sequence[ExperimentFolder], *, port: int) -> str:

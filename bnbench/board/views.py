@@ -6,6 +6,7 @@ run that TensorBoard finds says of all of them.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -21,7 +22,7 @@ from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
 from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of, examined
-from bnbench.wording import column_words, counted, in_words, told_apart
+from bnbench.wording import column_words, counted, in_words, printable, told_apart
 
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
@@ -225,7 +226,7 @@ def _have(runs: list[RunFolder]) -> str:
 
 
 def _card(folder: RunFolder, manifest: Record, description: Description) -> Card:
-    question = f"**{description.question}**\n\n" if description.question else ""
+    question = f"**{_as_text(description.question)}**\n\n" if description.question else ""
     about = f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{description.about}"
     return Card(
         started=manifest["started"],
@@ -245,7 +246,7 @@ def _card(folder: RunFolder, manifest: Record, description: Description) -> Card
 def _facts(manifest: Record) -> str:
     point = ", ".join(f"{key} {value}" for key, value in manifest["point"].items())
     lines = {
-        "setup": manifest["setup"] + (f" ({point})" if point else ""),
+        "setup": _as_text(manifest["setup"] + (f" ({point})" if point else "")),
         "seed": manifest["seed"],
         "images": f"{manifest['train_images']:,} to train, "
         f"{manifest['validation_images']:,} to validate, {manifest['test_images']:,} to test",
@@ -265,9 +266,9 @@ def side_by_side(rows: Iterable[Row]) -> str:
     """
     found: dict[str, dict[str, dict[str, None]]] = {}
     for row in rows:
-        values = found.setdefault(str(row["setup"]), {})
+        values = found.setdefault(_as_text(str(row["setup"])), {})
         for key, value in row.items():
-            values.setdefault(key, {})[in_words(value)] = None
+            values.setdefault(key, {})[_as_text(in_words(value))] = None
     if len(found) < 2:
         return ""
     setups = {
@@ -278,5 +279,9 @@ def side_by_side(rows: Iterable[Row]) -> str:
     keys = [key for key in every if len({values.get(key) for values in setups.values()}) > 1]
     lines = [["setup", *keys], ["---"] * (1 + len(keys))]
     lines += [[setup, *(values.get(key, "–") for key in keys)] for setup, values in setups.items()]
-    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _as_text(words: str) -> str:
+    """Words that mean nothing in Markdown, on one line."""
+    return re.sub(r"[\\`*_\[\]<>|]", r"\\\g<0>", " ".join(printable(words, keep="\n").split()))

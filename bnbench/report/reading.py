@@ -117,6 +117,7 @@ def _single_runs(folder: store.ExperimentFolder) -> Study:
     problem: BnbenchError | None = None
     for each in folder.runs():
         try:
+            each.config_text()  # raises where it is a link
             experiment = loading.load_experiment(each.path / "config.yaml")
             run = _read_run(plans.expand(experiment).only(), each, events=True)
         except BnbenchError as error:

@@ -220,12 +220,21 @@ def _json(record: Record, indent: int | None = None) -> bytes:
     return text.encode(errors="replace") + b"\n"
 
 
+def decode(content: bytes) -> Any:
+    """What JSON says. Raises ValueError, RecursionError; also for text with half a character in it
+    (a surrogate), which no other file can hold."""
+    found = json.loads(content)
+    if any(each in content for each in (rb"\ud", rb"\uD", b"\xed")):
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
 def decode_records(lines: list[bytes]) -> list[Record] | None:
     """All lines at once, in half the time of one after the other; None where one is damaged."""
     if not all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
         return None
     try:
-        records = json.loads(b"[" + b",".join(lines) + b"]")
+        records = decode(b"[" + b",".join(lines) + b"]")
     except (ValueError, RecursionError):
         return None
     return records if len(records) == len(lines) and all(map(is_event, records)) else None

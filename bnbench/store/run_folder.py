@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -337,7 +336,7 @@ class RunFolder:
         if content is None:
             return None
         try:
-            found = json.loads(content)
+            found = record.decode(content)
         except (ValueError, RecursionError) as error:
             raise damaged(self.path / name, f"not JSON ({error})") from error
         if not isinstance(found, dict):

@@ -24,6 +24,7 @@ from bnbench.report.figures import along, learning, probes, style
 from bnbench.report.figures.claims import paired_differences
 from bnbench.report.study import Study
 from bnbench.report.verdicts import Judged
+from bnbench.wording import printable
 
 MOST_PROBED = 8
 MOST_AXES = 3
@@ -84,10 +85,9 @@ def _as_svg(figure: Figure, name: str) -> str:
     with rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a user's word; browsers have it
         FigureCanvasSVG(figure).print_svg(text, metadata=NO_METADATA)  # type: ignore[no-untyped-call]
+    drawn = printable(text.getvalue(), keep="\n")  # XML has no control characters
     # Coordinates to a hundredth of a point: matplotlib has no setting, and pages are half the size.
-    return re.sub(
-        r"(?<=[ \"(,])-?\d+\.\d{3,}", lambda each: f"{float(each[0]):.2f}", text.getvalue()
-    )
+    return re.sub(r"(?<=[ \"(,])-?\d+\.\d{3,}", lambda each: f"{float(each[0]):.2f}", drawn)
 
 
 Made: TypeAlias = tuple[str, str, str, str, Figure | None]
