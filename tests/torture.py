@@ -1,6 +1,6 @@
 """Random SIGKILLs of real sweeps, and whether anything was lost, doubled or changed by them.
 
-`scripts/torture kills` runs it for as long as asked, a slow test for a few kills.
+`scripts/torture` runs it for as long as asked, a slow test for a few kills.
 """
 
 from __future__ import annotations

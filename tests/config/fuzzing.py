@@ -1,7 +1,7 @@
 """Any file and any command line: what is drawn, and what must hold of it.
 
 `judge` is what must hold: a valid plan, or a ConfigError whose faults all have a place; never
-another exception. `test_fuzz.py` draws some cases, `scripts/torture fuzz` as many as asked.
+another exception. `test_fuzz.py` draws some cases, `scripts/torture` as many as asked.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import functools
 import json
 import re
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
@@ -231,14 +232,20 @@ def cases() -> st.SearchStrategy[Case]:
 # --- what must hold -----------------------------------------------------------------------
 
 
-def judge(case: Case) -> str:
-    """`valid` or `refused`; AssertionError for anything else."""
+Check: TypeAlias = Callable[[Sequence[schema.RunConfig]], list[Any]]
+"""`assemble.check`, which needs torch."""
+
+
+def judge(case: Case, check: Check = lambda _: []) -> str:
+    """`valid` or `refused`; AssertionError for anything else. `check`: of the plan's runs."""
     _, here, _ = workspace()
     path = here / "x.yaml"
     path.write_bytes(case.data)
     try:
         experiment = loading.load_experiment(path, case.overrides)
         plan = plans.expand(experiment)
+        if refused := check(plan.runs):
+            raise ConfigError(plan.faults(refused))
     except BnbenchError as error:
         require_sentences(error, path, case.data)
         return "refused"

@@ -274,7 +274,7 @@ def children(process: int) -> list[int]:
 
 @pytest.mark.slow
 def test_random_kills_change_nothing(tmp_path: Path) -> None:
-    """`scripts/torture kills` for as long as CI can wait."""
+    """`scripts/torture` for as long as CI can wait."""
     work = Torture(tmp_path, seed=os.getpid())
     work.sweep_once(kills=8)
     assert work.tally.faults == []
