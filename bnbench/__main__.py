@@ -12,9 +12,12 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 def main() -> None:
     """Run the command line; Ctrl-C while it is being imported shows no traceback either."""
     try:
-        from bnbench.cli import app, streams
+        from bnbench.cli import app, root, streams
+        from bnbench.guard import tell_what_nobody_catches
 
         streams.prepare()
+        if "--debug" not in sys.argv:
+            tell_what_nobody_catches(root.say)
         app()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -120,11 +120,15 @@ def items(source: Iterable[T], entered: Entered) -> Iterator[T]:
 
 
 def tell_what_nobody_catches(say: Callable[[str], None]) -> None:
-    """From now on, what is raised in a thread or in `__del__` is a line, no traceback."""
+    """From now on, what is raised in a thread or in `__del__` is one line, once, no traceback."""
+    told: set[str] = set()
 
     def tell(unraised: Any) -> None:
         with suppress(BaseException):  # Python may be ending
-            say(f"warning: {Raised(unraised.exc_value)}")
+            line = f"warning: {Raised(unraised.exc_value)}"
+            if line not in told:
+                told.add(line)
+                say(line)
 
     sys.unraisablehook = threading.excepthook = tell
 
@@ -173,6 +177,7 @@ def _parts() -> tuple[Part, ...]:
         (lambda: list(warnings.filters), partial(setattr, warnings, "filters")),
         (sys.getrecursionlimit, sys.setrecursionlimit),
         *((partial(getattr, sys, name), partial(setattr, sys, name)) for name in of_sys),
+        *map(_output, (1, 2)),
         *((partial(signal.getsignal, each), partial(signal.signal, each)) for each in STOPPING),
         (torch.get_default_dtype, torch.set_default_dtype),
         (
@@ -187,6 +192,20 @@ def _parts() -> tuple[Part, ...]:
             for each in devices
         ),
     )
+
+
+def _output(number: int) -> Part:
+    """A standard stream's descriptor: once it is closed, the next file that is opened gets its
+    number, and all that is printed."""
+    kept = number
+    with suppress(OSError):
+        kept = os.dup(number)
+
+    def file() -> tuple[int, int]:
+        status = os.fstat(number)
+        return status.st_dev, status.st_ino
+
+    return file, lambda _: os.dup2(kept, number)
 
 
 def _read(part: Part) -> Any:

@@ -65,7 +65,18 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     ),
     "sweep": (
         6,
-        {"board", "config", "errors", "events", "report", "runner", "sinks", "store", "wording"},
+        {
+            "board",
+            "config",
+            "errors",
+            "events",
+            "guard",
+            "report",
+            "runner",
+            "sinks",
+            "store",
+            "wording",
+        },
     ),
     "cli": (
         7,

@@ -121,7 +121,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             say("stopped")
             raise typer.Exit(130) from None
-        except Exception as error:
+        except BaseException as error:
             # Typer shows its own errors of usage itself.
             if _debug or type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise

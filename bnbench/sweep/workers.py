@@ -27,6 +27,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from bnbench.errors import RunError
+from bnbench.guard import tell_what_nobody_catches
 from bnbench.runner.settings import Stop
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import jobs
@@ -216,6 +217,7 @@ def serve(
         warnings.showwarning = lambda message, category, *_: pipe.send(
             jobs.Said(f"warning: {category.__name__}: {message}")
         )
+        tell_what_nobody_catches(lambda line: pipe.send(jobs.Said(line)))
         broken = None
         try:
             from bnbench.runner.execution import execute  # noqa: F401  and with it torch
