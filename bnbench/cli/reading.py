@@ -42,25 +42,28 @@ def status(
 def report(
     experiment: Annotated[str, typer.Argument(help="Its name below --runs-dir, or its folder.")],
     runs_dir: RunsDir = Path("runs"),
+    study: Annotated[
+        int | None, typer.Option(min=1, help="Which one, where the folder holds several studies.")
+    ] = None,
     as_json: Json = False,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     debug: Debug = False,
 ) -> None:
     """Show tables and verdicts; write report.html, report.json and report.csv."""
     from bnbench.report import record, terminal, writing
-    from bnbench.report.reading import read_study
+    from bnbench.report.reading import choose_study, read_study
     from bnbench.store import find_experiment
 
-    study = read_study(find_experiment(runs_dir, experiment))
-    made = writing.make(study)
-    writing.write(study, made)
+    found = read_study(choose_study(find_experiment(runs_dir, experiment), study))
+    made = writing.make(found)
+    writing.write(found, made)
     if as_json:
         print(record.as_json(made.record), end="")
     else:
         for part in terminal.terminal(made.record):
             output.print(part)
     if open_:
-        typer.launch(str((study.folder.path / writing.PAGE).resolve()))
+        typer.launch(str((found.folder.file.parent / writing.PAGE).resolve()))
 
 
 def compare(

@@ -43,6 +43,12 @@ RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try failed and damaged runs again.")
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed run.")]
+Into = Annotated[
+    bool,
+    typer.Option(
+        "--into", help="Keep another study of this name in its folder; see report --study."
+    ),
+]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
 
 
@@ -151,6 +157,7 @@ def sweep(
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,
     fail_fast: FailFast = False,
+    into: Into = False,
     restart: root.Restart = False,
     accept_changes: root.AcceptChanges = False,
     no_custom: root.NoCustom = False,
@@ -171,7 +178,7 @@ def sweep(
 
     overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
     planned = experiments.plan_all(
-        config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=root.say
+        config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=root.say, into=into
     )
     Trust(root.say, no_custom).allow(run for each in planned for run in each.plan.runs)
     options = SweepOptions(
@@ -234,7 +241,8 @@ def _train(
             for table in terminal.closing_tables(study):
                 root.output.print(table)
             root.show(f"curves: bnbench tensorboard {folder.path}")
-            root.show(f"report: bnbench report {folder.path}")
+            option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""
+            root.show(f"report: bnbench report {folder.path}{option}")
         if failures and options.fail_fast:
             break
     if as_json:

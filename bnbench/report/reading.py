@@ -11,7 +11,7 @@ from bnbench import store
 from bnbench.config import experiments, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, StorageError, UsageError
 from bnbench.report.study import OtherRun, StudiedRun, Study
-from bnbench.wording import column_words, told_apart
+from bnbench.wording import column_words, cut, told_apart
 
 Series = dict[int, float]
 """Values by training images seen; NaN where one was not finite."""
@@ -75,6 +75,32 @@ def read_history(run: store.RunRecord) -> History:
     return found
 
 
+def choose_study(folder: store.ExperimentFolder, number: int | None) -> store.ExperimentFolder:
+    """The study of this number in a folder, or its only one.
+
+    Raises UsageError, which says which there are.
+    """
+    there = {each.study: each for each in folder.studies()}
+    if number in there:
+        return there[number]
+    if number is None and len(there) < 2:
+        return next(iter(there.values()), folder)
+    if not there:
+        raise UsageError(f"{folder.path} holds single runs, no study", do="leave out --study")
+    known = []
+    for each in there.values():
+        try:
+            experiment = loading.load_experiment(each.file)
+            asks = experiment.question or plans.grid(experiment)
+        except BnbenchError:
+            asks = "its file cannot be read"
+        known.append(f"{each.study} ({asks})")
+    raise UsageError(
+        f"{folder.path} holds the {'study' if len(known) == 1 else 'studies'} {cut(known)}",
+        do=f"bnbench report {folder.path} --study {known[-1].partition(' ')[0]} takes that one",
+    )
+
+
 def read_study(folder: store.ExperimentFolder) -> Study:
     """Read an experiment with all that its runs recorded. A damaged run does not hide the others.
 
@@ -88,7 +114,8 @@ def read_study(folder: store.ExperimentFolder) -> Study:
         study = results_of(experiment, plans.expand(experiment).runs, folder, events=True)
         there = {run.name for run in study.runs}
         others = [each for each in folder.runs() if each.name not in there]
-        reason = "the experiment's file does not describe it"
+        under = f" under profile {experiment.profile}" if experiment.profile else ""
+        reason = f"the experiment's file does not describe it{under}"
         study = replace(study, others=_others(others, study.runs, reason))
     if not any(run.state != "new" for run in study.runs):
         raise UsageError(

@@ -39,7 +39,7 @@ def as_record(
         "schema": 1,
         "experiment": {
             "name": study.folder.name,
-            "path": str(study.folder.path),
+            "path": str(study.folder.file.parent),
             "question": experiment.question,
             "profile": experiment.profile,
             "file": None if content is None else content.decode(errors="replace"),
@@ -58,9 +58,10 @@ def as_record(
         "claims": [_claim(each) for each in claims],
         "tuned": [each._asdict() | {"at_edge": each.at_edge} for each in study.choices],
         "cells": [cell_row(cell, study) for cell in study.cells],
-        "runs": [_run(run) for run in study.runs],
+        "runs": [_run(run, study) for run in study.runs],
         "others": [
-            {"run": each.folder.name} | _picked(each, "called", "state", "test_accuracy", "reason")
+            {"run": each.folder.name, "path": _path(each.folder.name, study)}
+            | _picked(each, "called", "state", "test_accuracy", "reason")
             for each in study.others
         ],
         "provenance": _provenance(study),
@@ -163,12 +164,17 @@ def _over_seeds(values: Sequence[float]) -> Record | None:
     }
 
 
-def _run(run: StudiedRun) -> Record:
+def _path(name: str, study: Study) -> str:
+    """Of a run's folder, from that of the report."""
+    return f"../{name}" if study.folder.prefix else name
+
+
+def _run(run: StudiedRun, study: Study) -> Record:
     """A run with its final scores and its whole result."""
     divergence = None if run.result is None else run.result.divergence
     return {
         "run": run.name,
-        "path": run.name,
+        "path": _path(run.name, study),
         **_picked(run, "setup", "point", "seed", "state"),
         "reason": divergence if run.problem is None else run.problem,
         **{name: run.metric(name) for name in METRICS if name != "gap"},

@@ -35,11 +35,13 @@ def make(study: Study, *, written: datetime | None = None) -> Report:
 
 def write(study: Study, report: Report) -> None:
     """Put page, data, table and figures into the experiment's folder. Raises StorageError."""
+    prefix = study.folder.prefix
     pictures = {f"{figure.name}.svg": figure.svg.encode() for figure in report.figures}
-    study.folder.replace(record.FIGURES, "*.svg", pictures)
+    study.folder.replace(f"{prefix}{record.FIGURES}", "*.svg", pictures)
     table = record.as_csv([record.flat_row(run) for run in study.runs])
     texts = {DATA: record.as_json(report.record), TABLE: table, PAGE: page(report)}
-    study.folder.keep({name: text.encode(errors="replace") for name, text in texts.items()})
+    contents = {prefix + name: text.encode(errors="replace") for name, text in texts.items()}
+    study.folder.keep(contents)
 
 
 def page(report: Report) -> str:

@@ -13,6 +13,7 @@ from bnbench.store import files
 from bnbench.store.run_folder import CONFIG, LOCK, RunFolder
 
 EXPERIMENT = "experiment.yaml"
+STUDY = "study-"
 _RUN_NAME = re.compile(r".*_[0-9a-f]{8}$")
 
 
@@ -20,10 +21,12 @@ _RUN_NAME = re.compile(r".*_[0-9a-f]{8}$")
 class ExperimentFolder:
     """The runs of one experiment, each found by the hash that its name ends with.
 
-    The rest of a name (setup, axis values) is for people: renaming a setup loses nothing.
+    The rest of a name (setup, axis values) is for people: renaming a setup loses nothing. `study`:
+    which of several studies of these runs is meant; each has its own file and report.
     """
 
     path: Path
+    study: int = 1
 
     @property
     def name(self) -> str:
@@ -31,9 +34,24 @@ class ExperimentFolder:
         return self.path.name
 
     @property
+    def prefix(self) -> str:
+        """What the study's own files begin with, below the folder."""
+        return "" if self.study == 1 else f"{STUDY}{self.study}/"
+
+    @property
     def file(self) -> Path:
         """Path of the experiment's own file."""
-        return self.path / EXPERIMENT
+        return self.path / f"{self.prefix}{EXPERIMENT}"
+
+    def studies(self) -> list[ExperimentFolder]:
+        """Those that have a file, in the order in which they came."""
+        with files.translated(self.path):
+            ends = [
+                path.parent.name[len(STUDY) :] for path in self.path.glob(f"{STUDY}*/{EXPERIMENT}")
+            ]
+        numbers = [1, *sorted(int(end) for end in ends if end.isdecimal() and int(end) > 1)]
+        found = [ExperimentFolder(self.path, number) for number in numbers]
+        return [each for each in found if each.file.exists()]
 
     def content(self) -> bytes | None:
         """What the experiment's own file says, or None where there is none."""
@@ -85,7 +103,7 @@ class ExperimentFolder:
         files.make_folder(self.path, inside=self.path)
         files.remove_leftovers(self.path)
         if self.content() != experiment_text.encode():
-            self.keep({EXPERIMENT: experiment_text.encode()})
+            self.keep({f"{self.prefix}{EXPERIMENT}": experiment_text.encode()})
 
 
 def _is_run(path: Path) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnbench.config import experiments, files, loading, plans
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import workers_for
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import jobs, workers
+from bnbench.sweep import jobs, studies, workers
 
 Say = Callable[[str], None]
 
@@ -25,11 +25,18 @@ class PlannedExperiment:
 
 
 def plan_all(
-    name: str, overrides: loading.Overrides, *, max_runs: int, runs_dir: Path, say: Say
+    name: str,
+    overrides: loading.Overrides,
+    *,
+    max_runs: int,
+    runs_dir: Path,
+    say: Say,
+    into: bool = False,
 ) -> list[PlannedExperiment]:
     """The experiment of a file, or all of a folder's, checked before the first is trained.
 
-    Raises ConfigError with the faults of all of them, UsageError for two of the same name.
+    `into`: keep another study of the same name in its folder. Raises ConfigError with the faults of
+    all of them, UsageError for two of the same name, and for another study unless `into`.
     """
     planned: dict[str, PlannedExperiment] = {}
     faults: list[Fault] = []
@@ -50,6 +57,10 @@ def plan_all(
         planned[experiment.name] = PlannedExperiment(experiment, plan, folder)
     if faults:
         raise ConfigError(dict.fromkeys(faults))  # the command line's own arise in every file
+    for name, each in planned.items():
+        given = studies.Given(each.experiment, each.plan, overrides)
+        folder = studies.folder_for(given, each.folder, into=into, say=say)
+        planned[name] = replace(each, folder=folder)
     for name, each in planned.items():
         for line in (*each.plan.notes, *each.plan.warnings):
             say(f"{name}: {line}" if len(planned) > 1 else line)
