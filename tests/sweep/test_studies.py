@@ -173,6 +173,9 @@ def test_runs_that_have_begun_count(tmp_path: Path, state: str) -> None:
 
 def test_a_study_of_which_nothing_has_begun_is_replaced(tmp_path: Path) -> None:
     folder = invented(tmp_path, SMALL_YAML + BASE, lambda _: None)
+    for config in plans.expand(loading.load_experiment(folder.file)).runs:
+        folder.run(identity.run_id(config)).begin(config_text="", manifest={})
+    assert len(folder.runs()) == 4
     assert sweep(tmp_path, set=("optim.lr=0.3",)) == folder
 
 
