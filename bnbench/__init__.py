@@ -21,7 +21,7 @@ board      TensorBoard for an experiment: rewrite event files, average over seed
 diagnosis  a foreign model, or a stored run: what is wrong in eval mode, and the fix
 report     stored runs to tables, figures, verdicts, the page
 runner     one run from start to result, resumable
-sweep      which runs are missing, in which order; who trains them
+sweep      which study is continued; which runs are missing, in which order; who trains them
 cli        the commands; heavy packages are imported inside them
 """
 
