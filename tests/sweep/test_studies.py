@@ -21,7 +21,7 @@ from bnbench.report.writing import make, write
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import experiments
 from tests.report.invented import Told, invented, write_run
-from tests.runs import SMALL_YAML
+from tests.runs import MANIFEST, SMALL_YAML
 
 BASE = "question: Which?\nsetups: {bn: {}, none: {norm: {kind: none}}}\nseeds: 2\n"
 SWEPT = BASE + "axes: {optim.lr: [0.1, 0.2]}\n"
@@ -174,7 +174,8 @@ def test_runs_that_have_begun_count(tmp_path: Path, state: str) -> None:
 def test_a_study_of_which_nothing_has_begun_is_replaced(tmp_path: Path) -> None:
     folder = invented(tmp_path, SMALL_YAML + BASE, lambda _: None)
     for config in plans.expand(loading.load_experiment(folder.file)).runs:
-        folder.run(identity.run_id(config)).begin(config_text="", manifest={})
+        run = folder.run(identity.run_id(config))
+        run.begin(config_text=files.dump(config), manifest=MANIFEST)
     assert len(folder.runs()) == 4
     assert sweep(tmp_path, set=("optim.lr=0.3",)) == folder
 
