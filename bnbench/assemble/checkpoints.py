@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import warnings
 from typing import Any
 
 import torch
@@ -29,18 +30,17 @@ def load(name: str, content: bytes, *, do: str) -> Any:
     `name` is what errors call it, `do` what they advise. Raises StorageError.
     """
     try:
-        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        # Not in torch's words: it advises to load the file without this protection.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about files of other kinds
+            return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever bytes of someone else's make of torch's reader
+        # Not in its words: it advises to load the file without this protection.
         unknown = re.search(r"GLOBAL ([\w.]+)", str(error))
-        said = f"{name} is not a checkpoint of PyTorch"
-        if unknown is not None:
+        said = f"{name} is not a checkpoint of PyTorch, or damaged"
+        if isinstance(error, pickle.UnpicklingError) and unknown is not None:
             what = f"holds more than tensors ({unknown[1]})"
             said = f"{name} {what}, and running what a file says is not safe"
         raise StorageError(said, do=do) from error
-    except Exception as error:  # whatever bytes of someone else's make of torch's reader
-        said = f"{name} is not a checkpoint of PyTorch, or damaged"
-        raise StorageError(f"{said}: {_reason(error)}", do=do) from error
 
 
 def load_state(name: str, content: bytes, identity: str) -> dict[str, Any]:
@@ -62,8 +62,4 @@ def resume(run: Run, name: str, state: dict[str, Any]) -> None:
     except BnbenchError:
         raise
     except Exception as error:
-        raise StorageError(f"{name} does not fit the run: {_reason(error)}", do=AGAIN) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StorageError(f"{name} does not fit the network of the run", do=AGAIN) from error
