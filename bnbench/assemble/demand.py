@@ -31,35 +31,35 @@ FLOAT = 4  # bytes of a number in fp32
 class Shapes:
     """What a network holds, as far as it is known.
 
-    `trained`: of the parameters, those that are trained. `kept`: how many numbers the gradient of
-    one image needs, which are the inputs of weight and normalization layers; `largest`: of one of
-    them. `sets`: of each norm layer, what says which values share statistics, and the shape of an
-    image there.
+    `trained`: of the parameters, those that are trained. `products`: multiplications in a forward
+    pass of one image. `kept`: how many numbers the gradient of one image needs, which are the
+    inputs of weight and normalization layers; `largest`: of one of them. `sets`: of each norm
+    layer, what says which values share statistics, and the shape of an image there.
     """
 
     parameters: int = 0
     trained: int = 0
+    products: int = 0
     kept: int = 0
     largest: int = 0
     sets: list[tuple[Sets, torch.Size]] = field(default_factory=list)
 
 
 def shapes(config: schema.RunConfig, recipe: Recipe) -> Shapes:
-    """The shapes of a network. torchvision's is only made, and a user's own not even that.
+    """The shapes of a network. torchvision's is only made, and a user's own not even that; its
+    layers count as nothing.
 
     Raises ValueError where the network cannot be made.
     """
-    if isinstance(config.model, schema.CustomModel) or isinstance(
-        config.norm, schema.CustomNormConfig
-    ):
+    if isinstance(config.model, schema.CustomModel):
         return Shapes()
     dataset = datasets.facts(config.data)
     image = (dataset.channels, dataset.side, dataset.side)
     opaque = isinstance(config.model, schema.TorchvisionModel)
-    if opaque:
-        # The identity as its norm: finding biases for "none" takes arithmetic, which on the meta
-        # device would import torch's compiler: seconds.
-        recipe = replace(recipe, make_norm=recipe.make_norm or (lambda _: nn.Identity()))
+    if isinstance(config.norm, schema.CustomNormConfig) or (opaque and recipe.make_norm is None):
+        # Finding torchvision's biases for "none" takes arithmetic, which on the meta device would
+        # import torch's compiler: seconds.
+        recipe = replace(recipe, make_norm=lambda _: nn.Identity())
     with torch.device("meta"):
         network = make_network(config, recipe, image, dataset.classes)
     number = counts(network)
@@ -83,10 +83,12 @@ def _passed(layer: Any, found: Shapes, x: Tensor, *, norm: bool) -> Tensor:
     if norm:
         found.sets += [(layer.sets, shape)] if hasattr(layer, "sets") else []
     elif linear:
+        found.products += layer.weight.numel()
         return x.new_empty(0, layer.out_features)
     elif convolves:
         strided = zip(shape[1:], layer.padding, layer.kernel_size, layer.stride, strict=True)
         sides = [(side + 2 * pad - size) // step + 1 for side, pad, size, step in strided]
+        found.products += layer.weight.numel() * prod(sides)
         return x.new_empty(0, layer.out_channels, *sides)
     return x
 

@@ -9,14 +9,17 @@ from math import inf
 
 import torch
 
-from bnbench.assemble import build_run, resolve_device
+from bnbench.assemble import build_run, demand, resolve_device
 from bnbench.assemble import check as network_check
+from bnbench.assemble.inputs import POPULATION_IMAGES_BEFORE
+from bnbench.assemble.model import make_recipe
 from bnbench.config import feasible, schema
+from bnbench.config.datasets import facts
 from bnbench.config.feasible import networks
 from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.guard import Raised, foreign_code
-from bnbench.runner.settings import Cost, Settings, failed
+from bnbench.runner.settings import Cost, Settings, failed, usable_cores
 from bnbench.runner.threads import step_seconds
 
 CUDA_CONTEXT_BYTES = 600_000_000
@@ -24,6 +27,16 @@ CUDA_CONTEXT_BYTES = 600_000_000
 
 MEMORY_SHARE = 0.9
 """How much of a device's memory runs may be planned to fill: evaluations take more than steps."""
+
+TRIED_PRODUCTS, TRIED_BYTES = 4e10, 500e6
+"""What is tried takes some seconds and no more memory than this; the rest is reckoned."""
+
+PRODUCTS_PER_SECOND = 2e10
+"""Multiplications in small convolutions on one core: README's quickstart trains 2,144 images/s of
+3.2e6 each, and three times as many with the backward pass."""
+
+READINGS = 8
+"""Events of an evaluation of two splits."""
 
 BYTES_PER_EVENT = 700
 """One event in `metrics.jsonl` and in TensorBoard's file; measured on default runs: 650 to 680."""
@@ -95,9 +108,13 @@ def _device(config: schema.RunConfig, settings: Settings) -> torch.device:
 @foreign_code(failed)
 def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     """What the run will cost, from a few steps and an evaluation of it. Raises as `execute`."""
-    threads = settings.threads if config.compute.threads == "auto" else config.compute.threads
+    if (rough := reckoned(config)) is not None:
+        return rough
+    config = config.model_copy(update={"probes": schema.ProbesConfig()})
+    wanted = settings.threads if config.compute.threads == "auto" else config.compute.threads
+    threads = min(wanted, usable_cores())  # more only make a few steps take minutes
     torch.set_num_threads(threads)
-    run, facts = build_run(config, _device(config, settings), announce=settings.announce)
+    run, about = build_run(config, _device(config, settings), announce=settings.announce)
     per_step = step_seconds(run, [threads])[threads]
     if per_step == inf:
         per_step = 0.0  # of its single step
@@ -106,12 +123,33 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     readings = run.evaluate()
     evaluation = time.perf_counter() - begun
     during = sum(each.images for each in readings if isinstance(each, Gap))
-    at_the_end = facts.validation_images + facts.test_images
+    at_the_end = about.validation_images + about.test_images
     evaluations = len(run.evaluate_after) - 1 + at_the_end / max(1, during)
-    events = facts.total_steps / run.log_every + len(readings) * (len(run.evaluate_after) + 1)
+    events = about.total_steps / run.log_every + len(readings) * (len(run.evaluate_after) + 1)
     state = io.BytesIO()
     torch.save(run.state_dict(), state)
     return Cost(
-        seconds=facts.total_steps * per_step + evaluations * evaluation,
+        seconds=about.total_steps * per_step + evaluations * evaluation,
         bytes=state.tell() + round(BYTES_PER_EVENT * events),
+    )
+
+
+def reckoned(config: schema.RunConfig) -> Cost | None:
+    """The cost of a run that is too large to be tried, by arithmetic; None for one that is not."""
+    steps, dataset, train = feasible.planned_steps(config), facts(config.data), config.train
+    shapes = demand.shapes(config, make_recipe(config, steps))
+    held = config.data.validation_size, dataset.test_images
+    splits = feasible.train_images_left(config, dataset), config.data.validation_size
+    few = sum(min(images, train.evaluation_images or images) for images in splits)
+    step = 3 * config.data.batch_size * shapes.products  # the backward pass is two
+    evaluation = (POPULATION_IMAGES_BEFORE + 3 * few) * shapes.products
+    needs = {what: size for what, _, size in demand.needs(config, shapes)}
+    if 2 * step + evaluation <= TRIED_PRODUCTS and sum(needs.values()) <= TRIED_BYTES:
+        return None
+    products = steps * step + train.evaluations * evaluation + 3 * sum(held) * shapes.products
+    events = steps / train.log_every + READINGS * (train.evaluations + 1)
+    return Cost(
+        seconds=products / PRODUCTS_PER_SECOND,
+        bytes=needs["weights"] + round(BYTES_PER_EVENT * events),
+        rough=True,
     )

@@ -113,10 +113,14 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a run takes: seconds from start to result, bytes on disk when it is done."""
+    """What a run takes: seconds from start to result, bytes on disk when it is done.
+
+    `rough`: by arithmetic alone.
+    """
 
     seconds: float
     bytes: int
+    rough: bool = False
 
 
 def failed(raised: Raised) -> RunError:

@@ -24,6 +24,9 @@ from bnbench.sweep import jobs
 from bnbench.sweep.dispatch import Dispatcher
 from bnbench.wording import counted
 
+LATEST = 1e11
+"""Seconds, three thousand years: dates end with the year 9999."""
+
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
 
@@ -64,7 +67,8 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
 @dataclass(slots=True, kw_only=True)
 class ForecastRun:
     """A run of a sweep, as it is on disk. `trains`: whether the sweep will work on it; `seconds`,
-    `bytes`: what that will take; `measured`: from a few steps just now, not from finished runs."""
+    `bytes`: what that will take; `measured`: from a few steps just now, not from finished runs;
+    `rough`: by arithmetic, since even a few steps take long."""
 
     run: str
     setup: str
@@ -75,6 +79,7 @@ class ForecastRun:
     seconds: float = 0.0
     bytes: int = 0
     measured: bool = False
+    rough: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +138,10 @@ def forecast(
     unknown = [config for config, *_ in missing if cell_key(config) not in costs]
     measured = _measure(unknown, dispatcher)
     for config, found, run in missing:
-        run.measured = cell_key(config) not in costs
-        cost = measured[_work(config)] if run.measured else costs[cell_key(config)]
-        run.seconds, run.bytes = cost.seconds, cost.bytes
+        unseen = cell_key(config) not in costs
+        cost = measured[_work(config)] if unseen else costs[cell_key(config)]
+        run.seconds, run.bytes, run.rough = cost.seconds, cost.bytes, cost.rough
+        run.measured = unseen and not cost.rough
         if run.state == "interrupted" and not options.restart:
             step = 0
             with suppress(StorageError):  # training it will say so
@@ -143,7 +149,7 @@ def forecast(
             run.seconds *= max(0.0, 1 - step / feasible.planned_steps(config))
     each = [run.seconds for *_, run in missing]
     seconds = WORKER_SECONDS + makespan(each, executor.size) if missing else 0.0
-    finish = datetime.now(UTC) + timedelta(seconds=seconds)
+    finish = datetime.now(UTC) + timedelta(seconds=min(seconds, LATEST))
     return Forecast(
         experiment=experiment.name,
         path=str(experiment.path),
@@ -183,7 +189,8 @@ def as_lines(forecast: Forecast) -> list[str]:
     """A forecast for people: a line per run, then the total."""
     lines = []
     for run in forecast.runs:
-        cost = f"{duration(run.seconds):>10} {decimal(run.bytes):>8}" if run.trains else ""
+        seconds = ("≈ " if run.rough else "") + duration(run.seconds)
+        cost = f"{seconds:>10} {decimal(run.bytes):>8}" if run.trains else ""
         lines.append(f"{run.state:12}{cost:19}  {run.run}")
     states = Counter(run.state for run in forecast.runs)
     each = ", ".join(f"{number} {state}" for state, number in states.items())

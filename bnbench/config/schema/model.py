@@ -43,7 +43,7 @@ class ResNetModel(Network):
     """
 
     kind: Literal["resnet"]
-    depth: Annotated[int, Field(ge=1, le=1202)] = Field(  # the deepest of He 2015
+    depth: Annotated[int, Field(ge=1, le=602)] = Field(
         20, description="layers: 8, 14, 20, 32, 44, 56, … (6n + 2)"
     )
     # Below 8 channels, torch 2.14's 1×1 convolution of stride 2 on channels-last writes outside of

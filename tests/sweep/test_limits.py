@@ -1,0 +1,175 @@
+"""A dry run of numbers at their limits: it ends at once, in little memory, and says what it found.
+
+What is too large is refused with the numbers, or reckoned; nothing of that size is ever made.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from bnbench import cli
+from bnbench.config import loading, plans, schema
+from bnbench.runner.rehearsal import measure, reckoned
+from bnbench.runner.settings import Settings
+from tests.config.test_limits import numbers
+from tests.executors import InProcess
+
+SECONDS, MEGABYTES = 2.0, 500  # of CPU time, and of memory in addition
+NEEDED: dict[str, dict[str, Any]] = {
+    "ghost": {"batch_size": 8},
+    "torchvision": {"name": "resnet18"},
+}
+FAR = ("image-folder", "fashion-mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn")
+
+Number = tuple[str, str | None, str | None, str, float]
+"""Block, tag, kind, key and value."""
+
+
+def extremes() -> list[Number]:
+    """Each number of each kind at its minimum and its maximum."""
+    found: list[Number] = []
+    for family in schema.BLOCKS.values():
+        for kind, model in family.models.items():
+            whole = model.model_json_schema()
+            for path, part in numbers(whole, whole):
+                if path == "betas" or kind in FAR:
+                    continue
+                low, high = part.get("minimum", 1e-300), part.get("maximum", 0.999999)
+                found += [(family.name, family.tag, kind, path, value) for value in (low, high)]
+    return found
+
+
+def written(chosen: list[Number]) -> str:
+    """A file that sets these numbers; of two kinds of a block the later counts."""
+    tree: dict[str, Any] = {}
+    for name, tag, kind, path, value in chosen:
+        block = tree.setdefault(name, {})
+        if tag is not None and block.get(tag) != kind:
+            block.clear()
+            block |= {tag: kind, **NEEDED.get(kind or "", {})}
+        *around, key = path.removesuffix(".[]").split(".")
+        for part in around:
+            block = block.setdefault(part, {})
+        length = 10 if kind == "plain" else 100
+        block[key] = [value] * length if path.endswith("[]") else value
+    return json.dumps(tree)
+
+
+@pytest.fixture(autouse=True)
+def _in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
+
+
+def peak() -> float:
+    """Megabytes that this process had at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def judge(text: str, *arguments: str) -> None:
+    """A dry run of a file ends at once, with what is known or a fault."""
+    Path("x.yaml").write_text(text)
+    begun, before = time.process_time(), peak()
+    command = arguments or ("sweep", "x.yaml", "--dry-run")
+    said = CliRunner().invoke(cli.app, command)
+    assert said.exit_code in (0, 2), said.stderr
+    assert "unexpected" not in said.stderr
+    if said.exit_code == 2:
+        assert "x.yaml:" in said.stderr
+    assert time.process_time() - begun < 2 * SECONDS, text  # twice: the machine may be busy
+    assert peak() - before < MEGABYTES, text
+
+
+def test_each_number_at_its_limits() -> None:
+    judge("{}", "configs", "check", "x.yaml")  # what is imported and loaded once
+    for number in extremes():
+        judge(written([number]), "configs", "check", "x.yaml")
+    assert len(extremes()) > 150
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_what_makes_a_run_long() -> None:
+    judge("{}")
+    for number in extremes():
+        if number[0] in ("data", "model", "train", "compute") and number[4] > 1:
+            judge(written([number]))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(extremes()), min_size=1, max_size=4))
+def test_some_numbers_at_their_limits(chosen: list[Number]) -> None:
+    judge("{}", "configs", "check", "x.yaml")
+    judge(written(chosen))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {blocks: 100, widths: [8, 8, 8, 8, 8, 8, 8, 8, 8, 8]}",
+        "model: {kind: resnet, depth: 602}\nnorm: {kind: evonorm-s0}",
+        "train: {steps: 1000000000, evaluations: 100000, log_every: 1}\nprobes: {landscape: }",
+        "axes: {optim.lr: {log: [0.001, 1, 10000]}}",
+        "seeds: 10000",
+        "data: {dataset: synthetic, train_images: 5000000, image_size: 32}",
+        "model: {kind: mlp, widths: [20000, 20000]}",
+        "probes: {batch_noise: {images: 1000000000, companions: 1000}}",
+    ],
+)
+def test_much_of_everything(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BNBENCH_MEMORY_GB", "1000")
+    judge("{}", "configs", "check", "x.yaml")
+    judge(text, "configs", "check", "x.yaml")
+    if "axes" not in text and "seeds" not in text:
+        judge(text)
+
+
+def test_what_is_too_large_to_try_is_reckoned_within_a_factor_of_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("x.yaml").write_text("train: {steps: 300}\ncompute: {threads: 1}")
+    (run,) = plans.expand(loading.load_experiment(Path("x.yaml"))).runs
+    assert reckoned(run) is None
+    measured = measure(run, Settings(threads=1))
+    monkeypatch.setattr("bnbench.runner.rehearsal.TRIED_PRODUCTS", 0)
+    rough = measure(run, Settings(threads=1))
+    assert rough.rough
+    assert not measured.rough
+    assert measured.seconds / 10 < rough.seconds < measured.seconds * 10
+    assert measured.bytes / 2 < rough.bytes < measured.bytes * 2
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000, 6_000_000_000))
+from bnbench.cli import app
+app(["configs", "check", "x.yaml"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {widths: [65536, 65536, 65536]}",
+        "data: {dataset: synthetic, image_size: 65536}",
+        "data: {dataset: synthetic, train_images: 1000000000}",
+        "data: {eval_batch_size: 1000000000}",
+    ],
+)
+def test_in_a_process_with_little_memory(text: str) -> None:
+    Path("x.yaml").write_text(text)
+    command = [sys.executable, "-c", LIMITED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == (0 if "eval_batch" in text else 2), done.stderr
+    assert "this machine has 6.0 GB" in done.stderr or "eval_batch" in text
