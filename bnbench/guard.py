@@ -31,6 +31,9 @@ MESSAGE_LENGTH = 300
 IN_WORKER = "Original Traceback (most recent call last):"
 """What a DataLoader puts before the traceback of its worker, in the message of the error."""
 
+PATIENCE = 3.0
+"""Seconds after which people ask what is going on."""
+
 OURS = Path(__file__).parent
 PYTHONS = Path(os.__file__).parent
 LIBRARIES = {"site-packages", "dist-packages"}
@@ -105,6 +108,22 @@ def foreign_code(raises: Callable[[Raised], BnbenchError]) -> Iterator[None]:
     """The user's code, entered once: what it sets is forgotten."""
     with ForeignCode().entered(raises):
         yield
+
+
+@contextmanager
+def awaited(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """The user's code, which may take its time: once that is long, `say` tells what is waited for.
+
+    Of no name (""): of ours, nothing is said.
+    """
+    timer = threading.Timer(PATIENCE, say, [f"waiting for {what}"])
+    timer.daemon = True
+    if what:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def items(source: Iterable[T], entered: Entered) -> Iterator[T]:

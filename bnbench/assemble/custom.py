@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import ModuleType
 
 from torch import nn
@@ -22,6 +23,12 @@ def guarded(
     """What the network of a run is called in: code of the user's own is guarded, as `foreign_code`
     says; bnbench's own is not, and costs nothing more."""
     return foreign_code(raises) if feasible.opaque(config) else nullcontext()
+
+
+def named(config: schema.RunConfig) -> str:
+    """The classes of the user's own in a run, e.g. `my.py:Layer (norm.target)`; "" for none."""
+    found = custom.targets(config).items()
+    return " and ".join(f"{Path(target).name} ({key})" for key, target in found)
 
 
 def load_class(target: str, key: str) -> type[nn.Module]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from bnbench import optim
 from bnbench.assemble.check import obstacle_of
-from bnbench.assemble.custom import guarded
+from bnbench.assemble.custom import guarded, named
 from bnbench.assemble.inputs import (
     Announce,
     RunImages,
@@ -27,6 +27,7 @@ from bnbench.config import datasets, feasible, schema
 from bnbench.data.batches import Batches, Standardize, split
 from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
+from bnbench.guard import awaited
 from bnbench.models.recipe import counts
 from bnbench.train import Divergence, Run
 
@@ -83,7 +84,11 @@ def build_run(
         )
     except ValueError as error:
         raise _fault(config, str(error)) from error
-    with guarded(config, lambda said: _fault(config, f"the network cannot be made: {said}")):
+    fails = "the network cannot be made"
+    with (
+        awaited(named(config), announce),
+        guarded(config, lambda said: _fault(config, f"{fails}: {said}")),
+    ):
         try:
             return _built(config, images, device, steps, announce)
         except ValueError as error:

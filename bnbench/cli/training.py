@@ -194,7 +194,7 @@ def sweep(
         for each in planned:
             with closing(experiments.executor_for(each, options, planned, root.say)) as executor:
                 found = forecast.forecast(
-                    each.plan.runs, each.folder, executor, options, each.plan.faults
+                    each.plan.runs, each.folder, executor, options, each.plan.faults, root.say
                 )
             records.append(asdict(found))
             for line in () if as_json else forecast.as_lines(found):

@@ -23,7 +23,7 @@ from bnbench.diagnosis.diagnose import diagnose
 from bnbench.diagnosis.foreign import described, in_a_sentence, plain
 from bnbench.diagnosis.result import Diagnosis
 from bnbench.errors import StorageError, UsageError
-from bnbench.guard import ForeignCode, foreign_code
+from bnbench.guard import ForeignCode, awaited, foreign_code
 from bnbench.probes.statistics import Autocast
 from bnbench.store import RunFolder, files
 from bnbench.store.run_folder import CHECKPOINT
@@ -95,10 +95,12 @@ def find_target(target: str, device: str | None, images: int, trust: Trust) -> T
     if not Path(path).is_file():
         raise UsageError(f"there is no file {path}", do="TARGET is path/to/file.py:function")
     code = ForeignCode()
-    with code.entered(in_a_sentence(f"importing {path}", UsageError)):
+    fails = in_a_sentence(f"importing {path}", UsageError)
+    with awaited(f"{path} to be imported", trust.say), code.entered(fails):
         module = _imported(Path(path))
     on = None if device is None else resolve_device(device)
-    with code.entered(in_a_sentence(f"{function}()", UsageError)):
+    fails = in_a_sentence(f"{function}()", UsageError)
+    with awaited(f"{path}:{function}()", trust.say), code.entered(fails):
         return _called(module, path, function, on, code)
 
 

@@ -10,7 +10,7 @@ import io
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from math import isfinite
@@ -20,7 +20,7 @@ import torch
 
 from bnbench import store
 from bnbench.assemble import Facts, build_run, checkpoints, resolve_device
-from bnbench.assemble.custom import guarded
+from bnbench.assemble.custom import guarded, named
 from bnbench.config import datasets, files, identity, loading, schema
 from bnbench.errors import (
     BnbenchError,
@@ -31,7 +31,7 @@ from bnbench.errors import (
     StorageError,
 )
 from bnbench.events import Diverged, Evaluation, Moment
-from bnbench.guard import Entered, Raised, foreign_code, items
+from bnbench.guard import Entered, Raised, awaited, foreign_code, items
 from bnbench.runner.provenance import (
     fingerprint_of,
     manifest_of,
@@ -157,24 +157,33 @@ def _attempt(
         commits = _Commits(config, fingerprint, folder, run, metrics, begun)
         sinks = _sinks(config, folder, run, facts, metrics, settings)
         entered = partial(guarded, config, failed)
-        result = _train(run, sinks, commits, settings.stop, entered)
+        first = awaited(named(config), settings.announce)
+        result = _train(run, sinks, commits, settings.stop, entered, first)
     folder.finish(result, checksum=metrics.checksum())
     return result
 
 
 def _train(
-    run: Run, sinks: tuple[Sink, ...], commits: _Commits, stop: Stop, entered: Entered
+    run: Run,
+    sinks: tuple[Sink, ...],
+    commits: _Commits,
+    stop: Stop,
+    entered: Entered,
+    first: AbstractContextManager[None],
 ) -> Result:
     """Train to the end; every moment goes to every sink. Raises Interrupted after a commit.
 
-    `entered`: what each step is done in.
+    `entered`: what each step is done in; `first`: what the first one is, too.
     """
     with ExitStack() as stack:
         for sink in sinks:
             stack.enter_context(closing(sink))
         moments = stack.enter_context(closing(train(run)))
         stack.enter_context(stop.deferred())
+        beginning = stack.enter_context(ExitStack())
+        beginning.enter_context(first)
         for each in items(moments, entered):
+            beginning.close()
             if isinstance(each, Moment):
                 last = each
                 for sink in sinks:

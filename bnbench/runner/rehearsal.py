@@ -11,6 +11,7 @@ import torch
 
 from bnbench.assemble import build_run, demand, resolve_device
 from bnbench.assemble import check as network_check
+from bnbench.assemble.custom import named
 from bnbench.assemble.inputs import POPULATION_IMAGES_BEFORE
 from bnbench.assemble.model import make_recipe
 from bnbench.config import feasible, schema
@@ -18,7 +19,7 @@ from bnbench.config.datasets import facts
 from bnbench.config.feasible import networks
 from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
-from bnbench.guard import Raised, foreign_code
+from bnbench.guard import Raised, awaited, foreign_code
 from bnbench.runner.settings import Cost, Settings, failed, usable_cores
 from bnbench.runner.threads import step_seconds
 
@@ -78,7 +79,7 @@ def rehearse(config: schema.RunConfig, settings: Settings) -> None:
         # It would in every run of this setup.
         return ConfigError([Fault(f"setup {config.setup}", f"the first step fails: {raised}")])
 
-    with foreign_code(fails):
+    with awaited(named(config), settings.announce), foreign_code(fails):
         images, labels = run.batch_at(0)
         torch.nn.functional.cross_entropy(run.model(images), labels).backward()  # type: ignore[no-untyped-call]
 

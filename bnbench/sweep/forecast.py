@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -104,6 +104,7 @@ def forecast(
     executor: jobs.Executor[jobs.Job, jobs.Answer],
     options: jobs.SweepOptions,
     faults_of: jobs.FaultsOf,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Forecast:
     """Look at every run, and learn what the missing ones cost: from finished runs of their cell,
     else from a few steps. Writes nothing.
@@ -132,7 +133,7 @@ def forecast(
         if run.trains:
             missing.append((config, found, run))
 
-    dispatcher = Dispatcher(executor, lambda _: None, Stop())
+    dispatcher = Dispatcher(executor, say, Stop())
     new = [config for config, found, _ in missing if not found.folder.path.exists()]
     dispatcher.check_networks(new, faults_of)
     unknown = [config for config, *_ in missing if cell_key(config) not in costs]
@@ -140,25 +141,28 @@ def forecast(
     for config, found, run in missing:
         unseen = cell_key(config) not in costs
         cost = measured[_work(config)] if unseen else costs[cell_key(config)]
-        run.seconds, run.bytes, run.rough = cost.seconds, cost.bytes, cost.rough
-        run.measured = unseen and not cost.rough
+        run.seconds, run.bytes = cost.seconds, cost.bytes
+        run.rough, run.measured = cost.rough, unseen and not cost.rough
         if run.state == "interrupted" and not options.restart:
             step = 0
             with suppress(StorageError):  # training it will say so
                 step = max((event["step"] for event in found.folder.records()), default=0)
             run.seconds *= max(0.0, 1 - step / feasible.planned_steps(config))
-    each = [run.seconds for *_, run in missing]
-    seconds = WORKER_SECONDS + makespan(each, executor.size) if missing else 0.0
-    finish = datetime.now(UTC) + timedelta(seconds=min(seconds, LATEST))
+    seconds = makespan((run.seconds for *_, run in missing), executor.size)
+    seconds += WORKER_SECONDS if missing else 0.0
     return Forecast(
         experiment=experiment.name,
         path=str(experiment.path),
         workers=executor.size,
         seconds=seconds,
         bytes=sum(run.bytes for *_, run in missing),
-        finish=finish.isoformat(timespec="seconds"),
+        finish=_in(min(seconds, LATEST)),
         runs=forecasts,
     )
+
+
+def _in(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
 def _work(config: schema.RunConfig) -> str:

@@ -1,0 +1,91 @@
+"""Code of the user's that takes its time: what is waited for is said, and only then."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnbench import guard
+from bnbench.assemble import build_run
+from bnbench.config import schema, trust
+from bnbench.diagnosis.target import find_target
+from bnbench.runner.execution import execute
+from bnbench.runner.rehearsal import rehearse
+from bnbench.runner.settings import Settings
+from tests.runs import experiment_in, small_config
+
+LAYER = """
+import time
+from torch import nn
+PLACE = {place!r}
+def wait(here):
+    if here == PLACE:
+        time.sleep(0.4)
+wait("import")
+class Slow(nn.Module):
+    def __init__(self, channels):
+        wait("make")
+        super().__init__()
+        self.scale = nn.Parameter(__import__("torch").ones(channels, 1, 1))
+    def forward(self, x):
+        wait("forward")
+        return self.scale * x
+"""
+
+
+def slow(folder: Path, place: str) -> schema.RunConfig:
+    path = folder / f"{place}.py"
+    path.write_text(LAYER.format(place=place))
+    norm = schema.CustomNormConfig(kind="custom", target=f"{path}:Slow")
+    train = schema.TrainConfig(steps=1, evaluations=1, evaluation_images=16)
+    model = schema.PlainModel(widths=(4,), blocks=1)
+    return small_config(norm=norm, train=train, model=model)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("place", "built", "rehearsed"),
+    [("import", 1, 1), ("make", 1, 1), ("forward", 0, 1), ("nowhere", 0, 0)],
+)
+def test_what_is_waited_for_is_said_once(
+    place: str, built: int, rehearsed: int, tmp_path: Path
+) -> None:
+    config, said = slow(tmp_path, place), list[str]()
+    build_run(config, torch.device("cpu"), announce=said.append)
+    line = f"waiting for {place}.py:Slow (norm.target)"
+    assert said == [line] * built
+    said.clear()
+    if place == "import":  # another content is another module
+        (tmp_path / "import.py").write_text(LAYER.format(place=place) + "\n")
+    rehearse(config, Settings(announce=said.append))
+    assert said == [line] * rehearsed
+    said.clear()
+    (tmp_path / f"{place}.py").write_text(LAYER.format(place=place) + "\n# again")
+    execute(config, experiment_in(tmp_path), Settings(announce=said.append))
+    assert [each for each in said if each.startswith("waiting")] == [line] * rehearsed
+
+
+def test_a_function_that_is_diagnosed(tmp_path: Path) -> None:
+    path = tmp_path / "t.py"
+    path.write_text(
+        "import time, torch\ntime.sleep(0.4)\n"
+        "def make():\n    time.sleep(0.4)\n    return torch.nn.BatchNorm1d(2), []\n"
+    )
+    said: list[str] = []
+    find_target(f"{path}:make", None, 16, trust.Trust(said.append))
+    assert said == [f"waiting for {path} to be imported", f"waiting for {path}:make()"]
+
+
+def test_nothing_of_ours_is_waited_for() -> None:
+    said: list[str] = []
+    with guard.awaited("", said.append):
+        time.sleep(0.2)
+    rehearse(small_config(), Settings(announce=said.append))
+    assert said == []
