@@ -144,12 +144,9 @@ def forecast(
         run.seconds, run.bytes = cost.seconds, cost.bytes
         run.rough, run.measured = cost.rough, unseen and not cost.rough
         if run.state == "interrupted" and not options.restart:
-            step = 0
-            with suppress(StorageError):  # training it will say so
-                step = max((event["step"] for event in found.folder.records()), default=0)
-            run.seconds *= max(0.0, 1 - step / feasible.planned_steps(config))
-    seconds = makespan((run.seconds for *_, run in missing), executor.size)
-    seconds += WORKER_SECONDS if missing else 0.0
+            run.seconds *= _left(config, found.folder)
+    seconds = makespan([run.seconds for *_, run in missing], executor.size)
+    seconds = seconds + WORKER_SECONDS if missing else 0.0
     return Forecast(
         experiment=experiment.name,
         path=str(experiment.path),
@@ -159,6 +156,14 @@ def forecast(
         finish=_in(min(seconds, LATEST)),
         runs=forecasts,
     )
+
+
+def _left(config: schema.RunConfig, folder: store.RunFolder) -> float:
+    """The share of an interrupted run that is still to be trained."""
+    step = 0
+    with suppress(StorageError):  # training it will say so
+        step = max((event["step"] for event in folder.records()), default=0)
+    return max(0.0, 1 - step / feasible.planned_steps(config))
 
 
 def _in(seconds: float) -> str:
