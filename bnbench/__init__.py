@@ -4,6 +4,7 @@ The packages, from the lowest level to the highest; bnbench/README.md draws how 
 
 errors     the errors that users see: what happened, where, what to do
 events     the facts that a run can state, and the moments at which they hold
+regular    reading files that others have written: regular ones, up to a size
 wording    words for error texts and tables: counts, lists, the name that was meant
 config     YAML to validated models; crossing of setups, axes and seeds; identity; no torch
 norms      normalization layers: formula, axes, paper
@@ -12,6 +13,7 @@ data       datasets, splits, batches, augmentation; `bundled/` holds the shipped
 optim      parameter groups, learning-rate schedules and rules
 probes     measurements that leave no trace; one file a probe
 stats      paired differences to intervals, tests, verdicts; NumPy and SciPy, no files
+guard      code of the user's own: a sentence for what it raises; the process as it was
 store      run folders: lock, commit, append, read; all file writing but TensorBoard's
 explain    what a name means: kinds, keys, probes, metrics, findings
 sinks      facts to metrics.jsonl, TensorBoard, terminal
