@@ -100,8 +100,11 @@ def _refuse_what_leaves(folder: Path) -> None:
                 f"{path} is a link that leaves {folder}, and TensorBoard would follow it",
                 do="remove it, or serve another folder",
             )
-        if "tfevents" in path.name and not path.is_file():
-            raise StorageError(f"{path} is not a file", do="remove it: TensorBoard would read it")
+        # A projector's file may name any other file, to be shown.
+        if path.name == "projector_config.pbtxt" or (
+            "tfevents" in path.name and not path.is_file()
+        ):
+            raise StorageError(f"{path} is none of ours", do="remove it: TensorBoard would read it")
 
 
 def deep_link(experiments: Sequence[ExperimentFolder], *, port: int) -> str:

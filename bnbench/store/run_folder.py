@@ -57,6 +57,7 @@ class RunFolder:
         from filelock import FileLock, Timeout  # slow to import
 
         self._make()
+        files.is_regular(self.path / LOCK)  # raises where it is something else
         lock = FileLock(self.path / LOCK)
         with files.translated(self.path / LOCK):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from pathlib import Path
@@ -203,3 +204,41 @@ def test_a_tensorboard_that_does_not_start_is_a_sentence(
     monkeypatch.setattr(program.TensorBoard, "launch", broken)
     with pytest.raises(RunError, match="TensorBoard did not start: no such luck"):
         serve.start(tmp_path, 6006)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "projector"])
+def test_it_is_not_started_on_what_leads_out_of_the_folder(tmp_path: Path, kind: str) -> None:
+    """TensorBoard itself follows links, waits for pipes, and shows files that a projector names."""
+    folder, said = ExperimentFolder(tmp_path / "study"), list[str]()
+    run = folder.path / "bn_s00_01234567"
+    run.mkdir(parents=True)
+    (run / "lock").touch()
+    match kind:
+        case "link":
+            (run / "events.out.tfevents.1").symlink_to("/etc/passwd")
+        case "pipe":
+            os.mkfifo(run / "events.out.tfevents.1")
+        case _:
+            (run / "projector_config.pbtxt").write_text("")
+    with pytest.raises(StorageError, match=r"TensorBoard would (follow|read) it|none of ours"):
+        serve.serve([folder], tmp_path, port=1, browser=False, show=said.append, warn=said.append)
+    assert not any("http" in line for line in said)
+
+
+def test_links_within_the_folder_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StartedError(Exception):
+        """It would be."""
+
+    def start(*_: object) -> None:
+        raise StartedError
+
+    monkeypatch.setattr(serve, "start", start)
+    (tmp_path / "study" / "a").mkdir(parents=True)
+    (tmp_path / "study" / "b").symlink_to("a")
+    with pytest.raises(StartedError):
+        serve.serve(
+            [ExperimentFolder(tmp_path / "study")],
+            tmp_path, port=6006, browser=False, show=print, warn=print,
+        )  # fmt: skip

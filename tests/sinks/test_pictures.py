@@ -64,3 +64,10 @@ def test_classes_without_a_name_have_a_number() -> None:
     unnamed = confusion_matrix([[1, 0], [0, 1]], [])
     assert unnamed == confusion_matrix([[1, 0], [0, 1]], ["0", "1"])
     assert unnamed != confusion_matrix([[1, 0], [0, 1]], ["1", "0"])
+
+
+def test_names_of_several_lines_are_one() -> None:
+    images = np.zeros((1, 1, 28, 28), np.float32)
+    assert first_images(images, ["a\nb"]) == first_images(images, ["a b"])
+    counts = [[1, 0], [0, 1]]
+    assert confusion_matrix(counts, ("a\nb", "c")) == confusion_matrix(counts, ("a b", "c"))

@@ -172,7 +172,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) ->
     """A PNG: rows are classes, columns what their images were taken for; dark is all of a row."""
     matrix = np.asarray(counts, np.float64)
     n = len(matrix)
-    names = [classes[i] if i < len(classes) else str(i) for i in range(n)]
+    names = [" ".join(classes[i].split()) if i < len(classes) else str(i) for i in range(n)]
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     cell = 32 if n <= NAMED else max(4, 640 // n)
     margin = max((int(_font(12).getlength(name)) for name in names), default=0) + 12
@@ -201,7 +201,8 @@ def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) ->
 
 
 def _fitting(text: str, width: int, size: int) -> str:
-    """As much of a text as fits."""
+    """As much of a text as fits into a line."""
+    text = " ".join(text.split())
     while text and _font(size).getlength(text) > width:
         text = text[:-1]
     return text
