@@ -108,7 +108,7 @@ def test_negative_control_a_state_without_this_item_is_noticed(
     monkeypatch.setattr(Run, "load_state_dict", forgetful)
     if item == "metrics_bytes":
 
-        def uncut(folder: RunFolder, *, keep: int, **_: Any) -> files.Appender:
+        def uncut(folder: RunFolder, keep: int, *_: Any) -> files.Appender:
             assert keep > 0
             path = folder.path / "metrics.jsonl"
             return files.Appender(path, kept=path.read_bytes())
