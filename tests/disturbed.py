@@ -376,7 +376,8 @@ def _disturbed(
     with disk(place, number, failure, lasting=failure != errno.EIO) as faulty, suppress(Killed):
         code, said = here(place, command.arguments)
     at = faulty.operation if faulty.reached else "never reached"
-    if code not in (0, 1, 4) or "Traceback" in said or "unexpected" in said:
+    survived = not isinstance(failure, str)  # who is killed says nothing
+    if survived and (code not in (0, 1, 4) or "Traceback" in said or "unexpected" in said):
         return f"{at}: exit code {code}: {said}"
     try:
         code, said = here(place, command.arguments)
