@@ -33,7 +33,10 @@ def opened(path: Path | str, limit: int) -> BinaryIO:
 def read(path: Path | str, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes. Raises OSError."""
     with opened(path, limit) as file:
-        content = file.read(limit + 1)  # it may have grown
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1)  # memory for what is there, not for the limit
+        if len(content) > size:  # it has grown
+            content += file.read(limit)
     if len(content) > limit:
         raise _too_large(limit)
     return content

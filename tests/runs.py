@@ -152,7 +152,7 @@ MANIFEST: Record = {
     "seed": 0,
     "cell": "c",
     "point": {},
-    "hparams": {},
+    "hparams": {"setup": "bn"},
     "started": 1.0e9,
     "started_utc": "2026-01-01T00:00:00+00:00",
     "command": ["bnbench"],

@@ -88,6 +88,8 @@ def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicat
         try:
             manifest = run.manifest
             if manifest is None:
+                if run.state == "damaged":
+                    notes.append(f"{run.folder.name}: not in a band: {run.problem}")
                 continue
             size = int(manifest["hparams"][BATCH_SIZE])
             new = Replicates(manifest["cell"].rpartition("_")[0], manifest, size)

@@ -68,7 +68,7 @@ def _compared(folder: RunFolder) -> Record:
     try:
         if run.state not in ("completed", "damaged"):
             scores = _last_evaluation(run) | scores
-        if run.state != "damaged" and run.manifest is not None:
+        if run.manifest is not None:
             config = {**run.manifest["hparams"], "seed": run.manifest["seed"]}
             cell = cell_of(run.manifest)
     except StorageError as error:

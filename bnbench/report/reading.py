@@ -47,7 +47,7 @@ class History:
 
 
 def read_history(run: store.RunRecord) -> History:
-    """Read a run's events. Raises StorageError, KeyError and TypeError where they are damaged."""
+    """Read a run's events. Raises StorageError where they are damaged."""
     found = History()
     for record in run.folder.records(without=("step", "histogram", "confusion")):
         match record["event"]:
@@ -132,7 +132,9 @@ def results_of(
     events: bool = False,
 ) -> Study:
     """The runs of a plan with their results; what they recorded on the way only if asked for."""
-    found = ((config, folder.run(identity.run_id(config))) for config in configs)
+    configs = list(configs)
+    folders = folder.folders_of(map(identity.run_id, configs))
+    found = zip(configs, folders, strict=True)
     return Study(experiment, folder, tuple(_read_run(*each, events=events) for each in found))
 
 
@@ -212,16 +214,12 @@ def _row(run: StudiedRun) -> Mapping[str, Any]:
 
 def _read_run(config: schema.RunConfig, folder: store.RunFolder, *, events: bool) -> StudiedRun:
     record = store.read(folder)
-    manifest, history = None, History()
+    history = History()
     try:
-        if record.state != "damaged":
-            manifest = record.manifest
         if events and record.state not in ("damaged", "new"):
             history = read_history(record)
-    except (StorageError, KeyError, TypeError) as error:
-        problem = error.what if isinstance(error, StorageError) else f"an event lacks {error}"
-        record = store.RunRecord(record.folder, "damaged", problem=problem)
-        manifest = None
+    except StorageError as error:
+        record = store.RunRecord(folder, "damaged", problem=error.what)
     return StudiedRun(
         config,
         config.setup,
@@ -231,6 +229,6 @@ def _read_run(config: schema.RunConfig, folder: store.RunFolder, *, events: bool
         record.state,
         record.result,
         record.problem,
-        manifest,
+        record.manifest,
         history,
     )

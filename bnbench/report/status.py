@@ -79,7 +79,7 @@ def as_record(experiment: ExperimentFolder) -> Record:
 
 def _apart(runs: Sequence[RunRecord]) -> Iterator[tuple[str, dict[str, Any]]]:
     """For each run, by its folder's name, what tells it from other cells of the same name."""
-    manifests = {run.folder.name: run.folder.manifest_or_none() for run in runs}
+    manifests = {run.folder.name: run.manifest for run in runs}
     rows = {
         cell_of(each): ((each["setup"], repr(each["point"])), each["hparams"])
         for each in manifests.values()

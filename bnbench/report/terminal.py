@@ -158,7 +158,7 @@ def _setups_table(runs: Iterable[StudiedRun]) -> Table:
     table = _new_table("setup", "parameters", "trained", "normalization layers")
     keys = ("parameters", "trainable_parameters", "normalization_layers")
     ended = [run for run in runs if run.result is not None]
-    rows = [(run.setup, *(f"{run.manifest[key]:,}" for key in keys))
+    rows = [(run.setup, *(f"{run.manifest.get(key, 0):,}" for key in keys))
             for run in ended if run.manifest]  # fmt: skip
     for row in dict.fromkeys(rows):
         table.add_row(*row)

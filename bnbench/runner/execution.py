@@ -71,10 +71,9 @@ def execute(
             settings.announce(f"{folder.name}: the earlier attempt is thrown away")
         with _failures_recorded(folder):
             _require_same_identity(folder, config)
-            found = store.examined(folder)
+            _, found = store.examined(folder)
             if found is not None:
                 return Executed(folder, found, found=True)
-            folder.manifest()  # raises where it is damaged: it is about to be written again
             result = _attempt(config, folder, settings, build)
         if config.probes.chosen():
             _add_pictures(folder, settings.announce)

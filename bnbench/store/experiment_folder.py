@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -59,14 +59,18 @@ class ExperimentFolder:
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of this run: the one with the same hash, else a new one of this name."""
+        return next(self.folders_of([run_id]))
+
+    def folders_of(self, run_ids: Iterable[str]) -> Iterator[RunFolder]:
+        """`run` for each of these, with one look at what there is."""
         files.refuse_link(self.path)
-        exact = self.path / run_id
         with files.translated(self.path):
-            if not exact.exists():
-                digest = run_id.rsplit("_", 1)[-1]
-                for path in sorted(self.path.glob(f"*_{digest}")):
-                    return RunFolder(path)
-        return RunFolder(exact)
+            paths = self.path.iterdir() if self.path.is_dir() else ()
+            names = sorted((path.name for path in paths), reverse=True)
+        there = {name.rpartition("_")[2]: name for name in names} | {name: name for name in names}
+        for run_id in run_ids:
+            name = there.get(run_id) or there.get(run_id.rpartition("_")[2], run_id)
+            yield RunFolder(self.path / name)
 
     def runs(self) -> list[RunFolder]:
         """Every run of which there is a trace, sorted by name."""

@@ -40,6 +40,9 @@ _RELIED_ON = {
 }
 """What every reader of a manifest may take for granted."""
 
+_COUNTS = ("attempts", "parameters", "trainable_parameters", "normalization_layers")
+"""Whole numbers of a manifest, where it has them."""
+
 _LARGEST = 2**63
 """Beyond it nothing counts that a run counts, and other programs cannot hold it."""
 _NUMBER: tuple[type, ...] = (int, float)
@@ -159,21 +162,47 @@ def _number(value: Any) -> Any:
 
 def _is(value: Any, types: tuple[type, ...]) -> bool:
     """Whether it has one of these types, and is finite if it is a number. True is no number."""
-    if type(value) not in types:
-        return False
-    if isinstance(value, float):
-        return isfinite(value)
-    return not isinstance(value, int) or abs(value) < _LARGEST
+    kind = type(value)
+    if kind is float:
+        return kind in types and isfinite(value)
+    return kind in types and (kind is not int or abs(value) < _LARGEST)
 
 
-def is_manifest(record: Record) -> bool:
+def parsed(path: Path, content: bytes | None) -> Record | None:
+    """The object in a JSON file, or None where there is none. Raises DamagedError."""
+    if content is None:
+        return None
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise damaged(path, "not a JSON object")
+    return found
+
+
+def manifest_in(path: Path, content: bytes | None) -> Record | None:
+    """The manifest in a file, or None where there is none. Raises DamagedError."""
+    found = parsed(path, content)
+    if found is not None and not _is_manifest(found):
+        raise damaged(path, "does not say what the run is")
+    return found
+
+
+def _is_manifest(record: Record) -> bool:
     """Whether it says what every reader of a manifest relies on."""
-    typed = all(isinstance(record.get(key), kind) for key, kind in _RELIED_ON.items())
-    if not typed or not _is(record["seed"], (int,)) or not _is(record["started"], _NUMBER):
+    if not all(isinstance(record.get(key), kind) for key, kind in _RELIED_ON.items()):
         return False
-    plain = all(_is(each, (*_NUMBER, bool, str)) for each in record["hparams"].values())
+    numbers = {key: record[key] for key in ("seed", *_COUNTS) if key in record}
+    plain = (record["started"], *record["hparams"].values())
     listed = record["fingerprints"]
-    return plain and bool(listed) and all(isinstance(each, dict) for each in listed)
+    return (
+        isinstance(record["hparams"].get("setup"), str)
+        and all(_is(each, (int,)) for each in numbers.values())
+        and all(_is(each, (*_NUMBER, bool, str)) for each in plain)
+        and bool(listed)
+        and all(isinstance(each, dict) for each in listed)
+    )
 
 
 def is_event(record: Any) -> bool:

@@ -107,10 +107,8 @@ class RunFolder:
 
     def manifest(self) -> Record | None:
         """What the run was started with, or None."""
-        manifest = self._json(MANIFEST)
-        if manifest is not None and not record.is_manifest(manifest):
-            raise damaged(self.path / MANIFEST, "does not say what the run is")
-        return manifest
+        path = self.path / MANIFEST
+        return record.manifest_in(path, files.read(path))
 
     def manifest_or_none(self) -> Record | None:
         """The manifest, or None where it is missing or damaged: for what can do without."""
@@ -333,13 +331,4 @@ class RunFolder:
         return there
 
     def _json(self, name: str) -> Record | None:
-        content = files.read(self.path / name)
-        if content is None:
-            return None
-        try:
-            found = record.decode(content)
-        except (ValueError, RecursionError) as error:
-            raise damaged(self.path / name, f"not JSON ({error})") from error
-        if not isinstance(found, dict):
-            raise damaged(self.path / name, "not a JSON object")
-        return found
+        return record.parsed(self.path / name, files.read(self.path / name))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count
 from typing import Literal, TypeAlias, get_args
 
 from bnbench.errors import StorageError
 from bnbench.store import files, record
 from bnbench.store.record import Record, Result, damaged
-from bnbench.store.run_folder import ERROR, MADE, RESULT, SEALED, RunFolder
+from bnbench.store.run_folder import CONFIG, ERROR, MADE, MANIFEST, METRICS, RESULT, RunFolder
 
 State: TypeAlias = Literal[
     "completed", "diverged", "running", "interrupted", "failed", "damaged", "new"
@@ -21,62 +20,61 @@ STATES: tuple[str, ...] = get_args(State)
 ASIDE = ".damaged-"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """A run as it is on disk.
 
-    `state`: from the evidence; damaged: what decides it cannot be read. `error`: the content of
-    `error.json` of a failed run. `problem`: why the run failed, or what cannot be read.
+    `state`: from the evidence; damaged: what decides it cannot be read. `manifest`: what the run
+    was started with; None if it has not begun, or is damaged. `error`: the content of `error.json`
+    of a failed run. `problem`: why the run failed, or what cannot be read.
     """
 
     folder: RunFolder
     state: State
+    manifest: Record | None = None
     result: Result | None = None
     error: Record | None = None
     problem: str | None = None
 
-    @cached_property
-    def manifest(self) -> Record | None:
-        """What the run was started with, or None. Raises StorageError where it is damaged."""
-        return self.folder.manifest()
-
 
 def read(run: RunFolder) -> RunRecord:
-    """How a run stands: the one place that decides it. Manifest and events are read again when they
-    are asked for."""
+    """How a run stands: the one place that decides it. Events are read when they are asked for."""
     try:
-        result = examined(run)
+        manifest, result = examined(run)
         if result is not None:
-            return RunRecord(run, result.state, result)
+            return RunRecord(run, result.state, manifest, result)
         if run.held():
-            return RunRecord(run, "running")
-        run.manifest()
+            return RunRecord(run, "running", manifest)
         error = run.error()
     except StorageError as damage:
         return RunRecord(run, "damaged", problem=damage.what)
     if error is None:
-        return RunRecord(run, "interrupted" if run.has_trained() else "new")
-    why = error.get("message")
+        return RunRecord(run, "interrupted" if run.has_trained() else "new", manifest)
     state: State = "damaged" if error.get("damaged") is True else "failed"
-    return RunRecord(run, state, error=error, problem=None if why is None else str(why))
+    why = error.get("message")
+    problem = None if why is None else str(why)
+    return RunRecord(run, state, manifest, error=error, problem=problem)
 
 
-def examined(run: RunFolder) -> Result | None:
-    """How the run ended, or None, after a look at everything that the result rests on.
+def examined(run: RunFolder) -> tuple[Record | None, Result | None]:
+    """What the run was started with and how it ended, or None, after a look at everything that the
+    result rests on.
 
-    Raises DamagedError where a file is missing, or is not what it was when the run ended.
+    Raises DamagedError where a file is damaged or missing, or is not what it was when the run
+    ended.
     """
-    result = run.result()
+    result, path = run.result(), run.path / MANIFEST
+    contents = {MANIFEST: files.read(path)}
+    manifest = record.manifest_in(path, contents[MANIFEST])
     if result is None:
-        return None
-    run.manifest()
-    for name in SEALED:
-        content = files.read(run.path / name)
+        return manifest, None
+    contents |= {name: files.read(run.path / name) for name in (CONFIG, METRICS)}
+    for name, content in contents.items():
         if not content:
             raise damaged(run.path / name, "nothing is there, but the run has ended")
         if name in result.seal and result.seal[name] != record.digest(content):
             raise damaged(run.path / name, "changed since the run ended")
-    return result
+    return manifest, result
 
 
 def set_aside(run: RunFolder) -> None:

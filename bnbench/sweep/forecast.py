@@ -114,8 +114,8 @@ def forecast(
     costs: dict[str, Cost] = {}  # by cell
     forecasts = []
     missing: list[tuple[schema.RunConfig, store.RunRecord, ForecastRun]] = []
-    for config in runs:
-        found = store.read(experiment.run(identity.run_id(config)))
+    folders = experiment.folders_of(map(identity.run_id, runs))
+    for config, found in zip(runs, map(store.read, folders), strict=True):
         if found.result is not None:
             # The most expensive seed counts: one that diverged early says little about the others.
             seconds, size = found.result.wall_seconds, found.folder.size()

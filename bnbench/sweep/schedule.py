@@ -71,7 +71,7 @@ def sweep(
     work = _Sweep(screen, dispatcher, SweepOutcome(len(runs)))
     with stop.deferred():
         if options.restart:
-            cleared = sum(_clear(experiment.run(identity.run_id(config))) for config in runs)
+            cleared = sum(map(_clear, experiment.folders_of(map(identity.run_id, runs))))
             if cleared:
                 screen.print(f"{counted(cleared, 'earlier run')} thrown away")
         work.find_missing(runs, experiment, options)
@@ -140,8 +140,8 @@ class _Sweep:
         options: jobs.SweepOptions,
     ) -> None:
         """Sort the runs into finished, failed and missing ones, from the evidence on disk."""
-        for config in runs:
-            folder = experiment.run(identity.run_id(config))
+        folders = experiment.folders_of(map(identity.run_id, runs))
+        for config, folder in zip(runs, folders, strict=True):
             steps = feasible.planned_steps(config)
             run = _Run(config, folder, identity.cell_key(config), steps)
             found = store.read(folder)

@@ -21,7 +21,7 @@ from bnbench.store import ExperimentFolder
 from bnbench.sweep import jobs
 from bnbench.sweep.forecast import is_missing
 from tests.injection import Killed, dying
-from tests.runs import evidence, experiment_in, small_config
+from tests.runs import evidence, experiment_in, seal_again, small_config
 from tests.stub import build_stub
 
 AUTO = schema.ComputeConfig(threads="auto")
@@ -113,10 +113,13 @@ def test_a_finished_run_of_an_earlier_version_is_not_missing(tmp_path: Path) -> 
     path = folder.path / "config.yaml"
     path.write_text(path.read_text().replace("threads: 1", "threads: auto"))
     assert "threads: auto" in path.read_text()
+    seal_again(folder)
     assert not is_missing(config, store.read(folder), jobs.SweepOptions())
     path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
+    seal_again(folder)
     assert is_missing(config, store.read(folder), jobs.SweepOptions())
     path.write_text("{")
+    seal_again(folder)
     assert is_missing(config, store.read(folder), jobs.SweepOptions())
 
 

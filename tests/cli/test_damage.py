@@ -1,0 +1,225 @@
+"""Whatever happens to a file of a run, it costs this run and no other, and is said."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from bnbench import cli, store
+from bnbench.config import loading, plans
+from bnbench.errors import Interrupted
+from bnbench.report import reading
+from bnbench.report.record import as_record
+from bnbench.report.verdicts import judged
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings, Stop
+from bnbench.store import ExperimentFolder
+from tests.executors import InProcess
+from tests.injection import stopping
+from tests.runs import SMALL_YAML
+from tests.stub import build_stub
+
+EXIT_CODES = {0, 1, 2, 3, 4}
+"""Those of README.md, but for signals."""
+
+FILES = ("result.json", "manifest.json", "metrics.jsonl", "config.yaml", "error.json")
+OTHERS = ("checkpoint.pt", "first_batch.png", "picture_x.png", "lock", "events")
+RETYPED: list[Any] = [None, True, -1, 1e300, 2**70, "", "x", [], [1], {}, {"a": 1}]
+
+Damage = Callable[[Path, random.Random], None]
+
+
+def change(path: Path, rng: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= rng.randrange(1, 256)
+    path.write_bytes(content)
+
+
+def cut(path: Path, rng: random.Random) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: rng.randrange(len(content))])
+
+
+def double(path: Path, rng: random.Random) -> None:
+    content = path.read_bytes()
+    begin = rng.choice([0, rng.randrange(len(content))])
+    path.write_bytes(content + content[begin:])
+
+
+def empty(path: Path, _: random.Random) -> None:
+    path.write_bytes(b"")
+
+
+def delete(path: Path, _: random.Random) -> None:
+    path.unlink()
+
+
+def make_a_folder(path: Path, _: random.Random) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def retype(path: Path, rng: random.Random) -> None:
+    """A value at any place in one of its JSON objects becomes another one."""
+    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+    place = rng.randrange(len(lines))
+    record = json.loads(lines[place])
+    inside: Any = record
+    while True:
+        key = rng.choice(sorted(inside) if isinstance(inside, dict) else range(len(inside)))
+        if not isinstance(inside[key], dict | list) or not inside[key] or rng.random() < 0.3:
+            break
+        inside = inside[key]
+    inside[key] = rng.choice(RETYPED)
+    lines[place] = json.dumps(record)
+    path.write_text("\n".join(lines) + "\n")
+
+
+DAMAGES: tuple[Damage, ...] = (change, cut, double, empty, delete, make_a_folder)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def bnbench(folder: Path, *arguments: str) -> Said:
+    """Run a command on the runs in a folder, with stubs to train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bnbench.sweep.workers.Workers", InProcess)
+        patch.setattr(execute, "__defaults__", (build_stub,))
+        patch.setenv("BNBENCH_RUNS_DIR", str(folder / "runs"))
+        result = CliRunner().invoke(cli.app, list(arguments))
+    said = Said(result.exit_code, result.stdout, result.stderr)
+    assert said.code in EXIT_CODES, said
+    for word in ("Traceback", "unexpected"):
+        assert word not in said.out + said.err, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two finished runs, one that was interrupted, and one that has failed."""
+    path = tmp_path_factory.mktemp("whole")
+    experiment = ExperimentFolder(path / "runs" / "study")
+    (path / "study.yaml").write_text(f"{SMALL_YAML}seeds: 4\n")
+    experiment.begin((path / "study.yaml").read_text())
+    for config in plans.expand(loading.load_experiment(path / "study.yaml")).runs:
+        stop = Stop()
+        build = build_stub if config.seed < 2 else stopping(build_stub, 10, stop)
+        with suppress(Interrupted):
+            execute(config, experiment, Settings(stop=stop), build)
+    for run in experiment.runs():
+        shutil.copy(run.path / "first_batch.png", run.path / "picture_x.png")
+    experiment.runs()[3].fail({"error": "E", "message": "why", "traceback": "where"})
+    assert states(experiment) == ["completed", "completed", "interrupted", "failed"]
+    return path
+
+
+def states(experiment: ExperimentFolder) -> list[str]:
+    return [store.read(run).state for run in experiment.runs()]
+
+
+@contextmanager
+def copied(whole: Path, *, sealed: bool = True) -> Iterator[tuple[Path, ExperimentFolder]]:
+    """A copy to be damaged; without a seal, as earlier versions left it."""
+    with TemporaryDirectory() as name:
+        path = Path(name) / "copy"
+        shutil.copytree(whole, path)
+        experiment = ExperimentFolder(path / "runs" / "study")
+        for run in experiment.runs()[:2] if not sealed else ():
+            result = json.loads((run.path / "result.json").read_text())
+            del result["seal"]
+            (run.path / "result.json").write_text(json.dumps(result))
+        yield path, experiment
+
+
+def rows(path: Path, experiment: ExperimentFolder, damaged: int) -> list[Any]:
+    """What `status`, `report` and `compare` say of the other runs."""
+    names = [run.name for number, run in enumerate(experiment.runs()) if number != damaged]
+    listed = json.loads(bnbench(path, "status", "study", "--json").out)["runs"]
+    for each in listed:
+        each.pop("path", None)
+    study = reading.read_study(experiment)
+    reported = as_record(study, judged(study), [], written=datetime.now(UTC))
+    compared = json.loads(bnbench(path, "compare", names[0], names[-1], "--json").out)
+    return [
+        [each for each in listed if each["run"] in names],
+        [each for each in reported["runs"] if each["run"] in names],
+        compared["metrics"],
+    ]
+
+
+def everywhere(whole: Path, number: int, do: Callable[[Path], None], *, sealed: bool) -> None:
+    """Damage a run, and see what every command makes of it and of the others."""
+    with copied(whole, sealed=sealed) as (path, experiment):
+        run = experiment.runs()[number]
+        before, was = rows(path, experiment, number), store.read(run)
+        events = list(run.records())
+        do(run.path)
+        assert rows(path, experiment, number) == before
+        found = store.read(run)
+        if sealed and found.result is not None:
+            assert (found.result, found.manifest) == (was.result, was.manifest)
+            assert list(run.records()) == events
+        bnbench(path, "status", "study")
+        bnbench(path, "compare", *(each.name for each in experiment.runs()))
+        bnbench(path, "tensorboard", "--rebuild", "study")
+        bnbench(path, "sweep", str(path / "study.yaml"), "--dry-run")
+        said = bnbench(path, "sweep", str(path / "study.yaml"), "--quiet", "--json")
+        rest = [row for row in json.loads(said.out) if row["run"] != run.name]
+        assert [row["state"] for row in rest].count("completed") == (3 - (number != 3))
+        bnbench(path, "train", str(path / "study.yaml"), "--set", f"seeds=[{number}]", "--quiet")
+        assert rows(path, experiment, number)[0][0] == before[0][0]
+
+
+@given(
+    number=st.sampled_from([0, 2, 3]),
+    name=st.sampled_from(FILES + OTHERS),
+    damage=st.sampled_from(DAMAGES),
+    sealed=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=25, phases=[Phase.generate])
+def test_a_file_damaged_in_any_way_costs_one_run(
+    whole: Path, number: int, name: str, damage: Damage, sealed: bool, seed: int
+) -> None:
+    def do(folder: Path) -> None:
+        for path in sorted(folder.glob(f"{name}*")):
+            damage(path, random.Random(seed))
+
+    everywhere(whole, number, do, sealed=sealed)
+
+
+@given(
+    number=st.sampled_from([0, 2, 3]),
+    name=st.sampled_from([name for name in FILES if name != "config.yaml"]),
+    sealed=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=25, phases=[Phase.generate])
+def test_a_value_of_another_type_costs_one_run(
+    whole: Path, number: int, name: str, sealed: bool, seed: int
+) -> None:
+    def do(folder: Path) -> None:
+        if (folder / name).exists():
+            retype(folder / name, random.Random(seed))
+
+    everywhere(whole, number, do, sealed=sealed)
