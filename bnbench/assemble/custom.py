@@ -7,7 +7,6 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from types import ModuleType
 
 from torch import nn
@@ -28,7 +27,7 @@ def guarded(
 def named(config: schema.RunConfig) -> str:
     """The classes of the user's own in a run, e.g. `my.py:Layer (norm.target)`; "" for none."""
     found = custom.targets(config).items()
-    return " and ".join(f"{Path(target).name} ({key})" for key, target in found)
+    return " and ".join(f"{path.name}:{name} ({key})" for key, (path, name) in found)
 
 
 def load_class(target: str, key: str) -> type[nn.Module]:

@@ -10,18 +10,8 @@ from typing import Annotated
 
 import typer
 
-from bnbench.cli.root import (
-    AcceptChanges,
-    Debug,
-    Device,
-    Json,
-    NoCustom,
-    Quiet,
-    output,
-    progress_console,
-    say,
-    show,
-)
+from bnbench.cli import root
+from bnbench.cli.root import say, show
 from bnbench.errors import UsageError
 
 Target = Annotated[
@@ -58,12 +48,12 @@ def diagnose(
     fix: Fixed = None,
     batch_sizes: BatchSizes = None,
     images: ImageCount = 2048,
-    device: Device = None,
-    accept_changes: AcceptChanges = False,
-    no_custom: NoCustom = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    device: root.Device = None,
+    accept_changes: root.AcceptChanges = False,
+    no_custom: root.NoCustom = False,
+    quiet: root.Quiet = False,
+    as_json: root.Json = False,
+    debug: root.Debug = False,
 ) -> None:
     """Say why a model is bad in eval mode, and fix it."""
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
@@ -80,7 +70,7 @@ def diagnose(
     with (
         Stop(do=None).listening(),
         redirect_stdout(sys.stderr),
-        progress_console(quiet).status("measuring"),
+        root.progress_console(quiet).status("measuring"),
     ):
         found = targets.find_target(target, device, images, trust)
         model, saved = found.model, found.checkpoint
@@ -102,7 +92,7 @@ def diagnose(
         print(json.dumps(result.as_record(), indent=2, ensure_ascii=False))
     else:
         for part in words.tables(result):
-            output.print(part)
+            root.output.print(part)
     if fix is not None:
         saved = saved or targets.of_model(model)
         write_new(fix, targets.recalibrate(saved, model, result))

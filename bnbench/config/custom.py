@@ -24,18 +24,18 @@ def custom_target(target: str) -> tuple[Path, str]:
     return Path(path), class_name
 
 
-def targets(config: schema.RunConfig) -> dict[str, str]:
-    """What a run executes of the user's own code, by key."""
+def targets(config: schema.RunConfig) -> dict[str, tuple[Path, str]]:
+    """What a run executes of the user's own code, a file and a class name by key."""
     return {
-        f"{name}.target": block.target
+        f"{name}.target": custom_target(block.target)
         for name, block in (("model", config.model), ("norm", config.norm))
         if isinstance(block, schema.CustomModel | schema.CustomNormConfig)
     }
 
 
-def content_hash(target: str) -> str:
-    """The sha256, in hex, of a target's file. Raises DataError where it cannot be read."""
-    return hashlib.sha256(content(custom_target(target)[0])).hexdigest()
+def content_hash(path: Path) -> str:
+    """The sha256, in hex, of the user's own file. Raises DataError where it cannot be read."""
+    return hashlib.sha256(content(path)).hexdigest()
 
 
 _received: dict[str, bytes] = {}
@@ -51,9 +51,8 @@ def received(contents: Mapping[str, bytes]) -> Iterator[None]:
         _received.clear()
 
 
-def trouble(target: str) -> tuple[str, str | None] | None:
+def trouble(path: Path, class_name: str) -> tuple[str, str | None] | None:
     """What keeps a target's class from being found, and what to do; None: nothing is known to."""
-    path, class_name = custom_target(target)
     try:
         source = content(path)
     except DataError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bnbench.config import schema
-from bnbench.config.custom import trouble
+from bnbench.config.custom import targets, trouble
 from bnbench.config.datasets import DatasetFacts, facts, total_steps
 from bnbench.config.faults import named_setups
 from bnbench.errors import DataError
@@ -56,12 +56,10 @@ def opaque(config: schema.RunConfig) -> bool:
 
 
 def _custom(config: schema.RunConfig) -> Iterator[Obstacle]:
-    for name, block in (("model", config.model), ("norm", config.norm)):
-        if isinstance(block, schema.CustomModel | schema.CustomNormConfig):
-            message, hint = trouble(block.target) or (None, None)
-            keys = f"{name}.target", f"{name}.kind"
-            if message:
-                yield Obstacle(keys, f"{name}.target: {message}", hint)
+    for key, target in targets(config).items():
+        message, hint = trouble(*target) or (None, None)
+        if message:
+            yield Obstacle((key, key.replace("target", "kind")), f"{key}: {message}", hint)
 
 
 def _ramps(config: schema.RunConfig) -> Iterator[Obstacle]:

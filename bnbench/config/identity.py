@@ -82,9 +82,8 @@ def _facts(config: schema.RunConfig) -> dict[str, Any]:
         del blocks["model"]["zero_init_last_norm" if without else "fixup"]
     if isinstance(config.data, schema.ImageFolderData):
         blocks["data"]["content"] = facts(config.data).fingerprint
-    for key, target in targets(config).items():
-        _, class_name = custom_target(target)
-        blocks[key.partition(".")[0]] |= {"target": class_name, "content": content_hash(target)}
+    for key, (path, class_name) in targets(config).items():
+        blocks[key.partition(".")[0]] |= {"target": class_name, "content": content_hash(path)}
     return blocks
 
 

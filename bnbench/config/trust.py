@@ -26,8 +26,8 @@ class Trust:
 
     def allow(self, configs: Iterable[schema.RunConfig]) -> None:
         """Say whose code these runs execute. Raises UsageError where none may be."""
-        found = {path: key for config in configs for path, key in _code(config).items()}
-        for path, key in found.items():
+        found = [each for config in configs for each in custom.targets(config).items()]
+        for key, path in dict.fromkeys((key, path) for key, (path, _) in found):
             if self.no_custom:
                 raise UsageError(
                     f"{key} names code that would be run: {path}",
@@ -40,14 +40,9 @@ class Trust:
         names included, with the recorded identity. Raises UsageError."""
         if identity.identity(config) == recorded:
             return
-        names = cut([str(path) for path in _code(config)]) or "data that it names"
-        changed = f"{folder}: config.yaml or {names} has changed since the run was trained"
+        names = cut([str(path) for path, _ in custom.targets(config).values()])
+        what = f"config.yaml or {names or 'data that it names'}"
+        changed = f"{folder}: {what} has changed since the run was trained"
         if not self.accept_changes:
             raise UsageError(changed, do="undo the change, or go on all the same: --accept-changes")
         self.say(f"warning: {changed}")
-
-
-def _code(config: schema.RunConfig) -> dict[Path, str]:
-    """The files that a run executes, with the key that names each."""
-    found = custom.targets(config).items()
-    return {custom.custom_target(target)[0]: key for key, target in found}

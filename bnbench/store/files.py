@@ -68,13 +68,7 @@ def refuse_link(path: Path) -> None:
             )
 
 
-def is_regular(path: Path) -> bool:
-    """Whether there is a file. Raises StorageError where it is a link, a pipe, a device or a
-    folder."""
-    return _status(path) is not None
-
-
-def _status(path: Path) -> os.stat_result | None:
+def status_of(path: Path) -> os.stat_result | None:
     """What the system says of a regular file in a folder that is no link; None where there is
     none. Raises StorageError for links, pipes, devices and folders."""
     refuse_link(path.parent)
@@ -126,7 +120,7 @@ def _temporary(path: Path) -> Path:
 
 def overwrite(path: Path, content: bytes) -> None:
     """Give a file that must stay the same file, as a lock's must, new content."""
-    status = _status(path)
+    status = status_of(path)
     if status is not None and status.st_nlink > 1:
         raise StorageError(f"{path} is also another file", do="remove it")
     with translated(path), path.open("r+b") as file:
@@ -208,7 +202,7 @@ class Appender:
         """Open `path` and cut it to its first bytes, which are these."""
         self.path = path
         self._digest = hashlib.sha256(kept)
-        status = _status(path)
+        status = status_of(path)
         if status is not None and status.st_nlink > 1:  # the other name keeps what it has
             replace_content(path, kept)
         with translated(path):

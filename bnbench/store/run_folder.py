@@ -57,7 +57,7 @@ class RunFolder:
         from filelock import FileLock, Timeout  # slow to import
 
         self._make()
-        files.is_regular(self.path / LOCK)  # raises where it is something else
+        files.status_of(self.path / LOCK)  # raises where it is something else
         lock = FileLock(self.path / LOCK)
         with files.translated(self.path / LOCK):
             try:
@@ -79,7 +79,7 @@ class RunFolder:
 
     def held(self) -> bool:
         """Whether some process trains this run now."""
-        if not files.is_regular(self.path / LOCK):
+        if files.status_of(self.path / LOCK) is None:
             return False
         from filelock import FileLock, Timeout  # slow to import: `status` seldom gets here
 

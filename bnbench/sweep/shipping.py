@@ -78,8 +78,7 @@ class Shipping:
         run, contents, held = None, {}, ExitStack()
         try:
             for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
-                for target in custom.targets(config).values():
-                    path, _ = custom.custom_target(target)
+                for path, _ in custom.targets(config).values():
                     code[str(path)] = custom.content(path)
             if isinstance(job, jobs.Train):
                 folder = self._experiment.run(identity.run_id(job.config))

@@ -158,4 +158,4 @@ def test_a_file_of_the_users_own_is_read_through_a_link() -> None:
 
 def test_what_a_run_executes_is_named_by_its_keys(run: RunFolder) -> None:
     config = loading.load_run(run.path)
-    assert custom.targets(config) == {"norm.target": f"{Path.cwd() / 'layer.py'}:Scaled"}
+    assert custom.targets(config) == {"norm.target": (Path.cwd() / "layer.py", "Scaled")}
