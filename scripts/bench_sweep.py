@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from bnbench.data.dataset import load_fashion_mnist_12k
-from bnbench.runner.settings import usable_cores
+from bnbench.machine import usable_cores
 from bnbench.store import ExperimentFolder
 
 EXPERIMENT = """\

@@ -15,8 +15,8 @@ from bnbench.assemble import demand
 from bnbench.assemble.model import make_recipe
 from bnbench.config import feasible, schema
 from bnbench.config.feasible import last_batch, networks
-from bnbench.data.memory import memory_limit
-from bnbench.errors import ArgumentError
+from bnbench.errors import ArgumentError, UsageError
+from bnbench.machine import memory_limit
 
 Refused = tuple[schema.RunConfig, feasible.Obstacle]
 
@@ -26,7 +26,10 @@ def check(configs: Iterable[schema.RunConfig]) -> list[Refused]:
 
     Runs no code of the user's own: what that does, only a step of training shows.
     """
-    limit = memory_limit()
+    try:
+        limit = memory_limit()
+    except ValueError as error:
+        raise UsageError(str(error), do="write a number of gigabytes, such as 64") from None
     found: list[Refused] = []
     for same in networks(configs):
         shapes, obstacle = _examined(same[0])

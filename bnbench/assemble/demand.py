@@ -13,13 +13,14 @@ from math import prod
 from typing import Any, TypeAlias
 
 import torch
+from rich.filesize import decimal
 from torch import Tensor, nn
 
 from bnbench.assemble.inputs import norm_batch_size
 from bnbench.assemble.model import make_network
 from bnbench.config import datasets, feasible, schema
-from bnbench.data.memory import LIMIT, readable
 from bnbench.data.synthetic import DRAWN
+from bnbench.machine import LIMIT
 from bnbench.models.recipe import Recipe, counts, normalization_layers
 
 Sets = Callable[[torch.Size], object]
@@ -138,11 +139,11 @@ def obstacle(config: schema.RunConfig, shapes: Shapes, limit: int) -> feasible.O
         return None
     _, decisive, _ = max(parts, key=lambda part: part[2])
     keys = tuple(key for key in decisive if _has(config, *key.split(".")))
-    shown = ", ".join(f"{what} {readable(size)}" for what, _, size in parts)
+    shown = ", ".join(f"{what} {decimal(size)}" for what, _, size in parts)
     return feasible.Obstacle(
         keys,
-        f"a run needs {readable(need)} of memory or more ({shown}); this machine has "
-        f"{readable(limit)}",
+        f"a run needs {decimal(need)} of memory or more ({shown}); this machine has "
+        f"{decimal(limit)}",
         f"{LIMIT}={-(-need // 10**9)} in the environment raises the limit",
     )
 

@@ -253,9 +253,10 @@ def _words_of(part: dict[str, Any]) -> list[str]:
     if "enum" in part or "const" in part:
         return [str(word) for word in part.get("enum", [part.get("const")])]
     match part.get("type"):
-        case "integer" | "number" as kind:
-            name = "a whole number" if kind == "integer" else "a number"
-            return [name + _bounds(part, whole=kind == "integer")]
+        case "integer":
+            return [f"a whole number{_bounds(part)}"]
+        case "number":
+            return [f"a number{_bounds(part)}"]
         case "array" if "prefixItems" in part:
             return [f"a list of {len(part['prefixItems'])} numbers"]
         case "array" if part.get("items", {}).get("type") in ("integer", "number"):
@@ -266,16 +267,14 @@ def _words_of(part: dict[str, Any]) -> list[str]:
             return WORDS.get(str(kind), ["a mapping"])
 
 
-def _bounds(part: dict[str, Any], *, whole: bool) -> str:
-    low, above = part.get("minimum"), part.get("exclusiveMinimum")
-    high, below = part.get("maximum"), part.get("exclusiveMaximum")
-    if whole and above is not None:
-        low, above = above + 1, None
+def _bounds(part: dict[str, Any]) -> str:
+    """The bounds of a number, which always has two; either may be excluded."""
+    low, high = part.get("minimum"), part.get("maximum")
     if low is not None and high is not None:
         return f" from {_short(low)} to {_short(high)}"
-    bounds = {"of at least": low, "above": above, "below": below, "at most": high}
-    said = [f" {word} {_short(bound)}" for word, bound in bounds.items() if bound is not None]
-    return " and".join(said)
+    first = f"above {_short(part['exclusiveMinimum'])}" if low is None else f"of at least {low:g}"
+    last = f"below {part['exclusiveMaximum']:g}" if high is None else f"at most {_short(high)}"
+    return f" {first} and {last}"
 
 
 def _short(bound: float) -> str:

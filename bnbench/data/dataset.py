@@ -1,4 +1,4 @@
-"""What a dataset is, and the images that are bundled.
+"""What a dataset is, whether it fits into memory, and the images that are bundled.
 
 1,000 training and 200 test images of each Fashion-MNIST class are stored in `bundled/` as two
 contact sheets that any image viewer opens. Labels follow from the layout: the classes come in the
@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from rich.filesize import decimal
 from torch import Tensor
 
 from bnbench.errors import DataError
+from bnbench.machine import available_memory
 
 # Images counted at a time: bounds what `moments` needs in addition to the pixels.
 _COUNTED = 4096
@@ -76,6 +78,18 @@ def moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean.append(first / (255 * total))
         std.append(math.sqrt(total * second - first * first) / (255 * total))
     return tuple(mean), tuple(std)
+
+
+def require_memory(images: int, channels: int, image_size: int) -> None:
+    """Raises DataError, with the numbers, when that many uint8 images do not fit."""
+    need = images * channels * image_size**2
+    free = available_memory()
+    if free is not None and need > free:
+        raise DataError(
+            f"{images:,} images of {channels}×{image_size}×{image_size} need {decimal(need)}; "
+            f"{decimal(free)} are free",
+            do="use fewer or smaller images (data.image_size), or a machine with more memory",
+        )
 
 
 # --- the bundled images ------------------------------------------------------------------

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from bnbench import regular
-from bnbench.data.dataset import Dataset, Images, moments
-from bnbench.data.memory import require_memory
+from bnbench.data.dataset import Dataset, Images, moments, require_memory
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnbench.data.dataset import Dataset, Images, moments
-from bnbench.data.memory import require_memory
+from bnbench.data.dataset import Dataset, Images, moments, require_memory
 
 # Side of the random grid that becomes a pattern: coarse enough to survive strided convolutions.
 _GRID = 4

@@ -20,7 +20,8 @@ from bnbench.config.feasible import networks
 from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.guard import Raised, awaited, foreign_code
-from bnbench.runner.settings import Cost, Settings, failed, usable_cores
+from bnbench.machine import usable_cores
+from bnbench.runner.settings import Cost, Settings, failed
 from bnbench.runner.threads import step_seconds
 
 CUDA_CONTEXT_BYTES = 600_000_000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,14 +16,13 @@ from types import FrameType
 from bnbench.config import schema
 from bnbench.errors import Interrupted, RunError, UsageError
 from bnbench.guard import Raised
+from bnbench.machine import usable_cores
 from bnbench.sinks import Sink
 from bnbench.store import Result, RunFolder
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal's number
 if hasattr(signal, "SIGHUP"):
     EXIT_CODES[signal.SIGHUP] = 129
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUP = Path("/proc/self/cgroup")
 NVIDIA = Path("/proc/driver/nvidia/version")
 """There where NVIDIA's driver is loaded, on Linux."""
 
@@ -128,21 +126,6 @@ def failed(raised: Raised) -> RunError:
     return RunError(f"the run failed: {raised}")
 
 
-def usable_cores() -> int:
-    """Cores by affinity and, in a container, by the smallest quota; at least 1.
-
-    Quotas: https://docs.kernel.org/admin-guide/cgroup-v2.html, "cpu.max"; version 1's two files:
-    https://docs.kernel.org/scheduler/sched-bwc.html.
-    """
-    cores = [len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1]
-    for folder in _control_groups():
-        names = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
-        words = [word for name in names for word in _text(folder / name).split()]
-        if len(words) == 2 and words[0].isdigit():  # neither "max" nor "-1"
-            cores.append(int(words[0]) // int(words[1]))
-    return max(1, min(cores))
-
-
 def thread_limit() -> int:
     """The most threads that a single run may take unasked: cores, and what OpenMP is told."""
     told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
@@ -166,22 +149,3 @@ def may_use_gpu(device: str | None, runs: Iterable[schema.RunConfig]) -> bool:
     wanted = {device or run.compute.device for run in runs}
     named = any(each.startswith("cuda") for each in wanted)
     return named or ("auto" in wanted and NVIDIA.exists())
-
-
-def _control_groups() -> set[Path]:
-    """The folders that limit this process's CPU time, in both versions of control groups."""
-    folders = {CGROUPS, CGROUPS / "cpu"}
-    for line in _text(OWN_CGROUP).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers or "cpu" in controllers.split(","):
-            root = CGROUPS / "cpu" if controllers else CGROUPS
-            inner = root / path.lstrip("/")
-            folders |= {inner, *(above for above in inner.parents if root in above.parents)}
-    return folders
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from bnbench import machine
 from bnbench.assemble import demand
 from bnbench.assemble.check import check
 from bnbench.assemble.model import make_model, make_recipe
 from bnbench.config import loading, plans, schema
-from bnbench.data import memory
 from bnbench.errors import UsageError
 from bnbench.models.recipe import normalization_layers
 from tests.runs import SMALL_DATA, small_config
@@ -113,10 +113,9 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
     said, hint = line.split("\n")
     assert said.startswith(f"x.yaml:{place}: a run needs ")
     assert said.endswith("; this machine has 24.0 GB")
-    sizes = {
-        what: float(size.replace(",", ""))
-        for what, size in re.findall(r"(?:\(|, )([a-z ]+) ([\d,.]+) GB", said)
-    }
+    named = re.findall(r"[(,] ?([a-z ]+) ([\d,.]+) (kB|MB|GB|TB|PB)", said)
+    powers = {"kB": 3, "MB": 6, "GB": 9, "TB": 12, "PB": 15}
+    sizes = {what: float(size.replace(",", "")) * 10 ** powers[unit] for what, size, unit in named}
     assert max(sizes, key=lambda what: sizes[what]) == decisive
     limit = hint.split("BNBENCH_MEMORY_GB=")[1].split()[0]
     monkeypatch.setattr("bnbench.assemble.check.memory_limit", lambda: int(limit) * 10**9)
@@ -136,10 +135,10 @@ def test_each_setup_and_its_own_optimizer_is_judged(
 
 def test_the_environment_says_how_much_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BNBENCH_MEMORY_GB", "1.5")
-    assert memory.memory_limit() == 1_500_000_000
+    assert machine.memory_limit() == 1_500_000_000
     monkeypatch.setenv("BNBENCH_MEMORY_GB", "much")
     with pytest.raises(UsageError, match="BNBENCH_MEMORY_GB is 'much', not a number\n  write"):
-        memory.memory_limit()
+        check([small_config()])
 
 
 def test_the_least_of_machine_group_and_ulimit(
@@ -149,15 +148,15 @@ def test_the_least_of_machine_group_and_ulimit(
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\n")
     (tmp_path / "own").write_text("0::/job\n")
     (tmp_path / "groups/job").mkdir(parents=True)
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_CGROUP_OF_SELF", tmp_path / "own")
-    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "groups")
     limits: Any = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
-    assert memory.memory_limit() == 9_216_000
+    assert machine.memory_limit() == 9_216_000
     (tmp_path / "groups/job/memory.max").write_text("max\n")
-    assert memory.memory_limit() == 9_216_000
+    assert machine.memory_limit() == 9_216_000
     (tmp_path / "groups/job/memory.max").write_text("5000000\n")
-    assert memory.memory_limit() == 5_000_000
+    assert machine.memory_limit() == 5_000_000
     limits = (4_000_000, -1)
-    assert memory.memory_limit() == 4_000_000
+    assert machine.memory_limit() == 4_000_000

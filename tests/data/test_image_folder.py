@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from bnbench import machine
+from bnbench.data import dataset as memory_module
 from bnbench.data import image_folder
-from bnbench.data import memory as memory_module
 from bnbench.data.dataset import Dataset
 from bnbench.data.image_folder import load_image_folder
 from bnbench.errors import DataError
@@ -242,14 +243,14 @@ def test_available_memory_respects_every_limit_above(
         (groups / name / "memory.max").write_text(f"{limit}\n")
         (groups / name / "memory.current").write_text("1000000\n")
         (groups / name / "memory.stat").write_text("anon 5\ninactive_file 250000\n")
-    monkeypatch.setattr(memory_module, "_MEMINFO", meminfo)
-    monkeypatch.setattr(memory_module, "_CGROUP_OF_SELF", own)
-    monkeypatch.setattr(memory_module, "_CGROUPS", groups)
-    assert memory_module.available_memory() == 2_250_000
+    monkeypatch.setattr(machine, "MEMINFO", meminfo)
+    monkeypatch.setattr(machine, "OWN_CGROUP", own)
+    monkeypatch.setattr(machine, "CGROUPS", groups)
+    assert machine.available_memory() == 2_250_000
     (groups / "user" / "memory.max").write_text("max\n")
-    assert memory_module.available_memory() == 5_120_000
-    monkeypatch.setattr(memory_module, "_MEMINFO", tmp_path / "none")
-    assert memory_module.available_memory() is None
+    assert machine.available_memory() == 5_120_000
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "none")
+    assert machine.available_memory() is None
 
 
 # --- the cache ----------------------------------------------------------------------------

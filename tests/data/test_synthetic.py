@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnbench.data import memory as memory_module
+from bnbench.data import dataset as memory_module
 from bnbench.data.dataset import Dataset, moments
 from bnbench.data.synthetic import generate_synthetic
 from bnbench.errors import DataError
@@ -61,5 +61,5 @@ def test_moments_are_those_of_float64() -> None:
 
 def test_too_large_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "available_memory", lambda: 100_000)
-    with pytest.raises(DataError, match=r"^1,500 images of 1×12×12 need 0\.2 MB; 0\.1 MB are free"):
+    with pytest.raises(DataError, match=r"^1,500 images of 1×12×12 need 216\.0 kB; 100\.0 kB"):
         generate()

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from bnbench import machine
 from bnbench.errors import UsageError
+from bnbench.machine import usable_cores
 from bnbench.runner import settings
-from bnbench.runner.settings import may_use_gpu, usable_cores, workers_for
+from bnbench.runner.settings import may_use_gpu, workers_for
 from tests.runs import small_config
 
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 16 cores without control groups."""
-    monkeypatch.setattr(settings, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(settings, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     return tmp_path

@@ -1,0 +1,99 @@
+"""What this process may use of its machine: cores and memory, by Linux's own words for both.
+
+Limits of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+LIMIT = "BNBENCH_MEMORY_GB"
+"""The variable of the environment that stands for what the system says about its memory."""
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
+
+def usable_cores() -> int:
+    """Cores by affinity and, in a container, by the smallest quota; at least 1.
+
+    Quotas: "cpu.max"; version 1's two files: https://docs.kernel.org/scheduler/sched-bwc.html.
+    """
+    cores = [len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1]
+    for folder in _control_groups("cpu"):
+        names = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+        words = [word for name in names for word in _text(folder / name).split()]
+        if len(words) == 2 and words[0].isdigit():  # neither "max" nor "-1"
+            cores.append(int(words[0]) // int(words[1]))
+    return max(1, min(cores))
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still get; None where the system does not say.
+
+    Linux: what the kernel calls available, and what is left under the limit of each control group.
+    """
+    free = _meminfo("MemAvailable")
+    for folder in _control_groups("memory") if free else ():
+        limits, used = _numbers(folder, "max", "limit_in_bytes"), _numbers(folder, "current")
+        used = used or _numbers(folder, "usage_in_bytes")
+        stat = dict(line.split() for line in _text(folder / "memory.stat").splitlines())
+        # Pages of files that nobody used lately are dropped before a limit hurts.
+        dropped = int(stat.get("inactive_file", 0))
+        free += [max(0, limit - now + dropped) for limit in limits for now in used]
+    return min(free, default=None)
+
+
+def memory_limit() -> int | None:
+    """Bytes that this process can get at most; None where the system does not say.
+
+    The environment's `BNBENCH_MEMORY_GB`; else the least of the machine's memory, the limits of
+    control groups and `ulimit -v`. Raises ValueError where the variable is no number.
+    """
+    if given := os.environ.get(LIMIT):
+        try:
+            return int(float(given) * 1e9)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{LIMIT} is {given!r}, not a number") from None
+    limits = _meminfo("MemTotal")
+    for folder in _control_groups("memory"):
+        limits += _numbers(folder, "max", "limit_in_bytes")
+    if sys.platform != "win32":
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limits += [soft] if soft != resource.RLIM_INFINITY else []
+    return min(limits, default=None)
+
+
+def _meminfo(name: str) -> list[int]:
+    lines = _text(MEMINFO).splitlines()
+    return [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
+
+
+def _control_groups(controller: str) -> set[Path]:
+    """The folders that limit this process in this, in both versions of control groups."""
+    folders = {CGROUPS, CGROUPS / controller}
+    for line in _text(OWN_CGROUP).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            root = CGROUPS / controller if controllers else CGROUPS
+            inner = root / path.lstrip("/")
+            folders |= {inner, *(above for above in inner.parents if root in above.parents)}
+    return folders
+
+
+def _numbers(folder: Path, *names: str) -> list[int]:
+    """What the files of these names say about memory; "max" is no number."""
+    texts = [_text(folder / f"memory.{name}").strip() for name in names]
+    return [int(text) for text in texts if text.isdecimal()]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
