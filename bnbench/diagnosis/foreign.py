@@ -286,6 +286,11 @@ def in_a_sentence(
     """What says that the user's code has raised something, for `ForeignCode.entered`."""
 
     def sentence(raised: Raised) -> BnbenchError:
+        if "DataLoader worker (pid" in raised.message:  # may come at any later time
+            return DataError(
+                f"a worker process of a loader has died{raised.message}",
+                do="num_workers=0 shows where",
+            )
         said = f"{raised.place}{what} raised {raised.kind}{where}{raised.message}"
         return kind(said, do="--debug shows the traceback")
 

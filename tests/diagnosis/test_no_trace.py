@@ -154,3 +154,32 @@ def test_the_comparison_can_fail() -> None:
     assert now["loader"] != before["loader"]
     assert now["numpy"] != before["numpy"]
     assert now["python"] != before["python"]
+
+
+class Standardizes(nn.Module):
+    """A network that standardizes its inputs first, in place or not, and counts in a new buffer."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.network, self.in_place = network(), in_place
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls: Tensor = self.get_buffer("calls") + 1
+        x = x.sub_(0.3).div_(2.0) if self.in_place else (x - 0.3) / 2.0
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+def test_a_network_that_changes_its_inputs_in_place() -> None:
+    torch.manual_seed(0)
+    model = Standardizes(in_place=True)
+    other = Standardizes(in_place=False)
+    other.load_state_dict(model.state_dict())
+    images = list(loader(count=64))
+    kept = [x.clone() for x, _ in images]
+    found = bnbench.diagnose(model, images, images)
+    expected = bnbench.diagnose(other, images, images)
+    assert found.readings == expected.readings
+    assert found.layers == expected.layers
+    assert all(torch.equal(x, before) for (x, _), before in zip(images, kept, strict=True))
+    assert model.calls == 0

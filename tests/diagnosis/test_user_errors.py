@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 import bnbench
 from bnbench.errors import BnbenchError, DataError, UsageError
@@ -29,10 +31,57 @@ class Answers(nn.Module):
         return self.output(x)
 
 
+def empty_batches() -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        yield X[:0], Y[:0]
+
+
+class Endless(Sampler[int]):
+    """Never ends, and cannot say how long it is."""
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            yield 0
+
+
+class Lying(list[Any]):
+    def __len__(self) -> int:
+        raise SystemExit(0)
+
+
+class Dies(TensorDataset):
+    """Its worker process ends, or raises."""
+
+    def __init__(self, how: Callable[[], Any]) -> None:
+        super().__init__(X, Y)
+        self.how = how
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        self.how()
+        return super().__getitem__(index)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def reads() -> None:
+    raise ValueError("no image\nat all")
+
+
 LOADERS: dict[str, tuple[Any, type[BnbenchError], str]] = {
     "empty": ([], DataError, "the train loader gave no batch"),
     "one image": ([(X[:1], Y[:1])], DataError, "the train loader gave one image"),
     "no tuple": ([X], UsageError, "the train loader yields a tensor of shape 8×1×28×28"),
+    "empty batches": (empty_batches(), DataError, "gave 1,000 batches without an image"),
+    "no length": (Lying([(X, Y)]), DataError, "the train loader raised SystemExit: 0"),
+    "worker raises": (
+        DataLoader(Dies(reads), batch_size=4, num_workers=1),
+        DataError,
+        f"test_user_errors.py:{reads.__code__.co_firstlineno + 1}: the train loader raised "
+        "ValueError: no image at all",
+    ),
+    "worker dies": (
+        DataLoader(Dies(lambda: os._exit(3)), batch_size=4, num_workers=1),
+        DataError,
+        "a worker process of a loader has died: DataLoader worker",
+    ),
     "dict": ([{"image": X, "label": Y}], UsageError, "yields a dict with 'image', 'label'"),
     "one thing": ([(X,)], UsageError, "yields a tuple of Tensor"),
     "nested": ([((X, X), Y)], UsageError, "yields a tuple of tuple, Tensor"),
@@ -58,6 +107,14 @@ def test_loaders(case: str) -> None:
     assert caught.value.do
 
 
+def test_a_sampler_that_never_ends() -> None:
+    data = TensorDataset(X, Y)
+    found = bnbench.diagnose(
+        trained(), DataLoader(data, batch_size=4, sampler=Endless()), images=64
+    )
+    assert found.images == {"train": 64}
+
+
 MODELS: dict[str, tuple[Any, str]] = {
     "no module": (lambda x: x, "the model is an object of type function"),
     "a number": (Answers(lambda _: 3.0), "the model gives an object of type float"),
@@ -68,6 +125,10 @@ MODELS: dict[str, tuple[Any, str]] = {
     "breaks": (
         Answers(lambda _: int("a")),
         "the model raised ValueError on inputs of shape 8×1×28×28",
+    ),
+    "meta": (
+        nn.BatchNorm2d(1, device="meta"),
+        "weight has no values: it is on torch's meta device",
     ),
     "lazy": (nn.LazyBatchNorm2d(), "a lazy layer that has never seen an input"),
 }

@@ -120,12 +120,23 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         assert said[0].startswith("about to import warnings")
         assert said[1] == "warning: UserWarning: mind the gap"
 
-        # An error is an answer.
-        workers.submit(Train(in_trouble(tmp_path, "1 / 0", seed=1)))
-        end = until_end(workers)[-1]
-        assert isinstance(end, Failed)
-        assert not end.hopeless
-        assert end.error.what == "the run failed: ZeroDivisionError: division by zero"
+        # Whatever it raises is an answer, and what it raises elsewhere a line.
+        elsewhere = "import threading; t = threading.Thread(target=lambda: 1 / 0); t.start()"
+        raised = {
+            "1 / 0": "ZeroDivisionError: division by zero",
+            "sys.exit(0)": "SystemExit: 0",
+            "raise KeyboardInterrupt": "KeyboardInterrupt",
+            "raise GeneratorExit": "GeneratorExit",
+        }
+        for seed, (order, what) in enumerate(raised.items(), start=1):
+            workers.submit(Train(in_trouble(tmp_path, f"{elsewhere}; t.join()", order, seed=seed)))
+            *answers, end = until_end(workers)
+            assert isinstance(end, Failed)
+            assert not end.hopeless
+            assert end.error.what == f"the run failed: {tmp_path / 'trouble.py'}:17: {what}"
+            lines = [answer.line for answer in answers if isinstance(answer, Said)]
+            assert not any("Traceback" in line for line in lines)
+            assert any("warning: " in line for line in lines) == (seed == 1), "once is enough"
 
         # Asked to stop, it commits.
         config = long_config()

@@ -1,0 +1,292 @@
+"""Code of the user's own misbehaves in every way that is known; training, a sweep and a diagnosis
+say so in a sentence, go on where they can, and find the process as it was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scipy.special  # noqa: F401  sets a filter of warnings when it is imported
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from bnbench import cli, store
+from bnbench.errors import Interrupted, RunError
+from bnbench.guard import ForeignCode, Raised, foreign_code, items
+from bnbench.store import ExperimentFolder, RunFolder
+from tests.executors import InProcess
+from tests.foreign_code import DELETES, RAISED, SET, Way
+from tests.runs import evidence, write_experiment
+
+BOTH = RAISED | SET
+CUSTOM = "norm: {kind: custom, target: layer.py:Layer}\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
+    monkeypatch.setattr("bnbench.cli.root._debug", False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "layer", raising=False)
+
+
+def bnbench(*arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process: exit code, output, errors."""
+    result = CliRunner().invoke(cli.app, [*arguments, "--quiet"])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def process() -> dict[str, Any]:
+    """What code can set of this process."""
+    return {
+        "dtype": torch.get_default_dtype(),
+        "device": torch.empty(0).device,
+        "gradients": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "folder": Path.cwd(),
+        "environment": dict(os.environ),
+        "handlers": [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)],
+        "warnings": list(warnings.filters),
+        "streams": (sys.stdin, sys.stdout, sys.stderr),
+        "recursion": sys.getrecursionlimit(),
+    }
+
+
+def assert_a_sentence(text: str, way: Way, file: str = "layer") -> None:
+    """One to three lines without what a terminal obeys, that name the user's line."""
+    assert "Traceback" not in text
+    assert "unexpected" not in text
+    assert len(text) < 1000
+    assert all(each.isprintable() for each in text.splitlines())
+    assert all(part in text for part in way.said.split(": "))
+    if way.said:
+        assert f"{file}.py:" in text
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_train(name: str) -> None:
+    way = BOTH[name]
+    Path("layer.py").write_text(way.source)
+    write_experiment(Path("study.yaml"), CUSTOM)
+    before = process()
+    code, _, err = bnbench("train", "study.yaml")
+    assert process() == before
+    if "train" not in way.fails:
+        assert code == 0, err
+        return
+    lines = err.splitlines()[1:]  # after the one that names the code that is run
+    assert 1 <= len(lines) <= 3
+    assert_a_sentence("\n".join(lines), way)
+    assert code == (2 if way.early else 1)
+    for run in all_runs():
+        assert store.read(run).state == "failed"
+
+
+def write_sweep(ways: dict[str, Way]) -> dict[str, Way]:
+    """An experiment with a setup of each way, and last a good one; the ways by setup."""
+    setups = {f"w{number:02}": way for number, way in enumerate(ways.values())}
+    lines = ["setups:"]
+    for name, way in setups.items():
+        Path(f"{name}.py").write_text(way.source)
+        lines.append(f"  {name}: {{norm: {{kind: custom, target: {name}.py:Layer}}}}")
+    write_experiment(Path("study.yaml"), "\n".join([*lines, "  good: {}\n"]))
+    return setups
+
+
+def test_a_sweep_in_which_all_but_one_misbehave(alone: dict[str, Any]) -> None:
+    setups = write_sweep({name: way for name, way in BOTH.items() if not way.early})
+    before = process()
+    code, _, err = bnbench("sweep", "study.yaml")
+    assert process() == before
+    assert code == 1, err
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+    runs = {run.name.split("_")[0].split("-")[0]: run for run in all_runs()}
+    assert evidence(runs.pop("good")) == alone
+    for setup, way in setups.items():
+        found = store.read(runs[setup])
+        assert found.state == ("failed" if "train" in way.fails else "completed"), way
+        if "train" in way.fails:
+            assert_a_sentence(found.problem or "", way, setup)
+    assert (
+        f"{sum(bool(way.fails) for way in setups.values())} of {len(runs) + 1} runs failed" in err
+    )
+
+
+def test_a_sweep_in_which_none_can_begin() -> None:
+    setups = write_sweep({name: way for name, way in BOTH.items() if way.early})
+    before = process()
+    code, _, err = bnbench("sweep", "study.yaml")
+    assert process() == before
+    assert code == 2
+    assert not all_runs()
+    faults = [line for line in err.splitlines() if line.startswith("study.yaml:")]
+    for line, (setup, way) in zip(faults, setups.items(), strict=True):
+        assert_a_sentence(line, way, setup)
+
+
+def test_a_sweep_whose_file_is_gone_at_its_end() -> None:
+    write_sweep({"deletes": DELETES})
+    code, _, err = bnbench("sweep", "study.yaml")
+    assert (code, err.splitlines()[1]) == (4, f"there is no file {Path.cwd() / 'w00.py'}")
+    assert [store.read(run).state for run in all_runs()] == ["completed"] * 2
+
+
+def all_runs() -> list[RunFolder]:
+    return ExperimentFolder(Path("runs/study")).runs()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the good setup leaves behind where there is no other."""
+    path = tmp_path_factory.mktemp("alone")
+    write_experiment(path / "study.yaml", "setups: {good: {}}\n")
+    bnbench("train", str(path / "study.yaml"), "--runs-dir", str(path))
+    (run,) = ExperimentFolder(path / "study").runs()
+    return evidence(run)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_diagnose(name: str) -> None:
+    way = BOTH[name]
+    Path("layer.py").write_text(way.source)
+    before = process()
+    drawn = torch.get_rng_state(), random.getstate()
+    code, out, err = bnbench("diagnose", "layer.py:make", "--images", "64", "--device", "cpu")
+    assert process() == before
+    if "diagnose" not in way.fails:
+        assert code == 0, err
+        assert "population" in out
+        assert drawn[1] == random.getstate()
+        assert torch.equal(drawn[0], torch.get_rng_state())
+        return
+    assert code == 2
+    assert_a_sentence(err, way)
+
+
+# --- what cannot be seen from inside the process ------------------------------------------------
+
+
+def test_no_traceback_of_a_thread_or_of_a_deletion_and_a_closed_standard_error_says_all() -> None:
+    way = Way(
+        method="def __del__(self): raise Odd('deleted')",
+        passed="t = threading.Thread(target=forever, args=(x,)); t.start(); t.join(); os.close(2)",
+    )
+    Path("layer.py").write_text(way.source)
+    done = subprocess.run(
+        [sys.executable, "-m", "bnbench", "diagnose", "layer.py:make", "--images", "64"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "population" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines() == [
+        "warning: layer.py:14: RecursionError: maximum recursion depth exceeded",
+        "warning: layer.py:26: Odd: deleted",
+    ]
+
+
+# --- the guard itself ---------------------------------------------------------------------------
+
+PARTS: dict[str, tuple[Any, Any]] = {
+    "dtype": (torch.set_default_dtype, (torch.float32, torch.float64, torch.bfloat16)),
+    "device": (torch.set_default_device, ("cpu", "meta")),
+    "gradients": (torch.set_grad_enabled, (True, False)),
+    "threads": (torch.set_num_threads, (1, 2)),
+    "folder": (os.chdir, ("/", "/usr", "/etc")),
+    "environment": (lambda value: os.environ.update(GUARD=value), ("a", "b")),
+    "recursion": (sys.setrecursionlimit, (2_000, 3_000)),
+}
+Settings = st.lists(
+    st.sampled_from(sorted(PARTS)).flatmap(
+        lambda name: st.tuples(st.just(name), st.sampled_from(PARTS[name][1]))
+    ),
+    max_size=5,
+)
+
+
+def set_all(settings: Sequence[tuple[str, Any]]) -> None:
+    for name, value in settings:
+        PARTS[name][0](value)
+
+
+@given(crossings=st.lists(st.tuples(Settings, Settings, st.booleans()), max_size=5))
+def test_each_side_finds_the_process_as_it_has_left_it(
+    crossings: Sequence[tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]], bool]],
+) -> None:
+    code = ForeignCode()
+    with foreign_code(raised):  # for what this test itself sets
+        left: dict[str, Any] = {}
+        for theirs, ours, fails in crossings:
+            set_all(ours)
+            before = process()
+            with suppress(RunError), code.entered(raised):
+                found = process()
+                assert all(found[name] == value for name, value in left.items())
+                set_all(theirs)
+                now = process()
+                left = {name: now[name] for name in now if now[name] != before[name]}
+                if fails:
+                    sys.exit(0)
+            assert process() == before
+
+
+def raised(error: Raised) -> RunError:
+    return RunError(str(error))
+
+
+@given(text=st.text(), name=st.text(), lines=st.integers(0, 3))
+def test_whatever_is_raised_is_one_line_that_can_be_printed(
+    text: str, name: str, lines: int
+) -> None:
+    error = type(name.replace("\0", ""), (BaseException,), {})(f"{text}\n" * lines)
+    said = str(Raised(error))
+    assert said.isprintable()
+    assert len(said) < 400
+    error.__cause__ = error  # nor does a circle keep it
+    assert str(Raised(error)) == said
+
+
+def test_the_users_ctrl_c_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted), foreign_code(raised):
+        raise Interrupted("stopped", exit_code=130)
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt), foreign_code(raised):
+        raise KeyboardInterrupt
+
+
+def test_items_are_taken_inside_and_used_outside() -> None:
+    def source() -> Iterator[int]:
+        for number in range(3):
+            torch.set_num_threads(2)
+            yield number
+        raise GeneratorExit
+
+    taken = items(source(), lambda: foreign_code(raised))
+    for number in range(3):
+        assert next(taken) == number
+        assert torch.get_num_threads() == 1
+    with pytest.raises(RunError, match=r"test_guard.py:\d+: GeneratorExit$"):
+        next(taken)
+    taken = items(source(), lambda: foreign_code(raised))
+    next(taken)
+    taken.close()  # what we raise there is no error of theirs
