@@ -42,7 +42,7 @@ STOPPING = [
 ]
 
 ENVIRONMENT: dict[Any, Any] = vars(os.environ)["_data"]
-"""As the system has it: `os.environ` itself decodes every name and takes a hundred times as long."""
+"""As the system has it: `os.environ` decodes every name, and takes a hundred times as long."""
 
 T = TypeVar("T")
 Entered: TypeAlias = Callable[[], AbstractContextManager[None]]

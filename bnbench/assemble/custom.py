@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -35,8 +36,8 @@ def load_class(target: str, key: str) -> type[nn.Module]:
     DataError."""
     path, class_name = custom.custom_target(target)
     content = custom.content(path)
-    # A module of its own for each content: the file may change between two runs of one process.
-    name = f"bnbench_custom_{hashlib.sha256(content).hexdigest()[:16]}"
+    # A module of its own for each file and content, which may change between two runs.
+    name = f"bnbench_custom_{hashlib.sha256(os.fsencode(path) + content).hexdigest()[:16]}"
     module = sys.modules.get(name)
     if module is None:
         spec = importlib.util.spec_from_file_location(name, path)
