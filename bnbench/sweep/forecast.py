@@ -211,10 +211,12 @@ def as_lines(forecast: Forecast) -> list[str]:
     today = forecast.seconds < 24 * 3600
     place = Path(forecast.path).absolute()
     there = next(path for path in (place, *place.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    short = ", which is not enough" if forecast.bytes > free else ""
     return [
         *lines,
         f"to train: {training}, about {duration(forecast.seconds)} with "
         f"{counted(forecast.workers, 'worker')}, done at "
         f"{finish:{'%H:%M' if today else '%Y-%m-%d %H:%M'}}; "
-        f"{decimal(forecast.bytes)} of {decimal(shutil.disk_usage(there).free)} free",
+        f"{decimal(forecast.bytes)} of {decimal(free)} free{short}",
     ]

@@ -484,7 +484,9 @@ def test_the_size_of_a_grid_is_capped_before_it_is_expanded() -> None:
 def test_a_wrong_number_of_workers_is_said(workers: str) -> None:
     write_experiment(Path("study.yaml"))
     said = bnbench("sweep", "study.yaml", "--workers", workers)
-    assert said == Said(2, "", f"--workers {workers}: not a number of workers\n  1 to 999, or auto\n")
+    assert said == Said(
+        2, "", f"--workers {workers}: not a number of workers\n  1 to 999, or auto\n"
+    )
 
 
 def test_configs_list_show_copy_check() -> None:
