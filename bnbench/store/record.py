@@ -210,8 +210,10 @@ def is_event(record: Any) -> bool:
     bnbench has added does not matter."""
     if not isinstance(record, dict) or not isinstance(record.get("event"), str):
         return False
-    expected = _fields(record["event"])
-    return all(name in record and _is(record[name], types) for name, types in expected)
+    for name, types in _fields(record["event"]):
+        if name not in record or not _is(record[name], types):
+            return False
+    return True
 
 
 @cache

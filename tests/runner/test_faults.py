@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bnbench.errors import StorageError
 from bnbench.runner.execution import Build, execute
 from bnbench.runner.settings import Executed, Settings
 from bnbench.store import Appender, ExperimentFolder, RunFolder
-from tests.injection import Disk, Killed, disk, dying
+from tests.injection import Disk, Killed, at_batch, disk, dying
 from tests.runs import MANIFEST, evidence, experiment_in, run_state, small_config
 from tests.stub import build_stub
 
@@ -280,6 +281,45 @@ def test_events_torn_at_every_byte_of_the_last_two_lines(
     interrupted: ExperimentFolder, undisturbed: dict[str, Any]
 ) -> None:
     tear(interrupted, undisturbed, 1)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 5)
+
+
+def change(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(20)
+        file.write(b"9")
+
+
+@pytest.mark.parametrize("meddle", [remove, replace, cut, change])
+def test_events_that_are_changed_while_the_run_trains_are_a_failure(
+    tmp_path: Path, meddle: Callable[[Path], None]
+) -> None:
+    experiment = experiment_in(tmp_path)
+    path = folder_of(experiment).path / "metrics.jsonl"
+    build = at_batch(build_stub, 5, lambda: meddle(path))
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: .*changed while the run trained"):
+        execute(CONFIG, experiment, Settings(), build)
+    assert store.read(folder_of(experiment)).state in ("failed", "damaged")
+
+
+def test_events_that_change_after_a_commit_are_noticed(interrupted: ExperimentFolder) -> None:
+    change(folder_of(interrupted).path / "metrics.jsonl")
+    with pytest.raises(StorageError, match=r"metrics\.jsonl"):
+        start(interrupted)
+    assert store.read(folder_of(interrupted)).state == "damaged"
 
 
 # --- files damaged by hand ----------------------------------------------------------------
