@@ -22,7 +22,7 @@ from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
 from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of, examined
-from bnbench.wording import column_words, counted, in_words, printable, told_apart
+from bnbench.wording import counted, in_words, printable
 
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
@@ -42,13 +42,12 @@ class Description:
     """What the runs of an experiment have in common, and what they differ in.
 
     `question`: as in the experiment's file. `rows`: a configuration for each run, or for one of
-    its seeds. `setups`: the same, where single runs of one name have names of their own. `cells`:
-    the name of what replicates share, by its hash. `probes`: names of those that any run has.
+    its seeds. `cells`: names of what replicates share, by its hash. `probes`: names of those that
+    any run has.
     """
 
     question: str | None = None
     rows: tuple[Row, ...] = ()
-    setups: tuple[Row, ...] = ()
     cells: Mapping[str, str] = field(default_factory=dict)
     probes: frozenset[str] = frozenset()
 
@@ -60,7 +59,7 @@ class Description:
     @cached_property
     def about(self) -> str:
         """The setups next to each other, as Markdown."""
-        return side_by_side(self.setups)
+        return side_by_side(self.rows)
 
 
 def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Description:
@@ -78,25 +77,9 @@ def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Desc
     return Description(
         planned.question,
         (*planned.rows, *(each["hparams"] for each in found)),
-        (*planned.setups, *_single(found, planned)),
         {**{cell_of(each): each["cell"] for each in reversed(found)}, **planned.cells},
         planned.probes.union(*(each.get("probes", ()) for each in found)),
     )
-
-
-def _single(manifests: Iterable[Record], planned: Description) -> Iterator[Row]:
-    """The configurations that no file plans, each with a setup's name of its own: but for the axes,
-    runs of one name are the same."""
-    known = {frozenset(row.items()) for row in planned.rows}
-    singles = [each for each in manifests if frozenset(each["hparams"].items()) not in known]
-    rests = [
-        {key: value for key, value in each["hparams"].items() if key not in each["point"]}
-        for each in singles
-    ]
-    apart = told_apart({repr(row): (row["setup"], row) for row in (*planned.rows, *rests)})
-    for each, rest in zip(singles, rests, strict=True):
-        setup = ", ".join((rest["setup"], *column_words(apart[repr(rest)])))
-        yield {**each["hparams"], "setup": setup}
 
 
 @lru_cache(maxsize=4)  # a worker asks once for each of its runs
@@ -107,11 +90,9 @@ def _planned(path: Path, content: bytes) -> Description:  # noqa: ARG001 - part 
     except BnbenchError:  # a file that it names has moved: the runs themselves say enough
         return Description()
     first = [run for run in runs if run.seed == runs[0].seed]
-    rows = tuple(identity.hparams(run) for run in first)
     return Description(
         experiment.question,
-        rows,
-        rows,
+        tuple(identity.hparams(run) for run in first),
         {identity.cell_key(run): identity.cell(run) for run in first},
         frozenset(name for run in first for name in run.probes.chosen()),
     )

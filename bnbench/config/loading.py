@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -54,6 +55,18 @@ def load_experiment(path: FilePath, overrides: Overrides | None = None) -> Exper
 def load_run(folder: FilePath) -> schema.RunConfig:
     """The configuration that a run's folder keeps. Raises ConfigError, UsageError for several."""
     return plans.expand(load_experiment(folder / "config.yaml")).only()
+
+
+def under_profile(
+    experiment: ExperimentConfig, overrides: Overrides, profile: str | None
+) -> ExperimentConfig:
+    """The same file under another of its profiles; as it is, where it has no such one."""
+    if profile == experiment.profile or profile not in _part(
+        experiment.source.data or {}, "profiles"
+    ):
+        return experiment
+    sets = (*overrides.set, f"profile={json.dumps(profile)}")
+    return load_experiment(experiment.path, replace(overrides, set=sets))
 
 
 def _sound(source: Source, faults: Faults) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def compared(names: Sequence[str], runs_dir: Path) -> Record:
     runs = [_compared(folder) for folder in folders]
     return {
         "runs": [{key: run[key] for key in ("run", "path", "state", "reason")} for run in runs],
-        "differences": _differences(runs),
+        "differences": _differences([run["config"] for run in runs]),
         "metrics": {
             name: [_number_at(run["scores"], path) for run in runs]
             for name, path in METRICS.items()
@@ -62,7 +62,6 @@ def _compared(folder: RunFolder) -> Record:
     run = read(folder)
     found: Record = {"run": folder.name, "path": str(folder.path), "state": run.state}
     scores, config, reason = Record(), Record(), run.problem
-    cell: str | None = None
     if run.result is not None:
         scores, reason = run.result.as_record(), run.result.divergence
     try:
@@ -70,16 +69,10 @@ def _compared(folder: RunFolder) -> Record:
             scores = _last_evaluation(run) | scores
         if run.manifest is not None:
             config = {**run.manifest["hparams"], "seed": run.manifest["seed"]}
-            cell = cell_of(run.manifest)
+            config["content"] = cell_of(run.manifest)
     except StorageError as error:
-        return found | {
-            "state": "damaged",
-            "reason": error.what,
-            "scores": {},
-            "config": {},
-            "cell": None,
-        }
-    return found | {"reason": reason, "scores": scores, "config": config, "cell": cell}
+        return found | {"state": "damaged", "reason": error.what, "scores": {}, "config": {}}
+    return found | {"reason": reason, "scores": scores, "config": config}
 
 
 def _last_evaluation(run: RunRecord) -> Record:
@@ -94,9 +87,8 @@ def _last_evaluation(run: RunRecord) -> Record:
     return found
 
 
-def _differences(runs: Sequence[Record]) -> dict[str, list[Any]]:
-    """Between those configurations that can be read; of equal ones, in the content of files."""
-    configs = [run["config"] for run in runs]
+def _differences(configs: Sequence[Record]) -> dict[str, list[Any]]:
+    """Between those configurations that can be read; where no key differs, that of files."""
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = {key: [config.get(key) for config in configs] for key in keys}
     readable = [place for place, config in enumerate(configs) if config]
@@ -105,9 +97,8 @@ def _differences(runs: Sequence[Record]) -> dict[str, list[Any]]:
         for key, values in rows.items()
         if len({repr(values[place]) for place in readable}) > 1
     }
-    contents = [run["cell"] for run in runs]
-    if not found.keys() - {"setup", "seed"} and len({contents[place] for place in readable}) > 1:
-        found["content"] = contents
+    if found.keys() - {"setup", "seed", "content"}:
+        found.pop("content", None)
     return found
 
 

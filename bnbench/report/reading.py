@@ -78,26 +78,19 @@ def read_history(run: store.RunRecord) -> History:
 def choose_study(folder: store.ExperimentFolder, number: int | None) -> store.ExperimentFolder:
     """The study of this number in a folder, or its only one.
 
-    Raises UsageError, which says which there are.
+    Raises UsageError, which says which there are, ConfigError where a file of theirs is faulty.
     """
-    there = {each.study: each for each in folder.studies()}
-    if number in there:
-        return there[number]
+    there = folder.studies()
     if number is None and len(there) < 2:
-        return next(iter(there.values()), folder)
-    if not there:
-        raise UsageError(f"{folder.path} holds single runs, no study", do="leave out --study")
-    known = []
-    for each in there.values():
-        try:
-            experiment = loading.load_experiment(each.file)
-            asks = experiment.question or plans.grid(experiment)
-        except BnbenchError:
-            asks = "its file cannot be read"
-        known.append(f"{each.study} ({asks})")
+        return there[0] if there else folder
+    for each in there:
+        if each.study == number:
+            return each
+    asked = [(each.study, loading.load_experiment(each.file)) for each in there]
+    known = [f"{study} ({each.question or plans.grid(each)})" for study, each in asked]
     raise UsageError(
-        f"{folder.path} holds the {'study' if len(known) == 1 else 'studies'} {cut(known)}",
-        do=f"bnbench report {folder.path} --study {known[-1].partition(' ')[0]} takes that one",
+        f"{folder.path} holds {'the studies ' + cut(known) if known else 'single runs only'}",
+        do="report takes one of several studies with --study NUMBER",
     )
 
 

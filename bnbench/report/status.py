@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -22,15 +21,13 @@ def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
     runs = [read(folder) for folder in experiment.runs()]
     if not runs:
         return "no runs yet"
-    apart = {name: ", ".join(column_words(each)) for name, each in _apart(runs)}
+    said = [
+        ": ".join(filter(None, each))
+        for each in zip(_apart(runs), map(_outcome, runs), strict=True)
+    ]
     rows = [
-        (
-            printable(name),
-            run.state,
-            printable(": ".join(filter(None, (apart[name], _outcome(run))))),
-        )
-        for run in runs
-        for name in (run.folder.name,)
+        (printable(run.folder.name), run.state, printable(each))
+        for run, each in zip(runs, said, strict=True)
     ]
     name_width = max(len(name) for name, _, _ in rows)
     state_width = max(len(state) for _, state, _ in rows)
@@ -60,7 +57,6 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
 def as_record(experiment: ExperimentFolder) -> Record:
     """The same for programs."""
     runs = [read(folder) for folder in experiment.runs()]
-    apart = dict(_apart(runs))
     return {
         "experiment": experiment.name,
         "path": str(experiment.path),
@@ -68,26 +64,27 @@ def as_record(experiment: ExperimentFolder) -> Record:
             {
                 "run": run.folder.name,
                 "state": run.state,
-                "apart": apart[run.folder.name],
+                "apart": apart,
                 "result": None if run.result is None else run.result.as_record(),
                 "error": {"message": run.problem} if run.state == "damaged" else run.error,
             }
-            for run in runs
+            for run, apart in zip(runs, _apart(runs), strict=True)
         ],
     }
 
 
-def _apart(runs: Sequence[RunRecord]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """For each run, by its folder's name, what tells it from other cells of the same name."""
-    manifests = {run.folder.name: run.manifest for run in runs}
-    rows = {
-        cell_of(each): ((each["setup"], repr(each["point"])), each["hparams"])
-        for each in manifests.values()
-        if each is not None
-    }
-    apart = told_apart(rows)
-    for name, each in manifests.items():
-        yield name, {} if each is None else apart[cell_of(each)]
+def _apart(runs: Sequence[RunRecord]) -> list[str]:
+    """What tells each run from other cells of the same setup and values, in words."""
+    manifests = [run.manifest for run in runs]
+    apart = told_apart(
+        {
+            cell_of(each): ((each["setup"], repr(each["point"])), each["hparams"])
+            for each in manifests
+            if each is not None
+        }
+    )
+    columns = [{} if each is None else apart[cell_of(each)] for each in manifests]
+    return [", ".join(column_words(each)) for each in columns]
 
 
 def _outcome(run: RunRecord) -> str:

@@ -58,8 +58,9 @@ def plan_all(
     if faults:
         raise ConfigError(dict.fromkeys(faults))  # the command line's own arise in every file
     for name, each in planned.items():
-        given = studies.Given(each.experiment, each.plan, overrides)
-        folder = studies.folder_for(given, each.folder, into=into, say=say)
+        folder = studies.folder_for(
+            each.experiment, overrides, each.plan, each.folder, into=into, say=say
+        )
         planned[name] = replace(each, folder=folder)
     for name, each in planned.items():
         for line in (*each.plan.notes, *each.plan.warnings):

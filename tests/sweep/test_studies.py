@@ -32,6 +32,7 @@ PROFILES = (
 
 def swept(path: Path, text: str, *sets: str) -> ExperimentFolder:
     """A study of which every run has a result."""
+    path.mkdir(exist_ok=True)
     return invented(path, SMALL_YAML + text, lambda config: Told(test=config.optim.lr), *sets)
 
 
@@ -70,6 +71,12 @@ def sweep(
         (SWEPT, SWEPT.replace("[0.1, 0.2]", "[0.2, 0.4]")),
         (SWEPT, SWEPT.replace("[0.1, 0.2]", "[0.3, 0.4]")),
         (SWEPT, BASE),
+        (SWEPT, BASE + "optim: {lr: 0.3}\n"),
+        (BASE, BASE + "axes: {optim.lr: [0.2, 0.3]}\n"),
+        (
+            SWEPT.replace("bn: {}", "bn: {axes: {optim.lr: [0.3]}}"),
+            SWEPT.replace("bn: {}", "bn: {axes: {optim.lr: [0.4]}}"),
+        ),
         (BASE, PROFILES.replace(", train: {epochs: 1}", "")),
         ("seeds: 2\n", "seeds: 3\n"),
         (
@@ -92,8 +99,6 @@ def test_what_continues_a_study(tmp_path: Path, before: str, after: str) -> None
         (BASE, BASE.replace("bn: {}", "bn: {norm: {placement: after}}"), "norm.placement: before"),
         (BASE, BASE.replace("bn: {}", "bn: {norm: {placement: after}}"), "(setup bn)"),
         (BASE, BASE.replace("bn: {}", "gn: {}") + "optim: {lr: 0.3}\n", "optim.lr: 0.1"),
-        (SWEPT, BASE + "optim: {lr: 0.3}\n", "optim.lr"),
-        (BASE, BASE + "axes: {optim.lr: [0.2, 0.3]}\n", "optim.lr"),
         (BASE, "setups: {gn: {norm: {kind: group, groups: 2}}}\n", "setups: bn, none in the fol"),
         (
             BASE,
@@ -128,6 +133,9 @@ def test_an_override_is_another_study_as_an_edit_is(tmp_path: Path) -> None:
         sweep(tmp_path, set=("optim.lr=0.3",))
     assert sweep(tmp_path, set=("train.log_every=1",), seeds=7) == folder
     assert sweep(tmp_path, over=("optim.lr=0.1,0.3",)) == folder
+    swept(tmp_path / "other", SWEPT)
+    with pytest.raises(UsageError, match=r"optim.lr: 0.[12] in the folder, 0.3 given"):
+        sweep(tmp_path / "other", set=("optim.lr=0.3",))
 
 
 @pytest.mark.parametrize("names", [("quick", "full"), ("full", "quick")])
@@ -271,7 +279,7 @@ def test_two_studies_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert json.loads((folder.path / "report.json").read_text())["experiment"]["question"] == (
         "Which?"
     )
-    with pytest.raises(UsageError, match="holds the studies"):
+    with pytest.raises(UsageError, match="holds the studies 1"):
         choose_study(folder, 3)
 
 
