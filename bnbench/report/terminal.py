@@ -107,7 +107,7 @@ def closing_tables(study: Study) -> list[RenderableType]:
 def _new_table(first: str, *rest: str) -> Table:
     """A table without lines: a column of names, and columns of numbers."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, overflow="ellipsis", no_wrap=True)
+    table.add_column(first, overflow="fold")
     for heading in rest:
         table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     return table
