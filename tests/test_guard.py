@@ -22,12 +22,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bnbench import cli, store
+from bnbench.config import schema
 from bnbench.errors import Interrupted, RunError
 from bnbench.guard import ForeignCode, Raised, foreign_code, items
+from bnbench.runner.execution import execute
+from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.executors import InProcess
 from tests.foreign_code import DELETES, RAISED, SET, Way
-from tests.runs import evidence, write_experiment
+from tests.runs import all_probes, evidence, small_config, write_experiment
 
 BOTH = RAISED | SET
 CUSTOM = "norm: {kind: custom, target: layer.py:Layer}\n"
@@ -180,6 +183,32 @@ def test_diagnose(name: str) -> None:
     assert_a_sentence(err, way)
 
 
+NETWORK = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_channels, classes, make_norm):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(in_channels, 4, 3), make_norm(4)
+        self.head = nn.Linear(4, classes)
+
+    def forward(self, x):
+        x = {standardized}
+        return self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
+"""
+
+
+def test_a_network_that_changes_its_inputs_in_place_is_measured_as_another() -> None:
+    found = []
+    for standardized in ("(x - 0.5) / 2", "x.sub_(0.5).div_(2)"):
+        Path("net.py").write_text(NETWORK.format(standardized=standardized))
+        model = schema.CustomModel(kind="custom", target=f"{Path.cwd() / 'net.py'}:Net")
+        config = small_config(model=model, probes=all_probes(every=16))
+        done = execute(config, ExperimentFolder(Path("runs")), Settings())
+        found.append(evidence(done.folder))
+    assert found[0] == found[1]
+
+
 # --- what cannot be seen from inside the process ------------------------------------------------
 
 
@@ -216,7 +245,7 @@ PARTS: dict[str, tuple[Any, Any]] = {
     "environment": (lambda value: os.environ.update(GUARD=value), ("a", "b")),
     "recursion": (sys.setrecursionlimit, (2_000, 3_000)),
 }
-Settings = st.lists(
+Changes = st.lists(
     st.sampled_from(sorted(PARTS)).flatmap(
         lambda name: st.tuples(st.just(name), st.sampled_from(PARTS[name][1]))
     ),
@@ -229,7 +258,7 @@ def set_all(settings: Sequence[tuple[str, Any]]) -> None:
         PARTS[name][0](value)
 
 
-@given(crossings=st.lists(st.tuples(Settings, Settings, st.booleans()), max_size=5))
+@given(crossings=st.lists(st.tuples(Changes, Changes, st.booleans()), max_size=5))
 def test_each_side_finds_the_process_as_it_has_left_it(
     crossings: Sequence[tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]], bool]],
 ) -> None:
