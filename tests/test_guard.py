@@ -270,13 +270,13 @@ def test_each_side_finds_the_process_as_it_has_left_it(
             before = process()
             with suppress(RunError), code.entered(raised):
                 found = process()
-                assert all(found[name] == value for name, value in left.items())
                 set_all(theirs)
                 now = process()
-                left = {name: now[name] for name in now if now[name] != before[name]}
                 if fails:
                     sys.exit(0)
             assert process() == before
+            assert all(found[name] == value for name, value in left.items())
+            left = {name: now[name] for name in now if now[name] != before[name]}
 
 
 def raised(error: Raised) -> RunError:
