@@ -62,8 +62,8 @@ class Raised:
         with suppress(BaseException):  # its `__str__` is the user's code as well
             message = str(error)
         if isinstance(error, SyntaxError):
-            message = error.msg
-            places.append((error.filename or "", error.lineno or 0))
+            message = str(error.msg or "")
+            places.append((str(error.filename or ""), error.lineno or 0))
         if IN_WORKER in message:
             places += re.findall(r'File "(.+?)", line (\d+)', message)
             message = re.split(r"\n +.*\n", message)[-1].removeprefix(f"{self.kind}: ")

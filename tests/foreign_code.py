@@ -86,6 +86,7 @@ RAISED = {
     "no message": Way(passed="raise ValueError", said="ValueError"),
     "no words": Way(passed="raise Mute", said="Mute"),
     "a page": Way(passed="raise ValueError('\\x1b[31m\\ud800 a\\n' * 99_999)", said="\\x1b[31m"),
+    "no syntax": Way(passed="raise SyntaxError", said="SyntaxError"),
     "recursion": Way(passed="forever(x)", said="RecursionError"),
     "out of memory": Way(passed="raise MemoryError", said="MemoryError"),
     "assertion": Way(passed="assert x is None", said="AssertionError"),
