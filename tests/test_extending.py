@@ -137,7 +137,7 @@ def add_a_normalization(package: Path, tests: Path) -> None:
         "class SizedRMSNormConfig(PlacedNorm):\n"
         '    """RMSNorm to another size. Layer: `norms.sized.SizedRMSNorm`."""\n\n'
         '    kind: Literal["sized-rms"]\n'
-        '    size: PositiveFloat = Field(1.0, description="root mean square of the output")\n\n\n',
+        '    size: Positive = Field(1.0, description="root mean square of the output")\n\n\n',
     )
     insert(settings, "    | CustomNormConfig,\n", "    | SizedRMSNormConfig\n")
     assembly = package / "assemble/model.py"
