@@ -134,7 +134,7 @@ def results_of(
 def _single_runs(folder: store.ExperimentFolder) -> Study:
     """Runs that no file plans: each configuration is a cell, named by what tells it apart."""
     found: dict[tuple[str, int], StudiedRun] = {}
-    others: list[OtherRun] = []
+    others, copies = list[OtherRun](), list[store.RunFolder]()
     first: experiments.ExperimentConfig | None = None
     problem: BnbenchError | None = None
     for each in folder.runs():
@@ -150,9 +150,10 @@ def _single_runs(folder: store.ExperimentFolder) -> Study:
         if run.manifest is not None:  # a custom file may have changed since
             run = replace(run, cell=store.cell_of(run.manifest))
         if (run.cell, run.seed) in found:
-            others += _others([each], list(found.values()), "")
+            copies.append(each)
         else:
             found[run.cell, run.seed] = run
+    others += _others(copies, list(found.values()), "")
     if first is None:
         raise problem or UsageError(f"{folder.path} has no run yet")
     swept = dict.fromkeys(key for run in found.values() for key in run.config.swept)
