@@ -49,6 +49,10 @@ def validated_block(
     return model, flaws if whole else [flaw for flaw in flaws if " is missing" not in flaw.message]
 
 
+MOST = 50
+"""Flaws of one block that are told: each costs a sentence at every point of the grid."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """Values, and the model that they must fit. A block also has a family and a kind."""
@@ -59,7 +63,7 @@ class Subject:
     kind: str | None = None
 
     def validated(self) -> tuple[Any, list[Flaw]]:
-        """The model, or None and every flaw, once."""
+        """The model, or None and every flaw, once; of a long list of wrong items, the first."""
         try:
             return self.model.model_validate(self.values), []
         except ValidationError as error:
@@ -67,12 +71,14 @@ class Subject:
         # A key that is at fault says it all; so does what is wrong inside one branch of a union.
         located = {_located(self.values, each): each for each in reversed(details)}
         keys = {path for path, on_key in located if on_key}
+        above = {path[:length] for path, _ in located for length in range(len(path))}
         flaws = []
         for (path, on_key), detail in reversed(located.items()):
-            inside = any(path == other[: len(path)] != other for other, _ in located)
-            known = any(path[: len(key)] == key for key in keys)
-            if on_key or not (known or (inside and detail["type"] != "missing")):
+            known = any(path[:length] in keys for length in range(len(path) + 1))
+            if on_key or not (known or (path in above and detail["type"] != "missing")):
                 flaws.append(self.explained(path, detail, on_key=on_key))
+            if len(flaws) == MOST:
+                break
         return None, flaws
 
     def explained(self, path: Path, detail: Any, *, on_key: bool) -> Flaw:

@@ -11,6 +11,7 @@ import functools
 import json
 import re
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,21 +237,29 @@ Check: TypeAlias = Callable[[Sequence[schema.RunConfig]], list[Any]]
 """`assemble.check`, which needs torch."""
 
 
-def judge(case: Case, check: Check = lambda _: []) -> str:
-    """`valid` or `refused`; AssertionError for anything else. `check`: of the plan's runs."""
+def judge(
+    case: Case, check: Check = lambda _: [], took: Callable[[float], None] = lambda _: None
+) -> str:
+    """`valid` or `refused`; AssertionError for anything else.
+
+    `check`: of the plan's runs. `took`: gets the answer's seconds of this process.
+    """
     _, here, _ = workspace()
     path = here / "x.yaml"
     path.write_bytes(case.data)
+    begun = time.process_time()
     try:
         experiment = loading.load_experiment(path, case.overrides)
         plan = plans.expand(experiment)
         if refused := check(plan.runs):
             raise ConfigError(plan.faults(refused))
     except BnbenchError as error:
+        took(time.process_time() - begun)
         require_sentences(error, path, case.data)
         return "refused"
     except Exception as error:
         raise AssertionError(f"{type(error).__name__}: {error}") from error
+    took(time.process_time() - begun)
     try:
         require_kept(experiment, plan)
     except BnbenchError as error:

@@ -57,3 +57,13 @@ def test_negative_control_a_planted_bug_is_found(
     monkeypatch.setattr(importlib.import_module(f"bnbench.config.{module}"), name, bug)
     with pytest.raises(AssertionError):
         outcomes(300)
+
+
+@pytest.mark.parametrize("items", [2_000, 20_000])
+def test_a_long_list_of_wrong_items_costs_no_time(items: int) -> None:
+    """Each would be told at each point of the grid, and compared with every other."""
+    wrong = f"optim: {{schedule: step, milestones: {[2**63] * items}}}\n"
+    text = EVERYTHING.replace("optim: {schedule: step, milestones: [0.2]}\n", wrong)
+    took: list[float] = []
+    assert judge(Case(text.encode(), loading.Overrides()), took=took.append) == "refused"
+    assert took[0] < 2.0
