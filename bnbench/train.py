@@ -108,21 +108,41 @@ class Run:
 
         Raises an Exception where that cannot be.
         """
+        own, remembered = self.state_dict(), state["probes"]
+        own["probes"] = {name: own["probes"][name] for name in own["probes"] if name in remembered}
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, kept in self.optimizer.state.items():
-            for name, each in kept.items():
-                if isinstance(each, Tensor) and each.shape not in ((), parameter.shape):
-                    raise ValueError(f"{name} is {tuple(each.shape)}, not {tuple(parameter.shape)}")
+        self.optimizer.load_state_dict(state["optimizer"])  # adds what a newer torch has
         at = Position(**{each.name: state[each.name] for each in fields(Position)})
-        if not (type(at.step) is type(at.examples) is int and 0 <= at.step <= self.total_steps):
-            raise ValueError(f"step {at.step} is none of {self.total_steps:,}")
+        if not _alike(state | {"optimizer": self.optimizer.state_dict()}, own):
+            raise TypeError("a value is of another kind than this run's")
+        for parameter, kept in self.optimizer.state.items():
+            for each in kept.values():
+                number = isinstance(each, Tensor) and each.dim() == 0
+                if not (each is None or number or _alike(each, parameter.detach())):
+                    raise TypeError("the optimizer's state is of another kind than its parameters")
+        seconds = (at.train_seconds, at.evaluation_seconds, at.probe_seconds)
+        if not 0 <= at.step <= self.total_steps or not all(map(isfinite, seconds)):
+            raise ValueError(f"no position among {self.total_steps:,} steps")
         at.losses = [(float(loss), int(images)) for loss, images in at.losses]
         self.position = at
-        remembered = state["probes"]
         for name, probe in self.probes.items():
             probe.memory.clear()
             probe.memory.update(remembered.get(name, {}))
+
+
+def _alike(kept: Any, own: Any) -> bool:
+    """Whether what was stored can stand for what a run has: the same kinds, shapes and keys."""
+    if isinstance(own, Tensor):
+        if not isinstance(kept, Tensor):
+            return False
+        return (kept.shape, kept.dtype, kept.layout) == (own.shape, own.dtype, own.layout)
+    if isinstance(own, dict):
+        return isinstance(kept, dict) and all(
+            key in kept and _alike(kept[key], value) for key, value in own.items()
+        )
+    if isinstance(own, list):
+        return isinstance(kept, list) and all(map(_alike, kept, own))
+    return type(kept) is type(own)
 
 
 def train(run: Run) -> Generator[events.Moment | events.SafePoint, None, None]:

@@ -46,8 +46,10 @@ def load(name: str, content: bytes, *, do: str) -> Any:
 def load_state(name: str, content: bytes, identity: str) -> dict[str, Any]:
     """The content of the checkpoint of the run of this identity. Raises StorageError."""
     state = load(name, content, do=AGAIN)
-    if not isinstance(state, dict) or not all(
-        isinstance(state.get(key), kind) for key, kind in _HELD.items()
+    if not (
+        isinstance(state, dict)
+        and all(isinstance(state.get(key), kind) for key, kind in _HELD.items())
+        and isinstance(state["fingerprint"].get("threads"), int)
     ):
         raise StorageError(f"{name} is not a checkpoint of a run", do=AGAIN)
     if state["identity"] != identity:
