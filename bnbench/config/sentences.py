@@ -49,7 +49,7 @@ def validated_block(
     return model, flaws if whole else [flaw for flaw in flaws if " is missing" not in flaw.message]
 
 
-MOST = 50
+MOST = 200
 """Flaws of one block that are told: each costs a sentence at every point of the grid."""
 
 
