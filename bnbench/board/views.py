@@ -87,6 +87,8 @@ def _planned(path: Path, content: bytes) -> Description:  # noqa: ARG001 - part 
     try:
         experiment = loading.load_experiment(path)
         runs = plans.expand(experiment).runs
+    except StorageError:
+        raise
     except BnbenchError:  # a file that it names has moved: the runs themselves say enough
         return Description()
     first = [run for run in runs if run.seed == runs[0].seed]

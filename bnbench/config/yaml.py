@@ -7,6 +7,7 @@ duplicate keys, keys that are not text, and non-finite numbers are refused.
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
@@ -15,6 +16,7 @@ import yaml
 
 from bnbench import regular
 from bnbench.config.faults import Faults, Place
+from bnbench.errors import StorageError
 from bnbench.wording import shortened
 
 # The limits on hostile files.
@@ -275,5 +277,9 @@ def read(path: str, folder: str, faults: Faults) -> Source:
         message = f"byte 0x{data[error.start]:02x} is not UTF-8"
         faults.add(place, message, "save the file as UTF-8")
     except (OSError, ValueError) as error:
-        faults.add(place, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        why = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", None) == errno.EIO:  # says nothing about what is in the file
+            do = "run the same command again; look at the disk if that fails, too"
+            raise StorageError(f"{path}: {why}", do=do) from error
+        faults.add(place, f"cannot be read: {why}")
     return source

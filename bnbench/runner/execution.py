@@ -24,6 +24,7 @@ from bnbench.assemble.custom import guarded, named
 from bnbench.config import datasets, files, identity, loading, schema
 from bnbench.errors import (
     BnbenchError,
+    ConfigError,
     DamagedError,
     DataError,
     Interrupted,
@@ -115,7 +116,7 @@ def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
     path = folder.path / "config.yaml"
     try:
         kept = loading.load_run(folder.path)
-    except BnbenchError as error:
+    except ConfigError as error:
         raise store.damaged(path, f"cannot be read back:\n{error}") from error
     differences = identity.differences(kept, config)
     if differences and files.dump(config).startswith(text):

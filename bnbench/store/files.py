@@ -115,7 +115,8 @@ def write_synced(path: Path, content: bytes) -> None:
 
 def _temporary(path: Path) -> Path:
     """A name in the same folder that no other process has, and that nobody could foresee."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    name = path.name.replace("tfevents", "events")  # TensorBoard shows files named like that
+    return path.with_name(f"{name}.{secrets.token_hex(8)}{TEMPORARY}")
 
 
 def overwrite(path: Path, content: bytes) -> None:
@@ -157,9 +158,14 @@ def replace_content(path: Path, content: bytes, *, before: Path | None = None) -
     refuse_link(path.parent)
     temporary = _temporary(path)
     write_synced(temporary, content)
-    if before is not None and path.exists():
-        rename(path, before)
-    rename(temporary, path)
+    try:
+        if before is not None and path.exists():
+            rename(path, before)
+        rename(temporary, path)
+    except StorageError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

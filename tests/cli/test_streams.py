@@ -208,6 +208,7 @@ def test_sighup_commits_unless_nohup_has_it_ignored(tmp_path: Path, ignored: boo
     (tmp_path / "long.yaml").write_text(content)
     config = plans.expand(loading.load_experiment(tmp_path / "long.yaml")).only()
     folder = ExperimentFolder(tmp_path / "runs" / "long").run(identity.run_id(config))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be under nohup, too
     process = subprocess.Popen(
         [*(["nohup"] if ignored else []), sys.executable, "-m", "bnbench", "train", "long.yaml"],
         cwd=tmp_path,
@@ -215,13 +216,18 @@ def test_sighup_commits_unless_nohup_has_it_ignored(tmp_path: Path, ignored: boo
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while committed_step(folder) < 20:
-        assert process.poll() is None
-    process.send_signal(signal.SIGHUP)
-    if ignored:
-        step = committed_step(folder)
-        while committed_step(folder) < step + 20:
+    signal.signal(signal.SIGHUP, before)
+    try:
+        while committed_step(folder) < 20:
             assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == (143 if ignored else 129)
+        process.send_signal(signal.SIGHUP)
+        if ignored:
+            step = committed_step(folder)
+            while committed_step(folder) < step + 20:
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == (143 if ignored else 129)
+    finally:
+        process.kill()
+        process.wait()
     assert committed_step(folder) >= 20
