@@ -112,6 +112,7 @@ def write_sweep(ways: dict[str, Way]) -> dict[str, Way]:
     return setups
 
 
+@pytest.mark.slow
 def test_a_sweep_in_which_all_but_one_misbehave(alone: dict[str, Any]) -> None:
     setups = write_sweep({name: way for name, way in BOTH.items() if not way.early})
     before = process()
@@ -198,6 +199,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_network_that_changes_its_inputs_in_place_is_measured_as_another() -> None:
     found = []
     for standardized in ("(x - 0.5) / 2", "x.sub_(0.5).div_(2)"):
@@ -212,6 +214,7 @@ def test_a_network_that_changes_its_inputs_in_place_is_measured_as_another() -> 
 # --- what cannot be seen from inside the process ------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_traceback_of_a_thread_or_of_a_deletion_and_a_closed_standard_error_says_all() -> None:
     way = Way(
         method="def __del__(self): raise Odd('deleted')",

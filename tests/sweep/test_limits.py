@@ -91,6 +91,7 @@ def judge(text: str, *arguments: str) -> None:
     assert peak() - before < MEGABYTES, text
 
 
+@pytest.mark.slow
 def test_each_number_at_its_limits() -> None:
     judge("{}", "configs", "check", "x.yaml")  # what is imported and loaded once
     for number in extremes():
