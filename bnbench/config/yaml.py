@@ -19,6 +19,9 @@ from bnbench.config.faults import Faults, Place
 from bnbench.errors import StorageError
 from bnbench.wording import shortened
 
+OF_THE_DISK = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EMFILE, errno.ENFILE)
+"""Errors of reading that say nothing about what is in a file."""
+
 # The limits on hostile files.
 MAX_BYTES = 1_000_000
 PIPE_SECONDS = 5.0  # that a pipe may be silent: `bnbench sweep <(…)` is welcome
@@ -278,8 +281,8 @@ def read(path: str, folder: str, faults: Faults) -> Source:
         faults.add(place, message, "save the file as UTF-8")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        if getattr(error, "errno", None) == errno.EIO:  # says nothing about what is in the file
-            do = "run the same command again; look at the disk if that fails, too"
+        if getattr(error, "errno", None) in OF_THE_DISK:
+            do = "look at its permissions and at the disk, and run the same command again"
             raise StorageError(f"{path}: {why}", do=do) from error
         faults.add(place, f"cannot be read: {why}")
     return source

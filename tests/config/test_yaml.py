@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from bnbench.config import loading, yaml
 from bnbench.config.faults import Faults
-from bnbench.errors import ConfigError
+from bnbench.errors import ConfigError, StorageError
 
 
 def read(text: str) -> Any:
@@ -141,3 +143,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_byte_order_mark_and_line_ends(plan: Any) -> None:
     assert plan(b"\xef\xbb\xbfseed: 3\r\noptim: {lr: 1}\r\n").only().seed == 3
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(yaml.regular, "read_piped", fails)
+    with pytest.raises(StorageError) as raised:
+        loading.load_experiment(Path("x.yaml"))
+    assert str(raised.value).startswith("x.yaml: Input/output error\n")
