@@ -128,7 +128,18 @@ def results_of(
     configs = list(configs)
     folders = folder.folders_of(map(identity.run_id, configs))
     found = zip(configs, folders, strict=True)
-    return Study(experiment, folder, tuple(_read_run(*each, events=events) for each in found))
+    runs = (_read_run(*each, events=events) for each in found)
+    return Study(experiment, folder, tuple(map(_its_own, runs)))
+
+
+def _its_own(run: StudiedRun) -> StudiedRun:
+    """The run, damaged if its folder holds what another run has recorded: a copy of that one."""
+    holds = run.name if run.manifest is None else str(run.manifest.get("run", run.name))
+    if holds.rpartition("_")[2] == run.name.rpartition("_")[2]:
+        return run
+    problem = f"its folder holds the run {holds}"
+    return replace(run, state="damaged", problem=problem, result=None, manifest=None,
+                   history=History())  # fmt: skip
 
 
 def _single_runs(folder: store.ExperimentFolder) -> Study:

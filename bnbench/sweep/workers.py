@@ -22,10 +22,12 @@ from enum import Enum, auto
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+from bnbench.config.custom import targets
 from bnbench.errors import RunError
 from bnbench.guard import tell_what_nobody_catches
 from bnbench.runner.settings import Stop
@@ -52,8 +54,11 @@ class Signal(Enum):
 
 @dataclass(slots=True)
 class _Worker:
+    """`ran`: files of the user's own whose code it has run, which may have changed anything."""
+
     process: SpawnProcess
     connection: Connection
+    ran: frozenset[Path] = frozenset()
     job: jobs.Job | None = None
     ready: bool = False
     silent_seconds: float = 0.0
@@ -64,8 +69,9 @@ class _Worker:
 
 
 class Workers:
-    """An `Executor[Job, Answer]`. A worker is started when it is needed and kept for later jobs;
-    `start` has all of them import torch at the same time.
+    """An `Executor[Job, Answer]`. A worker is started when it is needed and kept for later jobs,
+    but for those that do not run the user's code that it has run; `start` has all of them import
+    torch at the same time.
 
     Workers train in the folder of the experiment itself, and take a run that a sibling experiment
     has finished over from there.
@@ -89,8 +95,15 @@ class Workers:
 
     def submit(self, job: jobs.Job) -> None:
         """Start a job in a worker that has none, or in a new one."""
+        configs = job.configs if isinstance(job, jobs.Check) else (job.config,)
+        code = frozenset(path for each in configs for path, _ in targets(each).values())
         idle = [worker for worker in self._workers if worker.job is None]
-        worker = idle[0] if idle else self._spawn()
+        fitting = [worker for worker in idle if worker.ran <= code]
+        if idle and not fitting and len(self._workers) >= self.size:
+            idle[0].process.kill()
+            self._end(idle[0])
+        worker = max(fitting, key=lambda each: len(each.ran)) if fitting else self._spawn()
+        worker.ran |= code
         worker.job = job
         worker.silent_seconds = 0.0
         worker.send(job)
@@ -144,9 +157,7 @@ class Workers:
 
     def _removed(self, worker: _Worker, how: str = "") -> list[tuple[jobs.Job, jobs.Answer]]:
         """A worker has ended: its job is lost, if it had one."""
-        self._workers.remove(worker)
-        worker.process.join()
-        worker.connection.close()
+        self._end(worker)
         how = how or _cause(worker.process.exitcode or 0)
         if not worker.ready:
             self._failed_starts += 1
@@ -162,10 +173,13 @@ class Workers:
     def close(self) -> None:
         for worker in self._workers:
             worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
-            worker.connection.close()
-        self._workers.clear()
+        for worker in list(self._workers):
+            self._end(worker)
+
+    def _end(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.process.join()
+        worker.connection.close()
 
 
 @contextmanager

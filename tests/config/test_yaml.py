@@ -149,7 +149,7 @@ def test_a_disk_that_fails_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPat
     def fails(*_: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(yaml.regular, "read_piped", fails)
+    monkeypatch.setattr("bnbench.config.yaml.regular.read_piped", fails)
     with pytest.raises(StorageError) as raised:
         loading.load_experiment(Path("x.yaml"))
     assert str(raised.value).startswith("x.yaml: Input/output error\n")

@@ -155,6 +155,17 @@ def test_a_copy_of_a_run_counts_once(tmp_path: Path) -> None:
     del second
 
 
+def test_a_copy_in_the_place_of_a_planned_run_is_not_that_run(tmp_path: Path) -> None:
+    folder = invented(tmp_path, f"{SMALL_YAML}seeds: 2\n", lambda _: Told(test=0.5))
+    first, second = folder.runs()
+    shutil.rmtree(second.path)
+    shutil.copytree(first.path, second.path)
+    (cell,) = read_study(folder).cells
+    assert [run.state for run in cell.runs] == ["completed", "damaged"]
+    assert cell.runs[1].problem == f"its folder holds the run {first.name}"
+    assert cell.values("test_accuracy") == [0.5]
+
+
 def test_runs_of_no_file_are_named_with_the_reason(tmp_path: Path) -> None:
     text = f"{SMALL_YAML}setups: {{bn: {{}}, none: {{norm: {{kind: none}}}}}}\nseeds: 2\n"
     folder = invented(tmp_path, text, lambda _: Told(test=0.5))

@@ -94,6 +94,39 @@ def trained(folder: Path, config: schema.RunConfig) -> dict[str, Any]:
     return evidence(execute(config, experiment_in(folder), Settings()).folder)
 
 
+PATCHING = """
+import torch
+from torch import nn
+
+was = torch.nn.functional.cross_entropy
+torch.nn.functional.cross_entropy = lambda *arguments, **more: was(*arguments, **more) / 2
+
+class Patching(nn.Identity):
+    def __init__(self, channels):
+        super().__init__()
+"""
+
+
+@pytest.mark.slow
+def test_what_a_layer_changes_reaches_no_run_without_it(tmp_path: Path) -> None:
+    (tmp_path / "patching.py").write_text(PATCHING)
+    norm = schema.CustomNormConfig(kind="custom", target=f"{tmp_path / 'patching.py'}:Patching")
+    experiment, plain = experiment_in(tmp_path), small_config()
+    used = []
+    with closing(Workers(1, SweepOptions(), experiment)) as workers:
+        for config in (
+            small_config(setup="patching", norm=norm),
+            small_config(setup="patching", norm=norm, seed=1),
+            plain,
+        ):
+            workers.submit(Train(config))
+            used += processes()
+            assert isinstance(until_end(workers)[-1], Trained)
+    assert used[0] == used[1] != used[2]  # kept where it does no harm
+    found = evidence(experiment.run(identity.run_id(plain)))
+    assert found == trained(tmp_path / "alone", plain)
+
+
 def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
     """In one test, since a worker takes seconds to start."""
     experiment = experiment_in(tmp_path)
@@ -137,6 +170,7 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
             lines = [answer.line for answer in answers if isinstance(answer, Said)]
             assert not any("Traceback" in line for line in lines)
             assert any("warning: " in line for line in lines) == (seed == 1), "once is enough"
+        assert processes() == [worker], "one process did it all"
 
         # Asked to stop, it commits.
         config = long_config()
@@ -150,8 +184,7 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         assert isinstance(until_end(workers)[-1], Stopped)
         assert committed_step(experiment.run(identity.run_id(config))) >= seen
         assert store.read(experiment.run(identity.run_id(config))).state == "interrupted"
-        assert processes() == [worker], "one process did it all"
-    assert not alive(worker)
+    assert not processes()
 
 
 DEATHS = {
