@@ -129,17 +129,7 @@ def results_of(
     folders = folder.folders_of(map(identity.run_id, configs))
     found = zip(configs, folders, strict=True)
     runs = (_read_run(*each, events=events) for each in found)
-    return Study(experiment, folder, tuple(map(_its_own, runs)))
-
-
-def _its_own(run: StudiedRun) -> StudiedRun:
-    """The run, damaged if its folder holds what another run has recorded: a copy of that one."""
-    holds = run.name if run.manifest is None else str(run.manifest.get("run", run.name))
-    if holds.rpartition("_")[2] == run.name.rpartition("_")[2]:
-        return run
-    problem = f"its folder holds the run {holds}"
-    return replace(run, state="damaged", problem=problem, result=None, manifest=None,
-                   history=History())  # fmt: skip
+    return Study(experiment, folder, tuple(runs))
 
 
 def _single_runs(folder: store.ExperimentFolder) -> Study:
@@ -160,10 +150,11 @@ def _single_runs(folder: store.ExperimentFolder) -> Study:
         first = first or experiment
         if run.manifest is not None:  # a custom file may have changed since
             run = replace(run, cell=store.cell_of(run.manifest))
-        if (run.cell, run.seed) in found:
-            copies.append(each)
-        else:
+        before = found.setdefault((run.cell, run.seed), run)
+        if before.state == "damaged":  # it may be a copy, in a folder of another name
             found[run.cell, run.seed] = run
+        if before is not run:
+            copies.append(folder.run((before if before.state == "damaged" else run).name))
     others += _others(copies, list(found.values()), "")
     if first is None:
         raise problem or UsageError(f"{folder.path} has no run yet")
@@ -188,9 +179,9 @@ def _others(
 ) -> tuple[OtherRun, ...]:
     """Runs that are not of a study, by names that no run of it has.
 
-    `reason`: unless a run is a copy of one that is.
+    `reason`: unless a folder has the wrong name, as a copy has.
     """
-    there = {(run.cell, run.seed): run.name for run in runs}
+    there = {(run.cell, run.seed): run for run in runs}
     manifests = {each.name: each.manifest_or_none() for each in folders}
     rows = {run.cell: (run.setup, _row(run)) for run in runs} if any(manifests.values()) else {}
     for each in manifests.values():
@@ -204,8 +195,11 @@ def _others(
         if manifest is not None:
             cell, seed = store.cell_of(manifest), manifest["seed"]
             called = ", ".join((manifest["setup"], *column_words(apart[cell]), f"seed {seed}"))
-            if (cell, seed) in there:
-                why = f"it is a copy of {there[cell, seed]}"
+            holds, twin = store.other_run(manifest, folder.name), there.get((cell, seed))
+            if holds is not None and (twin is None or twin.state == "new"):
+                why = f"its folder, {folder.name}, holds the run {holds}"
+            elif twin is not None:
+                why = f"it is a copy of {twin.name}"
         score = None if record.result is None else record.result.score("test", "running")
         accuracy = None if score is None else score.accuracy
         found.append(OtherRun(folder, called, record.state, accuracy, why))

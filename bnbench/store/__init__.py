@@ -13,7 +13,7 @@ from bnbench.store.experiment_folder import (
     find_run,
 )
 from bnbench.store.files import Appender, write_new
-from bnbench.store.record import Record, Result, Score, cell_of, damaged, encode_records
+from bnbench.store.record import Record, Result, Score, cell_of, damaged, encode_records, other_run
 from bnbench.store.run_folder import Checkpoint, RunFolder
 from bnbench.store.state import STATES, RunRecord, State, examined, read, set_aside
 
@@ -36,6 +36,7 @@ __all__ = [
     "experiments",
     "find_experiment",
     "find_run",
+    "other_run",
     "read",
     "set_aside",
     "write_new",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnbench.errors import StorageError, UsageError
 from bnbench.store import files
-from bnbench.store.run_folder import CONFIG, LOCK, RunFolder
+from bnbench.store.run_folder import CONFIG, LOCK, MANIFEST, RunFolder
 
 EXPERIMENT = "experiment.yaml"
 STUDY = "study-"
@@ -111,8 +111,10 @@ class ExperimentFolder:
 
 
 def _is_run(path: Path) -> bool:
-    traces = ((path / name).exists() for name in (CONFIG, LOCK))
-    return _RUN_NAME.match(path.name) is not None and any(traces)
+    """Also one that somebody has renamed: it has begun, and is shown with what is wrong with it."""
+    if _RUN_NAME.match(path.name) is None:
+        return all((path / name).exists() for name in (CONFIG, MANIFEST))
+    return any((path / name).exists() for name in (CONFIG, LOCK))
 
 
 def experiments(runs_dir: Path) -> list[ExperimentFolder]:

@@ -205,6 +205,13 @@ def _is_manifest(record: Record) -> bool:
     )
 
 
+def other_run(manifest: Record | None, name: str) -> str | None:
+    """The id of the run that a manifest is of, where a folder of this name is not that run's: ids
+    of a run end with the same hash. None as well where the manifest does not say."""
+    said = str((manifest or {}).get("run", name))
+    return None if said.rpartition("_")[2] == name.rpartition("_")[2] else said
+
+
 def is_event(record: Any) -> bool:
     """Whether it is an event, with all that readers of its kind rely on. What a later version of
     bnbench has added does not matter."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal, TypeAlias, get_args
 
-from bnbench.errors import StorageError
+from bnbench.errors import DamagedError, StorageError
 from bnbench.store import files, record
 from bnbench.store.record import Record, Result, damaged
 from bnbench.store.run_folder import CONFIG, ERROR, MADE, MANIFEST, METRICS, RESULT, RunFolder
@@ -61,11 +61,14 @@ def examined(run: RunFolder) -> tuple[Record | None, Result | None]:
     result rests on.
 
     Raises DamagedError where a file is damaged or missing, or is not what it was when the run
-    ended.
+    ended; also where the folder is a copy of another run's.
     """
     result, path = run.result(), run.path / MANIFEST
     contents = {MANIFEST: files.read(path)}
     manifest = record.manifest_in(path, contents[MANIFEST])
+    if holds := record.other_run(manifest, run.name):
+        do = "rename the folder to that, remove it, or train this run again with --restart"
+        raise DamagedError(f"{run.path} holds the run {holds}", do=do)
     if result is None:
         return manifest, None
     contents |= {name: files.read(run.path / name) for name in (CONFIG, METRICS)}

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnbench.board.bands import write_seed_bands
-from bnbench.board.views import describe
+from bnbench.board.views import describe, rebuild
 from bnbench.config import identity, loading, plans, schema
 from bnbench.report.answer import notices
 from bnbench.report.compare import compared
@@ -144,15 +144,33 @@ def test_a_custom_layer_that_was_edited_is_another_row(tmp_path: Path) -> None:
     assert record["differences"].keys() == {"content"}
 
 
-def test_a_copy_of_a_run_counts_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["zzz_00000000", "aaa_00000000", "mine"])
+def test_a_copy_of_a_run_counts_once(tmp_path: Path, name: str) -> None:
     folder = two_rates(tmp_path)
-    first, second = folder.runs()
-    shutil.copytree(first.path, folder.path / "zzz_00000000")
+    first, _ = folder.runs()
+    shutil.copytree(first.path, folder.path / name)
     study = read_study(folder)
-    assert [len(cell.runs) for cell in study.cells] == [1, 1]
+    assert [cell.count("completed") for cell in study.cells] == [1, 1]
     (other,) = study.others
+    assert other.folder.name == name
     assert other.reason == f"it is a copy of {first.name}"
-    del second
+
+
+def test_a_folder_that_was_renamed_is_shown(tmp_path: Path) -> None:
+    folder = invented(tmp_path, f"{SMALL_YAML}seeds: 2\n", lambda _: Told(test=0.5))
+    first, _ = folder.runs()
+    mine = folder.path / "mine"
+    first.path.rename(mine)
+    assert f"mine{'damaged':>{len(first.name) + 5}}" in runs_text(folder, columns=80)
+    assert f"{mine} holds the run {first.name}" in runs_text(folder, columns=80)
+    (other,) = read_study(folder).others
+    assert (other.called, other.state) == ("batch-before, seed 0", "damaged")
+    assert other.reason == f"its folder, mine, holds the run {first.name}"
+    told = [each for each in rebuild(folder)[1] if each.startswith("mine: ")]
+    assert told == [
+        f"mine: {mine} holds the run {first.name}\n"
+        "  rename the folder to that, remove it, or train this run again with --restart"
+    ]
 
 
 def test_a_copy_in_the_place_of_a_planned_run_is_not_that_run(tmp_path: Path) -> None:
@@ -162,8 +180,11 @@ def test_a_copy_in_the_place_of_a_planned_run_is_not_that_run(tmp_path: Path) ->
     shutil.copytree(first.path, second.path)
     (cell,) = read_study(folder).cells
     assert [run.state for run in cell.runs] == ["completed", "damaged"]
-    assert cell.runs[1].problem == f"its folder holds the run {first.name}"
+    assert cell.runs[1].problem == f"{second.path} holds the run {first.name}"
     assert cell.values("test_accuracy") == [0.5]
+    assert [run["state"] for run in as_record(folder)["runs"]] == ["completed", "damaged"]
+    assert any(f"{second.path} holds the run {first.name}" in each for each in rebuild(folder)[1])
+    assert [note.partition(": ")[0] for note in write_seed_bands(folder)] == [second.name]
 
 
 def test_runs_of_no_file_are_named_with_the_reason(tmp_path: Path) -> None:
