@@ -13,7 +13,8 @@ from bnbench.errors import ConfigError, UsageError
 from bnbench.wording import printable
 
 configs = typer.Typer(
-    help="List, show, copy and check experiments.",
+    help="List, show, copy and check experiments.\n\n"
+    "\b\nExamples:\n  bnbench configs list\n  bnbench configs copy quickstart",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -21,7 +22,13 @@ configs = typer.Typer(
 
 @configs.command("list")
 def configs_list() -> None:
-    """List the shipped experiments."""
+    """List the shipped experiments.
+
+    \b
+    Examples:
+      bnbench configs list
+      bnbench configs list | grep claims
+    """
     from rich.table import Table
 
     from bnbench.config import files
@@ -39,7 +46,13 @@ def configs_show(
         bool, typer.Option("--resolved", help="Every key with its value (one run only).")
     ] = False,
 ) -> None:
-    """Print an experiment's file."""
+    """Print an experiment's file.
+
+    \b
+    Examples:
+      bnbench configs show quickstart
+      bnbench configs show default --resolved
+    """
     from bnbench.config import files, loading, plans
 
     path = files.find_config(name)
@@ -53,10 +66,16 @@ def configs_show(
 def configs_copy(
     name: Config,
     target: Annotated[
-        Path | None, typer.Argument(help="Default: the same name, in this folder.")
+        Path | None, typer.Argument(metavar="FILE", help="Default: the same name, in this folder.")
     ] = None,
 ) -> None:
-    """Copy a shipped experiment, to change it."""
+    """Copy a shipped experiment, to change it.
+
+    \b
+    Examples:
+      bnbench configs copy quickstart
+      bnbench configs copy claims/placement my-places.yaml
+    """
     from bnbench.config import files
 
     source = files.find_config(name)
@@ -74,7 +93,13 @@ def configs_copy(
 
 @configs.command("check")
 def configs_check(config: Config, set_: Set = None) -> None:
-    """Check a file as train and sweep do, and say what it describes."""
+    """Check a file as train and sweep do; say what it describes.
+
+    \b
+    Examples:
+      bnbench configs check my-study.yaml
+      bnbench configs check my-study.yaml --set profile=full
+    """
     from bnbench.config import files, loading, plans
 
     path = files.find_config(config)
@@ -92,7 +117,13 @@ def configs_check(config: Config, set_: Set = None) -> None:
 
 @configs.command("schema")
 def configs_schema() -> None:
-    """Print the JSON Schema of an experiment's file, for editors."""
+    """Print the JSON Schema of an experiment's file, for editors.
+
+    \b
+    Examples:
+      bnbench configs schema > schema.json
+      bnbench configs schema | less
+    """
     from bnbench.config import schema
 
     print(json.dumps(schema.json_schema(), indent=2, ensure_ascii=False))

@@ -23,14 +23,21 @@ def explain(
     name: Annotated[
         str | None,
         typer.Argument(
+            metavar="NAME",
             help="A topic (norms, models, probes, metrics, claims, findings, …), a kind, a key or "
-            "a metric. Default: list the topics."
+            "a metric. Default: list the topics.",
         ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a kind, key, probe or metric means."""
+    """Say what a kind, key, probe or metric means.
+
+    \b
+    Examples:
+      bnbench explain norms
+      bnbench explain norm.momentum
+    """
     from bnbench import explain
 
     found: Sequence[Entry | Key] = explain.entries() if name is None else explain.find(name)
@@ -41,6 +48,7 @@ def explain(
             names = [entry.name for entry in explain.entries() if entry.topic == topic]
             _row(topic, ", ".join(names), 10)
         show("\nbnbench explain NAME: a topic, a name of one, or a key such as norm.momentum")
+        show("every key with its default: bnbench configs show default --resolved")
     elif len(found) > 1 and explain.is_topic(name):
         for each in found:
             if isinstance(each, explain.Entry):

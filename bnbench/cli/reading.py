@@ -10,7 +10,12 @@ import typer
 
 from bnbench.cli.root import Debug, Json, RunsDir, output, say, show
 
-Experiment = Annotated[str | None, typer.Argument(help="Default: all experiments.")]
+Experiment = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="EXPERIMENT", help="Its name below --runs-dir, or its folder; default: all."
+    ),
+]
 
 
 def status(
@@ -19,7 +24,13 @@ def status(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List every run and its state."""
+    """List every run and its state.
+
+    \b
+    Examples:
+      bnbench status
+      bnbench status my-study --json
+    """
     from bnbench.report.status import as_record, experiments_table, runs_text
     from bnbench.store import experiments, find_experiment
 
@@ -40,16 +51,27 @@ def status(
 
 
 def report(
-    experiment: Annotated[str, typer.Argument(help="Its name below --runs-dir, or its folder.")],
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="Its name below --runs-dir, or its folder.")
+    ],
     runs_dir: RunsDir = Path("runs"),
     study: Annotated[
-        int | None, typer.Option(min=1, help="Which one, where the folder holds several studies.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Which one, where the folder holds several studies."),
     ] = None,
     as_json: Json = False,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show tables and verdicts; write report.html, report.json and report.csv."""
+    """Show tables and verdicts; write figures into report.html.
+
+    The numbers are in report.json and report.csv, next to the page.
+
+    \b
+    Examples:
+      bnbench report my-study --open
+      bnbench report runs/my-study --json
+    """
     from bnbench.report import record, terminal, writing
     from bnbench.report.reading import choose_study, read_study
     from bnbench.store import find_experiment
@@ -67,12 +89,20 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Folders of runs, ids, or their beginnings.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN", help="Folders of runs, ids, or their beginnings.")
+    ],
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare runs: what differs, and the results."""
+    """Compare runs: what differs, and the results.
+
+    \b
+    Examples:
+      bnbench compare runs/my-study/bn_s00_1f3a9c2e runs/my-study/gn_s00_77b0
+      bnbench compare bn_s00 gn_s00 --json
+    """
     from bnbench.report.compare import compared, side_by_side
 
     record = compared(runs, runs_dir)
@@ -87,7 +117,8 @@ def tensorboard(
     experiment: Experiment = None,
     runs_dir: RunsDir = Path("runs"),
     port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port; the next free one if it is taken.")
+        int,
+        typer.Option(metavar="N", min=1, max=65535, help="Port; the next free one if it is taken."),
     ] = 6006,
     open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
     rebuild: Annotated[
@@ -95,7 +126,13 @@ def tensorboard(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Start TensorBoard, with a link to a curated view."""
+    """Start TensorBoard, with a link to a prepared view.
+
+    \b
+    Examples:
+      bnbench tensorboard my-study
+      bnbench tensorboard my-study --port 6010 --open
+    """
     from bnbench.store import choose_experiments
 
     chosen = choose_experiments(runs_dir, experiment)

@@ -73,33 +73,46 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped experiment.")]
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped experiment.")
+]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, as in optim.lr=0.1; may be repeated. `bnbench explain KEY` says what "
+        "one means.",
+    ),
 ]
 RunsDir = Annotated[
-    Path, typer.Option(envvar="BNBENCH_RUNS_DIR", help="Where experiments are stored.")
+    Path,
+    typer.Option(metavar="DIR", envvar="BNBENCH_RUNS_DIR", help="Where experiments are stored."),
 ]
 Device = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress: only results and errors.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Throw earlier attempts away.")]
+Restart = Annotated[
+    bool,
+    typer.Option(
+        "--restart", help="Delete what is stored of the runs, and train them from the start."
+    ),
+]
 AcceptChanges = Annotated[
     bool,
     typer.Option(
         "--accept-changes",
-        help="Go on though torch, the CPU, the number of threads or code of your own is another.",
+        help="Continue although torch, the CPU, the number of threads or your own code changed.",
     ),
 ]
 NoCustom = Annotated[
-    bool, typer.Option("--no-custom", help="Refuse to run code that a configuration names.")
+    bool, typer.Option("--no-custom", help="Refuse to run Python files that a configuration names.")
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Version = Annotated[
     bool,
     typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
@@ -139,4 +152,11 @@ app = typer.Typer(
 
 @app.callback()
 def bnbench(version: Version = False, debug: Debug = False) -> None:
-    """Compare normalization setups in convolutional networks."""
+    """Compare normalization setups in convolutional networks.
+
+    \b
+    Examples:
+      bnbench sweep quickstart
+      bnbench report quickstart
+      bnbench explain optim.lr
+    """

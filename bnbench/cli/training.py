@@ -22,16 +22,25 @@ if TYPE_CHECKING:
     from bnbench.sweep.jobs import SweepOptions
 
 Configs = Annotated[
-    str, typer.Argument(help="A YAML file, the name of a shipped experiment, or a folder of them.")
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A YAML file, the name of a shipped experiment, or a folder of them."
+    ),
 ]
 Over = Annotated[
     list[str] | None,
-    typer.Option("--over", metavar="KEY=V1,V2,…", help="Add or replace an axis; may be repeated."),
+    typer.Option(
+        "--over",
+        metavar="KEY=V1,V2,…",
+        help="Add or replace an axis: optim.lr=0.01,0.1; may be repeated.",
+    ),
 ]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Use the seeds 0 … N−1.")]
+Seeds = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use the seeds 0 … N−1.")]
 MaxRuns = Annotated[
     int,
-    typer.Option(min=1, max=1_000_000, help="Refuse an experiment of more runs than this."),
+    typer.Option(
+        metavar="N", min=1, max=1_000_000, help="Refuse an experiment of more runs than this."
+    ),
 ]
 Workers = Annotated[
     str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
@@ -46,7 +55,8 @@ FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first f
 Into = Annotated[
     bool,
     typer.Option(
-        "--into", help="Keep another study of this name in its folder; see report --study."
+        "--into",
+        help="Keep another study of this name in the same folder; report --study N shows it.",
     ),
 ]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
@@ -55,7 +65,7 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
 def train(
     config: root.Config,
     set_: root.Set = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The run's seed.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="The run's seed.")] = None,
     runs_dir: root.RunsDir = Path("runs"),
     device: root.Device = None,
     restart: root.Restart = False,
@@ -64,7 +74,13 @@ def train(
     quiet: root.Quiet = False,
     debug: root.Debug = False,
 ) -> None:
-    """Train one run; the same command again continues it."""
+    """Train one run; the same command again continues it.
+
+    \b
+    Examples:
+      bnbench train default
+      bnbench train default --set norm.kind=layer --set optim.lr=0.3 --seed 1
+    """
     from bnbench.config import custom, files, loading, plans
     from bnbench.config.trust import Trust
     from bnbench.store import ExperimentFolder, RunFolder
@@ -166,10 +182,15 @@ def sweep(
     csv: Csv = False,
     debug: root.Debug = False,
 ) -> None:
-    """Train what is missing of an experiment.
+    """Train every run of an experiment that is missing.
 
     An experiment is setups × axes × seeds. Of a folder of experiments, each is trained in turn;
-    runs that are the same are trained once.
+    runs that are the same are trained once. The same command again continues it.
+
+    \b
+    Examples:
+      bnbench sweep my-study.yaml --dry-run
+      bnbench sweep default --over data.batch_size=2,8,32 --seeds 6
     """
     from bnbench.config import loading
     from bnbench.config.trust import Trust

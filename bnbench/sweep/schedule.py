@@ -139,7 +139,7 @@ class _Sweep:
         experiment: store.ExperimentFolder,
         options: jobs.SweepOptions,
     ) -> None:
-        """Sort the runs into finished, failed and missing ones, from the evidence on disk."""
+        """Sort the runs into finished, failed and missing ones, as their folders say."""
         folders = experiment.folders_of(map(identity.run_id, runs))
         for config, folder in zip(runs, folders, strict=True):
             steps = feasible.planned_steps(config)
