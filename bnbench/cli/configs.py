@@ -8,27 +8,21 @@ from typing import Annotated
 
 import typer
 
-from bnbench.cli.root import Config, Set, output, say, show
+from bnbench.cli.root import Config, Set, examples, output, say, show
 from bnbench.errors import ConfigError, UsageError
 from bnbench.wording import printable
 
 configs = typer.Typer(
-    help="List, show, copy and check experiments.\n\n"
-    "\b\nExamples:\n  bnbench configs list\n  bnbench configs copy quickstart",
+    help="List, show, copy and check experiments.",
+    epilog=examples("configs list", "configs copy quickstart"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
-@configs.command("list")
+@configs.command("list", epilog=examples("configs list", "configs list | grep claims"))
 def configs_list() -> None:
-    """List the shipped experiments.
-
-    \b
-    Examples:
-      bnbench configs list
-      bnbench configs list | grep claims
-    """
+    """List the shipped experiments."""
     from rich.table import Table
 
     from bnbench.config import files
@@ -39,20 +33,16 @@ def configs_list() -> None:
     output.print(table)
 
 
-@configs.command("show")
+@configs.command(
+    "show", epilog=examples("configs show quickstart", "configs show default --resolved")
+)
 def configs_show(
     name: Config,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Every key with its value (one run only).")
     ] = False,
 ) -> None:
-    """Print an experiment's file.
-
-    \b
-    Examples:
-      bnbench configs show quickstart
-      bnbench configs show default --resolved
-    """
+    """Print an experiment's file."""
     from bnbench.config import files, loading, plans
 
     path = files.find_config(name)
@@ -62,20 +52,17 @@ def configs_show(
     print(printable(text, keep="\n\t"), end="")
 
 
-@configs.command("copy")
+@configs.command(
+    "copy",
+    epilog=examples("configs copy quickstart", "configs copy claims/placement my-places.yaml"),
+)
 def configs_copy(
     name: Config,
     target: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="Default: the same name, in this folder.")
     ] = None,
 ) -> None:
-    """Copy a shipped experiment, to change it.
-
-    \b
-    Examples:
-      bnbench configs copy quickstart
-      bnbench configs copy claims/placement my-places.yaml
-    """
+    """Copy a shipped experiment, to change it."""
     from bnbench.config import files
 
     source = files.find_config(name)
@@ -91,15 +78,14 @@ def configs_copy(
     show(f"copied to {target}: bnbench sweep {target}")
 
 
-@configs.command("check")
+@configs.command(
+    "check",
+    epilog=examples(
+        "configs check my-study.yaml", "configs check my-study.yaml --set profile=full"
+    ),
+)
 def configs_check(config: Config, set_: Set = None) -> None:
-    """Check a file as train and sweep do; say what it describes.
-
-    \b
-    Examples:
-      bnbench configs check my-study.yaml
-      bnbench configs check my-study.yaml --set profile=full
-    """
+    """Check a file as train and sweep do; say what it describes."""
     from bnbench.config import files, loading, plans
 
     path = files.find_config(config)
@@ -115,15 +101,9 @@ def configs_check(config: Config, set_: Set = None) -> None:
     show(f"{path}: {runs}, no faults")
 
 
-@configs.command("schema")
+@configs.command("schema", epilog=examples("configs schema > schema.json", "configs schema | less"))
 def configs_schema() -> None:
-    """Print the JSON Schema of an experiment's file, for editors.
-
-    \b
-    Examples:
-      bnbench configs schema > schema.json
-      bnbench configs schema | less
-    """
+    """Print the JSON Schema of an experiment's file, for editors."""
     from bnbench.config import schema
 
     print(json.dumps(schema.json_schema(), indent=2, ensure_ascii=False))

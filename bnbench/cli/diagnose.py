@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bnbench.cli import root
 from bnbench.cli.root import say, show
 from bnbench.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from bnbench.diagnosis.result import Diagnosis
-    from bnbench.diagnosis.target import SavedModel
 
 Target = Annotated[
     str,
@@ -63,13 +56,7 @@ def diagnose(
     as_json: root.Json = False,
     debug: root.Debug = False,
 ) -> None:
-    """Say why a model is bad in eval mode, and fix it.
-
-    \b
-    Examples:
-      bnbench diagnose train.py:make --checkpoint last.pt
-      bnbench diagnose train.py:make --checkpoint last.pt --fix fixed.pt
-    """
+    """Say why a model is bad in eval mode, and fix it."""
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
     if fix is not None and fix.exists():
         raise UsageError(f"{fix} already exists", do="name a new file with --fix")
@@ -78,6 +65,7 @@ def diagnose(
     from bnbench.diagnosis import target as targets
     from bnbench.diagnosis import words
     from bnbench.runner.settings import Stop
+    from bnbench.store import write_new
 
     trust = Trust(say, no_custom, accept_changes)
     with (
@@ -107,20 +95,11 @@ def diagnose(
         for part in words.tables(result):
             root.output.print(part)
     if fix is not None:
-        _write(fix, model, saved or targets.of_model(model), result, say if as_json else show)
-
-
-def _write(
-    fix: Path, model: nn.Module, saved: SavedModel, result: Diagnosis, tell: Callable[[str], None]
-) -> None:
-    """Write the checkpoint with recalibrated statistics, and tell what it gives."""
-    from bnbench.diagnosis import target as targets
-    from bnbench.diagnosis import words
-    from bnbench.store import write_new
-
-    write_new(fix, targets.recalibrate(saved, model, result))
-    tell(f"{fix}: the checkpoint with recalibrated statistics, nothing else changed")
-    tell(words.fixed(result))
+        saved = saved or targets.of_model(model)
+        write_new(fix, targets.recalibrate(saved, model, result))
+        tell = say if as_json else show
+        tell(f"{fix}: the checkpoint with recalibrated statistics, nothing else changed")
+        tell(words.fixed(result))
 
 
 def _sizes(text: str) -> list[int]:

@@ -31,13 +31,7 @@ def explain(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a kind, key, probe or metric means.
-
-    \b
-    Examples:
-      bnbench explain norms
-      bnbench explain norm.momentum
-    """
+    """Say what a kind, key, probe or metric means."""
     from bnbench import explain
 
     found: Sequence[Entry | Key] = explain.entries() if name is None else explain.find(name)

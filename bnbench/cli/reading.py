@@ -24,13 +24,7 @@ def status(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List every run and its state.
-
-    \b
-    Examples:
-      bnbench status
-      bnbench status my-study --json
-    """
+    """List every run and its state."""
     from bnbench.report.status import as_record, experiments_table, runs_text
     from bnbench.store import experiments, find_experiment
 
@@ -66,11 +60,6 @@ def report(
     """Show tables and verdicts; write figures into report.html.
 
     The numbers are in report.json and report.csv, next to the page.
-
-    \b
-    Examples:
-      bnbench report my-study --open
-      bnbench report runs/my-study --json
     """
     from bnbench.report import record, terminal, writing
     from bnbench.report.reading import choose_study, read_study
@@ -96,13 +85,7 @@ def compare(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare runs: what differs, and the results.
-
-    \b
-    Examples:
-      bnbench compare runs/my-study/bn_s00_1f3a9c2e runs/my-study/gn_s00_77b0
-      bnbench compare bn_s00 gn_s00 --json
-    """
+    """Compare runs: what differs, and the results."""
     from bnbench.report.compare import compared, side_by_side
 
     record = compared(runs, runs_dir)
@@ -126,13 +109,7 @@ def tensorboard(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Start TensorBoard, with a link to a prepared view.
-
-    \b
-    Examples:
-      bnbench tensorboard my-study
-      bnbench tensorboard my-study --port 6010 --open
-    """
+    """Start TensorBoard, with a link to a prepared view."""
     from bnbench.store import choose_experiments
 
     chosen = choose_experiments(runs_dir, experiment)

@@ -142,8 +142,14 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from None
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help: lines that can be typed as they are."""
+    return "\n".join(("\b", "Examples:", *(f"  bnbench {line}" for line in lines)))
+
+
 app = typer.Typer(
     cls=Commands,
+    epilog=examples("sweep quickstart", "report quickstart", "explain optim.lr"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -152,11 +158,4 @@ app = typer.Typer(
 
 @app.callback()
 def bnbench(version: Version = False, debug: Debug = False) -> None:
-    """Compare normalization setups in convolutional networks.
-
-    \b
-    Examples:
-      bnbench sweep quickstart
-      bnbench report quickstart
-      bnbench explain optim.lr
-    """
+    """Compare normalization setups in convolutional networks."""

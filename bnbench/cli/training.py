@@ -74,13 +74,7 @@ def train(
     quiet: root.Quiet = False,
     debug: root.Debug = False,
 ) -> None:
-    """Train one run; the same command again continues it.
-
-    \b
-    Examples:
-      bnbench train default
-      bnbench train default --set norm.kind=layer --set optim.lr=0.3 --seed 1
-    """
+    """Train one run; the same command again continues it."""
     from bnbench.config import custom, files, loading, plans
     from bnbench.config.trust import Trust
     from bnbench.store import ExperimentFolder, RunFolder
@@ -186,11 +180,6 @@ def sweep(
 
     An experiment is setups × axes × seeds. Of a folder of experiments, each is trained in turn;
     runs that are the same are trained once. The same command again continues it.
-
-    \b
-    Examples:
-      bnbench sweep my-study.yaml --dry-run
-      bnbench sweep default --over data.batch_size=2,8,32 --seeds 6
     """
     from bnbench.config import loading
     from bnbench.config.trust import Trust
