@@ -48,6 +48,20 @@ def _one_thread_again() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, empty, of a terminal with 80 columns. A sweep trains in this process,
+    since its workers take seconds to start."""
+    from tests.executors import InProcess
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
+    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
+    monkeypatch.setattr("bnbench.cli.root._debug", False)  # which a command sets for good
+    return tmp_path
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_waiting_for_the_disk() -> Iterator[None]:
     """Of a file that is synced, no test in this process can see more than of one that is not: that

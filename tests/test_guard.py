@@ -19,7 +19,6 @@ import scipy.special  # noqa: F401  sets a filter of warnings when it is importe
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from bnbench import cli, store
 from bnbench.config import schema
@@ -28,7 +27,7 @@ from bnbench.guard import ForeignCode, Raised, foreign_code, items
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, RunFolder
-from tests.executors import InProcess
+from tests.commands import bnbench
 from tests.foreign_code import DELETES, RAISED, SET, Way
 from tests.runs import all_probes, evidence, small_config, write_experiment
 
@@ -36,20 +35,13 @@ BOTH = RAISED | SET
 CUSTOM = "norm: {kind: custom, target: layer.py:Layer}\n"
 
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
+
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
-    monkeypatch.setattr("bnbench.cli.root._debug", False)
+def _modules_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "layer", raising=False)
-
-
-def bnbench(*arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process: exit code, output, errors."""
-    result = CliRunner().invoke(cli.app, [*arguments, "--quiet"])
-    return result.exit_code, result.stdout, result.stderr
 
 
 def process() -> dict[str, Any]:
@@ -88,7 +80,7 @@ def test_train(name: str) -> None:
     Path("layer.py").write_text(way.source)
     write_experiment(Path("study.yaml"), CUSTOM)
     before = process()
-    code, _, err = bnbench("train", "study.yaml")
+    code, _, err = bnbench("train", "study.yaml", "--quiet")
     assert process() == before
     if "train" not in way.fails:
         assert code == 0, err
@@ -116,7 +108,7 @@ def write_sweep(ways: dict[str, Way]) -> dict[str, Way]:
 def test_a_sweep_in_which_all_but_one_misbehave(alone: dict[str, Any]) -> None:
     setups = write_sweep({name: way for name, way in BOTH.items() if not way.early})
     before = process()
-    code, _, err = bnbench("sweep", "study.yaml")
+    code, _, err = bnbench("sweep", "study.yaml", "--quiet")
     assert process() == before
     assert code == 1, err
     assert "Traceback" not in err
@@ -136,7 +128,7 @@ def test_a_sweep_in_which_all_but_one_misbehave(alone: dict[str, Any]) -> None:
 def test_a_sweep_in_which_none_can_begin() -> None:
     setups = write_sweep({name: way for name, way in BOTH.items() if way.early})
     before = process()
-    code, _, err = bnbench("sweep", "study.yaml")
+    code, _, err = bnbench("sweep", "study.yaml", "--quiet")
     assert process() == before
     assert code == 2
     assert not all_runs()
@@ -147,7 +139,7 @@ def test_a_sweep_in_which_none_can_begin() -> None:
 
 def test_a_sweep_whose_file_is_gone_at_its_end() -> None:
     write_sweep({"deletes": DELETES})
-    code, _, err = bnbench("sweep", "study.yaml")
+    code, _, err = bnbench("sweep", "study.yaml", "--quiet")
     assert (code, err.splitlines()[1]) == (4, f"there is no file {Path.cwd() / 'w00.py'}")
     assert [store.read(run).state for run in all_runs()] == ["completed"] * 2
 
@@ -161,7 +153,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the good setup leaves behind where there is no other."""
     path = tmp_path_factory.mktemp("alone")
     write_experiment(path / "study.yaml", "setups: {good: {}}\n")
-    bnbench("train", str(path / "study.yaml"), "--runs-dir", str(path))
+    bnbench("train", str(path / "study.yaml"), "--runs-dir", str(path), "--quiet")
     (run,) = ExperimentFolder(path / "study").runs()
     return evidence(run)
 
@@ -172,7 +164,9 @@ def test_diagnose(name: str) -> None:
     Path("layer.py").write_text(way.source)
     before = process()
     drawn = torch.get_rng_state(), random.getstate()
-    code, out, err = bnbench("diagnose", "layer.py:make", "--images", "64", "--device", "cpu")
+    code, out, err = bnbench(
+        "diagnose", "layer.py:make", "--images", "64", "--device", "cpu", "--quiet"
+    )
     assert process() == before
     if "diagnose" not in way.fails:
         assert code == 0, err

@@ -7,16 +7,14 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from bnbench import cli, store
+from bnbench import store
 from bnbench.config import loading, plans
 from bnbench.errors import Interrupted
 from bnbench.report import reading
@@ -25,6 +23,7 @@ from bnbench.report.verdicts import judged
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.store import ExperimentFolder
+from tests.commands import Said, bnbench
 from tests.executors import InProcess
 from tests.injection import stopping
 from tests.runs import SMALL_YAML, evidence
@@ -89,23 +88,13 @@ def retype(path: Path, rng: random.Random) -> None:
 DAMAGES: tuple[Damage, ...] = (change, cut, double, empty, delete, make_a_folder)
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a command printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-def bnbench(folder: Path, *arguments: str) -> Said:
+def command(folder: Path, *arguments: str) -> Said:
     """Run a command on the runs in a folder, with stubs to train."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bnbench.sweep.workers.Workers", InProcess)
         patch.setattr(execute, "__defaults__", (build_stub,))
         patch.setenv("BNBENCH_RUNS_DIR", str(folder / "runs"))
-        result = CliRunner().invoke(cli.app, list(arguments))
-    said = Said(result.exit_code, result.stdout, result.stderr)
+        said = bnbench(*arguments)
     assert said.code in EXIT_CODES, said
     for word in ("Traceback", "unexpected"):
         assert word not in said.out + said.err, said
@@ -152,12 +141,12 @@ def copied(whole: Path, *, sealed: bool = True) -> Iterator[tuple[Path, Experime
 def rows(path: Path, experiment: ExperimentFolder, damaged: int) -> list[Any]:
     """What `status`, `report` and `compare` say of the other runs."""
     names = [run.name for number, run in enumerate(experiment.runs()) if number != damaged]
-    listed = json.loads(bnbench(path, "status", "study", "--json").out)["runs"]
+    listed = json.loads(command(path, "status", "study", "--json").out)["runs"]
     for each in listed:
         each.pop("path", None)
     study = reading.read_study(experiment)
     reported = as_record(study, judged(study), [], written=datetime.now(UTC))
-    compared = json.loads(bnbench(path, "compare", names[0], names[-1], "--json").out)
+    compared = json.loads(command(path, "compare", names[0], names[-1], "--json").out)
     return [
         [each for each in listed if each["run"] in names],
         [each for each in reported["runs"] if each["run"] in names],
@@ -177,14 +166,14 @@ def everywhere(whole: Path, number: int, do: Callable[[Path], None], *, sealed: 
         if sealed and found.result is not None:
             assert (found.result, found.manifest) == (was.result, was.manifest)
             assert list(run.records()) == events
-        bnbench(path, "status", "study")
-        bnbench(path, "compare", *(each.name for each in experiment.runs()))
-        bnbench(path, "tensorboard", "--rebuild", "study")
-        bnbench(path, "sweep", str(path / "study.yaml"), "--dry-run")
-        said = bnbench(path, "sweep", str(path / "study.yaml"), "--quiet", "--json")
+        command(path, "status", "study")
+        command(path, "compare", *(each.name for each in experiment.runs()))
+        command(path, "tensorboard", "--rebuild", "study")
+        command(path, "sweep", str(path / "study.yaml"), "--dry-run")
+        said = command(path, "sweep", str(path / "study.yaml"), "--quiet", "--json")
         rest = [row for row in json.loads(said.out) if row["run"] != run.name]
         assert [row["state"] for row in rest].count("completed") == (3 - (number != 3))
-        bnbench(path, "train", str(path / "study.yaml"), "--set", f"seeds=[{number}]", "--quiet")
+        command(path, "train", str(path / "study.yaml"), "--set", f"seeds=[{number}]", "--quiet")
         assert rows(path, experiment, number)[0][0] == before[0][0]
 
 
@@ -218,12 +207,12 @@ def test_a_damaged_run_is_trained_again_and_its_files_are_kept(whole: Path, name
         undamaged = evidence(run)
         (run.path / name).write_bytes(b"{")
         assert states(experiment)[:2] == ["damaged", "completed"]
-        said = bnbench(path, "sweep", str(path / "study.yaml"), "--quiet")
+        said = command(path, "sweep", str(path / "study.yaml"), "--quiet")
         assert (said.code, (run.path / name).read_bytes()) == (1, b"{")
         assert f"{run.name}: damaged: " in said.err
         assert "FILE.damaged-1" in said.err
         again = ("sweep", str(path / "study.yaml"), "--quiet", "--retry-failed")
-        assert bnbench(path, *again).code == 0
+        assert command(path, *again).code == 0
         assert (run.path / f"{name}.damaged-1").read_bytes() == b"{"
         assert evidence(run) == undamaged
         assert (run.path / "metrics.jsonl.damaged-1").exists() == (name != "result.json")
@@ -239,4 +228,4 @@ def test_what_a_later_version_has_added_is_ignored(whole: Path) -> None:
         later = ['{"event": "later", "what": 1}', events[0][:-1] + ', "later": null}']
         (run.path / "metrics.jsonl").write_text("\n".join([*later, *events[1:], ""]))
         assert rows(path, experiment, 3) == before
-        assert bnbench(path, "tensorboard", "--rebuild", "study").code == 0
+        assert command(path, "tensorboard", "--rebuild", "study").code == 0

@@ -7,11 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from bnbench import cli
 from bnbench.store import ExperimentFolder
-from tests.executors import InProcess
+from tests.commands import bnbench
 from tests.runs import write_experiment
 
 A = "setups: {none: {norm: {kind: none}}, bn: {}}\n"
@@ -19,20 +17,17 @@ B = "setups: {batch: {norm: {kind: batch}}, gn: {norm: {kind: group, groups: 2}}
 
 
 @pytest.fixture(autouse=True)
-def _study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
-    (tmp_path / "study").mkdir()
-    write_experiment(tmp_path / "study" / "a.yaml", A)
-    write_experiment(tmp_path / "study" / "b.yaml", B)
+def _study(own_folder: Path) -> None:
+    (own_folder / "study").mkdir()
+    write_experiment(own_folder / "study" / "a.yaml", A)
+    write_experiment(own_folder / "study" / "b.yaml", B)
 
 
 def sweep(*arguments: str, code: int = 0) -> tuple[str, str]:
     """What it prints, and what it says beside it."""
-    result = CliRunner().invoke(cli.app, ["sweep", "study", *arguments])
-    assert result.exit_code == code, result.stderr
-    return result.stdout, result.stderr
+    found, out, err = bnbench("sweep", "study", *arguments)
+    assert found == code, err
+    return out, err
 
 
 def test_a_run_of_two_experiments_is_trained_once() -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from bnbench import cli
 from bnbench.config import custom, loading
 from bnbench.store import RunFolder
-from tests.executors import InProcess
+from tests.commands import bnbench
 from tests.runs import write_experiment
 
 LAYER = """\
@@ -34,18 +32,15 @@ class Scaled(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _wide(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001  80 columns
     monkeypatch.setenv("COLUMNS", "400")
-    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
-    monkeypatch.setattr("bnbench.cli.root._debug", False)
 
 
 def said(*arguments: str, code: int = 0) -> str:
     """What a command prints in all."""
-    result = CliRunner().invoke(cli.app, list(arguments))
-    assert result.exit_code == code, result.output + result.stderr
-    return result.output
+    found, out, err = bnbench(*arguments)
+    assert found == code, out + err
+    return out + err
 
 
 def write_layer(factor: int = 1) -> Path:

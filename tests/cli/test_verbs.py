@@ -8,44 +8,18 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
-from typer.testing import CliRunner
 
-from bnbench import __version__, cli, store
+from bnbench import __version__, store
 from bnbench.store import ExperimentFolder, RunFolder, files
-from tests.executors import InProcess
+from tests.commands import Said, bnbench
 from tests.runs import SMALL_YAML, result_of, write_experiment
 
-
-@dataclass(frozen=True)
-class Said:
-    """What a command printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(
-        "bnbench.sweep.workers.Workers", InProcess
-    )  # starting real ones takes seconds
-    monkeypatch.setattr("bnbench.cli.root._debug", False)
-
-
-def bnbench(*arguments: str) -> Said:
-    """Run a command in this process."""
-    result = CliRunner().invoke(cli.app, list(arguments))
-    return Said(result.exit_code, result.stdout, result.stderr)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def python(code: str) -> str:

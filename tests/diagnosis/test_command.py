@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 from bnbench import cli
 from bnbench.errors import StorageError
 from bnbench.store import RunFolder, files
+from tests.commands import bnbench
 from tests.diagnosis.patients import network, steps, trained
 from tests.runs import result_of, write_experiment
 
@@ -55,28 +55,12 @@ value = 3
 """
 
 
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("bnbench.cli.root._debug", False)
+def _a_file_of_the_users(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("mine", "plain", "broken", "lacking"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    (tmp_path / "mine.py").write_text(MINE.format(root=str(ROOT)))
-
-
-def bnbench(*arguments: str) -> Said:
-    """Run a command in this process."""
-    result = CliRunner().invoke(cli.app, list(arguments))
-    return Said(result.exit_code, result.stdout, result.stderr)
+    (own_folder / "mine.py").write_text(MINE.format(root=str(ROOT)))
 
 
 def test_a_file_of_the_users_own_from_a_shell(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from bnbench import cli
 from bnbench.store import ExperimentFolder
+from tests.commands import bnbench
 from tests.report.invented import Told, invented
 from tests.runs import SMALL_YAML
 
@@ -25,16 +24,8 @@ PROBES = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
-    return invented(tmp_path, TEXT, lambda _: Told(curve=[0.3, 0.5], test=0.5, probes=PROBES))
-
-
-def bnbench(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(cli.app, list(arguments))
-    return result.exit_code, result.stdout, result.stderr
+def folder(own_folder: Path) -> ExperimentFolder:
+    return invented(own_folder, TEXT, lambda _: Told(curve=[0.3, 0.5], test=0.5, probes=PROBES))
 
 
 def test_report_by_name_and_by_folder(folder: ExperimentFolder) -> None:

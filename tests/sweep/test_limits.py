@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from bnbench import cli
 from bnbench.config import loading, plans, schema
 from bnbench.runner.rehearsal import measure, reckoned
 from bnbench.runner.settings import Settings
+from tests.commands import bnbench
 from tests.config.test_limits import numbers
-from tests.executors import InProcess
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 SECONDS, MEGABYTES = 2.0, 500  # of CPU time, and of memory in addition
 NEEDED: dict[str, dict[str, Any]] = {
@@ -66,12 +66,6 @@ def written(chosen: list[Number]) -> str:
     return json.dumps(tree)
 
 
-@pytest.fixture(autouse=True)
-def _in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
-
-
 def peak() -> float:
     """Megabytes that this process had at most so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
@@ -82,11 +76,11 @@ def judge(text: str, *arguments: str) -> None:
     Path("x.yaml").write_text(text)
     begun, before = time.process_time(), peak()
     command = arguments or ("sweep", "x.yaml", "--dry-run")
-    said = CliRunner().invoke(cli.app, command)
-    assert said.exit_code in (0, 2), said.stderr
-    assert "unexpected" not in said.stderr
-    if said.exit_code == 2:
-        assert "x.yaml:" in said.stderr
+    said = bnbench(*command)
+    assert said.code in (0, 2), said.err
+    assert "unexpected" not in said.err
+    if said.code == 2:
+        assert "x.yaml:" in said.err
     assert time.process_time() - begun < 2 * SECONDS, text  # twice: the machine may be busy
     assert peak() - before < MEGABYTES, text
 
