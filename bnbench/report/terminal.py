@@ -113,16 +113,15 @@ def _new_table(first: str, *rest: str) -> Table:
     return table
 
 
-def _cells_table(
-    cells: Sequence[Record],
-    axes: Sequence[str],
-    tuned: str | None,
-    accuracies: Sequence[str],
-    caption: str,
-) -> Table:
-    """A line for each row of `record.cell_row`; those that tuning chose have a star."""
+def cells_in_words(
+    cells: Sequence[Record], axes: Sequence[str], tuned: str | None, accuracies: Sequence[str]
+) -> list[list[str]]:
+    """Headings, and a line for each row of `record.cell_row`; those that tuning chose have a star.
+
+    The terminal and the tables of papers say the same words.
+    """
     headings = [f"{name.removesuffix('_accuracy')} %" for name in accuracies]
-    table = _new_table("setup", *short_names(axes).values(), *headings, "gap", "img/s", "seeds")
+    lines = [["setup", *short_names(axes).values(), *headings, "gap", "img/s", "seeds"]]
     for cell in cells:
         metrics = cell["metrics"]
         speed = metrics["images_per_second"]
@@ -130,14 +129,30 @@ def _cells_table(
         seeds = [str(cell["completed"])] if cell["completed"] else []
         states = ("diverged", "failed", "missing")
         seeds += [f"{cell[state]} {state}" for state in states if cell[state]]
-        table.add_row(
-            cell["setup"] + star,
-            *(words.value_words(cell["point"].get(axis)) for axis in axes),
-            *(_percent(metrics[name]) for name in accuracies),
-            _percent(metrics["gap"], sign=True),
-            "–" if speed is None else f"{speed['mean']:,.0f}",
-            " + ".join(seeds),
+        lines.append(
+            [
+                cell["setup"] + star,
+                *(words.value_words(cell["point"].get(axis)) for axis in axes),
+                *(_percent(metrics[name]) for name in accuracies),
+                _percent(metrics["gap"], sign=True),
+                "–" if speed is None else f"{speed['mean']:,.0f}",
+                " + ".join(seeds),
+            ]
         )
+    return lines
+
+
+def _cells_table(
+    cells: Sequence[Record],
+    axes: Sequence[str],
+    tuned: str | None,
+    accuracies: Sequence[str],
+    caption: str,
+) -> Table:
+    (first, *rest), *rows = cells_in_words(cells, axes, tuned, accuracies)
+    table = _new_table(first, *rest)
+    for row in rows:
+        table.add_row(*row)
     table.caption, table.caption_justify = caption, "left"
     return table
 
