@@ -14,6 +14,7 @@ import pytest
 import torch
 import typer
 import yaml
+from typer.testing import CliRunner
 
 import bnbench
 from bnbench import cli
@@ -128,6 +129,13 @@ def test_the_layer_of_the_readme_works(tmp_path: Path) -> None:
     names: dict[str, type[torch.nn.Module]] = {}
     exec(layer, names)
     assert names["PeakNorm"](3)(torch.ones(2, 3, 4, 4)).max() <= 1
+
+
+def test_the_citation_of_the_readme_is_the_one_that_is_printed() -> None:
+    printed = CliRunner().invoke(cli.app, ["--citation"])
+    assert printed.exit_code == 0
+    assert blocks(README, "bibtex") == [printed.stdout]
+    assert f"version = {{{bnbench.__version__}}}" in printed.stdout
 
 
 def test_the_table_of_packages_is_what_the_architecture_allows() -> None:

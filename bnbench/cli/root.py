@@ -73,6 +73,19 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
+CITATION = f"""\
+@software{{bnbench, author = {{{{The bnbench authors}}}}, version = {{{__version__}}},
+  title = {{bnbench: normalization setups in convolutional networks, compared}}, year = {{2026}}}}
+"""
+"""BibTeX; README.md shows the same."""
+
+
+def _print_citation(value: bool) -> None:
+    if value:
+        print(CITATION, end="")
+        raise typer.Exit
+
+
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped experiment.")
 ]
@@ -117,6 +130,12 @@ Version = Annotated[
     bool,
     typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
 ]
+Citation = Annotated[
+    bool,
+    typer.Option(
+        "--citation", callback=_print_citation, is_eager=True, help="Print BibTeX for a paper."
+    ),
+]
 
 
 class Commands(TyperGroup):
@@ -157,5 +176,5 @@ app = typer.Typer(
 
 
 @app.callback()
-def bnbench(version: Version = False, debug: Debug = False) -> None:
+def bnbench(version: Version = False, citation: Citation = False, debug: Debug = False) -> None:
     """Compare normalization setups in convolutional networks."""
