@@ -17,6 +17,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "events": (0, set()),
     "machine": (0, set()),
+    "palette": (0, set()),
     "regular": (0, set()),
     "wording": (0, set()),
     "config": (1, {"errors", "regular", "wording"}),
@@ -47,9 +48,12 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "train",
         },
     ),
-    "board": (3, {"config", "errors", "events", "sinks", "stats", "store", "wording"}),
+    "board": (
+        3,
+        {"config", "errors", "events", "palette", "sinks", "stats", "store", "wording"},
+    ),
     "diagnosis": (4, {"assemble", "config", "errors", "guard", "probes", "store"}),
-    "report": (4, {"config", "errors", "stats", "store", "wording"}),
+    "report": (4, {"config", "errors", "palette", "stats", "store", "wording"}),
     "runner": (
         5,
         {

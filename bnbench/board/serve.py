@@ -11,14 +11,17 @@ import socket
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import URLError
 from urllib.parse import quote, urlencode
 from urllib.request import ProxyHandler, build_opener
 
+from bnbench import palette
 from bnbench.board.bands import FILE, FOLDER, write_seed_bands
+from bnbench.board.page import page
 from bnbench.board.views import rebuild, refresh, survey
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder
@@ -81,8 +84,9 @@ def serve(
     taken = free_port(port)
     if taken != port:
         warn(f"port {port} is busy: using {taken}")
-    start(folder, taken)
-    link = deep_link(experiments, port=taken)
+    setups = setups_of(experiments)
+    start(folder, taken, setups, warn)
+    link = deep_link(setups, port=taken)
     show(f"TensorBoard on {folder}; Ctrl-C ends it\n\n  {link}\n")
     there = f"{getpass.getuser()}@{socket.gethostname()}"
     show(f"from another machine, first: ssh -L {taken}:{HOST}:{taken} {there}")
@@ -107,21 +111,44 @@ def _refuse_what_leaves(folder: Path) -> None:
             raise StorageError(f"{path} is none of ours", do="remove it: TensorBoard would read it")
 
 
-def deep_link(experiments: Sequence[ExperimentFolder], *, port: int) -> str:
-    """Opens the Time Series tab with pinned cards, unsmoothed, a colour for each setup."""
+class Setups(NamedTuple):
+    """Setups as TensorBoard tells them apart: by the names of runs.
+
+    `places`: in the palette, in the order in which they began, which is TensorBoard's. `regex`:
+    its group is the setup in the name of a run or of a mean; "" where there is none.
+    """
+
+    places: Mapping[str, int]
+    regex: str
+
+
+def setups_of(experiments: Sequence[ExperimentFolder]) -> Setups:
+    """The setups of all runs that have begun."""
     manifests = [run.manifest_or_none() for each in experiments for run in each.runs()]
-    names = {slug(each["setup"], 32) for each in manifests if each is not None}
+    begun = sorted(
+        (each for each in manifests if each is not None),
+        key=lambda each: (float(each["started"]), str(each.get("run", ""))),
+    )
+    places = palette.places((slug(each["setup"], 32), each["hparams"]) for each in begun)
+    # The longest first: "bn" is the beginning of "bn-before".
+    either = "|".join(map(re.escape, sorted(places, key=lambda name: (-len(name), name))))
+    return Setups(places, f"(?:^|/)({either})(?:_|$)" if places else "")
+
+
+def deep_link(setups: Setups, *, port: int) -> str:
+    """Opens the Time Series tab with pinned cards, unsmoothed, a colour for each setup."""
     cards = [{"plugin": "scalars", "tag": tag} for tag in PINNED]
     query = {
         "pinnedCards": json.dumps(cards, separators=(",", ":")),
         "smoothing": "0",
         "runFilter": RUNS,
     }
-    if names:
-        # The longest first: "bn" is the beginning of "bn-before".
-        either = "|".join(map(re.escape, sorted(names, key=lambda name: (-len(name), name))))
-        query["runColorGroup"] = f"regex:(?:^|/)({either})_"
-    return f"http://{HOST}:{port}/?{urlencode(query, quote_via=quote)}#timeseries"
+    if setups.regex:
+        query["runColorGroup"] = f"regex:{setups.regex}"
+    # What is after # is for the older tabs.
+    return (
+        f"http://{HOST}:{port}/?{urlencode(query, quote_via=quote)}#timeseries&_smoothingWeight=0"
+    )
 
 
 def free_port(wanted: int) -> int:
@@ -140,19 +167,23 @@ def free_port(wanted: int) -> int:
     )
 
 
-def start(folder: Path, port: int) -> None:
+def start(folder: Path, port: int, setups: Setups, warn: Say) -> None:
     """Start TensorBoard on `folder` in this process, and return when it answers.
 
     It ends with the process, its data server too. Raises RunError.
     """
-    from tensorboard import program  # slow to import
+    from tensorboard import assets, program  # slow to import
 
     said = io.StringIO()
     try:
         # Its output is shown only where it fails: it announces its fast loader as experimental
         # each time.
         with redirect_stderr(said):
-            board = program.TensorBoard()
+            theirs = assets.get_default_assets_zip_provider()
+            ours = page(setups.places, setups.regex, theirs) if theirs and setups.regex else None
+            board = program.TensorBoard(
+                assets_zip_provider=theirs if ours is None else lambda: ours
+            )
             board.configure(
                 argv=["tensorboard", "--logdir", str(folder), "--host", HOST, "--port", str(port)]
             )
@@ -160,6 +191,8 @@ def start(folder: Path, port: int) -> None:
     except (Exception, SystemExit) as error:
         lines = said.getvalue().strip().splitlines() or [str(error)]
         raise RunError(f"TensorBoard did not start: {lines[-1]}") from error
+    if setups.regex and ours is None:
+        warn("this version of TensorBoard takes no colours: setups have other ones than in reports")
     opener = build_opener(ProxyHandler({}))
     deadline = time.monotonic() + ANSWERS_WITHIN
     while True:

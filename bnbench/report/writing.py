@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from bnbench import palette
 from bnbench.report import record, words
 from bnbench.report.figures import Drawn, drawn
 from bnbench.report.study import Study, short_names
@@ -71,6 +72,7 @@ def page(report: Report) -> str:
         names=short_names(varying),
         symbols=words.SYMBOLS,
         states=STATES,
+        dark_colors=palette.DARK,
     )
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from bnbench import cli
 from bnbench.board import serve
-from bnbench.board.serve import deep_link
+from bnbench.board.serve import deep_link, setups_of
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder
 from tests.studies import served
@@ -64,8 +64,10 @@ def test_the_next_free_port() -> None:
 
 
 def test_the_link_opens_a_curated_view(study: ExperimentFolder) -> None:
-    address = urlsplit(deep_link([study], port=6006))
-    assert (address.netloc, address.path, address.fragment) == ("127.0.0.1:6006", "/", "timeseries")
+    address = urlsplit(deep_link(setups_of([study]), port=6006))
+    assert (address.netloc, address.path) == ("127.0.0.1:6006", "/")
+    # The older tabs smooth by 0.6 unless they are told.
+    assert address.fragment == "timeseries&_smoothingWeight=0"
     query = {key: value for key, (value,) in parse_qs(address.query).items()}
     pinned = [card["tag"] for card in json.loads(query["pinnedCards"])]
     assert pinned == ["accuracy/val_running", "loss/train", "gap/val_loss"]
@@ -80,6 +82,9 @@ def test_the_link_opens_a_curated_view(study: ExperimentFolder) -> None:
             assert re.search(query["runFilter"], name)
     for band in ("seed-bands/bn_bs004", "study/seed-bands/by-batch-size/bn"):
         assert not re.search(query["runFilter"], band)
+        found = re.search(regex, band)
+        assert found is not None
+        assert found[1] == "bn", "a mean has the colour of its setup"
 
 
 def test_a_setup_that_begins_like_another_has_its_own_colour(own_study: ExperimentFolder) -> None:
@@ -87,14 +92,14 @@ def test_a_setup_that_begins_like_another_has_its_own_colour(own_study: Experime
     text = (first.path / "manifest.json").read_text()
     (first.path / "manifest.json").write_text(text.replace('"setup": "bn"', '"setup": "bn_x"'))
     first.path.rename(first.path.with_name("bn_x_bs004_s00_00000000"))
-    query = parse_qs(urlsplit(deep_link([own_study], port=1)).query)
+    query = parse_qs(urlsplit(deep_link(setups_of([own_study]), port=1)).query)
     regex = query["runColorGroup"][0].partition(":")[2]
     found = [re.search(regex, name) for name in ("bn_x_bs004_s00_0", "bn_bs004_s01_0")]
     assert [match and match[1] for match in found] == ["bn_x", "bn"]
 
 
 def test_a_link_without_runs_has_no_colours(tmp_path: Path) -> None:
-    assert "runColorGroup" not in deep_link([ExperimentFolder(tmp_path)], port=6006)
+    assert "runColorGroup" not in deep_link(setups_of([ExperimentFolder(tmp_path)]), port=6006)
 
 
 @pytest.fixture
@@ -106,7 +111,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def wait(self) -> None:
             lines.append("waits")
 
-    monkeypatch.setattr(serve, "start", lambda folder, _: lines.append(f"starts on {folder}"))
+    monkeypatch.setattr(serve, "start", lambda folder, *_: lines.append(f"starts on {folder}"))
     monkeypatch.setattr("threading.Event", Stopped)
     monkeypatch.setattr("webbrowser.open", lambda link: lines.append(f"opens {link}"))
     return lines
@@ -203,7 +208,7 @@ def test_a_tensorboard_that_does_not_start_is_a_sentence(
 
     monkeypatch.setattr(program.TensorBoard, "launch", broken)
     with pytest.raises(RunError, match="TensorBoard did not start: no such luck"):
-        serve.start(tmp_path, 6006)
+        serve.start(tmp_path, 6006, setups_of([]), pytest.fail)
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "projector"])

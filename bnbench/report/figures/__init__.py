@@ -20,6 +20,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from bnbench import palette
 from bnbench.report.figures import along, learning, probes, style
 from bnbench.report.figures.claims import paired_differences
 from bnbench.report.study import Study
@@ -34,7 +35,8 @@ VARIABLES = {
     style.INK: "--ink",
     style.FAINT: "--faint",
     style.GRID: "--grid",
-    style.PALETTE[0]: "--slate",  # TensorBoard's dark theme has another one, too
+    style.SLATE: "--slate",
+    **{color: f"--on-dark-{color[1:]}" for color in palette.DARK},
     "#ffffff": "--ground",
     "#000000": "--ink",
 }

@@ -14,7 +14,7 @@ from bnbench.report.figures import style
 from bnbench.report.verdicts import Judged
 
 MOST = 24
-DOT = style.PALETTE[0]
+DOT = style.SLATE
 
 
 def paired_differences(claims: Sequence[Judged]) -> Figure | None:

@@ -1,8 +1,7 @@
 """The one style of all figures: colours, sizes, panels with a legend above them.
 
-A setup keeps its colour through all figures and in TensorBoard, whose palette it is. That palette
-alone is not safe for colour-blind readers (runs/README.md has the distances), so each setup has a
-marker and a dash pattern of its own, too.
+A setup has the colour that `palette` gives it, and a marker and a dash pattern that go with it: a
+figure can be read without its colours.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import ceil
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from matplotlib import rc_context
@@ -27,11 +27,11 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from bnbench import palette
+from bnbench.config import identity
 from bnbench.report.study import Point, StudiedRun, Study
 from bnbench.wording import slug
 
-# TensorBoard 2.21, webfiles.zip, index.js, `colorPalette`: its light theme.
-PALETTE = ("#425066", "#12b5cb", "#e52592", "#f9ab00", "#9334e6", "#7cb342", "#e8710a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 DASHES = ((), (6, 1.5), (4, 1.5, 1, 1.5), (3, 1), (8, 1.5, 1, 1.5, 1, 1.5))
 
@@ -39,6 +39,7 @@ DASHES = ((), (6, 1.5), (4, 1.5, 1, 1.5), (3, 1), (8, 1.5, 1, 1.5, 1, 1.5))
 INK = "#1f2328"
 FAINT = "#6a7078"
 GRID = "#d8dbdf"
+SLATE = "#425066"  # what belongs to no setup
 SMALL = 8.5  # points
 # Inches.
 PANEL_WIDTH = 2.75
@@ -106,21 +107,21 @@ Looks: TypeAlias = Mapping[str, Look]
 
 
 def looks(study: Study) -> Looks:
-    """A look for each setup: TensorBoard's order is that in which setups began to train."""
+    """A look for each setup; the order is that in which setups began to train."""
     found = [(run.manifest, _group(run)) for run in study.runs]
     # TensorBoard shows the others, too.
     manifests = [run.folder.manifest_or_none() for run in study.others]
     found += [(each, slug(each["setup"], 32)) for each in manifests if each is not None]
     begun = sorted(
-        (float(each["started"]), str(each.get("run", "")), group)
-        for each, group in found
-        if each is not None
-    )
-    groups = {run.setup: _group(run) for run in study.runs}
+        ((float(each["started"]), str(each.get("run", "")), group, each["hparams"])
+         for each, group in found if each is not None),
+        key=itemgetter(0, 1),
+    )  # fmt: skip
     # Those that have not begun come last.
-    order = [*(group for _, _, group in begun), *groups.values()]
-    places = {group: place for place, group in enumerate(dict.fromkeys(order))}
-    return {setup: look(places[group]) for setup, group in groups.items()}
+    order = [(group, hparams) for _, _, group, hparams in begun]
+    order += [(_group(run), identity.hparams(run.config)) for run in study.runs]
+    taken = palette.places(order)
+    return {run.setup: look(taken[_group(run)]) for run in study.runs}
 
 
 def _group(run: StudiedRun) -> str:
@@ -129,13 +130,9 @@ def _group(run: StudiedRun) -> str:
     return slug(run.setup, 32) if run.setup == run.config.setup else run.setup
 
 
-def look(number: int) -> Look:
-    """The look of the setup that comes at this place, from 0."""
-    return Look(
-        PALETTE[number % len(PALETTE)],
-        MARKERS[number % len(MARKERS)],
-        DASHES[number % len(DASHES)],
-    )
+def look(place: int) -> Look:
+    """The look of the setup at this place of the palette."""
+    return Look(palette.color(place), MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)])
 
 
 def panel_points(study: Study, axis: str | None) -> list[Point]:

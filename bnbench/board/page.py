@@ -1,0 +1,64 @@
+"""TensorBoard's web page in the colours of setups.
+
+TensorBoard gives colours by the order of runs and has no setting for them, but it takes its page
+from whom starts it. So the page's two lists of colours are exchanged on the way: that of Time
+Series, which counts setups in the order in which they began, and that of the older tabs, which
+counts runs. A page that is not as expected stays as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+from zipfile import ZipFile
+from zlib import crc32
+
+from bnbench import palette
+
+INDEX, SCRIPT = "index.html", "index.js"
+# As in TensorBoard 2.21. Names that a minifier has chosen are captured.
+_OF_SETUPS = re.compile(r'(colorPalette:\{id:"default"[^\[]*colors:)\[[^\]]*\]')
+_OF_RUNS = re.compile(
+    r"(this\.identifiers\.set\((\w+),)(this\.palette\[\w+%this\.palette\.length\])\)"
+)
+_NAME = re.compile(re.escape(SCRIPT) + r"\?_file_hash=\w+")
+
+
+def page(
+    places: Mapping[str, int], setup_of: str, open_page: Callable[[], BinaryIO]
+) -> BinaryIO | None:
+    """The zip of TensorBoard's page with these colours; None where it is not the page we know.
+
+    `places`: in the palette, of setups in the order in which they began. `setup_of`: a regular
+    expression, for Python and JavaScript, whose first group is the setup in a run's name.
+    """
+    colors = {setup: palette.color(place) for setup, place in places.items()}
+    listed = [
+        {"name": setup, "lightHex": color, "darkHex": palette.DARK.get(color, color)}
+        for setup, color in colors.items()
+    ]
+
+    def of_run(found: re.Match[str]) -> str:
+        start, run, default = found.groups()
+        setup = f"({run}.match({json.dumps(setup_of)})||[])[1]"
+        return f"{start}{json.dumps(colors)}[{setup}]||{default})"
+
+    with open_page() as source, ZipFile(source) as theirs:
+        script = theirs.read(SCRIPT).decode()
+        script, setups = _OF_SETUPS.subn(lambda found: found[1] + json.dumps(listed), script)
+        script, runs = _OF_RUNS.subn(of_run, script)
+        # Browsers keep a script of this name for a day.
+        name = f"{SCRIPT}?_file_hash={crc32(script.encode()):08x}"
+        index, names = _NAME.subn(name, theirs.read(INDEX).decode())
+        if (setups, runs, names) != (1, 1, 1):
+            return None
+        changed = io.BytesIO()
+        with ZipFile(changed, "w") as ours:
+            for each in theirs.namelist():
+                content = {SCRIPT: script, INDEX: index}.get(each)
+                ours.writestr(each, theirs.read(each) if content is None else content)
+    changed.seek(0)
+    return changed

@@ -1,0 +1,70 @@
+"""TensorBoard's page with other colours; how it looks is seen in test_browser."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import BinaryIO
+from zipfile import ZipFile
+
+from tensorboard.assets import get_default_assets_zip_provider
+
+from bnbench.board.page import page
+
+SETUPS = {"bn": 1, "none": 0}
+REGEX = "(?:^|/)(none|bn)_"
+
+
+def contents(file: BinaryIO | None) -> dict[str, bytes]:
+    """The files of a zip, by name."""
+    assert file is not None
+    with file, ZipFile(file) as found:
+        return {name: found.read(name) for name in found.namelist()}
+
+
+def theirs() -> Callable[[], BinaryIO]:
+    """TensorBoard's own page."""
+    found: Callable[[], BinaryIO] | None = get_default_assets_zip_provider()
+    assert found is not None
+    return found
+
+
+def test_nothing_but_colours_and_the_name_of_the_script_is_changed() -> None:
+    before, after = contents(theirs()()), contents(page(SETUPS, REGEX, theirs()))
+    assert list(before) == list(after)
+    assert {name for name in before if before[name] != after[name]} == {"index.html", "index.js"}
+    scripts = [each["index.js"].decode() for each in (before, after)]
+    palettes = [re.search(r"colorPalette:{.*?\],inactive", each) for each in scripts]
+    assert palettes[0] is not None
+    assert palettes[1] is not None
+    assert re.findall("#[0-9a-f]{6}", palettes[1][0]) == ["#3f90da"] * 2 + ["#717581", "#8e98a3"]
+    # Without both lists the scripts are the same.
+    start = r"this\.identifiers\.set\(\w+,"
+    for number, (script, found) in enumerate(zip(scripts, palettes, strict=True)):
+        assert found is not None
+        rest = script.replace(found[0], "", 1)
+        scripts[number] = re.sub(rf"({start}).*?(this\.palette)", r"\1\2", rest, count=1)
+    assert scripts[0] == scripts[1]
+
+
+def test_other_colours_are_another_script_to_a_browser() -> None:
+    def name(places: dict[str, int]) -> str:
+        index = contents(page(places, REGEX, theirs()))["index.html"].decode()
+        (found,) = re.findall(r'src="(index\.js\?_file_hash=\w+)"', index)
+        return str(found)
+
+    assert name(SETUPS) == name(SETUPS)
+    assert name(SETUPS) != name(SETUPS | {"none": 3})
+
+
+def test_a_page_of_another_version_is_left_alone() -> None:
+    def other() -> BinaryIO:
+        made = io.BytesIO()
+        with ZipFile(made, "w") as file:
+            file.writestr("index.html", '<script src="index.js?_file_hash=1"></script>')
+            file.writestr("index.js", "let colors = [1, 2]")
+        made.seek(0)
+        return made
+
+    assert page(SETUPS, REGEX, other) is None
