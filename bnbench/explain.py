@@ -81,8 +81,14 @@ def find(word: str) -> Sequence[Entry | Key]:
     """What a topic, a name, a metric or a key means. Raises UsageError with the nearest name."""
     meant = _meant(word)
     found = [each for each in entries() if meant in (each.topic, each.name)]
-    if found or (keys := _keys_called(meant)):
-        return found or keys
+    if found:
+        return found
+    keys = _keys_called(meant)
+    if "." not in word or not keys:
+        also = [key for name in hints.keys_called(word) for key in _keys_called(name)]
+        keys = also + [key for key in keys if key not in also]
+    if keys:
+        return keys
     if "/" in word or word in metrics.METRICS:
         try:
             return [_metric(type(metrics.parse_metric(word)))]
@@ -91,17 +97,20 @@ def find(word: str) -> Sequence[Entry | Key]:
     every = [key.name for each in entries() for key in each.keys]
     names = [*topics(), *TOPICS, *(each.name for each in entries())]
     close = nearest(word, [*names, *every, *(key.rpartition(".")[2] for key in every)])
-    also = nearest(word, " ".join(hints.ALSO_CALLED.values()).split())
-    hint = did_you_mean(close or hints.called(also or ""))
+    close = close or hints.called(nearest(word, " ".join(hints.ALSO_CALLED.values()).split()) or "")
+    hint = hints.meant(word, guess=did_you_mean(close))
     raise UsageError(f"nothing is called {word}", do=hint or "`bnbench explain` lists the topics")
 
 
 def _meant(word: str) -> str:
     """The topic, key or kind that is also called so; else the word itself."""
     names = {entry.name for entry in entries()} | {*topics()}
-    key = word if word in names else hints.called(hints.plain(word)) or word
-    key = TOPICS.get(key, key).removesuffix(".kind").removesuffix(".dataset")
-    return key if key in names else hints.called(key, hints.KINDS_ALSO_CALLED["norm"]) or key
+    key = word
+    if word not in names | TOPICS.keys() and not _keys_called(word):
+        kind = hints.value_meant(word)
+        keys = hints.keys_called(word)
+        key = kind[1] if kind else keys[0] if len(keys) == 1 else word
+    return TOPICS.get(key, key).removesuffix(".kind").removesuffix(".dataset")
 
 
 def _keys_called(word: str) -> list[Key]:

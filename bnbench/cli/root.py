@@ -154,8 +154,13 @@ class Commands(TyperGroup):
             say("stopped")
             raise typer.Exit(130) from None
         except BaseException as error:
-            # Typer shows its own errors of usage itself.
-            if _debug or type(error).__module__.partition(".")[0] in ("typer", "click"):
+            if type(error).__module__.partition(".")[0] in ("typer", "click"):
+                if hasattr(error, "message"):  # an error of usage, which typer shows
+                    from bnbench.cli import misses
+
+                    misses.explain(error)
+                raise
+            if _debug:
                 raise
             say(f"unexpected {type(error).__name__}: {error}\n  --debug shows where")
             raise typer.Exit(1) from None

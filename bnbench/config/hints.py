@@ -9,34 +9,53 @@ from bnbench.config import schema
 from bnbench.config.schema import BLOCKS, Family, Key
 from bnbench.wording import did_you_mean, listing, nearest, shortened
 
-# What other programs call a key, or what it is called for short.
-ALSO_CALLED = {
-    "optim.lr": "learning_rate base_lr",
-    "optim.kind": "optimizer",
-    "optim.weight_decay": "wd",
-    "optim.warmup": "warmup_steps",
-    "optim.schedule": "scheduler",
-    "data.batch_size": "bs batch batchsize",
-    "data.validation_size": "val_size",
-    "data.order": "shuffle",
-    "data.augment": "augmentation",
-    "model.widths": "channels layers",
-    "model.kind": "network architecture",
-    "norm.kind": "normalization",
-    "norm.groups": "num_groups",
-    "norm.batch_size": "virtual_batch_size",
-    "train.epochs": "epoch num_epochs max_epochs",
-    "train.steps": "max_steps iterations",
-    "compute.device": "gpu",
-    "compute.threads": "num_workers workers",
-    "compute.precision": "dtype",
-    "experiment": "name",
-    "setups": "arms",
-    "axes": "grid sweep",
+# What other programs call a block, or a key, or what it is called for short.
+BLOCKS_ALSO_CALLED = {
+    "data": "dataset datasets dataloader loader",
+    "model": "network net architecture backbone cnn",
+    "norm": "normalization normalisation normalizer norms bn batchnorm batch_norm norm_layer",
+    "optim": "optimizer optimiser optimization opt",
+    "train": "training trainer fit",
+    "compute": "hardware",
 }
-# What a kind is called elsewhere, without -, _, a final 1d or 2d and a final "norm".
-KINDS_ALSO_CALLED = {
-    "norm": {
+ALSO_CALLED = {
+    "optim.lr": "learning_rate learningrate base_lr max_lr init_lr",
+    "optim.kind": "optimizer optimiser",
+    "optim.momentum": "sgd_momentum",
+    "norm.momentum": "bn_momentum",
+    "optim.weight_decay": "wd l2 decay_rate",
+    "optim.warmup": "warmup_steps warmup_epochs",
+    "optim.schedule": "scheduler lr_scheduler lr_schedule",
+    "data.dataset": "dataset dataset_name",
+    "data.root": "data_dir data_path data.path data.dir data.folder",
+    "data.train_size": "fraction data_fraction train_fraction subset limit images n_train n_images "
+    "num_samples n_samples max_samples samples train_subset limit_train data.size data.train",
+    "data.batch_size": "bs batch batchsize batch_size",
+    "data.validation_size": "val_size val_split val_fraction validation_split data.val",
+    "data.order": "shuffle",
+    "data.augment": "augmentation augmentations transform transforms data_augmentation",
+    "model.widths": "channels layers hidden filters num_layers n_layers num_channels",
+    "model.kind": "network architecture arch",
+    "norm.kind": "normalization normalisation norm_layer norm_type",
+    "norm.groups": "num_groups n_groups",
+    "norm.placement": "position where location norm_position",
+    "norm.batch_size": "virtual_batch_size ghost_batch_size norm.batch",
+    "norm.eps": "epsilon",
+    "train.epochs": "epoch num_epochs n_epochs max_epochs",
+    "train.steps": "max_steps iterations num_steps n_steps iters",
+    "train.examples": "train.images train.samples",
+    "compute.device": "gpu accelerator",
+    "compute.threads": "num_workers workers num_threads",
+    "compute.precision": "dtype amp fp16 bf16 half mixed_precision",
+    "experiment": "name experiment_name project",
+    "setups": "arms variants methods",
+    "axes": "grid sweep search hyperparameters hparams",
+    "seeds": "repeats repetitions replicates trials n_seeds num_seeds n_runs",
+    "seed": "random_seed random_state manual_seed",
+}
+# What a value is called elsewhere, without -, _, a final 1d or 2d and a final "norm".
+VALUES_ALSO_CALLED = {
+    "norm.kind": {
         "none": "off no false null nothing identity",
         "batch": "bn",
         "ghost": "gbn ghostbatch",
@@ -51,8 +70,30 @@ KINDS_ALSO_CALLED = {
         "frozen": "frozenbatch",
         "noisy": "noisybatch",
     },
-    "model": {"plain": "cnn conv vgg"},
-    "optim": {"adamw": "adam"},
+    "norm.placement": {"before": "pre preact preactivation", "after": "post postactivation"},
+    "model.kind": {
+        "plain": "cnn conv vgg simple",
+        "torchvision": "resnet18 resnet34 resnet50 vgg11 vgg16 densenet121 alexnet googlenet",
+    },
+    "model.activation": {"silu": "swish"},
+    "data.dataset": {"fashion-mnist": "fashion fmnist", "image-folder": "imagenet imagefolder"},
+    "data.augment": {"flip-crop": "true yes on standard crop flip", "none": "false no off"},
+    "optim.kind": {"adamw": "adam"},
+    "optim.schedule": {"cosine": "cosineannealing annealing cos", "step": "multistep steplr"},
+    "compute.device": {"cuda": "gpu nvidia", "mps": "metal apple"},
+    "compute.precision": {"bf16": "fp16 float16 half amp bfloat16 16", "fp32": "float32 float 32"},
+}
+# What other programs have a key for, and what there is instead.
+INSTEAD = {
+    "early_stopping early_stop patience": "each run trains for its whole budget, so that runs can "
+    "be compared: train.epochs, train.steps or train.examples",
+    "nesterov": "optim.momentum is heavy-ball momentum, without Nesterov's",
+    "clip grad_clip clip_grad gradient_clipping max_grad_norm": "gradients are not clipped",
+    "output_dir out output logdir log_dir save_dir results_dir runs_dir": "--runs-dir DIR says "
+    "where experiments are stored",
+    "resume": "the same command again continues a run",
+    "track_running_stats": "norm.kind frozen and the probes show what running statistics do; every "
+    "evaluation measures running, batch and population statistics",
 }
 
 
@@ -65,26 +106,76 @@ def called(word: str, names: dict[str, str] = ALSO_CALLED) -> str | None:
     return next((name for name, words in names.items() if word in words.split()), None)
 
 
+def bare(value: str) -> str:
+    """A value without what people add to it or leave out: BatchNorm2d is batch."""
+    return re.sub("(norm)?([12]d)?$", "", re.sub("[-_ ]", "", value.lower()))
+
+
+def value_called(key: str, word: str) -> str | None:
+    """The value of a key that is also called so."""
+    return called(bare(word), VALUES_ALSO_CALLED.get(key, {}))
+
+
+def keys_called(dotted: str, value: Any = None) -> list[str]:
+    """The keys, dotted, that one which is not there is called here: `lr`, `train.lr`, `bn.eps`.
+
+    [] where only a guess is left. A mapping as `value` makes a single word the name of a block.
+    """
+    *around, word = plain(dotted).split(".")
+    block = (called(around[0], BLOCKS_ALSO_CALLED) or around[0]) if around else None
+    if not around and isinstance(value, dict) and (name := called(word, BLOCKS_ALSO_CALLED)):
+        return [name]
+    if name := called(".".join((*around, word))):
+        return [name]
+    if block in BLOCKS and block != around[0] and word in BLOCKS[block].keys:
+        return [f"{block}.{word}"]
+    if block in BLOCKS and BLOCKS[block].tag and word in ("kind", "name", "type"):
+        return [f"{block}.{BLOCKS[block].tag}"]
+    if name := called(word):
+        return [name]
+    others = [each for each in BLOCKS.values() if word in each.keys and word != each.tag]
+    return [f"{each.name}.{word}" for each in others]
+
+
+def instead(word: str) -> str | None:
+    """What there is in place of a key that other programs have."""
+    return called(word, {sentence: words for words, sentence in INSTEAD.items()})
+
+
+def value_meant(word: str) -> tuple[str, str] | None:
+    """The key and its kind that a word is rather than a key: `bn` is `norm.kind`, `batch`."""
+    for family in BLOCKS.values():
+        kinds = {bare(kind): kind for kind in family.kinds}
+        key = f"{family.name}.{family.tag}"
+        if kind := kinds.get(bare(word)) or value_called(key, word):
+            return key, kind
+    return None
+
+
+def meant(dotted: str, value: Any = None, guess: str | None = None) -> str | None:
+    """A hint for a key that belongs in another block, has another name here, or is a value.
+
+    `guess`: the hint for a key that is written nearly like this one, if there is such.
+    """
+    *_, word = plain(dotted).split(".")
+    if names := keys_called(dotted, value):
+        return did_you_mean(listing(names))
+    if word in schema.ExperimentFile.model_fields:
+        return f"did you mean {word}, at the top of the file?"
+    if sentence := instead(word):
+        return sentence
+    kind = value_meant(word)
+    of_kind = f"did you mean {kind[0]}, with the value {kind[1]}?" if kind else None
+    # norm.group is norm.groups rather than norm.kind, but resnet is not set.
+    return guess or of_kind if "." in dotted else of_kind or guess
+
+
 def nearest_kind(family: Family, word: str) -> str | None:
     """The kind that a word which is none probably means."""
 
-    def bare(text: str) -> str:
-        return re.sub("(norm)?([12]d)?$", "", re.sub("[-_ ]", "", text.lower()))
-
     names = {bare(kind): kind for kind in family.kinds}
-    also = called(bare(word), KINDS_ALSO_CALLED.get(family.name, {}))
+    also = value_called(f"{family.name}.{family.tag}", word)
     return names.get(bare(word)) or also or nearest(word, family.kinds, 0.6)
-
-
-def elsewhere(key: str) -> str | None:
-    """A hint for a key that belongs in another block or has another name here."""
-    name = called(plain(key))
-    for other in BLOCKS.values():
-        if name is None and plain(key) in other.keys and plain(key) != other.tag:
-            name = f"{other.name}.{plain(key)}"
-    if not name and plain(key) in schema.ExperimentFile.model_fields:
-        return f"did you mean {plain(key)}, at the top of the file?"
-    return did_you_mean(name)
 
 
 def no_dotted_key(key: Key, axis: Any = None) -> tuple[str, str | None]:
@@ -98,7 +189,7 @@ def no_dotted_key(key: Key, axis: Any = None) -> tuple[str, str | None]:
     if block and len(key) == 1:
         keys = listing(f"{dotted}.{each}" for each in block.keys)
         return f"{dotted} is a block, not a key", f"name one key of it: {keys}"
-    hint = did_you_mean(nearest(dotted, schema.every_key(), 0.75)) or elsewhere(key[-1])
+    hint = meant(dotted, axis, did_you_mean(nearest(dotted, schema.every_key(), 0.75)))
     if not hint and not block:
         hint = f"blocks: {listing(BLOCKS, 'and')}"
     return f"{shortened(dotted)} is not a key", hint

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bnbench.config.hints import called, elsewhere, nearest_kind, no_dotted_key, plain
+from bnbench.config.hints import meant, nearest_kind, no_dotted_key, value_called
 from bnbench.config.schema import BLOCKS, Block, Family, Key
 from bnbench.config.yaml import Path
 from bnbench.wording import did_you_mean, found, listing, nearest
@@ -103,7 +103,8 @@ class Subject:
         branches = list(_branches(_json_schema(self.model), part))
         said = f"a list of {len(value):,}" if detail["type"] == "too_long" else found(value)
         message = f"{name} must be {allowed(self.model, path)}, not {said}"
-        return Flaw(path, message, self.hint(part, branches, value))
+        hint = did_you_mean(value_called(name, found(value).strip('"')))
+        return Flaw(path, message, self.hint(part, branches, value) if hint is None else hint)
 
     def missing(self, path: Path) -> Flaw:
         """The sentence for a required key; its place is the kind that needs it."""
@@ -132,18 +133,18 @@ class Subject:
             if where == "a setup" and key == "seed":
                 return message, "seeds are shared by all setups, so that differences are paired"
             allowed = f"allowed: {listing(self.keys(path[:-1]), 'and')}"
-            return message, close or (elsewhere(key) or allowed if where else None)
+            if where:  # at the top of the file, of a setup or a profile
+                close = meant(key, at(self.values, path), close) or allowed
+            return message, close
         if family.tag:
             message = f'{self.dotted(path)} is not a key of {family.tag} "{self.kind}"'
         if others := family.kinds_with(key):
             return message, f"{key} is a key of {family.tag} {listing(others)}"
-        if close := nearest(key, self.model.model_fields):
-            return message, f"did you mean {family.name}.{close}?"
-        close = nearest(key, family.keys)
-        if close and not called(plain(key)):
+        guess = did_you_mean(nearest(key, self.model.model_fields), f"{family.name}.")
+        if not guess and (close := nearest(key, family.keys)):
             kinds = listing(family.kinds_with(close))
-            return message, f"did you mean {family.name}.{close}, a key of {kinds}?"
-        return message, elsewhere(key)
+            guess = f"did you mean {family.name}.{close}, a key of {kinds}?"
+        return message, meant(self.dotted(path), guess=guess)
 
     def hint(self, part: dict[str, Any], branches: list[dict[str, Any]], value: Any) -> str | None:
         """What to write instead, as far as it can be guessed."""
@@ -330,6 +331,7 @@ def _wrong_kind(family: Family, values: Mapping[str, Any]) -> Flaw:
 def _unknown_to_all(family: Family, values: Mapping[str, Any]) -> Iterator[Flaw]:
     for key in values:
         if key not in family.keys:
-            hint = did_you_mean(nearest(key, family.keys), f"{family.name}.") or elsewhere(key)
+            guess = did_you_mean(nearest(key, family.keys), f"{family.name}.")
+            hint = meant(f"{family.name}.{key}", guess=guess)
             message = f"{family.name}.{key} is not a key of any {family.tag}"
             yield Flaw((key,), message, hint, key=True)

@@ -119,7 +119,7 @@ CASES = [
     ("train: {epochs: 1, steps: 5}", "x.yaml:1:20: train.epochs and train.steps are both set\n"
      "  give exactly one of epochs, steps, examples"),
     ("compute: {device: gpu}", "x.yaml:1:19: compute.device must be auto, cpu, cuda, cuda:N or "
-     'mps, not "gpu"'),
+     'mps, not "gpu"\n  did you mean cuda?'),
     ("compute: {threads: 0}",
      "x.yaml:1:20: compute.threads must be a whole number from 1 to 1,024 or auto, not 0"),
     ("data: {dataset: image-folder, image_size: 8}",
