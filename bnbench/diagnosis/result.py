@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from bnbench.probes.statistics import PooledStatistics
+from bnbench.probes.pooled import PooledStatistics
 
 Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
 """`batch`: of the loader's batches as they come; `shuffled`: of the same images in random batches;

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from bnbench.events import Reading
 from bnbench.probes import readings
+from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.stand_in import AsInTraining, StandIn, stand_in, weight_layers
-from bnbench.probes.statistics import Batch, PooledStatistics, Sample
+from bnbench.probes.statistics import Batch, Sample
 
 ACTIVATIONS = (
     *(nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid),

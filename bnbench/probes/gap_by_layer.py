@@ -32,8 +32,11 @@ def read(model: nn.Module, how: Discrepancy, images: Sample) -> list[Reading]:
     if layers:
         with evaluating(model):
             running = F.cross_entropy(*how.forward(model, images, how.chunked_size)).item()
-            for name, chosen in [*((name, [name]) for name in layers), (NETWORK, list(layers))]:
-                with batch_statistics(model, how.norm_batch_size, only=chosen):
+            for name, chosen in [
+                *((name, {name: layer}) for name, layer in layers.items()),
+                (NETWORK, layers),
+            ]:
+                with batch_statistics(model, how.norm_batch_size, layers=chosen):
                     batch = F.cross_entropy(*how.forward(model, images, how.chunked_size)).item()
                 found[name] = {"loss": running - batch}
     return readings("gap_by_layer", found or {NETWORK: {"loss": 0.0}})

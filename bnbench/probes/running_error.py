@@ -15,10 +15,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings, statistics
+from bnbench.probes.pooled import PooledStatistics
 
 
 def read(
@@ -39,7 +40,7 @@ def read(
     return readings("running_error", found | {NETWORK: overall})
 
 
-def statistics_error(layer: _BatchNorm, pool: statistics.PooledStatistics) -> dict[str, float]:
+def statistics_error(layer: _NormBase, pool: PooledStatistics) -> dict[str, float]:
     """`mean` and `variance` of one layer against the population's statistics."""
     mean, variance = (
         cast(Tensor, each).to("cpu", torch.float64)

@@ -15,7 +15,6 @@ from math import fsum, sqrt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from bnbench.probes.statistics import Autocast
@@ -138,14 +137,11 @@ def stand_in(
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
     # On MPS, every training step seeds the generator anyway.
     devices = [device] if device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+    with torch.enable_grad(), torch.random.fork_rng(devices):
         twin, its_optimizer = copy.deepcopy((model, optimizer))
         twin.eval()
         for name in how.normalization:
             twin.get_submodule(name).train()
-        for module in twin.modules():
-            if isinstance(module, _BatchNorm):  # replaced around us, for the original layer
-                module.__dict__.pop("forward", None)
         for parameter in twin.parameters():
             parameter.grad = None
         yield StandIn(twin, how, step, its_optimizer)

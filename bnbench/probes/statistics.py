@@ -4,28 +4,32 @@ Running statistics are what inference uses, batch statistics what training uses,
 statistics what inference would use had they been recomputed with these weights ("precise BN",
 Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, section 3).
 
-A layer has batch statistics if it is one of torch's BatchNorm layers (any `_BatchNorm`) that
-keeps running ones. Other layers act the same under all three kinds. Everything is restored.
+A layer has batch statistics if it is one of torch's layers, or derives from one, and has running
+ones. Other layers act the same under all three kinds. Everything is restored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from math import gcd
-from typing import Protocol, cast, runtime_checkable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split, Statistics
-
-WIDE_ROW = 64
-"""Values in a row over which a reduction runs at full speed; measured on AVX2: 8 channels, 28×28,
-a pass of 128 images: 1.0 ms in such rows, 2.3 ms in rows of 8, 1.4 ms in torch's own layer."""
+from bnbench.probes.interception import Use, intercepted
+from bnbench.probes.pooled import (
+    Found,
+    PooledStatistics,
+    evenly,
+    moments,
+    normalized_in_chunks,
+)
 
 
 @runtime_checkable
@@ -36,40 +40,17 @@ class Corrects(Protocol):
         """r and d; the layer does not change."""
 
 
-def batch_norm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
-    """The layers whose outputs depend on the kind of statistics, by name."""
+def batch_norm_layers(model: nn.Module) -> dict[str, _NormBase]:
+    """The layers whose outputs depend on the kind of statistics, by name.
+
+    What counts are the buffers: eval mode uses them, also where `track_running_stats` was set to
+    False later.
+    """
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
+        if isinstance(module, _NormBase) and module.running_mean is not None
     }
-
-
-@dataclass(slots=True)
-class PooledStatistics:
-    """Mean and variance over many batches, pooled in fp64.
-
-    Batches may differ in size: μ = E[μ_B], σ² = E[σ²_B] + Var[μ_B], each batch weighted by its
-    count, which is the biased variance of all examples at once (Chan, Golub & LeVeque 1983).
-    """
-
-    count: int = 0
-    mean: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    variance: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-
-    def add(self, means: Tensor, variances: Tensor, count: int) -> None:
-        """Take in batches of `count` values each; means, biased variances: (batches, C)."""
-        means, variances = (part.to("cpu", torch.float64) for part in (means, variances))
-        mean = means.mean(0)
-        variance = variances.mean(0) + means.var(0, correction=0)
-        taken = count * means.shape[0]
-        share = taken / (self.count + taken)
-        delta = mean - self.mean
-        self.mean = self.mean + delta * share
-        self.variance = (
-            self.variance * (1 - share) + variance * share + delta.square() * share * (1 - share)
-        )
-        self.count += taken
 
 
 @contextmanager
@@ -78,7 +59,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: what a forward keeps is used in training
             yield
     finally:
         for module, training in flags:
@@ -86,111 +67,81 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _layers_acting_as(acts: dict[_BatchNorm, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Let each layer compute another function; the one before is restored on leaving."""
-    before = {layer: layer.__dict__.get("forward") for layer in acts}
-    for layer, act in acts.items():
-        layer.__dict__["forward"] = act
-    try:
-        yield
-    finally:
-        for layer, forward in before.items():
-            if forward is None:
-                del layer.__dict__["forward"]
-            else:
-                layer.__dict__["forward"] = forward
-
-
-@contextmanager
 def batch_statistics(
-    model: nn.Module, norm_batch_size: int, *, only: Collection[str] | None = None
+    model: nn.Module,
+    norm_batch_size: int,
+    *,
+    layers: Mapping[str, nn.Module] | None = None,
 ) -> Iterator[dict[str, PooledStatistics]]:
     """`model` as in training: each chunk of `norm_batch_size` images has its own statistics.
 
     A forward pass may hold many chunks; what is left over at its end joins the last chunk. Layers
     that correct batch statistics (`Corrects`) do so here; noise is left out. Yields the statistics
-    seen, pooled by layer name: after passes over many examples, the population's. `only`: names of
-    the layers that this applies to; the others stay as they are.
+    seen, pooled by layer name: after passes over many examples, the population's. `layers`: those
+    that this applies to, the others stay as they are; None: all `batch_norm_layers`.
     """
-    layers = batch_norm_layers(model)
-    if only is not None:
-        layers = {name: layers[name] for name in only}
+    layers = batch_norm_layers(model) if layers is None else layers
     pools = {name: PooledStatistics() for name in layers}
-    with _layers_acting_as(
-        {
-            layer: _chunk_normalizer(layer, norm_batch_size, pools[name])
-            for name, layer in layers.items()
-        }
-    ):
+
+    def act(use: Use) -> Tensor:
+        found = partial(pools[use.layer].add_call, use.call)
+        if use.each_image:
+            return _each_image_normalized(use, found)
+        if use.again is not None:
+            return _played_in_chunks(use, norm_batch_size, found)
+        correction = use.module.correction if isinstance(use.module, Corrects) else None
+        return normalized_in_chunks(
+            use.x, norm_batch_size, use.weight, use.bias, use.eps, found, correction
+        )
+
+    with intercepted(model, layers, act):
         yield pools
 
 
-def _chunk_normalizer(
-    layer: _BatchNorm, norm_batch_size: int, pool: PooledStatistics
-) -> Callable[[Tensor], Tensor]:
-    def normalize(x: Tensor) -> Tensor:
-        N = x.shape[0]
-        whole = max(N // norm_batch_size - bool(N % norm_batch_size), 0) * norm_batch_size
-        parts = []
-        if whole:
-            parts.append(normalize_chunks(x[:whole], whole // norm_batch_size))
-        if whole < N:
-            parts.append(normalize_chunks(x[whole:], 1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _each_image_normalized(use: Use, found: Found) -> Tensor:
+    """As InstanceNorm in training. Its running variance is an average of images' variances, so the
+    means' own variance is no part of it."""
+    values = use.x.flatten(2).to(torch.promote_types(use.x.dtype, torch.float32))
+    means, variances = values.mean(2), values.var(2, correction=0)
+    found(means.mean(0, keepdim=True), variances.mean(0, keepdim=True), values[:, 0].numel())
+    return F.instance_norm(use.x, None, None, use.weight, use.bias, True, 0.0, use.eps)
 
-    def normalize_chunks(x: Tensor, chunks: int) -> Tensor:
-        last = x.movedim(1, -1)  # (N, *, C): no copy from channels-last
-        C = last.shape[-1]
-        flat = last.reshape(chunks, -1, C)
-        count = flat.shape[1]
-        # Rows of few channels would leave most of a vector unit idle: join several positions.
-        joined = gcd(count, max(1, WIDE_ROW // C))
-        rows = flat.reshape(chunks, -1, joined * C)
 
-        dtype = torch.promote_types(x.dtype, torch.float32)  # bf16 is too coarse for statistics
-
-        def over_chunk(values: Tensor) -> Tensor:
-            """Mean of each channel over a chunk: (chunks, C)."""
-            return values.mean(1, dtype=dtype).view(chunks, joined, C).mean(1)
-
-        def along_rows(values: Tensor) -> Tensor:
-            """(chunks, C) repeated to the length of a row."""
-            return values.unsqueeze(1).repeat(1, 1, joined)
-
-        # Two passes: E[x²] − E[x]² would cancel where the mean is large.
-        mean = over_chunk(rows)
-        centered = rows - along_rows(mean)
-        variance = over_chunk(centered.square())
-        pool.add(mean, variance, count)
-        gain = torch.rsqrt(variance + layer.eps)
-        shift = torch.zeros_like(mean)
-        if isinstance(layer, Corrects):
-            ratio, shift = layer.correction(mean, gain.reciprocal())
-            gain = gain * ratio
-        if layer.affine:
-            gain, shift = gain * layer.weight, shift * layer.weight + layer.bias
-        y = torch.addcmul(along_rows(shift), centered, along_rows(gain))
-        return y.to(x.dtype).reshape(last.shape).movedim(-1, 1)
-
-    return normalize
+def _played_in_chunks(use: Use, size: int, found: Found) -> Tensor:
+    """A layer that is called again for each chunk, with the chunk's statistics."""
+    whole = evenly(len(use.x), size)
+    chunks = [*use.x[:whole].split(size), use.x[whole:]]  # type: ignore[no-untyped-call]
+    parts = []
+    for chunk in filter(len, chunks):
+        mean, variance, count = moments(chunk)
+        found(mean, variance, count)
+        parts.append(use.of(chunk).with_statistics(mean[0], variance[0]))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @contextmanager
-def given_statistics(model: nn.Module, statistics: dict[str, PooledStatistics]) -> Iterator[None]:
-    """`model` in inference, with these means and (biased) variances for running ones."""
+def given_statistics(
+    model: nn.Module,
+    statistics: Mapping[str, PooledStatistics],
+    *,
+    layers: Mapping[str, nn.Module] | None = None,
+    by_call: bool = False,
+) -> Iterator[None]:
+    """`model` in inference, with these means and (biased) variances for running ones.
 
-    def normalizer(layer: _BatchNorm, pool: PooledStatistics) -> Callable[[Tensor], Tensor]:
-        kept = cast(Tensor, layer.running_mean)
-        mean = pool.mean.to(kept)
-        variance = pool.variance.to(kept)
-        return lambda x: F.batch_norm(
-            x, mean, variance, layer.weight, layer.bias, False, 0.0, layer.eps
-        )
+    `layers`: as in `batch_statistics`. `by_call`: each call of a layer in a forward pass has its
+    own. Where a layer was not reached when statistics were taken, it keeps its running ones.
+    """
 
-    layers = batch_norm_layers(model)
-    with _layers_acting_as(
-        {layer: normalizer(layer, statistics[name]) for name, layer in layers.items()}
-    ):
+    def act(use: Use) -> Tensor | None:
+        pool = statistics[use.layer]
+        if by_call and use.call < len(pool.calls):
+            pool = pool.calls[use.call]
+        if use.own or not pool.count:
+            return None
+        return use.with_statistics(pool.mean, pool.variance)
+
+    with intercepted(model, batch_norm_layers(model) if layers is None else layers, act):
         yield
 
 

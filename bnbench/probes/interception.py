@@ -1,0 +1,176 @@
+"""Where a layer uses its running statistics: the one place where others can be put in, so that
+all else that its forward does (activating, casting, hooks) is done.
+
+As a rule this is a call of `F.batch_norm`, `F.instance_norm` or `torch.batch_norm` with the layer's
+buffers. A layer that reads its buffers in another way is called again, with others in them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+STATISTICS = ("running_mean", "running_var")
+
+FUNCTIONS: Mapping[Callable[..., Tensor], Sequence[str]] = {
+    F.batch_norm: ("input", *STATISTICS, "weight", "bias", "training", "momentum", "eps"),
+    F.instance_norm: ("input", *STATISTICS, "weight", "bias", "use_input_stats", "momentum", "eps"),
+    torch.batch_norm: ("input", "weight", "bias", *STATISTICS, "training", "momentum", "eps"),
+}
+"""With the names of their arguments, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One use of a layer's statistics for an input x, (N, C, *).
+
+    `call`: its number in the forward pass, from 0. `own`: it takes the statistics of x.
+    `each_image`: of each image alone, as InstanceNorm. `again`: the layer's forward as a function
+    of x, where it calls none of `FUNCTIONS`.
+    """
+
+    layer: str
+    module: nn.Module
+    call: int
+    x: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    eps: float = 1e-5
+    own: bool = False
+    each_image: bool = False
+    again: Callable[[Tensor], Tensor] | None = None
+
+    def with_statistics(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """What inference gives with these, (C,), the variance biased."""
+        if self.again is None:
+            mean, variance = (each.to(self._kept()) for each in (mean, variance))
+            return F.batch_norm(self.x, mean, variance, self.weight, self.bias, eps=self.eps)
+        with holding(self.module, mean, variance):
+            return self.again(self.x)
+
+    def of(self, x: Tensor) -> Use:
+        """The same for other examples."""
+        return replace(self, x=x)
+
+    def _kept(self) -> Tensor:
+        return next(tensor for _, _, tensor in tables(self.module))
+
+
+Act = Callable[[Use], Tensor | None]
+"""What is to be done instead; None: what would have been done."""
+
+
+def tables(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """Where a module keeps its running mean and its running variance: buffers, or attributes."""
+    for name in STATISTICS:
+        for table in (module._buffers, vars(module)):
+            value = table.get(name)
+            if isinstance(value, Tensor):
+                yield table, name, value
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Whether it has a running mean and a running variance, whoever wrote it."""
+    return [name for _, name, _ in tables(module)] == list(STATISTICS)
+
+
+@contextmanager
+def holding(module: nn.Module, mean: Tensor, variance: Tensor) -> Iterator[None]:
+    """The module with these running statistics, (C,)."""
+    kept = list(tables(module))
+    for (table, name, before), value in zip(kept, (mean, variance), strict=True):
+        table[name] = value.to(before).view_as(before)
+    try:
+        yield
+    finally:
+        for table, name, before in kept:
+            table[name] = before
+
+
+class _Interception(TorchFunctionMode):
+    active: ClassVar[list[_Interception]] = []  # the innermost last
+
+    def __init__(self, layers: Mapping[str, nn.Module], act: Act) -> None:
+        super().__init__()
+        self.layers, self.act = layers, act
+        self.names = {
+            id(tensor): name
+            for name, layer in layers.items()
+            for _, part, tensor in tables(layer)
+            if part == STATISTICS[0]
+        }
+        self.calls: Counter[str] = Counter()
+        self.before: dict[str, int] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in FUNCTIONS:
+            given = dict(zip(FUNCTIONS[func], args, strict=False)) | kwargs
+            layer = self.names.get(id(given.get(STATISTICS[0])))
+            if layer is not None:
+                result = self.act(self.use(layer, func is F.instance_norm, given))
+                if result is not None:
+                    return result
+        return func(*args, **kwargs)
+
+    def use(self, layer: str, each_image: bool, given: Mapping[str, Any]) -> Use:
+        return Use(
+            layer=layer,
+            module=self.layers[layer],
+            call=self.counted(layer),
+            x=given["input"],
+            weight=given.get("weight"),
+            bias=given.get("bias"),
+            eps=given.get("eps", 1e-5),
+            own=given.get("use_input_stats", True) if each_image else given.get("training", False),
+            each_image=each_image,
+        )
+
+    def counted(self, layer: str) -> int:
+        self.calls[layer] += 1
+        return self.calls[layer] - 1
+
+    def enter(self, layer: str, *_: Any) -> None:
+        self.before[layer] = self.calls[layer]
+
+    def leave(self, layer: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """Another output for a layer that called none of `FUNCTIONS`."""
+        inner = _Interception.active[_Interception.active.index(self) + 1 :]
+        if any(module in each.layers.values() for each in inner):
+            return None
+        if self.calls[layer] > self.before[layer] or not args or not isinstance(output, Tensor):
+            return None
+
+        def again(x: Tensor) -> Any:
+            return module.forward(x, *args[1:], **kwargs)
+
+        call = self.counted(layer)
+        return self.act(Use(layer=layer, module=module, call=call, x=args[0], again=again))
+
+
+@contextmanager
+def intercepted(model: nn.Module, layers: Mapping[str, nn.Module], act: Act) -> Iterator[None]:
+    """Let `act` do what these layers use their statistics for. The innermost context is asked
+    first; calls are counted from the beginning of each pass through `model`."""
+    mode = _Interception(layers, act)
+    with ExitStack() as stack:
+        stack.enter_context(model.register_forward_pre_hook(lambda *_: mode.calls.clear()))
+        for name, layer in layers.items():
+            stack.enter_context(layer.register_forward_pre_hook(partial(mode.enter, name)))
+            leave = partial(mode.leave, name)
+            stack.enter_context(layer.register_forward_hook(leave, prepend=True, with_kwargs=True))
+        _Interception.active.append(mode)
+        stack.callback(_Interception.active.remove, mode)
+        stack.enter_context(mode)
+        yield
