@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.evidence import REFERENCE, Evidence, Predictions, measure
@@ -20,11 +20,13 @@ from bnbench.diagnosis.foreign import (
     collect,
     in_a_sentence,
     plain,
+    uncompiled,
     untouched,
 )
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Score
 from bnbench.errors import UsageError
 from bnbench.guard import ForeignCode, foreign_code
+from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
 from bnbench.probes.statistics import Autocast
 
@@ -69,7 +71,7 @@ def diagnose(
             f"a batch of {min(batch_sizes)} has no batch statistics", do="batch sizes are 2 or more"
         )
     device = next((each.device for each in logits.parameters()), torch.device("cpu"))
-    with untouched(logits, (loader, eval_loader)):
+    with untouched(logits, (loader, eval_loader)), uncompiled():
         train = collect(loader, "train", images, device, code)
         evaluation = None
         if eval_loader is not None:
@@ -88,12 +90,20 @@ def diagnose(
         readings=tuple(_scores(evidence)),
         layers=layers,
         notes=(*notes, *_notes(evidence, layers, findings, seed)),
-        population={
-            name: pool
-            for name, pool in evidence.train.own.pools.items()
-            if pool.count and bool(pool.variance.isfinite().all())
-        },
+        population=_population(logits, evidence.train.own.pools),
     )
+
+
+def _population(
+    model: Logits, pools: Mapping[str, PooledStatistics]
+) -> dict[str, PooledStatistics]:
+    """The statistics by layer, under every name that the layer has in a state dict."""
+    of = {model.network.get_submodule(name): pool for name, pool in pools.items()}
+    return {
+        name: of[module]
+        for name, module in model.network.named_modules(remove_duplicate=False)
+        if module in of and of[module].count and bool(of[module].variance.isfinite().all())
+    }
 
 
 def _sizes(train: Collected, asked: Sequence[int] | None) -> tuple[list[int], list[str]]:
@@ -109,7 +119,7 @@ def _sizes(train: Collected, asked: Sequence[int] | None) -> tuple[list[int], li
     return [own, *(size for size in others if size <= most)], notes
 
 
-def _layer(name: str, norm: _BatchNorm, evidence: Evidence) -> LayerReading:
+def _layer(name: str, norm: _NormBase, evidence: Evidence) -> LayerReading:
     pool = evidence.train.own.pools.get(name)
     error: dict[str, float] = {}
     dead = under_eps = 0
@@ -126,7 +136,7 @@ def _layer(name: str, norm: _BatchNorm, evidence: Evidence) -> LayerReading:
         name=name,
         kind=type(norm).__name__,
         channels=norm.num_features,
-        tracks=norm.track_running_stats,
+        tracks=norm.running_mean is not None,
         used=pool is None or pool.count > 0,
         momentum=norm.momentum,
         eps=norm.eps,

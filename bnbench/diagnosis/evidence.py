@@ -17,10 +17,10 @@ from bnbench.diagnosis.foreign import Collected, Logits
 from bnbench.diagnosis.result import percent
 from bnbench.errors import UsageError
 from bnbench.probes import gap_by_layer
+from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.statistics import (
     Autocast,
     Discrepancy,
-    PooledStatistics,
     Sample,
     batch_norm_layers,
     batch_statistics,
@@ -219,8 +219,7 @@ class _Passes:
                 predictions.append(self._predictions(images, sample, size, pass_size))
             groups.append(pools)
             for name, pool in pools.items():
-                if pool.count:
-                    together[name].add(pool.mean[None], pool.variance[None], pool.count)
+                together[name].join(pool)
         back = order.argsort()
         in_order = Predictions(*(torch.cat(each)[back] for each in zip(*predictions, strict=True)))
         return in_order, together, groups

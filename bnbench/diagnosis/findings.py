@@ -12,7 +12,7 @@ from math import exp, sqrt
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.criteria import harms, off
@@ -234,7 +234,7 @@ def _finding(
     )
 
 
-def _never_moved(norm: _BatchNorm) -> bool:
+def _never_moved(norm: _NormBase) -> bool:
     """Whether its running statistics are what a new layer has: mean 0, variance 1."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     # batch-renorm begins with 1 − ε.

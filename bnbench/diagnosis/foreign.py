@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from bnbench.diagnosis.result import Loader
 from bnbench.errors import BnbenchError, DataError, UsageError
 from bnbench.guard import ForeignCode, Raised, items
-from bnbench.probes.statistics import Sample
+from bnbench.probes.statistics import Sample, batch_norm_layers
 
 MOST_BYTES = 2**30
 """Inputs that are kept of one loader, at most: 1,783 images of 3×224×224 in fp32. Two loaders of
@@ -46,15 +47,21 @@ class Logits(nn.Module):
         self.network, self.code = network, code
 
     @property
-    def norms(self) -> dict[str, _BatchNorm]:
-        """BatchNorm layers by name, with running statistics and without."""
+    def norms(self) -> dict[str, _NormBase]:
+        """BatchNorm layers by name, with running statistics and without; others, with them."""
+        having = batch_norm_layers(self.network)
         modules = self.network.named_modules()
-        return {name: module for name, module in modules if isinstance(module, _BatchNorm)}
+        return {
+            name: module
+            for name, module in modules
+            if isinstance(module, _NormBase)
+            if isinstance(module, _BatchNorm) or name in having
+        }
 
     @property
     def tracking(self) -> bool:
-        """Whether every BatchNorm layer keeps running statistics."""
-        return all(each.track_running_stats for each in self.norms.values())
+        """Whether every BatchNorm layer has running statistics."""
+        return all(each.running_mean is not None for each in self.norms.values())
 
     def forward(self, x: Tensor) -> Tensor:
         fails = in_a_sentence("the model", UsageError, f" on inputs of shape {_shape(x)}")
@@ -140,6 +147,17 @@ def untouched(model: nn.Module, loaders: Iterable[object]) -> Iterator[None]:
                 table[name] = tensor  # a layer may have put another in its place
                 if not torch.equal(tensor, kept):
                     tensor.copy_(kept)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """What was compiled runs as it is written: statistics are put into calls, each of which would
+    be compiled for every reading."""
+    if "torch._dynamo" not in sys.modules:  # importing it takes a second
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 # --- the loaders ------------------------------------------------------------------------------
