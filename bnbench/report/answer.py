@@ -10,7 +10,7 @@ from bnbench.report import words
 from bnbench.report.study import Cell, OtherRun, Study
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import paired_t_interval
-from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion
+from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion, seeds_to_support
 from bnbench.wording import counted
 
 SAID: dict[Conclusion, str] = {
@@ -158,13 +158,13 @@ def notices(study: Study) -> Iterator[Notice]:
         told = f"{counted(len(failed), 'run')} failed or cannot be read: {shown}{more}"
         yield Notice("failed", told)
     seeds = max(len(cell.runs) for cell in study.cells)
-    if study.experiment.profile == "quick" or seeds < SEEDS_FOR_A_VERDICT:
-        quick = "the profile quick is in force, " * (study.experiment.profile == "quick")
-        yield Notice(
-            "indicative",
-            f"Indicative only: {quick}{counted(seeds, 'seed')}; "
-            f"{SEEDS_FOR_A_VERDICT} are needed for a verdict.",
-        )
+    needed = seeds_to_support([claim.direction for claim in study.experiment.claims])
+    if seeds < needed:
+        purpose = "for a verdict"
+        if needed > SEEDS_FOR_A_VERDICT:
+            purpose = f"to support {counted(len(study.experiment.claims), 'claim')}"
+        told = f"Indicative only: {counted(seeds, 'seed')}; {needed} are needed {purpose}."
+        yield Notice("indicative", told)
     if states["diverged"]:
         runs = counted(states["diverged"], "run")
         yield Notice("other", f"{runs} diverged: counted in the tables, part of no mean.")

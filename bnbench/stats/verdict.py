@@ -88,6 +88,19 @@ class Verdict:
     leaning: Leaning | None
 
 
+def seeds_to_support(directions: Sequence[Direction]) -> int:
+    """The fewest seeds at which every claim of a file can be supported: if all seeds agree.
+
+    `directions`: of the claims that are judged together. Their smallest possible p is then 2⁻ⁿ,
+    two-sided 2·2⁻ⁿ, and Holm's correction must leave it below 0.05.
+    """
+    for n in count(SEEDS_FOR_A_VERDICT):
+        p_values = [_tails(direction) * 2.0**-n for direction in directions]
+        if all(p < LEVEL for p in holm(p_values)):
+            return n
+    raise AssertionError("2⁻ⁿ becomes as small as one likes")
+
+
 def effect(differences: Sequence[float], *, smallest_effect: float, direction: Direction) -> Effect:
     """Interval, test and what else there is to say of the differences of one claim.
 
@@ -196,6 +209,10 @@ def _alternative(direction: Direction) -> Alternative:
             assert_never(direction)
 
 
+def _tails(direction: Direction) -> int:
+    return 1 if _alternative(direction) == "greater" else 2
+
+
 def _clear(upper: float, lower: float) -> bool:
     """Whether one number is above another by more than rounding."""
     return upper > lower and not isclose(upper, lower, rel_tol=ROUNDING)
@@ -248,8 +265,7 @@ def _may_be_chance(effect: Effect, p: float, family: int) -> str:
     corrected = f"p = {chance}"
     if family > 1:
         corrected += f" after Holm's correction for {family} claims ({alone} before)"
-    tails = 1 if _alternative(effect.direction) == "greater" else 2
-    seeds = next(n for n in count(SEEDS_FOR_A_VERDICT) if family * tails * 2.0**-n < LEVEL)
+    seeds = seeds_to_support([effect.direction] * family)
     way = (
         f"{seeds} seeds that all agree would reach it"
         if seeds > effect.n

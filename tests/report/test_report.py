@@ -335,7 +335,24 @@ def test_few_seeds_are_indicative_only(tmp_path: Path) -> None:
     assert record["answer"][0].startswith("Not decided")
     assert "indicative" in record["answer"][0]
     assert "indicative: for" in " ".join(" ".join(read_page(folder).words).split())
-    assert "Indicative only" in shown(record)
+    assert "Indicative only: 4 seeds; 6 are needed for a verdict." in shown(record)
+
+
+@pytest.mark.parametrize(("claims", "said"), [(3, False), (4, True)])
+def test_more_claims_need_more_seeds(tmp_path: Path, claims: int, said: bool) -> None:
+    """Six seeds that agree give p = 2⁻⁶: after Holm's correction 3/64 or 4/64."""
+
+    def tell(config: schema.RunConfig) -> Told:
+        return Told(test=0.5 + 0.2 * (config.setup == "bn") + 0.001 * config.seed)
+
+    heading, one = CLAIM.split("\n", 1)
+    listed = "".join(one.replace("id: better", f"id: better-{n}") for n in range(claims))
+    text = f"{SMALL_YAML}{SETUPS}profiles: {{quick: {{seeds: 6}}}}\n{heading}\n{listed}"
+    record = reported(invented(tmp_path, text, tell)).record
+    indicative = "Indicative only: 6 seeds; 7 are needed to support 4 claims."
+    assert (indicative in shown(record)) == said
+    outcomes = {claim["outcome"] for claim in record["claims"]}
+    assert outcomes == {"inconclusive" if said else "supported"}
 
 
 def only(*states: str) -> Callable[[schema.RunConfig], Told | None]:

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnbench.stats.differences import Interval, median, paired_t_interval, seeds_needed, sign_flip
-from bnbench.stats.verdict import Conclusion, Direction, Verdict, effect, judge
+from bnbench.stats.verdict import (
+    Conclusion,
+    Direction,
+    Verdict,
+    effect,
+    judge,
+    seeds_to_support,
+)
 
 DIRECTIONS: list[Direction] = ["up", "down", "two-sided"]
 ONE_SIDED = DIRECTIONS[:2]
@@ -80,6 +87,36 @@ def test_an_interval_above_the_smallest_effect_is_not_enough() -> None:
         "reach it",
     )
     assert verdict(around(2.0, 0.2, n=7), others=3).outcome == "supported"
+
+
+FAMILIES: list[tuple[list[Direction], int]] = [
+    ([], 6),
+    (["up"], 6),
+    (["up", "down", "up"], 6),
+    (["up"] * 4, 7),
+    (["two-sided"], 6),
+    (["two-sided"] * 2, 7),
+    (["up", "two-sided", "two-sided"], 7),
+    ([*ONE_SIDED, *DIRECTIONS[2:] * 5], 8),
+    (["down"] * 12, 8),
+    (["down"] * 13, 9),
+]
+
+
+@pytest.mark.parametrize(("directions", "n"), FAMILIES)
+def test_how_many_seeds_can_support_every_claim(directions: list[Direction], n: int) -> None:
+    """As many that all agree do support every claim, and one fewer do not."""
+    assert seeds_to_support(directions) == n
+
+    def outcomes(seeds: int) -> set[str]:
+        agreed = [
+            effect(around(9.0, 0.2, seeds), smallest_effect=1, direction=direction)
+            for direction in directions
+        ]
+        return {each.outcome for each in judge([(claim, ()) for claim in agreed])}
+
+    assert outcomes(n) <= {"supported"}
+    assert not directions or "inconclusive" in outcomes(n - 1)
 
 
 def test_a_two_sided_test_needs_twice_as_small_a_share() -> None:
