@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bnbench.cli.root import Debug, Json, RunsDir, output, say, show
+from bnbench.errors import UsageError
 
 Experiment = Annotated[
     str | None,
@@ -16,6 +18,14 @@ Experiment = Annotated[
         metavar="EXPERIMENT", help="Its name below --runs-dir, or its folder; default: all."
     ),
 ]
+
+
+class Form(StrEnum):
+    """What the report's table can be printed as."""
+
+    LATEX = "latex"
+    MARKDOWN = "markdown"
+    CSV = "csv"
 
 
 def status(
@@ -54,6 +64,14 @@ def report(
         typer.Option(metavar="N", min=1, help="Which one, where the folder holds several studies."),
     ] = None,
     as_json: Json = False,
+    form: Annotated[
+        Form | None,
+        typer.Option("--format", help="Print the table for a paper, with caption and verdicts."),
+    ] = None,
+    as_methods: Annotated[
+        bool,
+        typer.Option("--methods", help="Print a paragraph on methods, written as --format asks."),
+    ] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -61,7 +79,12 @@ def report(
 
     The numbers are in report.json and report.csv, next to the page.
     """
-    from bnbench.report import record, terminal, writing
+    if form is Form.CSV and as_methods:
+        raise UsageError(
+            "--methods is a paragraph, which CSV has no form for",
+            do="leave --format out, or take latex or markdown",
+        )
+    from bnbench.report import paper, record, terminal, writing
     from bnbench.report.reading import choose_study, read_study
     from bnbench.store import find_experiment
 
@@ -70,6 +93,12 @@ def report(
     writing.write(found, made)
     if as_json:
         print(record.as_json(made.record), end="")
+    elif as_methods:
+        show(
+            paper.PARAGRAPHS[form.value](made.record["methods"]) if form else made.record["methods"]
+        )
+    elif form is not None:
+        print(paper.FORMS[form.value](made.record), end="")
     else:
         for part in terminal.terminal(made.record):
             output.print(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -70,21 +71,28 @@ def _facts(config: schema.RunConfig) -> dict[str, Any]:
             for key, part in value.model_dump(exclude_none=True).items()
             if f"{name}.{key}" not in NOT_IDENTITY
         }
-    optim = config.optim
-    if optim.schedule != "step":
-        del blocks["optim"]["milestones"], blocks["optim"]["decay"]
-    if optim.lr_rule == "none":
-        del blocks["optim"]["base_batch_size"]
-    if optim.weight_decay == 0:
-        del blocks["optim"]["decay_norm_and_bias"]
-    if isinstance(config.model, schema.ResNetModel):
-        without = isinstance(config.norm, schema.NoNorm | schema.ScaledWSConfig)
-        del blocks["model"]["zero_init_last_norm" if without else "fixup"]
+    for key in _without_effect(config):
+        block, _, name = key.partition(".")
+        del blocks[block][name]
     if isinstance(config.data, schema.ImageFolderData):
         blocks["data"]["content"] = facts(config.data).fingerprint
     for key, (path, class_name) in targets(config).items():
         blocks[key.partition(".")[0]] |= {"target": class_name, "content": content_hash(path)}
     return blocks
+
+
+def _without_effect(config: schema.RunConfig) -> Iterator[str]:
+    """Keys that the run has, and that decide nothing, given its other keys."""
+    optim = config.optim
+    if optim.schedule != "step":
+        yield from ("optim.milestones", "optim.decay")
+    if optim.lr_rule == "none":
+        yield "optim.base_batch_size"
+    if optim.weight_decay == 0:
+        yield "optim.decay_norm_and_bias"
+    if isinstance(config.model, schema.ResNetModel):
+        without = isinstance(config.norm, schema.NoNorm | schema.ScaledWSConfig)
+        yield "model.zero_init_last_norm" if without else "model.fixup"
 
 
 def _even(value: Any) -> Any:
@@ -174,6 +182,12 @@ def hparams(config: schema.RunConfig) -> dict[str, bool | int | float | str]:
         plain = isinstance(value, bool | int | float | str)
         found[key] = value if plain else in_words(value)
     return found
+
+
+def in_force(config: schema.RunConfig) -> dict[str, bool | int | float | str]:
+    """Those of `hparams` that have an effect in this run, without the setup's name."""
+    idle = {"setup", *_without_effect(config)}
+    return {key: value for key, value in hparams(config).items() if key not in idle}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

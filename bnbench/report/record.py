@@ -16,7 +16,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bnbench import __version__
+from bnbench.config import schema
 from bnbench.report.answer import answer, notices
+from bnbench.report.methods import caption, methods
 from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import mean
@@ -48,6 +50,8 @@ def as_record(
             "seeds": study.seeds,
             "tune": None if tune is None else {"axis": tune.axis, "by": tune.by},
         },
+        "caption": caption(study),
+        "methods": methods(study, len(claims)),
         "answer": answer(study, claims),
         "notices": [each._asdict() for each in notices(study)],
         "counts": {
@@ -57,7 +61,9 @@ def as_record(
         },
         "claims": [_claim(each) for each in claims],
         "tuned": [each._asdict() | {"at_edge": each.at_edge} for each in study.choices],
-        "cells": [cell_row(cell, study) for cell in study.cells],
+        "cells": [
+            cell_row(cell, study) | {"verdicts": _verdicts(cell, claims)} for cell in study.cells
+        ],
         "runs": [_run(run, study) for run in study.runs],
         "others": [
             {"run": each.folder.name, "path": _path(each.folder.name, study)}
@@ -136,10 +142,25 @@ def _claim(each: Judged) -> Record:
     }
 
 
+def _verdicts(cell: Cell, claims: Sequence[Judged]) -> Record:
+    """The outcomes of the claims that count a run of the cell."""
+    names = {run.name for run in cell.runs}
+    return {
+        each.claim.id: each.verdict.outcome
+        for each in claims
+        if any(not names.isdisjoint(side.runs) for side in (*each.better, *each.worse))
+    }
+
+
+def _norm(config: schema.RunConfig) -> Record:
+    return {"kind": config.norm.kind, "placement": getattr(config.norm, "placement", None)}
+
+
 def cell_row(cell: Cell, study: Study) -> Record:
     """A cell with the means over its completed seeds."""
     return {
         "setup": cell.setup,
+        "norm": _norm(cell.runs[0].config),
         "point": cell.point,
         "chosen": None if study.tuned_axis is None else study.is_chosen(cell),
         "seeds": len(cell.runs),
@@ -204,7 +225,9 @@ def _provenance(study: Study) -> list[Record]:
 
 def flat_row(run: StudiedRun) -> Record:
     """A run with its result as one flat row: `test/running/accuracy` and so on."""
-    row = {"run": run.name, "setup": run.setup, **run.point, "seed": run.seed, "state": run.state}
+    norm = {f"norm.{key}": value for key, value in _norm(run.config).items()}
+    row = {"run": run.name, "setup": run.setup, **norm, **run.point}
+    row |= {"seed": run.seed, "state": run.state}
     if run.problem is not None:
         row["reason"] = run.problem
     result = {} if run.result is None else run.result.as_record()

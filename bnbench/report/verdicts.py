@@ -19,6 +19,7 @@ class Side(NamedTuple):
     """One arm of a claim: its metric by seed, in the metric's unit.
 
     ±inf where a run diverged or never reached the target. `words`: the setup with its values.
+    `runs`: the names of those that count.
     """
 
     arm: experiments.Arm
@@ -26,6 +27,7 @@ class Side(NamedTuple):
     values: dict[int, float]
     diverged: int
     missing: int
+    runs: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -165,7 +167,8 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     if isinstance(claim.measured, metrics.UsableLr):
         found.objections += _at_the_end(claim, arm, runs)
     diverged = sum(run.state == "diverged" for run in runs)
-    return Side(arm, ", ".join(words), values, diverged, missing)
+    names = tuple(run.name for run in runs)
+    return Side(arm, ", ".join(words), values, diverged, missing, names)
 
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:

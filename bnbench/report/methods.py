@@ -1,0 +1,193 @@
+"""What a paper says of a study: how it was done, from its configurations, manifests and statistics.
+
+A key that several values were trained with is said with all of them: `0.01 or 0.1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from bnbench import __version__
+from bnbench.config import identity
+from bnbench.report.study import StudiedRun, Study
+from bnbench.stats.verdict import LEVEL
+from bnbench.wording import counted, in_words, listing
+
+READING = (
+    "Accuracies are of the final weights under running statistics, as in eval mode; the gap is "
+    "validation accuracy under running minus under batch statistics."
+)
+VALUES = "mean ± half of Student's 95 % interval over the seeds that completed"
+JUDGING = (
+    "Each was judged by the differences between runs of the same seed: Student's 95 % interval of "
+    "their mean (of the median, from order statistics, where a difference is infinite) and an "
+    f"exact sign-flip test at {LEVEL:g} after Holm's correction over all of them."
+)
+NAMES = {"lr": "learning rate", "lr_rule": "learning rate rule", "init": "initialization"}
+
+
+def caption(study: Study) -> str:
+    """Protocol, statistics and versions in a few sentences, to stand at a table of cells."""
+    first = study.experiment.question
+    return _sentences(
+        [
+            *([first if first.endswith(("?", ".", "!")) else f"{first}."] if first else []),
+            f"Data: {_data(study)}; {_budget(study)}, {_of('data', 'batch_size', study)} images a "
+            f"batch, {counted(len(study.seeds), 'seed')}.",
+            f"The {_axis(study)} was chosen on {_by(study)}." if study.choices else "",
+            f"Accuracy of test images under running statistics and gap (running − batch, "
+            f"validation) in percent: {VALUES}. "
+            f"{_unfinished(study)}{_versions(study)}.",
+        ]
+    )
+
+
+def methods(study: Study, claims: int) -> str:
+    """A paragraph on how the study was done; `claims`: how many it judges."""
+    return _sentences([*_trained(study), *_compared(study, claims)])
+
+
+def _sentences(each: Iterable[str]) -> str:
+    return " ".join(each for each in each if each)
+
+
+def _trained(study: Study) -> Iterator[str]:
+    setups = "; ".join(f"{setup} ({_norm(setup, study)})" for setup in study.setups)
+    yield f"{counted(len(study.setups), 'setup')}: {setups}."
+    yield f"Network: {_block('model', study)}. Data: {_data(study)}."
+    yield (
+        f"Training: {_block('optim', study)}; {_budget(study)} in batches of "
+        f"{_of('data', 'batch_size', study)} images ({_of('data', 'order', study)}; augmentation "
+        f"{_of('data', 'augment', study)}), {_of('compute', 'precision', study)}."
+    )
+    yield (
+        f"{counted(len(study.seeds), 'seed')} of each configuration; runs that share a seed share "
+        "initial weights, split and order of images."
+    )
+
+
+def _compared(study: Study, claims: int) -> Iterator[str]:
+    if study.choices:
+        yield (
+            f"The {_axis(study)} was chosen for each setup and each value of the other axes by "
+            f"{_by(study)}: of the values with the fewest diverged seeds the one with the best "
+            "mean over seeds."
+        )
+    yield f"Test images were evaluated once, after training; no choice rests on them. {READING}"
+    lost = study.count("diverged")
+    above = _of("train", "diverged_above", study)
+    yield (
+        f"Values are the {VALUES}. {_unfinished(study)}{lost:,} of "
+        f"{counted(len(study.runs), 'run')} diverged (loss not finite, or above {above} times "
+        "ln(classes) after the warm-up): counted, not averaged."
+    )
+    if claims:
+        yield f"{counted(claims, 'claim')} of the experiment's file were tested. {JUDGING}"
+    yield f"{_versions(study)}."
+
+
+def _norm(setup: str, study: Study) -> str:
+    """The normalization of a setup, and what else sets it apart from other setups."""
+    rows = [row for run, row in _rows(study) if run.setup == setup]
+    others = [row for run, row in _rows(study) if run.setup != setup]
+    kinds = _kind("norm", rows).replace("none", "no normalization")
+    more = _listed(rows, lambda key: key.startswith("norm.") and key != "norm.kind")
+    own = {
+        key
+        for key in {*rows[0], *(key for row in others for key in row)}
+        if not key.startswith("norm.") and key not in study.varying and key != "setup"
+        and any(row.get(key) != rows[0].get(key) for row in others)
+    }  # fmt: skip
+    return "; ".join(each for each in (kinds, more, _listed(rows, own.__contains__)) if each)
+
+
+def _block(name: str, study: Study) -> str:
+    """A block's kind and keys."""
+    rows = [row for _, row in _rows(study)]
+    kind = _kind(name, rows)
+    keys = _listed(rows, lambda key: key.startswith(f"{name}.") and key != f"{name}.kind")
+    return f"{kind} ({keys})" if keys else kind
+
+
+def _kind(block: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    return listing(dict.fromkeys(str(row[f"{block}.kind"]) for row in rows))
+
+
+def _listed(rows: Sequence[Mapping[str, Any]], wanted: Callable[[str], bool]) -> str:
+    """`widths 8-16-32, no bias`: the keys with all of their values."""
+    parts = []
+    for key in dict.fromkeys(key for row in rows for key in row if wanted(key)):
+        name, values = _named(key), list(dict.fromkeys(row[key] for row in rows if key in row))
+        if len(values) == 1 and isinstance(values[0], bool):
+            parts.append(name if values[0] else f"no {name}")
+        else:
+            parts.append(f"{name} {listing(map(in_words, values))}")
+    return ", ".join(parts)
+
+
+def _named(key: str) -> str:
+    end = key.rpartition(".")[2]
+    return NAMES.get(end, end.replace("_", " "))
+
+
+def _rows(study: Study) -> Iterator[tuple[StudiedRun, Mapping[str, Any]]]:
+    """Each configuration once."""
+    for cell in study.cells:
+        yield cell.runs[0], identity.in_force(cell.runs[0].config)
+
+
+def _of(block: str, key: str, study: Study) -> str:
+    """All values of a key."""
+    found = (getattr(getattr(run.config, block), key) for run in study.runs)
+    return listing(dict.fromkeys(in_words(value) for value in found if value is not None))
+
+
+def _stored(study: Study, key: str) -> str:
+    """A count of the manifests; "" where none has it."""
+    found = {run.manifest[key] for run in study.runs if run.manifest and key in run.manifest}
+    return listing(f"{value:,}" for value in sorted(found)) if found else ""
+
+
+def _data(study: Study) -> str:
+    counts = [f"{count} {part}" for part in ("train", "validation", "test")
+              if (count := _stored(study, f"{part}_images"))]  # fmt: skip
+    images = f" ({listing(counts, 'and')} images)" if counts else ""
+    return f"{_of('data', 'dataset', study)}{images}"
+
+
+def _budget(study: Study) -> str:
+    keys = ("epochs", "steps", "examples")
+    units = {"epochs": "epochs", "steps": "steps", "examples": "images"}
+    given = [f"{values} {units[key] if values != '1' else units[key][:-1]}" for key in keys
+             if any(getattr(run.config.train, key) is not None for run in study.runs)
+             and (values := _of("train", key, study))]  # fmt: skip
+    steps = _stored(study, "total_steps")
+    return listing(given) + (f" (of {steps} steps)" if steps and "steps" not in given[0] else "")
+
+
+def _unfinished(study: Study) -> str:
+    """What must not be kept from a reader of its numbers."""
+    done, planned = study.count("completed", "diverged"), len(study.runs)
+    return f"Only {done:,} of {counted(planned, 'run')} have a result. " if done < planned else ""
+
+
+def _axis(study: Study) -> str:
+    return _named(study.tuned_axis or "")
+
+
+def _by(study: Study) -> str:
+    by = study.experiment.tune.by if study.experiment.tune else ""
+    return f"validation {by.rpartition('/')[2]}"
+
+
+def _versions(study: Study) -> str:
+    """`bnbench 0.1.0, PyTorch 2.14.1, cpu`: of the runs."""
+    manifests = [run.manifest for run in study.runs if run.manifest is not None]
+    versions = [manifest["versions"] for manifest in manifests]
+    devices = dict.fromkeys(str(manifest["fingerprints"][-1]["device"]) for manifest in manifests)
+    ours = dict.fromkeys(str(each.get("bnbench", __version__)) for each in versions)
+    torch = dict.fromkeys(str(each.get("torch", "?")) for each in versions)
+    if not manifests:
+        return f"bnbench {__version__}"
+    return f"bnbench {listing(ours)}, PyTorch {listing(torch)}, trained on {listing(devices)}"

@@ -1,0 +1,179 @@
+"""The report's tables and its methods paragraph for a paper: LaTeX, Markdown, CSV.
+
+All of it is the record's; the words of numbers are those of the terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from bnbench.report import words
+from bnbench.report.methods import JUDGING
+from bnbench.report.record import as_csv
+from bnbench.report.study import METRICS
+from bnbench.report.terminal import cells_in_words
+from bnbench.store import Record
+from bnbench.wording import printable, slug
+
+
+class PaperTable(NamedTuple):
+    """A table in words. `columns`: for LaTeX and for Markdown, where each column stands."""
+
+    name: str
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    columns: Sequence[str]
+
+
+def as_latex(record: Record) -> str:
+    """A table of the cells that tuning chose, and one of the claims with their verdicts."""
+    needs = f"% bnbench {record['bnbench']}: needs \\usepackage{{booktabs}}\n"
+    return needs + "\n".join(map(_latex, _tables(record)))
+
+
+def as_markdown(record: Record) -> str:
+    """The same, for GitHub."""
+    return "\n".join(map(_markdown, _tables(record)))
+
+
+def as_flat_csv(record: Record) -> str:
+    """A row for each cell, chosen or not, with the verdicts of the claims that count it."""
+    return as_csv([_flat(cell) for cell in record["cells"]])
+
+
+def _tables(record: Record) -> Iterator[PaperTable]:
+    experiment, cells = record["experiment"], record["cells"]
+    axes = [key for key, values in experiment["axes"].items() if len(values) > 1]
+    if record["tuned"]:
+        cells = [cell for cell in cells if cell["chosen"]]
+    lines = cells_in_words(cells, axes, None, ("test_accuracy",))
+    speed = lines[0].index("img/s")  # of a machine, and no result: the CSV has it
+    headings, *rows = ([*line[:speed], *line[speed + 1 :]] for line in lines)
+    norms = [[words.value_words(value) for value in cell["norm"].values()] for cell in cells]
+    yield PaperTable(
+        experiment["name"],
+        record["caption"],
+        [headings[0], "norm", "placement", *headings[1:]],
+        [[row[0], *norm, *row[1:]] for row, norm in zip(rows, norms, strict=True)],
+        ["l"] * 3 + ["r"] * (len(headings) - 1),
+    )
+    if record["claims"]:
+        yield PaperTable(
+            f"{experiment['name']}-claims",
+            f"Claims and verdicts; + favours the claim. {JUDGING}",
+            ["claim", "verdict", "effect", "interval", "seeds", "p"],
+            [_verdict(claim) for claim in record["claims"]],
+            [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", "r", "r", "r"],
+        )
+
+
+def _verdict(claim: Record) -> list[str]:
+    leaning = f" ({claim['leaning']})" if claim["leaning"] else ""
+    row = [claim["says"], claim["outcome"] + leaning]
+    effect = claim["effect"]
+    if effect is None:
+        return [*row, "–", "–", "0", "–"]
+    of_what = "median" if effect["mean"] is None else "mean"
+    size = words.difference(float(effect[of_what]), claim["unit"])
+    return [
+        *row,
+        f"median {size}" if of_what == "median" else size,
+        words.interval(effect["interval"], claim["unit"]),
+        str(effect["n"]),
+        words.p_value(effect["p_adjusted"]),
+    ]
+
+
+def _flat(cell: Record) -> Record:
+    """A row of the CSV: fractions, as in report.json."""
+    row = {"setup": cell["setup"]} | {f"norm.{key}": value for key, value in cell["norm"].items()}
+    counts = ("chosen", "seeds", "completed", "diverged", "failed", "missing")
+    row |= cell["point"] | {key: cell[key] for key in counts}
+    for name in METRICS:
+        metric = cell["metrics"][name] or {"mean": None, "interval": None}
+        low, high = metric["interval"] or (None, None)
+        row |= {name: metric["mean"], f"{name}/low": low, f"{name}/high": high}
+    said = (f"{claim}: {outcome}" for claim, outcome in cell["verdicts"].items())
+    return row | {"verdict": "; ".join(said)}
+
+
+# --- LaTeX and Markdown -------------------------------------------------------------------
+
+_GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "ε": "epsilon", "η": "eta", "λ": "lambda",
+          "μ": "mu", "σ": "sigma"}  # fmt: skip
+LATEX: Mapping[str, str] = {
+    "\\": r"\textbackslash{}",
+    **{char: f"\\{char}" for char in "{}$&#%_"},
+    **{"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}", "`": r"{\char96}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{char: f"{{{char}}}" for char in "[]*"},  # after \\ they would be its arguments
+    **{"±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$"},
+    **{"−": "$-$", "∞": r"$\infty$", "≈": r"$\approx$", "→": r"$\to$", "…": r"\ldots{}"},
+    **{"–": r"\textendash{}", "’": r"\textquoteright{}"},
+    **{letter: f"$\\{name}$" for letter, name in _GREEK.items()},
+}
+"""What LaTeX obeys, and signs that pdfTeX's fonts lack. Other letters are left: which ones there
+are depends on the engine and the font."""
+JOINED = re.compile(r"([-',])(?=\1)")
+"""What fonts make one sign of: -- is a dash."""
+MARKDOWN: Mapping[str, str] = {char: f"\\{char}" for char in "\\`*_{}[]<>#|~&$!"}
+"""https://spec.commonmark.org/0.31.2/#backslash-escapes; | and ~ are of GitHub's tables and
+strikethrough, $ of its formulas."""
+
+
+def latex_text(text: str) -> str:
+    """The text in one line, to be typeset as it is."""
+    return JOINED.sub(r"\1{}", "".join(LATEX.get(char, char) for char in _one_line(text)))
+
+
+def markdown_text(text: str) -> str:
+    """The text in one line, to be shown as it is."""
+    return "".join(MARKDOWN.get(char, char) for char in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def _latex(table: PaperTable) -> str:
+    def line(row: Sequence[str]) -> str:
+        cells = zip(row, table.columns, strict=True)
+        # Words of a narrow column are not spread over its width.
+        parts = [r"\raggedright " * (at[0] == "p") + latex_text(text) for text, at in cells]
+        return f"    {' & '.join(parts)} \\\\"
+
+    columns = "".join(table.columns)
+    heading, *rows = map(line, (table.headings, *table.rows))
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}",
+            rf"  \caption{{{latex_text(table.caption)}}}",
+            rf"  \label{{tab:{slug(table.name)}}}",
+            rf"  \begin{{tabular}}{{{columns}}}",
+            *(r"    \toprule", heading, r"    \midrule", *rows, r"    \bottomrule"),
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _markdown(table: PaperTable) -> str:
+    def line(row: Sequence[str], written: Callable[[str], str] = markdown_text) -> str:
+        return f"| {' | '.join(map(written, row))} |"
+
+    rule = line(["--:" if column == "r" else ":--" for column in table.columns], str)
+    lines = [line(table.headings), rule, *map(line, table.rows)]
+    return "\n".join([*lines, "", markdown_text(table.caption), ""])
+
+
+FORMS: Mapping[str, Callable[[Record], str]] = {
+    "latex": as_latex,
+    "markdown": as_markdown,
+    "csv": as_flat_csv,
+}
+PARAGRAPHS: Mapping[str, Callable[[str], str]] = {"latex": latex_text, "markdown": markdown_text}

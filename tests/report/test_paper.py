@@ -1,0 +1,259 @@
+"""The tables and the paragraph for a paper: escaped, and with the numbers of the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from bnbench.cli.reading import Form
+from bnbench.config import schema
+from bnbench.report import paper
+from bnbench.report.paper import latex_text, markdown_text
+from bnbench.store import Record
+from tests.commands import bnbench
+from tests.report.invented import Told, invented
+
+HOSTILE = r"""50 % & more_under $x$ {a} ^ ~ \ "q" <b> #1 -- '' `x` [y] *z* | γ ± − … !`"""
+STUDY = f"""
+question: {json.dumps(HOSTILE)}
+data: {{dataset: synthetic, train_images: 400, validation_size: 100, test_images: 100}}
+train: {{epochs: 1}}
+setups:
+  none: {{norm: {{kind: none}}}}
+  "[bn_%]": {{norm: {{kind: batch}}}}
+  "g|n": {{norm: {{kind: group, groups: 4, placement: after}}}}
+axes: {{data.batch_size: [4, 64], optim.lr: [0.03, 0.3, 0.6]}}
+tune: {{axis: optim.lr, by: val/accuracy}}
+seeds: 6
+claims:
+  - id: small
+    says: {json.dumps(HOSTILE)}
+    metric: test/running/accuracy
+    better: g|n@4
+    worse: "[bn_%]@4"
+    smallest_effect: 1
+  - {{id: lr, says: it trains, metric: usable_lr_max, target: 0.6, better: g|n, worse: none,
+     at: {{data.batch_size: 64}}}}
+"""
+TEXTS = st.text(alphabet=st.one_of(st.sampled_from(HOSTILE), st.characters()), max_size=30)
+
+
+def told(config: schema.RunConfig) -> Told:
+    accuracy = {"none": 0.5, "[bn_%]": 0.6, "g|n": 0.75}[config.setup] + 0.003 * config.seed**0.5
+    lost = config.setup == "none" and config.optim.lr > 0.5
+    accuracy += 0.01 * (config.optim.lr == 0.3)
+    return Told(
+        curve=[0.3, accuracy], test=accuracy - 0.01, state="diverged" if lost else "completed"
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an experiment with claims, reported once."""
+    folder = invented(tmp_path_factory.mktemp("paper"), STUDY, told).path
+    (folder / "printed").write_text(printed(folder))
+    return folder
+
+
+def printed(study: Path, *options: str) -> str:
+    """What `bnbench report` prints."""
+    said = bnbench("report", str(study), *options)
+    assert (said.code, said.err) == (0, "")
+    return said.out
+
+
+def record_of(study: Path) -> Record:
+    """What the report has stored."""
+    found: Record = json.loads((study / "report.json").read_text())
+    return found
+
+
+# --- escapes ------------------------------------------------------------------------------
+
+
+@given(TEXTS)
+@example(HOSTILE)
+@example("---,,'''?`")
+def test_latex_obeys_nothing_of_a_text(text: str) -> None:
+    written = latex_text(text)
+    ours = re.compile(
+        r"\\[{}$&#%_]|\\text[a-z]+\{\}|\\ldots\{\}|\{\\char\d+\}|\$\\?[a-z−-]+\$|\{[][*]\}|\{\}"
+    )
+    left = ours.sub("", written)
+    assert not set(left) & set('\\{}$&#%_^~"`<>|[]*\n')
+    assert not re.search("--|''|,,", written)
+
+
+@given(st.text(alphabet="abcXYZ 019.,:;()/+=!?@é", max_size=20))
+def test_latex_leaves_plain_text_as_it_is(text: str) -> None:
+    assert latex_text(text).replace("{}", "") == " ".join(text.split())
+
+
+@given(TEXTS.filter(lambda text: text.isprintable()))
+@example(HOSTILE)
+@example("https://example.org/a_b")
+def test_markdown_shows_a_text_as_it_is(text: str) -> None:
+    table = f"| a |\n| :-- |\n| {markdown_text(text)} |\n"
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(table)
+    cells = [token for token in tokens if token.type == "inline"]
+    assert [shown(each) for each in cells] == ["a", " ".join(text.split())]
+
+
+def shown(token: Token) -> str:
+    """The text of a token, which may hold nothing but text."""
+    assert {child.type for child in token.children or ()} <= {"text", "text_special"}
+    return "".join(child.content for child in token.children or ())
+
+
+# --- what is printed ----------------------------------------------------------------------
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of Markdown's tables, unescaped."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    rows: list[list[str]] = []
+    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type in ("th_open", "td_open") and after is not None:
+            rows[-1].append(shown(after) if after.type == "inline" else "")
+    return rows
+
+
+def test_the_tables_say_what_the_terminal_says(study: Path) -> None:
+    terminal = (study / "printed").read_text()
+    heading, *rows = cells(paper.as_markdown(record_of(study)))
+    assert heading[:6] == ["setup", "norm", "placement", "batch_size", "lr", "test %"]
+    results, claims = rows[:6], rows[7:]
+    assert [row[:5] for row in results[::2]] == [
+        ["none", "none", "–", "4", "0.3"],
+        ["[bn_%]", "batch", "before", "4", "0.3"],
+        ["g|n", "group", "after", "4", "0.3"],
+    ]
+    lines = [" ".join(line.split()) for line in terminal.splitlines()]
+    for setup, _, _, *values in results:
+        row = " ".join([f"{setup}*", *values[:-1]])
+        assert [line for line in lines if line.startswith(row)], row
+        assert values[-1] == "6"
+    assert [claim[1] for claim in claims] == ["supported", "supported"]
+    for claim in claims:
+        assert claim[2] in terminal
+
+
+def test_the_structure_of_latex(study: Path) -> None:
+    text = paper.as_latex(record_of(study))
+    assert text.startswith("% bnbench ")
+    bodies = re.findall(r"\\begin{tabular}{([^\n]*)}\n(.*?)  \\end{tabular}", text, re.DOTALL)
+    assert len(bodies) == text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    for columns, body in bodies:
+        top, heading, middle, *rows, bottom = body.splitlines()
+        assert [top.strip(), middle.strip(), bottom.strip()] == [
+            r"\toprule",
+            r"\midrule",
+            r"\bottomrule",
+        ]
+        count = len(re.findall(r"[lr]|p\{[^}]*\}", columns))
+        for row in (heading, *rows):
+            assert row.endswith(r" \\")
+            assert len(re.findall(r"(?<!\\)&", row)) == count - 1, row
+    assert re.findall(r"\\label{(.*)}", text) == ["tab:x", "tab:x-claims"]
+    caption = re.findall(r"\\caption{(.*)}", text)[0]
+    for fact in ("Data: synthetic", "1 epoch", "4 or 64 images a batch", "6 seeds",
+                 "learning rate was chosen on validation accuracy", r"95 \% interval",
+                 "bnbench 0, PyTorch 2, trained on cpu"):  # fmt: skip
+        assert fact in caption
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX")
+def test_latex_is_typeset(study: Path, tmp_path: Path) -> None:
+    tables = paper.as_latex(record_of(study))
+    paragraph = latex_text(record_of(study)["methods"])
+    document = (
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n%s\n%s\\end{document}\n"
+    )
+    (tmp_path / "x.tex").write_text(document % (tables, paragraph))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+
+
+def test_the_csv_has_every_cell_with_norm_and_verdict(study: Path) -> None:
+    stored = record_of(study)["cells"]
+    rows = list(csv.DictReader(io.StringIO(paper.as_flat_csv(record_of(study)))))
+    assert len(rows) == len(stored) == 18
+    for row, cell in zip(rows, stored, strict=True):
+        assert row["norm.kind"] == {"none": "none", "[bn_%]": "batch", "g|n": "group"}[row["setup"]]
+        assert row["norm.placement"] == {"none": "", "g|n": "after"}.get(row["setup"], "before")
+        test = cell["metrics"]["test_accuracy"]
+        assert (row["test_accuracy"] == "") is (test is None)
+        if test is not None:
+            found = [float(row[f"test_accuracy{end}"]) for end in ("", "/low", "/high")]
+            assert found == [test["mean"], *test["interval"]]
+    verdicts = {
+        (row["setup"], row["data.batch_size"], row["optim.lr"]): row["verdict"] for row in rows
+    }
+    assert verdicts["g|n", "4", "0.3"] == verdicts["[bn_%]", "4", "0.3"] == "small: supported"
+    assert verdicts["g|n", "4", "0.6"] == ""  # not chosen
+    assert verdicts["none", "64", "0.6"] == "lr: supported"  # a claim over all rates
+    assert verdicts["none", "4", "0.3"] == ""
+    runs = list(csv.DictReader(io.StringIO((study / "report.csv").read_text())))
+    assert {(run["setup"], run["norm.kind"]) for run in runs} == {
+        ("none", "none"), ("[bn_%]", "batch"), ("g|n", "group")
+    }  # fmt: skip
+
+
+def test_the_methods_of_a_study(study: Path) -> None:
+    text = record_of(study)["methods"]
+    for fact in (
+        "3 setups: none (no normalization); [bn_%] (batch; placement before,",
+        "g|n (group; placement after, eps 1e-05, affine, groups 4)",
+        "Network: plain (",
+        "learning rate 0.03, 0.3 or 0.6",
+        "1 epoch (of 100 steps) in batches of 4 or 64 images",
+        "6 seeds of each configuration",
+        "The learning rate was chosen for each setup",
+        "12 of 108 runs diverged",
+        "2 claims of the experiment's file were tested",
+        "exact sign-flip test at 0.05 after Holm's correction",
+    ):
+        assert " ".join(fact.split()) in " ".join(text.split())
+    assert "milestones" not in text  # of a schedule that is not in use
+    assert text.strip() in (study / "report.html").read_text().replace("&#39;", "'")
+
+
+def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
+    setups = "setups: {bn: {}, ln: {norm: {kind: layer}}}"
+    text = f"question: Which?\ntrain: {{steps: 100}}\n{setups}\nseeds: 2\n"
+    folder = invented(tmp_path, text, lambda config: Told() if config.seed == 0 else None)
+    said = printed(folder.path, "--methods")
+    latex = paper.as_latex(record_of(folder.path))
+    assert "Only 2 of 4 runs have a result." in said
+    assert "100 steps in batches of 64 images" in said
+    assert "0 of 4 runs diverged" in said
+    for word in ("chosen", "claim", "Holm", "epoch"):
+        assert word not in said
+    assert latex.count(r"\begin{table}") == 1
+    assert "Only 2 of 4 runs have a result." in latex
+
+
+def test_forms_as_they_are_typed(study: Path) -> None:
+    assert {form.value for form in Form} == paper.FORMS.keys()
+    record = record_of(study)
+    assert printed(study, "--format", "latex") == paper.as_latex(record)
+    paragraph = printed(study, "--methods", "--format", "markdown")
+    assert paragraph == markdown_text(record["methods"]) + "\n"
+    said = bnbench("report", str(study), "--methods", "--format", "csv")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("--methods is a paragraph")
