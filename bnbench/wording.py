@@ -62,6 +62,24 @@ def cut(words: list[str]) -> str:
     return f"{', '.join(words[:6])} and {len(words) - 6} more"
 
 
+KEY_WORDS = {
+    "optim.lr": "learning rate",
+    "norm.batch_size": "normalization batch size",
+    "norm.momentum": "momentum of running statistics",
+    "optim.momentum": "momentum of the optimizer",
+    "data.train_size": "training images",
+    "norm.kind": "normalization",
+    "model.kind": "model",
+    "optim.kind": "optimizer",
+}
+"""Of keys whose last part says too little."""
+
+
+def key_words(key: str) -> str:
+    """A key of the configuration in words: `learning rate`, `batch size`."""
+    return KEY_WORDS.get(key) or key.rpartition(".")[2].replace("_", " ")
+
+
 def counted(number: int, noun: str) -> str:
     """`1 run`, `1,000 runs`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

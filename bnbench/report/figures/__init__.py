@@ -1,8 +1,9 @@
 """Every figure of the report, drawn from a study, as SVG: matplotlib's objects, no global state.
 
-`style`: colours, sizes, plain axes. `learning`: curves while training. `along`: final scores
-against batch size, learning rate, …, and what training costs. `claims`: paired differences.
-`probes`: what probes recorded. A function returns None if there is nothing to draw.
+`style`: colours, sizes, plain axes. `grid`: which panels there are. `learning`: curves while
+training. `along`: final scores against batch size, learning rate, …; `rows`: those of each cell,
+and costs. `claims`: paired differences. `probes`: what probes recorded. A function returns None if
+there is nothing to draw. A caption is made of what is drawn.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from html import escape
 from typing import NamedTuple, TypeAlias
 
@@ -21,14 +21,18 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from bnbench import palette
-from bnbench.report.figures import along, learning, probes, style
-from bnbench.report.figures.claims import paired_differences
+from bnbench.report.figures import along, learning, probes, rows, style
+from bnbench.report.figures.claims import differences_caption, paired_differences
+from bnbench.report.figures.grid import point_words
 from bnbench.report.study import Study
 from bnbench.report.verdicts import Judged
-from bnbench.wording import printable
+from bnbench.wording import key_words, printable
 
 MOST_PROBED = 8
 MOST_AXES = 3
+FORMATS = ("svg", "pdf", "png")
+"""Of figures as files."""
+DOTS_PER_INCH = 200
 BATCH_SIZES = ("data.batch_size", "norm.batch_size")
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 VARIABLES = {
@@ -46,7 +50,7 @@ VARIABLES = {
 class Drawn(NamedTuple):
     """A figure as SVG on white, with what a reader who does not see it needs to know.
 
-    `section`: the part of the page that it belongs to.
+    `section`: the part of the page that it belongs to. `others`: the same in further formats.
     """
 
     name: str
@@ -54,6 +58,13 @@ class Drawn(NamedTuple):
     title: str
     caption: str
     svg: str
+    others: Mapping[str, bytes]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The same as files, by name."""
+        contents = {"svg": self.svg.encode(), **self.others}
+        return {f"{self.name}.{kind}": content for kind, content in contents.items()}
 
     @property
     def inline(self) -> str:
@@ -71,14 +82,27 @@ class Drawn(NamedTuple):
         )
 
 
-def drawn(study: Study, claims: Sequence[Judged]) -> list[Drawn]:
-    """The figures that can be drawn, in the order of the page."""
+def drawn(study: Study, claims: Sequence[Judged], formats: Collection[str] = ()) -> list[Drawn]:
+    """The figures that can be drawn, in the order of the page; as SVG, and in these `FORMATS`."""
+    further = [kind for kind in FORMATS if kind in formats and kind != "svg"]
     with style.applied():
         return [
-            Drawn(name, section, title, words, _as_svg(figure, name))
+            Drawn(
+                *(name, section, title, words, _as_svg(figure, name)),
+                {kind: _as_file(figure, kind) for kind in further},
+            )
             for name, section, title, words, figure in _figures(study, claims)
-            if figure is not None
         ]
+
+
+def _as_file(figure: Figure, kind: str) -> bytes:
+    """The same bytes for the same data."""
+    content = io.BytesIO()
+    date = {"CreationDate": None} if kind == "pdf" else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=date)
+    return content.getvalue()
 
 
 def _as_svg(figure: Figure, name: str) -> str:
@@ -92,116 +116,107 @@ def _as_svg(figure: Figure, name: str) -> str:
     return re.sub(r"(?<=[ \"(,])-?\d+\.\d{3,}", lambda each: f"{float(each[0]):.2f}", drawn)
 
 
-Made: TypeAlias = tuple[str, str, str, str, Figure | None]
+Made: TypeAlias = tuple[str, str, str, str, Figure]
 """Name, section, title and caption with the figure."""
 
 
 def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
     looks = style.looks(study)
-    yield (
-        "paired-differences",
-        "claims",
-        "Paired differences of each claim",
-        "A dot is one seed's difference; to the right of the zero line it favours the claim (for "
-        "a two-sided one: what it names first). Below the dots mean and 95 % interval, or, where a "
-        "difference is infinite, the median and its interval. An effect inside of the shaded "
-        "range is too small to matter.",
-        paired_differences(claims),
-    )
-    panels = learning.learning_panels(study)
-    words = learning.caption(study, panels)
+    figure = paired_differences(claims)
+    if figure is not None:
+        title = "Paired differences of each claim"
+        yield "paired-differences", "claims", title, differences_caption(claims), figure
+    shown = learning.curves(study)
     for quantity, against, unit in (
         ("accuracy", "examples", "images seen"),
         ("accuracy", "seconds", "seconds of training"),
         ("loss", "examples", "images seen"),
     ):
-        yield (
-            f"{quantity}-by-{against}",
-            "curves",
-            f"Validation {quantity} against {unit}",
-            words,
-            learning.learning_curves(panels, looks, quantity=quantity, against=against),
-        )
-    yield from _against_axes(study, looks)
-    yield (
-        "cost",
-        "cost",
-        "What training costs",
-        "Seeds as dots, their mean with its 95 % interval; each setup at its best cell on "
-        "validation. Seconds are of training work: evaluation and logging are left out.",
-        along.costs(study, looks),
-    )
+        figure = learning.learning_curves(shown, looks, quantity=quantity, against=against)
+        if figure is not None:
+            title = f"Validation {quantity} against {unit}"
+            words = learning.caption(shown) + _tuned(study)
+            yield f"{quantity}-by-{against}", "curves", title, words, figure
+    yield from _final(study, looks)
+    figure = rows.costs(study, looks)
+    if figure is not None:
+        words = "Of training work: evaluation and logging are left out."
+        yield "cost", "cost", "What training costs", rows.caption(study) + f" {words}", figure
     yield from _of_probes(study, looks)
 
 
-def _against_axes(study: Study, looks: style.Looks) -> Iterator[Made]:
-    numeric = along.numeric_axes(study)[:MOST_AXES]
-    tuned = study.tuned_axis
-    for axis in numeric:
-        chosen = "" if tuned in (None, axis) else f" {tuned} chosen on validation."
-        yield (
-            f"accuracy-by-{_dashed(axis)}",
-            "final",
-            f"Test accuracy against {axis}",
-            f"Means with 95 % intervals, cut at the frame; every seed a faint dot.{chosen}",
-            along.against_axis(study, looks, axis, "test_accuracy", "test accuracy, %"),
-        )
-    words = (
-        "Above zero: inference (running statistics) is better than batch statistics; below: worse."
+def _tuned(study: Study, *without: str) -> str:
+    """What a caption says of tuning, after a space."""
+    axis = study.tuned_axis
+    if axis is None or axis in without or axis not in study.varying:
+        return ""
+    return f" Each setup at its {key_words(axis)} chosen on validation."
+
+
+def _final(study: Study, looks: style.Looks) -> Iterator[Made]:
+    classes = style.classes(study)
+    chance = None if classes is None else 100 / classes
+    accuracy = along.Measured("test_accuracy", "test accuracy (%)", chance)
+    for axis in study.varying[:MOST_AXES]:
+        yield from _against(study, looks, axis, accuracy, "final", "Test accuracy")
+    if not study.varying:
+        figure = rows.by_setup(study, looks, {"test_accuracy": accuracy.label}, level=chance)
+        if figure is not None:
+            guessed = "" if chance is None else f" Dashed line: chance ({chance:.3g} %)."
+            words = rows.caption(study) + guessed
+            yield "accuracy-by-setup", "final", "Test accuracy of each setup", words, figure
+    gap = along.Measured("gap", "running − batch statistics (points)", 0.0, is_zero=True)
+    means = (
+        " Validation accuracy in eval mode (running statistics) minus training mode (batch "
+        "statistics): below zero, eval mode is worse."
     )
-    unit = "running − batch accuracy, points"
-    sizes = [axis for axis in numeric if axis in BATCH_SIZES]
-    for axis in sizes:
-        figure = along.against_axis(study, looks, axis, "gap", unit)
-        yield f"gap-by-{_dashed(axis)}", "gap", f"Eval-mode gap against {axis}", words, figure
-    if not sizes:
-        figure = along.by_setup(study, looks, {"gap": unit}, scale=100)
-        yield "gap-by-setup", "gap", "Eval-mode gap of each setup", words, figure
+    left = [axis for axis in study.varying if axis != study.tuned_axis]
+    axes = [axis for axis in left if axis in BATCH_SIZES] or left[:1]
+    for axis in axes:
+        yield from _against(study, looks, axis, gap, "gap", "Eval-mode gap", means)
+    if not axes:
+        figure = rows.by_setup(study, looks, {"gap": gap.label}, level=0.0)
+        if figure is not None:
+            words = rows.caption(study) + means + _tuned(study)
+            yield "gap-by-setup", "gap", "Eval-mode gap of each setup", words, figure
 
 
-def _dashed(axis: str) -> str:
-    return axis.replace(".", "-").replace("_", "-")
+def _against(
+    study: Study,
+    looks: style.Looks,
+    axis: str,
+    measured: along.Measured,
+    section: str,
+    what: str,
+    more: str = "",
+) -> Iterator[Made]:
+    shown = along.lines_along(study, axis)
+    figure = along.against_axis(study, shown, looks, measured)
+    if figure is not None:
+        words = along.caption(shown, measured, figure) + more + _tuned(study, axis)
+        name = f"{section.replace('final', 'accuracy')}-by-{axis.replace('.', '-')}"
+        title = f"{what} against {key_words(axis)}"
+        yield name.replace("_", "-"), section, title, words, figure
 
 
 def _of_probes(study: Study, looks: style.Looks) -> Iterator[Made]:
     """Of one seed of each chosen cell; of more than a few, of each setup's best cell."""
     cells = [cell for cell in study.chosen if any(run.history.probes for run in cell.runs)]
-    if len(cells) > MOST_PROBED:
+    best = len(cells) > MOST_PROBED
+    if best:
         cells = [cell for cell in study.best.values() if cell in cells][:MOST_PROBED]
-    of_cells = [next(run for run in cell.runs if run.history.probes) for cell in cells]
-    runs = [probes.Probed(run.setup, run.history.probes) for run in of_cells]
-    made = {
-        "activations": (
-            "Inputs of a unit while training",
-            "15th, 50th and 85th percentile over fixed images (Ioffe & Szegedy 2015, figure 1).",
-            partial(probes.percentile_bands, runs, looks),
-        ),
-        "landscape": (
-            "The landscape along the gradient",
-            "Ranges of loss and gradient over steps of several sizes (Santurkar et al. 2018).",
-            partial(probes.landscape_bands, runs, looks),
-        ),
-        "running-error": (
-            "Running against population statistics",
-            "How far each layer's running mean is from the true one, in its standard deviations.",
-            partial(probes.layer_heat_maps, runs, "running_error", "mean", log=True),
-        ),
-        "gap-by-layer": (
-            "Which layer the gap comes from",
-            "The change of the loss with one layer on batch statistics.",
-            partial(probes.layer_heat_maps, runs, "gap_by_layer", "loss"),
-        ),
-        "gradient-shift": (
-            "How earlier layers' steps turn a layer's gradient",
-            "Cosine between the gradient before and after (Santurkar et al. 2018); 1: no shift.",
-            partial(probes.reading_curves, runs, looks, "gradient_shift", "cos"),
-        ),
-        "batch-noise": (
-            "Noise from the other images in a batch",
-            "Variance of the logits over random batches, over that between images.",
-            partial(probes.reading_curves, runs, looks, "batch_noise", "noise"),
-        ),
-    }
-    for name, (title, words, draw) in made.items():
+    read, of_cells, seeds = list[probes.Probed](), dict[str, style.Look](), set[int]()
+    for cell in cells:
+        run = next(run for run in cell.runs if run.history.probes)
+        point = {key: cell.point[key] for key in study.varying if cell.point.get(key) is not None}
+        name = ", ".join(filter(None, (cell.setup, point_words(point))))
+        # Cells of a setup have its colour, and dashes of their own.
+        number = sum(each.setup == cell.setup for each in cells[: cells.index(cell)])
+        of_cells[name] = style.varied(looks[cell.setup], number)
+        read.append(probes.Probed(name, run.history.probes))
+        seeds.add(run.seed)
+    which = f" Seed {seeds.pop()} of each." if len(seeds) == 1 else " One seed of each."
+    which += " Each setup at its best values on validation." if best else _tuned(study)
+    for name, (title, words, draw) in probes.drawings(read, of_cells).items():
         with suppress(ValueError):  # none of these runs has this probe
-            yield f"probe-{name}", "probes", title, f"One seed of each setup. {words}", draw()
+            yield f"probe-{name}", "probes", title, f"{words}{which}", draw()

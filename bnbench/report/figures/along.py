@@ -1,97 +1,167 @@
-"""Final scores and costs against whatever number varies, and by setup."""
+"""Final scores against whatever varies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnbench.report.figures import style
+from bnbench.report.figures.grid import Grid, axis_label, grid_of
 from bnbench.report.study import Cell, Study, best_at
 from bnbench.stats.differences import mean
 from bnbench.wording import in_words
 
 LOG_FROM = 8  # times: values that span more are drawn on a logarithmic scale
-COSTS = {
-    "images_per_second": "training images per second (higher is better)",
-    "train_seconds": "seconds of training (lower is better)",
-}
 
 
-def numeric_axes(study: Study) -> list[str]:
-    """Axes with two numbers or more."""
-    return [
-        key
-        for key in study.varying
-        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in study.axes[key])
-    ]
+class Measured(NamedTuple):
+    """A property of runs that is a fraction, shown in percent.
+
+    `level`: drawn as a line: chance, None where it is not known; or the zero of a difference,
+    which is always in the picture.
+    """
+
+    name: str
+    label: str
+    level: float | None
+    is_zero: bool = False
+
+    @property
+    def words(self) -> str:
+        """Of chance; "" where there is none."""
+        return "" if self.is_zero or self.level is None else f"chance ({self.level:.3g} %)"
 
 
-def _lines_along(study: Study, axis: str) -> list[tuple[str, list[list[Cell]]]]:
-    """What is drawn against an axis: titles of panels, with a line of cells for each setup.
+class Shown(NamedTuple):
+    """What is drawn against an axis: of each panel the lines, a line the cells of a setup."""
 
-    Against the tuned axis all its values are shown; otherwise the cells that tuning chose. There is
-    a panel for each value of one more axis; of further axes the best cell on validation is shown.
+    axis: str
+    values: list[Any]
+    grid: Grid
+    lines: list[list[list[Cell]]]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All that are drawn."""
+        return [cell for panel in self.lines for line in panel for cell in line]
+
+
+def lines_along(study: Study, axis: str) -> Shown:
+    """The cells along an axis: against the tuned axis all its values, otherwise what tuning chose.
+
+    There is a panel for each value of the other axes.
     """
     cells = study.cells if axis == study.tuned_axis else study.chosen
-    others = [
-        key
-        for key in study.varying
-        # A panel of an axis that few setups have would repeat the lines of the others.
-        if key not in (axis, study.tuned_axis)
-        and 2 * sum(cell.point.get(key) is not None for cell in cells) > len(cells)
-    ]
     along = [cell for cell in cells if cell.point.get(axis) is not None]
-    found = []
-    for point in style.panel_points(study, others[0] if others else None):
+    others = [key for key in study.varying if key not in (axis, study.tuned_axis)]
+    grid = grid_of(study, along, others)
+    lines = []
+    for point in grid.points:
         best = [
             [best_at(along, setup, {**point, axis: value}) for value in study.axes[axis]]
             for setup in study.setups
         ]
-        lines = [[cell for cell in line if cell is not None] for line in best if any(line)]
-        found += [(study.cell_words(point), lines)] if lines else []
-    return found
+        lines.append([[cell for cell in line if cell is not None] for line in best if any(line)])
+    there = [number for number, panel in enumerate(lines) if panel]
+    grid = grid if len(grid.axes) > 1 else grid._replace(points=[grid.points[n] for n in there])
+    return Shown(
+        axis, study.axes[axis], grid, lines if len(grid.axes) > 1 else [lines[n] for n in there]
+    )
 
 
 def against_axis(
-    study: Study, looks: style.Looks, axis: str, name: str, label: str
+    study: Study, shown: Shown, looks: style.Looks, measured: Measured
 ) -> Figure | None:
-    """A property of runs, a fraction shown in percent, against an axis: means with intervals, every
-    seed a faint dot, runs that diverged or failed counted along the bottom edge. None without a
-    value."""
-    shown = _lines_along(study, axis)
-    cells = [cell for _, lines in shown for line in lines for cell in line]
-    found = [value for cell in cells for value in _percents(cell, name)]
+    """A property of runs against the axis of `lines_along`, each point at its value.
+
+    Three seeds and more: their mean with its 95 % interval as a band, every seed a faint dot.
+    Fewer: each seed a line. Runs that diverged or failed are counted along the bottom edge. None
+    without a value.
+    """
+    found = [value for cell in shown.cells for value in _percents(cell, measured.name)]
     if not found:
         return None
-    values = study.axes[axis]
-    log = values[0] > 0 and values[-1] / values[0] >= LOG_FROM
-    chosen = study.chosen if axis == study.tuned_axis else []
-    handles = style.keys((cell.setup for cell in cells), looks)
-    if any(cell in chosen for cell in cells):
+    scale = _Scale.of(shown.values)
+    chosen = study.chosen if shown.axis == study.tuned_axis else []
+    handles = style.keys((cell.setup for cell in shown.cells), looks)
+    if measured.words:
+        handles.append(style.chance_key(measured.words))
+    if any(cell in chosen for cell in shown.cells):
         handles.append(style.symbol("chosen on validation", "o", ms=8, mfc="none", mec=style.FAINT))
-    if any(map(_lost, cells)):
+    if any(map(_lost, shown.cells)):
         handles.append(style.symbol("diverged or failed", "x", ms=5.5, mew=1.5))
-    figure, panels = style.panels(len(shown), handles, share_y=True, height=2.7)
-    for axes, (title, lines) in zip(panels, shown, strict=True):
+    figure, panels = style.panels(
+        len(shown.lines),
+        handles,
+        share_y=True,
+        height=2.7,
+        columns=shown.grid.columns,
+        left=shown.grid.left,
+    )
+    lost = any(map(_lost, shown.cells))
+    for axes, lines in zip(panels, shown.lines, strict=True):
+        if measured.level is not None:
+            axes.axhline(measured.level, **(style.CHANCE if measured.words else style.ZERO))
         for number, line in enumerate(lines):
-            shift = number - (len(lines) - 1) / 2
-            x = [_shifted(cell.point[axis], shift, values, log=log) for cell in line]
-            _draw(axes, line, x, looks[line[0].setup], name, chosen)
+            x = [scale.place(cell.point[shown.axis], number, len(lines)) for cell in line]
+            _draw(axes, line, x, looks[line[0].setup], measured.name, chosen, joined=scale.numeric)
             _count_lost(axes, line, x, looks[line[0].setup], 0.04 + 0.075 * number)
-        style.values_on_x(axes, values, [in_words(value) for value in values], log=log)
-        axes.set_title(title)
-    # All values, and room below for what diverged; long intervals are cut.
-    low, high = min(found), max(found)
-    room = max(high - low, 1.0)
-    panels[0].set_ylim(low - 0.22 * room, high + 0.08 * room)
-    if low == high == 0:
-        panels[0].set_ylim(-1, 1)
-    figure.supxlabel(axis)
-    figure.supylabel(label)
+        scale.mark(axes)
+    shown.grid.describe(panels)
+    _limit(panels[0], found, measured, below=0.22 if lost else 0.06)
+    figure.supxlabel(axis_label(shown.axis))
+    figure.supylabel(measured.label)
     return figure
+
+
+class _Scale(NamedTuple):
+    """Where the values of an axis are. Words have places next to each other, in which setups stand
+    side by side; a number is where it is."""
+
+    values: Sequence[Any]
+    numeric: bool
+    log: bool
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> _Scale:
+        """The scale of these values."""
+        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        return cls(
+            values, numeric, numeric and values[0] > 0 and values[-1] / values[0] >= LOG_FROM
+        )
+
+    def place(self, value: Any, number: int, of: int) -> float:
+        """The x of a value, for the line of this number."""
+        if self.numeric:
+            return float(value)
+        return self.values.index(value) + 0.5 * ((number + 0.5) / of - 0.5)
+
+    def mark(self, axes: Axes) -> None:
+        """A tick at each value; if there are many, at some of them."""
+        places = list(self.values) if self.numeric else list(range(len(self.values)))
+        style.values_on_x(axes, places, [in_words(value) for value in self.values], log=self.log)
+        if not self.numeric:
+            axes.set_xlim(-0.6, len(self.values) - 0.4)
+
+
+def _limit(axes: Axes, found: Sequence[float], measured: Measured, *, below: float) -> None:
+    """All values; chance, too, unless it is so far that differences would be hard to see."""
+    low, high, level = min(found), max(found), measured.level
+    if level is not None:
+        far = low - level > 2 * max(high - low, 5.0)
+        if far and measured.words:
+            axes.annotate(
+                f"{measured.words} ↓", (1, 0), xycoords="axes fraction", ha="right",
+                xytext=(0, 3), textcoords="offset points", fontsize=style.SMALL - 2,
+            )  # fmt: skip
+        else:
+            low, high = min(low, level), max(high, level)
+    room = max(high - low, 1.0)
+    axes.set_ylim(low - below * room, high + 0.08 * room)
 
 
 def _percents(cell: Cell, name: str) -> list[float]:
@@ -102,14 +172,6 @@ def _lost(cell: Cell) -> int:
     return cell.count("diverged", "failed", "damaged")
 
 
-def _shifted(value: float, shift: float, values: Sequence[float], *, log: bool) -> float:
-    """A little to the side of the value, so that setups do not hide each other."""
-    if log:
-        ratio = (values[-1] / values[0]) ** (1 / (len(values) - 1))
-        return float(value * ratio ** (0.05 * shift))
-    return float(value + 0.05 * shift * (values[-1] - values[0]) / (len(values) - 1))
-
-
 def _draw(
     axes: Axes,
     line: Sequence[Cell],
@@ -117,22 +179,32 @@ def _draw(
     look: style.Look,
     name: str,
     chosen: Sequence[Cell],
+    *,
+    joined: bool,
 ) -> None:
-    found = [(at, cell, _percents(cell, name)) for at, cell in zip(x, line, strict=True)]
-    found = [(at, cell, values) for at, cell, values in found if values]
+    found = [(at, cell) for at, cell in zip(x, line, strict=True) if cell.values(name)]
     if not found:
         return
-    means = [mean(values) for _, _, values in found]
-    places = np.array([at for at, _, _ in found])
-    middles = np.array([each.value for each in means])
-    halves = np.array([each.half_width or 0.0 for each in means])
-    axes.plot(places, middles, lw=1.3, ms=4.2, **look.line)
-    if halves.any():
-        axes.vlines(places, middles - halves, middles + halves, color=look.color, lw=1.0)
-    dots = [(at, value) for at, _, values in found if len(values) > 1 for value in values]
-    if dots:
+    places = np.array([at for at, _ in found])
+    middles = np.array([mean(_percents(cell, name)).value for _, cell in found])
+    how = look.line if joined else {"color": look.color, "marker": look.marker, "ls": ""}
+    if max(len(cell.values(name)) for _, cell in found) < style.SEEDS_FOR_A_BAND:
+        for seed in sorted({run.seed for _, cell in found for run in cell.runs}):
+            of_seed = [
+                (at, 100 * value)
+                for at, cell in found
+                for run in cell.runs
+                if run.seed == seed and (value := run.metric(name)) is not None
+            ]
+            if of_seed:
+                axes.plot(*zip(*of_seed, strict=True), lw=1.1, ms=4.2, **how)
+    else:
+        axes.plot(places, middles, lw=1.3, ms=4.2, **how)
+        ends = np.array([style.ends(_percents(cell, name)) for _, cell in found])
+        style.band(axes, places, ends, look.color, joined=joined)
+        dots = [(at, value) for at, cell in found for value in _percents(cell, name)]
         axes.plot(*zip(*dots, strict=True), color=look.color, ls="", marker=".", ms=4, alpha=0.35)
-    ringed = [cell in chosen for _, cell, _ in found]
+    ringed = [cell in chosen for _, cell in found]
     if any(ringed):
         rings = axes.plot(places[ringed], middles[ringed], ls="", marker="o", ms=10, mfc="none")
         rings[0].set(mec=look.color, mew=1)
@@ -157,48 +229,24 @@ def _count_lost(
             )
 
 
-def by_setup(
-    study: Study, looks: style.Looks, labels: Mapping[str, str], *, scale: float = 1.0
-) -> Figure | None:
-    """Properties of runs by name with their labels, a panel each: a row for each setup, at its best
-    cell on validation: its seeds as faint dots, their mean with its interval. None without a
-    value."""
-    shown = [cell for cell in study.best.values() if any(map(cell.values, labels))]
-    if not shown:
-        return None
-    setups = [style.shortened(cell.setup, 32) for cell in shown]
-    figure, panels = style.panels(
-        len(labels),
-        columns=2,
-        height=0.6 + 0.05 * len(labels) + 0.3 * len(shown),
-        left=style.room_for(setups, style.SMALL),
-        share_y=len(labels) > 1,
-    )
-    for axes, (name, label) in zip(panels, labels.items(), strict=True):
-        for place, cell in enumerate(shown):
-            values, look = [scale * value for value in cell.values(name)], looks[cell.setup]
-            point = mean(values)
-            if point.half_width is not None:
-                ends = [point.value - point.half_width, point.value + point.half_width]
-                axes.plot(ends, [place, place], color=look.color, lw=1.4)
-                axes.plot(values, [place] * len(values), ".", color=look.color, ms=5, alpha=0.4)
-            axes.plot([point.value], [place], color=look.color, marker=look.marker, ms=5.5, ls="")
-        axes.set_yticks(range(len(shown)), setups)
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.yaxis.grid(visible=False)
-        axes.set_xlabel(label)
-    return figure
-
-
-def costs(study: Study, looks: style.Looks) -> Figure | None:
-    """Images a second and seconds of training at each setup's best cell on validation."""
-    figure = by_setup(study, looks, COSTS)
-    if figure is None:
-        return None
-    for axes, name in zip(figure.axes, COSTS, strict=True):
-        most = max(value for cell in study.best.values() for value in cell.values(name))
-        style.count_on_x(axes)
-        axes.set_xlim(left=0, right=1.15 * most)
-    for label in figure.axes[1].get_yticklabels():
-        label.set_visible(False)
-    return figure
+def caption(shown: Shown, measured: Measured, figure: Figure) -> str:
+    """What is drawn: true of these cells and of this figure."""
+    counts = [
+        [len(cell.values(measured.name)) for cell in line]
+        for panel in shown.lines
+        for line in panel
+    ]
+    bands = {max(line) >= style.SEEDS_FOR_A_BAND for line in counts if any(line)}
+    lines = style.lines_words(bands, joined=_Scale.of(shown.values).numeric)
+    said = f"{lines[0].upper()}{lines[1:]}."
+    if True in bands:
+        said += " Dots are seeds."
+        if any(0 < min(line) < style.SEEDS_FOR_A_BAND <= max(line) for line in counts):
+            said += " There is no band where fewer than three have a value."
+    low, high = figure.axes[0].get_ylim()
+    ends = [e for cell in shown.cells for e in style.ends(_percents(cell, measured.name))]
+    if any(end < low or end > high for end in ends):
+        said += " Bands are cut at the frame."
+    if any(map(_lost, shown.cells)):
+        said += " ×: seeds that diverged or failed, of how many; they have no value."
+    return said + shown.grid.words

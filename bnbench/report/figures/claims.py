@@ -23,9 +23,18 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
     shown = [each for each in claims if each.pairs][:MOST]
     if not shown:
         return None
+    few = all(len(each.pairs) < style.SEEDS_FOR_A_BAND for each in shown)
     handles: list[Line2D | Patch] = [
         style.symbol("one seed", ".", color=DOT, ms=7, alpha=0.55),
-        Line2D([], [], color=style.INK, marker="D", ms=4.5, lw=1.6, label="middle and interval"),
+        Line2D(
+            [],
+            [],
+            color=style.INK,
+            marker="D",
+            ms=4.5,
+            lw=1.6,
+            label="middle" if few else "middle and interval",
+        ),
         Patch(facecolor=style.FAINT, alpha=0.22, label="too small to matter"),
     ]
     if any(not isfinite(value) for each in shown for value in each.pairs.values()):
@@ -36,13 +45,33 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
     return figure
 
 
+def differences_caption(claims: Sequence[Judged]) -> str:
+    """What the strips show: true of these claims."""
+    shown = [each for each in claims if each.pairs][:MOST]
+    said = [
+        "A dot is one seed's difference; to the right of the zero line it favours the claim (for a "
+        "two-sided one: what it names first)."
+    ]
+    effects = [each.verdict.effect for each in shown if each.verdict.effect is not None]
+    few = all(effect.n < style.SEEDS_FOR_A_BAND for effect in effects)
+    if any(effect.mean is not None for effect in effects):
+        said.append(f"Diamond: the mean{'' if few else ', with its 95 % interval'}.")
+    if any(effect.mean is None for effect in effects):
+        interval = "" if few else ", with the interval that the table tells"
+        said.append(f"Where a difference is infinite, the diamond is the median{interval}.")
+        said.append("Arrows: on to infinity.")
+    said.append("An effect inside of the shaded range is too small to matter.")
+    return " ".join(said)
+
+
 def _strip(axes: Axes, each: Judged) -> None:
     values, effect = list(each.pairs.values()), each.verdict.effect
     finite = [value for value in values if isfinite(value)]
     smallest = each.claim.smallest_effect
     middle, ends = None, list[float]()
     if effect is not None:
-        middle, ends = effect.median if effect.mean is None else effect.mean, [*effect.interval]
+        middle = effect.median if effect.mean is None else effect.mean
+        ends = [*effect.interval] if len(values) >= style.SEEDS_FOR_A_BAND else []
     low, high = _range(finite, ends if middle is None else [middle, *ends], smallest)
     axes.set_xlim(low, high)
     axes.set_ylim(-1.0, 1.0)
@@ -66,11 +95,15 @@ def _strip(axes: Axes, each: Judged) -> None:
     if ends:
         bounds = [min(max(end, low), high) for end in ends]
         axes.plot(bounds, [-0.4, -0.4], color=style.INK, lw=1.6)
+        for bound, end, marker in zip(bounds, ends, "<>", strict=True):
+            if bound != end:
+                axes.plot([bound], [-0.4], marker, color=style.INK, ms=5, clip_on=False)
     if middle is not None and isfinite(middle):
         axes.plot([middle], [-0.4], marker="D", ms=4.5, color=style.INK, ls="")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_title(f"{each.claim.id} ({each.unit or 'no unit'})")
+    unit = f" ({each.unit})" if each.unit else ""
+    axes.set_title(f"{style.shortened(each.claim.says, 70)}{unit}")
 
 
 def _range(finite: list[float], summary: list[float], smallest: float) -> tuple[float, float]:

@@ -1,9 +1,9 @@
-"""Learning curves: a panel for each value of an axis, a line for each setup."""
+"""Learning curves: a panel for each value of the axes, a line for each setup."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite, nan
+from collections.abc import Iterator, Sequence
+from math import isfinite, log, nan
 from typing import NamedTuple
 
 import numpy as np
@@ -12,38 +12,40 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bnbench.report.figures import style
+from bnbench.report.figures.grid import Grid, grid_of
 from bnbench.report.study import Cell, StudiedRun, Study, best_at
 from bnbench.stats.differences import mean
 
-SEEDS_FOR_A_BAND = 3
-X_LABELS = {"examples": "training images seen", "seconds": "seconds of training"}
-Y_LABELS = {"accuracy": "validation accuracy, %", "loss": "validation loss, nats"}
+X_LABELS = {"examples": "training images seen", "seconds": "training time (s)"}
+Y_LABELS = {"accuracy": "validation accuracy (%)", "loss": "validation loss (nats)"}
 
 
-class Panel(NamedTuple):
-    """Cells that are drawn together, one of each setup, and what they have in common."""
+class Curves(NamedTuple):
+    """What is drawn: the panels, and for each its cells, one of each setup."""
 
-    title: str
-    cells: list[Cell]
+    grid: Grid
+    cells: list[list[Cell]]
+    classes: int | None
+
+    @property
+    def runs(self) -> list[StudiedRun]:
+        """Of all panels."""
+        return [run for panel in self.cells for cell in panel for run in cell.runs]
 
 
-def learning_panels(study: Study) -> list[Panel]:
-    """A panel for each value of an axis, with each setup at its best cell on validation.
-
-    The axis: of those that vary after tuning, the first that most setups have.
-    """
+def curves(study: Study) -> Curves:
+    """A panel for each value of what varies after tuning."""
     left = [key for key in study.varying if key != study.tuned_axis]
-    having = {key: sum(cell.point.get(key) is not None for cell in study.chosen) for key in left}
-    found = []
-    for point in style.panel_points(study, max(left, key=having.__getitem__, default=None)):
-        best = [best_at(study.chosen, setup, point) for setup in study.setups]
-        cells = [cell for cell in best if cell is not None]
-        found += [Panel(study.cell_words(point), cells)] if cells else []
-    return found
+    grid = grid_of(study, study.chosen, left)
+    best = [
+        [best_at(study.chosen, setup, point) for setup in study.setups] for point in grid.points
+    ]
+    cells = [[cell for cell in panel if cell is not None] for panel in best]
+    return Curves(grid, cells, style.classes(study))
 
 
 def learning_curves(
-    shown: Sequence[Panel], looks: style.Looks, *, quantity: str, against: str
+    shown: Curves, looks: style.Looks, *, quantity: str = "accuracy", against: str = "examples"
 ) -> Figure | None:
     """Validation accuracy (a fraction, shown in percent) or loss while training, against images or
     seconds.
@@ -52,26 +54,35 @@ def learning_curves(
     more: their mean with its 95 % interval; fewer: each seed. A cross is where one diverged. None
     without evaluations.
     """
-    runs = [run for panel in shown for cell in panel.cells for run in cell.runs]
-    if not any(run.history.curves for run in runs):
+    if not any(run.history.curves for run in shown.runs):
         return None
-    handles = style.keys((run.setup for run in runs), looks)
-    if any(map(_has_batch, runs)):
+    handles = style.keys((run.setup for run in shown.runs), looks)
+    if any(map(_has_batch, shown.runs)):
         handles.append(Line2D([], [], color=style.FAINT, ls=":", lw=1.3, label="batch statistics"))
-    if any(run.history.diverged_at is not None for run in runs):
+    level = None
+    if shown.classes is not None:
+        level = 100 / shown.classes if quantity == "accuracy" else log(shown.classes)
+        unit = "%" if quantity == "accuracy" else "nats"
+        handles.append(style.chance_key(f"chance ({level:.3g} {unit})"))
+    if any(run.history.diverged_at is not None for run in shown.runs):
         handles.append(style.symbol("diverged", "x", ms=5.5, mew=1.5))
-    figure, panels = style.panels(len(shown), handles, share_y=True, height=2.6)
-    for axes, panel in zip(panels, shown, strict=True):
-        for cell in panel.cells:
+    figure, panels = style.panels(
+        len(shown.cells),
+        handles,
+        share_y=True,
+        height=2.6,
+        columns=shown.grid.columns,
+        left=shown.grid.left,
+    )
+    for axes, cells in zip(panels, shown.cells, strict=True):
+        if level is not None:
+            axes.axhline(level, **style.CHANCE)
+        for cell in cells:
             _draw(axes, cell, looks[cell.setup], quantity, against)
-            for run in cell.runs:
-                if run.history.diverged_at is not None:
-                    seconds = 0.0 if run.result is None else run.result.train_seconds
-                    place = run.history.diverged_at if against == "examples" else seconds
-                    style.cross(axes, place, 0.03, looks[cell.setup])
-        axes.set_title(panel.title)
+            _mark_diverged(axes, cell, looks[cell.setup], against)
         style.count_on_x(axes)
         axes.set_xlim(left=0)
+    shown.grid.describe(panels)
     if quantity == "loss":
         panels[0].set_yscale("log")
         style.plain_log_ticks(panels[0])
@@ -85,48 +96,61 @@ def _has_batch(run: StudiedRun) -> bool:
     return running is not None and batch is not None and running.accuracy != batch.accuracy
 
 
+def _mark_diverged(axes: Axes, cell: Cell, look: style.Look, against: str) -> None:
+    for run in cell.runs:
+        if run.history.diverged_at is not None:
+            seconds = 0.0 if run.result is None else run.result.train_seconds
+            place = run.history.diverged_at if against == "examples" else seconds
+            style.cross(axes, place, 0.03, look)
+
+
 def _draw(axes: Axes, cell: Cell, look: style.Look, quantity: str, against: str) -> None:
     runs = [run for run in cell.runs if ("val", "running") in run.history.curves]
     whole = [run for run in runs if run.state == "completed"]
-    band = len(whole) >= SEEDS_FOR_A_BAND
-    for some in [whole] if band else [[run] for run in runs]:
-        x, middle, half = _mean(some, "running", quantity, against)
+    of_all = len(whole) >= style.SEEDS_FOR_A_BAND
+    for some in [whole] if of_all else [[run] for run in runs]:
+        x, middle, *ends = _mean(some, "running", quantity, against)
         every = max(1, len(x) // 5)
         axes.plot(x, middle, lw=1.4, ms=3.6, markevery=(0, every), **look.line)
-        if band:
-            axes.fill_between(x, middle - half, middle + half, color=look.color, alpha=0.18, lw=0)
+        if of_all:
+            style.band(axes, x, np.array(ends).T, look.color)
         if any(map(_has_batch, some)):
-            x, middle, _ = _mean(some, "batch", quantity, against)
-            axes.plot(x, middle, color=look.color, ls=":", lw=1.3 if band else 1.1)
+            x, middle, *_ = _mean(some, "batch", quantity, against)
+            axes.plot(x, middle, color=look.color, ls=":", lw=1.3 if of_all else 1.1)
 
 
 def _mean(runs: Sequence[StudiedRun], kind: str, quantity: str, against: str) -> np.ndarray:
-    """x, mean over seeds and half of its interval at each evaluation that all seeds have; of
+    """x, mean over seeds and the ends of its interval at each evaluation that all seeds have; of
     several seeds, where all are finite."""
-    curves = [
-        run.history.curves["val", kind] for run in runs if ("val", kind) in run.history.curves
-    ]
+    found = [run.history.curves["val", kind] for run in runs if ("val", kind) in run.history.curves]
     seeds = []
-    for curve in curves:
+    for curve in found:
         x = curve.examples if against == "examples" else curve.seconds
         y = [100 * value for value in curve.accuracy] if quantity == "accuracy" else curve.loss
         seeds.append(dict(zip(curve.examples, zip(x, y, strict=True), strict=True)))
-    found = []
+    points = []
     for at in sorted(set(seeds[0]).intersection(*seeds)):
         places, values = zip(*(seed[at] for seed in seeds), strict=True)
         if all(map(isfinite, values)):
-            point = mean(values)
-            found.append((mean(places).value, point.value, point.half_width or 0.0))
+            points.append((mean(places).value, mean(values).value, *style.ends(values)))
         elif len(seeds) == 1:
-            found.append((*places, nan, nan))
-    return np.array(found, dtype=float).reshape(-1, 3).T
+            points.append((*places, nan, nan, nan))
+    return np.array(points, dtype=float).reshape(-1, 4).T
 
 
-def caption(study: Study, panels: Sequence[Panel]) -> str:
-    """What the curves are of, in a sentence."""
-    seeds = max((len(cell.completed) for panel in panels for cell in panel.cells), default=0)
-    lines = "each seed a line"
-    if seeds >= SEEDS_FOR_A_BAND:
-        lines = "the mean over seeds with its 95 % interval"
-    where = " Each setup at its best values on validation." if study.varying else ""
-    return f"Full lines: running statistics, {lines}; dotted: batch statistics.{where}"
+def caption(shown: Curves) -> str:
+    """What the curves are of: true of these panels and these seeds."""
+    return " ".join(_sentences(shown)) + shown.grid.words
+
+
+def _sentences(shown: Curves) -> Iterator[str]:
+    cells = [cell for panel in shown.cells for cell in panel if cell.runs]
+    bands = {len(cell.completed) >= style.SEEDS_FOR_A_BAND for cell in cells}
+    lines = style.lines_words(bands)
+    batch = any(map(_has_batch, shown.runs))
+    yield f"Running statistics: {lines}." if batch else f"{lines[0].upper()}{lines[1:]}."
+    if batch:
+        yield "Dotted: the same weights under batch statistics."
+    if any(run.history.diverged_at is not None for run in shown.runs):
+        left_out = " Seeds that diverged are in no mean." if True in bands else ""
+        yield f"×: where a seed diverged.{left_out}"

@@ -32,6 +32,15 @@ HEAT_MAPS = {
     "gradient_shift": "relative",
 }
 """For each probe with readings of layers the one that is drawn as layer × time."""
+WORDS = {
+    ("running_error", "mean"): "error of running means (standard deviations)",
+    ("gap_by_layer", "loss"): "blame for the gap (nats)",
+    ("activation_drift", "mean_drift"): "drift of means (standard deviations)",
+    ("gradient_shift", "relative"): "change of the gradient, over its norm",
+    ("gradient_shift", "cos"): "cosine between gradients",
+    ("batch_noise", "noise"): "variance over batches / between images",
+}
+"""Of readings, on axes."""
 DPI = 90
 LANDSCAPE = (
     (
@@ -103,6 +112,47 @@ def probe_pictures(run: store.RunFolder) -> dict[str, bytes]:
     return found
 
 
+def drawings(
+    runs: Sequence[Probed], looks: style.Looks
+) -> dict[str, tuple[str, str, Callable[[], Figure]]]:
+    """Title, words and drawing of each figure of several runs, by name. A drawing raises ValueError
+    where no run has its probe."""
+    return {
+        "activations": (
+            "Inputs of a unit while training",
+            "15th, 50th and 85th percentile over fixed images (Ioffe & Szegedy 2015, figure 1).",
+            partial(percentile_bands, runs, looks),
+        ),
+        "landscape": (
+            "The landscape along the gradient",
+            "Ranges of loss and gradient over steps of several sizes (Santurkar et al. 2018).",
+            partial(landscape_bands, runs, looks),
+        ),
+        "running-error": (
+            "Running against population statistics",
+            "How far each layer's running mean is from the true one, in its standard deviations.",
+            partial(layer_heat_maps, runs, "running_error", "mean", log=True),
+        ),
+        "gap-by-layer": (
+            "Which layer the gap comes from",
+            "How much lower the loss is with that layer alone on batch statistics: above zero its "
+            "running statistics hurt.",
+            partial(layer_heat_maps, runs, "gap_by_layer", "loss"),
+        ),
+        "gradient-shift": (
+            "How earlier layers' steps turn a layer's gradient",
+            "Cosine between the gradient before and after, mean over layers (Santurkar et al. "
+            "2018); 1: no shift.",
+            partial(reading_curves, runs, looks, "gradient_shift", "cos"),
+        ),
+        "batch-noise": (
+            "Noise from the other images in a batch",
+            "Variance of the logits over random batches, over that between images.",
+            partial(reading_curves, runs, looks, "batch_noise", "noise"),
+        ),
+    }
+
+
 def readings_of(runs: Sequence[Probed], probe: str, name: str | None = None) -> list[Readings]:
     """One probe's readings of each run that has some, in the order of the runs. `name`: only of
     runs that have this reading of layers."""
@@ -130,7 +180,7 @@ def percentile_bands(runs: Sequence[Probed], looks: style.Looks) -> Figure:
         axes.set_title(style.shortened(f"{readings.setup}, {layer}"))
         style.count_on_x(axes)
     figure.supxlabel(IMAGES)
-    figure.supylabel("input of a unit: 15, 50, 85 %")
+    figure.supylabel("input of a unit (its own unit)")
     return figure
 
 
@@ -186,7 +236,7 @@ def reading_curves(runs: Sequence[Probed], looks: style.Looks, probe: str, name:
         _curve(axes, readings, layers, name, looks[readings.setup])
     style.count_on_x(axes)
     figure.supxlabel(IMAGES)
-    figure.supylabel(f"{probe}: {name}")
+    figure.supylabel(WORDS[probe, name])
     return figure
 
 
@@ -226,7 +276,7 @@ def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool 
         axes.set_title(style.shortened(readings.setup))
         style.count_on_x(axes)
     bar = figure.colorbar(drawn, ax=panels, aspect=30)
-    bar.set_label(f"{probe}: {name}")
+    bar.set_label(WORDS[probe, name])
     if isinstance(norm, LogNorm):
         style.plain_log_ticks(bar.ax)
     figure.supxlabel(IMAGES)

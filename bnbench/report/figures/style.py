@@ -6,13 +6,14 @@ figure can be read without its colours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, nan
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,7 +30,8 @@ from matplotlib.ticker import (
 
 from bnbench import palette
 from bnbench.config import identity
-from bnbench.report.study import Point, StudiedRun, Study
+from bnbench.report.study import StudiedRun, Study
+from bnbench.stats.differences import mean
 from bnbench.wording import slug
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
@@ -41,6 +43,7 @@ FAINT = "#6a7078"
 GRID = "#d8dbdf"
 SLATE = "#425066"  # what belongs to no setup
 SMALL = 8.5  # points
+SEEDS_FOR_A_BAND = 3  # of fewer, each is a line
 # Inches.
 PANEL_WIDTH = 2.75
 GAP = 0.15
@@ -48,7 +51,10 @@ ABOVE = 0.3  # for a line of the legend
 MORE_ABOVE = 0.19  # for each further line
 BELOW = 0.25  # for the shared label
 BETWEEN_ROWS = 0.5  # for ticks and the title of the next row
-MOST_PANELS = 6
+MOST_COLUMNS = 3  # of full width
+
+ZERO: dict[str, Any] = {"color": FAINT, "lw": 1.0}
+CHANCE: dict[str, Any] = {"color": FAINT, "lw": 1.1, "ls": (0, (1, 1.2, 4, 1.2))}
 
 SETTINGS: dict[Any, Any] = {
     "figure.facecolor": "white",
@@ -135,14 +141,26 @@ def look(place: int) -> Look:
     return Look(palette.color(place), MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)])
 
 
-def panel_points(study: Study, axis: str | None) -> list[Point]:
-    """What each panel shows: a value of an axis that varies. At most `MOST_PANELS` of them, the
-    first and the last included; everything in one panel without an axis."""
-    if axis is None:
-        return [{}]
-    values = study.axes[axis]
-    last = min(len(values), MOST_PANELS) - 1
-    return [{axis: values[round(i * (len(values) - 1) / last)]} for i in range(last + 1)]
+def lines_words(bands: Collection[bool], *, joined: bool = True) -> str:
+    """How seeds are drawn; `bands`: whether there are intervals, of all that is drawn; `joined`:
+    whether points of a setup are."""
+    of_seed, of_mean = ("line", "band") if joined else ("marker", "line")
+    if True not in bands:
+        return f"each seed a {of_seed}"
+    whole = f"the mean over seeds with its 95 % interval as a {of_mean}"
+    return whole if False not in bands else f"{whole}; of fewer than three seeds each a {of_seed}"
+
+
+def classes(study: Study) -> int | None:
+    """How many classes the images are of; None where that is not stored."""
+    found = {len((run.manifest or {}).get("classes") or ()) for run in study.runs if run.manifest}
+    return found.pop() if len(found) == 1 and min(found) > 1 else None
+
+
+def varied(look: Look, number: int) -> Look:
+    """The same colour with the dashes and the marker that come so many places later."""
+    dashes = DASHES[(DASHES.index(look.dashes) + number) % len(DASHES)]
+    return Look(look.color, MARKERS[(MARKERS.index(look.marker) + number) % len(MARKERS)], dashes)
 
 
 def panels(
@@ -154,19 +172,19 @@ def panels(
     share_y: bool = False,
     left: float = 0.75,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with this many panels, in rows, and its legend above them.
+    """A figure with this many panels, in rows, and its legend above them. Many columns are narrow.
 
     `height` of a row with its title and ticks, and room at the `left` of the first panel, in
     inches. Margins are fixed: a layout that measures every word doubles the time to draw.
     """
-    wide = 2 if count == 4 and columns > 2 else min(count, columns)
+    wide = min(count, columns)
     rows = ceil(count / wide)
     between = GAP if share_y else GAP + left
-    width = left + 0.15 + PANEL_WIDTH * max(wide, 2)
+    width = left + 0.15 + max(2, min(wide, MOST_COLUMNS)) * PANEL_WIDTH
     labels = [shortened(str(handle.get_label()), 26) for handle in legend]
     widths = [0.62 + 0.58 * SMALL / 72 * len(label) for label in labels]
     in_a_row = len(labels) if sum(widths) <= width else max(1, int(width / max(widths)))
-    above = ABOVE + MORE_ABOVE * (ceil(len(labels) / in_a_row) - 1 if labels else 0)
+    above = ABOVE + MORE_ABOVE * (ceil(len(labels) / in_a_row) - 1) if labels else 0.0
     tall = above + BELOW + height * rows
     figure = Figure(figsize=(width, tall))
     panel = (width - left - 0.15 - between * (wide - 1)) / wide
@@ -239,6 +257,41 @@ def keys(setups: Iterable[str], looks: Looks) -> list[Line2D | Patch]:
 def symbol(label: str, marker: str, **drawn: Any) -> Line2D:
     """A symbol without a line in the legend."""
     return Line2D([], [], ls="", marker=marker, label=label, **({"color": FAINT} | drawn))
+
+
+def chance_key(words: str) -> Line2D:
+    """Its line in the legend."""
+    return Line2D([], [], label=words, **CHANCE)
+
+
+def ends(values: Sequence[float]) -> tuple[float, float]:
+    """Of the 95 % interval of the mean; NaN for fewer seeds than it takes."""
+    if not values:
+        return nan, nan
+    found = mean(values)
+    if found.half_width is None or found.n < SEEDS_FOR_A_BAND:
+        return nan, nan
+    return found.value - found.half_width, found.value + found.half_width
+
+
+def band(
+    axes: Axes,
+    x: Sequence[float] | np.ndarray,
+    ends: np.ndarray,
+    color: str,
+    *,
+    joined: bool = True,
+) -> None:
+    """Intervals (n, 2) at n places: a band, and a line where one has no neighbour to join."""
+    there = np.isfinite(ends).all(1)
+    next_to = np.zeros_like(there)
+    if joined:
+        next_to[1:] |= there[:-1]
+        next_to[:-1] |= there[1:]
+        axes.fill_between(x, *ends.T, color=color, alpha=0.16, lw=0)
+    alone = there & ~next_to
+    if alone.any():
+        axes.vlines(np.asarray(x)[alone], *ends[alone].T, color=color, lw=1.1)
 
 
 def cross(axes: Axes, x: float, y: float, look: Look) -> None:

@@ -1,0 +1,92 @@
+"""Which panels a figure has, and the words that tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+
+from bnbench.report.figures import style
+from bnbench.report.study import Cell, Point, Study
+from bnbench.wording import in_words, key_words
+
+MOST_PANELS = 6
+"""Along an axis."""
+
+
+class Grid(NamedTuple):
+    """Panels: a column for each value of one axis, a row for each of another.
+
+    `points`: the values that each panel shows, row by row. `axes`: of the columns and of the rows,
+    as far as there are any. `cut`: axes of which more values vary than there are panels. `best`:
+    axes of which each setup has its best value on validation, since two are told apart by panels.
+    """
+
+    points: list[Point]
+    axes: list[str]
+    cut: list[str]
+    best: list[str]
+
+    @property
+    def columns(self) -> int:
+        """Panels in a row: a single axis is wrapped."""
+        inner = len({repr(point[self.axes[0]]) for point in self.points}) if self.axes else 1
+        return inner if len(self.axes) > 1 else min(inner, 3)
+
+    @property
+    def left(self) -> float:
+        """Inches for ticks and labels on the left."""
+        return 0.75 if len(self.axes) < 2 else 0.95
+
+    @property
+    def words(self) -> str:
+        """What a caption must say of the choice of panels: sentences, each after a space."""
+        said = [f" Not all values of {key_words(key)} are shown." for key in self.cut]
+        said += [f" {key_words(key).capitalize()}: each setup's best value on validation."
+                 for key in self.best]  # fmt: skip
+        return "".join(said)
+
+    def describe(self, panels: Sequence[Axes]) -> None:
+        """Say which panel is which: above a column and next to a row, or above each panel."""
+        if len(self.axes) < 2:
+            for axes, point in zip(panels, self.points, strict=True):
+                axes.set_title(point_words(point))
+            return
+        column, row = self.axes
+        for number, (axes, point) in enumerate(zip(panels, self.points, strict=True)):
+            if number < self.columns:
+                narrow = number and self.columns > style.MOST_COLUMNS
+                axes.set_title(
+                    in_words(point[column]) if narrow else point_words({column: point[column]})
+                )
+            if number % self.columns == 0:
+                axes.set_ylabel(point_words({row: point[row]}))
+
+
+def grid_of(study: Study, cells: Sequence[Cell], axes: Sequence[str]) -> Grid:
+    """The panels for what varies among these cells along these axes."""
+    having = {key: sum(cell.point.get(key) is not None for cell in cells) for key in axes}
+    # A panel of an axis that few setups have would repeat the lines of the others.
+    shown = [key for key in axes if 2 * having[key] > len(cells)]
+    shown = sorted(shown, key=having.__getitem__, reverse=True)[:2]
+    shown = sorted(shown, key=lambda key: len(study.axes[key]), reverse=True)
+    points: list[Point] = [{}]
+    for key in reversed(shown):
+        every = study.axes[key]
+        last = min(len(every), MOST_PANELS) - 1
+        values = [every[round(i * (len(every) - 1) / last)] for i in range(last + 1)]
+        points = [{**point, key: value} for point in points for value in values]
+    cut = [key for key in shown if len(study.axes[key]) > MOST_PANELS]
+    return Grid(points, shown, cut, [key for key in axes if key not in shown])
+
+
+def point_words(point: Point) -> str:
+    """A point's values in words: `learning rate 0.1, batch size 32`."""
+    return ", ".join(f"{key_words(key)} {in_words(value)}" for key, value in point.items())
+
+
+def axis_label(key: str) -> str:
+    """An axis of the experiment with its unit."""
+    unit = " (images)" if key.endswith("batch_size") else ""
+    return f"{key_words(key)}{unit}"
