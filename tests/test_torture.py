@@ -69,7 +69,7 @@ def test_negative_control_a_bad_disk_shows_a_bug(
 
     def uncut(folder: RunFolder, keep: int = 0, *_: Any) -> Appender:
         path = folder.path / "metrics.jsonl"
-        return Appender(path, kept=path.read_bytes() if keep else b"")
+        return Appender(path, keep=path.stat().st_size if keep else 0)
 
     if bug == "no temporary file":
         monkeypatch.setattr(files, "replace_content", in_place)

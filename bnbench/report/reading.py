@@ -212,7 +212,7 @@ def _row(run: StudiedRun) -> Mapping[str, Any]:
 
 
 def _read_run(config: schema.RunConfig, folder: store.RunFolder, *, events: bool) -> StudiedRun:
-    record = store.read(folder)
+    record = store.read(folder, whole=events)
     history = History()
     try:
         if events and record.state not in ("damaged", "new"):

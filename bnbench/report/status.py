@@ -18,7 +18,7 @@ def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
 
     Text and no table: rich takes half a second to lay out a thousand rows.
     """
-    runs = [read(folder) for folder in experiment.runs()]
+    runs = [read(folder, whole=False) for folder in experiment.runs()]
     if not runs:
         return "no runs yet"
     said = [
@@ -45,7 +45,9 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
     """A line per experiment, with how many runs are in which state."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("experiment", overflow="fold")
-    counts = [Counter(str(read(run).state) for run in each.runs()) for each in experiments]
+    counts = [
+        Counter(str(read(run, whole=False).state) for run in each.runs()) for each in experiments
+    ]
     shown = [state for state in STATES if any(count[state] for count in counts)]
     for state in shown:
         table.add_column(state, justify="right")
@@ -56,7 +58,7 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
 
 def as_record(experiment: ExperimentFolder) -> Record:
     """The same for programs."""
-    runs = [read(folder) for folder in experiment.runs()]
+    runs = [read(folder, whole=False) for folder in experiment.runs()]
     return {
         "experiment": experiment.name,
         "path": str(experiment.path),

@@ -31,6 +31,9 @@ ABANDONED = 3600.0
 SMALL, LARGE = 2**26, 2**33
 """Bytes that a file may have to be read: of JSON, YAML and pictures; of everything else."""
 
+BLOCK = 2**20
+"""Bytes of a long file that are read at a time."""
+
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
@@ -201,22 +204,41 @@ def read(path: Path, *, follow: bool = False) -> bytes | None:
     return None
 
 
+def blocks(path: Path, keep: int | None = None) -> Iterator[bytes]:
+    """A regular file, a block at a time, or its first `keep` bytes; none where there is no file."""
+    if status_of(path) is None:
+        return
+    left = LARGE if keep is None else keep
+    with translated(path), regular.opened(path, LARGE) as file:
+        while block := file.read(min(BLOCK, left)):
+            left -= len(block)
+            yield block
+
+
+def digested(path: Path, keep: int | None = None) -> hashlib._Hash:
+    """The sha256 of `blocks`."""
+    found = hashlib.sha256()
+    for block in blocks(path, keep):
+        found.update(block)
+    return found
+
+
 class Appender:
     """A file that only grows: append, and say when it must be on the disk."""
 
-    def __init__(self, path: Path, *, kept: bytes = b"") -> None:
-        """Open `path` and cut it to its first bytes, which are these."""
+    def __init__(self, path: Path, *, keep: int = 0) -> None:
+        """Open `path` and cut it to its first `keep` bytes."""
         self.path = path
-        self._digest = hashlib.sha256(kept)
+        self._digest = digested(path, keep)
         status = status_of(path)
         if status is not None and status.st_nlink > 1:  # the other name keeps what it has
-            replace_content(path, kept)
+            replace_content(path, (read(path) or b"")[:keep])
         with translated(path):
             # Without a buffer, so that nothing that could not be written is tried again by `close`.
             self._file = path.open("ab", buffering=0)
             try:
-                self._file.truncate(len(kept))
-                self._file.seek(len(kept))
+                self._file.truncate(keep)
+                self._file.seek(keep)
             except OSError:
                 self._file.close()
                 raise

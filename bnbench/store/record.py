@@ -74,8 +74,8 @@ class Result:
 
     `steps` and `examples` were trained on in `train_seconds`; `wall_seconds` include everything.
     `scores`: by split and kind of statistics, of completed runs. `step`, `reason`: where and why a
-    run diverged. `seal`: checksums of the files that it rests on, by name, and of itself; earlier
-    versions had none.
+    run diverged. `seal`: checksums of the files that it rests on, by name, and of itself, and how
+    many bytes of events there are; earlier versions had less of it, or none.
     """
 
     state: Literal["completed", "diverged"]
@@ -115,11 +115,10 @@ class Result:
             raise ValueError("not a result") from None
         return cls(state="completed", **counted, scores=scores, seal=seal)
 
-    def sealed(self, contents: Mapping[str, bytes]) -> Record:
-        """What `result.json` holds: the result with checksums of these files, and of itself."""
+    def sealed(self, seal: Mapping[str, Any]) -> Record:
+        """What `result.json` holds: the result with this seal, and a checksum of itself."""
         record = self.as_record()
-        digests = {name: digest(content) for name, content in contents.items()}
-        return record | {"seal": {"result": _own(record), **digests}}
+        return record | {"seal": {"result": _own(record), **seal}}
 
     def as_record(self) -> Record:
         """What it says, in the order of `result.json`."""

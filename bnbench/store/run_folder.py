@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnbench.errors import DamagedError, HeldError, StorageError
-from bnbench.store import files, record
+from bnbench.store import files, lines, record
 from bnbench.store.record import Record, Result, damaged
 
 CONFIG = "config.yaml"
@@ -27,6 +27,8 @@ MADE = (RESULT, CHECKPOINT, PREVIOUS, METRICS, ERROR, MANIFEST, CONFIG)
 """What training makes, but for pictures and views; the result first."""
 SEALED = (CONFIG, MANIFEST, METRICS)
 """What a result rests on, and what is not written again once there is one."""
+METRICS_BYTES = "metrics_bytes"
+"""In a seal, how long the events are: that can be compared without reading them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +152,7 @@ class RunFolder:
 
         `without`: kinds of events that are not wanted; lines of theirs are not even decoded.
         """
-        return iter(self._events(files.read(self.path / METRICS) or b"", without))
-
-    def _events(self, content: bytes, without: Collection[str] = ()) -> list[Record]:
-        # As `encode_records` begins its lines.
-        unwanted = tuple(f'{{"event": "{kind}"'.encode() for kind in without)
-        lines = enumerate(content.split(b"\n")[:-1], start=1)
-        wanted = {number: line for number, line in lines if not line.startswith(unwanted)}
-        events = record.decode_records(list(wanted.values()))
-        if events is None:
-            bad = (n for n, line in wanted.items() if record.decode_records([line]) is None)
-            why = "not a JSON event with all of its fields"
-            raise damaged(self.path / METRICS, why, line=next(bad, None))
-        return events
+        return lines.events(self.path / METRICS, without)
 
     def size(self) -> int:
         """Bytes of all its files."""
@@ -223,13 +213,12 @@ class RunFolder:
 
         Raises DamagedError where these are not whole events, or have another checksum.
         """
-        kept = (files.read(self.path / METRICS) or b"")[:keep]
-        if len(kept) < keep or (keep and not kept.endswith(b"\n")):
-            raise damaged(self.path / METRICS, "events that the checkpoint counts are not there")
-        self._events(kept)  # raises where a line is damaged
-        if checksum not in (None, record.digest(kept)):
-            raise damaged(self.path / METRICS, "changed since the checkpoint")
-        return files.Appender(self.path / METRICS, kept=kept)
+        path = self.path / METRICS
+        for _ in lines.events(path, counted=keep):
+            pass  # raises where a line is damaged
+        if checksum not in (None, files.digested(path, keep).hexdigest()):
+            raise damaged(path, "changed since the checkpoint")
+        return files.Appender(path, keep=keep)
 
     def commit(self, content: bytes) -> None:
         """Make `content` the run's checkpoint; the one before stays as `checkpoint.prev.pt`.
@@ -244,10 +233,12 @@ class RunFolder:
 
         Raises DamagedError where the events do not have the checksum that is given.
         """
-        contents = {name: files.read(self.path / name) or b"" for name in SEALED}
-        if checksum not in (None, record.digest(contents[METRICS])):
+        seal: Record = {name: files.digested(self.path / name).hexdigest() for name in SEALED}
+        if checksum not in (None, seal[METRICS]):
             raise damaged(self.path / METRICS, "changed while the run trained")
-        files.replace_content(self.path / RESULT, record.encode(result.sealed(contents)))
+        about = files.status_of(self.path / METRICS)
+        seal[METRICS_BYTES] = 0 if about is None else about.st_size
+        files.replace_content(self.path / RESULT, record.encode(result.sealed(seal)))
         with suppress(StorageError):  # it only takes up space
             files.remove(self.path / PREVIOUS)
 

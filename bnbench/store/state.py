@@ -8,9 +8,18 @@ from itertools import count
 from typing import Literal, TypeAlias, get_args
 
 from bnbench.errors import DamagedError, StorageError
-from bnbench.store import files, record
+from bnbench.store import files, lines, record
 from bnbench.store.record import Record, Result, damaged
-from bnbench.store.run_folder import CONFIG, ERROR, MADE, MANIFEST, METRICS, RESULT, RunFolder
+from bnbench.store.run_folder import (
+    CONFIG,
+    ERROR,
+    MADE,
+    MANIFEST,
+    METRICS,
+    METRICS_BYTES,
+    RESULT,
+    RunFolder,
+)
 
 State: TypeAlias = Literal[
     "completed", "diverged", "running", "interrupted", "failed", "damaged", "new"
@@ -18,6 +27,9 @@ State: TypeAlias = Literal[
 STATES: tuple[str, ...] = get_args(State)
 
 ASIDE = ".damaged-"
+
+GONE = "nothing is there, but the run has ended"
+CHANGED = "changed since the run ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +49,10 @@ class RunRecord:
     problem: str | None = None
 
 
-def read(run: RunFolder) -> RunRecord:
-    """How a run stands: the one place that decides it. Events are read when they are asked for."""
+def read(run: RunFolder, *, whole: bool = True) -> RunRecord:
+    """How a run stands: the one place that decides it. `whole`: as in `examined`."""
     try:
-        manifest, result = examined(run)
+        manifest, result = examined(run, whole=whole)
         if result is not None:
             return RunRecord(run, result.state, manifest, result)
         if run.held():
@@ -56,11 +68,12 @@ def read(run: RunFolder) -> RunRecord:
     return RunRecord(run, state, manifest, error=error, problem=problem)
 
 
-def examined(run: RunFolder) -> tuple[Record | None, Result | None]:
+def examined(run: RunFolder, *, whole: bool = True) -> tuple[Record | None, Result | None]:
     """What the run was started with and how it ended, or None, after a look at everything that the
     result rests on.
 
-    Raises DamagedError where a file is damaged or missing, or is not what it was when the run
+    `whole`: at all that `metrics.jsonl` says, too; else only at its length, where the result tells
+    it. Raises DamagedError where a file is damaged or missing, or is not what it was when the run
     ended; also where the folder is a copy of another run's.
     """
     result, path = run.result(), run.path / MANIFEST
@@ -71,13 +84,31 @@ def examined(run: RunFolder) -> tuple[Record | None, Result | None]:
         raise DamagedError(f"{run.path} holds the run {holds}", do=do)
     if result is None:
         return manifest, None
-    contents |= {name: files.read(run.path / name) for name in (CONFIG, METRICS)}
+    contents[CONFIG] = files.read(run.path / CONFIG)
     for name, content in contents.items():
         if not content:
-            raise damaged(run.path / name, "nothing is there, but the run has ended")
+            raise damaged(run.path / name, GONE)
         if name in result.seal and result.seal[name] != record.digest(content):
-            raise damaged(run.path / name, "changed since the run ended")
+            raise damaged(run.path / name, CHANGED)
+    _examine_events(run, result, whole=whole)
     return manifest, result
+
+
+def _examine_events(run: RunFolder, result: Result, *, whole: bool) -> None:
+    """Raises DamagedError where they are not those that the result rests on."""
+    path, seal = run.path / METRICS, result.seal
+    about = files.status_of(path)
+    if about is None or about.st_size == 0:
+        raise damaged(path, GONE)
+    if about.st_size != seal.get(METRICS_BYTES, about.st_size):
+        raise damaged(path, CHANGED)
+    if METRICS_BYTES in seal and not whole:
+        return
+    if METRICS not in seal:
+        for _ in lines.events(path, counted=about.st_size):
+            pass  # raises where a line is damaged
+    elif seal[METRICS] != files.digested(path).hexdigest():
+        raise damaged(path, CHANGED)
 
 
 def set_aside(run: RunFolder) -> None:
