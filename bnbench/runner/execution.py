@@ -21,10 +21,9 @@ import torch
 from bnbench import store
 from bnbench.assemble import Facts, build_run, checkpoints, resolve_device
 from bnbench.assemble.custom import guarded, named
-from bnbench.config import datasets, files, identity, loading, schema
+from bnbench.config import datasets, files, identity, schema
 from bnbench.errors import (
     BnbenchError,
-    ConfigError,
     DamagedError,
     DataError,
     Interrupted,
@@ -33,6 +32,7 @@ from bnbench.errors import (
 )
 from bnbench.events import Diverged, Evaluation, Moment
 from bnbench.guard import Entered, Raised, awaited, foreign_code, items
+from bnbench.runner.belonging import require_same_identity
 from bnbench.runner.provenance import (
     fingerprint_of,
     manifest_of,
@@ -71,7 +71,7 @@ def execute(
         if settings.restart and folder.clear():
             settings.announce(f"{folder.name}: the earlier attempt is thrown away")
         with _failures_recorded(folder):
-            _require_same_identity(folder, config)
+            require_same_identity(folder, config)
             _, found = store.examined(folder)
             if found is not None:
                 return Executed(folder, found, found=True)
@@ -106,28 +106,6 @@ def _failures_recorded(folder: RunFolder) -> Iterator[None]:
         if cause:
             error.do = f"the traceback is in {folder.path / 'error.json'}"
         raise
-
-
-def _require_same_identity(folder: RunFolder, config: schema.RunConfig) -> None:
-    """Refuse a folder whose configuration is not the one that its name was made from."""
-    text = folder.config_text()
-    if text is None:
-        return
-    path = folder.path / "config.yaml"
-    try:
-        kept = loading.load_run(folder.path)
-    except ConfigError as error:
-        raise store.damaged(path, f"cannot be read back:\n{error}") from error
-    differences = identity.differences(kept, config)
-    if differences and files.dump(config).startswith(text):
-        raise store.damaged(path, "only its beginning is there")
-    if differences:
-        first, *others = differences
-        more = f" (and {len(others)} more)" if others else ""
-        raise StorageError(
-            f"{path} is not the configuration that the folder is named after:\n  {first}{more}",
-            do="undo the change, or train the run again with --restart",
-        )
 
 
 def _attempt(

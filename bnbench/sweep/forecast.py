@@ -15,9 +15,10 @@ from typing import Any
 from rich.filesize import decimal
 
 from bnbench import store
-from bnbench.config import feasible, files, identity, loading, schema
+from bnbench.config import feasible, identity, schema
 from bnbench.config.identity import cell_key
 from bnbench.errors import BnbenchError, RunError, StorageError
+from bnbench.runner.belonging import require_same_identity
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import duration
 from bnbench.sweep import jobs
@@ -31,26 +32,29 @@ WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
 
 
-def is_missing(
-    config: schema.RunConfig, found: store.RunRecord, options: jobs.SweepOptions
-) -> bool:
+def stored(config: schema.RunConfig, folder: store.RunFolder) -> store.RunRecord:
+    """How a run of a sweep stands; damaged as well where it has a result, and a configuration that
+    is not the one its folder is named after. Where it has none, training it says so."""
+    found = store.read(folder)
+    try:
+        if found.result is not None:
+            require_same_identity(folder, config)
+    except BnbenchError as error:
+        return store.RunRecord(folder, "damaged", problem=error.what)
+    return found
+
+
+def is_missing(found: store.RunRecord, options: jobs.SweepOptions) -> bool:
     """Whether a sweep works on a run: it has no result, and has not failed by its own fault.
 
-    Missing data or a full disk say nothing about a run. If its folder holds another configuration,
-    training it will say so.
+    Missing data or a full disk say nothing about a run.
     """
     if found.state == "damaged":
         return options.retry_failed
-    if found.result is None:
-        error = found.error
-        return error is None or options.retry_failed or bool(error.get("of_the_machine"))
-    try:
-        if found.folder.config_text() == files.dump(config):
-            return False
-        # Of an earlier version, or with other keys that do not decide the numbers.
-        return bool(identity.differences(loading.load_run(found.folder.path), config))
-    except BnbenchError:
-        return True
+    error = found.error
+    if found.result is not None or error is None:
+        return found.result is None
+    return options.retry_failed or bool(error.get("of_the_machine"))
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
@@ -115,7 +119,7 @@ def forecast(
     forecasts = []
     missing: list[tuple[schema.RunConfig, store.RunRecord, ForecastRun]] = []
     folders = experiment.folders_of(map(identity.run_id, runs))
-    for config, found in zip(runs, map(store.read, folders), strict=True):
+    for config, found in zip(runs, map(stored, runs, folders), strict=True):
         if found.result is not None:
             # The most expensive seed counts: one that diverged early says little about the others.
             seconds, size = found.result.wall_seconds, found.folder.size()
@@ -127,7 +131,7 @@ def forecast(
             point=identity.point(config),
             seed=config.seed,
             state=found.state,
-            trains=options.restart or is_missing(config, found, options),
+            trains=options.restart or is_missing(found, options),
         )
         forecasts.append(run)
         if run.trains:

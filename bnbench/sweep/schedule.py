@@ -144,8 +144,8 @@ class _Sweep:
         for config, folder in zip(runs, folders, strict=True):
             steps = feasible.planned_steps(config)
             run = _Run(config, folder, identity.cell_key(config), steps)
-            found = store.read(folder)
-            if forecast.is_missing(config, found, options):
+            found = forecast.stored(config, folder)
+            if forecast.is_missing(found, options):
                 if found.state == "damaged":
                     _set_aside(folder)
                 self.missing[jobs.Train(config)] = run

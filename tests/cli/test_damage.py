@@ -218,6 +218,25 @@ def test_a_damaged_run_is_trained_again_and_its_files_are_kept(whole: Path, name
         assert (run.path / "metrics.jsonl.damaged-1").exists() == (name != "result.json")
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl"])
+def test_a_damaged_run_without_a_seal_is_trained_again(whole: Path, name: str) -> None:
+    with copied(whole, sealed=False) as (path, experiment):
+        run = experiment.runs()[0]
+        undamaged, content = evidence(run), (run.path / name).read_bytes()
+        (run.path / name).write_bytes(content[:300])
+        sweep = ("sweep", str(path / "study.yaml"), "--quiet")
+        for _ in range(2):
+            said = bnbench(path, *sweep)
+            assert said.code == 1
+            assert f"{run.name}: damaged: " in said.err
+            assert "FILE.damaged-1" in said.err
+            assert (run.path / name).read_bytes() == content[:300]
+        assert "damaged " in bnbench(path, *sweep, "--dry-run").out
+        assert bnbench(path, *sweep, "--retry-failed").code == 0
+        assert (run.path / f"{name}.damaged-1").read_bytes() == content[:300]
+        assert evidence(run) == undamaged
+
+
 def test_what_a_later_version_has_added_is_ignored(whole: Path) -> None:
     with copied(whole, sealed=False) as (path, experiment):
         before, run = rows(path, experiment, 3), experiment.runs()[0]

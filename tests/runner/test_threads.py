@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from bnbench import store
 from bnbench.assemble import build_run
 from bnbench.config import files, identity, loading, plans, schema
 from bnbench.runner import settings, threads
@@ -19,7 +18,7 @@ from bnbench.runner.execution import execute
 from bnbench.runner.settings import Executed, Settings, thread_limit
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import jobs
-from bnbench.sweep.forecast import is_missing
+from bnbench.sweep.forecast import is_missing, stored
 from tests.injection import Killed, dying
 from tests.runs import evidence, experiment_in, seal_again, small_config
 from tests.stub import build_stub
@@ -114,13 +113,20 @@ def test_a_finished_run_of_an_earlier_version_is_not_missing(tmp_path: Path) -> 
     path.write_text(path.read_text().replace("threads: 1", "threads: auto"))
     assert "threads: auto" in path.read_text()
     seal_again(folder)
-    assert not is_missing(config, store.read(folder), jobs.SweepOptions())
+    assert stored(config, folder).state == "completed"
+    assert not is_missing(stored(config, folder), jobs.SweepOptions(retry_failed=True))
     path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
     seal_again(folder)
-    assert is_missing(config, store.read(folder), jobs.SweepOptions())
+    found = stored(config, folder)
+    assert found.problem == (
+        f"{path} is not the configuration that the folder is named after:\n"
+        "  optim.lr: 0.06 in the folder, 0.05 given"
+    )
+    assert not is_missing(found, jobs.SweepOptions())
+    assert is_missing(found, jobs.SweepOptions(retry_failed=True))
     path.write_text("{")
     seal_again(folder)
-    assert is_missing(config, store.read(folder), jobs.SweepOptions())
+    assert stored(config, folder).state == "damaged"
 
 
 def test_the_given_number_is_kept_on_its_way_to_a_worker(tmp_path: Path) -> None:

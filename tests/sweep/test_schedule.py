@@ -155,15 +155,17 @@ def test_only_what_is_missing_is_trained(
 def test_a_finished_run_of_another_configuration_is_looked_at_closely(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
 ) -> None:
-    """Its file is not the one that would be written now: whoever trains compares the two."""
+    """Its file is not the one that would be written now."""
     runs = seeds(1)
     folder = experiment.run(identity.run_id(runs[0]))
     end(folder, files.dump(runs[0]).replace("lr: 0.05", "lr: 0.06"), RESULT)
     outcome, executor = run_sweep(
         runs, experiment, lambda _: [Trained(RESULT, found=True)], screen[0]
     )
-    assert executor.given == runs
-    assert (outcome.found, outcome.trained) == (1, 0)
+    assert executor.given == []
+    ((name, why),) = outcome.failures
+    assert name == folder.name
+    assert why.startswith(f"damaged: {folder.path / 'config.yaml'} is not the configuration")
 
 
 def test_every_cell_once_and_then_the_longest_first(
