@@ -225,13 +225,13 @@ def test_a_damaged_run_without_a_seal_is_trained_again(whole: Path, name: str) -
         undamaged, content = evidence(run), (run.path / name).read_bytes()
         (run.path / name).write_bytes(content[:300])
         sweep = ("sweep", str(path / "study.yaml"), "--quiet")
-        for said in (bnbench(path, *sweep), bnbench(path, *sweep)):
+        for said in (command(path, *sweep), bnbench(path, *sweep)):
             assert said.code == 1
             assert f"{run.name}: damaged: " in said.err
             assert "FILE.damaged-1" in said.err
             assert (run.path / name).read_bytes() == content[:300]
-        assert "damaged " in bnbench(path, *sweep, "--dry-run").out
-        assert bnbench(path, *sweep, "--retry-failed").code == 0
+        assert "damaged " in command(path, *sweep, "--dry-run").out
+        assert command(path, *sweep, "--retry-failed").code == 0
         assert (run.path / f"{name}.damaged-1").read_bytes() == content[:300]
         assert evidence(run) == undamaged
 
