@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
@@ -22,14 +23,14 @@ class Curve:
     """One split under one kind of statistics: a point for each evaluation.
 
     `examples`: training images seen; `seconds`: of training work. A loss that was not finite is
-    inf.
+    inf. Arrays, since lists of a thousand runs would fill the memory.
     """
 
-    examples: list[int] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    loss: list[float] = field(default_factory=list)
-    accuracy: list[float] = field(default_factory=list)
+    examples: array[int] = field(default_factory=lambda: array("q"))
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    loss: array[float] = field(default_factory=lambda: array("d"))
+    accuracy: array[float] = field(default_factory=lambda: array("d"))
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ def read_history(run: store.RunRecord) -> History:
                 curve.steps.append(record["step"])
                 curve.seconds.append(record["train_seconds"])
                 curve.loss.append(inf if record["loss"] is None else record["loss"])
-                curve.accuracy.append(record["accuracy"])
+                curve.accuracy.append(nan if record["accuracy"] is None else record["accuracy"])
             case "gap":
                 names = ("loss", "accuracy", "disagreement", "kl")
                 gap = {name: nan if record[name] is None else record[name] for name in names}
