@@ -20,7 +20,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     train: ("default", "default --set norm.kind=layer --set optim.lr=0.3 --seed 1"),
     sweep: ("my-study.yaml --dry-run", "default --over data.batch_size=2,8,32 --seeds 6"),
     status: ("", "my-study --json"),
-    report: ("my-study --open", "my-study --format latex"),
+    report: ("my-study --figures pdf,png", "my-study --format latex"),
     compare: ("runs/my-study/bn_s00_1f3a9c2e runs/my-study/gn_s00_77b0c1d4", "bn_s00 gn_s00"),
     tensorboard: ("my-study", "my-study --port 6010 --open"),
     diagnose: ("train.py:make --checkpoint last.pt", "train.py:make --fix fixed.pt"),

@@ -11,11 +11,22 @@ import typer
 
 from bnbench.cli.root import Debug, Json, RunsDir, output, say, show
 from bnbench.errors import UsageError
+from bnbench.wording import listing
+
+FIGURES = ("pdf", "png", "svg")
 
 Experiment = Annotated[
     str | None,
     typer.Argument(
         metavar="EXPERIMENT", help="Its name below --runs-dir, or its folder; default: all."
+    ),
+]
+
+
+Pictures = Annotated[
+    str | None,
+    typer.Option(
+        "--figures", metavar="FORMAT,…", help="Write the figures as files, too: pdf, png, svg."
     ),
 ]
 
@@ -72,6 +83,7 @@ def report(
         bool,
         typer.Option("--methods", help="Print a paragraph on methods, written as --format asks."),
     ] = False,
+    pictures: Pictures = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -84,26 +96,43 @@ def report(
             "--methods is a paragraph, which CSV has no form for",
             do="leave --format out, or take latex or markdown",
         )
+    formats = _formats(pictures)
     from bnbench.report import paper, record, terminal, writing
     from bnbench.report.reading import choose_study, read_study
     from bnbench.store import find_experiment
 
     found = read_study(choose_study(find_experiment(runs_dir, experiment), study))
-    made = writing.make(found)
+    made = writing.make(found, formats=formats)
     writing.write(found, made)
     if as_json:
         print(record.as_json(made.record), end="")
     elif as_methods:
-        show(
-            paper.PARAGRAPHS[form.value](made.record["methods"]) if form else made.record["methods"]
-        )
+        methods = made.record["methods"]
+        show(paper.PARAGRAPHS[form.value](methods) if form else methods)
     elif form is not None:
         print(paper.FORMS[form.value](made.record), end="")
     else:
         for part in terminal.terminal(made.record):
             output.print(part)
+    if formats:
+        where = found.folder.file.parent / record.FIGURES
+        each = ", ".join(f"*.{kind}" for kind in formats)
+        tell = say if as_json or as_methods or form else show
+        tell(f"figures: {where}/{each} ({len(made.figures)} of each)")
     if open_:
         typer.launch(str((found.folder.file.parent / writing.PAGE).resolve()))
+
+
+def _formats(asked: str | None) -> list[str]:
+    """Of figures; [] where none were asked for."""
+    found = [] if asked is None else list(dict.fromkeys(asked.replace(" ", "").lower().split(",")))
+    for each in found:
+        if each not in FIGURES:
+            raise UsageError(
+                f"--figures {asked}: {each or 'nothing'} is no format of figures",
+                do=f"take {listing(FIGURES)}, or several with commas between them",
+            )
+    return found
 
 
 def compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -26,10 +27,11 @@ class Report(NamedTuple):
     figures: list[Drawn]
 
 
-def make(study: Study, *, written: datetime | None = None) -> Report:
-    """Judge and draw everything. `written`: now, unless it is given."""
+def make(study: Study, *, written: datetime | None = None, formats: Collection[str] = ()) -> Report:
+    """Judge and draw everything. `written`: now, unless it is given. `formats`: of figures, next to
+    SVG."""
     claims = judged(study)
-    figures = drawn(study, claims)
+    figures = drawn(study, claims, formats)
     when = written or datetime.now(UTC)
     return Report(record.as_record(study, claims, figures, written=when), figures)
 
@@ -37,7 +39,7 @@ def make(study: Study, *, written: datetime | None = None) -> Report:
 def write(study: Study, report: Report) -> None:
     """Put page, data, table and figures into the experiment's folder. Raises StorageError."""
     prefix = study.folder.prefix
-    pictures = {f"{figure.name}.svg": figure.svg.encode() for figure in report.figures}
+    pictures = {name: each for figure in report.figures for name, each in figure.files.items()}
     study.folder.replace(f"{prefix}{record.FIGURES}", "*.svg", pictures)
     table = record.as_csv([record.flat_row(run) for run in study.runs])
     texts = {DATA: record.as_json(report.record), TABLE: table, PAGE: page(report)}

@@ -50,6 +50,36 @@ def test_report_as_json_prints_the_file_and_nothing_else(folder: ExperimentFolde
     assert "probe-landscape" not in figures
 
 
+BEGINNINGS = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
+
+
+def test_figures_are_files_in_the_formats_that_are_asked_for(folder: ExperimentFolder) -> None:
+    code, out, err = bnbench("report", "x", "--figures", "pdf,png")
+    assert (code, err) == (0, "")
+    drawn = json.loads((folder.path / "report.json").read_text())["figures"]
+    assert out.splitlines()[-1] == f"figures: runs/x/figures/*.pdf, *.png ({len(drawn)} of each)"
+    found = {path.name: path.read_bytes() for path in (folder.path / "figures").iterdir()}
+    assert found.keys() == {f"{each['name']}.{kind}" for each in drawn for kind in BEGINNINGS}
+    assert all(found[name].startswith(BEGINNINGS[name[-3:]]) for name in found)
+    # The same bytes for the same data; what is printed for programs stays so.
+    code, out, err = bnbench("report", "x", "--figures", "pdf", "--json")
+    assert json.loads(out)["figures"] == drawn
+    assert err == f"figures: runs/x/figures/*.pdf ({len(drawn)} of each)\n"
+    name = f"{drawn[0]['name']}.pdf"
+    assert (folder.path / "figures" / name).read_bytes() == found[name]
+
+
+@pytest.mark.parametrize(("asked", "named"), [("jpg", "jpg"), ("pdf,eps", "eps"), ("", "nothing")])
+def test_an_unknown_format_of_figures_is_refused(
+    folder: ExperimentFolder, asked: str, named: str
+) -> None:
+    code, out, err = bnbench("report", "x", "--figures", asked)
+    assert (code, out) == (2, "")
+    assert f"{named} is no format of figures" in err
+    assert "pdf, png or svg" in err
+    assert not (folder.path / "figures").exists()
+
+
 def test_what_cannot_be_reported_is_said(folder: ExperimentFolder, tmp_path: Path) -> None:
     code, _, err = bnbench("report", "nothing")
     assert code == 2

@@ -30,8 +30,6 @@ from bnbench.wording import key_words, printable
 
 MOST_PROBED = 8
 MOST_AXES = 3
-FORMATS = ("svg", "pdf", "png")
-"""Of figures as files."""
 DOTS_PER_INCH = 200
 BATCH_SIZES = ("data.batch_size", "norm.batch_size")
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -83,8 +81,8 @@ class Drawn(NamedTuple):
 
 
 def drawn(study: Study, claims: Sequence[Judged], formats: Collection[str] = ()) -> list[Drawn]:
-    """The figures that can be drawn, in the order of the page; as SVG, and in these `FORMATS`."""
-    further = [kind for kind in FORMATS if kind in formats and kind != "svg"]
+    """The figures that can be drawn, in the order of the page; as SVG, and in these formats."""
+    further = [kind for kind in formats if kind != "svg"]
     with style.applied():
         return [
             Drawn(

@@ -86,6 +86,7 @@ SETTINGS: dict[Any, Any] = {
     "legend.borderaxespad": 0.2,
     "path.simplify_threshold": 0.3,
     "svg.fonttype": "none",  # text stays text
+    "pdf.fonttype": 42,  # TrueType: journals refuse type 3
 }
 
 
