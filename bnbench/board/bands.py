@@ -15,13 +15,14 @@ from bnbench.sinks.metrics import to_fact
 from bnbench.sinks.tensorboard.records import encoded, record, scalars, text, version
 from bnbench.sinks.tensorboard.sink import tagged
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, Band
-from bnbench.stats.differences import mean
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Range, mean
 from bnbench.store import ExperimentFolder, Record, RunRecord, cell_of, read
 from bnbench.wording import counted, told_apart
 
 FOLDER = "seed-bands"
 FILE = "events.out.tfevents.0000000000.bands"
 BATCH_SIZE = "data.batch_size"
+BAND = f"its 95 % interval, from {SEEDS_FOR_AN_INTERVAL} seeds on"
 
 
 @dataclass(slots=True)
@@ -57,7 +58,8 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
     """Write mean and 95 % interval over completed seeds, in place of earlier ones. Returns what was
     left out, in sentences.
 
-    A band is cut to what is possible: an accuracy is at most 1. One seed has a line and no band.
+    A band is within what is possible: an accuracy is at most 1. One or two seeds have a line and no
+    band.
     Raises StorageError where nothing can be written.
     """
     notes: list[str] = []
@@ -126,7 +128,7 @@ def _over_training(runs: Replicates) -> bytes:
             values = _over_seeds(band, [curve[step] for curve in curves])
             points.setdefault(step, {}).update(values)
     seeds = ", ".join(map(str, sorted(runs.curves)))
-    about = f"Mean of the completed seeds ({seeds}); band: its 95 % interval."
+    about = f"Mean of the completed seeds ({seeds}); band: {BAND}."
     return _file(runs, points, f"{about} Not in it: {runs.lost}." if runs.lost else about)
 
 
@@ -136,21 +138,17 @@ def _by_batch_size(group: Sequence[Replicates]) -> bytes:
         curves = (curve.get(BY_BATCH_SIZE.of, {}) for curve in runs.curves.values())
         values = [value for curve in curves for value in curve.values()]
         points[runs.batch_size] = _over_seeds(BY_BATCH_SIZE, values)
-    return _file(group[0], points, "Step = batch size. Mean over seeds; band: its 95 % interval.")
+    return _file(group[0], points, f"Step = batch size. Mean over seeds; band: {BAND}.")
 
 
 def _over_seeds(band: Band, values: Sequence[float]) -> dict[str, float]:
     """Nothing if a value is not finite: it cannot be averaged, and must not be dropped."""
     try:
-        average = mean(values)
+        average = mean(values, within=Range(band.lowest, band.highest))
     except ValueError:
         return {}
-    half = average.half_width or 0.0
-    return {
-        band.tag: average.value,
-        band.lower: max(average.value - half, band.lowest),
-        band.upper: min(average.value + half, band.highest),
-    }
+    low, high = average.interval or (average.value, average.value)
+    return {band.tag: average.value, band.lower: low, band.upper: high}
 
 
 def _file(runs: Replicates, points: Mapping[int, Mapping[str, float]], about: str) -> bytes:

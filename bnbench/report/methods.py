@@ -10,6 +10,7 @@ from typing import Any
 
 from bnbench import __version__
 from bnbench.config import identity
+from bnbench.report import words
 from bnbench.report.study import StudiedRun, Study
 from bnbench.stats.verdict import LEVEL
 from bnbench.wording import counted, in_words, listing
@@ -18,7 +19,10 @@ READING = (
     "Accuracies are of the final weights under running statistics, as in eval mode; the gap is "
     "validation accuracy under running minus under batch statistics."
 )
-VALUES = "mean ± half of Student's 95 % interval over the seeds that completed"
+VALUES = (
+    "those of each seed that completed, where there are one or two, else their mean [Student's "
+    "95 % interval, on the logit scale]"
+)
 JUDGING = (
     "Each was judged by the differences between runs of the same seed: Student's 95 % interval of "
     "their mean (of the median, from order statistics, where a difference is infinite) and an "
@@ -36,8 +40,8 @@ def caption(study: Study) -> str:
             f"Data: {_data(study)}; {_budget(study)}, {_of('data', 'batch_size', study)} images a "
             f"batch, {counted(len(study.seeds), 'seed')}.",
             f"The {_axis(study)} was chosen on {_by(study)}." if study.choices else "",
-            f"Accuracy of test images under running statistics and gap (running − batch, "
-            f"validation) in percent: {VALUES}. "
+            f"Test %: accuracy of test images under running statistics. {words.GAP_MEANS} "
+            f"Values are {VALUES}. "
             f"{_unfinished(study)}{_versions(study)}.",
         ]
     )
@@ -78,7 +82,7 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
     lost = study.count("diverged")
     above = _of("train", "diverged_above", study)
     yield (
-        f"Values are the {VALUES}. {_unfinished(study)}{lost:,} of "
+        f"Values are {VALUES}. {_unfinished(study)}{lost:,} of "
         f"{counted(len(study.runs), 'run')} diverged (loss not finite, or above {above} times "
         "ln(classes) after the warm-up): counted, not averaged."
     )

@@ -49,7 +49,7 @@ def _tables(record: Record) -> Iterator[PaperTable]:
     axes = [key for key, values in experiment["axes"].items() if len(values) > 1]
     if record["tuned"]:
         cells = [cell for cell in cells if cell["chosen"]]
-    lines = cells_in_words(cells, axes, None, ("test_accuracy",))
+    lines = cells_in_words(cells, axes, None)
     speed = lines[0].index("img/s")  # of a machine, and no result: the CSV has it
     headings, *rows = ([*line[:speed], *line[speed + 1 :]] for line in lines)
     norms = [[words.value_words(value) for value in cell["norm"].values()] for cell in cells]
@@ -90,7 +90,7 @@ def _verdict(claim: Record) -> list[str]:
 def _flat(cell: Record) -> Record:
     """A row of the CSV: fractions, as in report.json."""
     row = {"setup": cell["setup"]} | {f"norm.{key}": value for key, value in cell["norm"].items()}
-    counts = ("chosen", "seeds", "completed", "diverged", "failed", "missing")
+    counts = ("chosen", "seeds", "completed", "at_chance", "diverged", "failed", "missing")
     row |= cell["point"] | {key: cell[key] for key in counts}
     for name in METRICS:
         metric = cell["metrics"][name] or {"mean": None, "interval": None}
@@ -150,7 +150,7 @@ def _latex(table: PaperTable) -> str:
     return "\n".join(
         [
             r"\begin{table}",
-            r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}",
+            r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
             rf"  \caption{{{latex_text(table.caption)}}}",
             rf"  \label{{tab:{slug(table.name)}}}",
             rf"  \begin{{tabular}}{{{columns}}}",

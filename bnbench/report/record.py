@@ -21,7 +21,7 @@ from bnbench.report.answer import answer, notices
 from bnbench.report.methods import caption, methods
 from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
-from bnbench.stats.differences import mean
+from bnbench.stats.differences import Range, mean
 from bnbench.store import STATES, Record
 
 if TYPE_CHECKING:
@@ -165,23 +165,25 @@ def cell_row(cell: Cell, study: Study) -> Record:
         "chosen": None if study.tuned_axis is None else study.is_chosen(cell),
         "seeds": len(cell.runs),
         "completed": len(cell.completed),
+        "at_chance": sum(run.at_chance for run in cell.runs),
         "diverged": cell.count("diverged"),
         "failed": cell.count("failed", "damaged"),
         "missing": cell.count("running", "interrupted", "new"),
-        "metrics": {name: _over_seeds(cell.values(name)) for name in METRICS},
+        "metrics": {name: _over_seeds(cell, name) for name in METRICS},
     }
 
 
-def _over_seeds(values: Sequence[float]) -> Record | None:
+def _over_seeds(cell: Cell, name: str) -> Record | None:
+    values = cell.values(name)
     if not values:
         return None
-    point = mean(values)
-    half = point.half_width
+    found = mean(values, within=Range(*METRICS[name]))
     return {
-        "mean": point.value,
-        "interval": None if half is None else (point.value - half, point.value + half),
+        "mean": found.value,
+        "interval": found.interval,
         "median": median(values),
-        "n": point.n,
+        "n": found.n,
+        "values": values,
     }
 
 

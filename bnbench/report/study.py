@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from bnbench import store
@@ -54,6 +54,20 @@ class StudiedRun:
         """Which repetition it is."""
         return self.config.seed
 
+    @property
+    def classes(self) -> int | None:
+        """How many the images are of; None where that is not stored."""
+        names = (self.manifest or {}).get("classes")
+        return len(names) if isinstance(names, list) and names else None
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether it completed and did not learn: `within_chance` on test, whether with running or
+        with batch statistics."""
+        scores = self.score("test"), self.score("test", "batch")
+        best = max((score for score in scores if score is not None), default=None)
+        return self.state == "completed" and best is not None and within_chance(best, self.classes)
+
     def score(
         self, split: str, statistics: str = "running", quantity: Quantity = "accuracy"
     ) -> float | None:
@@ -73,9 +87,21 @@ class StudiedRun:
         return self.score(name.removesuffix("_accuracy"))
 
 
-METRICS = ("val_accuracy", "test_accuracy", "images_per_second", "train_seconds", "gap")
-"""Accuracies are fractions under running statistics; costs are of training work; the gap is
-validation accuracy under running minus under batch statistics."""
+def within_chance(accuracy: float, classes: int | None) -> bool:
+    """Whether guessing does about as well: less than 1.5 times 1/classes, and less than 5 points
+    above it; with ten classes below 15 %. Not known without the number of classes."""
+    return classes is not None and accuracy < min(1.5 / classes, 1 / classes + 0.05)
+
+
+METRICS = {
+    "val_accuracy": (0.0, 1.0),
+    "test_accuracy": (0.0, 1.0),
+    "images_per_second": (0.0, inf),
+    "train_seconds": (0.0, inf),
+    "gap": (-1.0, 1.0),
+}
+"""With the range of possible values. Accuracies are fractions under running statistics; costs are
+of training work; the gap is validation accuracy under running minus under batch statistics."""
 
 
 def _finite(value: float | None) -> float | None:
@@ -171,6 +197,12 @@ class Study:
     def seeds(self) -> list[int]:
         """Every planned seed."""
         return sorted({run.seed for run in self.runs})
+
+    @cached_property
+    def classes(self) -> int | None:
+        """How many the images are of, if that is the same in all runs that say it."""
+        found = {run.classes for run in self.runs if run.classes}
+        return found.pop() if len(found) == 1 and min(found) > 1 else None
 
     @cached_property
     def cells(self) -> list[Cell]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +19,9 @@ from bnbench.store import Record
 from bnbench.wording import counted
 
 MOST_CELLS = 40
+NARROWEST_NAME = 12
+"""Columns that a setup's name needs in a table; a longer one is folded."""
+NO_BREAK = "\u00a0"
 
 
 def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
@@ -34,7 +39,8 @@ def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
         answer = [f"{counted(len(claims), 'claim')}: {numbers}."]
     for sentence in answer:
         yield from _lines(sentence, "", columns)
-    yield _table_of_report(record)
+    yield from _cells_of_report(record, columns)
+    yield Text("")
     for claim in claims:
         yield from _verdict(claim, columns)
     if claims:
@@ -45,24 +51,25 @@ def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
 
 
 def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:
-    for number, line in enumerate(wrap(text, columns - len(prefix)) or [""]):
-        yield Text((prefix if number == 0 else " " * len(prefix)) + line)
+    """Wrapped, but not within `95 %` or `n = 6`."""
+    tied = re.sub(r" (?=%)|(?<=[=<>×]) | (?=[=<>] )", NO_BREAK, text)
+    for number, line in enumerate(wrap(tied, columns - len(prefix)) or [""]):
+        start = prefix if number == 0 else " " * len(prefix)
+        yield Text(start + line.replace(NO_BREAK, " "))
 
 
-def _table_of_report(record: Record) -> Table:
+def _cells_of_report(record: Record, columns: int) -> Iterator[RenderableType]:
     axes = [key for key, values in record["experiment"]["axes"].items() if len(values) > 1]
-    cells = record["cells"]
-    tuned = record["experiment"]["tune"]["axis"] if record["tuned"] else None
+    cells, tuned = record["cells"], None
+    if record["tuned"]:
+        tuned = record["experiment"]["tune"]["axis"]
     if tuned is not None and len(cells) > MOST_CELLS:
         cells = [cell for cell in cells if cell["chosen"]]
-    said = "test accuracy and gap (running − batch, val): mean ± 95 % interval over seeds"
-    if tuned is not None:
-        said += f"\n*: {tuned} chosen on validation"
+    yield from _cells(cells[:MOST_CELLS], axes, tuned, columns)
     if len(cells) < len(record["cells"]):
-        said += "; the others are on the page"
+        yield from _lines("The cells that were not chosen are on the page.", "", columns)
     if len(cells) > MOST_CELLS:
-        said += f"\n{len(cells) - MOST_CELLS:,} more cells are on the page"
-    return _cells_table(cells[:MOST_CELLS], axes, tuned, ("test_accuracy",), said)
+        yield from _lines(f"{len(cells) - MOST_CELLS:,} more cells are on the page.", "", columns)
 
 
 def _verdict(claim: Record, columns: int) -> Iterator[Text]:
@@ -83,7 +90,7 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
         yield from _lines("; ".join(claim["reasons"]), "    why: ", columns)
 
 
-def closing_tables(study: Study) -> list[RenderableType]:
+def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
     """What ends a sweep, to be printed one below the other: the question, what was compared, the
     results."""
     from bnbench.report.record import cell_row  # SciPy takes a while
@@ -94,47 +101,43 @@ def closing_tables(study: Study) -> list[RenderableType]:
     if len(study.setups) > 1:
         shown.append(_setups_table(study.runs))
     rows = [cell_row(cell, study) for cell in study.cells]
-    said = "accuracy with running statistics; gap: running − batch statistics (val)"
-    if any(row["completed"] > 1 for row in rows):
-        said += "; ±: 95 % interval"
     tuned = study.tuned_axis if study.choices else None
-    if tuned is not None:
-        said += f"\n*: {tuned} chosen on validation"
-    accuracies = ("val_accuracy", "test_accuracy")
-    return [*shown, _cells_table(rows, list(study.axes), tuned, accuracies, said)]
+    return [*shown, *_cells(rows, list(study.axes), tuned, columns)]
 
 
-def _new_table(first: str, *rest: str) -> Table:
-    """A table without lines: a column of names, and columns of numbers."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def _new_table(first: str, *rest: str, padding: int = 1) -> Table:
+    """A table without lines: a column of names, and columns of numbers; between two of them
+    `padding` spaces and one more."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, padding, 0, 0))
     table.add_column(first, overflow="fold")
     for heading in rest:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+        width = max(map(cell_len, heading.split("\n")))
+        table.add_column(heading, justify="right", no_wrap=True, min_width=width)
     return table
 
 
 def cells_in_words(
-    cells: Sequence[Record], axes: Sequence[str], tuned: str | None, accuracies: Sequence[str]
+    cells: Sequence[Record], axes: Sequence[str], tuned: str | None
 ) -> list[list[str]]:
     """Headings, and a line for each row of `record.cell_row`; those that tuning chose have a star.
 
     The terminal and the tables of papers say the same words.
     """
-    headings = [f"{name.removesuffix('_accuracy')} %" for name in accuracies]
-    lines = [["setup", *short_names(axes).values(), *headings, "gap", "img/s", "seeds"]]
+    lines = [["setup", *short_names(axes).values(), "test %", words.GAP, "img/s", "seeds"]]
     for cell in cells:
         metrics = cell["metrics"]
         speed = metrics["images_per_second"]
         star = "*" if cell["chosen"] and cell["point"].get(tuned) is not None else ""
-        seeds = [str(cell["completed"])] if cell["completed"] else []
-        states = ("diverged", "failed", "missing")
-        seeds += [f"{cell[state]} {state}" for state in states if cell[state]]
+        learned = cell["completed"] - cell["at_chance"]
+        seeds = [str(learned)] if learned else []
+        states = ("at chance", "diverged", "failed", "missing")
+        seeds += [f"{count} {name}" for name in states if (count := cell[name.replace(" ", "_")])]
         lines.append(
             [
                 cell["setup"] + star,
                 *(words.value_words(cell["point"].get(axis)) for axis in axes),
-                *(_percent(metrics[name]) for name in accuracies),
-                _percent(metrics["gap"], sign=True),
+                words.over_seeds(metrics["test_accuracy"]),
+                words.over_seeds(metrics["gap"], sign=True),
                 "–" if speed is None else f"{speed['mean']:,.0f}",
                 " + ".join(seeds),
             ]
@@ -142,29 +145,52 @@ def cells_in_words(
     return lines
 
 
-def _cells_table(
-    cells: Sequence[Record],
-    axes: Sequence[str],
-    tuned: str | None,
-    accuracies: Sequence[str],
-    caption: str,
-) -> Table:
-    (first, *rest), *rows = cells_in_words(cells, axes, tuned, accuracies)
-    table = _new_table(first, *rest)
-    for row in rows:
-        table.add_row(*row)
-    table.caption, table.caption_justify = caption, "left"
-    return table
+def _cells(
+    cells: Sequence[Record], axes: Sequence[str], tuned: str | None, columns: int
+) -> Iterator[RenderableType]:
+    """The same as a table. Where a row does not fit, its values are below its name. Then what the
+    columns mean."""
+    lines = cells_in_words(cells, axes, tuned)
+    headings, *rows = [[_stacked(text) for text in line] for line in lines]
+    widths = [
+        max(cell_len(line) for text in column for line in text.split("\n"))
+        for column in zip(headings, *rows, strict=True)
+    ]
+    free = columns - sum(widths[1:]) - min(widths[0], NARROWEST_NAME) - 2  # at the edges
+    between = len(widths) - 1
+    if free >= between:
+        table = _new_table(*headings, padding=int(free >= 2 * between))
+        for row in rows:
+            table.add_row(*row)
+        yield table
+    else:
+        yield Text("")
+        for setup, *values in lines[1:]:
+            yield from _lines(setup, "", columns)
+            said = (f"{name} {value}" for name, value in zip(lines[0][1:], values, strict=True))
+            yield from _lines("; ".join(said), "  ", columns)
+        yield Text("")
+    yield from _lines(_what_they_mean(cells, tuned), "", columns)
 
 
-def _percent(metric: Record | None, *, sign: bool = False) -> str:
-    if metric is None:
-        return "–"
-    middle = words.percent(metric["mean"], sign=sign)
-    if metric["interval"] is None:
-        return middle
-    low, high = metric["interval"]
-    return f"{middle} ± {words.percent((high - low) / 2)}"
+def _stacked(text: str) -> str:
+    return text.replace(words.GAP, words.GAP.replace("mode ", "mode\n")).replace(" + ", "\n")
+
+
+def _what_they_mean(cells: Sequence[Record], tuned: str | None) -> str:
+    """A footnote."""
+    completed = {cell["completed"] for cell in cells}
+    shown = [
+        "each seed, where there are one or two" * bool(completed & {1, 2}),
+        "mean [95 % interval] over seeds" * (max(completed, default=0) > 2),
+    ]
+    said = f"test %: accuracy with running statistics; {', '.join(filter(None, shown))}."
+    said += f" {words.GAP_MEANS}"
+    if any(cell["at_chance"] for cell in cells):
+        said += " At chance: did not learn."
+    if tuned is not None:
+        said += f" *: {tuned} chosen on validation."
+    return said
 
 
 def _setups_table(runs: Iterable[StudiedRun]) -> Table:

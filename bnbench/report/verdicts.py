@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
 from typing import NamedTuple
 
-from bnbench.config import claims, datasets, experiments, metrics, schema
-from bnbench.report.quantities import LR, quantity, usable
-from bnbench.report.study import StudiedRun, Study
+from bnbench.config import claims, experiments, metrics, schema
+from bnbench.report.quantities import LR, POINTS, quantity, usable
+from bnbench.report.study import StudiedRun, Study, within_chance
 from bnbench.stats.differences import probability_of_superiority, slope
 from bnbench.stats.verdict import Effect, Verdict, effect, judge
 from bnbench.wording import counted, in_words
@@ -216,10 +216,9 @@ def _sanity_objections(found: Judged, study: Study) -> Iterator[str]:
     if claim.slope_over is not None:
         return
     if isinstance(metric, metrics.EndReading) and metric.quantity == "accuracy":
-        dataset = study.runs[0].config.data.dataset
-        classes = datasets.DATASETS[dataset].classes if dataset in datasets.DATASETS else None
-        if classes and found.values and max(found.values) < 150 / classes:
-            yield f"sanity: nobody learned; chance is {100 / classes:g} %"
+        best = max(found.values, default=inf) / POINTS
+        if study.classes and within_chance(best, study.classes):
+            yield f"sanity: no setup learned; chance is {POINTS / study.classes:g} %"
     elif isinstance(metric, metrics.ToTarget) and found.pairs and set(found.values) == {inf}:
         yield f"sanity: no run reaches an accuracy of {claim.target:g} twice in a row"
 

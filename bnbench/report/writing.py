@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -64,6 +65,9 @@ def page(report: Report) -> str:
         "in_words": words.value_words,
         "quoted": quote,
         "interval": words.interval,
+        "over_seeds": words.over_seeds,
+        "signed_over_seeds": partial(words.over_seeds, sign=True),
+        "numbers_over_seeds": partial(words.over_seeds, shown=words.number),
     }
     axes = report.record["experiment"]["axes"]
     varying = [key for key, values in axes.items() if len(values) > 1]
@@ -73,6 +77,8 @@ def page(report: Report) -> str:
         axes=varying,
         names=short_names(varying),
         symbols=words.SYMBOLS,
+        gap_heading=words.GAP,
+        gap_means=words.GAP_MEANS,
         states=STATES,
         dark_colors=palette.DARK,
     )

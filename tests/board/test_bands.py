@@ -70,7 +70,8 @@ def test_one_diverged_and_one_unfinished_seed(own_study: ExperimentFolder) -> No
     found = read(own_study, "bn_bs004")
     (text,) = found.Tensors("seed_bands")
     assert text.tensor_proto.string_val[0].decode() == (
-        "Mean of the completed seeds (1); band: its 95 % interval. Not in it: 1 diverged."
+        "Mean of the completed seeds (1); band: its 95 % interval, from 3 seeds on. "
+        "Not in it: 1 diverged."
     )
     curve = {
         r["examples"]: r["accuracy"]
@@ -81,24 +82,47 @@ def test_one_diverged_and_one_unfinished_seed(own_study: ExperimentFolder) -> No
         assert values(found, tag) == pytest.approx(curve), "one seed has a line and no band"
 
 
-def test_a_band_is_cut_to_what_is_possible_and_to_shared_points(
+def one_seed_more(run: RunFolder) -> RunFolder:
+    """A copy of a run, said to be of seed 2."""
+    path = run.path.with_name(run.name.replace("_s00_", "_s02_"))
+    shutil.copytree(run.path, path)
+    copy = RunFolder(path)
+    manifest = (copy.manifest() or {}) | {"seed": 2}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    seal_again(copy)
+    return copy
+
+
+def test_a_band_is_within_what_is_possible_and_of_shared_points(
     own_study: ExperimentFolder,
 ) -> None:
     first, second, *_ = own_study.runs()
-    invent(first, {32: 0.75, 64: 0.5, 96: 0.0})
+    third = one_seed_more(first)
+    invent(first, {32: 0.75, 64: 0.50, 96: 0.0})
     invent(second, {32: 0.75, 64: 0.52, 128: 1.0})
+    invent(third, {32: 0.75, 64: 0.51})
     write_seed_bands(own_study)
     found = read(own_study, "bn_bs004")
     band = BANDS[0]
     assert values(found, band.tag) == pytest.approx({32: 0.75, 64: 0.51})
-    # Student's t at 97.5 % with one degree of freedom: 12.706; times |a − b|/2 = 0.01.
-    assert values(found, band.lower) == pytest.approx({32: 0.75, 64: 0.51 - 0.12706}, abs=1e-5)
-    assert values(found, band.upper) == pytest.approx({32: 0.75, 64: 0.51 + 0.12706}, abs=1e-5)
+    # t at 97.5 % with two degrees of freedom, 4.302653, times 0.01/√3, is 0.0248414. On the logit
+    # scale 0.0400053 ± 0.0248414/(0.51·0.49) = 0.0994054: −0.0594001 and 0.1394107.
+    assert values(found, band.lower) == pytest.approx({32: 0.75, 64: 0.4851543}, abs=1e-6)
+    assert values(found, band.upper) == pytest.approx({32: 0.75, 64: 0.5347963}, abs=1e-6)
+    invent(third, {64: 0.999})
+    write_seed_bands(own_study)
+    found = read(own_study, "bn_bs004")
+    assert 0 < values(found, band.lower)[64] < values(found, band.upper)[64] < 1
+
+
+def test_two_seeds_have_a_line_and_no_band(own_study: ExperimentFolder) -> None:
+    first, second, *_ = own_study.runs()
+    invent(first, {64: 0.5})
     invent(second, {64: 0.9})
     write_seed_bands(own_study)
     found = read(own_study, "bn_bs004")
-    assert values(found, band.lower) == {64: 0.0}
-    assert values(found, band.upper) == {64: 1.0}
+    for tag in (BANDS[0].tag, BANDS[0].lower, BANDS[0].upper):
+        assert values(found, tag) == pytest.approx({64: 0.7})
 
 
 def test_what_is_not_finite_is_no_point(own_study: ExperimentFolder) -> None:

@@ -87,7 +87,7 @@ def _manifest(config: schema.RunConfig, name: str) -> Record:
         "normalization_layers": 3,
         "total_steps": 100,
         "examples_per_epoch": 1000,
-        "classes": ["a", "b"],
+        "classes": [f"class {n}" for n in range(getattr(config.data, "classes", 10))],
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 from bnbench.config import metrics
 from bnbench.report.quantities import When, quantity
 from bnbench.report.reading import read_study
-from bnbench.report.study import StudiedRun
+from bnbench.report.study import StudiedRun, within_chance
 from tests.report.invented import Told, invented
 
 ONE = "setups: {a: {norm: {kind: batch}}}"
@@ -154,3 +154,20 @@ def test_a_missing_rate_hides_what_is_usable(tmp_path: Path) -> None:
     )
     runs = list(read_study(folder).runs)
     assert quantity(metrics.parse_metric("usable_lr_max"), runs, target=0.5, when="last") is None
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "classes", "expected"),
+    [
+        (0.10, 10, True),
+        (0.149, 10, True),
+        (0.15, 10, False),
+        (0.54, 2, True),
+        (0.56, 2, False),
+        (0.014, 100, True),
+        (0.02, 100, False),
+        (0.1, None, False),
+    ],
+)
+def test_chance(accuracy: float, classes: int | None, expected: bool) -> None:
+    assert within_chance(accuracy, classes) == expected

@@ -51,6 +51,32 @@ def test_difference(value: float | None, unit: str, expected: str) -> None:
     assert words.difference(value, unit) == expected
 
 
+def test_a_mean_over_seeds() -> None:
+    one = {"mean": 0.643, "interval": None, "values": [0.643]}
+    two = {"mean": 0.65, "interval": None, "values": [0.643, 0.657]}
+    three = {"mean": 0.643, "interval": (0.601, 0.689), "values": [0.62, 0.64, 0.669]}
+    none = {"mean": 0.0, "interval": (0.0, 0.0), "values": [0.0, 0.0, 0.0]}
+    assert words.over_seeds(None) == "–"
+    assert words.over_seeds(one) == "64.3"
+    assert words.over_seeds(two) == "64.3, 65.7"
+    assert words.over_seeds(three) == "64.3 [60.1, 68.9]"
+    assert words.over_seeds(none) == "0.0"
+    assert words.over_seeds(two, sign=True) == "+64.3, +65.7"
+    assert words.over_seeds(three, sign=True) == "+64.3 [60.1, 68.9]"
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"),
+    [
+        (0.135, "eval mode is 13.5 points better than training mode"),
+        (-0.02, "eval mode is 2.0 points worse than training mode"),
+        (0.0004, "eval mode is as good as training mode"),
+    ],
+)
+def test_which_mode_is_better(gap: float, expected: str) -> None:
+    assert words.eval_mode(gap) == expected
+
+
 def test_percent_and_interval() -> None:
     assert words.percent(0.12345) == "12.3"
     assert words.percent(-0.0001, sign=True) == "0.0"

@@ -7,22 +7,25 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bnbench.stats.differences import Mean, mean
+from bnbench.stats.differences import ANY, Interval, Mean, Range, mean, paired_t_interval
+from tests.stats.samples import four_errors
+
+SHARE = Range(0, 1)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-@pytest.mark.parametrize("n", [2, 3, 8, 50])
+@pytest.mark.parametrize("n", [3, 8, 50])
 def test_the_interval_is_students(n: int, confidence: float) -> None:
     values = np.random.default_rng(n).normal(1000, 3, n)
     found = mean(values.tolist(), confidence=confidence)
-    low, high = scipy_stats.t.interval(
+    expected = scipy_stats.t.interval(
         confidence, df=n - 1, loc=values.mean(), scale=scipy_stats.sem(values)
     )
-    assert found.half_width is not None
-    assert found.value - found.half_width == pytest.approx(low, rel=1e-12)
-    assert found.value + found.half_width == pytest.approx(high, rel=1e-12)
+    assert found.interval == pytest.approx(expected, rel=1e-12)
     assert found.n == n
 
 
@@ -30,26 +33,107 @@ def test_by_hand() -> None:
     """1, 2, 3: mean 2, s = 1; t(2; 0.975) = 4.302653 from a table; 4.302653/√3 = 2.484138."""
     found = mean([1, 2, 3])
     assert found.value == 2
-    assert found.half_width == pytest.approx(2.484138, rel=1e-6)
+    assert found.interval == pytest.approx((2 - 2.484138, 2 + 2.484138), rel=1e-6)
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     hits = 0
     for sample in random.normal(5.0, 2.0, (2000, 4)):
-        found = mean(sample.tolist())
-        assert found.half_width is not None
-        hits += abs(found.value - 5.0) <= found.half_width
+        interval = mean(sample.tolist()).interval
+        assert interval is not None
+        hits += interval.low <= 5.0 <= interval.high
     # Four standard errors of a share of 0.95 in 2,000 trials.
     assert abs(hits / 2000 - 0.95) < 4 * (0.95 * 0.05 / 2000) ** 0.5
 
 
-def test_one_value_has_no_interval() -> None:
+def test_a_share_has_a_t_interval_on_the_logit_scale() -> None:
+    """0.7, 0.8, 0.9: mean 0.8, s = 0.1, half-width 0.2484138 as above. Logit 1.386294, its
+    derivative 1/(0.8·0.2) = 6.25: 1.386294 ± 1.552586, which are 0.458523 and 0.949735."""
+    found = mean([0.7, 0.8, 0.9], within=SHARE)
+    assert found.value == pytest.approx(0.8)
+    assert found.interval == pytest.approx((0.458523, 0.949735), abs=1e-6)
+    percents = mean([70, 80, 90], within=Range(0, 100))
+    assert percents.interval == pytest.approx((45.8523, 94.9735), abs=1e-4)
+
+
+def test_a_positive_value_has_a_t_interval_on_the_log_scale() -> None:
+    """1, 2, 3: 2 times or by e^(2.484138/2) = 3.462771."""
+    found = mean([1, 2, 3], within=Range(0))
+    assert found.interval == pytest.approx((2 / 3.462771, 2 * 3.462771), rel=1e-6)
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
+def test_the_interval_of_shares_is_around_their_mean_and_possible(values: list[float]) -> None:
+    found, mirrored = mean(values, within=SHARE), mean([1 - x for x in values], within=SHARE)
+    assert found.interval is not None
+    assert mirrored.interval is not None
+    low, high = found.interval
+    assert 0 <= low <= found.value <= high <= 1
+    assert (1 - high, 1 - low) == pytest.approx(mirrored.interval, abs=1e-6)
+
+
+def test_a_small_spread_in_the_middle_has_students_interval() -> None:
+    values = [0.500, 0.501, 0.503]
+    assert mean(values, within=SHARE).interval == pytest.approx(mean(values).interval, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1.0])
+def test_equal_shares_have_an_interval_of_width_zero(value: float) -> None:
+    assert mean([value] * 3, within=SHARE).interval == Interval(value, value)
+
+
+def test_what_is_not_possible_has_no_interval() -> None:
+    assert mean([0.5, 0.6, 1.7], within=SHARE).interval is None
+
+
+def test_less_than_three_values_have_no_interval() -> None:
     assert mean([0.25]) == Mean(0.25, None, 1)
+    assert mean([0.25, 0.75]) == Mean(0.5, None, 2)
+
+
+# How often the interval covers the true mean of invented accuracies; Student's, cut to 0 … 1,
+# next to it: the figures in the docstring of `mean`, there of 20,000 samples.
+SHAPES = {
+    "85 ± 5 %": (0.85, 0.05, 0.0),
+    "95 ± 5 %": (0.95, 0.05, 0.0),
+    "one in three at chance": (0.70, 0.03, 1 / 3),
+}
+COVERAGE = {
+    ("85 ± 5 %", 3): (0.95, 0.95),
+    ("85 ± 5 %", 8): (0.95, 0.95),
+    ("95 ± 5 %", 3): (0.94, 0.88),
+    ("95 ± 5 %", 8): (0.93, 0.89),
+    ("one in three at chance", 3): (0.67, 0.67),
+    ("one in three at chance", 8): (0.96, 0.94),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "n"), COVERAGE)
+def test_how_often_intervals_of_shares_cover(shape: str, n: int) -> None:
+    middle, deviation, at_chance = SHAPES[shape]
+    random, trials = np.random.default_rng(n), 3000
+    size = middle * (1 - middle) / deviation**2 - 1
+    samples = random.beta(middle * size, (1 - middle) * size, (trials, n))
+    samples[random.random(samples.shape) < at_chance] = 0.1
+    truth = at_chance * 0.1 + (1 - at_chance) * middle
+    ours = students = 0
+    for sample in samples.tolist():
+        for within in (SHARE, ANY):
+            interval = mean(sample, within=within).interval
+            assert interval is not None
+            hit = interval.low <= truth <= interval.high
+            ours, students = ours + hit * (within == SHARE), students + hit * (within == ANY)
+    print(f"\n{shape}, n = {n}: {ours / trials:.1%}, Student {students / trials:.1%}")
+    expected = COVERAGE[shape, n]
+    for found, said in zip((ours, students), expected, strict=True):
+        assert found / trials == pytest.approx(said, abs=four_errors(said, trials) + 0.005)
+    assert ours >= students
 
 
 def test_equal_values_have_an_interval_of_width_zero() -> None:
-    assert mean([0.5, 0.5, 0.5]) == Mean(0.5, 0.0, 3)
+    assert mean([0.5, 0.5, 0.5]) == Mean(0.5, Interval(0.5, 0.5), 3)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -61,7 +145,7 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
 
 
 def test_no_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="the mean of no values"):
+    with pytest.raises(ValueError, match="no values"):
         mean([])
 
 
@@ -69,17 +153,18 @@ def test_a_power_of_two_changes_no_bit_but_the_exponent() -> None:
     """So that sums taken at a scale of 1 are those of the values themselves."""
     values = np.random.default_rng(8).normal(0.83, 0.004, 8).tolist()
     one, scaled = mean(values), mean([value * 2.0**40 for value in values])
-    assert one.half_width is not None
-    assert scaled == Mean(one.value * 2.0**40, one.half_width * 2.0**40, 8)
+    assert one.interval is not None
+    ends = [end * 2.0**40 for end in one.interval]
+    assert scaled == Mean(one.value * 2.0**40, Interval(*ends), 8)
 
 
 def test_large_numbers_do_not_overflow() -> None:
     """At a scale of 10³⁰⁰ squares overflow; the interval is that of the small ones."""
     small, large = mean([1.0, 2.0, 4.0]), mean([1e300, 2e300, 4e300])
-    assert small.half_width is not None
+    assert small.interval is not None
     assert large.value == pytest.approx(1e300 * small.value, rel=1e-12)
-    assert large.half_width == pytest.approx(1e300 * small.half_width, rel=1e-12)
-    assert mean([1e308, -1e308]).half_width == np.inf
+    assert large.interval == pytest.approx([1e300 * end for end in small.interval], rel=1e-12)
+    assert mean([1e308, 1e308, -1e308]).interval == (-np.inf, np.inf)
 
 
 # Two-sided 95 % critical values (P = 0.975), NIST/SEMATECH e-Handbook of Statistical Methods,
@@ -92,10 +177,10 @@ def test_the_half_width_is_that_of_a_published_table(freedom: int) -> None:
     """Of 1, −1 and zeros: their mean is 0, their squares add up to 2."""
     n = freedom + 1
     values = [1.0, -1.0] + [0.0] * (n - 2)
-    found = mean(values)
+    low, high = paired_t_interval(values)
     deviation = (2 / freedom) ** 0.5
-    assert found.half_width is not None
-    assert found.half_width * n**0.5 / deviation == pytest.approx(TABLE[freedom], abs=6e-4)
+    assert low == -high
+    assert high * n**0.5 / deviation == pytest.approx(TABLE[freedom], abs=6e-4)
 
 
 def test_importing_it_does_not_pay_for_all_of_scipys_statistics() -> None:

@@ -152,7 +152,7 @@ def _tuned(study: Study, *without: str) -> str:
 
 
 def _final(study: Study, looks: style.Looks) -> Iterator[Made]:
-    classes = style.classes(study)
+    classes = study.classes
     chance = None if classes is None else 100 / classes
     accuracy = along.Measured("test_accuracy", "test accuracy (%)", chance)
     for axis in study.varying[:MOST_AXES]:

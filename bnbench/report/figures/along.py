@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import Grid, axis_label, grid_of
 from bnbench.report.study import Cell, Study, best_at
-from bnbench.stats.differences import mean
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
 from bnbench.wording import in_words
 
 LOG_FROM = 8  # times: values that span more are drawn on a logarithmic scale
@@ -188,7 +188,7 @@ def _draw(
     places = np.array([at for at, _ in found])
     middles = np.array([mean(_percents(cell, name)).value for _, cell in found])
     how = look.line if joined else {"color": look.color, "marker": look.marker, "ls": ""}
-    if max(len(cell.values(name)) for _, cell in found) < style.SEEDS_FOR_A_BAND:
+    if max(len(cell.values(name)) for _, cell in found) < SEEDS_FOR_AN_INTERVAL:
         for seed in sorted({run.seed for _, cell in found for run in cell.runs}):
             of_seed = [
                 (at, 100 * value)
@@ -200,7 +200,8 @@ def _draw(
                 axes.plot(*zip(*of_seed, strict=True), lw=1.1, ms=4.2, **how)
     else:
         axes.plot(places, middles, lw=1.3, ms=4.2, **how)
-        ends = np.array([style.ends(_percents(cell, name)) for _, cell in found])
+        within = style.possible(name, 100)
+        ends = np.array([style.ends(_percents(cell, name), within) for _, cell in found])
         style.band(axes, places, ends, look.color, joined=joined)
         dots = [(at, value) for at, cell in found for value in _percents(cell, name)]
         axes.plot(*zip(*dots, strict=True), color=look.color, ls="", marker=".", ms=4, alpha=0.35)
@@ -236,15 +237,16 @@ def caption(shown: Shown, measured: Measured, figure: Figure) -> str:
         for panel in shown.lines
         for line in panel
     ]
-    bands = {max(line) >= style.SEEDS_FOR_A_BAND for line in counts if any(line)}
+    bands = {max(line) >= SEEDS_FOR_AN_INTERVAL for line in counts if any(line)}
     lines = style.lines_words(bands, joined=_Scale.of(shown.values).numeric)
     said = f"{lines[0].upper()}{lines[1:]}."
     if True in bands:
         said += " Dots are seeds."
-        if any(0 < min(line) < style.SEEDS_FOR_A_BAND <= max(line) for line in counts):
+        if any(0 < min(line) < SEEDS_FOR_AN_INTERVAL <= max(line) for line in counts):
             said += " There is no band where fewer than three have a value."
     low, high = figure.axes[0].get_ylim()
-    ends = [e for cell in shown.cells for e in style.ends(_percents(cell, measured.name))]
+    within = style.possible(measured.name, 100)
+    ends = [e for cell in shown.cells for e in style.ends(_percents(cell, measured.name), within)]
     if any(end < low or end > high for end in ends):
         said += " Bands are cut at the frame."
     if any(map(_lost, shown.cells)):

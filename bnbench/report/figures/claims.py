@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from bnbench.report.figures import style
 from bnbench.report.verdicts import Judged
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 
 MOST = 24
 DOT = style.SLATE
@@ -23,7 +24,7 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
     shown = [each for each in claims if each.pairs][:MOST]
     if not shown:
         return None
-    few = all(len(each.pairs) < style.SEEDS_FOR_A_BAND for each in shown)
+    few = all(len(each.pairs) < SEEDS_FOR_AN_INTERVAL for each in shown)
     handles: list[Line2D | Patch] = [
         style.symbol("one seed", ".", color=DOT, ms=7, alpha=0.55),
         Line2D(
@@ -53,7 +54,7 @@ def differences_caption(claims: Sequence[Judged]) -> str:
         "two-sided one: what it names first)."
     ]
     effects = [each.verdict.effect for each in shown if each.verdict.effect is not None]
-    few = all(effect.n < style.SEEDS_FOR_A_BAND for effect in effects)
+    few = all(effect.n < SEEDS_FOR_AN_INTERVAL for effect in effects)
     if any(effect.mean is not None for effect in effects):
         said.append(f"Diamond: the mean{'' if few else ', with its 95 % interval'}.")
     if any(effect.mean is None for effect in effects):
@@ -71,7 +72,7 @@ def _strip(axes: Axes, each: Judged) -> None:
     middle, ends = None, list[float]()
     if effect is not None:
         middle = effect.median if effect.mean is None else effect.mean
-        ends = [*effect.interval] if len(values) >= style.SEEDS_FOR_A_BAND else []
+        ends = [*effect.interval] if len(values) >= SEEDS_FOR_AN_INTERVAL else []
     low, high = _range(finite, ends if middle is None else [middle, *ends], smallest)
     axes.set_xlim(low, high)
     axes.set_ylim(-1.0, 1.0)

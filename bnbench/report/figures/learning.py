@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite, log, nan
+from math import inf, isfinite, log, nan
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import Grid, grid_of
 from bnbench.report.study import Cell, StudiedRun, Study, best_at
-from bnbench.stats.differences import mean
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Range, mean
 
 X_LABELS = {"examples": "training images seen", "seconds": "training time (s)"}
 Y_LABELS = {"accuracy": "validation accuracy (%)", "loss": "validation loss (nats)"}
@@ -41,7 +41,7 @@ def curves(study: Study) -> Curves:
         [best_at(study.chosen, setup, point) for setup in study.setups] for point in grid.points
     ]
     cells = [[cell for cell in panel if cell is not None] for panel in best]
-    return Curves(grid, cells, style.classes(study))
+    return Curves(grid, cells, study.classes)
 
 
 def learning_curves(
@@ -107,7 +107,7 @@ def _mark_diverged(axes: Axes, cell: Cell, look: style.Look, against: str) -> No
 def _draw(axes: Axes, cell: Cell, look: style.Look, quantity: str, against: str) -> None:
     runs = [run for run in cell.runs if ("val", "running") in run.history.curves]
     whole = [run for run in runs if run.state == "completed"]
-    of_all = len(whole) >= style.SEEDS_FOR_A_BAND
+    of_all = len(whole) >= SEEDS_FOR_AN_INTERVAL
     for some in [whole] if of_all else [[run] for run in runs]:
         x, middle, *ends = _mean(some, "running", quantity, against)
         every = max(1, len(x) // 5)
@@ -129,10 +129,11 @@ def _mean(runs: Sequence[StudiedRun], kind: str, quantity: str, against: str) ->
         y = [100 * value for value in curve.accuracy] if quantity == "accuracy" else curve.loss
         seeds.append(dict(zip(curve.examples, zip(x, y, strict=True), strict=True)))
     points = []
+    within = Range(0.0, 100.0 if quantity == "accuracy" else inf)
     for at in sorted(set(seeds[0]).intersection(*seeds)):
         places, values = zip(*(seed[at] for seed in seeds), strict=True)
         if all(map(isfinite, values)):
-            points.append((mean(places).value, mean(values).value, *style.ends(values)))
+            points.append((mean(places).value, mean(values).value, *style.ends(values, within)))
         elif len(seeds) == 1:
             points.append((*places, nan, nan, nan))
     return np.array(points, dtype=float).reshape(-1, 4).T
@@ -145,7 +146,7 @@ def caption(shown: Curves) -> str:
 
 def _sentences(shown: Curves) -> Iterator[str]:
     cells = [cell for panel in shown.cells for cell in panel if cell.runs]
-    bands = {len(cell.completed) >= style.SEEDS_FOR_A_BAND for cell in cells}
+    bands = {len(cell.completed) >= SEEDS_FOR_AN_INTERVAL for cell in cells}
     lines = style.lines_words(bands)
     batch = any(map(_has_batch, shown.runs))
     yield f"Running statistics: {lines}." if batch else f"{lines[0].upper()}{lines[1:]}."

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import point_words
 from bnbench.report.study import Cell, Study
-from bnbench.stats.differences import mean
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
 
 ROWS = 16
 """Up to so many cells are shown; of more, each setup's best one."""
@@ -52,12 +52,17 @@ def by_setup(
         for place, cell in enumerate(shown):
             scale = 1 if name in COSTS else 100
             values, look = [scale * value for value in cell.values(name)], looks[cell.setup]
-            few = len(values) < style.SEEDS_FOR_A_BAND
+            few = len(values) < SEEDS_FOR_AN_INTERVAL
             how: dict[str, Any] = {"marker": ".", "ms": 5, "alpha": 0.4}
             how = {"marker": look.marker, "ms": 5.5} if few else how
             axes.plot(values, [place] * len(values), color=look.color, ls="", **how)
             if not few:
-                axes.plot(style.ends(values), [place, place], color=look.color, lw=1.4)
+                axes.plot(
+                    style.ends(values, style.possible(name, scale)),
+                    [place, place],
+                    color=look.color,
+                    lw=1.4,
+                )
                 middle = mean(values).value
                 axes.plot([middle], [place], color=look.color, marker=look.marker, ms=5.5, ls="")
         axes.set_yticks(range(len(shown)), named)
@@ -97,7 +102,7 @@ def costs(study: Study, looks: style.Looks) -> Figure | None:
 def caption(study: Study) -> str:
     """What the rows are: true of this study."""
     cells = rows(study)
-    bands = {len(cell.completed) >= style.SEEDS_FOR_A_BAND for cell in cells}
+    bands = {len(cell.completed) >= SEEDS_FOR_AN_INTERVAL for cell in cells}
     lines = style.lines_words(bands, joined=False)
     said = f"{lines[0].upper()}{lines[1:]}." + (" Dots are seeds." if True in bands else "")
     if len(cells) < sum(bool(cell.completed) for cell in study.chosen):

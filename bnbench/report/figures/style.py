@@ -30,8 +30,8 @@ from matplotlib.ticker import (
 
 from bnbench import palette
 from bnbench.config import identity
-from bnbench.report.study import StudiedRun, Study
-from bnbench.stats.differences import mean
+from bnbench.report.study import METRICS, StudiedRun, Study
+from bnbench.stats.differences import Range, mean
 from bnbench.wording import slug
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
@@ -43,7 +43,6 @@ FAINT = "#6a7078"
 GRID = "#d8dbdf"
 SLATE = "#425066"  # what belongs to no setup
 SMALL = 8.5  # points
-SEEDS_FOR_A_BAND = 3  # of fewer, each is a line
 # Inches.
 PANEL_WIDTH = 2.75
 GAP = 0.15
@@ -150,12 +149,6 @@ def lines_words(bands: Collection[bool], *, joined: bool = True) -> str:
         return f"each seed a {of_seed}"
     whole = f"the mean over seeds with its 95 % interval as a {of_mean}"
     return whole if False not in bands else f"{whole}; of fewer than three seeds each a {of_seed}"
-
-
-def classes(study: Study) -> int | None:
-    """How many classes the images are of; None where that is not stored."""
-    found = {len((run.manifest or {}).get("classes") or ()) for run in study.runs if run.manifest}
-    return found.pop() if len(found) == 1 and min(found) > 1 else None
 
 
 def varied(look: Look, number: int) -> Look:
@@ -265,14 +258,16 @@ def chance_key(words: str) -> Line2D:
     return Line2D([], [], label=words, **CHANCE)
 
 
-def ends(values: Sequence[float]) -> tuple[float, float]:
+def ends(values: Sequence[float], within: Range) -> tuple[float, float]:
     """Of the 95 % interval of the mean; NaN for fewer seeds than it takes."""
-    if not values:
-        return nan, nan
-    found = mean(values)
-    if found.half_width is None or found.n < SEEDS_FOR_A_BAND:
-        return nan, nan
-    return found.value - found.half_width, found.value + found.half_width
+    interval = mean(values, within=within).interval if values else None
+    return interval or (nan, nan)
+
+
+def possible(name: str, scale: float) -> Range:
+    """Which values a property of runs can have, scaled."""
+    low, high = METRICS[name]
+    return Range(scale * low, scale * high)
 
 
 def band(

@@ -1,0 +1,131 @@
+"""The terminal's table and footnotes, however wide it is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import pytest
+from rich.console import RenderableType
+
+from bnbench.cli.root import PlainConsole
+from bnbench.config import schema
+from bnbench.report.reading import read_study
+from bnbench.report.record import as_record
+from bnbench.report.study import Study
+from bnbench.report.terminal import closing_tables, terminal
+from bnbench.store import Record
+from tests.report.invented import Told, invented
+from tests.runs import SMALL_YAML
+
+SETUPS = """\
+setups: {plain: {norm: {kind: none}}, bn: {norm: {kind: batch}}}
+axes: {data.batch_size: [2, 16], optim.lr: [0.1, 1.0]}
+"""
+Studies: TypeAlias = Callable[[int], Study]
+
+
+def tell(config: schema.RunConfig) -> Told:
+    """Four classes: without normalization a rate of 1 stays at chance or diverges; BatchNorm has a
+    gap."""
+    if config.setup == "plain" and config.optim.lr == 1.0:
+        return Told(curve=(0.27,), test=0.26, state="diverged" if config.seed else "completed")
+    gap = 0.135 if config.setup == "bn" else 0.0
+    value = 0.643 + 0.02 * config.seed
+    return Told(curve=(value,), test=value, gap=gap)
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Studies:
+    """The study, with so many seeds."""
+
+    def make(seeds: int) -> Study:
+        path = tmp_path_factory.mktemp("terminal")
+        return read_study(invented(path, f"{SMALL_YAML}{SETUPS}seeds: {seeds}\n", tell))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def three(studies: Studies) -> Record:
+    """The record of three seeds."""
+    return record_of(studies(3))
+
+
+def record_of(study: Study) -> Record:
+    return as_record(study, [], [], written=datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def printed(parts: Iterable[RenderableType], columns: int) -> list[str]:
+    text = io.StringIO()
+    console = PlainConsole(file=text, width=columns)
+    for part in parts:
+        console.print(part)
+    return text.getvalue().splitlines()
+
+
+def shown(record: Record, columns: int = 80) -> list[str]:
+    """The lines of the report."""
+    return printed(terminal(record, columns=columns), columns)
+
+
+def rows(lines: list[str], setup: str) -> list[list[str]]:
+    """The words of the rows of a setup."""
+    return [line.split() for line in lines if line.startswith(f" {setup} ")]
+
+
+def test_one_seed_shows_its_value(studies: Studies) -> None:
+    lines = shown(record_of(studies(1)))
+    assert rows(lines, "bn")[0] == ["bn", "2", "0.1", "64.3", "+13.5", "1,000", "1"]
+    assert not [line for line in lines if "±" in line or "95 %" in line]
+
+
+def test_two_seeds_show_their_values(studies: Studies) -> None:
+    lines = shown(record_of(studies(2)))
+    assert " ".join(rows(lines, "bn")[0]) == "bn 2 0.1 64.3, 66.3 +13.5, +13.5 1,000 2"
+
+
+def test_three_seeds_show_their_mean_and_interval(three: Record) -> None:
+    lines = shown(three)
+    # logit(0.663) ± 4.302653·0.02/√3/(0.663·0.337) is 0.676664 ± 0.222370.
+    assert "66.3 [61.2, 71.1]" in next(line for line in lines if line.startswith(" bn "))
+    assert "mean [95 % interval] over seeds" in " ".join(lines)
+
+
+def test_what_did_not_learn_and_what_diverged_is_counted(three: Record) -> None:
+    lines = shown(three)
+    (place,) = [n for n, line in enumerate(lines) if line.split()[:3] == ["plain", "2", "1"]]
+    assert lines[place].rstrip().endswith(" 1 at chance")
+    assert lines[place + 1].split() == ["2", "diverged"]
+    assert "At chance: did not learn." in " ".join(lines)
+    found = {(cell["setup"], cell["point"]["optim.lr"]): cell for cell in three["cells"]}
+    asked = (("plain", 1.0), ("plain", 0.1), ("bn", 1.0))
+    assert [found[each]["at_chance"] for each in asked] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("columns", [20, 40, 79, 80, 132])
+def test_no_width_loses_a_setup_or_a_number(three: Record, columns: int) -> None:
+    lines = shown(three, columns)
+    assert max(map(len, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert text.count("66.3 [61.2, 71.1]") == 6
+    assert text.count("+13.5 [13.5, 13.5]") == 4
+    first = [line.split()[0] for line in lines[lines.index("") + 4 :] if line.split()]
+    assert first.count("plain") == first.count("bn") == 4
+
+
+def test_a_number_stays_with_its_unit(three: Record) -> None:
+    for columns in range(20, 132, 3):
+        lines = shown(three, columns)
+        assert not [line for line in lines if line.strip().startswith(("%", "="))]
+
+
+def test_a_sweep_ends_with_the_same_table(studies: Studies) -> None:
+    study = studies(3)
+    closing = printed(closing_tables(study), 80)
+    report = shown(record_of(study))
+    for setup in ("plain", "bn"):
+        assert len(rows(report, setup)) == 4
+        assert rows(closing, setup)[-4:] == rows(report, setup)
