@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,24 @@ class ClaimReader:
                 self.faults.add(place, f"two claims have the id {claim.id}")
             claims[claim.id] = claim
         return tuple(claims.values())
+
+    def chosen(self, profiles: Mapping[str, Any], profile: str | None) -> tuple[str, ...] | None:
+        """The ids of the claims that the profile in force names; None: it names none.
+
+        An id that no claim has is a fault, in every profile.
+        """
+        listed = self.source.data.get("claims") if isinstance(self.source.data, dict) else None
+        ids = [str(each["id"]) for each in listed or () if isinstance(each, dict) and "id" in each]
+        for name, patch in profiles.items():
+            for number, each in enumerate((patch or {}).get("claims") or ()):
+                if each not in ids:
+                    there = f"claims: {listing(ids, 'and')}" if ids else "the file has no claims"
+                    hint = did_you_mean(nearest(each, ids)) or there
+                    place = self.source.place(("profiles", name, "claims", number))
+                    message = f"profiles.{name}.claims: {shortened(each)} is not a claim"
+                    self.faults.add(place, message, hint)
+        named = None if profile is None else (profiles[profile] or {}).get("claims")
+        return named if named is None else tuple(named)
 
     def add(self, key: str, message: str, hint: str | None = None) -> None:
         """Adds a fault at a key; `message` begins after the claim's name."""
@@ -149,16 +167,23 @@ def runs_of(claim: Claim, arm: Arm, runs: tuple[schema.RunConfig, ...]) -> list[
 
     A value that has no meaning in a setup is not asked for there.
     """
-    wanted = claim.at | dict(arm.at)
+    return [run for run in runs if _fits(claim, arm, run)]
 
-    def fits(run: schema.RunConfig) -> bool:
-        values = point(run)
-        return run.setup == arm.setup and all(
-            values.get(key) is None or same_value(values[key], value)
-            for key, value in wanted.items()
-        )
 
-    return [run for run in runs if fits(run)]
+def concern(claims: tuple[Claim, ...], run: schema.RunConfig) -> bool:
+    """Whether a run is of an arm of any of the claims."""
+    return any(
+        _fits(claim, arm, run)
+        for claim in claims
+        for arm in (*claim.better_arms, *claim.worse_arms)
+    )
+
+
+def _fits(claim: Claim, arm: Arm, run: schema.RunConfig) -> bool:
+    wanted, values = claim.at | dict(arm.at), point(run)
+    return run.setup == arm.setup and all(
+        values.get(key) is None or same_value(values[key], value) for key, value in wanted.items()
+    )
 
 
 def doubts(

@@ -52,12 +52,13 @@ def dump_experiment(experiment: ExperimentConfig) -> str:
 
 def _content(experiment: ExperimentConfig) -> dict[str, Any]:
     profile, seeds, tune = experiment.profile, experiment.seeds, experiment.tune
+    judged = {"claims": [each.id for each in experiment.claims]} if experiment.claims_only else {}
     result: dict[str, Any] = {
         "experiment": experiment.name,
         "question": experiment.question,
         "profile": profile,
-        # What the profile says is in everything below.
-        "profiles": {profile: {}} if profile is not None else None,
+        # What else the profile says is in everything below.
+        "profiles": {profile: judged} if profile is not None else None,
         "setup": experiment.label,
         "swept": experiment.swept or None,
         **{name: block or None for name, block in _ordered(experiment.base).items()},

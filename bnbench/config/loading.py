@@ -147,8 +147,10 @@ class Reader:
             place = self.source.place(("setup",), key=True)
             self.faults.add(place, "setup and setups are both given", "give one of them")
         claimed: tuple[Claim, ...] = ()
+        reader = claims.ClaimReader(self.source, setups, grid, tune, self.faults)
         if _part(self.source.data or {}, "claims"):
-            claimed = claims.ClaimReader(self.source, setups, grid, tune, self.faults).read()
+            claimed = reader.read()
+        judged = reader.chosen(_part(file, "profiles"), profile)
         return ExperimentConfig(
             name=slug(self.own("experiment")[1] or path.stem) or "experiment",
             question=self.own("question")[1],
@@ -158,7 +160,8 @@ class Reader:
             axes=grid,
             seeds=self.seeds(),
             tune=tune,
-            claims=claimed,
+            claims=tuple(each for each in claimed if judged is None or each.id in judged),
+            claims_only=judged is not None,
             profile=profile,
             sets=sets,
             set_layers=tuple(itertools.chain(*set_layers)),

@@ -78,6 +78,8 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     """
     crossing = Crossing(experiment, Faults())
     first = list(crossing.configs(max_runs))
+    if experiment.claims_only and not crossing.faults.found:
+        first = crossing.of_claims(first)
     if crossing.faults.found:
         raise crossing.faults.error(len(experiment.setups))
     unique: dict[str, tuple[Point, schema.RunConfig]] = {}
@@ -149,7 +151,10 @@ def grid(experiment: ExperimentConfig) -> str:
         others = {name: own for name, own in numbers.items() if own != number}
         suffix = f" ({in_short(others)})" if others else ""
         parts.append(f"{counted(number, 'value')} of {axis.name}{suffix}")
-    return " × ".join([*parts, counted(len(experiment.seeds), "seed")])
+    whole = " × ".join([*parts, counted(len(experiment.seeds), "seed")])
+    if experiment.claims_only:
+        whole += f"; only those of {listing([each.id for each in experiment.claims], 'and')}"
+    return whole
 
 
 def unequal_trials(experiment: ExperimentConfig) -> Iterator[str]:
@@ -199,6 +204,18 @@ class Crossing:
         for setup in self.experiment.setups:
             for key in unused[setup.name] - everywhere:
                 self.useless(key, setup.axes, f" of setup {shortened(setup.name)}")
+
+    def of_claims(
+        self, found: list[tuple[Point, schema.RunConfig]]
+    ) -> list[tuple[Point, schema.RunConfig]]:
+        """The runs that a claim is about; a fault where there is none."""
+        kept = [each for each in found if claims.concern(self.experiment.claims, each[1])]
+        if not kept:
+            place = self.experiment.source.place(
+                ("profiles", self.experiment.profile or "", "claims")
+            )
+            self.faults.add(place, f"no run is of the claims of profile {self.experiment.profile}")
+        return kept
 
     def points(self) -> Iterator[Point]:
         """Every setup at every point of its axes.

@@ -45,7 +45,7 @@ setups:
 axes: {optim.lr: {log: [0.1, 1, 3]}, norm.placement: [before, after]}
 seeds: 2
 tune: {axis: optim.lr, by: val/loss}
-profiles: {x: {seeds: [1, 4], train: {epochs: 1}}, y: {}}
+profiles: {x: {seeds: [1, 4], train: {epochs: 1}}, y: {claims: [a]}}
 claims: [{id: a, says: s, metric: val/running/loss, better: b, worse: c, at: {optim.lr: 0.1}}]
 set: {optim.momentum: 0.5}
 """

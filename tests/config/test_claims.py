@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bnbench.config import claims, experiments, files, loading, metrics, plans
+from bnbench.errors import ConfigError
 
 BASE = """\
 setups:
@@ -196,9 +197,63 @@ def test_without_a_choice_the_first_profile_is_in_force(plan: Any) -> None:
     assert len(plan(PROFILES.partition("\n")[2]).runs) == 2
 
 
+TWO_CLAIMS = f"""\
+{BASE}claims:
+- {{{GOOD}}}
+- {{id: b, says: s, metric: test/running/accuracy, better: bn@32, worse: bn@2,
+   at: {{optim.lr: 0.1}}}}
+"""
+
+
+def test_a_profile_may_name_the_claims_that_it_judges_and_trains_only_for_them(
+    tmp_path: Path,
+) -> None:
+    text = f"{TWO_CLAIMS}profiles: {{one: {{claims: [b]}}, all: {{}}}}\n"
+    one = loaded(tmp_path, text)
+    plan = plans.expand(one)
+    assert [claim.id for claim in one.claims] == ["b"]
+    assert [(run.setup, run.data.batch_size, run.optim.lr) for run in plan.runs] == [
+        ("bn", 2, 0.1),
+        ("bn", 32, 0.1),
+    ]
+    assert plan.grid.endswith("; only those of b")
+    assert plan.warnings == ()
+    every = loaded(tmp_path, text, "profile=all")
+    assert [claim.id for claim in every.claims] == ["a", "b"]
+    assert len(plans.expand(every).runs) == 8
+    # A claim whose learning rate is tuned needs every value of it.
+    first = plans.expand(loaded(tmp_path, text.replace("[b]", "[a]")))
+    assert [(run.setup, run.optim.lr) for run in first.runs] == [
+        *(("bn", 0.1), ("bn", 0.316228), ("gn", 0.1), ("gn", 0.316228)),
+    ]
+    assert {run.data.batch_size for run in first.runs} == {2}
+
+
+def test_what_a_profile_judges_is_kept_with_the_experiment(tmp_path: Path) -> None:
+    given = loaded(
+        tmp_path, f"{TWO_CLAIMS}profiles: {{all: {{}}, one: {{claims: [b]}}}}", "profile=one"
+    )
+    (tmp_path / "kept").mkdir()
+    again = loaded(tmp_path / "kept", files.dump_experiment(given))
+    assert [claim.id for claim in again.claims] == ["b"]
+    assert [run.setup for run in plans.expand(again).runs] == ["bn", "bn"]
+
+
+def test_a_profile_of_claims_without_runs(tmp_path: Path) -> None:
+    text = f"{TWO_CLAIMS}profiles: {{one: {{claims: [b], axes: {{data.batch_size: [4, 8]}}}}}}\n"
+    with pytest.raises(ConfigError) as caught:
+        plans.expand(loaded(tmp_path, text))
+    (fault,) = caught.value.faults
+    assert fault.message == "no run is of the claims of profile one"
+
+
 @pytest.mark.parametrize(
     ("text", "sets", "expected"),
     [
+        (TWO_CLAIMS + "profiles: {x: {}, y: {claims: [a, c]}}", (),
+         "profiles.y.claims: c is not a claim\n  claims: a and b"),
+        (TWO_CLAIMS + "profiles: {y: {claims: []}}", (), "profiles.y.claims"),
+        ("profiles: {y: {claims: [a]}}", (), "a is not a claim\n  the file has no claims"),
         (PROFILES, ("profile=larg",), "profile must be small or large, not \"larg\"\n  did you "),
         ("train: {steps: 3}", ("profile=full",), "the file has no profiles"),
         ("profiles: [1]", (), "profiles must be a mapping, not a list"),

@@ -138,11 +138,21 @@ class SetupPatch(Patch):
     )
 
 
+ClaimNames = Annotated[
+    tuple[str, ...], Field(min_length=1, strict=False), AfterValidator(_distinct)
+]
+
+
 class ProfilePatch(Patch):
     """A named variant of the size: its axes and seeds replace those of the file."""
 
     axes: Axes = None
     seeds: Seeds = None
+    claims: ClaimNames | None = Field(
+        None,
+        description="ids of the claims that are judged; runs that none of them needs are left out",
+        json_schema_extra={"x-allowed": "a list of ids of claims"},
+    )
 
 
 class TuneConfig(Block):
