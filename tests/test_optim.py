@@ -278,6 +278,7 @@ def test_every_bit_is_that_of_torchs_own_optimizer(
     assert state["param_groups"] == their_state["param_groups"]
 
 
+@pytest.mark.slow
 def test_a_run_imports_no_compiler(tmp_path: Path) -> None:
     """It takes seconds of every process; what imports it may change with torch."""
     code = (

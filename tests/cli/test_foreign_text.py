@@ -66,7 +66,7 @@ def squeezed(text: str) -> str:
 @given(setup=st.text(max_size=20).map("gn{}".format).filter(inside))
 @example(setup=MARKUP)
 @example(setup="a\u202eb\u2028c\u200bd\nf\te")
-@settings(max_examples=12)
+@settings(max_examples=4)
 def test_a_setup_is_shown_under_its_name(setup: str) -> None:
     with TemporaryDirectory() as folder:
         experiment = stored(Path(folder), setup)
@@ -83,7 +83,7 @@ def test_a_setup_is_shown_under_its_name(setup: str) -> None:
 @example(text=HOSTILE)
 @example(text=SPOOFED)
 @example(text=MARKUP)
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_reasons_and_messages_of_a_stored_run_are_text(text: str) -> None:
     with TemporaryDirectory() as folder:
         experiment = stored(Path(folder), "bn")

@@ -13,7 +13,7 @@ from bnbench.config import loading
 from tests.config.fuzzing import EVERYTHING, Case, cases, judge
 
 FUZZ = settings(
-    max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -38,7 +38,7 @@ def test_any_configuration_is_valid_or_refused(case: Case) -> None:
 
 def test_cases_are_of_both_kinds() -> None:
     assert judge(Case(EVERYTHING.encode(), loading.Overrides())) == "valid"
-    counts = outcomes(100)
+    counts = outcomes(60)
     assert min(counts["valid"], counts["refused"]) > 10
 
 

@@ -123,6 +123,7 @@ print(len(data.train), "torchvision" in sys.modules, said)
 """
 
 
+@pytest.mark.slow
 def test_a_prepared_copy_needs_no_torchvision(mnist: Path) -> None:
     load(mnist)
     shutil.rmtree(mnist / "MNIST")

@@ -63,6 +63,7 @@ def _a_file_of_the_users(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (own_folder / "mine.py").write_text(MINE.format(root=str(ROOT)))
 
 
+@pytest.mark.slow
 def test_a_file_of_the_users_own_from_a_shell(tmp_path: Path) -> None:
     torch.save({"model": steps(network(), 10).state_dict()}, tmp_path / "saved.pt")
     done = subprocess.run(
@@ -242,6 +243,7 @@ def test_a_run_has_its_own_checkpoint() -> None:
     assert "already has a checkpoint" in said.err
 
 
+@pytest.mark.slow
 def test_importing_the_package_needs_no_torch() -> None:
     code = (
         "import sys, bnbench\nassert 'torch' not in sys.modules\n"

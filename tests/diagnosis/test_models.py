@@ -152,6 +152,7 @@ def test_a_wrapped_model() -> None:
     assert found.healthy
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_diagnosed_as_the_one_behind_it() -> None:
     plain = bnbench.diagnose(trained(), loader(count=256), images=256)
     compiled: nn.Module = torch.compile(trained())  # type: ignore[assignment]

@@ -32,8 +32,10 @@ SHIFTED = {"3": ("3.weight", BLOCKS[0]), "9": ("9.weight", BLOCKS[0] + BLOCKS[1]
 LR = 0.3
 
 
-@pytest.mark.parametrize("make_norm", [BatchNorm, NoisyBatchNorm, lambda c: GroupNorm(c, groups=2)])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("make_norm", "momentum"),
+    [(BatchNorm, 0.0), (NoisyBatchNorm, 0.9), (lambda c: GroupNorm(c, groups=2), 0.9)],
+)
 def test_against_the_twin(make_norm: Norm, momentum: float) -> None:
     model, data = network(make_norm), batch()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.7, momentum=momentum)

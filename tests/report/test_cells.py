@@ -56,7 +56,7 @@ def accuracy(config: schema.RunConfig) -> float:
     return int(identity.identity(config)[:6], 16) / 16**6
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(RUNS)
 def test_single_runs_are_a_row_for_each_configuration(
     drawn: list[tuple[dict[str, object], int]],

@@ -510,6 +510,7 @@ def test_many_setups_and_cells_stay_bounded(tmp_path: Path) -> None:
     assert "more cells are on the page" in shown(found.record)
 
 
+@pytest.mark.slow
 def test_no_torch_is_imported(folder: ExperimentFolder) -> None:
     code = (
         "import sys; from bnbench.cli import app\n"

@@ -96,6 +96,7 @@ def test_a_doubtful_twin_is_none(tmp_path: Path, source: RunFolder, damage: str)
         take(SECOND, tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_taken_over(tmp_path: Path, source: RunFolder) -> None:
     with disk(tmp_path / "second") as whole:
         take(SECOND, tmp_path)
