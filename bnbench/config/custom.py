@@ -33,6 +33,11 @@ def targets(config: schema.RunConfig) -> dict[str, tuple[Path, str]]:
     }
 
 
+def code_of(config: schema.RunConfig) -> tuple[Path, ...]:
+    """The files of the user's own code that a run executes, sorted; () sorts before all others."""
+    return tuple(sorted({path for path, _ in targets(config).values()}))
+
+
 def content_hash(path: Path) -> str:
     """The sha256, in hex, of the user's own file. Raises DataError where it cannot be read."""
     return hashlib.sha256(content(path)).hexdigest()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from bnbench.config import feasible, schema
+from bnbench.config.custom import code_of
 from bnbench.errors import ConfigError
 from bnbench.runner.settings import Stop
 from bnbench.sweep import jobs
@@ -109,10 +110,11 @@ class Dispatcher:
 
     def check_networks(self, configs: Iterable[schema.RunConfig], faults_of: jobs.FaultsOf) -> None:
         """Check each distinct network of these runs. Raises ConfigError with all that is wrong."""
-        # A job for each network: if its worker dies, the culprit is known.
+        # A job for each network: if its worker dies, the culprit is known. In the order of the
+        # user's code, since a worker that has run some does no job without it.
         checks = [
             jobs.Check(tuple({config.setup: config for config in same}.values()))
-            for same in feasible.networks(configs)
+            for same in sorted(feasible.networks(configs), key=lambda same: code_of(same[0]))
         ]
         found = self.found(checks)
         refused: list[jobs.Refused] = []

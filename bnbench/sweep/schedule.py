@@ -6,10 +6,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import assert_never
 
 from bnbench import store
 from bnbench.config import feasible, identity, schema
+from bnbench.config.custom import code_of
 from bnbench.errors import BnbenchError, DamagedError, HeldError, Interrupted, RunError
 from bnbench.runner.settings import Stop, may_use_gpu
 from bnbench.sinks import Sink
@@ -116,6 +118,7 @@ class _Run:
     folder: store.RunFolder
     cell: str
     steps: int
+    code: tuple[Path, ...]
     deaths: int = 0
     begun: float = 0.0
     fraction: float = 0.0
@@ -143,7 +146,7 @@ class _Sweep:
         folders = experiment.folders_of(map(identity.run_id, runs))
         for config, folder in zip(runs, folders, strict=True):
             steps = feasible.planned_steps(config)
-            run = _Run(config, folder, identity.cell_key(config), steps)
+            run = _Run(config, folder, identity.cell_key(config), steps, code_of(config))
             found = forecast.stored(config, folder)
             if forecast.is_missing(found, options):
                 if found.state == "damaged":
@@ -166,7 +169,10 @@ class _Sweep:
 
     def choose(self, ready: list[jobs.Job]) -> jobs.Job:
         """The longest run that waits, so that no core is idle at the end; before that, a run of
-        each cell whose cost is unknown."""
+        each cell whose cost is unknown. All of those that run the same code of the user's own,
+        those that run none first: a worker that has run some does no job without it."""
+        code = min(self.missing[job].code for job in ready)
+        ready = [job for job in ready if self.missing[job].code == code]
         begun = {run.cell for run in self.missing.values() if run.view is not None}
 
         def urgency(job: jobs.Job) -> tuple[bool, float]:

@@ -27,7 +27,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-from bnbench.config.custom import targets
+from bnbench.config.custom import code_of
 from bnbench.errors import RunError
 from bnbench.guard import tell_what_nobody_catches
 from bnbench.runner.settings import Stop
@@ -96,7 +96,7 @@ class Workers:
     def submit(self, job: jobs.Job) -> None:
         """Start a job in a worker that has none, or in a new one."""
         configs = job.configs if isinstance(job, jobs.Check) else (job.config,)
-        code = frozenset(path for each in configs for path, _ in targets(each).values())
+        code = frozenset(path for each in configs for path in code_of(each))
         idle = [worker for worker in self._workers if worker.job is None]
         fitting = [worker for worker in idle if worker.ran <= code]
         if idle and not fitting and len(self._workers) >= self.size:

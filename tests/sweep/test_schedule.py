@@ -206,6 +206,23 @@ def test_of_cells_that_nobody_knows_the_one_with_most_steps_comes_first(
     assert executor.given == [many, few]
 
 
+def test_runs_with_the_same_code_of_the_users_own_follow_each_other(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], tmp_path: Path
+) -> None:
+    """Whatever their length. A worker that has run a file does no job without it."""
+
+    def own(name: str, steps: int) -> schema.RunConfig:
+        path = tmp_path / f"{name}.py"
+        path.write_text("class Layer: ...\n")
+        norm = schema.CustomNormConfig(kind="custom", target=f"{path}:Layer")
+        return replaced(small_config(setup=name, norm=norm), setup=f"{name}{steps}", steps=steps)
+
+    runs = [own("b", 9), small_config(), own("a", 5), own("b", 7), own("a", 6), no_norm_config()]
+    _, executor = run_sweep(runs, experiment, trained, screen[0])
+    setups = [config.setup for config in executor.given]
+    assert (set(setups[:2]), setups[2:]) == ({"bn", "none"}, ["a6", "a5", "b9", "b7"])
+
+
 def test_all_workers_are_given_work_at_once(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
 ) -> None:

@@ -20,11 +20,13 @@ from bnbench.config import identity, schema
 from bnbench.errors import RunError
 from bnbench.events import Finished
 from bnbench.runner.execution import execute
-from bnbench.runner.settings import Settings
+from bnbench.runner.settings import Settings, Stop
+from bnbench.sinks.terminal import Screen
 from bnbench.sweep.jobs import (
     Answer,
     End,
     Failed,
+    Job,
     Lost,
     Said,
     Stated,
@@ -34,7 +36,8 @@ from bnbench.sweep.jobs import (
     Trained,
 )
 from bnbench.sweep.workers import FAILED_STARTS, Workers
-from tests.runs import committed_step, evidence, experiment_in, small_config
+from tests.executors import sweep
+from tests.runs import committed_step, evidence, experiment_in, quiet_console, small_config
 
 TROUBLE = '''
 """A layer that does to its process what a file beside it says, once for each of its lines."""
@@ -111,20 +114,30 @@ class Patching(nn.Identity):
 def test_what_a_layer_changes_reaches_no_run_without_it(tmp_path: Path) -> None:
     (tmp_path / "patching.py").write_text(PATCHING)
     norm = schema.CustomNormConfig(kind="custom", target=f"{tmp_path / 'patching.py'}:Patching")
-    experiment, plain = experiment_in(tmp_path), small_config()
-    used = []
-    with closing(Workers(1, SweepOptions(), experiment)) as workers:
+    experiment, used = experiment_in(tmp_path), list[int]()
+    runs = [
+        config
+        for seed in (0, 1)
         for config in (
-            small_config(setup="patching", norm=norm),
-            small_config(setup="patching", norm=norm, seed=1),
-            plain,
-        ):
-            workers.submit(Train(config))
-            used += processes()
-            assert isinstance(until_end(workers)[-1], Trained)
-    assert used[0] == used[1] != used[2]  # kept where it does no harm
-    found = evidence(experiment.run(identity.run_id(plain)))
-    assert found == trained(tmp_path / "alone", plain)
+            small_config(setup="patching", norm=norm, seed=seed),
+            small_config(seed=seed),
+        )
+    ]
+
+    class Watched(Workers):
+        def submit(self, job: Job) -> None:
+            super().submit(job)
+            used.extend(processes())
+
+    with closing(Watched(1, SweepOptions(), experiment)) as workers:
+        outcome = sweep(runs, experiment, workers, Screen(quiet_console(), runs=4), Stop())
+    assert (outcome.trained, outcome.failures) == (4, [])
+    # Two networks checked and four runs trained, without the layer before with it: its check is
+    # all that a worker is ended for.
+    first, second = dict.fromkeys(used)
+    assert used == [first, first, second, second, second, second]
+    found = evidence(experiment.run(identity.run_id(runs[1])))
+    assert found == trained(tmp_path / "alone", runs[1])
 
 
 def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
