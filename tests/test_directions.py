@@ -83,12 +83,12 @@ def test_two_images_a_batch_are_too_few_for_batch_statistics(runs: Any) -> None:
 
 def test_noise_falls_as_more_images_share_statistics(runs: Any) -> None:
     found = runs(
-        "data: {train_size: 2000, batch_size: 64}\ntrain: {epochs: 2, evaluations: 1}\n"
+        "data: {train_size: 1000, batch_size: 64}\ntrain: {epochs: 2, evaluations: 1}\n"
         "probes: {batch_noise: {}}\n"
-        "setups: {batch: , group: {norm: {kind: group}}}\naxes: {norm.batch_size: [2, 8, 64]}"
+        "setups: {batch: , group: {norm: {kind: group}}}\naxes: {norm.batch_size: [2, 64]}"
     )
-    noise = [value(found["batch", size], "probe/batch_noise/noise") for size in (2, 8, 64)]
-    assert noise[0] > 2 * noise[1] > 4 * noise[2] > 0
+    noise = [value(found["batch", size], "probe/batch_noise/noise") for size in (2, 64)]
+    assert noise[0] > 4 * noise[1] > 0
     assert value(found["group", None], "probe/batch_noise/noise") == 0.0
 
 
@@ -107,7 +107,7 @@ def test_running_statistics_begin_far_off_and_arrive(runs: Any) -> None:
 
 def test_sorted_batches_ruin_inference_with_batch_and_not_with_group(runs: Any) -> None:
     found = runs(
-        "data: {train_size: 3000, batch_size: 128}\ntrain: {epochs: 4, evaluations: 1}\n"
+        "data: {train_size: 2000, batch_size: 128}\ntrain: {epochs: 4, evaluations: 1}\n"
         "setups:\n"
         "  batch: {norm: {kind: batch, batch_size: 16}}\n"
         "  sorted: {norm: {kind: batch, batch_size: 16}, data: {order: class-sorted-batches}}\n"

@@ -286,11 +286,9 @@ def test_without_batch_norm_all_statistics_are_the_same() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("seed", "batch_size"), [(1, 16), (2, 16), (3, 64), (4, 64), (5, 128), (6, 128)]
-)
+@pytest.mark.parametrize(("seed", "batch_size"), [(1, 16), (2, 64), (5, 128)])
 def test_no_healthy_network_is_called_ill(seed: int, batch_size: int) -> None:
-    """False alarms: other initial weights, images, batch sizes, each with a high and a low rate."""
+    """False alarms: other initial weights, images, batch sizes, each at a high or a low rate."""
     x, y, *_ = pictures()
     random = torch.Generator().manual_seed(seed)
 

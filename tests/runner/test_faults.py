@@ -130,19 +130,21 @@ TOUCHED |= {"replace checkpoint.pt.tmp", "replace result.json.tmp", "os.open loc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize(
+    "errors", [[errno.ENOSPC, errno.EACCES, errno.EROFS], [errno.EIO]], ids=["stays", "passes"]
+)
 @pytest.mark.parametrize("again", [False, True])
 def test_every_file_operation_fails(
-    tmp_path: Path, killed: Path, undisturbed: dict[str, Any], error: int, again: bool
+    tmp_path: Path, killed: Path, undisturbed: dict[str, Any], errors: list[int], again: bool
 ) -> None:
     """One operation after the other, until there are no more. A disk that is full, closed or
-    read-only stays so; an input/output error passes."""
+    read-only stays so, and these take turns; an input/output error passes."""
     failed: set[str] = set()
     for number in range(1, 1_000):
         path = tmp_path / str(number)
         if again:
             shutil.copytree(killed, path)
-        operation = fail(experiment_in(path), number, error)
+        operation = fail(experiment_in(path), number, errors[number % len(errors)])
         if operation is None:
             break
         failed.add(operation)
@@ -277,10 +279,10 @@ def test_torn_events_after_the_commit_do_not_matter(
 
 
 @pytest.mark.slow
-def test_events_torn_at_every_byte_of_the_last_two_lines(
+def test_events_torn_at_many_bytes_of_the_last_two_lines(
     interrupted: ExperimentFolder, undisturbed: dict[str, Any]
 ) -> None:
-    tear(interrupted, undisturbed, 1)
+    tear(interrupted, undisturbed, 5)
 
 
 def remove(path: Path) -> None:
@@ -486,15 +488,14 @@ before all others have been refused."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [2, 32])
 def test_of_simultaneous_starts_exactly_one_trains(
-    tmp_path: Path, undisturbed: dict[str, Any], number: int
+    tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    command = [sys.executable, "-c", START, str(tmp_path), str(number)]
+    command = [sys.executable, "-c", START, str(tmp_path), "32"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True, timeout=120)
     said = {int(path.name[5:]): path.read_text() for path in tmp_path.glob("said-*")}
-    assert len(said) == number
+    assert len(said) == 32
     (holder,) = (process for process, text in said.items() if text == "trained")
     folder = folder_of(experiment_in(tmp_path))
     for text in (text for process, text in said.items() if process != holder):

@@ -117,6 +117,7 @@ def test_negative_control_a_state_without_this_item_is_noticed(
     assert evidence(execute(config, experiment, Settings()).folder) != undisturbed
 
 
+@pytest.mark.slow
 def test_negative_control_a_probe_without_its_memory_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +136,7 @@ def test_negative_control_a_probe_without_its_memory_is_noticed(
         assert evidence(execute(config, experiment, Settings()).folder) != whole
 
 
+@pytest.mark.slow
 def test_probes_may_be_others_when_a_run_goes_on(tmp_path: Path) -> None:
     """They are not part of what a run is: with them or without, the result is the same."""
     results = []
@@ -186,6 +188,7 @@ def test_a_real_training_is_killed_at_every_seventh_file_operation(
     kill_and_go_on(tmp_path, build_run, undisturbed, every=7)
 
 
+@pytest.mark.slow
 def test_negative_control_a_commit_in_place_does_not_survive_every_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +239,7 @@ def long_run(path: Path, steps: int) -> schema.RunConfig:
 
 @pytest.mark.slow
 def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
-    config = long_run(tmp_path, steps=1500)
+    config = long_run(tmp_path, steps=1000)
     whole = evidence(execute(config, ExperimentFolder(tmp_path / "whole"), Settings()).folder)
     folder = ExperimentFolder(tmp_path / "runs" / "long").run(identity.run_id(config))
     last = 0
@@ -248,7 +251,7 @@ def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
         assert process.returncode == -signal.SIGKILL
         assert store.read(folder).state == "interrupted", f"attempt {attempt}"
         step = committed_step(folder)
-        assert last < step < 1500, "progress is monotone, and the kill came before the end"
+        assert last < step < 1000, "progress is monotone, and the kill came before the end"
         last = step
     last_attempt = start_training(tmp_path)
     _, said = last_attempt.communicate()

@@ -117,6 +117,7 @@ class FarFrom(Elsewhere):
         return replies
 
 
+@pytest.mark.slow
 def test_another_disk_gives_the_same_folder(tmp_path: Path) -> None:
     """The layer's file does not exist where it is trained, and nobody there is told a folder."""
     config = custom_config(tmp_path)
@@ -184,6 +185,7 @@ def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
     assert stored(experiment) == stored(locally(tmp_path / "here", [config]))
 
 
+@pytest.mark.slow
 def test_what_fails_elsewhere_is_told_with_paths_that_are_here(tmp_path: Path) -> None:
     config = custom_config(tmp_path, scale=-1.0)
     experiment = experiment_in(tmp_path / "runs")
@@ -250,8 +252,9 @@ def train_until(step: int | None, config: schema.RunConfig, experiment: Experime
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("until", [12, None], ids=["stopped", "finished"])
-@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
+@pytest.mark.parametrize(
+    ("begun", "until"), [(True, 12), (False, None)], ids=["begun and stopped", "new and finished"]
+)
 def test_killed_while_files_come_back_nothing_is_lost(
     tmp_path: Path, begun: bool, until: int | None
 ) -> None:
