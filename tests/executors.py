@@ -1,4 +1,5 @@
-"""Executors for tests: one in this process, where a test can reach inside; one on another disk."""
+"""Executors for tests: one in this process, where a test can reach inside; one that answers as a
+test says; one on another disk."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -19,8 +20,22 @@ from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep import schedule
-from bnbench.sweep.jobs import Answer, Executor, Job, Lost, Refused, SweepOptions, perform
+from bnbench.sweep.jobs import (
+    Answer,
+    Check,
+    Executor,
+    Found,
+    Job,
+    Lost,
+    Refused,
+    Stopped,
+    SweepOptions,
+    Train,
+    perform,
+)
 from bnbench.sweep.shipping import Reply, Sent, Shipment, perform_shipment
+
+Behaviour = Callable[[Job], list[Answer]]
 
 
 def faults_of(refused: Iterable[Refused]) -> list[Fault]:
@@ -78,6 +93,61 @@ class InProcess:
     def ask_to_stop(self) -> None:
         """The next run ends after its first step."""
         self._stop.exit_code = 130
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Scripted:
+    """An executor that answers as a test says, and remembers what it was given.
+
+    `checks`: whether the test answers for networks, too; else all can train.
+    """
+
+    def __init__(
+        self,
+        experiment: ExperimentFolder,
+        behaviour: Behaviour,
+        size: int = 1,
+        *,
+        checks: bool = False,
+    ) -> None:
+        self.size = size
+        self._checks = checks
+        self.given: list[schema.RunConfig] = []
+        self.stopped = False
+        self.started = 0
+        self._experiment = experiment
+        self._behaviour = behaviour
+        self._now: list[Job] = []
+
+    @property
+    def busy(self) -> int:
+        return len(self._now)
+
+    def start(self, jobs: int) -> None:
+        self.started = jobs
+
+    def submit(self, job: Job) -> None:
+        assert self.busy < self.size
+        if isinstance(job, Train):
+            self.given.append(job.config)
+        self._now.append(job)
+
+    def answers(self, _: float) -> list[tuple[Job, Answer]]:
+        """The oldest job's answers; a job without any stays as it is until the sweep stops."""
+        for job in self._now:
+            checked = isinstance(job, Check) and not self._checks
+            answers: list[Answer] = [Found(())] if checked else self._behaviour(job)
+            if not answers and self.stopped:
+                answers = [Stopped()]
+            if answers:
+                self._now.remove(job)
+                return [(job, answer) for answer in answers]
+        return []
+
+    def ask_to_stop(self) -> None:
+        self.stopped = True
 
     def close(self) -> None:
         """Nothing is held."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,72 +27,14 @@ from bnbench.sweep.jobs import (
     Lost,
     Said,
     Stated,
-    Stopped,
     Train,
     Trained,
 )
 from bnbench.sweep.schedule import SweepOutcome
-from tests.executors import sweep
+from tests.executors import Behaviour, Scripted, sweep
 from tests.runs import MANIFEST, a_result, end, experiment_in, no_norm_config, small_config
 
-Behaviour = Callable[[Job], list[Answer]]
-
 RESULT = a_result()
-
-
-class Scripted:
-    """An executor that answers as a test says, and remembers what it was given.
-
-    `checks`: whether the test answers for networks, too; else all can train.
-    """
-
-    def __init__(
-        self,
-        experiment: ExperimentFolder,
-        behaviour: Behaviour,
-        size: int = 1,
-        *,
-        checks: bool = False,
-    ) -> None:
-        self.size = size
-        self._checks = checks
-        self.given: list[schema.RunConfig] = []
-        self.stopped = False
-        self.started = 0
-        self._experiment = experiment
-        self._behaviour = behaviour
-        self._now: list[Job] = []
-
-    @property
-    def busy(self) -> int:
-        return len(self._now)
-
-    def start(self, jobs: int) -> None:
-        self.started = jobs
-
-    def submit(self, job: Job) -> None:
-        assert self.busy < self.size
-        if isinstance(job, Train):
-            self.given.append(job.config)
-        self._now.append(job)
-
-    def answers(self, _: float) -> list[tuple[Job, Answer]]:
-        """The oldest job's answers; a job without any stays as it is until the sweep stops."""
-        for job in self._now:
-            checked = isinstance(job, Check) and not self._checks
-            answers: list[Answer] = [Found(())] if checked else self._behaviour(job)
-            if not answers and self.stopped:
-                answers = [Stopped()]
-            if answers:
-                self._now.remove(job)
-                return [(job, answer) for answer in answers]
-        return []
-
-    def ask_to_stop(self) -> None:
-        self.stopped = True
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 @pytest.fixture
