@@ -224,12 +224,11 @@ def _train(
     csv: bool,
 ) -> None:
     from bnbench.board.bands import update_tensorboard
-    from bnbench.config import files
     from bnbench.report import record, terminal
     from bnbench.report.reading import results_of
     from bnbench.runner.settings import Stop
     from bnbench.sinks.terminal import Screen
-    from bnbench.sweep import experiments, schedule
+    from bnbench.sweep import experiments, schedule, studies
 
     shown: list[Record] = []
     failures: list[tuple[str, str]] = []
@@ -237,7 +236,7 @@ def _train(
     for each in planned:
         runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
         with closing(experiments.executor_for(each, options, planned, root.say)) as executor:
-            folder.begin(files.dump_experiment(each.experiment))
+            studies.begin(each.experiment, folder, root.say)
             update_tensorboard(folder, root.say)
             with stop.listening(), Screen(console, runs=len(runs)) as screen:
                 outcome = schedule.sweep(runs, folder, executor, screen, stop, options, faults_of)

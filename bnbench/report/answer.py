@@ -168,6 +168,7 @@ def notices(study: Study) -> Iterator[Notice]:
     if states["diverged"]:
         runs = counted(states["diverged"], "run")
         yield Notice("other", f"{runs} diverged: counted in the tables, part of no mean.")
+    yield from (Notice("other", note) for note in study.notes)
     for reason in dict.fromkeys(run.reason for run in study.others):
         same = [run for run in study.others if run.reason == reason]
         named = "; ".join(map(_other, same[:NAMED_OTHERS]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from bnbench import store
 from bnbench.config import experiments, identity, loading, plans, schema
-from bnbench.errors import BnbenchError, StorageError, UsageError
+from bnbench.errors import BnbenchError, ConfigError, DataError, StorageError, UsageError
 from bnbench.report.study import OtherRun, StudiedRun, Study
 from bnbench.wording import column_words, cut, told_apart
 
@@ -79,7 +79,7 @@ def read_history(run: store.RunRecord) -> History:
 def choose_study(folder: store.ExperimentFolder, number: int | None) -> store.ExperimentFolder:
     """The study of this number in a folder, or its only one.
 
-    Raises UsageError, which says which there are, ConfigError where a file of theirs is faulty.
+    Raises UsageError, which says which there are.
     """
     there = folder.studies()
     if number is None and len(there) < 2:
@@ -87,35 +87,59 @@ def choose_study(folder: store.ExperimentFolder, number: int | None) -> store.Ex
     for each in there:
         if each.study == number:
             return each
-    asked = [(each.study, loading.load_experiment(each.file)) for each in there]
-    known = [f"{study} ({each.question or plans.grid(each)})" for study, each in asked]
+    known = [f"{each.study} ({_asked(each)})" for each in there]
     raise UsageError(
         f"{folder.path} holds {'the studies ' + cut(known) if known else 'single runs only'}",
         do="report takes one of several studies with --study NUMBER",
     )
 
 
+def _asked(study: store.ExperimentFolder) -> str:
+    try:
+        experiment = loading.load_experiment(study.file)
+    except BnbenchError:
+        return "its file cannot be read"
+    return experiment.question or plans.grid(experiment)
+
+
 def read_study(folder: store.ExperimentFolder) -> Study:
     """Read an experiment with all that its runs recorded. A damaged run does not hide the others.
 
-    Without a file of the experiment, its runs are single ones. Raises UsageError where there is no
-    run, ConfigError and StorageError where the experiment's own file cannot be read.
+    Where the experiment has no file, or one that cannot be read, its runs are single ones. Raises
+    UsageError where there is no run, and what is wrong with the file where there is nothing else.
     """
-    if folder.content() is None:
-        study = _single_runs(folder)
-    else:
-        experiment = loading.load_experiment(folder.file)
-        study = results_of(experiment, plans.expand(experiment).runs, folder, events=True)
-        there = {run.name for run in study.runs}
-        others = [each for each in folder.runs() if each.name not in there]
-        under = f" under profile {experiment.profile}" if experiment.profile else ""
-        reason = f"the experiment's file does not describe it{under}"
-        study = replace(study, others=_others(others, study.runs, reason))
+    try:
+        study = None if folder.content() is None else _planned_runs(folder)
+    except (ConfigError, DataError, StorageError) as error:
+        if not folder.runs():
+            raise
+        why = error.what.partition("\n")[0].rstrip(".")
+        note = (
+            f"The experiment's file cannot be read, so that its question, claims and axes are not "
+            f"known and each configuration is a row of its own: {why}."
+        )
+        study = replace(_single_runs(folder), notes=(note,))
+    study = study or _single_runs(folder)
     if not any(run.state != "new" for run in study.runs):
+        there = [f"{each.called} ({each.state})" for each in study.others]
+        others = f", but runs that are not of it: {cut(there)}" if there else ""
+        what = "of this study " if there else ""
         raise UsageError(
-            f"{folder.path} has no run yet", do=f"bnbench sweep {folder.file} trains them"
+            f"{folder.path} has no run {what}yet{others}",
+            do=f"bnbench sweep {folder.file} trains {'what is missing' if there else 'them'}",
         )
     return study
+
+
+def _planned_runs(folder: store.ExperimentFolder) -> Study:
+    """Raises ConfigError, DataError and StorageError where the experiment's file cannot be read."""
+    experiment = loading.load_experiment(folder.file)
+    study = results_of(experiment, plans.expand(experiment).runs, folder, events=True)
+    there = {run.name for run in study.runs}
+    others = [each for each in folder.runs() if each.name not in there]
+    under = f" under profile {experiment.profile}" if experiment.profile else ""
+    reason = f"the experiment's file does not describe it{under}"
+    return replace(study, others=_others(others, study.runs, reason))
 
 
 def results_of(

@@ -165,12 +165,14 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment and its runs, in the order of the plan; no run twice."""
+    """An experiment and its runs, in the order of the plan; no run twice. `notes`: what a reader
+    must know of how they were read."""
 
     experiment: experiments.ExperimentConfig
     folder: store.ExperimentFolder
     runs: tuple[StudiedRun, ...]
     others: tuple[OtherRun, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def setups(self) -> list[str]:

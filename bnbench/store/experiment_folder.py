@@ -102,6 +102,12 @@ class ExperimentFolder:
                 files.remove(path)
         self.keep({f"{folder}/{name}": content for name, content in contents.items()})
 
+    def set_aside(self) -> str:
+        """Rename the experiment's own file, which cannot be read; its new name."""
+        name = self.file.name + files.ending_aside(self.file.parent)
+        files.rename(self.file, self.file.with_name(name))
+        return name
+
     def begin(self, experiment_text: str) -> None:
         """Keep the experiment's file next to its runs."""
         files.make_folder(self.path, inside=self.path)

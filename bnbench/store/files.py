@@ -18,12 +18,14 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from bnbench import regular
 from bnbench.errors import StorageError
 
 TEMPORARY = ".tmp"
+ASIDE = ".damaged-"
 
 ABANDONED = 3600.0
 """Seconds after which a temporary file belongs to no writer any more."""
@@ -143,6 +145,13 @@ def remove(path: Path) -> None:
     refuse_link(path.parent)
     with translated(path):
         path.unlink(missing_ok=True)
+
+
+def ending_aside(folder: Path) -> str:
+    """What is put after the names of damaged files, and stands after none in this folder."""
+    with translated(folder):
+        there = {path.name.rpartition(ASIDE)[2] for path in folder.glob(f"*{ASIDE}*")}
+    return ASIDE + next(str(n) for n in count(1) if str(n) not in there)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from itertools import count
 from typing import Literal, TypeAlias, get_args
 
 from bnbench.errors import DamagedError, StorageError
@@ -25,8 +24,6 @@ State: TypeAlias = Literal[
     "completed", "diverged", "running", "interrupted", "failed", "damaged", "new"
 ]
 STATES: tuple[str, ...] = get_args(State)
-
-ASIDE = ".damaged-"
 
 GONE = "nothing is there, but the run has ended"
 CHANGED = "changed since the run ended"
@@ -123,7 +120,7 @@ def set_aside(run: RunFolder) -> None:
             read_it()
         except StorageError:
             names = (name,)
-    number = next(n for n in count(1) if not any(run.path.glob(f"*{ASIDE}{n}")))
+    ending = files.ending_aside(run.path)
     for name in names:
         if os.path.lexists(run.path / name):
-            files.rename(run.path / name, run.path / f"{name}{ASIDE}{number}")
+            files.rename(run.path / name, run.path / f"{name}{ending}")

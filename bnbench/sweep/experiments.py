@@ -58,9 +58,7 @@ def plan_all(
     if faults:
         raise ConfigError(dict.fromkeys(faults))  # the command line's own arise in every file
     for name, each in planned.items():
-        folder = studies.folder_for(
-            each.experiment, overrides, each.plan, each.folder, into=into, say=say
-        )
+        folder = studies.folder_for(each.experiment, overrides, each.plan, each.folder, into=into)
         planned[name] = replace(each, folder=folder)
     for name, each in planned.items():
         for line in (*each.plan.notes, *each.plan.warnings):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bnbench import store
-from bnbench.config import experiments, loading, plans, schema
+from bnbench.config import experiments, files, loading, plans, schema
 from bnbench.config.faults import Faults
 from bnbench.config.identity import cell_key, differences, identity
 from bnbench.errors import BnbenchError, UsageError
@@ -20,7 +20,6 @@ def folder_for(
     folder: store.ExperimentFolder,
     *,
     into: bool,
-    say: Callable[[str], None],
 ) -> store.ExperimentFolder:
     """The study in the folder that is continued, or a new one.
 
@@ -28,7 +27,7 @@ def folder_for(
     another study: one next to those that are there if `into`, else UsageError is raised.
     """
     studies = folder.studies()
-    reasons = [_other(experiment, overrides, plan, each, say) for each in studies]
+    reasons = [_other(experiment, overrides, plan, each) for each in studies]
     for study, reason in zip(studies, reasons, strict=True):
         if reason is None:
             return study
@@ -42,12 +41,35 @@ def folder_for(
     )
 
 
+def begin(
+    experiment: experiments.ExperimentConfig,
+    study: store.ExperimentFolder,
+    say: Callable[[str], None],
+) -> None:
+    """Keep the experiment's file next to its runs. One that cannot be read is not lost."""
+    text = files.dump_experiment(experiment)
+    if study.content() not in (None, text.encode()):
+        try:
+            _planned(study)
+        except BnbenchError as error:
+            why = error.what.partition("\n")[0]
+            say(f"{study.file} cannot be read, and is renamed to {study.set_aside()}: {why}")
+    study.begin(text)
+
+
+def _planned(
+    study: store.ExperimentFolder,
+) -> tuple[experiments.ExperimentConfig, tuple[schema.RunConfig, ...]]:
+    """What a study's own file says, and its runs."""
+    old = loading.load_experiment(study.file)
+    return old, plans.expand(old, max_runs=plans.size(old)).runs
+
+
 def _other(
     experiment: experiments.ExperimentConfig,
     overrides: loading.Overrides,
     plan: plans.Plan,
     study: store.ExperimentFolder,
-    say: Callable[[str], None],
 ) -> str | None:
     """What makes a study another one: runs of it that have begun would be in no report, and not
     since a setup, a value or a seed is left out. None if it is continued."""
@@ -56,11 +78,9 @@ def _other(
     if there.keys() <= planned:
         return None
     try:
-        old = loading.load_experiment(study.file)
-        runs = plans.expand(old, max_runs=plans.size(old)).runs
-    except BnbenchError as error:
-        say(f"{study.file} cannot be read, and is replaced: {error.what.partition(chr(10))[0]}")
-        return None
+        old, runs = _planned(study)
+    except BnbenchError:
+        return None  # `begin` sets it aside
     known = {identity(run)[:8]: run for run in runs}
     gone = sorted(there.keys() & known.keys() - planned)
     lost = [known[each] for each in gone if store.read(there[each]).state != "new"]

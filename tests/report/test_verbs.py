@@ -91,6 +91,34 @@ def test_what_cannot_be_reported_is_said(folder: ExperimentFolder, tmp_path: Pat
     assert "has no run yet" in err
 
 
+def test_a_folder_that_has_only_runs_of_no_study_says_which(own_folder: Path) -> None:
+    folder = invented(own_folder, TEXT, lambda _: None)
+    other = own_folder / "other"
+    other.mkdir()
+    for run in invented(other, f"{TEXT}seed: 7\n", lambda _: Told(test=0.25)).runs():
+        run.path.rename(folder.path / run.name)
+    code, _, err = bnbench("report", "x")
+    assert code == 2
+    assert err == (
+        "runs/x has no run of this study yet, but runs that are not of it: "
+        "bn, seed 7 (completed), none, seed 7 (completed)\n"
+        "  bnbench sweep runs/x/experiment.yaml trains what is missing\n"
+    )
+
+
+def test_a_faulty_file_of_the_experiment_does_not_hide_its_runs(folder: ExperimentFolder) -> None:
+    folder.file.write_text("setups: [")
+    code, out, err = bnbench("report", "x")
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "The experiment's file cannot be read, so that its question, claims and axes" in said
+    assert "runs/x/experiment.yaml:1:10" in said
+    assert "bn did best: 50.0 % test accuracy" in said
+    record = json.loads((folder.path / "report.json").read_text())
+    assert [cell["completed"] for cell in record["cells"]] == [1, 1]
+    assert folder.file.read_text() == "setups: ["
+
+
 def test_compare(folder: ExperimentFolder) -> None:
     names = [run.name for run in folder.runs()]
     code, out, err = bnbench("compare", *names)

@@ -19,7 +19,7 @@ from bnbench.errors import UsageError
 from bnbench.report.reading import choose_study, read_study
 from bnbench.report.writing import make, write
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import experiments
+from bnbench.sweep import experiments, studies
 from tests.report.invented import Told, invented, write_run
 from tests.runs import MANIFEST, SMALL_YAML
 
@@ -290,3 +290,19 @@ def test_only_one_study_needs_no_number(tmp_path: Path) -> None:
     assert choose_study(folder, None) == folder
     with pytest.raises(UsageError, match="single runs"):
         choose_study(folder, 1)
+
+
+def test_a_faulty_file_of_the_experiment_is_set_aside(tmp_path: Path) -> None:
+    folder = swept(tmp_path, BASE)
+    for number, content in ((1, b"setups: ["), (2, b"\xff"), (3, b"setups: [")):
+        folder.file.write_bytes(content)
+        experiment = loading.load_experiment(tmp_path / "x.yaml")
+        said: list[str] = []
+        studies.begin(experiment, sweep(tmp_path), said.append)
+        (line,) = said
+        name = f"experiment.yaml.damaged-{number}"
+        assert line.startswith(f"{folder.file} cannot be read, and is renamed to {name}: ")
+        assert (folder.path / name).read_bytes() == content
+        assert folder.content() == files.dump_experiment(experiment).encode()
+    studies.begin(experiment, sweep(tmp_path, BASE.replace("seeds: 2", "seeds: 3")), said.append)
+    assert len(said) == 1, "a file that can be read is replaced as ever"
