@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import inf, sqrt
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from bnbench.diagnosis.evidence import InBatches, Predictions
 from bnbench.diagnosis.result import LayerReading
+from bnbench.probes.pooled import PooledStatistics
 
 HARM_LOSS = 0.05
 """Nats. Healthy networks trained for the tests: running − population 0.0002 to 0.007; planted
@@ -177,6 +179,18 @@ def shifts(
         ):
             found.append((layer, mean, variance))
     return sorted(found, key=lambda each: -(each[1] / SHIFT + each[2] / SHIFT_VARIANCE))
+
+
+def calls_apart(pool: PooledStatistics, eps: float) -> tuple[float, float]:
+    """How far apart a layer's calls in a forward pass are, the two that differ most: |Δμ|/σ, with
+    the variance of all calls together, and |ln σ²|, each a mean over the channels."""
+    width = (pool.variance + eps).sqrt()
+    means, variances = [0.0], [0.0]
+    for one, other in combinations(pool.calls, 2):
+        means.append(((one.mean - other.mean).abs() / width).mean().item())
+        ratio = (one.variance + eps) / (other.variance + eps)
+        variances.append(ratio.log().abs().mean().item())
+    return max(means), max(variances)
 
 
 def label_distance(one: Tensor, other: Tensor) -> float:

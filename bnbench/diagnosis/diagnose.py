@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from math import nan
 from time import perf_counter
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.diagnosis import criteria
-from bnbench.diagnosis.evidence import REFERENCE, Evidence, Predictions, measure
-from bnbench.diagnosis.findings import Judge, non_finite
+from bnbench.diagnosis.evidence import REFERENCE, Evidence, Predictions, Tell, measure
+from bnbench.diagnosis.findings import Judge
+from bnbench.diagnosis.finite import non_finite, non_finite_output
 from bnbench.diagnosis.foreign import (
     Collected,
     Logits,
@@ -24,8 +26,10 @@ from bnbench.diagnosis.foreign import (
     untouched,
 )
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Score
+from bnbench.diagnosis.survey import Manner
 from bnbench.errors import UsageError
 from bnbench.guard import ForeignCode, foreign_code
+from bnbench.probes.interception import has_statistics, means
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
 from bnbench.probes.statistics import Autocast
@@ -33,6 +37,15 @@ from bnbench.probes.statistics import Autocast
 IMAGES = 2048
 """Of each loader: 1,000 to 10,000 make precise statistics (Wu & Johnson 2021,
 https://arxiv.org/abs/2105.07576, section 3.2)."""
+
+PLAYED: Mapping[Manner, str] = {
+    "fixed": "running statistics are used in training, too; batch statistics were not put in",
+    "followed": "training does more than to use the batch's statistics; its own forward was played "
+    "for them, one batch at a time",
+    "unknown": "it is not known which statistics training uses; its own forward was played for "
+    "batch statistics, and running ones are left as they are elsewhere",
+}
+"""What is said of layers that are not played as torch's are."""
 
 ENOUGH_IMAGES = 1000
 """With fewer images than this, a note says that the statistics are rough (same source)."""
@@ -49,6 +62,7 @@ def diagnose(
     seed: int = 0,
     autocast: Autocast = nullcontext,
     code: ForeignCode | None = None,
+    tell: Tell = lambda _: None,
 ) -> Diagnosis:
     """Why a model with BatchNorm is fine in training and bad in eval mode, and what to do.
 
@@ -56,7 +70,7 @@ def diagnose(
     (inputs, labels, …) with class numbers as labels. `batch_sizes`: more of them to look at;
     default: one that is large. `images`: how many of each loader, about. `seed`: of the random
     batches. `autocast`: a context for each forward pass. `code`: what was entered to make
-    them. It computes where the model is.
+    them. `tell`: is told how far it is, from 0 to 1. It computes where the model is.
 
     The model is as before when this returns or raises: parameters, buffers, flags, hooks, random
     numbers; and so is the process. Raises UsageError, DataError for what cannot be diagnosed.
@@ -79,7 +93,11 @@ def diagnose(
         collected = [each for each in (train, evaluation) if each is not None]
         broken = next(filter(None, (non_finite(logits, each) for each in collected)), None)
         sizes, notes = _sizes(train, batch_sizes)
-        evidence = measure(logits, train, evaluation, sizes, autocast, seed)
+        again = sizes[0] <= criteria.SMALL_BATCH or not logits.tracking
+        evidence = measure(logits, train, evaluation, sizes, autocast, seed, again=again, tell=tell)
+        for each in filter(None, (evidence.train, evidence.eval)):
+            if not broken and not each.running.finite:
+                broken = non_finite_output(logits, each.images, autocast)
     layers = tuple(_layer(name, norm, evidence) for name, norm in logits.norms.items())
     findings = (broken,) if broken else Judge(evidence, logits, layers, seed).findings()
     return Diagnosis(
@@ -99,10 +117,12 @@ def _population(
 ) -> dict[str, PooledStatistics]:
     """The statistics by layer, under every name that the layer has in a state dict."""
     of = {model.network.get_submodule(name): pool for name, pool in pools.items()}
+    saved = model.network.state_dict()
     return {
         name: of[module]
         for name, module in model.network.named_modules(remove_duplicate=False)
         if module in of and of[module].count and bool(of[module].variance.isfinite().all())
+        if f"{name}.running_mean".removeprefix(".") in saved
     }
 
 
@@ -119,27 +139,34 @@ def _sizes(train: Collected, asked: Sequence[int] | None) -> tuple[list[int], li
     return [own, *(size for size in others if size <= most)], notes
 
 
-def _layer(name: str, norm: _NormBase, evidence: Evidence) -> LayerReading:
+def _layer(name: str, norm: nn.Module, evidence: Evidence) -> LayerReading:
     pool = evidence.train.own.pools.get(name)
+    eps = float(getattr(norm, "eps", 0.0))
     error: dict[str, float] = {}
     dead = under_eps = 0
     if pool is not None and pool.count:
         error = statistics_error(norm, pool)
-        found = criteria.channels(pool.mean, pool.variance, norm.eps)
+        found = criteria.channels(pool.mean, pool.variance, eps)
         dead, under_eps = (int(each.sum()) for each in found)
-    updates = None if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
+    # Of a layer that is not torch's, momentum may be the weight of the old statistics.
+    momentum: float | None = nan
+    updates = None
+    if isinstance(norm, _NormBase):
+        momentum, counted = norm.momentum, norm.num_batches_tracked
+        updates = None if counted is None else int(counted)
     initial_weight = None
     # A count of 0 says nothing: conversions and old files have none.
-    if updates and norm.momentum is not None:
-        initial_weight = (1.0 - norm.momentum) ** updates
+    if updates and momentum is not None:
+        initial_weight = (1.0 - momentum) ** updates
+    reached = name not in evidence.survey.layers or evidence.survey.calls.get(name, 0) > 0
     return LayerReading(
         name=name,
         kind=type(norm).__name__,
-        channels=norm.num_features,
-        tracks=norm.running_mean is not None,
-        used=pool is None or pool.count > 0,
-        momentum=norm.momentum,
-        eps=norm.eps,
+        channels=norm.num_features if isinstance(norm, _NormBase) else means(norm).numel(),
+        tracks=has_statistics(norm),
+        used=reached if pool is None else pool.count > 0,
+        momentum=momentum,
+        eps=eps,
         updates=updates,
         initial_weight=initial_weight,
         mean_error=error.get("mean"),
@@ -174,9 +201,14 @@ def _notes(
             "differs between train() and eval() is something else (dropout?)"
         )
         return
+    survey = evidence.survey
+    for manner, says in PLAYED.items():
+        kinds = {type(layer).__name__ for layer in survey.of(manner).values()}
+        if kinds:
+            yield f"{_some(survey.of(manner))} ({', '.join(sorted(kinds))}): {says}"
     unused = [each.name for each in layers if not each.used]
     if unused:
-        yield f"the forward pass does not reach {', '.join(unused[:5])}"
+        yield f"the forward pass does not reach {_some(unused)}"
     if len(images) < ENOUGH_IMAGES:
         yield (
             f"population statistics of {len(images):,} images are rough: give {ENOUGH_IMAGES:,} "
@@ -196,3 +228,9 @@ def _notes(
             )
     if evidence.eval is None:
         yield "one loader only: a shift between two of them was not looked for"
+
+
+def _some(names: Collection[str]) -> str:
+    """The first five."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join([*names][:5]) + more

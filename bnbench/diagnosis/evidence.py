@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from math import sqrt
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf, sqrt
 from typing import NamedTuple
 
 import torch
@@ -15,17 +14,15 @@ from torch import Tensor
 
 from bnbench.diagnosis.foreign import Collected, Logits
 from bnbench.diagnosis.result import percent
+from bnbench.diagnosis.survey import Pools, Survey, survey
 from bnbench.errors import UsageError
-from bnbench.probes import gap_by_layer
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.statistics import (
     Autocast,
+    Batch,
     Discrepancy,
     Sample,
-    batch_norm_layers,
-    batch_statistics,
     evaluating,
-    given_statistics,
 )
 
 WHOLE = sys.maxsize
@@ -41,12 +38,19 @@ REFERENCE = 128
 https://arxiv.org/abs/1803.08494, table 2)."""
 
 BLAMED = 256
-"""Images on which layers are ranked: a pass a layer; 50 layers of 2,048 would take minutes."""
+"""Images on which layers are ranked, at most."""
+
+RANKED = 12
+"""Layers that are ranked one by one; of more, the worst quarter is looked for first."""
+
+RANKING = 4
+"""Passes over all images whose time ranking may take, about."""
 
 GROUPS = 8
 """Parts of the images whose statistics tell how far statistics of so many images scatter."""
 
-Pools = dict[str, PooledStatistics]
+Tell = Callable[[float], object]
+"""Is told how far it is, from 0 to 1."""
 
 
 class Predictions(NamedTuple):
@@ -91,11 +95,13 @@ class InBatches:
     """One loader's images in random batches of one size.
 
     `shuffled`: predictions under the statistics of these batches. `pools`: statistics of all of
-    them; `groups`: of some each. `population`: predictions under the training images' pools.
+    them; `groups`: of some each. `population`: predictions under the training images' pools;
+    `by_call`: under those of each call, where a layer is called several times in a forward pass.
     """
 
     shuffled: Predictions
     population: Predictions
+    by_call: Predictions | None
     pools: Pools
     groups: Sequence[Pools]
 
@@ -127,14 +133,15 @@ class Evidence:
     """Everything that was measured; `findings` reads it.
 
     `batch`: under the statistics of the training loader's batches as they come. `again`: in other
-    random batches of the same size. `blame`: nats by layer.
+    random batches of the same size, where that was asked for. `blame`: nats by layer.
     """
 
     train: Measured
     eval: Measured | None
     batch: Predictions
-    again: Predictions
+    again: Predictions | None
     blame: dict[str, float]
+    survey: Survey
 
 
 def measure(
@@ -144,17 +151,23 @@ def measure(
     batch_sizes: Sequence[int],
     autocast: Autocast,
     seed: int,
+    *,
+    again: bool,
+    tell: Tell,
 ) -> Evidence:
     """All of it. `batch_sizes`: the training loader's own first. Raises UsageError."""
     with evaluating(model):
         passes = _Passes(model, autocast, seed, train)
+        over_train = 2 + 2 * len(batch_sizes) + again + passes.by_call + RANKING
+        over_eval = (3 + passes.by_call) * len(evaluation) if evaluation else 0
+        passes.tells(tell, over_train * len(train) + over_eval)
         found = passes.measured(train, batch_sizes)
         other = None
         if evaluation is not None:
             other = passes.measured(evaluation, batch_sizes[:1], found.own.pools)
         batch = passes.as_they_come(train)
-        again, *_ = passes.shuffled(train, batch_sizes[0], again=True)
-        return Evidence(found, other, batch, again, passes.blame(train))
+        flipped = passes.shuffled(train, batch_sizes[0], again=True)[0] if again else None
+        return Evidence(found, other, batch, flipped, passes.blame(train), passes.survey)
 
 
 class _Passes:
@@ -167,14 +180,20 @@ class _Passes:
 
     def __init__(self, model: Logits, autocast: Autocast, seed: int, images: Collected) -> None:
         self.model, self.autocast, self.seed = model, autocast, seed
-        counts: set[int] = set()
         x = images.x[: images.sizes[0]].to(images.device)
-        with ExitStack() as hooks:
-            for norm in batch_norm_layers(model).values():
-                hook = norm.register_forward_pre_hook(lambda _, inputs: counts.add(len(inputs[0])))
-                hooks.enter_context(hook)
-            model(x)
-        self.chunked = model.tracking and counts <= {len(x)}
+
+        def run() -> None:
+            with autocast():
+                model(x)
+
+        self.survey = survey(model, model.network, len(x), run)
+        self.chunked = model.tracking and self.survey.chunked
+        self.by_call = any(number > 1 for number in self.survey.calls.values())
+        self.done = 0
+
+    def tells(self, tell: Tell, images: int) -> None:
+        """How far it is, of so many images to be passed in all."""
+        self.tell, self.whole = tell, images
 
     def measured(
         self, images: Collected, batch_sizes: Sequence[int], given: Pools | None = None
@@ -183,8 +202,13 @@ class _Passes:
         running, found = self._running(images), {}
         for size in batch_sizes:
             shuffled, pools, groups = self.shuffled(images, size)
-            with given_statistics(self.model.network, given or pools):
-                found[size] = InBatches(shuffled, self._running(images), pools, groups)
+            by_call = None
+            with self.survey.given(given or pools):
+                population = self._running(images)
+            if self.by_call and size == batch_sizes[0]:
+                with self.survey.given(given or pools, by_call=True):
+                    by_call = self._running(images)
+            found[size] = InBatches(shuffled, population, by_call, pools, groups)
         return Measured(images, running, found)
 
     def _running(self, images: Collected) -> Predictions:
@@ -198,7 +222,7 @@ class _Passes:
         own, sizes = images.batch_size, images.sizes
         even = set(sizes[:-1]) <= {own} and sizes[-1] <= own
         chunked = self.chunked and even
-        with batch_statistics(self.model.network, own if chunked else WHOLE):
+        with self.survey.batch(own if chunked else WHOLE):
             sample = images.sample(as_they_come=not even)
             return self._predictions(images, sample, own, PASS if chunked else own)
 
@@ -210,11 +234,11 @@ class _Passes:
         order = torch.randperm(len(images), generator=random)
         whole = len(images) // size
         cuts = sorted({whole * k // GROUPS * size for k in range(1, GROUPS)} - {0})
-        together = {name: PooledStatistics() for name in batch_norm_layers(self.model.network)}
+        together = {name: PooledStatistics() for name in self.survey.known}
         pass_size, shared = (PASS, size) if self.chunked else (size, WHOLE)
         predictions, groups = [], []
         for part in order.tensor_split(cuts):
-            with batch_statistics(self.model.network, shared) as pools:
+            with self.survey.batch(shared) as pools:
                 sample = images.sample(part)
                 predictions.append(self._predictions(images, sample, size, pass_size))
             groups.append(pools)
@@ -225,23 +249,41 @@ class _Passes:
         return in_order, together, groups
 
     def blame(self, images: Collected) -> dict[str, float]:
-        """Which layer's running statistics cost how much, in nats; see the probe."""
-        size = images.batch_size
-        count = min(len(images), max(BLAMED // size, 1) * size)
+        """Which layer's running statistics cost how much, in nats, as the probe `gap_by_layer`.
+
+        Of many layers the worst quarter, in the order of the pass, is halved further.
+        """
+        layers = [name for name in self.survey.calls if name in self.survey.of("exchanged")]
+        if not layers:
+            return {}
+        size, number = images.batch_size, len(layers)
+        passes = 1
+        while number > RANKED:
+            passes, number = passes + 4, -(-number // 4)
+        most = min(BLAMED, RANKING * len(images) // (passes + number))
         random = torch.Generator().manual_seed(self.seed)
-        some = images.sample(torch.randperm(len(images), generator=random)[:count])
-        how = Discrepancy(size, PASS if self.chunked else size, self.autocast)
-        return {
-            each.layer.removeprefix(Logits.PREFIX): each.value
-            for each in gap_by_layer.read(self.model, how, some)
-            if each.layer.startswith(Logits.PREFIX)
-        }
+        order = torch.randperm(len(images), generator=random)[: max(most // size, 1) * size]
+
+        def loss(chosen: Sequence[str]) -> float:
+            shared, pass_size = (size, PASS) if self.chunked else (WHOLE, size)
+            only = {name: self.survey.layers[name] for name in chosen}
+            with self.survey.batch(shared, only):
+                found = self._predictions(images, images.sample(order), size, pass_size)
+            return found.loss if found.finite else inf
+
+        running = loss([])
+        while len(layers) > RANKED:
+            share = -(-len(layers) // 4)
+            parts = [layers[k : k + share] for k in range(0, len(layers), share)]
+            layers = min(parts, key=loss)
+        return {name: running - loss([name]) for name in layers}
 
     def _predictions(
         self, images: Collected, sample: Sample, size: int, pass_size: int
     ) -> Predictions:
         how = Discrepancy(size, pass_size, self.autocast)
-        logits, labels = how.forward(self.model, sample, how.chunked_size)
+        told = replace(sample, batches=lambda size: self._told(sample.batches(size)))
+        logits, labels = how.forward(self.model, told, how.chunked_size)
         least, most = int(labels.min()), int(labels.max())
         if not 0 <= least <= most < logits.shape[1]:
             raise UsageError(
@@ -251,3 +293,10 @@ class _Passes:
             )
         losses = F.cross_entropy(logits, labels, reduction="none")
         return Predictions(losses, logits.argmax(1), labels)
+
+    def _told(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, and how far all of the passes are, as a share."""
+        for batch in batches:
+            yield batch
+            self.done += len(batch[1])
+            self.tell(min(self.done / self.whole, 1.0))

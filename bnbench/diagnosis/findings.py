@@ -6,20 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from functools import partial
 from math import exp, sqrt
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
-from bnbench.diagnosis.foreign import Collected, Logits
+from bnbench.diagnosis.foreign import Logits
 from bnbench.diagnosis.result import FINDINGS, Finding, LayerReading, percent
-from bnbench.probes.statistics import evaluating
 
 NO_REASON = {"distribution-shift", "dead-channels", "eps-dominates"}
 """Findings that do not say why running statistics are worse than the population's."""
@@ -40,10 +37,23 @@ class Judge:
             f"loss {train.running.figures} right under running statistics, "
             f"{train.own.population.figures} under population statistics"
         )
-        self.tracking = [each for each in layers if each.tracks and each.used]
-        self.new = [each for each in self.tracking if _never_moved(model.norms[each.name])]
+        norms, known = model.norms, train.own.pools
+        self.tracking = [
+            each for each in layers if each.tracks and each.used and each.name in known
+        ]
+        self.new = [
+            each for each in self.tracking if _never_moved(model.norms[each.name], each.eps)
+        ]
         self.moved = [each for each in self.tracking if each not in self.new]
-        # Layers that are off, and were updated much less often than another one.
+        self.by_image = [
+            each for each in self.tracking if isinstance(norms[each.name], _InstanceNorm)
+        ]
+        # Layers that are off, and were updated much less often than another one, or are no more.
+        self.stopped = [
+            each
+            for each in self.moved
+            if getattr(norms[each.name], "track_running_stats", True) is False and off(each)
+        ]
         self.most_updates = max((each.updates or 0 for each in self.tracking), default=0)
         self.left_out = [
             each
@@ -56,6 +66,7 @@ class Judge:
         found = [
             *self._without_statistics(),
             *self._with_other_statistics(),
+            *self._by_call(),
             *self._in_batches(),
             *self._over_images(),
         ]
@@ -81,11 +92,16 @@ class Judge:
         """How many of all layers, with a verb: "2 of 3 layers have"."""
         return f"{len(layers)} of {len(self.layers)} layers {'has' if len(layers) == 1 else 'have'}"
 
+    def _flips(self) -> float:
+        """The share of predictions that change with the other images in the batch."""
+        again = self.evidence.again
+        return again.differs(self.evidence.train.own.shuffled) if again else 0.0
+
     def _without_statistics(self) -> Iterator[Finding]:
         train, new = self.evidence.train, self.new
         without = [each for each in self.layers if not each.tracks]
         if without:
-            flips = train.own.shuffled.differs(self.evidence.again)
+            flips = self._flips()
             yield _finding(
                 "no-running-statistics",
                 f"{self._some(without)} no running statistics (track_running_stats=False): eval() "
@@ -119,7 +135,17 @@ class Judge:
             )
 
     def _with_other_statistics(self) -> Iterator[Finding]:
-        if self.left_out and self.gap:
+        if self.stopped and self.gap:
+            worst = _worst(self.stopped)
+            yield _finding(
+                "frozen",
+                f"{self._some(self.stopped)} running statistics that eval() uses and train() no "
+                "longer updates (track_running_stats was set to False); layer "
+                f"{worst.name}: {worst.errors}; {self.costs}",
+                self.stopped,
+                do="recalibrate (--fix), and set track_running_stats to True for further training",
+            )
+        elif self.left_out and self.gap:
             worst = _worst(self.left_out)
             yield _finding(
                 "frozen",
@@ -151,6 +177,37 @@ class Judge:
             worst = _worst(new or slow)
             yield _finding("stale", f"{_old(worst)}; {worst.errors}; {self.costs}", [*new, *slow])
 
+    def _by_call(self) -> Iterator[Finding]:
+        own = self.evidence.train.own
+        if own.by_call is not None and harms(own.population, own.by_call):
+            apart = {
+                each: criteria.calls_apart(own.pools[each.name], each.eps)
+                for each in self.tracking
+                if len(own.pools[each.name].calls) > 1
+            }
+            worst = max(apart, key=lambda each: sum(apart[each]))
+            mean, variance = apart[worst]
+            calls = len(own.pools[worst.name].calls)
+            yield _finding(
+                "reused-layer",
+                f"a forward pass calls layer {worst.name} {calls} times, on inputs whose means are "
+                f"up to {mean:.2f} standard deviations apart, their variances a factor of "
+                f"{exp(variance):.2g} ({self._some(list(apart))} several calls); train() "
+                "normalizes each call by its own statistics, eval() all by the same ones: loss "
+                f"{own.population.figures} right under population statistics of all calls, "
+                f"{own.by_call.figures} under those of each call",
+                list(apart),
+            )
+        if self.by_image and harms(own.population, own.shuffled):
+            yield _finding(
+                "instance-norm-tracks",
+                f"{self._some(self.by_image)} track_running_stats=True and normalize each image by "
+                "itself in train(), and by an average over images in eval(): loss "
+                f"{own.shuffled.figures} right as in train(), {own.population.figures} under "
+                "population statistics",
+                self.by_image,
+            )
+
     def _in_batches(self) -> Iterator[Finding]:
         train, images = self.evidence.train, self.evidence.train.images
         batch, own, running = self.evidence.batch, train.own.shuffled, train.running
@@ -170,7 +227,7 @@ class Judge:
             )
         size = max(train.sizes)
         largest = train.sizes[size].shuffled
-        flips = own.differs(self.evidence.again)
+        flips = self._flips()
         enough = max(criteria.FLIPS, criteria.FLIPS_OF_ERRORS * (1 - largest.accuracy))
         if self.batch_size <= criteria.SMALL_BATCH and flips >= enough and self.tracking:
             averaged = min(each.window for each in self.tracking) * self.batch_size
@@ -186,7 +243,9 @@ class Judge:
     def _over_images(self) -> Iterator[Finding]:
         train, there = self.evidence.train, self.evidence.eval
         shifts = criteria.shifts(self.tracking, train.own, there.own) if there else []
-        if there and shifts and harms(there.own.population, there.own.shuffled):
+        # Where the training images are as badly off under their own, it is no shift.
+        shifted = not harms(train.own.population, train.own.shuffled)
+        if there and shifts and shifted and harms(there.own.population, there.own.shuffled):
             worst, mean, variance = shifts[0]
             labels = criteria.label_distance(train.images.y, there.images.y)
             too = f"; their labels differ, too (by {percent(labels)})"
@@ -234,11 +293,11 @@ def _finding(
     )
 
 
-def _never_moved(norm: _NormBase) -> bool:
+def _never_moved(norm: nn.Module, eps: float) -> bool:
     """Whether its running statistics are what a new layer has: mean 0, variance 1."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     # batch-renorm begins with 1 − ε.
-    return bool((mean == 0).all() and ((variance - 1).abs() <= norm.eps).all())
+    return bool((mean == 0).all() and ((variance - 1).abs() <= eps).all())
 
 
 def _worst(layers: Sequence[LayerReading]) -> LayerReading:
@@ -264,54 +323,3 @@ def _old(layer: LayerReading) -> str:
             f"{layer.window:,.0f} batches"
         )
     return f"{why}, and the weights moved"
-
-
-def non_finite(model: Logits, images: Collected) -> Finding | None:
-    """The finding, with the layer where it begins; None where all is finite.
-
-    Inputs first, then weights and buffers, then the outputs of layers in the order of the pass.
-    """
-    finding = partial(Finding, name="non-finite", harmful=True)
-    wrong = (~images.x.isfinite()).flatten(1).any(1).sum().item()
-    if wrong:
-        return finding(
-            evidence=f"{wrong:,} of {len(images):,} inputs of the {images.loader} loader hold "
-            "values that are not finite",
-            do="look at how the inputs are read and scaled (a division by a standard deviation "
-            "of 0?)",
-        )
-    network = model.network
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if not tensor.isfinite().all():
-            layer, _, part = name.rpartition(".")
-            bad = int((~tensor.isfinite()).sum())
-            whole = all(bool(each.isfinite().all()) for each in network.parameters())
-            return finding(
-                layers=(layer,),
-                evidence=f"{name} holds {bad:,} of {tensor.numel():,} values that are not finite",
-                do="a batch without finite values passed in training: the weights are whole, "
-                "recalibrate (--fix)"
-                if whole and part in ("running_mean", "running_var")
-                else "training diverged: go back to an earlier checkpoint, lower the learning "
-                "rate or clip gradients",
-            )
-    found: list[str] = []
-
-    def look(name: str, _: nn.Module, __: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and not output.isfinite().all():
-            found.append(name)
-
-    with ExitStack() as hooks, evaluating(model):
-        for name, module in (*network.named_modules(), ("", model)):
-            hooks.enter_context(module.register_forward_hook(partial(look, name)))
-        for x, _ in images.sample().batches(images.batch_size):
-            model(x)
-            if found:  # the innermost layer first
-                return finding(
-                    layers=(found[0],),
-                    evidence="all weights are finite, but the outputs of "
-                    f"{found[0] or 'the model'} are not",
-                    do="look at its inputs: a value too large for the number format (fp16?), a "
-                    "logarithm or a division",
-                )
-    return None

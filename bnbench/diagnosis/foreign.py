@@ -15,14 +15,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from bnbench.diagnosis.result import Loader
 from bnbench.errors import BnbenchError, DataError, UsageError
 from bnbench.guard import ForeignCode, Raised, items
-from bnbench.probes.statistics import Sample, batch_norm_layers
+from bnbench.probes.interception import has_statistics
+from bnbench.probes.statistics import Sample
 
 MOST_BYTES = 2**30
 """Inputs that are kept of one loader, at most: 1,783 images of 3×224×224 in fp32. Two loaders of
@@ -47,21 +48,19 @@ class Logits(nn.Module):
         self.network, self.code = network, code
 
     @property
-    def norms(self) -> dict[str, _NormBase]:
+    def norms(self) -> dict[str, nn.Module]:
         """BatchNorm layers by name, with running statistics and without; others, with them."""
-        having = batch_norm_layers(self.network)
         modules = self.network.named_modules()
         return {
             name: module
             for name, module in modules
-            if isinstance(module, _NormBase)
-            if isinstance(module, _BatchNorm) or name in having
+            if isinstance(module, _BatchNorm) or has_statistics(module)
         }
 
     @property
     def tracking(self) -> bool:
         """Whether every BatchNorm layer has running statistics."""
-        return all(each.running_mean is not None for each in self.norms.values())
+        return all(map(has_statistics, self.norms.values()))
 
     def forward(self, x: Tensor) -> Tensor:
         fails = in_a_sentence("the model", UsageError, f" on inputs of shape {_shape(x)}")
@@ -98,6 +97,13 @@ def plain(model: object) -> nn.Module:
             "the model is a TorchScript module: its layers cannot be looked into",
             do="give the nn.Module that it was made from",
         )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and hasattr(module, "running_mean"):
+            raise UsageError(
+                f"{name}, or a module around it, is a TorchScript module: batch statistics cannot "
+                "be put in",
+                do="build the model with the nn.Module that it was made from",
+            )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise UsageError(

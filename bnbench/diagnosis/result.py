@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from math import exp
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from bnbench.probes.pooled import PooledStatistics
@@ -37,8 +38,8 @@ FINDINGS: Mapping[str, tuple[str, str]] = {
         "parameters",
     ),
     "frozen": (
-        "far fewer updates than other layers, and far from the population: eval() while weights "
-        "moved",
+        "far fewer updates than other layers, or none any more (track_running_stats=False), and "
+        "far from the population: eval() while weights moved",
         "recalibrate (--fix); if these layers are to stay in eval() in training, let their weights "
         "and what is before them stay, too",
     ),
@@ -50,6 +51,18 @@ FINDINGS: Mapping[str, tuple[str, str]] = {
         "(1 − momentum)^updates leaves 5 % or more of the initial values, or an average spans "
         "99 batches or more; population statistics are better",
         "recalibrate (--fix); train for more steps, or with a larger momentum (0.1)",
+    ),
+    "reused-layer": (
+        "a layer that is called several times in a forward pass, on inputs whose statistics "
+        "differ; population statistics of each call are better than those of all calls",
+        "give each call a BatchNorm layer of its own (the convolutions may be shared), or use "
+        "GroupNorm, and train again; recalibrating does not change that",
+    ),
+    "instance-norm-tracks": (
+        "InstanceNorm with track_running_stats=True: each image by itself in train(), all by an "
+        "average over images in eval()",
+        "set track_running_stats of these layers to False: eval() then does what train() does; "
+        "recalibrating does not change that",
     ),
     "non-iid-batches": (
         "the loader's batches as they come are better than the same images shuffled",
@@ -112,12 +125,12 @@ class Score:
 class LayerReading:
     """One BatchNorm layer.
 
-    `tracks`: whether it keeps running statistics. `used`: whether the forward pass reaches it.
-    `momentum`: the weight of the new batch; None: the average of all batches. `updates`: batches
-    that it says it has tracked. `initial_weight`: what that leaves of the initial statistics in
-    the running ones. `mean_error`, `variance_error`: the probe `running_error`; `blame`: the probe
-    `gap_by_layer`, in nats. `dead`, `under_eps`: channels whose variance over the images is next
-    to nothing, and at most ε.
+    `tracks`: whether it has running statistics. `used`: whether the forward pass reaches it.
+    `momentum`: the weight of the new batch; None: the average of all batches; NaN: a layer that is
+    not torch's, of which it is not known. `updates`: batches that it says it has tracked.
+    `initial_weight`: what that leaves of the initial statistics in the running ones. `mean_error`,
+    `variance_error`: the probe `running_error`; `blame`: the probe `gap_by_layer`, in nats. `dead`,
+    `under_eps`: channels whose variance over the images is next to nothing, and at most ε.
     """
 
     name: str
@@ -206,7 +219,8 @@ class Diagnosis:
             unbiased = pool.variance * (pool.count / max(pool.count - 1, 1))
             for part, value in (("running_mean", pool.mean), ("running_var", unbiased)):
                 key = f"{name}.{part}".removeprefix(".")  # a model that is one BatchNorm layer
-                result[key] = value.to(state[key]) if key in state else value.float()
+                before = state.get(key, torch.empty_like(value, dtype=torch.float))
+                result[key] = value.to(before).view_as(before)
         return result
 
     def as_record(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Use:
     def with_statistics(self, mean: Tensor, variance: Tensor) -> Tensor:
         """What inference gives with these, (C,), the variance biased."""
         if self.again is None:
-            mean, variance = (each.to(self._kept()) for each in (mean, variance))
+            mean, variance = (each.to(means(self.module)) for each in (mean, variance))
             return F.batch_norm(self.x, mean, variance, self.weight, self.bias, eps=self.eps)
         with holding(self.module, mean, variance):
             return self.again(self.x)
@@ -60,9 +60,6 @@ class Use:
     def of(self, x: Tensor) -> Use:
         """The same for other examples."""
         return replace(self, x=x)
-
-    def _kept(self) -> Tensor:
-        return next(tensor for _, _, tensor in tables(self.module))
 
 
 Act = Callable[[Use], Tensor | None]
@@ -81,6 +78,11 @@ def tables(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
 def has_statistics(module: nn.Module) -> bool:
     """Whether it has a running mean and a running variance, whoever wrote it."""
     return [name for _, name, _ in tables(module)] == list(STATISTICS)
+
+
+def means(module: nn.Module) -> Tensor:
+    """Its running mean; raises StopIteration without."""
+    return next(tensor for _, _, tensor in tables(module))
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings, statistics
@@ -40,14 +39,15 @@ def read(
     return readings("running_error", found | {NETWORK: overall})
 
 
-def statistics_error(layer: _NormBase, pool: PooledStatistics) -> dict[str, float]:
+def statistics_error(layer: nn.Module, pool: PooledStatistics) -> dict[str, float]:
     """`mean` and `variance` of one layer against the population's statistics."""
     mean, variance = (
-        cast(Tensor, each).to("cpu", torch.float64)
+        cast(Tensor, each).to("cpu", torch.float64).flatten()
         for each in (layer.running_mean, layer.running_var)
     )
-    width = pool.variance + layer.eps
+    eps = cast(float, getattr(layer, "eps", 0.0))
+    width = pool.variance + eps
     return {
         "mean": ((mean - pool.mean).abs() / width.sqrt()).mean().item(),
-        "variance": ((variance + layer.eps) / width).log().abs().mean().item(),
+        "variance": ((variance + eps) / width).log().abs().mean().item(),
     }

@@ -72,19 +72,25 @@ def batch_statistics(
     norm_batch_size: int,
     *,
     layers: Mapping[str, nn.Module] | None = None,
+    watched: Mapping[str, nn.Module] | None = None,
 ) -> Iterator[dict[str, PooledStatistics]]:
     """`model` as in training: each chunk of `norm_batch_size` images has its own statistics.
 
     A forward pass may hold many chunks; what is left over at its end joins the last chunk. Layers
     that correct batch statistics (`Corrects`) do so here; noise is left out. Yields the statistics
     seen, pooled by layer name: after passes over many examples, the population's. `layers`: those
-    that this applies to, the others stay as they are; None: all `batch_norm_layers`.
+    that this applies to, the others stay as they are; None: all `batch_norm_layers`. `watched`:
+    those of which the statistics are only pooled.
     """
     layers = batch_norm_layers(model) if layers is None else layers
-    pools = {name: PooledStatistics() for name in layers}
+    both = {**layers, **(watched or {})}
+    pools = {name: PooledStatistics() for name in both}
 
-    def act(use: Use) -> Tensor:
+    def act(use: Use) -> Tensor | None:
         found = partial(pools[use.layer].add_call, use.call)
+        if use.layer not in layers:
+            found(*moments(use.x))
+            return None
         if use.each_image:
             return _each_image_normalized(use, found)
         if use.again is not None:
@@ -94,7 +100,7 @@ def batch_statistics(
             use.x, norm_batch_size, use.weight, use.bias, use.eps, found, correction
         )
 
-    with intercepted(model, layers, act):
+    with intercepted(model, both, act):
         yield pools
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import bnbench
 from bnbench.diagnosis import Diagnosis
 from bnbench.diagnosis.target import SavedModel, of_model, put_into, recalibrate
+from bnbench.errors import UsageError
 from tests.diagnosis.patients import (
     BATCH,
     IMAGES,
@@ -118,7 +121,7 @@ def test_statistics_that_move_no_more_are_used_all_the_same() -> None:
     steps(model, 60, lr=0.2)
     found = diagnosed(model)
     assert [each.tracks for each in found.layers] == [True] * 3
-    assert [(each.name, each.harmful) for each in found.findings] == [("mismatched", True)]
+    assert [(each.name, each.harmful) for each in found.findings] == [("frozen", True)]
     assert diagnosed(fixed(model, found)).healthy
 
 
@@ -179,3 +182,219 @@ def test_a_network_that_keeps_what_it_computed_goes_on_training() -> None:
     model = Keeps()
     bnbench.diagnose(model, loader(), eval_loader(), images=128)
     assert steps(model, 1) is model
+
+
+# --- layers that are not torch's ------------------------------------------------------------------
+
+
+class ByHand(nn.Module):
+    """As people write it; its momentum is the weight of the old statistics."""
+
+    def __init__(self, channels: int, **_: object) -> None:
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
+        self.register_buffer("running_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("running_var", torch.ones(1, channels, 1, 1))
+        self.momentum, self.eps = 0.9, 1e-5
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        mean, variance = self.moments(x) if self.training else kept
+        if self.training:
+            with torch.no_grad():
+                for buffer, new in zip(kept, (mean, variance), strict=True):
+                    buffer.lerp_(new, 1 - self.momentum)
+        shape = (-1, 1, 1)
+        y = (x - mean) * (variance + self.eps).rsqrt()
+        return y * self.weight.view(shape) + self.bias.view(shape)
+
+
+class OfTheBrighter(ByHand):
+    """A masked layer: statistics are those of half of the values."""
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().moments(x.flatten(2).sort(2).values[:, :, x[0, 0].numel() // 2 :, None])
+
+
+class Corrected(nn.BatchNorm2d):
+    """Training shrinks what it has normalized."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return 0.5 * y if self.training else y
+
+
+class Frozen(ByHand):
+    """Running statistics in training, too, as torchvision's FrozenBatchNorm2d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        training, self.training = self.training, False
+        y = super().forward(x)
+        self.training = training
+        return y
+
+
+def learned(norm: Callable[..., nn.Module]) -> nn.Module:
+    return steps(network(norm=norm), 60)
+
+
+def test_a_layer_written_by_hand_is_diagnosed_and_fixed() -> None:
+    model = learned(ByHand)
+    healthy = diagnosed(model, 512)
+    assert healthy.healthy
+    assert [each.kind for each in healthy.layers] == ["ByHand"] * 3
+    assert healthy.reading("batch").loss == pytest.approx(loss(model, training=True), abs=1e-4)
+    for name, buffer in model.named_buffers():
+        buffer.fill_(name.endswith("var"))
+    found = diagnosed(model, 512)
+    assert [each.name for each in found.findings] == ["never-updated"]
+    after = loss(fixed(model, found), training=False)
+    assert after == pytest.approx(found.reading("population").loss, abs=1e-3)
+    assert after < found.reading("running").loss - 0.1
+
+
+def test_a_layer_of_which_training_is_not_known_is_played_by_itself_and_named() -> None:
+    model = learned(OfTheBrighter)
+    found = diagnosed(model, 512)
+    assert found.reading("batch").loss == pytest.approx(loss(model, training=True), abs=1e-4)
+    assert found.reading("population").loss == found.reading("running").loss
+    assert any("1, 4, 7 (OfTheBrighter): it is not known" in each for each in found.notes)
+    assert not found.population
+
+
+def test_a_layer_that_does_more_in_training_is_played_by_itself() -> None:
+    model = learned(Corrected)
+    found = diagnosed(model, 512)
+    assert found.reading("running").loss == pytest.approx(loss(model, training=False), abs=1e-5)
+    assert found.reading("batch").loss == pytest.approx(loss(model, training=True), abs=1e-4)
+    assert set(found.population) == {"1", "4", "7"}
+    assert any("training does more than" in each for each in found.notes)
+
+
+def test_a_frozen_layer_is_seen() -> None:
+    model = learned(Frozen)
+    found = diagnosed(model, 512)
+    assert found.reading("batch").loss == found.reading("running").loss
+    assert [each.kind for each in found.layers] == ["Frozen"] * 3
+    assert any("used in training, too" in each for each in found.notes)
+    assert not any(each.harmful for each in found.findings)
+
+
+def test_what_is_played_by_itself_leaves_no_trace() -> None:
+    for norm in (ByHand, OfTheBrighter, Corrected, Frozen):
+        model = network(norm=norm)
+        before = {name: (id(each), each.clone()) for name, each in model.named_buffers()}
+        attributes = [set(vars(each)) for each in model.modules()]
+        diagnosed(model, 128)
+        assert [set(vars(each)) for each in model.modules()] == attributes
+        for name, each in model.named_buffers():
+            assert id(each) == before[name][0]
+            assert torch.equal(each, before[name][1])
+
+
+def test_a_scripted_part_is_refused_by_name() -> None:
+    class Scripted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            with warnings.catch_warnings():  # torch.jit is on its way out
+                warnings.simplefilter("ignore")
+                self.body = torch.jit.script(trained())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x)  # type: ignore[no-any-return]
+
+    with pytest.raises(UsageError, match=r"^body\.1, or a module around it, is a TorchScript"):
+        diagnosed(Scripted(), 128)
+
+
+# --- a layer for several inputs -------------------------------------------------------------------
+
+
+class Levels(nn.Module):
+    """One head for two kinds of features: they differ in scale and by a shift, or in nothing."""
+
+    def __init__(self, scale: float, shift: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale, self.shift = scale, shift
+        self.features = nn.Conv2d(1, 8, 3, 2, 1)
+        self.head = nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+        self.out = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = self.features(x), self.scale * self.features(x.flip(3)) + self.shift
+        pooled = [self.head(each).mean((2, 3)) for each in levels]
+        return self.out(torch.cat(pooled, 1))  # type: ignore[no-any-return]
+
+
+def test_a_layer_for_inputs_that_differ_is_named() -> None:
+    model = steps(Levels(12.0, 20.0), 150, lr=0.03)
+    found = diagnosed(model, 512)
+    (finding,) = found.findings
+    assert (finding.name, finding.harmful, finding.layers) == ("reused-layer", True, ("head.0",))
+    assert "calls layer head.0 2 times" in finding.evidence
+    assert "recalibrating does not change that" in finding.do
+    assert loss(model, training=True) < loss(model, training=False) - 0.1
+    assert loss(fixed(model, found), training=False) > loss(model, training=True) + 0.1
+
+
+def test_a_layer_for_inputs_that_are_alike_is_no_fault() -> None:
+    found = diagnosed(steps(Levels(1.0, 0.0), 150, lr=0.03), 512)
+    assert found.healthy
+
+
+def lit(x: Tensor) -> Tensor:
+    """Each image in a light of its own."""
+    random = torch.Generator().manual_seed(7)
+    contrast, light = torch.randn(2, len(x), 1, 1, 1, generator=random)
+    return x * contrast.exp() + 4 * light  # type: ignore[no-any-return]
+
+
+def test_instance_norm_that_tracks_is_named() -> None:
+    def norm(channels: int, **_: object) -> nn.Module:
+        return nn.InstanceNorm2d(channels, affine=True, track_running_stats=True)
+
+    x, y, *_ = pictures()
+    x, y = lit(x[:1024]), y[:1024]
+
+    def batch(k: int) -> tuple[Tensor, Tensor]:
+        return x[k * BATCH % 1024 :][:BATCH], y[k * BATCH % 1024 :][:BATCH]
+
+    model = steps(network(norm=norm), 100, batch=batch)
+    pairs = DataLoader(TensorDataset(x, y), BATCH)
+    found = bnbench.diagnose(model, pairs, images=512)
+    assert [each.name for each in found.findings] == ["instance-norm-tracks"]
+    for each in model.modules():
+        if isinstance(each, nn.InstanceNorm2d):
+            each.track_running_stats = False
+    batch_loss = found.reading("batch").loss
+    running = bnbench.diagnose(model, pairs, images=512).reading("running").loss
+    assert running == pytest.approx(batch_loss, abs=1e-5)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        update: Tensor = self.norm(self.conv(x)).relu()
+        return x + update
+
+
+def test_of_many_layers_the_one_at_fault_is_found() -> None:
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Flatten(), nn.Linear(288, 10))
+    model = nn.Sequential(nn.Conv2d(1, 8, 5, 4), *(Residual() for _ in range(30)), head)
+    steps(model, 40, lr=0.02)
+    statistics(norms(model)["18.norm"])[1].mul_(1e-3)
+    found = diagnosed(model, 512)
+    blamed = {each.name: each.blame for each in found.layers if each.blame is not None}
+    assert 0 < len(blamed) <= 12
+    assert max(blamed, key=lambda name: blamed[name]) == "18.norm"
