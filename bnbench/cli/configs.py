@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bnbench.cli.root import Config, Set, examples, output, say, show
+from bnbench.cli.root import Config, Set, doing, examples, output, say, show
 from bnbench.errors import ConfigError, UsageError
 from bnbench.wording import printable
 
@@ -90,9 +90,10 @@ def configs_check(config: Config, set_: Set = None) -> None:
 
     path = files.find_config(config)
     plan = plans.expand(loading.load_experiment(path, loading.Overrides(set=tuple(set_ or ()))))
-    from bnbench.assemble.check import check
+    with doing("loading PyTorch, and checking the networks"):
+        from bnbench.assemble.check import check
 
-    refused = check(plan.runs)
+        refused = check(plan.runs)
     if refused:
         raise ConfigError(plan.faults(refused))
     for line in (*plan.notes, *plan.warnings):

@@ -61,17 +61,18 @@ def diagnose(
     if fix is not None and fix.exists():
         raise UsageError(f"{fix} already exists", do="name a new file with --fix")
 
-    from bnbench.config.trust import Trust
-    from bnbench.diagnosis import target as targets
-    from bnbench.diagnosis import words
-    from bnbench.runner.settings import Stop
-    from bnbench.store import write_new
+    with root.doing("loading PyTorch", quiet or as_json):
+        from bnbench.config.trust import Trust
+        from bnbench.diagnosis import target as targets
+        from bnbench.diagnosis import words
+        from bnbench.runner.settings import Stop
+        from bnbench.store import write_new
 
     trust = Trust(say, no_custom, accept_changes)
     with (
-        Stop(do=None).listening(),
+        Stop().listening(),
         redirect_stdout(sys.stderr),
-        root.progress_console(quiet).status("measuring"),
+        root.doing("measuring", quiet or as_json),
     ):
         found = targets.find_target(target, device, images, trust)
         model, saved = found.model, found.checkpoint

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bnbench.cli.root import Debug, Json, RunsDir, output, say, show
+from bnbench.cli.root import Debug, Json, RunsDir, doing, output, say, show
 from bnbench.errors import UsageError
 from bnbench.wording import listing
 
@@ -54,13 +54,17 @@ def status(
         if as_json:
             print(json.dumps(as_record(found), indent=2))
         else:
-            print(runs_text(found, columns=output.width))
+            with doing("reading the runs"):
+                text = runs_text(found, columns=output.width)
+            print(text)
         return
     there = experiments(runs_dir)
     if as_json:
         print(json.dumps([as_record(each) for each in there], indent=2))
     elif there:
-        output.print(experiments_table(there))
+        with doing("reading the runs"):
+            table = experiments_table(there)
+        output.print(table)
     else:
         show(f"no experiments in {runs_dir} yet: bnbench train default trains a first run")
 
@@ -97,13 +101,15 @@ def report(
             do="leave --format out, or take latex or markdown",
         )
     formats = _formats(pictures)
-    from bnbench.report import paper, record, terminal, writing
-    from bnbench.report.reading import choose_study, read_study
-    from bnbench.store import find_experiment
+    with doing("reading the runs", as_json):
+        from bnbench.report import paper, record, terminal, writing
+        from bnbench.report.reading import choose_study, read_study
+        from bnbench.store import find_experiment
 
-    found = read_study(choose_study(find_experiment(runs_dir, experiment), study))
-    made = writing.make(found, formats=formats)
-    writing.write(found, made)
+        found = read_study(choose_study(find_experiment(runs_dir, experiment), study))
+    with doing("drawing the figures", as_json):
+        made = writing.make(found, formats=formats)
+        writing.write(found, made)
     if as_json:
         print(record.as_json(made.record), end="")
     elif as_methods:
@@ -146,7 +152,8 @@ def compare(
     """Compare runs: what differs, and the results."""
     from bnbench.report.compare import compared, side_by_side
 
-    record = compared(runs, runs_dir)
+    with doing("reading the runs", as_json):
+        record = compared(runs, runs_dir)
     if as_json:
         print(json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False))
     else:
@@ -171,9 +178,13 @@ def tensorboard(
     from bnbench.store import choose_experiments
 
     chosen = choose_experiments(runs_dir, experiment)
+    with doing("loading TensorBoard, and reading the runs") as now:
+        from bnbench.board.serve import rebuild_all, serve
 
-    from bnbench.board.serve import rebuild_all, serve
+        def tell(line: str) -> None:
+            now.stop()
+            show(line)
 
-    if rebuild:
-        raise typer.Exit(0 if rebuild_all(chosen, show=show, warn=say) else 1)
-    serve(chosen, runs_dir, port=port, browser=open_, show=show, warn=say)
+        if rebuild:
+            raise typer.Exit(0 if rebuild_all(chosen, show=tell, warn=say) else 1)
+        serve(chosen, runs_dir, port=port, browser=open_, show=tell, warn=say)

@@ -3,13 +3,16 @@ and arguments that several take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.live import Live
 from rich.segment import Segment
+from rich.spinner import Spinner
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -58,6 +61,15 @@ def show(line: str) -> None:
 def progress_console(quiet: bool) -> Console:
     """The console of progress: the one of `say`, so that its lines appear above live ones."""
     return PlainConsole(stderr=True, quiet=True) if quiet else errors
+
+
+@contextmanager
+def doing(what: str, quiet: bool = False) -> Iterator[Live]:
+    """Show at once what is being done, as long as it is done; in a terminal, nowhere else."""
+    words = Spinner("dots", Text(f"{what} …"))
+    with Live(words, console=progress_console(quiet), transient=True) as live:
+        live.refresh()  # the next turn of its thread may be that of an import
+        yield live
 
 
 def _set_debug(value: bool) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,8 +76,9 @@ def train(
     debug: root.Debug = False,
 ) -> None:
     """Train one run; the same command again continues it."""
-    from bnbench.config import custom, files, loading, plans
+    from bnbench.config import custom, files, identity, loading, plans
     from bnbench.config.trust import Trust
+    from bnbench.runner.settings import Settings, Stop, thread_limit
     from bnbench.store import ExperimentFolder, RunFolder
 
     overrides = loading.Overrides(set=tuple(set_ or ()), seed=seed)
@@ -92,16 +94,16 @@ def train(
     for line in (*experiment.notes, *plan.warnings):
         root.say(line)
 
-    from bnbench.assemble.check import check
-    from bnbench.runner.execution import execute
-    from bnbench.runner.settings import Settings, Stop, thread_limit
-    from bnbench.sinks.terminal import Screen
+    folder = ExperimentFolder(runs_dir / run.experiment)
+    stop = Stop(root.say, saved=folder.run(identity.run_id(run)).is_saved)
+    with stop.listening(), root.doing("loading PyTorch", quiet):
+        from bnbench.assemble.check import check
+        from bnbench.runner.execution import execute
+        from bnbench.sinks.terminal import Screen
 
-    refused = check([run])
+        refused = check([run])
     if refused:
         raise ConfigError(plan.faults(refused))
-    folder = ExperimentFolder(runs_dir / run.experiment)
-    stop = Stop(root.say)
     with stop.listening(), Screen(root.progress_console(quiet)) as screen:
         settings = Settings(
             device=device,
@@ -183,13 +185,14 @@ def sweep(
     """
     from bnbench.config import loading
     from bnbench.config.trust import Trust
-    from bnbench.sweep import experiments, forecast
+    from bnbench.sweep import experiments
     from bnbench.sweep.jobs import SweepOptions
 
     overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
-    planned = experiments.plan_all(
-        config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=root.say, into=into
-    )
+    with root.doing(f"reading {config}", quiet or as_json or csv):
+        planned = experiments.plan_all(
+            config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=root.say, into=into
+        )
     Trust(root.say, no_custom).allow(run for each in planned for run in each.plan.runs)
     options = SweepOptions(
         workers=workers,
@@ -200,19 +203,32 @@ def sweep(
         fail_fast=fail_fast,
     )
     if dry_run:
-        records = []
-        for each in planned:
-            with closing(experiments.executor_for(each, options, planned, root.say)) as executor:
-                found = forecast.forecast(
-                    each.plan.runs, each.folder, executor, options, each.plan.faults, root.say
-                )
-            records.append(asdict(found))
-            for line in () if as_json else forecast.as_lines(found):
-                root.show(line)
-        if as_json:
-            print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
+        _forecast(planned, options, quiet=quiet, as_json=as_json)
     else:
         _train(planned, options, quiet=quiet, as_json=as_json, csv=csv)
+
+
+def _forecast(
+    planned: Sequence[PlannedExperiment], options: SweepOptions, *, quiet: bool, as_json: bool
+) -> None:
+    from bnbench.sweep import experiments, forecast
+
+    records = []
+    for each in planned:
+        with (
+            closing(experiments.executor_for(each, options, planned, root.say)) as executor,
+            root.doing(
+                "loading PyTorch, and trying a few steps of each kind of run", quiet or as_json
+            ),
+        ):
+            found = forecast.forecast(
+                each.plan.runs, each.folder, executor, options, each.plan.faults, root.say
+            )
+        records.append(asdict(found))
+        for line in () if as_json else forecast.as_lines(found):
+            root.show(line)
+    if as_json:
+        print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
 
 
 def _train(
@@ -223,26 +239,30 @@ def _train(
     as_json: bool,
     csv: bool,
 ) -> None:
-    from bnbench.board.bands import update_tensorboard
-    from bnbench.report import record, terminal
-    from bnbench.report.reading import results_of
-    from bnbench.runner.settings import Stop
-    from bnbench.sinks.terminal import Screen
-    from bnbench.sweep import experiments, schedule, studies
+    with root.doing("reading what is stored", quiet or as_json or csv):
+        from bnbench.board.bands import update_tensorboard
+        from bnbench.report import record, terminal
+        from bnbench.report.reading import results_of
+        from bnbench.runner.settings import Stop
+        from bnbench.sinks.terminal import Screen
+        from bnbench.sweep import experiments, schedule, studies
 
     shown: list[Record] = []
     failures: list[tuple[str, str]] = []
-    stop, console = Stop(root.say), root.progress_console(quiet)
+    console = root.progress_console(quiet)
     for each in planned:
         runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
         with closing(experiments.executor_for(each, options, planned, root.say)) as executor:
             studies.begin(each.experiment, folder, root.say)
-            update_tensorboard(folder, root.say)
+            with root.doing("reading what is stored", quiet or as_json or csv):
+                update_tensorboard(folder, root.say)
+            stop = Stop(root.say, saved=partial(schedule.is_saved, runs, folder))
             with stop.listening(), Screen(console, runs=len(runs)) as screen:
                 outcome = schedule.sweep(runs, folder, executor, screen, stop, options, faults_of)
-        update_tensorboard(folder, root.say)
+        with root.doing("reading the results", quiet or as_json or csv):
+            update_tensorboard(folder, root.say)
+            study = results_of(each.experiment, runs, folder)
         failures += outcome.failures
-        study = results_of(each.experiment, runs, folder)
         if as_json or csv:
             which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
             shown += [which | record.flat_row(run) for run in study.runs]

@@ -30,17 +30,17 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 class Stop:
     """Ctrl-C, SIGTERM and SIGHUP: finish the step, commit, leave; at the second, leave at once.
 
-    `exit_code` is set by a signal and read by the run between two steps. `do`: what is said to
-    whoever has left at once.
+    `exit_code` is set by a signal and read by the run between two steps. `saved`: whether the
+    command has stored something to go on from, which whoever leaves at once is told.
     """
 
     def __init__(
         self,
         announce: Callable[[str], None] = lambda _: None,
-        do: str | None = "the same command goes on from the last checkpoint",
+        saved: Callable[[], bool] = lambda: False,
     ) -> None:
         self.exit_code: int | None = None
-        self._announce, self._do = announce, do
+        self._announce, self._saved = announce, saved
         self._deferring = False
 
     @contextmanager
@@ -76,7 +76,10 @@ class Stop:
             self.exit_code = code
             self._announce("stopping after this step (again: at once)")
             return
-        raise Interrupted("stopped", exit_code=code, do=self._do)
+        if self._saved():
+            do = "the same command goes on from the last checkpoint"
+            raise Interrupted("stopped", exit_code=code, do=do)
+        raise Interrupted("stopped; nothing is saved", exit_code=code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

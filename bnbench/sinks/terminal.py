@@ -7,7 +7,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from bnbench import events
@@ -27,12 +27,14 @@ class Screen:
         self.lines: Progress | None = None
         self._all: Progress | None = None
         self._live: Live | Progress | None = None
+        self._preparing: TaskID | None = None  # the line before the single run's
 
     def __enter__(self) -> Self:
         if not self._console.is_terminal:
             return self
         if self._runs is None:
             self._live = self.lines = _progress_bar(self._console)
+            self._preparing = self.lines.add_task("preparing", total=None, reading="")
         else:
             self.lines = _progress_lines(self._console)
             self._all = Progress(
@@ -42,7 +44,7 @@ class Screen:
                 console=self._console,
                 expand=True,
             )
-            self._all.add_task("", total=self._runs, reading="")
+            self._all.add_task("", total=self._runs, reading="loading PyTorch …")
             self._live = Live(
                 Group(self.lines, self._all),
                 console=self._console,
@@ -58,6 +60,9 @@ class Screen:
 
     def view(self, name: str, total_steps: int) -> TerminalSink:
         """What shows the run with this folder name."""
+        if self.lines is not None and self._preparing is not None:
+            self.lines.remove_task(self._preparing)
+            self._preparing = None
         return TerminalSink(
             self._console,
             self.lines,

@@ -99,6 +99,10 @@ class RunFolder:
         """Whether anything of training is stored."""
         return (self.path / METRICS).exists() or (self.path / CHECKPOINT).exists()
 
+    def is_saved(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.path / CHECKPOINT).exists()
+
     def config_text(self) -> str | None:
         """The resolved configuration as YAML, or None."""
         content = files.read(self.path / CONFIG)

@@ -23,6 +23,9 @@ from bnbench.wording import counted
 ATTEMPTS = 3
 """A run whose worker has died this often is failed."""
 
+TELLING_SECONDS = 20.0
+"""After these, even a hundredth of a run says how long all of it will take."""
+
 HELD_SECONDS = 1.0
 """How often to look again at runs that another process trains."""
 
@@ -88,13 +91,20 @@ def sweep(
     if work.hopeless is not None:
         raise work.hopeless
     if dispatcher.stopping and stop.exit_code is not None:
+        saved = sum(run.folder.is_saved() for run in work.missing.values())
         raise Interrupted(
-            f"stopped with {work.outcome.done} of {len(runs)} runs done; what was begun of the "
-            "others is saved",
-            do="the same command goes on from there",
+            f"stopped with {work.outcome.done} of {len(runs)} runs done; "
+            + (f"of {saved} more, what was trained is saved" if saved else "nothing else is saved"),
+            do="the same command "
+            + ("goes on from there" if work.outcome.done or saved else "begins again"),
             exit_code=stop.exit_code,
         )
     return work.outcome
+
+
+def is_saved(runs: Sequence[schema.RunConfig], experiment: store.ExperimentFolder) -> bool:
+    """Whether any of the runs has stored something to go on from."""
+    return any(run.is_saved() for run in experiment.folders_of(map(identity.run_id, runs)))
 
 
 def _clear(folder: store.RunFolder) -> bool:
@@ -123,6 +133,16 @@ class _Run:
     begun: float = 0.0
     fraction: float = 0.0
     view: Sink | None = None
+
+    def elapsed(self) -> float:
+        """Seconds since it has begun; 0 while it does not train."""
+        return 0.0 if self.view is None else time.monotonic() - self.begun
+
+    def tells(self) -> bool:
+        """Whether its progress tells how long it takes."""
+        return self.view is not None and (
+            self.fraction > 0.1 or (self.fraction > 0 and self.elapsed() > TELLING_SECONDS)
+        )
 
 
 @dataclass(slots=True)
@@ -262,7 +282,12 @@ class _Sweep:
 
     def guess(self, run: _Run) -> float | None:
         """Seconds of a run, from others of its cell, else from what a step costs; None: unknown."""
-        average = self.seconds / self.steps * run.steps if self.steps else None
+        seconds, steps = self.seconds, float(self.steps)
+        if not steps:  # no run is done: those that train say what a step costs
+            told = [each for each in self.missing.values() if each.tells()]
+            seconds = sum(each.elapsed() for each in told)
+            steps = sum(each.fraction * each.steps for each in told)
+        average = seconds / steps * run.steps if steps else None
         return self.longest.get(run.cell, average)
 
     def show(self) -> None:
@@ -278,11 +303,10 @@ class _Sweep:
         left = []
         for run in self.missing.values():
             whole = self.guess(run)
-            elapsed = time.monotonic() - run.begun if run.view is not None else 0.0
-            if run.view is not None and run.fraction > 0.1:
-                left.append(elapsed / run.fraction * (1 - run.fraction))
+            if run.tells():
+                left.append(run.elapsed() / run.fraction * (1 - run.fraction))
             elif whole is None:
                 return None
             else:
-                left.append(max(0.0, whole - elapsed))
+                left.append(max(0.0, whole - run.elapsed()))
         return forecast.makespan(left, self.dispatcher.limit)

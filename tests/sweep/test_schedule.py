@@ -431,11 +431,15 @@ def test_where_nothing_is_missing_nothing_is_started(
     assert (outcome.found, executor.started) == (2, 0)
 
 
-@pytest.mark.parametrize("code", [130, 143])
-def test_stopping_commits_and_says_how_to_go_on(
-    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], code: int
+@pytest.mark.parametrize(("code", "saved"), [(130, 0), (143, 1)])
+def test_stopping_commits_and_says_what_is_saved_and_how_to_go_on(
+    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], code: int, saved: int
 ) -> None:
     runs = seeds(4)
+    for config in runs[1 : 1 + saved]:
+        folder = experiment.run(identity.run_id(config))
+        folder.begin(config_text=files.dump(config), manifest=MANIFEST)
+        folder.commit(b"a state")
     stop = Stop()
 
     def behave(job: Job) -> list[Answer]:
@@ -452,8 +456,9 @@ def test_stopping_commits_and_says_how_to_go_on(
     assert executor.busy == 0
     assert stopped.value.exit_code == code
     assert str(stopped.value) == (
-        "stopped with 1 of 4 runs done; what was begun of the others is saved\n"
-        "  the same command goes on from there"
+        "stopped with 1 of 4 runs done; "
+        + ("of 1 more, what was trained is saved" if saved else "nothing else is saved")
+        + "\n  the same command goes on from there"
     )
 
 
@@ -553,6 +558,7 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
 
     sweep(runs, experiment, Slow(experiment, trained, size=2), screen, Stop())
     assert told[0] == (0, None), "nothing is known yet"
-    assert told[1] == (0, None), "of the waiting ones nothing is known yet"
+    # Two runs are half done after five seconds; the waiting ones take ten, as steps cost so far.
+    assert told[1] == (0, 15.0), "before the first run has ended"
     # Ten seconds in: one is done; one is half done since ten seconds; one begins; one waits.
     assert told[2] == (1, 20.0)
