@@ -117,6 +117,9 @@ def train(
         done = execute(run, folder, settings)
     before = "was already there: " if done.found else ""
     root.show(f"{done.folder.path}: {before}{_run_summary(done.result)}")
+    if done.otherwise:
+        root.say(f"note: it was trained with other settings: {'; '.join(done.otherwise)}")
+        root.say("  they decide no result; --restart trains it again with those that are given")
     if done.result.state == "completed":
         root.output.print(_run_table(done.result))
     root.show(f"curves: bnbench tensorboard {folder.path}")

@@ -23,6 +23,8 @@ NOT_IDENTITY = {
     *("train.evaluations", "train.evaluation_images", "train.log_every", "train.checkpoint_every"),
     *("compute.device", "compute.threads"),
 }
+# Keys of `train` that decide when a run is measured, as its probes do, and not what is trained.
+RECORDED = ("evaluations", "evaluation_images", "log_every")
 SHORT_NAMES = {
     "data.batch_size": "bs",
     "norm.batch_size": "nbs",
@@ -137,7 +139,23 @@ def decisive(config: schema.RunConfig) -> dict[str, Any]:
 
 def differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
     """What decides the numbers and is not the same in both, a line each."""
-    there, wanted = decisive(kept), decisive(given)
+    return _unequal(decisive(kept), decisive(given))
+
+
+def recorded_differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
+    """What decides which readings there are, and when, and is not the same in both: as above."""
+    there, wanted = (
+        {f"train.{key}": getattr(config.train, key) for key in RECORDED}
+        | {
+            f"probes.{name}": probe if isinstance(probe, bool) else json.dumps(probe)
+            for name, probe in config.probes.model_dump(mode="json").items()
+        }
+        for config in (kept, given)
+    )
+    return _unequal(there, wanted)
+
+
+def _unequal(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {in_words(there.get(key))} in the folder, {in_words(wanted.get(key))} given"
         for key in sorted(there.keys() | wanted.keys())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
 from typing import Any
@@ -38,12 +38,14 @@ class History:
     """Everything but the losses of single steps.
 
     `curves`: by split and kind of statistics. `gaps`: the last gap of each split. `probes`: series
-    by probe, layer and name, layers in the order of the network. `diverged_at`: images seen.
+    by probe, layer and name, layers in the order of the network. `evaluated`: images seen, and
+    looked at, at each evaluation on validation. `diverged_at`: images seen.
     """
 
     curves: dict[tuple[str, str], Curve] = field(default_factory=dict)
     gaps: dict[str, dict[str, float]] = field(default_factory=dict)
     probes: dict[str, dict[str, dict[str, Series]]] = field(default_factory=dict)
+    evaluated: list[tuple[int, int]] = field(default_factory=list)
     diverged_at: int | None = None
 
 
@@ -55,6 +57,8 @@ def read_history(run: store.RunRecord) -> History:
             case "eval":
                 key = record["split"], record["stats"]
                 curve = found.curves.setdefault(key, Curve())
+                if key == ("val", "running"):
+                    found.evaluated.append((record["examples"], record["images"]))
                 curve.examples.append(record["examples"])
                 curve.steps.append(record["step"])
                 curve.seconds.append(record["train_seconds"])
@@ -128,7 +132,26 @@ def read_study(folder: store.ExperimentFolder) -> Study:
             f"{folder.path} has no run {what}yet{others}",
             do=f"bnbench sweep {folder.file} trains {'what is missing' if there else 'them'}",
         )
-    return study
+    return replace(study, notes=(*study.notes, *_unevenly_evaluated(study)))
+
+
+def _unevenly_evaluated(study: Study) -> Iterator[str]:
+    """Which cells have seeds that were not evaluated at the same points of training."""
+    uneven = [
+        cell
+        for cell in study.cells
+        if any(run.history.evaluated != cell.completed[0].history.evaluated
+               for run in cell.completed)
+    ]  # fmt: skip
+    if uneven:
+        names = cut([", ".join(filter(None, (cell.setup, study.cell_words(cell.point))))
+                     for cell in uneven])  # fmt: skip
+        yield (
+            f"Not all seeds of {names} were evaluated at the same points of training and on as "
+            "many images (train.evaluations, train.evaluation_images): what is read off curves, as "
+            "examples_to_target, is not comparable between them; final scores are. "
+            "bnbench sweep --restart trains all alike."
+        )
 
 
 def _planned_runs(folder: store.ExperimentFolder) -> Study:

@@ -7,14 +7,15 @@ from bnbench.config import files, identity, loading, schema
 from bnbench.errors import ConfigError, StorageError, UsageError
 
 
-def require_same_identity(folder: store.RunFolder, config: schema.RunConfig) -> None:
+def require_same_identity(folder: store.RunFolder, config: schema.RunConfig) -> list[str]:
     """Refuse a folder whose configuration is not the one that its name was made from.
 
-    Raises DamagedError where it cannot be read, StorageError where it is another.
+    Returns what the run in it records otherwise, which decides no number: a line for each key.
+    Raises DamagedError where the configuration cannot be read, StorageError where it is another.
     """
     text, wanted = folder.config_text(), files.dump(config)
     if text is None or text == wanted:
-        return
+        return []
     path = folder.path / "config.yaml"
     try:
         # Of an earlier version, or with other keys that do not decide the numbers.
@@ -31,3 +32,4 @@ def require_same_identity(folder: store.RunFolder, config: schema.RunConfig) -> 
             f"{path} is not the configuration that the folder is named after:\n  {first}{more}",
             do="undo the change, or train the run again with --restart",
         )
+    return identity.recorded_differences(kept, config)

@@ -71,10 +71,10 @@ def execute(
         if settings.restart and folder.clear():
             settings.announce(f"{folder.name}: the earlier attempt is thrown away")
         with _failures_recorded(folder):
-            require_same_identity(folder, config)
+            otherwise = require_same_identity(folder, config)
             _, found = store.examined(folder)
             if found is not None:
-                return Executed(folder, found, found=True)
+                return Executed(folder, found, found=True, otherwise=tuple(otherwise))
             result = _attempt(config, folder, settings, build)
         if config.probes.chosen():
             _add_pictures(folder, settings.announce)

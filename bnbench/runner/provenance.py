@@ -26,9 +26,6 @@ from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner.settings import Settings
 from bnbench.store import Record, RunFolder
 
-READ_AT = ("evaluations", "evaluation_images", "log_every")
-"""Keys of `train` that decide when a run is measured, and not what is trained."""
-
 
 def fingerprint_of(device: torch.device, threads: int) -> Record:
     """What decides the bits of the result, apart from code and configuration."""
@@ -170,8 +167,5 @@ def _same(config: schema.RunConfig, source: RunFolder) -> bool:
         other = loading.load_run(source.path)
     except BnbenchError:
         return False
-    return (
-        identity.identity(other) == identity.identity(config)
-        and other.probes == config.probes
-        and all(getattr(other.train, key) == getattr(config.train, key) for key in READ_AT)
-    )
+    same = identity.identity(other) == identity.identity(config)
+    return same and not identity.recorded_differences(other, config)

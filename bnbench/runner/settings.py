@@ -105,11 +105,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A run that has a result; `found`: it had one before."""
+    """A run that has a result; `found`: it had one before, and `otherwise` is what it then records
+    otherwise than is asked for, a line for each key."""
 
     folder: RunFolder
     result: Result
     found: bool
+    otherwise: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,16 +32,17 @@ WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
 
 
-def stored(config: schema.RunConfig, folder: store.RunFolder) -> store.RunRecord:
+def stored(
+    config: schema.RunConfig, folder: store.RunFolder
+) -> tuple[store.RunRecord, Sequence[str]]:
     """How a run of a sweep stands; damaged as well where it has a result, and a configuration that
-    is not the one its folder is named after. Where it has none, training it says so."""
+    is not the one its folder is named after. Where it has none, training it says so. And what it
+    records otherwise, a line for each key."""
     found = store.read(folder)
     try:
-        if found.result is not None:
-            require_same_identity(folder, config)
+        return found, () if found.result is None else require_same_identity(folder, config)
     except BnbenchError as error:
-        return store.RunRecord(folder, "damaged", problem=error.what)
-    return found
+        return store.RunRecord(folder, "damaged", problem=error.what), ()
 
 
 def is_missing(found: store.RunRecord, options: jobs.SweepOptions) -> bool:
@@ -119,7 +120,7 @@ def forecast(
     forecasts = []
     missing: list[tuple[schema.RunConfig, store.RunRecord, ForecastRun]] = []
     folders = experiment.folders_of(map(identity.run_id, runs))
-    for config, found in zip(runs, map(stored, runs, folders), strict=True):
+    for config, (found, _) in zip(runs, map(stored, runs, folders), strict=True):
         if found.result is not None:
             # The most expensive seed counts: one that diverged early says little about the others.
             seconds, size = found.result.wall_seconds, found.folder.size()

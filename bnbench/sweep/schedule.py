@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -164,10 +165,12 @@ class _Sweep:
     ) -> None:
         """Sort the runs into finished, failed and missing ones, as their folders say."""
         folders = experiment.folders_of(map(identity.run_id, runs))
+        others = Counter[str]()
         for config, folder in zip(runs, folders, strict=True):
             steps = feasible.planned_steps(config)
             run = _Run(config, folder, identity.cell_key(config), steps, code_of(config))
-            found = forecast.stored(config, folder)
+            found, otherwise = forecast.stored(config, folder)
+            others.update(otherwise)
             if forecast.is_missing(found, options):
                 if found.state == "damaged":
                     _set_aside(folder)
@@ -177,6 +180,9 @@ class _Sweep:
             else:
                 before = "damaged" if found.state == "damaged" else "failed before"
                 self.outcome.failures.append((folder.name, f"{before}: {found.problem}"))
+        for line, number in others.items():
+            said = f"{counted(number, 'finished run')} kept as trained, with other settings"
+            self.screen.print(f"note: {said}: {line} (--restart trains all runs again)")
 
     def train(self, *, fail_fast: bool) -> None:
         """Keep all workers busy until nothing is missing."""

@@ -84,3 +84,26 @@ def test_two_files_of_one_name_are_refused() -> None:
 def test_a_fault_of_the_command_line_is_said_once() -> None:
     _, err = sweep("--set", "optim.rl=1", code=2)
     assert err.count("optim.rl is not a key") == 1
+
+
+def test_a_finished_run_that_records_otherwise_is_said() -> None:
+    write_experiment(Path("study.yaml"))
+    assert bnbench("train", "study.yaml", "--quiet").code == 0
+    assert "settings" not in bnbench("train", "study.yaml", "--quiet").err
+    sets = ("--set", "train.evaluations=3", "--set", "train.checkpoint_every=7")
+    said = bnbench("train", "study.yaml", "--quiet", *sets)
+    assert "was already there" in said.out
+    assert said.err == (
+        "note: it was trained with other settings: train.evaluations: 2 in the folder, 3 given\n"
+        "  they decide no result; --restart trains it again with those that are given\n"
+    )
+    said = bnbench("sweep", "study.yaml", *sets, "--set", "probes.running_error=true")
+    assert (said.code, said.err.splitlines()[:2]) == (
+        0,
+        [
+            "note: 1 finished run kept as trained, with other settings: probes.running_error: "
+            'false in the folder, {"every": 2} given (--restart trains all runs again)',
+            "note: 1 finished run kept as trained, with other settings: train.evaluations: "
+            "2 in the folder, 3 given (--restart trains all runs again)",
+        ],
+    )

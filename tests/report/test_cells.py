@@ -187,6 +187,20 @@ def test_a_copy_in_the_place_of_a_planned_run_is_not_that_run(tmp_path: Path) ->
     assert [note.partition(": ")[0] for note in write_seed_bands(folder)] == [second.name]
 
 
+def test_seeds_that_were_evaluated_at_other_points_are_said(tmp_path: Path) -> None:
+    text = f"{SMALL_YAML}setups: {{bn: {{}}, none: {{norm: {{kind: none}}}}}}\nseeds: 3\n"
+    folder = invented(tmp_path, text, lambda _: Told(curve=[0.3, 0.5]))
+    assert read_study(folder).notes == ()
+    for run in folder.runs():
+        if run.name.startswith("none_s01"):
+            shutil.rmtree(run.path)
+    config = single(tmp_path, {"norm.kind": "none"}, 1)
+    write_run(config, folder, Told(curve=[0.3, 0.4, 0.5]))
+    (note,) = read_study(folder).notes
+    assert note.startswith("Not all seeds of none were evaluated at the same points of training")
+    assert note in [each.text for each in notices(read_study(folder))]
+
+
 def test_runs_of_no_file_are_named_with_the_reason(tmp_path: Path) -> None:
     text = f"{SMALL_YAML}setups: {{bn: {{}}, none: {{norm: {{kind: none}}}}}}\nseeds: 2\n"
     folder = invented(tmp_path, text, lambda _: Told(test=0.5))

@@ -113,11 +113,11 @@ def test_a_finished_run_of_an_earlier_version_is_not_missing(tmp_path: Path) -> 
     path.write_text(path.read_text().replace("threads: 1", "threads: auto"))
     assert "threads: auto" in path.read_text()
     seal_again(folder)
-    assert stored(config, folder).state == "completed"
-    assert not is_missing(stored(config, folder), jobs.SweepOptions(retry_failed=True))
+    assert stored(config, folder)[0].state == "completed"
+    assert not is_missing(stored(config, folder)[0], jobs.SweepOptions(retry_failed=True))
     path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
     seal_again(folder)
-    found = stored(config, folder)
+    found = stored(config, folder)[0]
     assert found.problem == (
         f"{path} is not the configuration that the folder is named after:\n"
         "  optim.lr: 0.06 in the folder, 0.05 given"
@@ -126,7 +126,7 @@ def test_a_finished_run_of_an_earlier_version_is_not_missing(tmp_path: Path) -> 
     assert is_missing(found, jobs.SweepOptions(retry_failed=True))
     path.write_text("{")
     seal_again(folder)
-    assert stored(config, folder).state == "damaged"
+    assert stored(config, folder)[0].state == "damaged"
 
 
 def test_the_given_number_is_kept_on_its_way_to_a_worker(tmp_path: Path) -> None:
