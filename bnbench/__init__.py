@@ -5,6 +5,7 @@ The packages, from the lowest level to the highest; bnbench/README.md draws how 
 errors     the errors that users see: what happened, where, what to do
 events     the facts that a run can state, and the moments at which they hold
 machine    cores and memory that this process may use
+palette    the colour of each setup, in figures and in TensorBoard
 regular    reading files that others have written: regular ones, up to a size
 wording    words for error texts and tables: counts, lists, the name that was meant
 config     YAML to validated models; crossing of setups, axes and seeds; identity; no torch

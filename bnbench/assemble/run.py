@@ -47,8 +47,10 @@ class Facts:
     total_steps: int
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of this name; auto: the first GPU there is, else the CPU. Raises UsageError."""
+def resolve_device(name: str, worker: int = 0) -> torch.device:
+    """The device of this name; auto: the first GPU there is, else the CPU; cuda: of several GPUs
+    the one whose turn it is, where workers are numbered from 0. Raises UsageError.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
@@ -65,7 +67,7 @@ def resolve_device(name: str) -> torch.device:
             do="use --device cpu, or auto for what there is",
         )
     if kind == "cuda":
-        return torch.device("cuda", int(index or 0))
+        return torch.device("cuda", int(index or worker % available[kind]))
     return torch.device(name)
 
 

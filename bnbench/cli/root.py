@@ -115,7 +115,8 @@ RunsDir = Annotated[
     typer.Option(metavar="DIR", envvar="BNBENCH_RUNS_DIR", help="Where experiments are stored."),
 ]
 Device = Annotated[
-    str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")
+    str | None,
+    typer.Option(metavar="DEVICE", help="auto, cpu, mps, cuda:1, or cuda: a sweep takes all GPUs."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress: only results and errors.")]
 Restart = Annotated[

@@ -114,7 +114,7 @@ def _attempt(
     """Train from the last commit to the result, or take the result over from a sibling."""
     begun = time.perf_counter()
     state = _committed_state(folder, config, settings)
-    device = resolve_device(settings.device or config.compute.device)
+    device = resolve_device(settings.device or config.compute.device, settings.worker)
     made = partial(build, config, device, announce=settings.announce)
     threads = threads_for(config, state, device, settings, lambda: made()[0])
     torch.set_num_threads(threads)

@@ -21,7 +21,7 @@ from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.guard import Raised, awaited, foreign_code
 from bnbench.machine import usable_cores
-from bnbench.runner.settings import Cost, Settings, failed
+from bnbench.runner.settings import Cost, Fitting, Settings, failed
 from bnbench.runner.threads import step_seconds
 
 CUDA_CONTEXT_BYTES = 600_000_000
@@ -85,8 +85,9 @@ def rehearse(config: schema.RunConfig, settings: Settings) -> None:
         torch.nn.functional.cross_entropy(run.model(images), labels).backward()  # type: ignore[no-untyped-call]
 
 
-def fitting(config: schema.RunConfig, settings: Settings) -> int | None:
-    """How many runs like this one a CUDA device's memory holds, at least 1; None elsewhere.
+def fitting(config: schema.RunConfig, settings: Settings) -> Fitting | None:
+    """How many runs like this one are to train at a time: one on each of several GPUs, or as many
+    as the one GPU's memory holds; None without a GPU.
 
     Each needs what this process takes from the device for one step: torch's reserve, and the
     context and libraries that every process loads for itself.
@@ -94,17 +95,20 @@ def fitting(config: schema.RunConfig, settings: Settings) -> int | None:
     device = _device(config, settings)
     if device.type != "cuda":
         return None
+    gpus = torch.cuda.device_count()
+    if (settings.device or config.compute.device) == "cuda" and gpus > 1:
+        return Fitting(gpus, gpus)
     torch.cuda.init()  # type: ignore[no-untyped-call]
     free_before, _ = torch.cuda.mem_get_info(device)
     rehearse(config, settings)
     free_after, _ = torch.cuda.mem_get_info(device)
     # The context is there before the first question; what it takes cannot be asked for.
     one = free_before - free_after + CUDA_CONTEXT_BYTES
-    return max(1, int(MEMORY_SHARE * (free_after + one) / one))
+    return Fitting(max(1, int(MEMORY_SHARE * (free_after + one) / one)))
 
 
 def _device(config: schema.RunConfig, settings: Settings) -> torch.device:
-    return resolve_device(settings.device or config.compute.device)
+    return resolve_device(settings.device or config.compute.device, settings.worker)
 
 
 @foreign_code(failed)

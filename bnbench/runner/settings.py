@@ -90,10 +90,11 @@ class Settings:
     away. `accept_changes`: continue from a checkpoint of another machine or release, and mark it.
     `siblings`: folders of experiments from which an identical finished run is taken over.
     `view`: given a run's name and its number of steps, opens what shows it while it trains; None
-    shows nothing. `announce` gets notes and warnings.
+    shows nothing. `announce` gets notes and warnings. `worker`: which of the sweep's it is, from 0.
     """
 
     device: str | None = None
+    worker: int = 0
     threads: int = 1
     restart: bool = False
     accept_changes: bool = False
@@ -112,6 +113,15 @@ class Executed:
     result: Result
     found: bool
     otherwise: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """How many runs are to train at a time: as many as the memory of one GPU holds, at least 1, or
+    one on each of several."""
+
+    runs: int
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from bnbench.config import feasible, schema
 from bnbench.config.custom import code_of
 from bnbench.errors import ConfigError
-from bnbench.runner.settings import Stop
+from bnbench.runner.settings import Fitting, Stop
 from bnbench.sweep import jobs
 
 WAIT_SECONDS = 0.25
@@ -131,12 +131,14 @@ class Dispatcher:
         if refused and not self.stopping:
             raise ConfigError(faults_of(refused))
 
-    def fit_memory(self, config: schema.RunConfig) -> None:
-        """Lower the limit to how many runs like this one fit a GPU's memory."""
+    def fit_gpus(self, config: schema.RunConfig) -> None:
+        """Set the limit to one run on each of several GPUs, or lower it to how many runs like this
+        one fit a single GPU's memory."""
         fit = jobs.Fit(config)
         match self.found([fit]).get(fit):
-            case jobs.Found(int(runs)) if runs < self.limit:
-                self._say(f"{runs} at a time, as many as the GPU holds")
-                self.limit = runs
+            case jobs.Found(Fitting(runs, gpus)) if gpus > 1 or runs < self.limit:
+                why = "one on each GPU" if gpus > 1 else "as many as the GPU holds"
+                self._say(f"{runs} at a time, {why}")
+                self.limit = self._executor.size = runs
             case _:
                 pass

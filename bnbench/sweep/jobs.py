@@ -23,7 +23,7 @@ from bnbench.errors import (
     UsageError,
 )
 from bnbench.events import Moment
-from bnbench.runner.settings import Cost, Settings, Stop
+from bnbench.runner.settings import Cost, Fitting, Settings, Stop
 from bnbench.store import ExperimentFolder, Result
 
 SHOWN_SECONDS = 0.2
@@ -50,7 +50,7 @@ class Measure(_OfOneRun):
 
 
 class Fit(_OfOneRun):
-    """Find out how many runs like this one fit into the device's memory at the same time."""
+    """Find out how many runs like this one the GPUs are to train at the same time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +88,9 @@ class Trained:
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a job other than training has found: runs that cannot be trained (Check), a run's cost
-    (Measure), how many fit, or None where the device has no memory of its own (Fit)."""
+    (Measure), how many fit, or None where there is no GPU (Fit)."""
 
-    value: tuple[Refused, ...] | Cost | int | None
+    value: tuple[Refused, ...] | Cost | Fitting | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,7 @@ class Executor(Protocol[J, A]):
     driver is an `Executor[Shipment, Reply]`, of which `shipping.Shipping` makes the former.
     """
 
-    @property
-    def size(self) -> int:
-        """How many jobs it does at a time."""
+    size: int  # how many jobs it does at a time; a driver may change it
 
     def start(self, jobs: int) -> None:
         """Prepare for this many jobs, so that workers start at the same time."""
@@ -173,13 +171,15 @@ def perform(
     send: Callable[[Answer], None],
     stop: Stop,
     siblings: Sequence[ExperimentFolder] = (),
+    worker: int = 0,
 ) -> End:
-    """Do a job, in a worker. `send` gets what there is to see until then; whatever goes wrong is an
-    answer. A run is trained in its folder of `experiment`."""
+    """Do a job, in the worker of this number. `send` gets what there is to see until then; whatever
+    goes wrong is an answer. A run is trained in its folder of `experiment`."""
     from bnbench.runner import execution, rehearsal
 
     settings = Settings(
         device=options.device,
+        worker=worker,
         accept_changes=options.accept_changes,
         siblings=tuple(sibling.path for sibling in siblings),
         view=lambda *_: _Forwarder(send),

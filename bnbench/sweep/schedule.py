@@ -87,7 +87,7 @@ def sweep(
             new = [run.config for run in work.missing.values() if not run.folder.path.exists()]
             dispatcher.check_networks(new, faults_of)
             if options.workers == "auto" and may_use_gpu(options.device, runs):
-                dispatcher.fit_memory(max(missing, key=lambda config: config.data.batch_size))
+                dispatcher.fit_gpus(max(missing, key=lambda config: config.data.batch_size))
         work.train(fail_fast=options.fail_fast)
     if work.hopeless is not None:
         raise work.hopeless

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import count
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -54,10 +55,12 @@ class Signal(Enum):
 
 @dataclass(slots=True)
 class _Worker:
-    """`ran`: files of the user's own whose code it has run, which may have changed anything."""
+    """`number`: from 0, the lowest that no other worker has; with several GPUs, which one it takes.
+    `ran`: files of the user's own whose code it has run, which may have changed anything."""
 
     process: SpawnProcess
     connection: Connection
+    number: int
     ran: frozenset[Path] = frozenset()
     job: jobs.Job | None = None
     ready: bool = False
@@ -97,9 +100,10 @@ class Workers:
         """Start a job in a worker that has none, or in a new one."""
         configs = job.configs if isinstance(job, jobs.Check) else (job.config,)
         code = frozenset(path for each in configs for path in code_of(each))
-        idle = [worker for worker in self._workers if worker.job is None]
+        kept = [worker for worker in self._workers if worker.number < self.size]
+        idle = [worker for worker in kept if worker.job is None]
         fitting = [worker for worker in idle if worker.ran <= code]
-        if idle and not fitting and len(self._workers) >= self.size:
+        if idle and not fitting and len(kept) >= self.size:
             idle[0].process.kill()
             self._end(idle[0])
         worker = max(fitting, key=lambda each: len(each.ran)) if fitting else self._spawn()
@@ -111,7 +115,9 @@ class Workers:
     def _spawn(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (theirs, *self._arguments)
+        taken = {worker.number for worker in self._workers}
+        number = next(each for each in count() if each not in taken)
+        arguments = (theirs, *self._arguments, number)
         process = context.Process(target=serve, args=arguments, name="bnbench worker")
         try:
             with _signals_blocked():
@@ -122,7 +128,7 @@ class Workers:
                 do="free some memory, or use fewer of them with --workers",
             ) from error
         theirs.close()  # so that its end of the pipe closes with it
-        self._workers.append(_Worker(process, ours))
+        self._workers.append(_Worker(process, ours, number))
         return self._workers[-1]
 
     def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
@@ -215,6 +221,7 @@ def serve(
     experiment: ExperimentFolder,
     siblings: Sequence[ExperimentFolder],
     driver: int,
+    number: int,
 ) -> None:
     """Do jobs that come through `connection` until the process `driver` closes it or ends."""
     # Ctrl-C and a scheduler's SIGTERM reach the whole group, but the driver asks us to commit.
@@ -241,7 +248,8 @@ def serve(
         pipe.send(Signal.READY)
         while True:
             job = waiting.get()
-            pipe.send(broken or jobs.perform(job, options, experiment, pipe.send, stop, siblings))
+            place = (options, experiment, pipe.send, stop, siblings, number)
+            pipe.send(broken or jobs.perform(job, *place))
 
 
 class _Pipe(io.TextIOBase):

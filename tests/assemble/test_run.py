@@ -516,6 +516,14 @@ def test_devices_that_there_are(
     assert str(resolve_device(name)) == expected
 
 
+def test_workers_take_gpus_in_turn_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, gpus=3)
+    taken = [str(resolve_device("cuda", worker)) for worker in range(5)]
+    assert taken == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    for name, expected in (("cuda:0", "cuda:0"), ("cuda:2", "cuda:2"), ("auto", "cuda:0")):
+        assert str(resolve_device(name, 1)) == expected
+
+
 @pytest.mark.parametrize(
     ("gpus", "name"),
     [

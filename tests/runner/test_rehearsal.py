@@ -10,7 +10,7 @@ import torch
 from bnbench.config import schema
 from bnbench.errors import ConfigError
 from bnbench.runner.rehearsal import CUDA_CONTEXT_BYTES, MEMORY_SHARE, check, fitting, rehearse
-from bnbench.runner.settings import Settings
+from bnbench.runner.settings import Fitting, Settings
 from tests.runs import small_config
 
 
@@ -21,19 +21,29 @@ def test_a_cpu_has_no_memory_of_its_own() -> None:
 def test_runs_that_fit_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes 400 MB of a device of which 10 GB are free: with the context, 1 GB a run."""
     free = iter([10_000_000_000, 9_600_000_000])
-    monkeypatch.setattr("bnbench.runner.rehearsal.resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("bnbench.runner.rehearsal.resolve_device", lambda *_: torch.device("cuda"))
     monkeypatch.setattr("bnbench.runner.rehearsal.rehearse", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (next(free), 0))
     one = 400_000_000 + CUDA_CONTEXT_BYTES
     expected = int(MEMORY_SHARE * (9_600_000_000 + one) / one)
-    assert fitting(small_config(), Settings()) == expected == 9
+    assert fitting(small_config(), Settings()) == Fitting(expected) == Fitting(9)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", Fitting(4, gpus=4)), ("cpu", None)])
+def test_of_several_gpus_each_gets_one_run(
+    device: str, expected: Fitting | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert fitting(small_config(), Settings(device=device)) == expected
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_runs_that_fit_a_real_device() -> None:
-    assert (fitting(small_config(), Settings(device="cuda")) or 0) > 1
+    found = fitting(small_config(), Settings(device="cuda:0"))
+    assert found is not None
+    assert found.runs > found.gpus == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from bnbench.cli.root import PlainConsole
 from bnbench.config import feasible, files, identity, schema
 from bnbench.errors import ConfigError, DataError, HeldError, Interrupted, RunError
 from bnbench.events import Moment
-from bnbench.runner.settings import Stop
+from bnbench.runner.settings import Fitting, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweep.jobs import (
@@ -482,11 +482,20 @@ def test_a_worker_that_does_not_commit_is_not_waited_for_forever(
         sweep(seeds(1), experiment, Deaf(experiment, behave), screen[0], stop)
 
 
-@pytest.mark.parametrize(("fits", "busiest"), [(2, 2), (None, 4), (9, 4)])
-def test_no_more_at_a_time_than_a_gpu_holds_of_the_largest(
+@pytest.mark.parametrize(
+    ("fits", "busiest"),
+    [
+        (Fitting(2), 2),
+        (None, 4),
+        (Fitting(9), 4),  # no more than cores …
+        (Fitting(5, gpus=5), 5),  # … but one on each GPU
+        (Fitting(2, gpus=2), 2),
+    ],
+)
+def test_no_more_at_a_time_than_gpus_hold_of_the_largest(
     experiment: ExperimentFolder,
     screen: tuple[Screen, io.StringIO],
-    fits: int | None,
+    fits: Fitting | None,
     busiest: int,
 ) -> None:
     data = small_config().data

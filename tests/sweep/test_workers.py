@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
@@ -198,6 +200,56 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         assert committed_step(experiment.run(identity.run_id(config))) >= seen
         assert store.read(experiment.run(identity.run_id(config))).state == "interrupted"
     assert not processes()
+
+
+class Numbered:
+    """A process that only remembers what it was given: its number, and jobs."""
+
+    all: ClassVar[list[Numbered]] = []
+
+    def __init__(self, target: object, args: tuple[Any, ...], name: str) -> None:
+        del target, name
+        self.given, self.number, self.alive = args[0], args[-1], True
+        self.sentinel, self._end = multiprocessing.Pipe()
+        self.exitcode = -9
+
+    def start(self) -> None:
+        self.inbox: Any = Connection(os.dup(self.given.fileno()))
+        Numbered.all.append(self)
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def kill(self) -> None:
+        self.alive = False
+        self._end.close()
+
+    def join(self) -> None:
+        self.inbox.close()
+
+
+def test_workers_have_numbers_from_0_and_only_those_below_the_size_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Numbered, "all", [])
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Numbered)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    jobs = [Train(small_config(seed=seed)) for seed in range(4)]
+    with closing(Workers(3, SweepOptions(), experiment_in(tmp_path))) as workers:
+        workers.start(9)
+        assert [each.number for each in Numbered.all] == [0, 1, 2]
+        Numbered.all[1].kill()
+        assert workers.answers(0) == []
+        workers.start(9)
+        assert [each.number for each in Numbered.all] == [0, 1, 2, 1], "the number that is free"
+        workers.size = 2
+        for job in jobs[:2]:
+            workers.submit(job)
+        assert [each.number for each in Numbered.all if each.alive and each.inbox.poll()] == [0, 1]
+        workers.size = 4
+        for job in jobs[2:]:
+            workers.submit(job)
+        assert [each.number for each in Numbered.all if each.alive] == [0, 2, 1, 3]
 
 
 DEATHS = {

@@ -135,7 +135,9 @@ class TrainConfig(Block):
 class ComputeConfig(Block):
     """Where and how the numbers are computed."""
 
-    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    device: Device = Field(
+        "auto", description="auto, cpu, mps, cuda:1, or cuda: a sweep takes all GPUs"
+    )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         1,
         description="of the CPU; bits depend on them, so a run keeps its number; auto: train takes "
