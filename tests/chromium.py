@@ -85,6 +85,15 @@ class Page:
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.1)
 
+    def click(self, element: str) -> None:
+        """Press and release the mouse on the element of a JavaScript expression."""
+        x, y = self.wait_for(
+            f"(each => each && (box => [box.x + box.width / 4, box.y + box.height / 2])"
+            f"(each.getBoundingClientRect()))({element})"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def resize(self, width: int, height: int) -> None:
         """Look at it in a window of this size."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

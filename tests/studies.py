@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bnbench.board.bands import write_seed_bands
+from bnbench.board.bands import update_tensorboard
 from bnbench.config import files, loading, plans
 from bnbench.errors import Interrupted
 from bnbench.runner.execution import execute
@@ -49,7 +49,7 @@ def finished(path: Path) -> ExperimentFolder:
             with pytest.raises(Interrupted):
                 execute(run, folder, settings)
         execute(run, folder, Settings())
-    write_seed_bands(folder)
+    update_tensorboard(folder, pytest.fail)  # as at the end of a sweep
     return folder
 
 

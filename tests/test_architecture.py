@@ -30,7 +30,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "store": (1, {"errors", "events", "regular"}),
     "guard": (1, {"errors", "wording"}),
     "explain": (2, {"config", "errors", "wording"}),
-    "sinks": (2, {"events", "store"}),
+    "sinks": (2, {"events", "store", "wording"}),
     "train": (2, {"events", "probes"}),
     "assemble": (
         3,

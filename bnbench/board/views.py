@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
-from bnbench.config import identity, loading, plans
+from bnbench.config import identity, loading, plans, schema
 from bnbench.errors import BnbenchError, DamagedError, HeldError, StorageError
 from bnbench.sinks import metrics
 from bnbench.sinks.tensorboard import tabs
@@ -27,6 +28,15 @@ from bnbench.wording import counted, in_words, printable
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
 
+BATCHED = {
+    "custom",
+    *(
+        kind
+        for each in get_args(schema.BatchStatistics)
+        for kind in get_args(each.model_fields["kind"].annotation)
+    ),
+}
+"""Normalizations that may have batch statistics."""
 HEADERS = "events.out.tfevents.*.hparams"
 SHOWN_SECONDS = 3.0
 """How often progress is said."""
@@ -43,13 +53,35 @@ class Description:
 
     `question`: as in the experiment's file. `rows`: a configuration for each run, or for one of
     its seeds. `cells`: names of what replicates share, by its hash. `probes`: names of those that
-    any run has.
+    any run has. `diverged`: whether any run did.
     """
 
     question: str | None = None
     rows: tuple[Row, ...] = ()
     cells: Mapping[str, str] = field(default_factory=dict)
     probes: frozenset[str] = frozenset()
+    diverged: bool = False
+
+    @cached_property
+    def groups(self) -> Mapping[str, str]:
+        """Names of rows by the hash of what replicates share: without it where that is enough."""
+        short = {cell: name.rpartition("_")[0] for cell, name in self.cells.items()}
+        often = Counter(short.values())
+        return {
+            cell: name if often[short[cell]] > 1 else short[cell]
+            for cell, name in self.cells.items()
+        }
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the HParams tab that can differ: where nothing diverged and nothing has batch
+        statistics, two columns would be zeros."""
+        gap = any(
+            row.get("norm.kind") in BATCHED or row.get("model.kind") == "custom"
+            for row in self.rows
+        )
+        left_out = {tabs.DIVERGED_SHARE: not self.diverged, tabs.GAP_AT_END: not gap}
+        return tuple(tag for tag in tabs.METRICS if not left_out.get(tag))
 
     @cached_property
     def columns(self) -> tuple[tabs.Column, ...]:
@@ -72,14 +104,24 @@ def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Desc
     planned = Description() if content is None else _planned(experiment.file, content)
     if own is not None and own["hparams"] in planned.rows:
         return planned
-    manifests = [*(run.manifest_or_none() for run in experiment.runs()), own]
+    runs = experiment.runs()
+    manifests = [*(run.manifest_or_none() for run in runs), own]
     found = [each for each in manifests if each is not None]
     return Description(
         planned.question,
         (*planned.rows, *(each["hparams"] for each in found)),
         {**{cell_of(each): each["cell"] for each in reversed(found)}, **planned.cells},
         planned.probes.union(*(each.get("probes", ()) for each in found)),
+        any(map(_diverged, runs)),
     )
+
+
+def _diverged(run: RunFolder) -> bool:
+    try:
+        result = run.result()
+    except StorageError:  # as good as none
+        return False
+    return result is not None and result.state == "diverged"
 
 
 @lru_cache(maxsize=4)  # a worker asks once for each of its runs
@@ -215,9 +257,10 @@ def _card(folder: RunFolder, manifest: Record, description: Description) -> Card
         started=manifest["started"],
         examples_per_epoch=manifest["steps_per_epoch"] * manifest["hparams"]["data.batch_size"],
         reports=-(-manifest["total_steps"] // manifest["log_every"]),
-        group=description.cells.get(cell_of(manifest), manifest["cell"]),
+        group=description.groups.get(cell_of(manifest), manifest["cell"]),
         hparams=manifest["hparams"],
         columns=description.columns,
+        metrics=description.metrics,
         probes=tuple(sorted(description.probes)),
         texts={"about": about, "configuration": f"```yaml\n{folder.config_text() or ''}```"},
         classes=tuple(manifest["classes"]),
@@ -243,7 +286,8 @@ def _facts(manifest: Record) -> str:
 
 
 def side_by_side(rows: Iterable[Row]) -> str:
-    """A Markdown table: a line for each setup, a column for each key in which setups differ.
+    """A Markdown table: a column for each setup, a line for each key in which setups differ, or
+    which one of them alone has.
 
     Empty where there is one setup.
     """
@@ -258,10 +302,18 @@ def side_by_side(rows: Iterable[Row]) -> str:
         setup: {key: ", ".join(each) for key, each in values.items()}
         for setup, values in found.items()
     }
-    every = dict.fromkeys(key for values in setups.values() for key in values if key != "setup")
-    keys = [key for key in every if len({values.get(key) for values in setups.values()}) > 1]
-    lines = [["setup", *keys], ["---"] * (1 + len(keys))]
-    lines += [[setup, *(values.get(key, "–") for key in keys)] for setup, values in setups.items()]
+    held: dict[str, list[str]] = {}
+    for words in setups.values():
+        for key, word in words.items():
+            held.setdefault(key, []).append(word)
+    # What all setups that have a key have alike goes with the kind: TensorBoard shows a few lines.
+    keys = [
+        key
+        for key, each in held.items()
+        if key != "setup" and (len(set(each)) > 1 or len(each) == 1)
+    ]
+    lines = [["", *setups], ["---"] * (1 + len(setups))]
+    lines += [[key, *(values.get(key, "–") for values in setups.values())] for key in keys]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

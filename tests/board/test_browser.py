@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 
+from bnbench.board.serve import deep_link, setups_of
+from bnbench.palette import color
 from bnbench.sinks.tensorboard.tabs import METRICS
 from bnbench.store import ExperimentFolder
 from tests import chromium
@@ -16,6 +19,7 @@ from tests.studies import QUESTION, served
 
 pytestmark = pytest.mark.browser
 
+MARGINS = "tf-custom-scalar-margin-chart-card"
 COMPLETED = 8  # two setups × two batch sizes × two seeds; the third setup diverges at once
 RUNS = 12
 
@@ -30,7 +34,8 @@ def page(study: ExperimentFolder, tmp_path_factory: pytest.TempPathFactory) -> I
             pytest.fail(message)
         pytest.skip(message)
     files = tmp_path_factory.mktemp("browser")
-    with served(study) as board, chromium.browser(program, files) as found:
+    with served(study) as board, chromium.browser(program, files, size=(1280, 1000)) as found:
+        found.resize(1280, 1000)
         found.open(board.link)
         yield found
         assert not found.errors
@@ -93,6 +98,31 @@ def test_custom_scalars_draw_both_modes_and_bands(page: Page) -> None:
     assert all(path and "NaN" not in path for path in drawn)
 
 
+def test_older_tabs_are_not_smoothed_and_have_the_colours_of_the_report(
+    page: Page, study: ExperimentFolder
+) -> None:
+    expected = {setup: color(place) for setup, place in setups_of([study]).places.items()}
+    page.open(
+        deep_link(setups_of([study]), port=urlsplit(str(page.evaluate("location.href"))).port or 0)
+    )
+    for name, card in (("SCALARS", "tf-scalar-card"), ("CUSTOM SCALARS", MARGINS)):
+        page.click(f"deep('.mat-mdc-tab').find(e => e.innerText.trim().toUpperCase() === '{name}')")
+        page.wait_for(f"shown('{card}').length > 0")
+        smoothing = page.evaluate("shown('tf-smoothing-input').map(each => each.weight)")
+        assert set(smoothing) == {0}
+        shown = page.wait_for(
+            f"(rows => rows.length >= {RUNS} && rows.every(row => row[1]) && rows)"
+            "(shown('.isolator').map(each => [each.name, each.style.color]))"
+        )
+        found: dict[str, set[str]] = {}
+        for run, shade in shown:
+            match = re.search(setups_of([study]).regex, run)
+            assert match is not None
+            red, green, blue = (int(each) for each in re.findall(r"\d+", shade)[:3])
+            found.setdefault(match[1], set()).add(f"#{red:02x}{green:02x}{blue:02x}")
+        assert found == {setup: {each} for setup, each in expected.items()}
+
+
 HEADINGS = "deep('tf-hparams-table-view').flatMap(view => deep('thead#header th', view))"
 ROWS = "deep('tf-hparams-table-view').flatMap(view => deep('tbody#items tr', view))"
 TEXT = "(cell => cell.querySelector('slot').assignedElements()[0]?.innerText.trim())"
@@ -107,23 +137,28 @@ def test_hparams_has_a_row_for_each_cell(page: Page) -> None:
     assert headings == [
         "Trial ID",
         "Show Metrics",
-        "data.batch_size",
-        "norm.kind",
-        "optim.lr",
+        "batch size",
         "setup",
-        # The tab shows five metrics, and further ones to whom ticks them.
-        *[heading for heading, _ in METRICS.values()][:5],
+        *[heading for heading, _ in METRICS.values()],
     ]
+    ends = page.evaluate(
+        f"{HEADINGS}.map(cell => {{ const text = document.createTreeWalker("
+        "cell.querySelector('slot').assignedElements()[0], NodeFilter.SHOW_TEXT);"
+        " const range = document.createRange();"
+        " while (!text.nextNode().data.trim()); range.selectNode(text.currentNode);"
+        " return range.getBoundingClientRect().right; })"
+    )
+    assert max(ends) <= page.evaluate("innerWidth") == 1280
     # Behind its cells a row has one for details, which are closed.
     cells = {row[0]: dict(zip(headings, row[:-1], strict=True)) for row in rows if row[0]}
-    assert sorted(name.rsplit("_", 1)[0] for name in cells) == [
+    assert sorted(cells) == [
         f"{setup}_bs{size:03d}" for setup in ("bn", "gn", "wild") for size in (4, 16)
     ]
     for row in cells.values():
         assert row["Trial ID"].startswith(row["setup"])
         wild = row["setup"] == "wild"
         empty = {heading for heading, cell in row.items() if not cell} - {"Show Metrics"}
-        assert empty == ({"test accuracy", "val accuracy", "test gap"} if wild else set())
+        assert empty == ({"test accuracy", "test gap"} if wild else set())
         assert float(row["diverged"]) == wild
 
 
@@ -137,7 +172,7 @@ def test_hparams_as_parallel_coordinates(page: Page) -> None:
 
 def test_text_shows_question_and_setups(page: Page) -> None:
     tab(page, "text")
-    page.wait_for("deep('tf-text-loader').some(each => deep('td', each).length >= 20)")
+    page.wait_for("deep('tf-text-loader').some(each => deep('td', each).length >= 16)")
     # What is Markdown has lost its asterisks.
     paragraphs = page.evaluate(
         "deep('tf-text-loader').flatMap(e => deep('p', e)).map(e => e.innerText)"
@@ -147,7 +182,7 @@ def test_text_shows_question_and_setups(page: Page) -> None:
     headings = page.evaluate(
         "deep('tf-text-loader').flatMap(e => deep('th', e)).map(e => e.innerText)"
     )
-    assert {"setup", "norm.kind", "norm.groups"} <= set(headings)
+    assert {"bn", "gn", "wild"} <= set(headings)
 
 
 def test_images_are_shown(page: Page) -> None:

@@ -181,15 +181,14 @@ def test_a_resumed_run_states_each_evaluation_once(asked: Asked, study: Experime
 ALL = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
 
 
-def test_the_columns_are_what_is_swept_and_what_says_what_it_is(asked: Asked) -> None:
+def test_the_columns_are_the_setup_and_what_is_swept(asked: Asked) -> None:
     experiment = asked.post("plugin/hparams/experiment", experimentName="")
     columns = {info["name"]: info for info in experiment["hparamInfos"]}
     assert {name: info["differs"] for name, info in columns.items()} == {
         "setup": True,
-        "norm.kind": True,
         "data.batch_size": True,
-        "optim.lr": True,
     }
+    assert columns["data.batch_size"]["displayName"] == "batch size"
     assert columns["data.batch_size"]["domainDiscrete"] == [4, 16]
     assert columns["setup"]["domainDiscrete"] == ["bn", "gn", "wild"]
     tags = [info["name"]["tag"] for info in experiment["metricInfos"]]
@@ -216,7 +215,7 @@ def values(found: Any) -> dict[str, float]:
 
 
 def test_a_row_is_a_cell_and_averages_its_seeds(asked: Asked, study: ExperimentFolder) -> None:
-    rows = {row["name"].rsplit("_", 1)[0]: row for row in groups(asked)}
+    rows = {row["name"]: row for row in groups(asked)}
     assert sorted(rows) == sorted([*CELLS, "wild_bs004", "wild_bs016"])
     sessions = [session["name"] for row in rows.values() for session in row["sessions"]]
     assert sorted(sessions) == [run.name for run in study.runs()], "each run once"
@@ -245,7 +244,6 @@ def test_a_diverged_run_is_recognizable(asked: Asked, study: ExperimentFolder) -
         assert session["status"] == "STATUS_FAILURE"
         step = result_of(study.run(session["name"]))["step"]
         assert values(session)["summary/diverged"] == 1.0
-        assert values(session)["summary/steps"] == step
         assert "summary/test_running_accuracy" not in values(session)
         answer = asked.get(
             "plugin/scalars/scalars", run=session["name"], tag="summary/diverged_at_step"
@@ -303,10 +301,7 @@ def test_a_band_is_mean_and_interval_of_the_seeds(
     for step, value in middle.items():
         first, second = (seed[step] for seed in seeds)
         assert value == pytest.approx((first + second) / 2)
-        # Student's t at 97.5 % and one degree of freedom, 12.706, times |a − b|/2.
-        half = 12.7062 * abs(first - second) / 2
-        assert lower[step] == pytest.approx(max(value - half, 0), abs=1e-5)
-        assert upper[step] == pytest.approx(min(value + half, 1), abs=1e-5)
+        assert lower[step] == upper[step] == value, "two seeds are lines of their own"
 
 
 def test_accuracy_by_batch_size_has_the_batch_size_for_its_step(
@@ -331,9 +326,8 @@ def test_the_cards_say_what_it_is(asked: Asked, study: ExperimentFolder) -> None
     (about,) = asked.get("plugin/text/text", run=run, tag="about")
     assert QUESTION in about["text"]
     assert "Step = images seen" in about["text"]
-    assert "<th>setup</th>" in about["text"]
     for setup in ("bn", "gn", "wild"):
-        assert f"<td>{setup}</td>" in about["text"]
+        assert f"<th>{setup}</th>" in about["text"]
     (configuration,) = asked.get("plugin/text/text", run=run, tag="configuration")
     assert "batch_size: 16" in configuration["text"]
     (band,) = asked.get("plugin/text/text", run="seed-bands/gn_bs016", tag="seed_bands")

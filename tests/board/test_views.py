@@ -12,10 +12,18 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from bnbench import store
-from bnbench.board.views import describe, open_view, rebuild, refresh, side_by_side, survey
+from bnbench.board.views import (
+    Description,
+    describe,
+    open_view,
+    rebuild,
+    refresh,
+    side_by_side,
+    survey,
+)
 from bnbench.config import files, loading
 from bnbench.errors import StorageError
-from bnbench.sinks.tensorboard.tabs import columns
+from bnbench.sinks.tensorboard.tabs import ACCURACY_AT_END, DIVERGED_SHARE, METRICS, columns
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.studies import DIVERGING, QUESTION, RESUMED
 
@@ -124,24 +132,21 @@ def test_a_run_beside_the_plan_is_described_too(own_study: ExperimentFolder) -> 
     found = describe(own_study, own=manifest)
     (rates,) = [column.values for column in columns(found.rows) if column.name == "optim.lr"]
     assert 7.0 in rates
-    assert 7.0 not in values(own_study)["optim.lr"]
+    assert "optim.lr" not in values(own_study), "the plan varies it with the setup alone"
 
 
 def test_setups_stand_side_by_side(study: ExperimentFolder) -> None:
     heading, line, *rows = side_by_side(describe(study).rows).splitlines()
-    names = [cell.strip() for cell in heading.strip("|").split("|")]
+    assert [cell.strip() for cell in heading.strip("|").split("|")] == ["", "bn", "gn", "wild"]
     assert set(line) <= set("|- ")
-    cells = {
-        row.split("|")[1].strip(): dict(
-            zip(names, (cell.strip() for cell in row.strip("|").split("|")), strict=True)
-        )
-        for row in rows
-    }
-    assert list(cells) == ["bn", "gn", "wild"]
-    assert [cells[setup]["norm.kind"] for setup in cells] == ["batch", "group", "none"]
-    assert [cells[setup]["optim.lr"] for setup in cells] == ["0.1", "0.1", "1e06"]
-    assert [cells[setup]["norm.groups"] for setup in cells] == ["–", "2", "–"]
-    assert "data.batch_size" not in names, "all setups have both"
+    cells = {}
+    for row in rows:
+        key, *each = (cell.strip() for cell in row.strip("|").split("|"))
+        cells[key] = each
+    assert cells["norm.kind"] == ["batch", "group", "none"]
+    assert cells["optim.lr"] == ["0.1", "0.1", "1e06"]
+    assert cells["norm.groups"] == ["–", "2", "–"]
+    assert cells.keys() == {"norm.kind", "norm.momentum", "norm.groups", "optim.lr"}
 
 
 def test_survey_says_what_is_missing(own_study: ExperimentFolder) -> None:
@@ -201,3 +206,21 @@ def test_nothing_of_it_needs_torch(own_study: ExperimentFolder) -> None:
         f"{own_study.path}: TensorBoard's files of 12 runs are new",
         "[]",
     ]
+
+
+def test_a_metric_that_cannot_differ_is_no_column(own_study: ExperimentFolder) -> None:
+    assert describe(own_study).metrics == tuple(METRICS)
+    for run in own_study.runs():
+        if run.name.startswith("wild"):
+            shutil.rmtree(run.path)
+    left = tuple(tag for tag in METRICS if tag != DIVERGED_SHARE)
+    assert describe(own_study).metrics == left, "nothing diverged"
+    rows = [{"setup": "gn", "norm.kind": "group"}, {"setup": "none", "norm.kind": "none"}]
+    assert Description(rows=tuple(rows)).metrics == (ACCURACY_AT_END,), "nothing has a gap"
+    mine = {"setup": "mine", "norm.kind": "custom"}
+    assert Description(rows=(mine, *rows)).metrics == left, "it may have one"
+
+
+def test_a_row_is_named_without_its_hash_where_that_is_enough() -> None:
+    cells = {"1": "bn_bs004_01234567", "2": "bn_bs016_89abcdef", "3": "bn_bs016_00000000"}
+    assert Description(cells=cells).groups == cells | {"1": "bn_bs004"}

@@ -21,31 +21,51 @@ def described(*runs: dict[str, Plain]) -> dict[str, dict[str, Any]]:
     return {info.pop("name"): info for info in experiment["hparamInfos"]}
 
 
-def test_what_differs_and_what_always_stands_there() -> None:
+def test_what_tells_rows_apart_and_nothing_else() -> None:
     runs = [
         BASE | {"norm.affine": True, "norm.eps": 1e-5, "model.widths": "4-8"},
         BASE | {"norm.affine": False, "norm.eps": 1e-5, "data.batch_size": 32},
-        BASE | {"setup": "gn", "norm.groups": 4},
+        BASE | {"setup": "gn", "norm.kind": "group", "norm.groups": 4, "norm.eps": 1e-3},
     ]
+    words = {"type": "DATA_TYPE_STRING", "differs": True}
     assert described(*runs) == {
-        "setup": {"type": "DATA_TYPE_STRING", "differs": True, "domainDiscrete": ["bn", "gn"]},
+        "setup": words | {"displayName": "setup", "domainDiscrete": ["bn", "gn"]},
         "data.batch_size": {
+            "displayName": "batch size",
             "type": "DATA_TYPE_FLOAT64",
             "differs": True,
             "domainDiscrete": [8.0, 32.0],
         },
         "norm.affine": {
+            "displayName": "affine",
             "type": "DATA_TYPE_BOOL",
             "differs": True,
             "domainDiscrete": [False, True],
         },
-        "norm.kind": {"type": "DATA_TYPE_STRING", "domainDiscrete": ["batch"]},
-    }
+        "model.widths": {
+            "displayName": "widths",
+            "type": "DATA_TYPE_STRING",
+            "domainDiscrete": ["4-8"],
+        },
+    }, "kind, groups and ε are said by the setup"
+
+
+def test_one_setup_is_no_column_unless_there_is_no_other() -> None:
+    assert list(described(BASE, BASE | {"optim.lr": 0.3}, BASE | {"optim.lr": 3.0})) == ["optim.lr"]
+    assert list(described(BASE, BASE)) == ["setup"]
+    assert columns([]) == ()
+
+
+def test_two_keys_with_the_same_words_are_called_by_their_names() -> None:
+    found = described(
+        BASE | {"norm.eps": 1.0, "optim.eps": 1.0}, BASE | {"norm.eps": 2.0, "optim.eps": 2.0}
+    )
+    assert [each["displayName"] for each in found.values()] == ["norm.eps", "optim.eps"]
 
 
 def test_the_order_of_runs_does_not_matter() -> None:
     runs: list[dict[str, Plain]] = [BASE | {"optim.lr": lr} for lr in (0.3, 0.03, 3.0, 0.3)]
-    assert columns(runs) == columns(reversed(runs))
+    assert columns(runs) == columns(runs[::-1])
     assert described(*runs)["optim.lr"]["domainDiscrete"] == [0.03, 0.3, 3.0]
 
 

@@ -20,6 +20,8 @@ from bnbench import events
 from bnbench.sinks.tensorboard import records, tabs
 from bnbench.store import Appender
 
+LAST = ("summary/val_running_accuracy", "summary/train_running_loss")
+"""Scalars of the end that are the last of a curve."""
 POINTS = 1000
 """TensorBoard samples a longer series down to this many points."""
 
@@ -29,8 +31,9 @@ class Card:
     """Plain data about a run and its experiment.
 
     `started`: seconds since the epoch. `reports`: how many `Step` facts will come, at most.
-    `group`: what its seeds share. `columns`, `probes`: of the whole experiment. `texts`: Markdown
-    by tag. `first_batch`: a PNG. `pictures`: PNGs of the run when it had ended, by name.
+    `group`: what its seeds share. `columns`, `metrics`, `probes`: of the whole experiment.
+    `texts`: Markdown by tag. `first_batch`: a PNG. `pictures`: PNGs of the run when it had ended,
+    by name.
     """
 
     started: float
@@ -39,6 +42,7 @@ class Card:
     group: str
     hparams: Mapping[str, tabs.Plain]
     columns: tuple[tabs.Column, ...]
+    metrics: tuple[str, ...] = tuple(tabs.METRICS)
     probes: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
@@ -55,7 +59,7 @@ def header(card: Card) -> tuple[str, bytes]:
     """
     several = any(each.name == "data.batch_size" and each.differs for each in card.columns)
     values = [
-        tabs.experiment(card.columns),
+        tabs.experiment(card.columns, card.metrics),
         tabs.layout(probes=card.probes, several_batch_sizes=several),
         tabs.start(card.hparams, group=card.group, wall_time=card.started),
     ]
@@ -132,7 +136,7 @@ class TensorBoardSink:
                 for tag, value in values.items():
                     quantity, _, which = tag.partition("/")  # loss/val_running
                     last = f"summary/{which}_{quantity}"
-                    if last in tabs.METRICS:
+                    if last in LAST:
                         self._evaluated[last] = value
                 return records.scalars(values)
             case events.Confusion():

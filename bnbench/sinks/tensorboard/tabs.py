@@ -8,7 +8,7 @@ and each regex ends with `$`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -33,6 +33,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 )
 
 from bnbench.sinks.tensorboard import records
+from bnbench.wording import key_words
 
 # As in TensorBoard's `plugins.hparams.metadata`, which takes long to import.
 PLUGIN = "hparams"
@@ -50,20 +51,18 @@ _KINDS = {
     str: api.DATA_TYPE_STRING,
 }
 
-ALWAYS = ("setup", "norm.kind", "data.batch_size", "optim.lr")
-"""Columns that are shown even where all runs have the same value."""
-
+ACCURACY_AT_END, DIVERGED_SHARE, GAP_AT_END = (
+    "summary/test_running_accuracy",
+    "summary/diverged",
+    "summary/test_gap_accuracy",
+)
 METRICS = {
-    "summary/test_running_accuracy": ("test accuracy", "running statistics, at the end"),
-    "summary/diverged": ("diverged", "1: yes, 0: no; of a row: the share of its seeds"),
-    "summary/steps": ("steps", "optimizer steps; of a diverged run: where it diverged"),
-    "summary/val_running_accuracy": ("val accuracy", "running statistics, at the end"),
-    "summary/test_gap_accuracy": ("test gap", "accuracy, running minus batch statistics"),
-    "summary/train_running_loss": ("train loss", "running statistics, at the end"),
-    "summary/images_per_second": ("images/s", "of training work"),
+    ACCURACY_AT_END: ("test accuracy", "running statistics, at the end"),
+    DIVERGED_SHARE: ("diverged", "1: yes, 0: no; of a row: the share of its seeds"),
+    GAP_AT_END: ("test gap", "accuracy, running minus batch statistics"),
 }
-"""Heading and description of each metric, by tag. A completed run has all of them; one that
-diverged has no accuracies and losses."""
+"""Heading and description of each metric, by tag. They are few, so that a table with them and two
+columns fits a window of 1,280 pixels; all `summary/` scalars are in the other tabs."""
 
 DISCRETE = 20
 """Up to so many different numbers get a box to tick each; more get a range."""
@@ -82,35 +81,51 @@ class Column:
         return len(self.values) > 1
 
 
-def columns(runs: Iterable[Mapping[str, Plain]]) -> tuple[Column, ...]:
-    """`ALWAYS`, and the keys that have several values among the runs of an experiment; those that
-    differ first."""
-    found: dict[str, dict[Plain, None]] = {key: {} for key in ALWAYS}
+def columns(runs: Sequence[Mapping[str, Plain]]) -> tuple[Column, ...]:
+    """What tells the rows of an experiment apart: the setup, and the keys that vary within one.
+
+    What varies with the setup alone is said by its name. A column that is the same everywhere is
+    left out, unless there is no other.
+    """
+    setups: dict[str, dict[str, set[Plain | None]]] = {}
+    keys = dict.fromkeys(key for run in runs for key in run)
     for run in runs:
-        for key, value in run.items():
-            found.setdefault(key, {})[value] = None
-    kept = [
-        # Words and numbers do not compare.
+        of_setup = setups.setdefault(str(run["setup"]), {})
+        for key in keys:
+            of_setup.setdefault(key, set()).add(run.get(key))
+    varying = [
+        key
+        for key in keys
+        if key != "setup" and any(len(found[key]) > 1 for found in setups.values())
+    ]
+    if len(setups) > 1 or not varying:
+        varying.insert(0, "setup")
+    found = {key: {run[key] for run in runs if key in run} for key in varying}
+    # Words and numbers do not compare.
+    return tuple(
         Column(key, tuple(sorted(values, key=lambda value: (isinstance(value, str), value))))
         for key, values in found.items()
-        if values and (key in ALWAYS or len(values) > 1)
-    ]
-
-    def place(column: Column) -> tuple[bool, int, str]:
-        first = ALWAYS.index(column.name) if column.name in ALWAYS else len(ALWAYS)
-        return not column.differs, first, column.name
-
-    return tuple(sorted(kept, key=place))
+        if values
+    )
 
 
-def experiment(columns: Iterable[Column]) -> Summary.Value:
-    """What the tab shows: the same in every run, since TensorBoard takes the first it finds."""
-    metrics = [
+def experiment(columns: Sequence[Column], metrics: Iterable[str] = METRICS) -> Summary.Value:
+    """What the tab shows: the same in every run, since TensorBoard takes the first it finds.
+
+    `metrics`: those of `METRICS` that are shown.
+    """
+    chosen = [(tag, *METRICS[tag]) for tag in metrics]
+    infos = [
         api.MetricInfo(name=api.MetricName(tag=tag), display_name=heading, description=description)
-        for tag, (heading, description) in METRICS.items()
+        for tag, heading, description in chosen
     ]
-    described = api.Experiment(hparam_infos=map(_column, columns), metric_infos=metrics)
-    return _value(EXPERIMENT, HParamsPluginData(experiment=described))
+    named = [key_words(column.name) for column in columns]
+    described = [
+        _column(column, words if named.count(words) == 1 else column.name)
+        for column, words in zip(columns, named, strict=True)
+    ]
+    content = api.Experiment(hparam_infos=described, metric_infos=infos)
+    return _value(EXPERIMENT, HParamsPluginData(experiment=content))
 
 
 def start(hparams: Mapping[str, Plain], *, group: str, wall_time: float) -> Summary.Value:
@@ -130,10 +145,10 @@ def end(*, completed: bool, wall_time: float) -> Summary.Value:
     return _value(END, HParamsPluginData(session_end_info=ended))
 
 
-def _column(column: Column) -> api.HParamInfo:
+def _column(column: Column, words: str) -> api.HParamInfo:
     kinds = {_KINDS[type(value)] for value in column.values}
     kind = kinds.pop() if len(kinds) == 1 else api.DATA_TYPE_STRING
-    info = api.HParamInfo(name=column.name, type=kind, differs=column.differs)
+    info = api.HParamInfo(name=column.name, display_name=words, type=kind, differs=column.differs)
     if kind == api.DATA_TYPE_FLOAT64 and len(column.values) > DISCRETE:
         info.domain_interval.min_value = float(column.values[0])
         info.domain_interval.max_value = float(column.values[-1])
