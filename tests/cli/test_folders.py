@@ -102,7 +102,8 @@ def test_a_finished_run_that_records_otherwise_is_said() -> None:
         0,
         [
             "note: 1 finished run kept as trained, with other settings: probes.running_error: "
-            'false in the folder, {"every": 2} given (--restart trains all runs again)',
+            'false in the folder, {"every": 2, "images": 1024} given '
+            "(--restart trains all runs again)",
             "note: 1 finished run kept as trained, with other settings: train.evaluations: "
             "2 in the folder, 3 given (--restart trains all runs again)",
         ],
