@@ -234,6 +234,15 @@ def _forecast(
         print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
 
 
+def _begin(each: PlannedExperiment) -> None:
+    """Keep the experiment's file, and show in TensorBoard what it says of earlier runs."""
+    from bnbench.board.bands import update_tensorboard
+    from bnbench.sweep import studies
+
+    studies.begin(each.experiment, each.folder, root.say)
+    update_tensorboard(each.folder, root.say)
+
+
 def _train(
     planned: Sequence[PlannedExperiment],
     options: SweepOptions,
@@ -248,7 +257,7 @@ def _train(
         from bnbench.report.reading import results_of
         from bnbench.runner.settings import Stop
         from bnbench.sinks.terminal import Screen
-        from bnbench.sweep import experiments, schedule, studies
+        from bnbench.sweep import experiments, schedule
 
     shown: list[Record] = []
     failures: list[tuple[str, str]] = []
@@ -256,12 +265,12 @@ def _train(
     for each in planned:
         runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
         with closing(experiments.executor_for(each, options, planned, root.say)) as executor:
-            studies.begin(each.experiment, folder, root.say)
-            with root.doing("reading what is stored", quiet or as_json or csv):
-                update_tensorboard(folder, root.say)
+            begin = partial(_begin, each)
             stop = Stop(root.say, saved=partial(schedule.is_saved, runs, folder))
             with stop.listening(), Screen(console, runs=len(runs)) as screen:
-                outcome = schedule.sweep(runs, folder, executor, screen, stop, options, faults_of)
+                outcome = schedule.sweep(
+                    runs, folder, executor, screen, stop, options, faults_of, begin
+                )
         with root.doing("reading the results", quiet or as_json or csv):
             update_tensorboard(folder, root.say)
             study = results_of(each.experiment, runs, folder)

@@ -21,7 +21,14 @@ from bnbench.errors import ConfigError, Fault
 from bnbench.events import Gap
 from bnbench.guard import Raised, awaited, foreign_code
 from bnbench.machine import usable_cores
-from bnbench.runner.settings import Cost, Fitting, Settings, failed
+from bnbench.runner.settings import (
+    BYTES_PER_EVENT,
+    Cost,
+    Fitting,
+    Settings,
+    failed,
+    recorded_bytes,
+)
 from bnbench.runner.threads import step_seconds
 
 CUDA_CONTEXT_BYTES = 600_000_000
@@ -36,12 +43,6 @@ TRIED_PRODUCTS, TRIED_BYTES = 4e10, 500e6
 PRODUCTS_PER_SECOND = 2e10
 """Multiplications in small convolutions on one core: README's quickstart trains 2,144 images/s of
 3.2e6 each, and three times as many with the backward pass."""
-
-READINGS = 8
-"""Events of an evaluation of two splits."""
-
-BYTES_PER_EVENT = 700
-"""One event in `metrics.jsonl` and in TensorBoard's file; measured on default runs: 650 to 680."""
 
 
 def check(
@@ -153,9 +154,8 @@ def reckoned(config: schema.RunConfig) -> Cost | None:
     if 2 * step + evaluation <= TRIED_PRODUCTS and sum(needs.values()) <= TRIED_BYTES:
         return None
     products = steps * step + train.evaluations * evaluation + 3 * sum(held) * shapes.products
-    events = steps / train.log_every + READINGS * (train.evaluations + 1)
     return Cost(
         seconds=products / PRODUCTS_PER_SECOND,
-        bytes=needs["weights"] + round(BYTES_PER_EVENT * events),
+        bytes=needs["weights"] + recorded_bytes(config),
         rough=True,
     )

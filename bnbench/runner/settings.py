@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from bnbench.config import schema
+from bnbench.config import feasible, schema
 from bnbench.errors import Interrupted, RunError, UsageError
 from bnbench.guard import Raised
 from bnbench.machine import usable_cores
@@ -25,6 +25,12 @@ if hasattr(signal, "SIGHUP"):
     EXIT_CODES[signal.SIGHUP] = 129
 NVIDIA = Path("/proc/driver/nvidia/version")
 """There where NVIDIA's driver is loaded, on Linux."""
+
+READINGS = 8
+"""Events of an evaluation of two splits."""
+
+BYTES_PER_EVENT = 700
+"""One event in `metrics.jsonl` and in TensorBoard's file; measured on default runs: 650 to 680."""
 
 
 class Stop:
@@ -134,6 +140,12 @@ class Cost:
     seconds: float
     bytes: int
     rough: bool = False
+
+
+def recorded_bytes(config: schema.RunConfig) -> int:
+    """What a run records, without probes and checkpoint, by arithmetic."""
+    reports = feasible.planned_steps(config) / config.train.log_every
+    return round(BYTES_PER_EVENT * (reports + READINGS * (config.train.evaluations + 1)))
 
 
 def failed(raised: Raised) -> RunError:

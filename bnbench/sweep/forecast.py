@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from bnbench.config import feasible, identity, schema
 from bnbench.config.identity import cell_key
 from bnbench.errors import BnbenchError, RunError, StorageError
 from bnbench.runner.belonging import require_same_identity
-from bnbench.runner.settings import Cost, Stop
+from bnbench.runner.settings import Cost, Stop, recorded_bytes
 from bnbench.sinks.terminal import duration
 from bnbench.sweep import jobs
 from bnbench.sweep.dispatch import Dispatcher
@@ -56,6 +56,32 @@ def is_missing(found: store.RunRecord, options: jobs.SweepOptions) -> bool:
     if found.result is not None or error is None:
         return found.result is None
     return options.retry_failed or bool(error.get("of_the_machine"))
+
+
+def free_bytes(place: Path) -> int:
+    """Of the disk that a folder is on, or will be."""
+    place = place.absolute()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def require_space(
+    runs: Sequence[tuple[str, schema.RunConfig]], sizes: Mapping[str, int], place: Path
+) -> None:
+    """Refuse runs, each with its cell, that do not fit on the disk. Raises StorageError.
+
+    `sizes`: bytes of a finished run, by cell. For other cells the smallest of them counts; where
+    there is none, what runs record at least.
+    """
+    smallest = min(sizes.values(), default=0)
+    need = sum(sizes.get(cell) or smallest or recorded_bytes(run) for cell, run in runs)
+    if need > (free := free_bytes(place)):
+        raise StorageError(
+            f"{place}: {counted(len(runs), 'run')} will take {decimal(need)} or more, and the disk "
+            f"has {decimal(free)} free",
+            do="free some space and run the same command again, or choose another place with "
+            "--runs-dir",
+        )
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
@@ -214,9 +240,7 @@ def as_lines(forecast: Forecast) -> list[str]:
         return [*lines, "nothing to train"]
     finish = datetime.fromisoformat(forecast.finish).astimezone()
     today = forecast.seconds < 24 * 3600
-    place = Path(forecast.path).absolute()
-    there = next(path for path in (place, *place.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    free = free_bytes(Path(forecast.path))
     short = ", which is not enough" if forecast.bytes > free else ""
     return [
         *lines,

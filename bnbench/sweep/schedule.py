@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,14 @@ from typing import assert_never
 from bnbench import store
 from bnbench.config import feasible, identity, schema
 from bnbench.config.custom import code_of
-from bnbench.errors import BnbenchError, DamagedError, HeldError, Interrupted, RunError
+from bnbench.errors import (
+    BnbenchError,
+    DamagedError,
+    HeldError,
+    Interrupted,
+    RunError,
+    StorageError,
+)
 from bnbench.runner.settings import Stop, may_use_gpu
 from bnbench.sinks import Sink
 from bnbench.sinks.terminal import Screen
@@ -61,8 +68,10 @@ def sweep(
     stop: Stop,
     options: jobs.SweepOptions,
     faults_of: jobs.FaultsOf,
+    begin: Callable[[], None] = lambda: None,
 ) -> SweepOutcome:
-    """Train what is missing of `runs`; finished ones are only looked at.
+    """Train what is missing of `runs`; finished ones are only looked at. `begin` is called when
+    nothing has been found that keeps them from training.
 
     A run that fails is recorded as failed, and the others go on. It is not tried again unless
     `retry_failed`, or unless data or the disk was the cause. A run whose worker dies is tried
@@ -74,7 +83,7 @@ def sweep(
     restarted is being trained by another process.
     """
     dispatcher = Dispatcher(executor, screen.print, stop)
-    work = _Sweep(screen, dispatcher, SweepOutcome(len(runs)))
+    work = _Sweep(screen, dispatcher, SweepOutcome(len(runs)), experiment.path)
     with stop.deferred():
         if options.restart:
             cleared = sum(map(_clear, experiment.folders_of(map(identity.run_id, runs))))
@@ -83,11 +92,13 @@ def sweep(
         work.find_missing(runs, experiment, options)
         missing = [run.config for run in work.missing.values()]
         if missing:
+            forecast.require_space(work.new(), work.sizes, experiment.path)
             executor.start(len(missing))
-            new = [run.config for run in work.missing.values() if not run.folder.path.exists()]
-            dispatcher.check_networks(new, faults_of)
+            dispatcher.check_networks([config for _, config in work.new()], faults_of)
             if options.workers == "auto" and may_use_gpu(options.device, runs):
                 dispatcher.fit_gpus(max(missing, key=lambda config: config.data.batch_size))
+        if not dispatcher.stopping:
+            begin()
         work.train(fail_fast=options.fail_fast)
     if work.hopeless is not None:
         raise work.hopeless
@@ -151,7 +162,9 @@ class _Sweep:
     screen: Screen
     dispatcher: Dispatcher
     outcome: SweepOutcome
+    place: Path
     missing: dict[jobs.Job, _Run] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes of a run of each cell
     longest: dict[str, float] = field(default_factory=dict)  # seconds of a run of each cell
     seconds: float = 0.0  # of all runs that are done, with so many steps
     steps: int = 0
@@ -232,6 +245,8 @@ class _Sweep:
                     accuracy = result.scores["val"]["running"].accuracy
                     ended = f"val {accuracy:.1%} in {result.wall_seconds:.1f} s"
                 self.screen.ended(f"{self.outcome} {run.folder.name}: {ended}")
+                if self.outcome.trained == 1:  # only now it is known what a run takes
+                    self.require_space()
             case jobs.Stopped():
                 pass
             case jobs.Failed(error, hopeless=True) if self.dispatcher.stopping:
@@ -278,6 +293,19 @@ class _Sweep:
             run.folder.fail({"error": type(error).__name__, **texts, "of_the_machine": False})
         self.fail(job, error)
 
+    def require_space(self) -> None:
+        """Stop where the runs that are left do not fit on the disk."""
+        try:
+            forecast.require_space(self.new(), self.sizes, self.place)
+        except StorageError as error:
+            self.hopeless = error
+            self.dispatcher.stop()
+
+    def new(self) -> list[tuple[str, schema.RunConfig]]:
+        """The runs that have not begun, each with its cell."""
+        there = self.missing.values()
+        return [(run.cell, run.config) for run in there if not run.folder.path.exists()]
+
     def count(self, run: _Run, result: store.Result, *, found: bool) -> None:
         self.outcome.found += found
         self.outcome.trained += not found
@@ -285,6 +313,8 @@ class _Sweep:
         self.seconds += result.wall_seconds
         self.steps += run.steps
         self.longest[run.cell] = max(result.wall_seconds, self.longest.get(run.cell, 0.0))
+        if run.cell not in self.sizes:
+            self.sizes[run.cell] = run.folder.size()
 
     def guess(self, run: _Run) -> float | None:
         """Seconds of a run, from others of its cell, else from what a step costs; None: unknown."""

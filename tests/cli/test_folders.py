@@ -108,3 +108,9 @@ def test_a_finished_run_that_records_otherwise_is_said() -> None:
             "2 in the folder, 3 given (--restart trains all runs again)",
         ],
     )
+
+
+def test_a_sweep_that_is_refused_leaves_no_folder() -> None:
+    write_experiment(Path("study.yaml"), "setups: {bn: {norm: {kind: group, groups: 3}}}\n")
+    assert bnbench("sweep", "study.yaml", "--quiet").code == 2
+    assert not Path("runs/study").exists()

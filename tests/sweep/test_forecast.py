@@ -8,18 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.filesize import decimal
 
+from bnbench import store
 from bnbench.config import files, identity, schema
-from bnbench.errors import RunError
+from bnbench.errors import RunError, StorageError
 from bnbench.runner.execution import execute
 from bnbench.runner.rehearsal import measure
-from bnbench.runner.settings import Cost, Settings
+from bnbench.runner.settings import Cost, Settings, Stop, recorded_bytes
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, encode_records
 from bnbench.sweep import forecast as forecasting
+from bnbench.sweep import schedule
 from bnbench.sweep.forecast import WORKER_SECONDS, Forecast, as_lines
 from bnbench.sweep.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, SweepOptions
 from tests.executors import InProcess, faults_of
-from tests.runs import MANIFEST, a_result, end, experiment_in, no_norm_config, small_config
+from tests.runs import (
+    MANIFEST,
+    a_result,
+    end,
+    experiment_in,
+    no_norm_config,
+    quiet_console,
+    small_config,
+)
+from tests.stub import build_stub
 
 
 class Measuring:
@@ -210,3 +223,39 @@ def test_measuring_leaves_no_trace_and_knows_the_size(tmp_path: Path) -> None:
     assert actual / 2 < cost.bytes < actual * 2
     found = forecast([no_norm_config()], experiment, InProcess(1, SweepOptions(), experiment))
     assert found.runs[0].measured
+
+
+def test_a_sweep_that_does_not_fit_on_the_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first run by what runs record, after it by what that took, which is kept."""
+    runs = [small_config(seed=seed) for seed in range(4)]
+    experiment, least = experiment_in(tmp_path), recorded_bytes(runs[0])
+    monkeypatch.setattr(execute, "__defaults__", (build_stub,))
+    begun: list[bool] = []
+
+    def sweep() -> None:
+        with Screen(quiet_console(), runs=4) as screen:
+            executor = InProcess(1, SweepOptions(), experiment)
+            schedule.sweep(
+                runs, experiment, executor, screen, Stop(), SweepOptions(), faults_of,
+                lambda: begun.append(True),
+            )  # fmt: skip
+
+    monkeypatch.setattr(forecasting, "free_bytes", lambda _: 4 * least - 1)
+    with pytest.raises(StorageError) as refused:
+        sweep()
+    said = str(refused.value)
+    assert said.startswith(f"{experiment.path}: 4 runs will take {decimal(4 * least)} or more, and")
+    assert "free some space and run the same command again" in said
+    assert not experiment.path.exists()
+    assert begun == []
+    then = iter([4 * least, 1])
+    monkeypatch.setattr(forecasting, "free_bytes", lambda _: next(then))
+    with pytest.raises(StorageError, match="3 runs will take"):
+        sweep()
+    assert [store.read(run).state for run in experiment.runs()] == ["completed"]
+    size = experiment.runs()[0].size()
+    monkeypatch.setattr(forecasting, "free_bytes", lambda _: 3 * size)
+    sweep()
+    assert [store.read(run).state for run in experiment.runs()] == ["completed"] * 4
