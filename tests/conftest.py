@@ -25,10 +25,13 @@ BOARD = Path(__file__).parent / "board"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, one has the browser and the experiment that TensorBoard shows."""
+    """With several processes, one has the browser and the experiment that TensorBoard shows; and
+    slow tests come first, since one that is left at the end has all other processes wait."""
     for item in items:
         if item.get_closest_marker("browser") or item.path.is_relative_to(BOARD):
             item.add_marker(pytest.mark.xdist_group("board"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True, scope="session")

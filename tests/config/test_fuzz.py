@@ -42,6 +42,7 @@ def test_cases_are_of_both_kinds() -> None:
     assert min(counts["valid"], counts["refused"]) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name", "bug"),
     [

@@ -217,7 +217,7 @@ def text_of(setups: set[str], sizes: list[int], seeds: int, changed: str | None)
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     SETUPS, SETUPS, LISTS, LISTS, st.integers(1, 3), st.integers(1, 3),
     st.sampled_from([None, "optim", "train", "model"]),

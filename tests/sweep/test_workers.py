@@ -142,6 +142,7 @@ def test_what_a_layer_changes_reaches_no_run_without_it(tmp_path: Path) -> None:
     assert found == trained(tmp_path / "alone", runs[1])
 
 
+@pytest.mark.slow
 def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
     """In one test, since a worker takes seconds to start."""
     experiment = experiment_in(tmp_path)
