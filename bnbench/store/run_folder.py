@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnbench.errors import DamagedError, HeldError, StorageError
@@ -205,12 +205,14 @@ class RunFolder:
         self.adopt({name: content for name, content in taken.items() if content is not None})
 
     def recover(self) -> Checkpoint | None:
-        """`checkpoint`, to go on from: a damaged one is removed, so that the next commit does not
+        """`checkpoint`, to go on from: a damaged one is renamed, so that the next commit does not
         keep it instead of the whole one."""
         found = self.checkpoint()
-        if found is not None and found.warning is not None:
-            files.remove(self.path / CHECKPOINT)
-        return found
+        if found is None or found.warning is None:
+            return found
+        name = CHECKPOINT + files.ending_aside(self.path)
+        files.rename(self.path / CHECKPOINT, self.path / name)
+        return replace(found, warning=f"{found.warning}; it is renamed to {name}")
 
     def metrics(self, keep: int = 0, checksum: str | None = None) -> files.Appender:
         """`metrics.jsonl` for appending, cut to its first `keep` bytes.

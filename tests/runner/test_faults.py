@@ -200,7 +200,8 @@ def go_on_from_the_one_before(experiment: ExperimentFolder) -> dict[str, Any]:
     announced: list[str] = []
     result = start(experiment, announce=announced.append)
     path = result.folder.path / "checkpoint.pt"
-    assert f"warning: {path} is damaged: using checkpoint.prev.pt" in announced
+    named = "it is renamed to checkpoint.pt.damaged-1"
+    assert f"warning: {path} is damaged: using checkpoint.prev.pt; {named}" in announced
     return evidence(result.folder)
 
 

@@ -120,12 +120,18 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(folder: RunFolder, 
     folder.commit(content(2.0))
     path = folder.path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:kept])
+    damaged = path.read_bytes()
     found = folder.recover()
     assert found is not None
     assert found.content == content(1.0)
-    assert found.warning == f"{path} is damaged: using checkpoint.prev.pt"
+    name = "checkpoint.pt.damaged-1"
+    assert found.warning == f"{path} is damaged: using checkpoint.prev.pt; it is renamed to {name}"
     # The damaged one must not take the whole one's place at the next commit.
     assert not path.exists()
+    assert (folder.path / name).read_bytes() == damaged
+    found = folder.recover()
+    assert found is not None
+    assert found.warning is None
 
 
 def test_any_flipped_bit_is_noticed(folder: RunFolder) -> None:
