@@ -77,9 +77,9 @@ def test_the_wheel_trains_in_a_clean_environment_from_another_folder(
     assert "quickstart" in run(bnbench, "configs", "list", cwd=elsewhere)
     run(bnbench, "configs", "copy", "default", cwd=elsewhere)
     budget = ("--set", "train={steps: 2}")
-    said = run(bnbench, "train", "default.yaml", *budget, cwd=elsewhere)
+    said = run(bnbench, "train", "my-default.yaml", *budget, cwd=elsewhere)
     assert "completed: 2 steps, 128 images" in said
-    assert (elsewhere / "runs" / "default").is_dir()
+    assert (elsewhere / "runs" / "my-default").is_dir()
 
 
 def imported(folder: Path) -> set[str]:

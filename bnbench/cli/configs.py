@@ -12,6 +12,9 @@ from bnbench.cli.root import Config, Set, doing, examples, output, say, show
 from bnbench.errors import ConfigError, UsageError
 from bnbench.wording import printable
 
+SCHEMA = "bnbench.schema.json"
+"""The JSON Schema next to a copied experiment."""
+
 configs = typer.Typer(
     help="List, show, copy and check experiments.",
     epilog=examples("configs list", "configs copy quickstart"),
@@ -59,23 +62,31 @@ def configs_show(
 def configs_copy(
     name: Config,
     target: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Default: the same name, in this folder.")
+        Path | None, typer.Argument(metavar="FILE", help="Default: my-NAME.yaml, in this folder.")
     ] = None,
 ) -> None:
-    """Copy a shipped experiment, to change it."""
+    """Copy a shipped experiment, to change it.
+
+    The copy has a name of its own, so that its runs are stored in a folder of their own. The JSON
+    Schema comes along, with which editors complete keys.
+    """
     from bnbench.config import files
 
     source = files.find_config(name)
-    target = target or Path(source.name)
+    target = target or Path()
     if target.is_dir():
-        target = target / source.name
+        target = target / f"my-{source.name}"
     if target.exists():
         raise UsageError(f"{target} already exists", do="name another file to copy to")
+    schema = target.with_name(SCHEMA)
+    text = files.renamed(files.read_text(source), target.stem, SCHEMA)
     try:
-        target.write_text(files.read_text(source), encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
+        if not schema.exists():
+            schema.write_text(_schema(), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{target}: {error.strerror}", do="name another file to copy to") from None
-    show(f"copied to {target}: bnbench sweep {target}")
+    show(f"copied to {target}, with {schema} for editors\nbnbench sweep {target}")
 
 
 @configs.command(
@@ -89,22 +100,35 @@ def configs_check(config: Config, set_: Set = None) -> None:
     from bnbench.config import files, loading, plans
 
     path = files.find_config(config)
-    plan = plans.expand(loading.load_experiment(path, loading.Overrides(set=tuple(set_ or ()))))
+    overrides = loading.Overrides(set=tuple(set_ or ()))
+    experiment = loading.load_experiment(path, overrides)
+    plan = plans.expand(experiment)
     with doing("loading PyTorch, and checking the networks"):
         from bnbench.assemble.check import check
+        from bnbench.report.promise import shortfalls
 
         refused = check(plan.runs)
     if refused:
         raise ConfigError(plan.faults(refused))
-    for line in (*plan.notes, *plan.warnings):
+    missing = dict(shortfalls(experiment, overrides, plan))
+    for line in (*plan.notes, *(each for each in plan.warnings if each not in missing)):
         say(line)
     runs = "1 run" if len(plan.runs) == 1 else f"{len(plan.runs)} runs ({plan.grid})"
-    show(f"{path}: {runs}, no faults")
+    if not missing:
+        show(f"{path}: {runs}, no faults")
+        return
+    show(f"{path}: {runs}, which train, but do not decide all that the file asks:")
+    for what, do in missing.items():
+        show(f"- {what}\n  {do}")
 
 
 @configs.command("schema", epilog=examples("configs schema > schema.json", "configs schema | less"))
 def configs_schema() -> None:
     """Print the JSON Schema of an experiment's file, for editors."""
+    print(_schema(), end="")
+
+
+def _schema() -> str:
     from bnbench.config import schema
 
-    print(json.dumps(schema.json_schema(), indent=2, ensure_ascii=False))
+    return json.dumps(schema.json_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import inspect
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bnbench import regular
 from bnbench.config import schema
@@ -73,6 +76,62 @@ def trouble(path: Path, class_name: str) -> tuple[str, str | None] | None:
     return f"{where} defines no class {shortened(class_name)}", hint
 
 
+def misfit(config: schema.RunConfig, key: str) -> tuple[str, str | None] | None:
+    """Why the class of a target cannot be made with its `options`, and what to do.
+
+    None: it can, or its text does not tell: where it inherits `__init__`, or is decorated.
+    """
+    name, positional, named = ("norm", ["channels"], list[str]())
+    if key == "model.target":
+        name, positional, named = ("model", [], ["in_channels", "classes", "make_norm"])
+    named += getattr(config, name).options
+    path, class_name = targets(config)[key]
+    written, signature = _init(content(path), class_name) or (None, None)
+    if signature is None:
+        return None
+    try:
+        signature.bind(None, *positional, **dict.fromkeys(named))
+    except TypeError as error:
+        said, hint = str(error), None
+        if missing := re.search("missing a required .*argument: '(.+)'", said):
+            hint = f"write {name}.options: {{{missing[1]}: …}}"
+        elif unknown := re.search("unexpected keyword argument '(.+)'", said):
+            hint = did_you_mean(nearest(unknown[1], signature.parameters))
+        call = ", ".join([*positional, *(f"{each}=…" for each in named)])
+        where = shortened(str(path), PATH_LENGTH)
+        return f"{where}: {class_name}({written}) is made as {class_name}({call}): {said}", hint
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _init(source: bytes, class_name: str) -> tuple[str, inspect.Signature] | None:
+    """What the `__init__` of a class takes after `self`, as written, and its signature."""
+    tree = _parsed(source)
+    named = [each for each in ast.walk(tree) if class_name in _bound(each)] if tree else []
+    if len(named) != 1 or not isinstance(named[0], ast.ClassDef) or named[0].decorator_list:
+        return None
+    inside = [each for each in ast.walk(named[0]) if "__init__" in _bound(each)]
+    if len(inside) != 1 or not isinstance(inside[0], ast.FunctionDef) or inside[0].decorator_list:
+        return None
+    given, kind = inside[0].args, inspect.Parameter
+    places: list[tuple[ast.arg, Any]]
+    places = [(each, kind.POSITIONAL_ONLY) for each in given.posonlyargs]
+    places += [(each, kind.POSITIONAL_OR_KEYWORD) for each in given.args]
+    defaults = [kind.empty] * (len(places) - len(given.defaults)) + [None] * len(given.defaults)
+    found = [
+        kind(each.arg, how, default=default)
+        for (each, how), default in zip(places, defaults, strict=True)
+    ]
+    found += [kind(each.arg, kind.VAR_POSITIONAL) for each in [given.vararg] if each]
+    found += [
+        kind(each.arg, kind.KEYWORD_ONLY, default=kind.empty if default is None else None)
+        for each, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    ]
+    found += [kind(each.arg, kind.VAR_KEYWORD) for each in [given.kwarg] if each]
+    written = shortened(ast.unparse(given).partition(", ")[2], PATH_LENGTH)
+    return written, inspect.Signature(found)
+
+
 def content(path: Path) -> bytes:
     """The content of the user's own file at `path`. Raises DataError."""
     try:
@@ -89,29 +148,42 @@ def content(path: Path) -> bytes:
         raise DataError(f"{where} cannot be read: {reason}") from error
 
 
+def _parsed(content: bytes) -> ast.Module | None:
+    """A source, or None where only importing it says what is wrong. Raises SyntaxError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # importing the file says them
+            return ast.parse(content)
+    except SyntaxError:
+        raise
+    except (ValueError, RecursionError, MemoryError):
+        return None
+
+
 @functools.lru_cache(maxsize=64)
 def _defined(content: bytes) -> tuple[frozenset[str] | None, tuple[str, ...], str | None]:
     """Names that a source binds (None: any), its classes, and what keeps it from being parsed."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # importing the file says them
-            tree = ast.parse(content)
+        tree = _parsed(content)
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
         return None, (), where + error.msg
-    except (ValueError, RecursionError, MemoryError):
-        return None, (), None  # importing the file will say what is wrong
-    names: set[str] = set()
+    if tree is None:
+        return None, (), None
     # Wherever a name is bound: a class may be inside `if` or `try`.
-    for node in ast.walk(tree):
-        match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
-                names.add(name)
-            case ast.Name(id=name, ctx=ast.Store()):
-                names.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                names |= {alias.asname or alias.name for alias in aliases}
-            case _:
-                pass
+    names = {name for node in ast.walk(tree) for name in _bound(node)}
     classes = tuple(node.name for node in tree.body if isinstance(node, ast.ClassDef))
     return (None if "*" in names else frozenset(names)), classes, None
+
+
+def _bound(node: ast.AST) -> Collection[str]:
+    """The names that a node of a source binds."""
+    match node:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+            return [name]
+        case ast.Name(id=name, ctx=ast.Store()):
+            return [name]
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return [alias.asname or alias.name for alias in aliases]
+        case _:
+            return []

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bnbench.config import schema
-from bnbench.config.custom import targets, trouble
+from bnbench.config.custom import misfit, targets, trouble
 from bnbench.config.datasets import DatasetFacts, facts, total_steps
 from bnbench.config.faults import named_setups
 from bnbench.errors import DataError
@@ -57,9 +57,11 @@ def opaque(config: schema.RunConfig) -> bool:
 
 def _custom(config: schema.RunConfig) -> Iterator[Obstacle]:
     for key, target in targets(config).items():
-        message, hint = trouble(*target) or (None, None)
-        if message:
-            yield Obstacle((key, key.replace("target", "kind")), f"{key}: {message}", hint)
+        kind, options = key.replace("target", "kind"), key.replace("target", "options")
+        if found := trouble(*target):
+            yield Obstacle((key, kind), f"{key}: {found[0]}", found[1])
+        elif found := misfit(config, key):
+            yield Obstacle((options, key, kind), f"{options}: {found[0]}", found[1])
 
 
 def _ramps(config: schema.RunConfig) -> Iterator[Obstacle]:

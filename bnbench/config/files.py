@@ -16,11 +16,12 @@ from bnbench.config.layers import Blocks, absolute
 from bnbench.config.schema import BLOCKS
 from bnbench.config.yaml import Source
 from bnbench.errors import UsageError
-from bnbench.wording import listing, shortened
+from bnbench.wording import listing, shortened, slug
 
 # Text that no reader of YAML takes for anything but text; the rest is quoted.
 BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*( [A-Za-z0-9_./(=-]+)*")
 WORDS = frozenset(["true", "false", "null", "yes", "no", "on", "off", "y", "n"])
+MODELINE = "# yaml-language-server: $schema="
 CONTROL = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
 
 
@@ -150,6 +151,13 @@ def read_text(path: Path) -> str:
     return source.text
 
 
+def renamed(text: str, name: str, schema: str) -> str:
+    """The text of an experiment's file under another name, and with another JSON Schema."""
+    text = re.sub("^experiment:.*\\n", "", text, flags=re.MULTILINE)
+    text = re.sub(f"^{re.escape(MODELINE)}.*\\n", "", text, flags=re.MULTILINE)
+    return f"{MODELINE}{schema}\nexperiment: {_inline(slug(name))}\n{text}"
+
+
 def _description(path: Path) -> str:
     """The question that the file asks, else its first comment."""
     source = yaml.read(str(path), "", Faults())
@@ -158,7 +166,7 @@ def _description(path: Path) -> str:
         return " ".join(question.split())
     for line in source.text.splitlines():
         comment = line.lstrip("# ").strip()
-        if line.startswith("#") and comment and not comment.startswith("yaml-language-server"):
+        if line.startswith("#") and comment and not line.startswith(MODELINE):
             return comment
     return ""
 

@@ -469,17 +469,42 @@ def test_configs_list_show_copy_check() -> None:
     assert max(map(len, listed.splitlines())) <= 80
     text = bnbench("configs", "show", "default").out
     said = bnbench("configs", "copy", "default")
-    assert said == Said(0, "copied to default.yaml: bnbench sweep default.yaml\n", "")
-    assert Path("default.yaml").read_text() == text
+    copied = "copied to my-default.yaml, with bnbench.schema.json for editors\n"
+    assert said == Said(0, f"{copied}bnbench sweep my-default.yaml\n", "")
+    modeline, name, *lines = Path("my-default.yaml").read_text().splitlines()
+    assert lines == text.splitlines()[1:]
+    assert name == "experiment: my-default"
+    schema = json.loads(Path(modeline.partition("$schema=")[2]).read_text())
     said = bnbench("configs", "copy", "default")
     assert said.code == 2
-    assert said.err == "default.yaml already exists\n  name another file to copy to\n"
-    said = bnbench("configs", "check", "default.yaml")
-    assert said == Said(0, "default.yaml: 1 run, no faults\n", "")
+    assert said.err == "my-default.yaml already exists\n  name another file to copy to\n"
+    said = bnbench("configs", "check", "my-default.yaml")
+    assert said == Said(0, "my-default.yaml: 1 run, no faults\n", "")
     resolved = bnbench("configs", "show", "default", "--resolved").out
     assert "momentum: 0.9" in resolved
-    schema = json.loads(bnbench("configs", "schema").out)
+    assert schema == json.loads(bnbench("configs", "schema").out)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_a_copy_of_a_copy_has_one_name() -> None:
+    Path("mine").mkdir()
+    assert bnbench("configs", "copy", "claims/placement", "mine").code == 0
+    assert bnbench("configs", "copy", "mine/my-placement.yaml", "mine/Other Study.yaml").code == 0
+    lines = Path("mine/Other Study.yaml").read_text().splitlines()
+    assert [line for line in lines if line.startswith("experiment:")] == ["experiment: other-study"]
+    assert sum("$schema=" in line for line in lines) == 1
+
+
+def test_check_calls_no_file_faultless_that_cannot_decide_what_it_asks() -> None:
+    write_experiment(Path("study.yaml"), TWO_BY_TWO)
+    assert bnbench("configs", "check", "study.yaml", "--set", "seeds=6").out.endswith("no faults\n")
+    assert bnbench("configs", "check", "study.yaml") == Said(
+        0,
+        "study.yaml: 4 runs (2 setups × 2 values of optim.lr × 1 seed), which train, but do not "
+        "decide all that the file asks:\n"
+        "- 1 seed: 6 are needed for a verdict\n  write seeds: 6\n",
+        "",
+    )
 
 
 def test_every_shipped_experiment_is_sound() -> None:

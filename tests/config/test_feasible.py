@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,70 @@ def test_statistics_that_freeze_before_they_move(plan: Any) -> None:
 
 
 CUSTOM = "norm: {kind: custom, target: 'mine/layer.py:Norm'}"
+
+
+INIT = "raise SystemExit\nclass Norm(M):\n    def __init__({}): ..."
+
+
+@pytest.mark.parametrize(
+    ("init", "options", "said", "hint"),
+    [
+        ("self", "{}", "too many positional arguments", None),
+        ("self, channels, groups", "{}", "missing a required argument: 'groups'",
+         "write norm.options: {groups: …}"),
+        ("self, channels, *, eps", "{}", "missing a required argument: 'eps'",
+         "write norm.options: {eps: …}"),
+        ("self, channels, epsilon=1e-5", "{epsilom: 1}",
+         "got an unexpected keyword argument 'epsilom'", "did you mean epsilon?"),
+        ("self, channels, eps: float=1e-5", "{channels: 1}",
+         "multiple values for argument 'channels'", None),
+    ],
+)  # fmt: skip
+def test_a_class_that_cannot_be_made_is_told_with_its_signature(
+    faults: Any, tmp_path: Any, init: str, options: str, said: str, hint: str | None
+) -> None:
+    path = tmp_path / "layer.py"
+    path.write_text(INIT.format(init))
+    told = faults(f"norm: {{kind: custom, target: 'layer.py:Norm', options: {options}}}")
+    start, *rest = told.split("\n  ")
+    written = ast.unparse(ast.parse(f"def f({init}): ...")).partition("self")[2].partition("):")[0]
+    assert f"{path}: Norm({written.removeprefix(', ')}) is made as Norm(channels" in start
+    assert start.endswith(said)
+    assert rest == ([hint] if hint else [])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        INIT.format("self, channels, **more"),
+        INIT.format("self, *all, eps=0"),
+        INIT.format("this, channels, eps"),
+        "class Norm(M): ...",
+        "@made\n" + INIT.format("self").partition("\n")[2],
+        INIT.format("self") + "\nNorm = wrapped(Norm)",
+        INIT.format("self") + "\n    __init__ = other",
+    ],
+)
+def test_a_class_whose_text_does_not_tell_or_fits_is_not_refused(
+    plan: Any, tmp_path: Any, source: str
+) -> None:
+    (tmp_path / "layer.py").write_text(source)
+    assert plan("norm: {kind: custom, target: 'layer.py:Norm', options: {eps: 1}}").only()
+
+
+def test_a_network_of_ones_own_is_asked_for_its_three_arguments(
+    faults: Any, plan: Any, tmp_path: Any
+) -> None:
+    text = "model: {kind: custom, target: 'net.py:Net', options: {depth: 3}}"
+    path = tmp_path / "net.py"
+    path.write_text("class Net(M):\n    def __init__(self, in_channels, classes, depth=2): ...")
+    assert faults(text) == (
+        f"x.yaml:1:45: model.options: {path}: Net(in_channels, classes, depth=2) is made as "
+        "Net(in_channels=…, classes=…, make_norm=…, depth=…): got an unexpected keyword argument "
+        "'make_norm'"
+    )
+    path.write_text("class Net(M):\n    def __init__(self, make_norm, **more): ...")
+    assert plan(text).only()
 
 
 def test_custom_classes_are_looked_for_without_running_them(
