@@ -5,20 +5,20 @@ A key that several values were trained with is said with all of them: `0.01 or 0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from bnbench import __version__
 from bnbench.config import identity
 from bnbench.report import words
-from bnbench.report.study import StudiedRun, Study
+from bnbench.report.study import Study
 from bnbench.stats.verdict import LEVEL
 from bnbench.wording import counted, in_words, listing
 
-READING = (
-    "Accuracies are of the final weights under running statistics, as in eval mode; the gap is "
-    "validation accuracy under running minus under batch statistics."
-)
+Row: TypeAlias = Mapping[str, bool | int | float | str]
+"""What decides the numbers of a configuration, by dotted key."""
+
+READING = "Accuracies are of the final weights under running statistics, as in eval mode."
 VALUES = (
     "those of each seed that completed, where there are one or two, else their mean [Student's "
     "95 % interval, on the logit scale]"
@@ -49,19 +49,29 @@ def caption(study: Study) -> str:
 
 def methods(study: Study, claims: int) -> str:
     """A paragraph on how the study was done; `claims`: how many it judges."""
-    return _sentences([*_trained(study), *_compared(study, claims)])
+    rows: dict[str, list[Row]] = {setup: [] for setup in study.setups}
+    for cell in study.cells:
+        rows[cell.setup].append(identity.in_force(cell.runs[0].config))
+    return _sentences([*_trained(study, rows), *_compared(study, claims)])
 
 
 def _sentences(each: Iterable[str]) -> str:
     return " ".join(each for each in each if each)
 
 
-def _trained(study: Study) -> Iterator[str]:
-    setups = "; ".join(f"{setup} ({_norm(setup, study)})" for setup in study.setups)
-    yield f"{counted(len(study.setups), 'setup')}: {setups}."
-    yield f"Network: {_block('model', study)}. Data: {_data(study)}."
+def _trained(study: Study, rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+    every = [row for some in rows.values() for row in some]
+    apart = {
+        key
+        for key in dict.fromkeys(key for row in every for key in row)
+        if not key.startswith("norm.") and key not in study.varying
+        and len({row.get(key) for row in every}) > 1
+    }  # fmt: skip
+    setups = "; ".join(f"{setup} ({_setup(some, apart)})" for setup, some in rows.items())
+    yield f"{counted(len(rows), 'setup')}: {setups}."
+    yield f"Network: {_block('model', every)}. Data: {_data(study)}."
     yield (
-        f"Training: {_block('optim', study)}; {_budget(study)} in batches of "
+        f"Training: {_block('optim', every)}; {_budget(study)} in batches of "
         f"{_of('data', 'batch_size', study)} images ({_of('data', 'order', study)}; augmentation "
         f"{_of('data', 'augment', study)}), {_of('compute', 'precision', study)}."
     )
@@ -91,43 +101,18 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
     yield f"{_versions(study)}."
 
 
-def _norm(setup: str, study: Study) -> str:
+def _setup(rows: Sequence[Row], apart: Collection[str]) -> str:
     """The normalization of a setup, and what else sets it apart from other setups."""
-    rows = [row for run, row in _rows(study) if run.setup == setup]
-    others = [row for run, row in _rows(study) if run.setup != setup]
     kinds = _kind("norm", rows).replace("none", "no normalization")
-    more = _listed(rows, lambda key: key.startswith("norm.") and key != "norm.kind")
-    own = {
-        key
-        for key in {*rows[0], *(key for row in others for key in row)}
-        if not key.startswith("norm.") and key not in study.varying and key != "setup"
-        and any(row.get(key) != rows[0].get(key) for row in others)
-    }  # fmt: skip
-    return "; ".join(each for each in (kinds, more, _listed(rows, own.__contains__)) if each)
+    keys = _listed(rows, lambda key: key.startswith("norm.") and key != "norm.kind")
+    return "; ".join(each for each in (kinds, keys, _listed(rows, apart.__contains__, str)) if each)
 
 
-def _block(name: str, study: Study) -> str:
+def _block(name: str, rows: Sequence[Row]) -> str:
     """A block's kind and keys."""
-    rows = [row for _, row in _rows(study)]
     kind = _kind(name, rows)
     keys = _listed(rows, lambda key: key.startswith(f"{name}.") and key != f"{name}.kind")
     return f"{kind} ({keys})" if keys else kind
-
-
-def _kind(block: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    return listing(dict.fromkeys(str(row[f"{block}.kind"]) for row in rows))
-
-
-def _listed(rows: Sequence[Mapping[str, Any]], wanted: Callable[[str], bool]) -> str:
-    """`widths 8-16-32, no bias`: the keys with all of their values."""
-    parts = []
-    for key in dict.fromkeys(key for row in rows for key in row if wanted(key)):
-        name, values = _named(key), list(dict.fromkeys(row[key] for row in rows if key in row))
-        if len(values) == 1 and isinstance(values[0], bool):
-            parts.append(name if values[0] else f"no {name}")
-        else:
-            parts.append(f"{name} {listing(map(in_words, values))}")
-    return ", ".join(parts)
 
 
 def _named(key: str) -> str:
@@ -135,10 +120,22 @@ def _named(key: str) -> str:
     return NAMES.get(end, end.replace("_", " "))
 
 
-def _rows(study: Study) -> Iterator[tuple[StudiedRun, Mapping[str, Any]]]:
-    """Each configuration once."""
-    for cell in study.cells:
-        yield cell.runs[0], identity.in_force(cell.runs[0].config)
+def _kind(block: str, rows: Sequence[Row]) -> str:
+    return listing(dict.fromkeys(str(row[f"{block}.kind"]) for row in rows))
+
+
+def _listed(
+    rows: Sequence[Row], wanted: Callable[[str], bool], named: Callable[[str], str] = _named
+) -> str:
+    """`widths 8-16-32, no bias`: the keys with all of their values."""
+    parts = []
+    for key in dict.fromkeys(key for row in rows for key in row if wanted(key)):
+        values = list(dict.fromkeys(row[key] for row in rows if key in row))
+        if len(values) == 1 and isinstance(values[0], bool):
+            parts.append(named(key) if values[0] else f"no {named(key)}")
+        else:
+            parts.append(f"{named(key)} {listing(map(in_words, values))}")
+    return ", ".join(parts)
 
 
 def _of(block: str, key: str, study: Study) -> str:

@@ -27,7 +27,7 @@ class Side(NamedTuple):
     values: dict[int, float]
     diverged: int
     missing: int
-    runs: tuple[str, ...]
+    runs: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -167,7 +167,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     if isinstance(claim.measured, metrics.UsableLr):
         found.objections += _at_the_end(claim, arm, runs)
     diverged = sum(run.state == "diverged" for run in runs)
-    names = tuple(run.name for run in runs)
+    names = frozenset(run.name for run in runs)
     return Side(arm, ", ".join(words), values, diverged, missing, names)
 
 

@@ -234,7 +234,7 @@ def test_the_methods_of_a_study(study: Path) -> None:
 
 
 def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
-    setups = "setups: {bn: {}, ln: {norm: {kind: layer}}}"
+    setups = "setups: {bn: {}, ln: {norm: {kind: layer}, optim: {kind: adamw}}}"
     text = f"question: Which?\ntrain: {{steps: 100}}\n{setups}\nseeds: 2\n"
     folder = invented(tmp_path, text, lambda config: Told() if config.seed == 0 else None)
     said = printed(folder.path, "--methods")
@@ -242,6 +242,9 @@ def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
     assert "Only 2 of 4 runs have a result." in said
     assert "100 steps in batches of 64 images" in said
     assert "0 of 4 runs diverged" in said
+    assert (
+        "ln (layer; placement before, eps 1e-05, affine; optim.lr 0.002, optim.kind adamw" in said
+    )
     for word in ("chosen", "claim", "Holm", "epoch"):
         assert word not in said
     assert latex.count(r"\begin{table}") == 1
