@@ -39,7 +39,7 @@ def test_a_setup_may_hold_axes_and_a_profile_seeds() -> None:
         SCHEMA["$defs"][name]["properties"] for name in ("SetupPatch", "ProfilePatch")
     )
     assert set(setup) == {*schema.BLOCKS, "axes"}
-    assert set(profile) == {*schema.BLOCKS, "axes", "seeds"}
+    assert set(profile) == {*schema.BLOCKS, "axes", "claims", "seeds"}
     (axes, _) = setup["axes"]["anyOf"]
     assert axes["propertyNames"]["anyOf"][0]["enum"] == schema.every_key()
     assert setup["norm"] == {"$ref": "#/$defs/block-norm"}
