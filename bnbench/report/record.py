@@ -12,16 +12,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from math import isinf, isnan
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bnbench import __version__
-from bnbench.config import schema
+from bnbench.config import metrics, schema
+from bnbench.report import words
 from bnbench.report.answer import answer, notices
+from bnbench.report.means import over_seeds
 from bnbench.report.methods import caption, methods
+from bnbench.report.quantities import POINTS
 from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
-from bnbench.stats.differences import Range, mean
 from bnbench.store import STATES, Record
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def as_record(
 ) -> Record:
     """The record of a study, with numbers that strict JSON can hold."""
     experiment, content, tune = study.experiment, study.folder.content(), study.experiment.tune
+    judged = [_claim(each) for each in claims]
     record = {
         "schema": 1,
         "experiment": {
@@ -52,14 +54,14 @@ def as_record(
         },
         "caption": caption(study),
         "methods": methods(study, len(claims)),
-        "answer": answer(study, claims),
+        "answer": answer(study, judged),
         "notices": [each._asdict() for each in notices(study)],
         "counts": {
             **{state: study.count(state) for state in STATES},
             "planned": len(study.runs),
             "others": len(study.others),
         },
-        "claims": [_claim(each) for each in claims],
+        "claims": judged,
         "tuned": [each._asdict() | {"at_edge": each.at_edge} for each in study.choices],
         "cells": [
             cell_row(cell, study) | {"verdicts": _verdicts(cell, claims)} for cell in study.cells
@@ -129,6 +131,7 @@ def _claim(each: Judged) -> Record:
         "unit": each.unit,
         **_picked(claim, "direction", "smallest_effect", "target", "at"),
         **_picked(verdict, "outcome", "leaning", "reasons"),
+        "meaning": _meaning(each),
         "effect": effect,
         "superiority": each.superiority,
         "pairs": each.pairs,
@@ -140,6 +143,20 @@ def _claim(each: Judged) -> Record:
             for name, sides in (("better", each.better), ("worse", each.worse))
         },
     }
+
+
+def _meaning(each: Judged) -> str | None:
+    """Which mode is better, where the effect is a gap itself."""
+    claim, effect = each.claim, each.verdict.effect
+    metric, alone = claim.measured, len(each.better) == 1 and not each.worse
+    if not isinstance(metric, metrics.GapReading) or not alone or claim.slope_over or claim.log:
+        return None
+    if effect is None or effect.mean is None or metric.quantity not in ("accuracy", "loss"):
+        return None
+    gap = -effect.mean if claim.direction == "down" else effect.mean
+    if metric.quantity == "loss":
+        return words.eval_mode_loss(gap)
+    return words.eval_mode(gap / POINTS)
 
 
 def _verdicts(cell: Cell, claims: Sequence[Judged]) -> Record:
@@ -169,21 +186,7 @@ def cell_row(cell: Cell, study: Study) -> Record:
         "diverged": cell.count("diverged"),
         "failed": cell.count("failed", "damaged"),
         "missing": cell.count("running", "interrupted", "new"),
-        "metrics": {name: _over_seeds(cell, name) for name in METRICS},
-    }
-
-
-def _over_seeds(cell: Cell, name: str) -> Record | None:
-    values = cell.values(name)
-    if not values:
-        return None
-    found = mean(values, within=Range(*METRICS[name]))
-    return {
-        "mean": found.value,
-        "interval": found.interval,
-        "median": median(values),
-        "n": found.n,
-        "values": values,
+        "metrics": {name: over_seeds(cell, name) for name in METRICS},
     }
 
 

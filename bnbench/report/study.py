@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from bnbench import store
 from bnbench.config import experiments, identity, schema
-from bnbench.wording import in_words
+from bnbench.wording import in_words, key_words
 
 if TYPE_CHECKING:
     from bnbench.report.reading import History
@@ -88,9 +88,14 @@ class StudiedRun:
 
 
 def within_chance(accuracy: float, classes: int | None) -> bool:
-    """Whether guessing does about as well: less than 1.5 times 1/classes, and less than 5 points
-    above it; with ten classes below 15 %. Not known without the number of classes."""
-    return classes is not None and accuracy < min(1.5 / classes, 1 / classes + 0.05)
+    """Whether guessing does about as well; not known without the number of classes."""
+    return classes is not None and accuracy < chance_level(classes)
+
+
+def chance_level(classes: int) -> float:
+    """Below it an accuracy is within chance: 1.5 times 1/classes, but at most 5 points above it.
+    With ten classes 15 %."""
+    return min(1.5 / classes, 1 / classes + 0.05)
 
 
 METRICS = {
@@ -269,11 +274,10 @@ class Study:
         return sum(run.state in states for run in self.runs)
 
     def cell_words(self, point: Point) -> str:
-        """A point's values of what varies, e.g. `batch_size 32, lr 0.1`; "" where nothing does."""
-        names = short_names(self.varying)
+        """A point's values of what varies: `batch size 32, learning rate 0.1`; "" without any."""
         return ", ".join(
-            f"{name} {in_words(point[key])}"
-            for key, name in names.items()
+            f"{key_words(key)} {in_words(point[key])}"
+            for key in self.varying
             if point.get(key) is not None
         )
 

@@ -74,17 +74,16 @@ def _cells_of_report(record: Record, columns: int) -> Iterator[RenderableType]:
 
 def _verdict(claim: Record, columns: int) -> Iterator[Text]:
     symbol = words.SYMBOLS[claim["outcome"]]
-    leaning = f" (indicative: {claim['leaning']})" if claim["leaning"] else ""
+    leaning = f" ({words.LEANINGS[claim['leaning']]})" if claim["leaning"] else ""
     yield from _lines(f"{claim['outcome']}{leaning}: {claim['says']}", f"{symbol} ", columns)
     effect = claim["effect"]
     if effect is not None:
-        of_what = "median" if effect["mean"] is None else "mean"
-        size = f"{of_what} {words.difference(float(effect[of_what]), claim['unit'])}"
-        sure = f"[{words.interval(effect['interval'], claim['unit'])}]" * (effect["n"] > 1)
-        adjusted = words.p_value(effect["p_adjusted"])
-        told = f"{size} {sure}, n = {effect['n']}, p = {adjusted}".replace("= <", "<")
+        told = words.effect(effect, claim["unit"])
+        told += f", p = {words.p_value(effect['p_adjusted'])}".replace("= <", "<")
         if claim["superiority"] is not None:
             told += f", P(A > B) = {words.number(claim['superiority'], digits=2)}"
+        if claim["meaning"]:
+            told += f"; {claim['meaning']}"
         yield from _lines(told, "    ", columns)
     if claim["reasons"]:
         yield from _lines("; ".join(claim["reasons"]), "    why: ", columns)

@@ -112,10 +112,21 @@ def _measure(found: Judged, study: Study) -> Effect | None:
             list(found.pairs.values()),
             smallest_effect=claim.smallest_effect,
             direction=claim.direction,
+            most=_most(claim),
         )
     if not found.objections:
         found.objections.append("no seed has a value on both sides")
     return None
+
+
+def _most(claim: experiments.Claim) -> float:
+    """How large a difference can be: shares are between 0 and 100 %, their gaps within ± 100."""
+    metric, arms = claim.measured, len(claim.better_arms) + len(claim.worse_arms)
+    if claim.log or claim.slope_over is not None:
+        return inf
+    if isinstance(metric, metrics.GapReading) and metric.quantity == "accuracy":
+        return POINTS * arms
+    return POINTS * max(1.0, arms / 2) if metrics.unit(metric) == "points" else inf
 
 
 def _parts(values: Sequence[float | None]) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isinf, isnan
 from typing import Any
 
-from bnbench.wording import in_words
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
+from bnbench.wording import counted, in_words, listing
 
 MINUS, INFINITY = "−", "∞"
 GAP = "eval mode better by"
@@ -15,6 +16,11 @@ GAP_MEANS = (
     "Eval mode better by: validation accuracy with running statistics (eval mode) minus that with "
     "batch statistics (training mode), in points; below 0, training mode is better."
 )
+LEANINGS = {
+    "for": "leans towards yes",
+    "against": "leans towards no",
+    "neither": "leans neither way",
+}
 SYMBOLS = {"supported": "✓", "refuted": "✗", "negligible": "≈", "inconclusive": "?"}
 
 
@@ -61,12 +67,36 @@ def over_seeds(
     return f"{shown(metric['mean'], sign=sign)} [{low}, {high}]"
 
 
+def effect(found: Mapping[str, Any], unit: str) -> str:
+    """The effect of a claim with its interval; of one or two seeds the differences.
+
+    `found`: of the record. An interval that is not of 95 % says what it covers.
+    """
+    if found["n"] < SEEDS_FOR_AN_INTERVAL:
+        each = listing((difference(float(value), unit) for value in found["differences"]), "and")
+        return f"{each}, {counted(found['n'], 'seed')}, no interval"
+    of_what = "median" if found["mean"] is None else "mean"
+    covers = f"{100 * found['coverage']:.3g} % interval {interval(found['interval'], unit)}"
+    return (
+        f"{of_what} {difference(float(found[of_what]), unit)}, {covers}, "
+        f"{counted(found['n'], 'seed')}"
+    )
+
+
 def eval_mode(gap: float) -> str:
     """What a gap, a fraction under running minus one under batch statistics, means."""
     size = percent(abs(gap))
     if float(size) == 0:
         return "eval mode is as good as training mode"
     return f"eval mode is {size} points {'better' if gap > 0 else 'worse'} than training mode"
+
+
+def eval_mode_loss(gap: float) -> str:
+    """The same of losses, in nats."""
+    if gap == 0:
+        return "the loss of eval mode is that of training mode"
+    size = f"{number(abs(gap))} nats {'higher' if gap > 0 else 'lower'}"
+    return f"the loss of eval mode is {size} than that of training mode"
 
 
 def difference(value: float | None, unit: str) -> str:

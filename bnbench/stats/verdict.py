@@ -25,6 +25,7 @@ from typing import Literal, assert_never
 
 from bnbench.stats.differences import (
     ROUNDING,
+    SEEDS_FOR_AN_INTERVAL,
     Alternative,
     Interval,
     holm,
@@ -53,7 +54,8 @@ class Effect:
 
     `differences` may be ±∞; `infinite` counts these. `mean` is None where there are any. `coverage`
     is how often an interval of this `method` covers what it estimates: 0.95, or what n order
-    statistics can give. One finite difference has the interval −∞ … ∞. `p` is the sign-flip test's,
+    statistics can give. One or two finite
+    differences have the interval −∞ … ∞. `p` is the sign-flip test's,
     before Holm's correction. `seeds_needed`: to support an effect of twice the smallest with a
     chance of 80 % at this spread, at least six; None where that has no answer.
     """
@@ -77,8 +79,8 @@ class Verdict:
     """The outcome, what it rests on, and why it is inconclusive if it is.
 
     `effect` and `p_adjusted` (after Holm's correction) are None where there was nothing to compare.
-    `reasons` is empty unless the outcome is inconclusive. `leaning` is where fewer than six seeds
-    point, None otherwise: indicative, and nothing stronger.
+    `reasons` is empty unless the outcome is inconclusive. `leaning` is where the differences point
+    then, None otherwise: a direction, and nothing stronger.
     """
 
     outcome: Conclusion
@@ -101,11 +103,18 @@ def seeds_to_support(directions: Sequence[Direction]) -> int:
     raise AssertionError("2⁻ⁿ becomes as small as one likes")
 
 
-def effect(differences: Sequence[float], *, smallest_effect: float, direction: Direction) -> Effect:
+def effect(
+    differences: Sequence[float],
+    *,
+    smallest_effect: float,
+    direction: Direction,
+    most: float = inf,
+) -> Effect:
     """Interval, test and what else there is to say of the differences of one claim.
 
-    Raises ValueError for no differences, for NaN and for a smallest effect that is negative or not
-    finite.
+    `most`: no difference can be larger, and no interval reaches beyond it: to cut away what is not
+    possible leaves its coverage as it is. Raises ValueError for no differences, for NaN and for a
+    smallest effect that is negative or not finite.
     """
     if not 0 <= smallest_effect < inf:
         raise ValueError(f"the smallest effect {smallest_effect} is not a finite number from 0 up")
@@ -121,8 +130,9 @@ def effect(differences: Sequence[float], *, smallest_effect: float, direction: D
         method = "paired t"
         coverage = CONFIDENCE
         interval = Interval(-inf, inf)
-        if len(values) > 1:
-            interval = paired_t_interval(values, confidence=CONFIDENCE)
+        if len(values) >= SEEDS_FOR_AN_INTERVAL:
+            low, high = paired_t_interval(values, confidence=CONFIDENCE)
+            interval = Interval(max(low, -most), min(high, most))
     needed = seeds_needed(values, smallest_effect, confidence=CONFIDENCE)
     return Effect(
         differences=values,
@@ -147,12 +157,12 @@ def judge(effects: Sequence[tuple[Effect | None, Sequence[str]]]) -> list[Verdic
     at the edge of its grid, missing runs); the effect is None where no seed can be compared. Every
     effect counts in Holm's correction, whatever is objected to it.
     """
-    family = [found.p for found, _ in effects if found is not None]
-    adjusted = iter(holm(family))
+    family = [found for found, _ in effects if found is not None]
+    adjusted = iter(holm([found.p for found in family]))
     return [
         _without_effect(objections)
         if found is None
-        else _verdict(found, objections, next(adjusted), len(family))
+        else _verdict(found, objections, next(adjusted), family)
         for found, objections in effects
     ]
 
@@ -162,18 +172,29 @@ def _without_effect(objections: Sequence[str]) -> Verdict:
     return Verdict("inconclusive", None, None, reasons, None)
 
 
-def _verdict(effect: Effect, objections: Sequence[str], p: float, family: int) -> Verdict:
+def _verdict(
+    effect: Effect, objections: Sequence[str], p: float, family: Sequence[Effect]
+) -> Verdict:
     reasons = list(objections)
     outcome: Conclusion = "inconclusive"
-    leaning: Leaning | None = None
     if effect.n < SEEDS_FOR_A_VERDICT:
-        seeds = f"{effect.n} seed{'s' * (effect.n > 1)}"
-        reasons.append(f"{seeds}; {SEEDS_FOR_A_VERDICT} are needed for a verdict")
-        leaning = _leaning(effect)
+        reasons.append(_too_few(effect, family))
     else:
-        outcome, why = _by_the_rules(effect, p, family)
+        outcome, why = _by_the_rules(effect, p, len(family))
         reasons += why
-    return Verdict("inconclusive" if reasons else outcome, effect, p, tuple(reasons), leaning)
+    if not reasons:
+        return Verdict(outcome, effect, p, (), None)
+    return Verdict("inconclusive", effect, p, tuple(reasons), _leaning(effect))
+
+
+def _too_few(effect: Effect, family: Sequence[Effect]) -> str:
+    """How many seeds a verdict takes; at this spread, where there are enough to see it."""
+    least = seeds_to_support([each.direction for each in family])
+    said = f"{effect.n} seed{'s' * (effect.n > 1)}; {least} are needed for a verdict"
+    needed = effect.seeds_needed or 0
+    if effect.n >= SEEDS_FOR_AN_INTERVAL and needed > least:
+        return f"{said}, about {needed:,} at this spread"
+    return said
 
 
 def _by_the_rules(effect: Effect, p: float, family: int) -> tuple[Conclusion, list[str]]:
@@ -248,6 +269,8 @@ def _not_clear(effect: Effect) -> str:
     if effect.infinite:
         verb = "is" if effect.infinite == 1 else "are"
         return f"{said}; {effect.infinite} of {effect.n} differences {verb} infinite"
+    if smallest == 0:
+        return f"{said}; how many seeds it takes can be told once a smallest effect is given"
     if effect.seeds_needed is None:
         return said
     if effect.seeds_needed > effect.n:

@@ -178,7 +178,7 @@ def test_the_page_shows_the_record(report: Report, folder: ExperimentFolder) -> 
         assert row["test %"] == ("–" if value is None else f"{100 * value:.1f}")
     (claim,) = table(page, "claim")
     assert "supported" in claim["verdict"]
-    assert claim["effect [interval]"].startswith("+10.0 points")
+    assert claim["effect"].startswith("mean +10.0 points, 95 % interval +10.0 … +10.0, 6 seeds")
     assert "Does it help?" in page.words
 
 
@@ -301,9 +301,13 @@ def test_markup_of_rich_is_text(tmp_path: Path) -> None:
 
 def test_without_claims_the_table_answers(tmp_path: Path) -> None:
     folder = invented(tmp_path, SMALL_YAML + TUNED, spread)
-    best, lead = reported(folder).record["answer"]
-    assert best.startswith("bn (lr 0.1) did best: 65.0 % test accuracy over 6 seeds")
-    assert lead.startswith("Over none (lr 0.1) that is +10.0 points (95 % interval +10.0 … +10.0")
+    best, tuned, mode = reported(folder).record["answer"]
+    assert best.startswith(
+        "bn (learning rate 0.1) did best: 65.0 [64.2, 65.8] % test accuracy (6 s"
+    )
+    assert "+10.0 points over none (learning rate 0.1) (95 % interval +10.0 … +10.0" in best
+    assert tuned == "Each setup is at its best learning rate on validation."
+    assert "eval mode is 2.0 points better than training mode" in mode
 
 
 def noisy(config: schema.RunConfig) -> Told:
@@ -314,7 +318,7 @@ def noisy(config: schema.RunConfig) -> Told:
 
 @pytest.mark.parametrize(
     ("seeds", "words"),
-    [(1, "says nothing about chance"), (4, "within noise"), (8, "within noise")],
+    [(1, "a direction, no more"), (4, "not decided"), (8, "not decided")],
 )
 def test_an_answer_within_noise_says_so(tmp_path: Path, seeds: int, words: str) -> None:
     folder = invented(tmp_path, f"{SMALL_YAML}{SETUPS}seeds: {seeds}", noisy)
@@ -333,8 +337,8 @@ def test_few_seeds_are_indicative_only(tmp_path: Path) -> None:
     (claim,) = record["claims"]
     assert (claim["outcome"], claim["leaning"]) == ("inconclusive", "for")
     assert record["answer"][0].startswith("Not decided")
-    assert "indicative" in record["answer"][0]
-    assert "indicative: for" in " ".join(" ".join(read_page(folder).words).split())
+    assert "leans towards yes" in record["answer"][0]
+    assert "leans towards yes" in " ".join(" ".join(read_page(folder).words).split())
     assert "Indicative only: 4 seeds; 6 are needed for a verdict." in shown(record)
 
 
@@ -432,7 +436,7 @@ def test_a_single_run_without_an_experiment_file(tmp_path: Path) -> None:
     folder = invented(tmp_path, SMALL_YAML, lambda _: Told(curve=[0.3, 0.6], test=0.55))
     folder.file.unlink()
     record = reported(folder).record
-    assert "55.0 % test accuracy over 1 seed" in record["answer"][0]
+    assert "55.0 % test accuracy (1 seed)" in record["answer"][0]
     assert record["experiment"]["file"] is None
 
 

@@ -71,7 +71,7 @@ def test_where_the_interval_lies(
         found = verdict(differences, direction=direction)
         assert found.outcome == (two_sided if direction == "two-sided" else one_sided)
         assert bool(found.reasons) == (found.outcome == "inconclusive")
-        assert found.leaning is None
+        assert (found.leaning is None) == (found.outcome != "inconclusive")
 
 
 def test_an_interval_above_the_smallest_effect_is_not_enough() -> None:
@@ -141,6 +141,18 @@ def test_seeds_that_could_have_agreed_more() -> None:
         "not below 0.05; the 8 seeds would have to agree more"
     )
     assert verdict(list(map(abs, differences)), smallest=0, others=6).outcome == "supported"
+
+
+@pytest.mark.parametrize("values", [[3.0], [3.0, 4.0]])
+def test_one_or_two_differences_have_no_interval(values: list[float]) -> None:
+    assert effect(values, smallest_effect=1, direction="up").interval == (-inf, inf)
+
+
+def test_an_interval_ends_where_differences_end() -> None:
+    """80, 95, 20: mean 65, s = 39.686, 4.302653·39.686/√3 = 98.586."""
+    found = effect([80, 95, 20], smallest_effect=1, direction="up", most=100)
+    assert found.interval == pytest.approx((65 - 98.586, 100), abs=1e-2)
+    assert found.mean == 65
 
 
 @pytest.mark.parametrize("n", range(1, 6))
@@ -240,7 +252,10 @@ def test_a_smallest_effect_of_zero() -> None:
     assert verdict(around(0.3, 0.2), smallest=0).outcome == "supported"
     assert verdict(around(-0.3, 0.2), smallest=0).outcome == "refuted"
     found = verdict(around(0.1, 0.2), smallest=0)
-    assert found.reasons == ("the interval −0.1 … 0.3 reaches over 0",)
+    assert found.reasons == (
+        "the interval −0.1 … 0.3 reaches over 0; how many seeds it takes can be told "
+        "once a smallest effect is given",
+    )
     assert found.effect is not None
     assert found.effect.seeds_needed is None
 
@@ -354,7 +369,7 @@ def test_whatever_the_numbers(values: list[float], smallest: float, direction: D
     assert found.effect.infinite == sum(map(np.isinf, values))
     assert found.effect.median == median(values)
     assert bool(found.reasons) == (found.outcome == "inconclusive")
-    assert (found.leaning is None) == (len(values) >= 6)
+    assert (found.leaning is None) == (found.outcome != "inconclusive")
     if found.outcome == "supported":
         assert found.p_adjusted is not None
         assert found.p_adjusted < 0.05

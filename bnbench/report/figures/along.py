@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import Grid, axis_label, grid_of
+from bnbench.report.means import possible
 from bnbench.report.study import Cell, Study, best_at
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
 from bnbench.wording import in_words
@@ -200,7 +201,7 @@ def _draw(
                 axes.plot(*zip(*of_seed, strict=True), lw=1.1, ms=4.2, **how)
     else:
         axes.plot(places, middles, lw=1.3, ms=4.2, **how)
-        within = style.possible(name, 100)
+        within = possible(name, 100)
         ends = np.array([style.ends(_percents(cell, name), within) for _, cell in found])
         style.band(axes, places, ends, look.color, joined=joined)
         dots = [(at, value) for at, cell in found for value in _percents(cell, name)]
@@ -245,7 +246,7 @@ def caption(shown: Shown, measured: Measured, figure: Figure) -> str:
         if any(0 < min(line) < SEEDS_FOR_AN_INTERVAL <= max(line) for line in counts):
             said += " There is no band where fewer than three have a value."
     low, high = figure.axes[0].get_ylim()
-    within = style.possible(measured.name, 100)
+    within = possible(measured.name, 100)
     ends = [e for cell in shown.cells for e in style.ends(_percents(cell, measured.name), within)]
     if any(end < low or end > high for end in ends):
         said += " Bands are cut at the frame."

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import point_words
+from bnbench.report.means import possible
 from bnbench.report.study import Cell, Study
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
 
@@ -58,7 +59,7 @@ def by_setup(
             axes.plot(values, [place] * len(values), color=look.color, ls="", **how)
             if not few:
                 axes.plot(
-                    style.ends(values, style.possible(name, scale)),
+                    style.ends(values, possible(name, scale)),
                     [place, place],
                     color=look.color,
                     lw=1.4,

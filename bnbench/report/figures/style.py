@@ -30,7 +30,7 @@ from matplotlib.ticker import (
 
 from bnbench import palette
 from bnbench.config import identity
-from bnbench.report.study import METRICS, StudiedRun, Study
+from bnbench.report.study import StudiedRun, Study
 from bnbench.stats.differences import Range, mean
 from bnbench.wording import slug
 
@@ -262,12 +262,6 @@ def ends(values: Sequence[float], within: Range) -> tuple[float, float]:
     """Of the 95 % interval of the mean; NaN for fewer seeds than it takes."""
     interval = mean(values, within=within).interval if values else None
     return interval or (nan, nan)
-
-
-def possible(name: str, scale: float) -> Range:
-    """Which values a property of runs can have, scaled."""
-    low, high = METRICS[name]
-    return Range(scale * low, scale * high)
 
 
 def band(

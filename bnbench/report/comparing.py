@@ -1,0 +1,299 @@
+"""The answer of an experiment without claims: what its cells say.
+
+Nothing is chosen over an axis that the file does not tune: the answer goes along it, setup by
+setup. Accuracies are of test images under running statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+from bnbench.config.schema.run import BUDGETS
+from bnbench.report import words
+from bnbench.report.means import over_seeds
+from bnbench.report.study import Cell, Point, Study
+from bnbench.stats.differences import (
+    SEEDS_FOR_AN_INTERVAL,
+    mean,
+    paired_t_interval,
+    seeds_needed,
+)
+from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT
+from bnbench.wording import counted, in_words, key_words, listing
+
+LR, BATCH_SIZE = "optim.lr", "data.batch_size"
+DOWNWARDS = (BATCH_SIZE, "norm.batch_size")
+"""What is told from large to small: small batches are what is asked about."""
+MOST_VALUES, MOST_ARMS, MOST_PATHS = 5, 6, 4
+"""Of an axis, lines of a comparison, and values of other axes that are told one by one."""
+POINT = 1.0
+"""The difference, in percentage points, that is asked of seeds where no claim names one."""
+
+
+class Arm(NamedTuple):
+    """A setup at one value of each axis that is no number; its cells differ in numbers alone."""
+
+    name: str
+    cells: list[Cell]
+
+    def at(self, point: Point) -> Cell | None:
+        """The cell at these values, where an axis without a meaning fits all."""
+        fitting = (cell for cell in self.cells if _fits(cell, point))
+        return next(fitting, None)
+
+
+def of_cells(study: Study) -> Iterator[str]:
+    """The answer in sentences."""
+    if not any(cell.completed for cell in study.cells):
+        lost = study.count("diverged")
+        why = f": {counted(lost, 'run')} diverged" if lost else ""
+        yield f"No run has completed, so there is nothing to compare{why}."
+        return
+    axes = [key for key in study.varying if key != study.tuned_axis or not study.choices]
+    numbers = sorted((key for key in axes if _numeric(study.axes[key])), key=LR.__eq__)
+    arms = _arms(study, [key for key in axes if key not in numbers])
+    if numbers:
+        yield from _along(study, arms, numbers)
+    else:
+        yield from _ranked(study, [cell for arm in arms for cell in arm.cells])
+        if study.choices and len(arms) > 1:
+            yield f"Each setup is at its best {key_words(study.tuned_axis or '')} on validation."
+    yield from _eval_mode(study)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _fits(cell: Cell, point: Point) -> bool:
+    return all(cell.point.get(key) in (None, value) for key, value in point.items())
+
+
+def _arms(study: Study, kinds: Sequence[str]) -> list[Arm]:
+    """`kinds`: axes whose values have no order."""
+    found: dict[str, list[Cell]] = {}
+    for cell in study.chosen:
+        point = {key: cell.point[key] for key in kinds if cell.point.get(key) is not None}
+        name = cell.setup + (f" ({study.cell_words(point)})" if point else "")
+        found.setdefault(name, []).append(cell)
+    return [Arm(*each) for each in found.items()]
+
+
+def _along(study: Study, arms: Sequence[Arm], axes: Sequence[str]) -> Iterator[str]:
+    """Along the first axis, at each value of the others."""
+    axis, *others = axes
+    values = study.axes[axis][:: -1 if axis in DOWNWARDS else 1]
+    points = [dict(zip(others, at, strict=True))
+              for at in product(*(study.axes[key] for key in others))]  # fmt: skip
+    for point in points[:MOST_PATHS]:
+        yield _path(study, arms, axis, values, point)
+    if len(points) > MOST_PATHS:
+        left = counted(len(points) - MOST_PATHS, "other combination")
+        yield f"{left} of {listing(map(key_words, others), 'and')}: see the table."
+    if not others:
+        yield from _changes(arms, axis, values)
+        for value in dict.fromkeys((values[0], values[-1])):
+            there = [cell for arm in arms if (cell := arm.at({axis: value}))]
+            if len(arms) > 1:
+                yield from _ranked(study, there, f"At {key_words(axis)} {in_words(value)} ")
+    if BATCH_SIZE in axes:
+        yield from _what_else(study)
+    if LR in axes and len(arms) > 1:
+        yield (
+            f"No learning rate was chosen: with `tune: {{axis: {LR}}}` in the file, the report "
+            "takes each setup's best one on validation, and nothing is trained twice."
+        )
+
+
+def _path(study: Study, arms: Sequence[Arm], axis: str, values: Sequence[Any], point: Point) -> str:
+    """The accuracies of each arm along the axis."""
+    step = max(1, -(-(len(values) - 1) // (MOST_VALUES - 1)))
+    shown = [*values[:-1:step], values[-1]]
+    said = []
+    for arm in arms[:MOST_ARMS]:
+        cells = [arm.at({**point, axis: value}) for value in shown]
+        if all(cell is None or cell.point.get(axis) is None for cell in cells):
+            cells = cells[:1]  # the axis means nothing to it
+        said.append(f"{arm.name} {' → '.join(map(_accuracy, cells))}")
+    more = f"; {len(arms) - MOST_ARMS:,} more in the table" * (len(arms) > MOST_ARMS)
+    where = f" at {study.cell_words(point)}," * bool(point)
+    few = f" ({len(shown)} of {len(values)} values)" * (len(shown) < len(values))
+    tuned = ""
+    if study.choices:
+        tuned = f" Each setup at its best {key_words(study.tuned_axis or '')} on validation."
+    return (
+        f"Test accuracy in %,{where} {key_words(axis)} {' → '.join(map(in_words, shown))}{few}: "
+        f"{'; '.join(said)}{more}.{tuned}"
+    )
+
+
+def _accuracy(cell: Cell | None) -> str:
+    """Of a cell: its mean, or the values of one or two seeds, and which seeds came to nothing."""
+    if cell is None:
+        return "–"
+    values = cell.values("test_accuracy")
+    shown = values if len(values) < SEEDS_FOR_AN_INTERVAL else [mean(values).value]
+    number, notes = "/".join(map(words.percent, shown)), ", ".join(_lost(cell))
+    if not number:
+        return notes or "–"
+    return f"{number} ({notes})" if notes else number
+
+
+def _lost(cell: Cell) -> list[str]:
+    """Which of its seeds came to nothing, in words."""
+    found = {
+        "at chance": sum(run.at_chance for run in cell.runs),
+        "diverged": cell.count("diverged"),
+        "failed": cell.count("failed", "damaged"),
+    }
+    seeds = len(cell.runs)
+    return [
+        name if count == seeds else f"{count} of {seeds} {name}"
+        for name, count in found.items()
+        if count
+    ]
+
+
+def _changes(arms: Sequence[Arm], axis: str, values: Sequence[Any]) -> Iterator[str]:
+    """From one end of the axis to the other, seed by seed, with intervals."""
+    said = []
+    for arm in arms[:MOST_ARMS]:
+        first, last = (arm.at({axis: value}) for value in (values[0], values[-1]))
+        if first is None or last is None or first is last:
+            continue
+        pairs = _pairs(last, first)
+        if len(pairs) >= SEEDS_FOR_AN_INTERVAL:
+            middle = words.difference(mean(pairs).value, "points")
+            said.append(f"{arm.name} {middle} [{words.interval(_interval(pairs), 'points')}]")
+    if said:
+        ends = f"{in_words(values[0])} to {in_words(values[-1])}"
+        yield f"Change from {ends} at the same seeds [95 % interval]: {'; '.join(said)}."
+
+
+def _pairs(first: Cell, second: Cell) -> list[float]:
+    """Differences in percentage points at the seeds that both have completed."""
+    mine, its = (
+        {run.seed: value for run in cell.runs if (value := run.metric("test_accuracy")) is not None}
+        for cell in (first, second)
+    )
+    return [100 * (mine[seed] - its[seed]) for seed in mine if seed in its]
+
+
+def _interval(pairs: Sequence[float]) -> tuple[float, float]:
+    """Student's, as far as it is possible: accuracies differ by at most 100 points."""
+    low, high = paired_t_interval(pairs)
+    return max(low, -100.0), min(high, 100.0)
+
+
+def _ranked(study: Study, cells: Sequence[Cell], where: str = "") -> Iterator[str]:
+    """Which cell did best, by how much, and how sure that is. `where`: at which values all are."""
+    there = sorted((cell for cell in cells if cell.completed), key=_mean, reverse=True)
+    if not there:
+        yield f"{where or 'Here '}no run completed."
+        return
+    first, *others = there
+    name = first.setup if where else _named(study, first)
+    score = f"{words.over_seeds(over_seeds(first, 'test_accuracy'))} % test accuracy"
+    score += f" ({', '.join([counted(len(first.completed), 'seed'), *_lost(first)])})"
+    if others:
+        second = others[0].setup if where else _named(study, others[0])
+        yield f"{where}{name} did best: {score}, {_lead(first, others[0], second)}."
+    else:
+        rest = "has a completed run" if len(cells) > 1 else "is there to compare it with"
+        yield f"{where}{name} reached {score}; no other setup {rest}."
+
+
+def _mean(cell: Cell) -> float:
+    return mean(cell.values("test_accuracy")).value if cell.values("test_accuracy") else -1.0
+
+
+def _named(study: Study, cell: Cell) -> str:
+    point = study.cell_words(cell.point)
+    return f"{cell.setup} ({point})" if point else cell.setup
+
+
+def _lead(first: Cell, second: Cell, name: str) -> str:
+    """By how much over the runner-up, seed by seed, how sure that is, and what would decide it."""
+    pairs = _pairs(first, second)
+    if not pairs:
+        gap = words.difference(100 * (_mean(first) - _mean(second)), "points")
+        return f"{gap} over {name}, with which it shares no completed seed"
+    if not any(pairs):
+        return f"the same as {name} at every seed"
+    if len(pairs) < SEEDS_FOR_AN_INTERVAL:
+        each = listing((words.difference(pair, "points") for pair in pairs), "and")
+        return (
+            f"{each} over {name} at {'the same seeds' if len(pairs) > 1 else 'the one seed'}: a "
+            f"direction, no more; {SEEDS_FOR_A_VERDICT} seeds are needed to decide it"
+        )
+    low, high = _interval(pairs)
+    told = (
+        f"{words.difference(mean(pairs).value, 'points')} over {name} (95 % interval "
+        f"{words.interval((low, high), 'points')}, {len(pairs)} seeds)"
+    )
+    if low <= 0 <= high:
+        needed = max(seeds_needed(pairs, POINT) or 0, SEEDS_FOR_A_VERDICT)
+        return (
+            f"{told}: not decided, it leans towards {first.setup}; about {needed:,} seeds would "
+            f"tell a difference of {POINT:g} point"
+        )
+    if len(pairs) < SEEDS_FOR_A_VERDICT:
+        return f"{told}: indicative, {SEEDS_FOR_A_VERDICT} seeds are needed to decide it"
+    return f"{told}; picked after looking, which flatters the lead, as a claim does not"
+
+
+def _eval_mode(study: Study) -> Iterator[str]:
+    """Where eval mode differs from training mode by a point or more, and by more than chance."""
+    found = []
+    for cell in study.chosen:
+        gaps = cell.values("gap")
+        if not gaps or abs(mean(gaps).value) < POINT / 100:
+            continue
+        low, high = mean(gaps).interval or (min(gaps), max(gaps))
+        if low > 0 or high < 0:
+            found.append((abs(mean(gaps).value), cell))
+    if not found:
+        return
+    _, most = max(found, key=lambda each: each[0])
+    gap = over_seeds(most, "gap") or {}
+    more = f"; {len(found) - 1:,} more in the table" * (len(found) > 1)
+    yield (
+        f"{_named(study, most)}: {words.eval_mode(gap['mean'])} on validation images "
+        f"({words.over_seeds(gap, sign=True)} points, {counted(gap['n'], 'seed')}){more}."
+    )
+
+
+def _what_else(study: Study) -> Iterator[str]:
+    """What else changes with the batch size."""
+    budgets = {
+        key for run in study.runs for key in BUDGETS if getattr(run.config.train, key) is not None
+    }
+    there = {
+        run.point[BATCH_SIZE]: run.result
+        for run in study.runs
+        if run.state == "completed" and run.result and run.point.get(BATCH_SIZE) is not None
+    }
+    if len(there) < 2 or len(budgets) > 1:
+        return
+    (budget,) = budgets
+    low, high = min(there), max(there)
+    few, many = there[low], there[high]
+    if budget == "steps":
+        said = (
+            f"Steps are fixed (train.steps): batch size {low} sees {few.examples:,} images, {high} "
+            f"sees {many.examples:,}; train.epochs or train.examples would fix the images"
+        )
+    else:
+        said = (
+            f"Images are fixed (train.{budget}): batch size {low} takes {few.steps:,} steps, "
+            f"{high} takes {many.steps:,}; train.steps would fix the steps"
+        )
+    rules = sorted({run.config.optim.lr_rule for run in study.runs})
+    rate = ""
+    if rules != ["none"]:
+        rate = f" The learning rate changes with it (optim.lr_rule: {listing(rules, 'and')})."
+    elif LR not in study.varying:
+        rate = " The learning rate is the same for all."
+    yield f"{said}.{rate}"
