@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
 from bnbench.cli import root
 from bnbench.cli.root import say, show
 from bnbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnbench.diagnosis.diagnose import Examination
+    from bnbench.diagnosis.target import SavedModel
 
 Target = Annotated[
     str,
@@ -66,14 +77,10 @@ def diagnose(
         from bnbench.diagnosis import target as targets
         from bnbench.diagnosis import words
         from bnbench.runner.settings import Stop
-        from bnbench.store import write_new
 
     trust = Trust(say, no_custom, accept_changes)
-    with (
-        Stop().listening(),
-        redirect_stdout(sys.stderr),
-        root.doing("measuring", quiet or as_json),
-    ):
+    measuring = root.doing("measuring", quiet or as_json)
+    with Stop().listening(), redirect_stdout(sys.stderr), measuring as live:
         found = targets.find_target(target, device, images, trust)
         model, saved = found.model, found.checkpoint
         if checkpoint is not None:
@@ -81,7 +88,8 @@ def diagnose(
                 raise UsageError(f"{target} already has a checkpoint", do="leave out --checkpoint")
             saved = targets.read_checkpoint(checkpoint)
             found.notes.extend(targets.put_into(model, saved))
-        result = found.diagnosed(sizes, images)
+        examined = found.examined(sizes, images, partial(_tell, live))
+    result = examined.diagnosis
     if fix is not None and not result.population:
         raise UsageError(
             "there are no statistics to recalibrate: no BatchNorm layer keeps any, or the weights "
@@ -97,10 +105,38 @@ def diagnose(
             root.output.print(part)
     if fix is not None:
         saved = saved or targets.of_model(model)
-        write_new(fix, targets.recalibrate(saved, model, result))
-        tell = say if as_json else show
-        tell(f"{fix}: the checkpoint with recalibrated statistics, nothing else changed")
-        tell(words.fixed(result))
+        hidden, tell = quiet or as_json, say if as_json else show
+        with Stop().listening():
+            _write_fixed(fix, saved, model, examined, hidden, tell)
+
+
+def _write_fixed(
+    path: Path,
+    saved: SavedModel,
+    model: nn.Module,
+    examined: Examination,
+    hidden: bool,
+    tell: Callable[[str], object],
+) -> None:
+    from bnbench.diagnosis import target, words
+    from bnbench.store import write_new
+
+    if examined.diagnosis.worse_recalibrated:
+        raise UsageError(
+            f"{path} is not written: with recalibrated statistics the model is worse, see the note",
+            do="keep the running statistics",
+        )
+    reading = root.doing("reading the fixed checkpoint back", hidden)
+    with redirect_stdout(sys.stderr), reading:
+        content = target.recalibrate(saved, model, examined.diagnosis)
+        read_back = target.read_back(str(path), content, examined, model)
+    write_new(path, content)
+    tell(f"{path}: the checkpoint with recalibrated statistics, nothing else changed")
+    tell(words.fixed(examined.diagnosis, read_back))
+
+
+def _tell(live: Live, share: float) -> None:
+    live.update(Spinner("dots", Text(f"measuring, {share:.0%} …")))
 
 
 def _sizes(text: str) -> list[int]:

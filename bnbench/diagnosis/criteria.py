@@ -16,7 +16,7 @@ from math import inf, sqrt
 import torch
 from torch import Tensor
 
-from bnbench.diagnosis.evidence import InBatches, Predictions
+from bnbench.diagnosis.evidence import InBatches, Measured, Predictions
 from bnbench.diagnosis.result import LayerReading
 from bnbench.probes.pooled import PooledStatistics
 
@@ -101,6 +101,11 @@ def harms(worse: Predictions, better: Predictions, *, loss: float = HARM_LOSS) -
         if difference.mean().item() > max(enough, STANDARD_ERRORS * error):
             return True
     return False
+
+
+def worse_recalibrated(loaders: Sequence[Measured]) -> list[Measured]:
+    """The loaders whose images running statistics suit better than the population's."""
+    return [each for each in loaders if harms(each.own.population, each.running)]
 
 
 def channels(mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from math import nan
 from time import perf_counter
 from typing import Any
@@ -25,14 +26,14 @@ from bnbench.diagnosis.foreign import (
     uncompiled,
     untouched,
 )
-from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Score
+from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score
 from bnbench.diagnosis.survey import Manner
 from bnbench.errors import UsageError
 from bnbench.guard import ForeignCode, foreign_code
 from bnbench.probes.interception import has_statistics, means
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
-from bnbench.probes.statistics import Autocast
+from bnbench.probes.statistics import Autocast, evaluating
 
 IMAGES = 2048
 """Of each loader: 1,000 to 10,000 make precise statistics (Wu & Johnson 2021,
@@ -51,7 +52,34 @@ ENOUGH_IMAGES = 1000
 """With fewer images than this, a note says that the statistics are rough (same source)."""
 
 
-@foreign_code(in_a_sentence("the model", UsageError))
+_of_the_model = foreign_code(in_a_sentence("the model", UsageError))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examination:
+    """A diagnosis, and what it was made from: a look at the same images may follow."""
+
+    diagnosis: Diagnosis
+    evidence: Evidence
+    model: Logits
+
+    @_of_the_model
+    def again(self) -> dict[Loader, Score]:
+        """The model in eval mode as it is now, by loader. Raises UsageError where it is worse."""
+        found: dict[Loader, Score] = {}
+        with untouched(self.model, ()), uncompiled(), evaluating(self.model):
+            for before in self.evidence.measured:
+                now = self.evidence.running(before.images)
+                if criteria.harms(now, before.running):
+                    raise UsageError(
+                        f"read back, the model is worse on the {before.images.loader} loader's "
+                        f"images: loss {before.running.figures} right before, {now.figures} now",
+                        do="keep the running statistics; is the checkpoint that of this model?",
+                    )
+                found[before.images.loader] = _score(before.images.loader, "running", None, now)
+        return found
+
+
 def diagnose(
     model: nn.Module,
     loader: Iterable[Any],
@@ -61,20 +89,44 @@ def diagnose(
     images: int = IMAGES,
     seed: int = 0,
     autocast: Autocast = nullcontext,
-    code: ForeignCode | None = None,
-    tell: Tell = lambda _: None,
 ) -> Diagnosis:
     """Why a model with BatchNorm is fine in training and bad in eval mode, and what to do.
 
     `loader`: the training loader, as in training (its order and batch size tell); it yields
     (inputs, labels, …) with class numbers as labels. `batch_sizes`: more of them to look at;
     default: one that is large. `images`: how many of each loader, about. `seed`: of the random
-    batches. `autocast`: a context for each forward pass. `code`: what was entered to make
-    them. `tell`: is told how far it is, from 0 to 1. It computes where the model is.
+    batches. `autocast`: a context for each forward pass. It computes where the model is.
 
     The model is as before when this returns or raises: parameters, buffers, flags, hooks, random
     numbers; and so is the process. Raises UsageError, DataError for what cannot be diagnosed.
     """
+    examined = examine(
+        model,
+        loader,
+        eval_loader,
+        batch_sizes=batch_sizes,
+        images=images,
+        seed=seed,
+        autocast=autocast,
+    )
+    return examined.diagnosis
+
+
+@_of_the_model
+def examine(
+    model: nn.Module,
+    loader: Iterable[Any],
+    eval_loader: Iterable[Any] | None,
+    *,
+    batch_sizes: Sequence[int] | None,
+    images: int,
+    seed: int = 0,
+    autocast: Autocast = nullcontext,
+    code: ForeignCode | None = None,
+    tell: Tell = lambda _: None,
+) -> Examination:
+    """`diagnose`. `code`: what was entered to make model and loaders. `tell`: is told how far it
+    is, from 0 to 1."""
     begun = perf_counter()
     code = code or ForeignCode()
     logits = Logits(plain(model), code)
@@ -95,12 +147,13 @@ def diagnose(
         sizes, notes = _sizes(train, batch_sizes)
         again = sizes[0] <= criteria.SMALL_BATCH or not logits.tracking
         evidence = measure(logits, train, evaluation, sizes, autocast, seed, again=again, tell=tell)
-        for each in filter(None, (evidence.train, evidence.eval)):
+        for each in evidence.measured:
             if not broken and not each.running.finite:
                 broken = non_finite_output(logits, each.images, autocast)
     layers = tuple(_layer(name, norm, evidence) for name, norm in logits.norms.items())
     findings = (broken,) if broken else Judge(evidence, logits, layers, seed).findings()
-    return Diagnosis(
+    worse = criteria.worse_recalibrated(evidence.measured)
+    diagnosis = Diagnosis(
         batch_size=sizes[0],
         images={each.loader: len(each) for each in collected},
         seconds=perf_counter() - begun,
@@ -108,8 +161,10 @@ def diagnose(
         readings=tuple(_scores(evidence)),
         layers=layers,
         notes=(*notes, *_notes(evidence, layers, findings, seed)),
+        worse_recalibrated=tuple(each.images.loader for each in worse),
         population=_population(logits, evidence.train.own.pools),
     )
+    return Examination(diagnosis, evidence, logits)
 
 
 def _population(
@@ -178,7 +233,7 @@ def _layer(name: str, norm: nn.Module, evidence: Evidence) -> LayerReading:
 
 
 def _scores(evidence: Evidence) -> Iterator[Score]:
-    for measured in filter(None, (evidence.train, evidence.eval)):
+    for measured in evidence.measured:
         loader = measured.images.loader
         kinds: list[tuple[Kind, int | None, Predictions]] = [("running", None, measured.running)]
         if measured is evidence.train:
@@ -186,15 +241,18 @@ def _scores(evidence: Evidence) -> Iterator[Score]:
         for size, there in measured.sizes.items():
             kinds += [("shuffled", size, there.shuffled), ("population", size, there.population)]
         for kind, batch_size, found in kinds:
-            images = len(found.losses)
-            yield Score(loader, kind, batch_size, images, found.loss, found.accuracy)
+            yield _score(loader, kind, batch_size, found)
+
+
+def _score(loader: Loader, kind: Kind, batch_size: int | None, found: Predictions) -> Score:
+    return Score(loader, kind, batch_size, len(found.losses), found.loss, found.accuracy)
 
 
 def _notes(
     evidence: Evidence, layers: Sequence[LayerReading], findings: Sequence[Finding], seed: int
 ) -> Iterator[str]:
     """What a reader of the figures has to know."""
-    train, images = evidence.train, evidence.train.images
+    images = evidence.train.images
     if not layers:
         yield (
             "no layer depends on batch statistics: the model has no BatchNorm layer, and what "
@@ -221,10 +279,11 @@ def _notes(
                 "network does not depend on it. If it is not the loader that was trained with, "
                 "all is well"
             )
-        if criteria.harms(train.own.population, train.running):
+        for each in criteria.worse_recalibrated(evidence.measured):
             yield (
-                "running statistics are better than the population's: the network was trained on "
-                "them (frozen BatchNorm?). Do not recalibrate"
+                f"running statistics suit the {each.images.loader} loader's images better than the "
+                "population's: the network was trained on them (frozen BatchNorm?), or other "
+                "images were. Do not recalibrate"
             )
     if evidence.eval is None:
         yield "one loader only: a shift between two of them was not looked for"

@@ -133,7 +133,8 @@ class Evidence:
     """Everything that was measured; `findings` reads it.
 
     `batch`: under the statistics of the training loader's batches as they come. `again`: in other
-    random batches of the same size, where that was asked for. `blame`: nats by layer.
+    random batches of the same size, where that was asked for. `blame`: nats by layer. `running`:
+    what takes images under the network's running statistics as they are then.
     """
 
     train: Measured
@@ -142,6 +143,12 @@ class Evidence:
     again: Predictions | None
     blame: dict[str, float]
     survey: Survey
+    running: Callable[[Collected], Predictions]
+
+    @property
+    def measured(self) -> list[Measured]:
+        """Of each loader."""
+        return [self.train] if self.eval is None else [self.train, self.eval]
 
 
 def measure(
@@ -167,7 +174,8 @@ def measure(
             other = passes.measured(evaluation, batch_sizes[:1], found.own.pools)
         batch = passes.as_they_come(train)
         flipped = passes.shuffled(train, batch_sizes[0], again=True)[0] if again else None
-        return Evidence(found, other, batch, flipped, passes.blame(train), passes.survey)
+        blame = passes.blame(train)
+        return Evidence(found, other, batch, flipped, blame, passes.survey, passes.running)
 
 
 class _Passes:
@@ -199,19 +207,19 @@ class _Passes:
         self, images: Collected, batch_sizes: Sequence[int], given: Pools | None = None
     ) -> Measured:
         """`given`: the training images' statistics; None: these are the training images."""
-        running, found = self._running(images), {}
+        running, found = self.running(images), {}
         for size in batch_sizes:
             shuffled, pools, groups = self.shuffled(images, size)
             by_call = None
             with self.survey.given(given or pools):
-                population = self._running(images)
+                population = self.running(images)
             if self.by_call and size == batch_sizes[0]:
                 with self.survey.given(given or pools, by_call=True):
-                    by_call = self._running(images)
+                    by_call = self.running(images)
             found[size] = InBatches(shuffled, population, by_call, pools, groups)
         return Measured(images, running, found)
 
-    def _running(self, images: Collected) -> Predictions:
+    def running(self, images: Collected) -> Predictions:
         """Under the network's running statistics, as in eval mode."""
         # Layers without them depend on the batch: take the loader's size.
         size = max(images.batch_size, PASS if self.model.tracking else 0)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import exp, sqrt
 from typing import cast
 
@@ -16,7 +17,7 @@ from bnbench.diagnosis import criteria
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.foreign import Logits
-from bnbench.diagnosis.result import FINDINGS, Finding, LayerReading, percent
+from bnbench.diagnosis.result import FINDINGS, RECALIBRATE, Finding, LayerReading, percent
 
 NO_REASON = {"distribution-shift", "dead-channels", "eps-dominates"}
 """Findings that do not say why running statistics are worse than the population's."""
@@ -32,7 +33,8 @@ class Judge:
         train = evidence.train
         self.batch_size = train.images.batch_size
         # Whether running statistics do harm, and recalculated ones do not.
-        self.gap = harms(train.running, train.own.population)
+        self.worse = criteria.worse_recalibrated(evidence.measured)
+        self.gap = train not in self.worse and harms(train.running, train.own.population)
         self.costs = (
             f"loss {train.running.figures} right under running statistics, "
             f"{train.own.population.figures} under population statistics"
@@ -86,6 +88,9 @@ class Judge:
             )
             found.append(_finding("mismatched", text, far))
         order = list(FINDINGS)
+        if self.worse:
+            instead = "do not recalibrate, which makes it worse here"
+            found = [replace(each, do=each.do.replace(RECALIBRATE, instead)) for each in found]
         return tuple(sorted(found, key=lambda each: (not each.harmful, order.index(each.name))))
 
     def _some(self, layers: Sequence[LayerReading]) -> str:
@@ -130,7 +135,7 @@ class Judge:
                 harmful=self.gap,
                 do="do not recalibrate: the network was trained with them (layers in eval() all "
                 "the time?). To normalize at all, let them see train()"
-                if harms(train.own.population, train.running)
+                if train in self.worse
                 else "",
             )
 

@@ -19,6 +19,8 @@ Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
 
 Loader: TypeAlias = Literal["train", "eval"]
 
+RECALIBRATE = "recalibrate (--fix)"
+
 FINDINGS: Mapping[str, tuple[str, str]] = {
     "non-finite": (
         "inputs, weights, statistics or outputs that are not finite, and the layer where they "
@@ -181,7 +183,8 @@ class Diagnosis:
     """What `diagnose` found; `findings` with the likeliest cause first, none in a healthy network.
 
     `images`: looked at, of each loader. `batch_size`: the training loader's own. `population`: the
-    statistics that `recalibrated` writes, by layer.
+    statistics that `recalibrated` writes, by layer; `worse_recalibrated`: the loaders whose images
+    they suit worse than the running ones.
     """
 
     batch_size: int
@@ -191,6 +194,7 @@ class Diagnosis:
     readings: tuple[Score, ...]
     layers: tuple[LayerReading, ...]
     notes: tuple[str, ...]
+    worse_recalibrated: tuple[Loader, ...]
     population: Mapping[str, PooledStatistics] = field(repr=False)
 
     @property

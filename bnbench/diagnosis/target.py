@@ -19,9 +19,10 @@ from bnbench.assemble import build_run, checkpoints, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import identity, loading
 from bnbench.config.trust import Trust
-from bnbench.diagnosis.diagnose import diagnose
+from bnbench.diagnosis.diagnose import Examination, examine
+from bnbench.diagnosis.evidence import Tell
 from bnbench.diagnosis.foreign import described, in_a_sentence, plain
-from bnbench.diagnosis.result import Diagnosis
+from bnbench.diagnosis.result import Diagnosis, Loader, Score
 from bnbench.errors import StorageError, UsageError
 from bnbench.guard import ForeignCode, awaited, foreign_code
 from bnbench.probes.statistics import Autocast
@@ -64,9 +65,9 @@ class Target:
     code: ForeignCode = field(default_factory=ForeignCode)
     notes: list[str] = field(default_factory=list)
 
-    def diagnosed(self, batch_sizes: Sequence[int] | None, images: int) -> Diagnosis:
-        """Its diagnosis, as `diagnose` makes it."""
-        return diagnose(
+    def examined(self, batch_sizes: Sequence[int] | None, images: int, tell: Tell) -> Examination:
+        """Its diagnosis, as `diagnose` makes it, and what it was made from."""
+        return examine(
             self.model,
             self.loader,
             self.eval_loader,
@@ -74,6 +75,7 @@ class Target:
             images=images,
             autocast=self.autocast,
             code=self.code,
+            tell=tell,
         )
 
 
@@ -188,7 +190,10 @@ def read_checkpoint(path: Path) -> SavedModel:
     content = files.read(path, follow=True)
     if content is None:
         raise StorageError(f"{path}: no such file", do="name the checkpoint with --checkpoint FILE")
-    name = str(path)
+    return _saved(str(path), content)
+
+
+def _saved(name: str, content: bytes) -> SavedModel:
     loaded = checkpoints.load(
         name, content, do=f"{SAVE}; or load it in your function, without --checkpoint"
     )
@@ -260,6 +265,15 @@ def recalibrate(checkpoint: SavedModel, model: nn.Module, diagnosis: Diagnosis) 
     buffer = io.BytesIO()
     torch.save(checkpoint.content, buffer)
     return buffer.getvalue()
+
+
+def read_back(
+    name: str, content: bytes, examined: Examination, model: nn.Module
+) -> dict[Loader, Score]:
+    """What the checkpoint in a file gives in eval mode, on the images that were looked at; the
+    model has its weights from then on. Raises UsageError where it is worse than before."""
+    put_into(model, _saved(name, content))
+    return examined.again()
 
 
 @_of_the_model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 
 from rich import box
@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from bnbench.diagnosis.criteria import off
-from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, percent
+from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score, percent
 
 MOST_LAYERS = 12
 """Rows of the table of layers: the worst ones; --json has all."""
@@ -49,12 +49,11 @@ def tables(diagnosis: Diagnosis) -> Iterator[RenderableType]:
         yield Text(f"note: {note}", style="dim")
 
 
-def fixed(diagnosis: Diagnosis) -> str:
-    """What a recalibrated checkpoint gives, in a line for each loader."""
+def fixed(diagnosis: Diagnosis, read_back: Mapping[Loader, Score]) -> str:
+    """What a recalibrated checkpoint gives, as it was read back, in a line for each loader."""
     lines = []
-    for loader in diagnosis.images:
+    for loader, after in read_back.items():
         before = diagnosis.reading("running", loader)
-        after = diagnosis.reading("population", loader)
         lines.append(
             f"{LOADERS[loader]} images, in eval mode: {100 * before.accuracy:.1f} → "
             f"{percent(after.accuracy)} right, loss {_loss(before.loss)} → {_loss(after.loss)}"

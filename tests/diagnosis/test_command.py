@@ -16,7 +16,7 @@ from bnbench import cli
 from bnbench.errors import StorageError
 from bnbench.store import RunFolder, files
 from tests.commands import bnbench
-from tests.diagnosis.patients import network, steps, trained
+from tests.diagnosis.patients import network, pictures, steps, trained
 from tests.runs import result_of, write_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ value = 3
 @pytest.fixture(autouse=True)
 def _a_file_of_the_users(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in ("mine", "plain", "broken", "lacking"):
+    for name in ("mine", "theirs", "plain", "broken", "lacking"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     (own_folder / "mine.py").write_text(MINE.format(root=str(ROOT)))
 
@@ -260,3 +260,68 @@ def test_importing_the_package_needs_no_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "module 'bnbench' has no attribute 'diagnos'\n"
+
+
+THEIRS = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.diagnosis.patients import *
+
+class StaysInEvalMode(nn.BatchNorm2d):
+    def train(self, mode=True):
+        return super().train(False)
+
+def on_running_statistics():
+    model = network(norm=StaysInEvalMode)
+    for each in norms(model).values():
+        statistics(each)[0].fill_(0.1)
+        statistics(each)[1].fill_(0.25)
+    return steps(model, 100, lr=0.02), loader(count=512), eval_loader()
+
+def with_wide_statistics():
+    model = trained()
+    for each in norms(model).values():
+        statistics(each)[1].mul_(30)
+    return model, loader(count=512)
+"""
+
+
+def test_what_is_advised_against_is_not_written(tmp_path: Path) -> None:
+    """The network was trained on its running statistics."""
+    Path("theirs.py").write_text(THEIRS.format(root=str(ROOT)))
+    said = bnbench("diagnose", "theirs.py:on_running_statistics", "--fix", "fixed.pt")
+    assert said.code == 2
+    assert "Do not recalibrate" in " ".join(said.out.split())
+    assert "fixed.pt is not written: with recalibrated statistics the model is worse" in said.err
+    assert not (tmp_path / "fixed.pt").exists()
+
+
+def test_what_is_said_of_the_fixed_file_is_read_back_from_it(tmp_path: Path) -> None:
+    """Rounded to the number format that the file has: what was put in while measuring is not."""
+    Path("theirs.py").write_text(THEIRS.format(root=str(ROOT)))
+    model = trained()
+    torch.save({name: each.half() for name, each in model.state_dict().items()}, "half.pt")
+    arguments = ("diagnose", "theirs.py:with_wide_statistics", "--checkpoint", "half.pt")
+    said = bnbench(*arguments, "--images", "512", "--fix", "fixed.pt")
+    assert said.code == 0, said
+    state = torch.load(tmp_path / "fixed.pt", weights_only=True)
+    model.load_state_dict(state)
+    x, y, *_ = pictures()
+    with torch.no_grad():
+        logits = model.eval()(x[:512])
+    loss = torch.nn.functional.cross_entropy(logits, y[:512]).item()
+    assert f"→ {(logits.argmax(1) == y[:512]).double().mean():.1%}".replace("%", " %") in said.out
+    assert said.out.rstrip().endswith(f"→ {loss:.3f}")
+
+
+def test_a_file_that_makes_it_worse_is_not_written(tmp_path: Path) -> None:
+    """Statistics that the file's number format cannot hold."""
+    Path("theirs.py").write_text(THEIRS.format(root=str(ROOT)))
+    state = dict(trained().state_dict())
+    state["4.running_var"] = torch.ones(16, dtype=torch.uint8)
+    torch.save(state, "coarse.pt")
+    arguments = ("diagnose", "theirs.py:with_wide_statistics", "--checkpoint", "coarse.pt")
+    said = bnbench(*arguments, "--images", "512", "--fix", "fixed.pt")
+    assert said.code == 2
+    assert "read back, the model is worse on the train loader's images" in said.err
+    assert not (tmp_path / "fixed.pt").exists()
