@@ -101,8 +101,9 @@ def test_the_example_of_the_configuration_is_sound(tmp_path: Path) -> None:
     assert len(plans.expand(loading.load_experiment(path)).runs) == (3 * 7 + 2) * 4 * 8
     path.write_text(example + claims)
     assert plans.expand(loading.load_experiment(path)).runs
-    path.write_text(re.sub(r"^seeds:.*\n", "", example, flags=re.MULTILINE) + profiles)
-    assert len(plans.expand(loading.load_experiment(path)).runs) == (3 * 2 + 2) * 4 * 3
+    path.write_text(re.sub(r"^seeds:.*\n", "", example, flags=re.MULTILINE) + profiles + claims)
+    # Of the profile's claim: two setups at one batch size, three rates, six seeds.
+    assert len(plans.expand(loading.load_experiment(path)).runs) == 2 * 1 * 3 * 6
 
 
 def test_the_study_of_the_readme_and_its_mistake(
@@ -112,7 +113,7 @@ def test_the_study_of_the_readme_and_its_mistake(
     (study,) = blocks(README, "yaml")
     path = Path("my-study.yaml")
     path.write_text(study)
-    assert len(plans.expand(loading.load_experiment(path)).runs) == 2 * 2 * 2 * 6
+    assert len(plans.expand(loading.load_experiment(path)).runs) == 2 * 2 * 3 * 6
     path.write_text(study.replace("groups: 4", "grops: 4"))
     with pytest.raises(ConfigError) as raised:
         loading.load_experiment(path)
