@@ -25,6 +25,9 @@ from bnbench.wording import did_you_mean, listing, nearest
 PACKAGE = Path(__file__).parent
 PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"
 TOPICS = {"norms": "norm", "models": "model", "datasets": "data", "optimizers": "optim"}
+# Words of the field that are part of a metric's name.
+IN_METRICS = {"population": "test/population/accuracy", "precise bn": "test/population/accuracy"}
+IN_METRICS |= {"running": "test/running/accuracy", "gap": "val/gap/accuracy"}
 TOPICS |= {"probe": "probes", "metric": "metrics", "finding": "findings", "claim": "claims"}
 
 
@@ -89,9 +92,10 @@ def find(word: str) -> Sequence[Entry | Key]:
         keys = also + [key for key in keys if key not in also]
     if keys:
         return keys
-    if "/" in word or word in metrics.METRICS:
+    metric = IN_METRICS.get(re.sub("[-_ ]+", " ", word.lower()), word)
+    if "/" in metric or metric in metrics.METRICS:
         try:
-            return [_metric(type(metrics.parse_metric(word)))]
+            return [_metric(type(metrics.parse_metric(metric)))]
         except ValueError as error:
             raise UsageError(f"{word} is not a metric", do=str(error)) from None
     every = [key.name for each in entries() for key in each.keys]

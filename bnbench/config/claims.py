@@ -58,7 +58,8 @@ class ClaimReader:
         An id that no claim has is a fault, in every profile.
         """
         listed = self.source.data.get("claims") if isinstance(self.source.data, dict) else None
-        ids = [str(each["id"]) for each in listed or () if isinstance(each, dict) and "id" in each]
+        listed = listed if isinstance(listed, tuple) else ()  # else the file's check names it
+        ids = [str(each["id"]) for each in listed if isinstance(each, dict) and "id" in each]
         for name, patch in profiles.items():
             for number, each in enumerate((patch or {}).get("claims") or ()):
                 if each not in ids:

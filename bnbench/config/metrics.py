@@ -28,7 +28,11 @@ LR = "optim.lr"
 
 @dataclass(frozen=True, slots=True)
 class EndReading:
-    """What the last evaluation of a split says under one kind of statistics."""
+    """What the last evaluation of a split says under one kind of statistics.
+
+    Running statistics are those of inference, batch statistics those of training; population
+    statistics are recomputed over training images with frozen weights ("precise BN").
+    """
 
     split: str
     statistics: str

@@ -81,7 +81,7 @@ def _scores(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     yield table
     yield Text(
         "loss: cross entropy, nats; the same images under each kind of statistics;\n"
-        "population: pooled over the training images, in shuffled batches of that size",
+        'population ("precise BN"): pooled over shuffled training batches of that size',
         style="dim",
     )
 

@@ -24,9 +24,11 @@ class Probe(Block):
 
 
 class RunningErrorProbe(Probe):
-    """How far the running statistics of each layer are from the population's."""
+    """How far the running statistics of each layer are from the population's ("precise BN")."""
 
-    images: Images = Field(1024, description="training images for population statistics")
+    images: Images = Field(
+        1024, description='training images for population statistics ("precise BN")'
+    )
 
 
 class GapByLayerProbe(Probe):

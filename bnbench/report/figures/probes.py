@@ -130,7 +130,8 @@ def drawings(
         ),
         "running-error": (
             "Running against population statistics",
-            "How far each layer's running mean is from the true one, in its standard deviations.",
+            "How far each layer's running mean is from the one recomputed with the same weights "
+            '("precise BN"), in its standard deviations.',
             partial(layer_heat_maps, runs, "running_error", "mean", log=True),
         ),
         "gap-by-layer": (
