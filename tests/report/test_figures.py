@@ -224,6 +224,9 @@ def test_lost_seeds_are_counted_and_have_no_band(tmp_path: Path) -> None:
     (cross,) = [each for each in axes.lines if each.get_marker() == "x"]
     assert x(cross) == [0.1]
     assert cross.get_color() == COLORS["none"]
+    bottom, top = axes.get_ylim()
+    lowest = min(min(y(line)) for color in COLORS.values() for line in lines(axes, color))
+    assert y(cross)[0] < (lowest - bottom) / (top - bottom), "below all that has a value"
     assert "diverged or failed" in keys(figure)
     assert "×: seeds that diverged or failed, of how many" in words
     assert "no band where fewer than three have a value" in words

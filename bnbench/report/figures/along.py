@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from bnbench.report.study import Cell, Study, best_at
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
 from bnbench.wording import in_words
 
+LOST = 0.075
+"""Of the axes' height: a row of crosses."""
 LOG_FROM = 8  # times: values that span more are drawn on a logarithmic scale
 
 
@@ -103,17 +106,22 @@ def against_axis(
         columns=shown.grid.columns,
         left=shown.grid.left,
     )
-    lost = any(map(_lost, shown.cells))
     for axes, lines in zip(panels, shown.lines, strict=True):
         if measured.level is not None:
             axes.axhline(measured.level, **(style.CHANCE if measured.words else style.ZERO))
         for number, line in enumerate(lines):
             x = [scale.place(cell.point[shown.axis], number, len(lines)) for cell in line]
             _draw(axes, line, x, looks[line[0].setup], measured.name, chosen, joined=scale.numeric)
-            _count_lost(axes, line, x, looks[line[0].setup], 0.04 + 0.075 * number)
+        # One above the other, all below the data.
+        for number, line in enumerate(line for line in lines if any(map(_lost, line))):
+            x = [
+                scale.place(cell.point[shown.axis], lines.index(line), len(lines)) for cell in line
+            ]
+            _count_lost(axes, line, x, looks[line[0].setup], 0.04 + LOST * number)
         scale.mark(axes)
     shown.grid.describe(panels)
-    _limit(panels[0], found, measured, below=0.22 if lost else 0.06)
+    rows = max(sum(any(map(_lost, line)) for line in lines) for lines in shown.lines)
+    _limit(panels[0], found, _ends(shown, measured.name), measured, rows=rows)
     figure.supxlabel(axis_label(shown.axis))
     figure.supylabel(measured.label)
     return figure
@@ -149,9 +157,14 @@ class _Scale(NamedTuple):
             axes.set_xlim(-0.6, len(self.values) - 0.4)
 
 
-def _limit(axes: Axes, found: Sequence[float], measured: Measured, *, below: float) -> None:
-    """All values; chance, too, unless it is so far that differences would be hard to see."""
+def _limit(
+    axes: Axes, found: Sequence[float], ends: Sequence[float], measured: Measured, *, rows: int
+) -> None:
+    """All values, above so many rows of crosses; intervals and chance, too, unless they are so far
+    that differences would be hard to see."""
     low, high, level = min(found), max(found), measured.level
+    wide = 0.5 * (high - low)
+    low, high = max(min([low, *ends]), low - wide), min(max([high, *ends]), high + wide)
     if level is not None:
         far = low - level > 2 * max(high - low, 5.0)
         if far and measured.words:
@@ -161,12 +174,19 @@ def _limit(axes: Axes, found: Sequence[float], measured: Measured, *, below: flo
             )  # fmt: skip
         else:
             low, high = min(low, level), max(high, level)
-    room = max(high - low, 1.0)
-    axes.set_ylim(low - below * room, high + 0.08 * room)
+    room, share = max(high - low, 1.0), LOST * (rows + 0.5) if rows else 0.06
+    axes.set_ylim(low - 1.08 * room * share / (1 - share), high + 0.08 * room)
 
 
 def _percents(cell: Cell, name: str) -> list[float]:
     return [100 * value for value in cell.values(name)]
+
+
+def _ends(shown: Shown, name: str) -> list[float]:
+    """Of all intervals."""
+    within = possible(name, 100)
+    found = (end for cell in shown.cells for end in style.ends(_percents(cell, name), within))
+    return list(filter(isfinite, found))
 
 
 def _lost(cell: Cell) -> int:
@@ -246,9 +266,7 @@ def caption(shown: Shown, measured: Measured, figure: Figure) -> str:
         if any(0 < min(line) < SEEDS_FOR_AN_INTERVAL <= max(line) for line in counts):
             said += " There is no band where fewer than three have a value."
     low, high = figure.axes[0].get_ylim()
-    within = possible(measured.name, 100)
-    ends = [e for cell in shown.cells for e in style.ends(_percents(cell, measured.name), within)]
-    if any(end < low or end > high for end in ends):
+    if any(end < low or end > high for end in _ends(shown, measured.name)):
         said += " Bands are cut at the frame."
     if any(map(_lost, shown.cells)):
         said += " ×: seeds that diverged or failed, of how many; they have no value."

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from bnbench import store
+from bnbench import palette, store
 from bnbench.report.figures import style
 from bnbench.report.reading import Series, read_history
 
@@ -34,11 +34,11 @@ HEAT_MAPS = {
 """For each probe with readings of layers the one that is drawn as layer × time."""
 WORDS = {
     ("running_error", "mean"): "error of running means (standard deviations)",
-    ("gap_by_layer", "loss"): "blame for the gap (nats)",
+    ("gap_by_layer", "loss"): "cost of running statistics (nats)",
     ("activation_drift", "mean_drift"): "drift of means (standard deviations)",
     ("gradient_shift", "relative"): "change of the gradient, over its norm",
     ("gradient_shift", "cos"): "cosine between gradients",
-    ("batch_noise", "noise"): "variance over batches / between images",
+    ("batch_noise", "noise"): "noise (ratio of variances)",
 }
 """Of readings, on axes."""
 DPI = 90
@@ -94,7 +94,9 @@ def probe_pictures(run: store.RunFolder) -> dict[str, bytes]:
     """PNGs by name, shown in TensorBoard after the run has ended. What cannot be drawn is left
     out."""
     runs = [probed(run)]
-    looks = {runs[0].setup: style.look(0)}
+    manifest = run.manifest()
+    alone = palette.places([] if manifest is None else [(runs[0].setup, manifest["hparams"])])
+    looks = {runs[0].setup: style.look(alone.get(runs[0].setup, 0))}
     drawings: dict[str, Callable[[], Figure]] = {
         "percentiles": partial(percentile_bands, runs, looks),
         "landscape": partial(landscape_bands, runs, looks),
@@ -178,7 +180,8 @@ def percentile_bands(runs: Sequence[Probed], looks: style.Looks) -> Figure:
         layer = readings.with_name("p50")[-1]
         widths = {"p50": 1.5, "p15": 0.8, "p85": 0.8}
         _band(axes, readings, layer, widths, looks[readings.setup].color, alpha=0.25)
-        axes.set_title(style.shortened(f"{readings.setup}, {layer}"))
+        axes.set_title(style.shortened(readings.setup, 30))
+        axes.annotate(layer, (0.03, 0.04), xycoords="axes fraction", fontsize=6.5)
         style.count_on_x(axes)
     figure.supxlabel(IMAGES)
     figure.supylabel("input of a unit (its own unit)")
