@@ -95,6 +95,8 @@ def report(
 
     The numbers are in report.json and report.csv, next to the page.
     """
+    if as_json and (as_methods or form):
+        raise UsageError("--json prints all of the report", do="leave out --format and --methods")
     if form is Form.CSV and as_methods:
         raise UsageError(
             "--methods is a paragraph, which CSV has no form for",

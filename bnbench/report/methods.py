@@ -41,7 +41,8 @@ def caption(study: Study) -> str:
             f"batch, {counted(len(study.seeds), 'seed')}.",
             f"The {_axis(study)} was chosen on {_by(study)}." if study.choices else "",
             f"Test %: accuracy of test images under running statistics. {words.GAP_MEANS} "
-            f"Values are {VALUES}. "
+            f"Values are {VALUES}.",
+            words.AT_CHANCE if any(run.at_chance for run in study.runs) else "",
             f"{_unfinished(study)}{_versions(study)}.",
         ]
     )

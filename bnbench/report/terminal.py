@@ -186,7 +186,7 @@ def _what_they_mean(cells: Sequence[Record], tuned: str | None) -> str:
     said = f"test %: accuracy with running statistics; {', '.join(filter(None, shown))}."
     said += f" {words.GAP_MEANS}"
     if any(cell["at_chance"] for cell in cells):
-        said += " At chance: did not learn."
+        said += f" {words.AT_CHANCE}"
     if tuned is not None:
         said += f" *: {tuned} chosen on validation."
     return said

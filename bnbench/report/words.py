@@ -16,6 +16,7 @@ GAP_MEANS = (
     "Eval mode better by: validation accuracy with running statistics (eval mode) minus that with "
     "batch statistics (training mode), in points; below 0, training mode is better."
 )
+AT_CHANCE = "At chance: did not learn."
 LEANINGS = {
     "for": "leans towards yes",
     "against": "leans towards no",

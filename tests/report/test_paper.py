@@ -248,6 +248,7 @@ def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
     for word in ("chosen", "claim", "Holm", "epoch"):
         assert word not in said
     assert latex.count(r"\begin{table}") == 1
+    assert "At chance" not in latex
     assert "Only 2 of 4 runs have a result." in latex
 
 
@@ -257,6 +258,9 @@ def test_forms_as_they_are_typed(study: Path) -> None:
     assert printed(study, "--format", "latex") == paper.as_latex(record)
     paragraph = printed(study, "--methods", "--format", "markdown")
     assert paragraph == markdown_text(record["methods"]) + "\n"
+    said = bnbench("report", str(study), "--json", "--format", "csv")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("--json prints all of the report")
     said = bnbench("report", str(study), "--methods", "--format", "csv")
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("--methods is a paragraph")
