@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 STATISTICS = ("running_mean", "running_var")
@@ -112,6 +113,7 @@ class _Interception(TorchFunctionMode):
         }
         self.calls: Counter[str] = Counter()
         self.before: dict[str, int] = {}
+        self.inputs: dict[str, Tensor] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -143,22 +145,25 @@ class _Interception(TorchFunctionMode):
         self.calls[layer] += 1
         return self.calls[layer] - 1
 
-    def enter(self, layer: str, *_: Any) -> None:
+    def enter(self, layer: str, module: nn.Module, args: Any) -> None:
         self.before[layer] = self.calls[layer]
+        if args and isinstance(args[0], Tensor) and not isinstance(module, _NormBase):
+            self.inputs[layer] = args[0].clone()  # it may change them in place
 
-    def leave(self, layer: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    def leave(self, layer: str, module: nn.Module, args: Any, kwargs: Any, _: Any) -> Any:
         """Another output for a layer that called none of `FUNCTIONS`."""
+        x = self.inputs.pop(layer, args[0] if args else None)
         inner = _Interception.active[_Interception.active.index(self) + 1 :]
         if any(module in each.layers.values() for each in inner):
             return None
-        if self.calls[layer] > self.before[layer] or not args or not isinstance(output, Tensor):
+        if self.calls[layer] > self.before[layer] or not isinstance(x, Tensor):
             return None
 
         def again(x: Tensor) -> Any:
             return module.forward(x, *args[1:], **kwargs)
 
         call = self.counted(layer)
-        return self.act(Use(layer=layer, module=module, call=call, x=args[0], again=again))
+        return self.act(Use(layer=layer, module=module, call=call, x=x, again=again))
 
 
 @contextmanager

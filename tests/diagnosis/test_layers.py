@@ -215,6 +215,13 @@ class ByHand(nn.Module):
         return y * self.weight.view(shape) + self.bias.view(shape)
 
 
+class InPlace(ByHand):
+    """Writes its output over its input, to save memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.copy_(super().forward(x.clone()))
+
+
 class OfTheBrighter(ByHand):
     """A masked layer: statistics are those of half of the values."""
 
@@ -244,11 +251,14 @@ def learned(norm: Callable[..., nn.Module]) -> nn.Module:
     return steps(network(norm=norm), 60)
 
 
-def test_a_layer_written_by_hand_is_diagnosed_and_fixed() -> None:
+@pytest.mark.parametrize("norm", [ByHand, InPlace])
+def test_a_layer_written_by_hand_is_diagnosed_and_fixed(norm: type[nn.Module]) -> None:
     model = learned(ByHand)
+    for name in ("1", "4", "7"):
+        model.get_submodule(name).__class__ = norm
     healthy = diagnosed(model, 512)
     assert healthy.healthy
-    assert [each.kind for each in healthy.layers] == ["ByHand"] * 3
+    assert [each.kind for each in healthy.layers] == [norm.__name__] * 3
     assert healthy.reading("batch").loss == pytest.approx(loss(model, training=True), abs=1e-4)
     for name, buffer in model.named_buffers():
         buffer.fill_(name.endswith("var"))
