@@ -120,7 +120,7 @@ def report(
     elif form is not None:
         print(paper.FORMS[form.value](made.record), end="")
     else:
-        for part in terminal.terminal(made.record):
+        for part in terminal.terminal(made.record, columns=output.width):
             output.print(part)
     if formats:
         where = found.folder.file.parent / record.FIGURES
@@ -159,7 +159,7 @@ def compare(
     if as_json:
         print(json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False))
     else:
-        for part in side_by_side(record):
+        for part in side_by_side(record, columns=output.width):
             output.print(part)
 
 

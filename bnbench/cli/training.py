@@ -279,7 +279,7 @@ def _train(
             which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
             shown += [which | record.flat_row(run) for run in study.runs]
         else:
-            for table in terminal.closing_tables(study):
+            for table in terminal.closing_tables(study, columns=root.output.width):
                 root.output.print(table)
             root.show(f"curves: bnbench tensorboard {folder.path}")
             option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""

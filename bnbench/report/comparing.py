@@ -295,5 +295,5 @@ def _what_else(study: Study) -> Iterator[str]:
     if rules != ["none"]:
         rate = f" The learning rate changes with it (optim.lr_rule: {listing(rules, 'and')})."
     elif LR not in study.varying:
-        rate = " The learning rate is the same for all."
+        rate = " The learning rate does not change with it."
     yield f"{said}.{rate}"

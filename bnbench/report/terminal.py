@@ -18,7 +18,7 @@ from bnbench.report.study import StudiedRun, Study, short_names
 from bnbench.store import Record
 from bnbench.wording import counted
 
-MOST_CELLS = 40
+MOST_CELLS, WIDEST = 40, 80
 NARROWEST_NAME = 12
 """Columns that a setup's name needs in a table; a longer one is folded."""
 NO_BREAK = "\u00a0"
@@ -26,7 +26,8 @@ NO_BREAK = "\u00a0"
 
 def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
     """The report: question, answer, table, verdicts, where the files are; what to print, one below
-    the other, no wider than `columns`."""
+    the other, no wider than `columns` and 80."""
+    columns = min(columns, WIDEST)
     experiment, claims = record["experiment"], record["claims"]
     yield Text(experiment["question"] or experiment["name"], style="bold")
     for notice in record["notices"]:
@@ -91,7 +92,8 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
 
 def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
     """What ends a sweep, to be printed one below the other: the question, what was compared, the
-    results."""
+    results; no wider than `columns` and 80."""
+    columns = min(columns, WIDEST)
     from bnbench.report.record import cell_row  # SciPy takes a while
 
     shown: list[RenderableType] = []

@@ -148,13 +148,13 @@ def test_a_gap_that_may_be_chance_is_not_told(tmp_path: Path) -> None:
         (
             "epochs: 2",
             "Images are fixed (train.epochs): batch size 2 takes 1,500 steps, 16 takes 93; "
-            "train.steps would fix the steps. The learning rate is the same for all.",
+            "train.steps would fix the steps. The learning rate does not change with it.",
         ),
         (
             "steps: 50",
             "Steps are fixed (train.steps): batch size 2 sees 100 images, 16 sees 800; "
-            "train.epochs or train.examples would fix the images. The learning rate is the same "
-            "for all.",
+            "train.epochs or train.examples would fix the images. The learning rate does not "
+            "change with it.",
         ),
     ],
 )

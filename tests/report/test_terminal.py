@@ -85,6 +85,7 @@ def test_one_seed_shows_its_value(studies: Studies) -> None:
 def test_two_seeds_show_their_values(studies: Studies) -> None:
     lines = shown(record_of(studies(2)))
     assert " ".join(rows(lines, "bn")[0]) == "bn 2 0.1 64.3, 66.3 +13.5, +13.5 1,000 2"
+    assert not [line for line in lines if "±" in line or "95 %" in line]
 
 
 def test_three_seeds_show_their_mean_and_interval(three: Record) -> None:
@@ -110,9 +111,11 @@ def test_no_width_loses_a_setup_or_a_number(three: Record, columns: int) -> None
     lines = shown(three, columns)
     assert max(map(len, lines)) <= columns
     text = " ".join(" ".join(lines).split())
-    assert text.count("66.3 [61.2, 71.1]") == 6
-    assert text.count("+13.5 [13.5, 13.5]") == 4
-    first = [line.split()[0] for line in lines[lines.index("") + 4 :] if line.split()]
+    table = text.partition(" points, 3 seeds); 3 more in the table.")[2]
+    assert table.count("66.3 [61.2, 71.1]") == 6
+    assert table.count("+13.5 [13.5, 13.5]") == 4
+    (end,) = [n for n, line in enumerate(lines) if line.endswith("table.")]
+    first = [line.split()[0] for line in lines[end + 1 :] if line.split()]
     assert first.count("plain") == first.count("bn") == 4
 
 
