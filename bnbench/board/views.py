@@ -23,7 +23,7 @@ from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
 from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of, examined
-from bnbench.wording import counted, in_words, printable
+from bnbench.wording import column_words, counted, in_words, printable, told_apart
 
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
@@ -61,6 +61,7 @@ class Description:
     cells: Mapping[str, str] = field(default_factory=dict)
     probes: frozenset[str] = frozenset()
     diverged: bool = False
+    single: bool = False
 
     @cached_property
     def groups(self) -> Mapping[str, str]:
@@ -91,7 +92,7 @@ class Description:
     @cached_property
     def about(self) -> str:
         """The setups next to each other, as Markdown."""
-        return side_by_side(self.rows)
+        return side_by_side(_told_apart(self.rows) if self.single else self.rows)
 
 
 def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Description:
@@ -113,6 +114,7 @@ def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Desc
         {**{cell_of(each): each["cell"] for each in reversed(found)}, **planned.cells},
         planned.probes.union(*(each.get("probes", ()) for each in found)),
         any(map(_diverged, runs)),
+        content is None,
     )
 
 
@@ -283,6 +285,16 @@ def _facts(manifest: Record) -> str:
         f"{manifest['normalization_layers']:,} normalization layers",
     }
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())
+
+
+def _told_apart(rows: Iterable[Row]) -> list[Row]:
+    """Single runs of a setup that differ, each with what tells it from the others in its name."""
+    known = {repr(sorted(row.items())): row for row in rows}
+    apart = told_apart({key: (row["setup"], row) for key, row in known.items()})
+    return [
+        {**row, "setup": ", ".join((str(row["setup"]), *column_words(apart[key])))}
+        for key, row in known.items()
+    ]
 
 
 def side_by_side(rows: Iterable[Row]) -> str:

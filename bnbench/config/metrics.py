@@ -1,7 +1,7 @@
 """The metrics that claims name: what a run, or a row of runs, is reduced to.
 
 test/running/accuracy          split/statistics/quantity, from a run's last evaluation
-val/gap/kl                     running minus batch statistics at the end
+val/gap/accuracy               running minus batch statistics at the end: + eval mode is better
 val/running/examples_to_target when an accuracy is reached, twice in a row; as log₂
 usable_lr_max                  the largest learning rate that trains, as log₁₀
 probe/batch_noise/noise        a probe's reading, for the network or a mean over layers
@@ -41,7 +41,8 @@ class EndReading:
 
 @dataclass(frozen=True, slots=True)
 class GapReading:
-    """Running minus batch statistics at the last evaluation of a split."""
+    """Running minus batch statistics (eval mode minus training mode) at the last evaluation of a
+    split. Above 0, eval mode is better in accuracy, and worse in loss."""
 
     split: str
     quantity: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
@@ -21,7 +20,6 @@ from bnbench.wording import counted
 MOST_CELLS, WIDEST = 40, 80
 NARROWEST_NAME = 12
 """Columns that a setup's name needs in a table; a longer one is folded."""
-NO_BREAK = "\u00a0"
 
 
 def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
@@ -52,11 +50,10 @@ def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
 
 
 def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:
-    """Wrapped, but not within `95 %` or `n = 6`."""
-    tied = re.sub(r" (?=%)|(?<=[=<>×]) | (?=[=<>] )", NO_BREAK, text)
-    for number, line in enumerate(wrap(tied, columns - len(prefix)) or [""]):
+    """Wrapped, but not within what is tied."""
+    for number, line in enumerate(wrap(words.tied(text), columns - len(prefix)) or [""]):
         start = prefix if number == 0 else " " * len(prefix)
-        yield Text(start + line.replace(NO_BREAK, " "))
+        yield Text(start + line.replace(words.NO_BREAK, " "))
 
 
 def _cells_of_report(record: Record, columns: int) -> Iterator[RenderableType]:

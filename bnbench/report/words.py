@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isinf, isnan
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.wording import counted, in_words, listing
 
-MINUS, INFINITY = "−", "∞"
+MINUS, INFINITY, NO_BREAK = "−", "∞", "\u00a0"
 GAP = "eval mode better by"
 """A column's heading."""
 GAP_MEANS = (
@@ -48,6 +49,11 @@ def percent(value: float | None, *, sign: bool = False) -> str:
         return "–"
     words = f"{100 * value + 0.0:{'+' if sign else ''}.1f}"
     return words.replace("-0.0", "0.0").replace("+0.0", "0.0").replace("-", MINUS)
+
+
+def tied(text: str) -> str:
+    """The text with spaces that do not break a line within `95 %` or `n = 6`."""
+    return re.sub(r" (?=%)|(?<=[=<>×]) | (?=[=<>] )", NO_BREAK, text)
 
 
 def over_seeds(

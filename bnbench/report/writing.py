@@ -65,6 +65,7 @@ def page(report: Report) -> str:
         "in_words": words.value_words,
         "quoted": quote,
         "effect": words.effect,
+        "tied": words.tied,
         "over_seeds": words.over_seeds,
         "signed_over_seeds": partial(words.over_seeds, sign=True),
         "numbers_over_seeds": partial(words.over_seeds, shown=words.number),

@@ -261,3 +261,14 @@ def test_a_row_of_tensorboard_is_a_cell(tmp_path: Path) -> None:
     names = describe(folder).cells
     assert len(names) == 3, "what is called otherwise is no other"
     assert {cell_of(run.manifest() or {}) for run in folder.runs()} == names.keys()
+
+
+def test_the_card_of_tensorboard_keeps_single_runs_apart(tmp_path: Path) -> None:
+    """Runs of one setup that differ are not one setup with all their values."""
+    heading, _, *rows = describe(two_rates(tmp_path)).about.replace("\\", "").splitlines()
+    first, *setups = heading.strip("| ").split(" | ")
+    assert sorted([first, *setups]) == [
+        "batch-before, optim.lr 0.0001",
+        "batch-before, optim.lr 0.1",
+    ]
+    assert [sorted(row.strip("| ").split(" | ")) for row in rows] == [["0.0001", "0.1", "optim.lr"]]

@@ -78,7 +78,8 @@ class Cells(HTMLParser):
             self._inside = False
 
     def handle_data(self, data: str) -> None:
-        """Take text."""
+        """Take text; a space that does not break is one."""
+        data = data.replace("\u00a0", " ")
         self.words.append(data)
         if self._inside:
             self.tables[-1][-1][-1] += data

@@ -59,7 +59,10 @@ ACCURACY_AT_END, DIVERGED_SHARE, GAP_AT_END = (
 METRICS = {
     ACCURACY_AT_END: ("test accuracy", "running statistics, at the end"),
     DIVERGED_SHARE: ("diverged", "1: yes, 0: no; of a row: the share of its seeds"),
-    GAP_AT_END: ("test gap", "accuracy, running minus batch statistics"),
+    GAP_AT_END: (
+        "test gap",
+        "accuracy, eval mode minus training mode: above 0, eval mode is better",
+    ),
 }
 """Heading and description of each metric, by tag. They are few, so that a table with them and two
 columns fits a window of 1,280 pixels; all `summary/` scalars are in the other tabs."""
@@ -196,6 +199,7 @@ class Band:
 
 ACCURACY = Band("accuracy/val_running", "seed_bands/accuracy_val_running", 0.0, 1.0)
 GAP = Band("gap/val_loss", "seed_bands/gap_val_loss")
+GAP_TITLE = "gap in val loss: above 0, eval mode is worse than training mode"
 LOSSES = (
     Band("loss/val_running", "seed_bands/loss_val_running", 0.0),
     Band("loss/val_batch", "seed_bands/loss_val_batch", 0.0),
@@ -219,14 +223,14 @@ def layout(*, probes: Collection[str], several_batch_sizes: bool) -> Summary.Val
     )
     charts = [
         _lines("val loss: training mode against eval mode", "loss/val_batch$", "loss/val_running$"),
-        _lines("gap in val loss: running minus batch statistics", "gap/val_loss$"),
+        _lines(GAP_TITLE, "gap/val_loss$"),
         running_error if "running_error" in probes else population,
     ]
     by_batch_size = _margins("test accuracy by batch size (x: step = batch size)", BY_BATCH_SIZE)
     losses = _margins("val loss, running and batch statistics", *LOSSES)
     over_seeds = [
         _margins("val accuracy, running statistics", ACCURACY),
-        _margins("gap in val loss: running minus batch statistics", GAP),
+        _margins(GAP_TITLE, GAP),
         by_batch_size if several_batch_sizes else losses,
     ]
     content = Layout(
