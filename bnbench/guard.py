@@ -7,7 +7,9 @@ are no part of this: training seeds them before each step, a diagnosis gives the
 
 from __future__ import annotations
 
+import builtins
 import functools
+import json
 import os
 import re
 import signal
@@ -88,11 +90,13 @@ class ForeignCode:
         """Call the user's code inside, and never `yield`. Whatever it raises is raised as what
         `raises` makes of it; our own errors and the user's Ctrl-C pass."""
         try:
-            ours = {part: _read(part) for part in _parts()}
+            ours, modules = {part: _read(part) for part in _parts()}, dict(sys.modules)
             _write(self._theirs)
             try:
                 yield
             finally:
+                if len(sys.modules) < len(modules):  # nothing could be imported any more
+                    sys.modules.update(modules)
                 now = {part: _read(part) for part in ours}
                 self._theirs = {part: now[part] for part in ours if now[part] != ours[part]}
                 _write({part: ours[part] for part in self._theirs})
@@ -103,7 +107,10 @@ class ForeignCode:
             by_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
             if isinstance(error, KeyboardInterrupt) and by_default:
                 raise
-            raise raises(Raised(error)) from error
+            raised = Raised(error)
+            if not raised.place and self._theirs.get(_gradients()) is False:
+                raised.message += " (gradients were left switched off, as torch.no_grad does)"
+            raise raises(raised) from error
 
 
 @contextmanager
@@ -186,6 +193,16 @@ def _shown(file: str) -> str:
 
 # --- what the process has that code can set -------------------------------------------------------
 
+PATCHED = (builtins, json, os)
+"""Modules of Python's that everything needs, and whose functions code can replace."""
+
+
+@functools.cache
+def _gradients() -> Part:
+    import torch
+
+    return torch.is_grad_enabled, torch.set_grad_enabled
+
 
 @functools.cache
 def _parts() -> tuple[Part, ...]:
@@ -199,6 +216,7 @@ def _parts() -> tuple[Part, ...]:
         (lambda: list(warnings.filters), partial(setattr, warnings, "filters")),
         (sys.getrecursionlimit, sys.setrecursionlimit),
         *((partial(getattr, sys, name), partial(setattr, sys, name)) for name in of_sys),
+        *((partial(dict, vars(each)), vars(each).update) for each in PATCHED),
         *map(_output, (1, 2)),
         *((partial(signal.getsignal, each), partial(signal.signal, each)) for each in STOPPING),
         (torch.get_default_dtype, torch.set_default_dtype),
@@ -206,7 +224,7 @@ def _parts() -> tuple[Part, ...]:
             lambda: torch.empty(0).device,
             lambda device: torch.set_default_device(None if device.type == "cpu" else device),
         ),
-        (torch.is_grad_enabled, torch.set_grad_enabled),
+        _gradients(),
         (torch.get_num_threads, torch.set_num_threads),
         (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
         *(

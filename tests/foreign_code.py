@@ -122,12 +122,16 @@ SET = {
         "Ctrl-C": "signal.signal(signal.SIGINT, signal.SIG_IGN)",
         "warnings": "warnings.simplefilter('always')",
         "standard output": "sys.stdout = sys.stderr = None",
+        "a function of Python's": "__import__('json').dumps = None",
+        "a function of all": "__builtins__['open'] = None",
         "recursion limit": "sys.setrecursionlimit(10_000)",
         "megabytes": "print('\\x1b[2J' * 500_000)",
     }.items()
 } | {
     # What comes after it in this step has no gradient.
-    "no gradients": Way(passed="torch.set_grad_enabled(False)", fails=("train",)),
+    "no gradients": Way(
+        passed="torch.set_grad_enabled(False)", fails=("train",), said="gradients were left"
+    ),
     "early": Way(
         top="torch.set_default_dtype(torch.float64); os.chdir('/'); torch.set_num_threads(2)",
         made="warnings.simplefilter('always'); signal.signal(signal.SIGTERM, signal.SIG_IGN)",

@@ -255,6 +255,20 @@ def set_all(settings: Sequence[tuple[str, Any]]) -> None:
         PARTS[name][0](value)
 
 
+def test_modules_that_are_no_longer_imported_are_imported_again() -> None:
+    def cleared() -> Any:
+        sys.modules.clear()
+        return sys.modules["json"]
+
+    with foreign_code(lambda raised: RunError(str(raised))):
+        before = dict(sys.modules)
+        sys.modules.clear()
+    assert all(sys.modules.get(name) is each for name, each in before.items())
+    with pytest.raises(RunError, match="KeyError"), foreign_code(lambda each: RunError(str(each))):
+        cleared()
+    assert before.keys() <= sys.modules.keys()
+
+
 @given(crossings=st.lists(st.tuples(Changes, Changes, st.booleans()), max_size=5))
 def test_each_side_finds_the_process_as_it_has_left_it(
     crossings: Sequence[tuple[Sequence[tuple[str, Any]], Sequence[tuple[str, Any]], bool]],

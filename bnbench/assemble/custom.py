@@ -21,8 +21,15 @@ def guarded(
     config: schema.RunConfig, raises: Callable[[Raised], BnbenchError]
 ) -> AbstractContextManager[None]:
     """What the network of a run is called in: code of the user's own is guarded, as `foreign_code`
-    says; bnbench's own is not, and costs nothing more."""
-    return foreign_code(raises) if feasible.opaque(config) else nullcontext()
+    says; bnbench's own is not, and costs nothing more. Where no line of it is known, its file is
+    named."""
+
+    def placed(raised: Raised) -> BnbenchError:
+        files = dict.fromkeys(path.name for path, _ in custom.targets(config).values())
+        raised.place = raised.place or (f"{' or '.join(files)}: " if files else "")
+        return raises(raised)
+
+    return foreign_code(placed) if feasible.opaque(config) else nullcontext()
 
 
 def named(config: schema.RunConfig) -> str:

@@ -12,13 +12,18 @@ import os
 import select
 import sys
 from errno import EPIPE
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 
 class _Output(io.FileIO):
     """A descriptor that takes everything; after an error of writing, what is written is dropped."""
 
     failure: OSError | None = None
+
+    def close(self) -> None:
+        """Stay open, unless the descriptor is ours: the user's code may close what we print to."""
+        if self.closefd:
+            super().close()
 
     def write(self, content: Any) -> int:
         """Write all of it; no buffer, whose lock a signal handler that prints would meet."""
@@ -32,6 +37,16 @@ class _Output(io.FileIO):
             except OSError as error:
                 self.failure = error
         return len(content)
+
+
+class _Stream(io.TextIOWrapper):
+    """Stays open as well."""
+
+    def close(self) -> None:
+        self.flush()
+
+    def detach(self) -> BinaryIO:
+        raise io.UnsupportedOperation("detach")
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
@@ -54,7 +69,7 @@ def prepare() -> None:
 
 
 def _text(number: int, stream: TextIO | None, *, line_buffering: bool) -> TextIO:
-    return io.TextIOWrapper(
+    return _Stream(
         _Output(number, "w", closefd=False),
         encoding="utf-8" if stream is None else stream.encoding,
         errors="bnbench",

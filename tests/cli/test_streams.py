@@ -73,6 +73,16 @@ def test_everything_is_written_even_where_a_pipe_does_not_block(blocking: bool) 
     assert output.failure is None
 
 
+def test_standard_output_that_the_users_code_closes_is_still_there() -> None:
+    code = (
+        "import sys; from bnbench.cli import streams; streams.prepare()\n"
+        "for each in (sys.stdout, sys.stderr): each.close(); each.buffer.close()\n"
+        "print('there'); print('here', file=sys.stderr); sys.exit(streams.finish())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "there\n", "here\n")
+
+
 def test_what_is_written_after_an_error_is_dropped() -> None:
     read, write = pipe()
     os.close(read)
