@@ -126,7 +126,7 @@ def tensor_digests(state: Mapping[str, Any], prefix: str = "") -> dict[str, str]
     digests = {}
     for key, value in state.items():
         if isinstance(value, torch.Tensor):
-            content = value.contiguous().numpy().tobytes()
+            content = value.contiguous().cpu().numpy().tobytes()
             digests[f"{prefix}{key}"] = hashlib.sha256(content).hexdigest()
         elif isinstance(value, Mapping):
             digests |= tensor_digests(value, f"{prefix}{key}.")

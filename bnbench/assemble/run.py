@@ -114,6 +114,8 @@ def _built(
     """Raises ValueError where normalization and network do not fit together."""
     classes = len(images.dataset.classes)
     _, *shape = images.dataset.train.pixels.shape
+    if device.type == "cuda":  # cuDNN's other algorithms add up in any order
+        torch.backends.cudnn.deterministic = True
     model = make_model(config, tuple(shape), classes, steps).to(device)
     evaluate, evaluate_last = evaluations(config, images, model)
     run = Run(

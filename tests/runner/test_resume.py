@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bnbench import store
 from bnbench.assemble import build_run
@@ -83,6 +84,18 @@ def test_a_real_training_is_stopped_and_resumed(tmp_path: Path, probes: bool) ->
         experiment = experiment_in(tmp_path / str(step))
         found = stop_twice_and_go_on(config, experiment, step, build_run)
         assert found == evidence(whole.folder), f"stopped after step {step}"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    "norm", [schema.BatchNormConfig(), schema.GroupNormConfig(kind="group", groups=2)]
+)
+def test_stopped_and_resumed_on_a_gpu(tmp_path: Path, norm: schema.NormConfig) -> None:
+    config = every_step(small_config(norm=norm, compute=schema.ComputeConfig(device="cuda")))
+    whole = execute(config, experiment_in(tmp_path / "whole"), Settings())
+    found = stop_twice_and_go_on(config, experiment_in(tmp_path / "stopped"), 7, build_run)
+    assert found == evidence(whole.folder)
 
 
 @pytest.mark.parametrize("item", ["model", "optimizer", "step", "losses", "metrics_bytes"])
