@@ -256,7 +256,8 @@ def test_without_axes_each_setup_is_a_row(tmp_path: Path) -> None:
     ends = [100 * value(run.config) for run in read.runs if run.setup == "bn"]
     assert seeds[COLORS["bn"]] == pytest.approx(ends)
     words, figure = drawn["gap-by-setup"]
-    assert "below zero, eval mode is worse" in words
+    assert "below 0, training mode is better" in words
+    assert figure.axes[0].get_xlabel() == "eval mode better by (points)"
     assert [0.0, 0.0] in [x(line) for line in figure.axes[0].lines]
 
 

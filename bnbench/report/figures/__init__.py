@@ -26,6 +26,7 @@ from bnbench.report.figures.claims import differences_caption, paired_difference
 from bnbench.report.figures.grid import point_words
 from bnbench.report.study import Study
 from bnbench.report.verdicts import Judged
+from bnbench.report.words import GAP_MEANS
 from bnbench.wording import key_words, printable
 
 MOST_PROBED = 8
@@ -163,11 +164,8 @@ def _final(study: Study, looks: style.Looks) -> Iterator[Made]:
             guessed = "" if chance is None else f" Dashed line: chance ({chance:.3g} %)."
             words = rows.caption(study) + guessed
             yield "accuracy-by-setup", "final", "Test accuracy of each setup", words, figure
-    gap = along.Measured("gap", "running − batch statistics (points)", 0.0, is_zero=True)
-    means = (
-        " Validation accuracy in eval mode (running statistics) minus training mode (batch "
-        "statistics): below zero, eval mode is worse."
-    )
+    gap = along.Measured("gap", "eval mode better by (points)", 0.0, is_zero=True)
+    means = f" {GAP_MEANS}"
     left = [axis for axis in study.varying if axis != study.tuned_axis]
     axes = [axis for axis in left if axis in BATCH_SIZES] or left[:1]
     for axis in axes:
