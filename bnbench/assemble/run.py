@@ -24,6 +24,7 @@ from bnbench.assemble.inputs import (
 )
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
 from bnbench.config import datasets, feasible, schema
+from bnbench.config.hints import value_called
 from bnbench.data.batches import Batches, Standardize, split
 from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
@@ -61,7 +62,11 @@ def resolve_device(name: str, worker: int = 0) -> torch.device:
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }
-    if int(index or 0) >= available.get(kind, 0):
+    if kind not in available:
+        meant = value_called("compute.device", name)
+        do = f"did you mean {meant}?" if meant else "auto, cpu, cuda, cuda:1 or mps"
+        raise UsageError(f"{name} is not a device", do=do)
+    if int(index or 0) >= available[kind]:
         raise UsageError(
             f"there is no device {name} on this machine",
             do="use --device cpu, or auto for what there is",

@@ -115,9 +115,9 @@ def configs_check(config: Config, set_: Set = None) -> None:
         say(line)
     runs = "1 run" if len(plan.runs) == 1 else f"{len(plan.runs)} runs ({plan.grid})"
     if not missing:
-        show(f"{path}: {runs}, no faults")
+        show(f"{files.as_typed(path)}: {runs}, no faults")
         return
-    show(f"{path}: {runs}, which train, but do not decide all that the file asks:")
+    show(f"{files.as_typed(path)}: {runs}, which train, but do not decide all that the file asks:")
     for what, do in missing.items():
         show(f"- {what}\n  {do}")
 

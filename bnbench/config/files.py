@@ -16,7 +16,7 @@ from bnbench.config.layers import Blocks, absolute
 from bnbench.config.schema import BLOCKS
 from bnbench.config.yaml import Source
 from bnbench.errors import UsageError
-from bnbench.wording import listing, shortened, slug
+from bnbench.wording import did_you_mean, listing, nearest, shortened, slug
 
 # Text that no reader of YAML takes for anything but text; the rest is quoted.
 BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*( [A-Za-z0-9_./(=-]+)*")
@@ -185,7 +185,8 @@ def find_configs(name: str) -> list[Path]:
 def find_config(name: str) -> Path:
     """The file that a name means: a path that exists, or a shipped experiment.
 
-    Raises UsageError otherwise; it names what is shipped, the nearest first.
+    Raises UsageError otherwise; it names the file that was meant, or what is shipped, the nearest
+    first.
     """
     is_folder = os.path.isdir(name)  # noqa: PTH112
     if os.path.exists(name) and not is_folder:  # noqa: PTH110
@@ -196,8 +197,18 @@ def find_config(name: str) -> Path:
     if short in known:
         return known[short]
     kind = "is a folder, not an experiment" if is_folder else "is not there"
-    order = sorted(
-        known, key=lambda each: (-difflib.SequenceMatcher(None, short[:80], each).ratio(), each)
-    )
-    do = f"shipped experiments: {listing(order, 'and')}" if order else None
+    parent = Path(name).parent
+    here = map(str, parent.glob("*.yaml")) if os.path.isdir(parent) else ()  # noqa: PTH112
+    do = did_you_mean(nearest(name, here, 0.75))
+    if do is None:
+        order = sorted(
+            known, key=lambda each: (-difflib.SequenceMatcher(None, short[:80], each).ratio(), each)
+        )
+        do = f"shipped experiments: {listing(order, 'and')}"
     raise UsageError(f"{shortened(name)} {kind}, and no shipped experiment has that name", do=do)
+
+
+def as_typed(path: Path) -> str:
+    """What a file is called on the command line: a shipped one by its name."""
+    top = folder()
+    return path.relative_to(top).with_suffix("").as_posix() if top in path.parents else str(path)

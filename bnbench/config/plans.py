@@ -14,6 +14,7 @@ from bnbench.config import claims, layers, schema
 from bnbench.config.experiments import Axis, ExperimentConfig
 from bnbench.config.faults import Faults, Place
 from bnbench.config.feasible import Obstacle, obstacles, warnings
+from bnbench.config.files import as_typed
 from bnbench.config.identity import default_setup, identity
 from bnbench.config.layers import Block, Blocks, Layer
 from bnbench.config.schema import BLOCKS, Key
@@ -57,9 +58,10 @@ class Plan:
         """The run of an experiment that has just one; raises UsageError otherwise."""
         if len(self.runs) == 1:
             return self.runs[0]
+        name = as_typed(self.path)
         raise UsageError(
-            f"{self.path} describes {counted(len(self.runs), 'run')} ({self.grid})",
-            do=f"bnbench sweep {self.path} trains them",
+            f"{name} describes {counted(len(self.runs), 'run')} ({self.grid})",
+            do=f"bnbench sweep {name} trains them",
         )
 
     def faults(self, refused: Iterable[tuple[schema.RunConfig, Obstacle]]) -> list[Fault]:

@@ -29,6 +29,7 @@ from bnbench.errors import (
     Interrupted,
     RunError,
     StorageError,
+    UsageError,
 )
 from bnbench.events import Diverged, Evaluation, Moment
 from bnbench.guard import Entered, Raised, awaited, foreign_code, items
@@ -91,6 +92,8 @@ def _failures_recorded(folder: RunFolder) -> Iterator[None]:
             raise
         except Exception as error:
             raise failed(Raised(error)) from error
+    except UsageError:
+        raise  # of the command, as of a device that is not there: says nothing about the run
     except BnbenchError as error:
         cause = error.__cause__ if isinstance(error, RunError) else None
         record = {

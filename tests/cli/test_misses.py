@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from bnbench import cli
+from tests.runs import write_experiment
 
 SET = "write --set "
 TYPED = [
@@ -45,3 +48,39 @@ def test_no_hint_is_made_up(typed: str) -> None:
     result = CliRunner().invoke(cli.app, typed.split())
     assert result.exit_code == 2
     assert "write" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("gpu", "gpu is not a device\n  did you mean cuda?\n"),
+        ("tpu", "tpu is not a device\n  auto, cpu, cuda, cuda:1 or mps\n"),
+        ("cuda:99", "there is no device cuda:99 on this machine\n"),
+    ],
+)
+def test_a_wrong_device_is_said_and_no_failure_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_experiment(tmp_path / "study.yaml")
+    result = CliRunner().invoke(cli.app, ["train", path.name, "--device", device])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not list(tmp_path.rglob("error.json"))
+
+
+def test_a_file_here_that_is_meant_is_named_before_what_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deeper").mkdir()
+    write_experiment(tmp_path / "deeper/my-study.yaml")
+    for typed in ("deeper/mystudy.yaml", "deeper/my-study"):
+        said = CliRunner().invoke(cli.app, ["sweep", typed]).stderr
+        assert said.endswith("\n  did you mean deeper/my-study.yaml?\n")
+
+
+def test_a_shipped_experiment_is_called_by_its_name() -> None:
+    said = CliRunner().invoke(cli.app, ["train", "claims/placement"]).stderr
+    assert said.startswith("claims/placement describes ")
+    assert said.endswith("\n  bnbench sweep claims/placement trains them\n")
