@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from bnbench.config import hints, metrics, schema, sentences
 from bnbench.errors import UsageError
-from bnbench.wording import did_you_mean, listing, nearest
+from bnbench.wording import did_you_mean, listing, nearest, shortened
 
 PACKAGE = Path(__file__).parent
 PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"
@@ -103,7 +103,9 @@ def find(word: str) -> Sequence[Entry | Key]:
     close = nearest(word, [*names, *every, *(key.rpartition(".")[2] for key in every)])
     close = close or hints.called(nearest(word, " ".join(hints.ALSO_CALLED.values()).split()) or "")
     hint = hints.meant(word, guess=did_you_mean(close))
-    raise UsageError(f"nothing is called {word}", do=hint or "`bnbench explain` lists the topics")
+    raise UsageError(
+        f"nothing is called {shortened(word)}", do=hint or "`bnbench explain` lists the topics"
+    )
 
 
 def _meant(word: str) -> str:

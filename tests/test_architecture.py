@@ -27,7 +27,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "optim": (1, set()),
     "probes": (1, {"events"}),
     "stats": (1, set()),
-    "store": (1, {"errors", "events", "regular"}),
+    "store": (1, {"errors", "events", "regular", "wording"}),
     "guard": (1, {"errors", "wording"}),
     "explain": (2, {"config", "errors", "wording"}),
     "sinks": (2, {"events", "store", "wording"}),
@@ -52,7 +52,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
         3,
         {"config", "errors", "events", "palette", "sinks", "stats", "store", "wording"},
     ),
-    "diagnosis": (4, {"assemble", "config", "errors", "guard", "probes", "store"}),
+    "diagnosis": (4, {"assemble", "config", "errors", "guard", "probes", "store", "wording"}),
     "report": (4, {"config", "errors", "palette", "stats", "store", "wording"}),
     "runner": (
         5,

@@ -190,7 +190,7 @@ def rebuild(
 
     Returns how many runs have new files, and a sentence about each of the others.
     """
-    done, notes, runs = 0, list[str](), experiment.runs()
+    done, notes, runs, damaged = 0, list[str](), experiment.runs(), False
     description, shown = describe(experiment), time.monotonic()
     for number, folder in enumerate(runs):
         if time.monotonic() - shown > SHOWN_SECONDS:
@@ -205,8 +205,13 @@ def rebuild(
             done += 1
         except HeldError:
             notes.append(f"{folder.name} is being trained: it writes its own")
+        except DamagedError as error:
+            notes.append(f"{folder.name}: {error.what}")
+            damaged = True
         except BnbenchError as error:
             notes.append(f"{folder.name}: {error}")
+    if damaged:
+        notes.append("bnbench sweep --retry-failed renames damaged files, and trains runs again")
     return done, notes
 
 

@@ -11,7 +11,7 @@ import typer
 
 from bnbench.cli.root import Debug, Json, RunsDir, doing, output, say, show
 from bnbench.errors import UsageError
-from bnbench.wording import listing
+from bnbench.wording import listing, printable
 
 FIGURES = ("pdf", "png", "svg")
 
@@ -66,7 +66,10 @@ def status(
             table = experiments_table(there)
         output.print(table)
     else:
-        show(f"no experiments in {runs_dir} yet: bnbench train default trains a first run")
+        # No error: before the first run there is no such folder.
+        missing = "" if runs_dir.is_dir() else ", a folder that is not there"
+        place = printable(str(runs_dir))
+        show(f"no experiments in {place}{missing} yet: bnbench train default trains a first run")
 
 
 def report(

@@ -161,6 +161,8 @@ def meant(dotted: str, value: Any = None, guess: str | None = None) -> str | Non
     if names := keys_called(dotted, value):
         return did_you_mean(listing(names))
     if word in schema.ExperimentFile.model_fields:
+        if dotted == word:
+            return f"{word} can only stand at the top of the file"
         return f"did you mean {word}, at the top of the file?"
     if sentence := instead(word):
         return sentence

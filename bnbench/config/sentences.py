@@ -118,7 +118,7 @@ class Subject:
 
     def no_key(self, path: Path) -> tuple[str, str | None]:
         """Message and hint for a key that its mapping does not have."""
-        key, around, family = str(path[-1]), self.dotted(path[:-1]), self.family
+        key, around, family = str(path[-1]) or '""', self.dotted(path[:-1]), self.family
         where = None
         if family is None:
             where = {"setups": "a setup", "profiles": "a profile"}.get(str(path[0]))
@@ -176,7 +176,9 @@ class Subject:
 
     def dotted(self, path: Path) -> str:
         """The path as messages show it: `optim.milestones[1]`."""
-        inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        inner = "".join(
+            f"[{part}]" if isinstance(part, int) else "." + (part or '""') for part in path
+        )
         return (self.family.name + inner if self.family else inner).removeprefix(".")
 
     def part(self, path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from bnbench.guard import ForeignCode, awaited, foreign_code
 from bnbench.probes.statistics import Autocast
 from bnbench.store import RunFolder, files
 from bnbench.store.run_folder import CHECKPOINT
+from bnbench.wording import PATH_LENGTH, shortened
 
 RETURNS = "(model, loader) or (model, train_loader, eval_loader)"
 
@@ -95,7 +96,8 @@ def find_target(target: str, device: str | None, images: int, trust: Trust) -> T
     if trust.no_custom:
         raise UsageError(f"{path} is code, which would be run", do="leave out --no-custom")
     if not Path(path).is_file():
-        raise UsageError(f"there is no file {path}", do="TARGET is path/to/file.py:function")
+        shown = shortened(str(path), PATH_LENGTH)
+        raise UsageError(f"there is no file {shown}", do="TARGET is path/to/file.py:function")
     code = ForeignCode()
     fails = in_a_sentence(f"importing {path}", UsageError)
     with awaited(f"{path} to be imported", trust.say), code.entered(fails):

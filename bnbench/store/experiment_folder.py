@@ -11,6 +11,7 @@ from pathlib import Path
 from bnbench.errors import StorageError, UsageError
 from bnbench.store import files
 from bnbench.store.run_folder import CONFIG, LOCK, MANIFEST, RunFolder
+from bnbench.wording import printable
 
 EXPERIMENT = "experiment.yaml"
 STUDY = "study-"
@@ -138,7 +139,8 @@ def choose_experiments(runs_dir: Path, name: str | None) -> list[ExperimentFolde
     found = experiments(runs_dir)
     if not found:
         raise UsageError(
-            f"no experiments in {runs_dir} yet", do="bnbench train default trains a first run"
+            f"no experiments in {printable(str(runs_dir))} yet",
+            do="bnbench train default trains a first run",
         )
     return found
 
@@ -151,11 +153,11 @@ def find_experiment(runs_dir: Path, name: str) -> ExperimentFolder:
     known = ", ".join(folder.name for folder in experiments(runs_dir))
     if not runs_dir.exists():
         raise StorageError(
-            f"{runs_dir}: no such folder",
+            f"{printable(str(runs_dir))}: no such folder",
             do="train something first, or name another folder with --runs-dir",
         )
     raise UsageError(
-        f"no experiment {name!r} in {runs_dir}",
+        f"no experiment {name!r} in {printable(str(runs_dir))}",
         do=f"there is: {known}" if known else "there is none yet: train something first",
     )
 
@@ -175,7 +177,7 @@ def find_run(runs_dir: Path, name: str) -> RunFolder:
     fitting = exact or [run for run in found if wanted and run.name.startswith(wanted)]
     if not fitting:
         raise UsageError(
-            f"no run {name!r} in {runs_dir}",
+            f"no run {name!r} in {printable(str(runs_dir))}",
             do="bnbench status EXPERIMENT lists them; a run can also be named by its folder",
         )
     if len(fitting) > 1:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from bnbench import regular
 from bnbench.errors import StorageError
+from bnbench.wording import printable
 
 TEMPORARY = ".tmp"
 ASIDE = ".damaged-"
@@ -59,7 +60,7 @@ def translated(path: Path) -> Iterator[None]:
                 do = "look at what stands there, or choose another place with --runs-dir"
             case _:
                 pass
-        shown = re.sub(r"\.[0-9a-f]{16}\.tmp$", "", str(path))
+        shown = printable(re.sub(r"\.[0-9a-f]{16}\.tmp$", "", str(path)))
         raise StorageError(f"{shown}: {said}", do=do) from error
 
 
@@ -68,7 +69,8 @@ def refuse_link(path: Path) -> None:
     with translated(path):
         if path.is_symlink():
             raise StorageError(
-                f"{path} is a link, and links inside of a runs folder are not followed",
+                f"{printable(str(path))} is a link, and links inside of a runs folder are not "
+                "followed",
                 do="put there what it leads to, or choose another place with --runs-dir",
             )
 

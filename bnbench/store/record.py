@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from bnbench.errors import DamagedError
 from bnbench.events import KINDS, Split
+from bnbench.wording import printable
 
 Record: TypeAlias = dict[str, Any]
 """One line of `metrics.jsonl`, or the content of one of the JSON files."""
@@ -301,7 +302,7 @@ def is_png(content: bytes) -> bool:
 
 def damaged(path: Path, why: str, *, line: int | None = None) -> DamagedError:
     """The error for a file of a run, with what to do."""
-    where = path if line is None else f"{path}:{line}"
+    where = printable(str(path)) if line is None else f"{printable(str(path))}:{line}"
     # All but configuration and events are made again: the numbers are in the checkpoint.
     again = "remove the file, or " if path.suffix == ".json" else ""
     return DamagedError(f"{where}: {why}", do=f"{again}train the run again with --restart")

@@ -18,6 +18,7 @@ from bnbench.cli.root import PlainConsole
 from bnbench.config.yaml import UNPRINTABLE
 from bnbench.store import ExperimentFolder
 from bnbench.wording import printable
+from tests.commands import bnbench
 from tests.executors import InProcess
 from tests.report.invented import Told, invented
 from tests.runs import SMALL_YAML
@@ -168,3 +169,43 @@ def test_nothing_that_is_printed_is_obeyed(text: str) -> None:
     for part in (text, Text(text, style="bold"), Text.assemble((text, "red"), text), table):
         console.print(part)
     assert all(char.isprintable() or char in "\n\t" for char in file.getvalue())
+
+
+ODD = "no\nwhere\x1b[31m"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--runs-dir", ODD],
+        ["status", ODD],
+        ["report", ODD],
+        ["report", "x", "--runs-dir", ODD],
+        ["compare", ODD, "b"],
+        ["tensorboard", "--runs-dir", ODD],
+        ["train", ODD],
+        ["explain", ODD],
+        ["diagnose", f"{ODD}.py:make"],
+    ],
+)
+def test_a_newline_in_a_name_begins_no_line(own_folder: Path, arguments: list[str]) -> None:
+    assert not any(own_folder.iterdir())
+    said = bnbench(*arguments)
+    assert "no\n" not in said.out + said.err
+    assert "\x1b" not in said.out + said.err
+
+
+def test_an_empty_key_is_seen(own_folder: Path) -> None:
+    (own_folder / "x.yaml").write_text('"": 3\ntrain: {"": 3}\nnorm: {kind: group, "": 1}\n')
+    said = bnbench("configs", "check", "x.yaml")
+    assert 'x.yaml:1:1: "" is not a key of an experiment' in said.err
+    assert 'x.yaml:2:9: train."" is not a key of train' in said.err
+    assert 'norm."" is not a key of kind "group"' in said.err
+
+
+def test_what_cannot_be_set_on_the_command_line_is_said(own_folder: Path) -> None:
+    (own_folder / "x.yaml").write_text("{}")
+    said = bnbench("configs", "check", "x.yaml", "--set", "claims=[]")
+    assert said.err == (
+        "--set claims: claims is not a key\n  claims can only stand at the top of the file\n"
+    )
