@@ -123,13 +123,15 @@ class Setups(NamedTuple):
 
 
 def setups_of(experiments: Sequence[ExperimentFolder]) -> Setups:
-    """The setups of all runs that have begun."""
-    manifests = [run.manifest_or_none() for each in experiments for run in each.runs()]
+    """The setups that TensorBoard shows, with the colours that they have among all that began."""
+    found = [(run.manifest_or_none(), run) for each in experiments for run in each.runs()]
     begun = sorted(
-        (each for each in manifests if each is not None),
-        key=lambda each: (float(each["started"]), str(each.get("run", ""))),
+        ((slug(manifest["setup"], 32), manifest, run) for manifest, run in found if manifest),
+        key=lambda each: (float(each[1]["started"]), str(each[1].get("run", ""))),
     )
-    places = palette.places((slug(each["setup"], 32), each["hparams"]) for each in begun)
+    every = palette.places((setup, manifest["hparams"]) for setup, manifest, _ in begun)
+    shown = {setup for setup, _, run in begun if run.views()}
+    places = {setup: place for setup, place in every.items() if setup in shown}
     # The longest first: "bn" is the beginning of "bn-before".
     either = "|".join(map(re.escape, sorted(places, key=lambda name: (-len(name), name))))
     return Setups(places, f"(?:^|/)({either})(?:_|$)" if places else "")

@@ -98,6 +98,17 @@ def test_a_setup_that_begins_like_another_has_its_own_colour(own_study: Experime
     assert [match and match[1] for match in found] == ["bn_x", "bn"]
 
 
+def test_a_setup_without_files_leaves_its_colour_to_nobody(own_study: ExperimentFolder) -> None:
+    before = setups_of([own_study]).places
+    assert list(before) == ["bn", "gn", "wild"]
+    for run in own_study.runs():
+        if run.name.startswith("bn_"):
+            run.clear_views()
+    after = setups_of([own_study])
+    assert after.places == {"gn": before["gn"], "wild": before["wild"]}, "TensorBoard counts these"
+    assert "bn" not in after.regex
+
+
 def test_a_link_without_runs_has_no_colours(tmp_path: Path) -> None:
     assert "runColorGroup" not in deep_link(setups_of([ExperimentFolder(tmp_path)]), port=6006)
 
