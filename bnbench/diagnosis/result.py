@@ -131,8 +131,9 @@ class LayerReading:
     `momentum`: the weight of the new batch; None: the average of all batches; NaN: a layer that is
     not torch's, of which it is not known. `updates`: batches that it says it has tracked.
     `initial_weight`: what that leaves of the initial statistics in the running ones. `mean_error`,
-    `variance_error`: the probe `running_error`; `blame`: the probe `gap_by_layer`, in nats. `dead`,
-    `under_eps`: channels whose variance over the images is next to nothing, and at most ε.
+    `variance_error`: the probe `running_error`; `blame`: the probe `gap_by_layer`, in nats; of many
+    layers, the worst ones have it. `dead`, `under_eps`: channels whose variance over the images is
+    next to nothing, and at most ε.
     """
 
     name: str

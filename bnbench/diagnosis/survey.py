@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnbench.probes.interception import Use, has_statistics, holding, intercepted, means, tables
 from bnbench.probes.pooled import PooledStatistics, moments
-from bnbench.probes.statistics import batch_statistics, given_statistics
+from bnbench.probes.statistics import batch_statistics, given_statistics, modes_restored
 
 KNOWN = ("torch", "bnbench")
 """Packages whose layers need no trial."""
@@ -109,13 +109,9 @@ def survey(model: nn.Module, network: nn.Module, images: int, run: Callable[[], 
 
 def _in_training_mode(network: nn.Module) -> set[nn.Module]:
     """The modules that are in training mode after `train()`, which some override."""
-    flags = [(module, module.training) for module in network.modules()]
-    try:
+    with modes_restored(network):
         network.train()
         return {module for module in network.modules() if module.training}
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def _tried(name: str, manners: dict[str, Manner], layer: nn.Module, args: Any, kwargs: Any) -> None:

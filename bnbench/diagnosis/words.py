@@ -96,7 +96,7 @@ def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
         if each in worst:
             table.add_row(*_row(each)[: len(table.columns)], style="bold" if off(each) else "")
     yield table
-    more = f"\n{left} more layers have less to blame: --json lists all" if left else ""
+    more = f"\n{left} more layers: --json lists all" if left else ""
     yield Text(
         "off: running against population statistics, |Δμ|/σ and |ln σ²| (bold: far off);\n"
         "blame: nats that a layer's running statistics cost"

@@ -115,6 +115,9 @@ class _Interception(TorchFunctionMode):
         self.before: dict[str, int] = {}
         self.inputs: dict[str, Tensor] = {}
 
+    def __deepcopy__(self, memo: object) -> _Interception:
+        return self  # the hooks of a copied network are its own, and do nothing there
+
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
@@ -146,6 +149,8 @@ class _Interception(TorchFunctionMode):
         return self.calls[layer] - 1
 
     def enter(self, layer: str, module: nn.Module, args: Any) -> None:
+        if module is not self.layers[layer]:
+            return
         self.before[layer] = self.calls[layer]
         if args and isinstance(args[0], Tensor) and not isinstance(module, _NormBase):
             self.inputs[layer] = args[0].clone()  # it may change them in place
@@ -154,7 +159,9 @@ class _Interception(TorchFunctionMode):
         """Another output for a layer that called none of `FUNCTIONS`."""
         x = self.inputs.pop(layer, args[0] if args else None)
         inner = _Interception.active[_Interception.active.index(self) + 1 :]
-        if any(module in each.layers.values() for each in inner):
+        if module is not self.layers[layer] or any(
+            module in each.layers.values() for each in inner
+        ):
             return None
         if self.calls[layer] > self.before[layer] or not isinstance(x, Tensor):
             return None

@@ -56,12 +56,22 @@ def batch_norm_layers(model: nn.Module) -> dict[str, _NormBase]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """`model` in eval mode, without gradients; every flag is restored on leaving."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
+    with modes_restored(model):
         model.eval()
         with torch.no_grad():  # not inference mode: what a forward keeps is used in training
             yield
+
+
+@contextmanager
+def modes_restored(model: nn.Module) -> Iterator[None]:
+    """Give every module its mode back on leaving."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        yield
     finally:
+        for module, training in flags:
+            if type(module).train is not nn.Module.train:  # may do more, as LoRA's, than set a flag
+                module.train(training)
         for module, training in flags:
             module.training = training
 

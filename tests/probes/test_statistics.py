@@ -345,6 +345,26 @@ def test_layers_that_correct_act_as_in_training(freeze_after: int) -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_a_layer_that_does_more_in_train_and_eval_is_set_back_by_itself() -> None:
+    class Merges(nn.Linear):
+        """As LoRA's layers: inference adds a product of matrices to the weights."""
+
+        merged = False
+
+        def train(self, mode: bool = True) -> Merges:
+            if mode == self.merged:
+                self.weight.data += -0.5 if mode else 0.5
+                self.merged = not mode
+            return super().train(mode)
+
+    layer = Merges(2, 2)
+    before = layer.weight.detach().clone()
+    with evaluating(layer):
+        assert layer.merged
+    assert not layer.merged
+    torch.testing.assert_close(layer.weight, before)
+
+
 # --- layers that nobody here wrote ----------------------------------------------------------------
 
 
