@@ -113,7 +113,9 @@ SENTENCES = {
 def parse(text: str, source: Source, faults: Faults) -> Source:
     """The source with the data and marks of its text; data None if it is empty or unreadable."""
     if bad := UNPRINTABLE.search(text):
-        faults.add(_end(source, text[: bad.start()]), "a character here cannot be printed")
+        halved = "\ud800" <= bad[0] <= "\udfff"
+        why = "a byte here is not UTF-8" if halved else "a character here cannot be printed"
+        faults.add(_end(source, text[: bad.start()]), why)
         return source
     reader = Reader(source, faults)
     try:

@@ -209,3 +209,17 @@ def test_what_cannot_be_set_on_the_command_line_is_said(own_folder: Path) -> Non
     assert said.err == (
         "--set claims: claims is not a key\n  claims can only stand at the top of the file\n"
     )
+
+
+def test_a_path_that_is_not_utf8_is_said(own_folder: Path) -> None:
+    folder = own_folder / "b\udcff"
+    folder.mkdir()
+    (folder / "l.py").write_text("class L: pass\n")
+    (folder / "x.yaml").write_text("norm: {kind: custom, target: l.py:L}\n")
+    said = bnbench("configs", "check", str(folder / "x.yaml"))
+    assert said.code == 2
+    assert 'l.py:L" is not UTF-8, which no configuration can hold' in said.err
+    (own_folder / "x.yaml").write_text("{}")
+    sets = ("--set", f"data.root={folder}")
+    said = bnbench("configs", "check", "x.yaml", *sets)
+    assert said.err.startswith("--set data.root: a byte here is not UTF-8")
