@@ -137,7 +137,8 @@ def _rows(record: Record) -> list[tuple[str, list[str]]]:
     rows.append(("", [""] * len(record["runs"])))
     for name, values in record["metrics"].items():
         if any(value is not None for value in values):
-            rows.append((name, [_shown(name, value) for value in values]))
+            label = name.replace(", batch", ", batch statistics")
+            rows.append((label, [_shown(name, value) for value in values]))
     unfinished = [run["state"] != "completed" for run in record["runs"]]
     if any(unfinished):
         rows.append(("", ["(so far)" if each else "" for each in unfinished]))

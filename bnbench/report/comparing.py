@@ -58,8 +58,7 @@ def of_cells(study: Study) -> Iterator[str]:
         yield from _along(study, arms, numbers)
     else:
         yield from _ranked(study, [cell for arm in arms for cell in arm.cells])
-        if study.choices and len(arms) > 1:
-            yield f"Each setup is at its best {key_words(study.tuned_axis or '')} on validation."
+    yield from _tuned(study)
     yield from _eval_mode(study)
 
 
@@ -107,6 +106,18 @@ def _along(study: Study, arms: Sequence[Arm], axes: Sequence[str]) -> Iterator[s
         )
 
 
+def _tuned(study: Study) -> Iterator[str]:
+    """What was chosen over, and where the choice may not be the best there is."""
+    if not study.choices:
+        return
+    said = f"Each setup is at its best {key_words(study.tuned_axis or '')} on validation."
+    edges = list(dict.fromkeys(each.setup for each in study.choices if each.at_edge))
+    if edges:
+        whose = listing(edges, "and") if len(edges) <= MOST_ARMS else f"{len(edges)} setups"
+        said += f" That of {whose} is an end of its grid: a better one may lie beyond."
+    yield said
+
+
 def _path(study: Study, arms: Sequence[Arm], axis: str, values: Sequence[Any], point: Point) -> str:
     """The accuracies of each arm along the axis."""
     step = max(1, -(-(len(values) - 1) // (MOST_VALUES - 1)))
@@ -120,12 +131,9 @@ def _path(study: Study, arms: Sequence[Arm], axis: str, values: Sequence[Any], p
     more = f"; {len(arms) - MOST_ARMS:,} more in the table" * (len(arms) > MOST_ARMS)
     where = f" at {study.cell_words(point)}," * bool(point)
     few = f" ({len(shown)} of {len(values)} values)" * (len(shown) < len(values))
-    tuned = ""
-    if study.choices:
-        tuned = f" Each setup at its best {key_words(study.tuned_axis or '')} on validation."
     return (
         f"Test accuracy in %,{where} {key_words(axis)} {' → '.join(map(in_words, shown))}{few}: "
-        f"{'; '.join(said)}{more}.{tuned}"
+        f"{'; '.join(said)}{more}."
     )
 
 
@@ -223,10 +231,12 @@ def _lead(first: Cell, second: Cell, name: str) -> str:
     if not any(pairs):
         return f"the same as {name} at every seed"
     if len(pairs) < SEEDS_FOR_AN_INTERVAL:
-        each = listing((words.difference(pair, "points") for pair in pairs), "and")
+        each = listing((words.bare(pair, "points") for pair in pairs), "and")
+        seeds = "the same seeds" if len(pairs) > 1 else "the one seed"
+        way = "a direction, no more" if min(pairs) * max(pairs) > 0 else "they disagree"
         return (
-            f"{each} over {name} at {'the same seeds' if len(pairs) > 1 else 'the one seed'}: a "
-            f"direction, no more; {SEEDS_FOR_A_VERDICT} seeds are needed to decide it"
+            f"{each} points over {name} at {seeds}: {way}; {SEEDS_FOR_A_VERDICT} seeds are needed "
+            "to decide it"
         )
     low, high = _interval(pairs)
     told = (

@@ -71,7 +71,7 @@ def _tables(record: Record) -> Iterator[PaperTable]:
 
 
 def _verdict(claim: Record) -> list[str]:
-    leaning = f" ({claim['leaning']})" if claim["leaning"] else ""
+    leaning = f" ({words.LEANINGS[claim['leaning']]})" if claim["leaning"] else ""
     row = [claim["says"], claim["outcome"] + leaning]
     effect = claim["effect"]
     if effect is None:

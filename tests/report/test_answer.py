@@ -82,8 +82,19 @@ def test_nothing_is_chosen_over_an_axis_that_is_not_tuned(tmp_path: Path) -> Non
 def test_two_seeds_are_told_with_their_values(tmp_path: Path) -> None:
     answer = answered(tmp_path, f"{SIZES}seeds: 2\n")["answer"]
     assert "bn 64.3/65.3 → 60.0/61.0 → 54.4/55.4" in answer[0]
-    assert "+10.1 points and +12.1 points over gn at the same seeds: a direction" in answer[1]
+    assert (
+        "+10.1 and +12.1 points over gn at the same seeds: a direction, no more; 6 seeds"
+        in answer[1]
+    )
     assert not [sentence for sentence in answer if "95 %" in sentence]
+
+
+def test_two_seeds_that_disagree_have_no_direction(tmp_path: Path) -> None:
+    def tell(config: schema.RunConfig) -> Told:
+        return Told(test=0.5 + (0.1 - 0.11 * config.seed) * (config.setup == "bn"))
+
+    (answer,) = answered(tmp_path, "seeds: 2\n", tell)["answer"]
+    assert "+10.0 and −1.0 points over gn at the same seeds: they disagree; 6 seeds" in answer
 
 
 def test_three_seeds_have_intervals(tmp_path: Path) -> None:
@@ -219,10 +230,11 @@ def test_with_two_axes_it_goes_along_one_at_each_value_of_the_other(tmp_path: Pa
 def test_a_tuned_axis_is_chosen_over(tmp_path: Path) -> None:
     text = f"{BOTH}tune: {{axis: optim.lr}}\nseeds: 3\n"
     answer = answered(tmp_path, text, fragile)["answer"]
-    assert answer[0] == (
-        "Test accuracy in %, batch size 16 → 2: bn 64.4 → 54.5; gn 54.1 → 61.3. Each setup at its "
-        "best learning rate on validation."
-    )
+    assert answer[0] == ("Test accuracy in %, batch size 16 → 2: bn 64.4 → 54.5; gn 54.1 → 61.3.")
+    assert (
+        "Each setup is at its best learning rate on validation. That of bn and gn is an end of its "
+        "grid: a better one may lie beyond."
+    ) in answer
     assert not [sentence for sentence in answer if "No learning rate" in sentence]
 
 
