@@ -76,11 +76,9 @@ def _verdict(claim: Record) -> list[str]:
     effect = claim["effect"]
     if effect is None:
         return [*row, "–", "–", "0", "–"]
-    of_what = "median" if effect["mean"] is None else "mean"
-    size = words.difference(float(effect[of_what]), claim["unit"])
     return [
         *row,
-        f"median {size}" if of_what == "median" else size,
+        words.middle(effect, claim["unit"]).removeprefix("mean "),
         words.interval(effect["interval"], claim["unit"]),
         str(effect["n"]),
         words.p_value(effect["p_adjusted"]),

@@ -74,20 +74,27 @@ def over_seeds(
     return f"{shown(metric['mean'], sign=sign)} [{low}, {high}]"
 
 
-def effect(found: Mapping[str, Any], unit: str) -> str:
-    """The effect of a claim with its interval; of one or two seeds the differences.
+def middle(found: Mapping[str, Any], unit: str) -> str:
+    """Mean or median of the effect of a claim; of one or two seeds the differences.
 
-    `found`: of the record. An interval that is not of 95 % says what it covers.
+    `found`: of the record.
     """
     if found["n"] < SEEDS_FOR_AN_INTERVAL:
-        each = listing((difference(float(value), unit) for value in found["differences"]), "and")
-        return f"{each}, {counted(found['n'], 'seed')}, no interval"
+        return listing((difference(float(value), unit) for value in found["differences"]), "and")
     of_what = "median" if found["mean"] is None else "mean"
-    covers = f"{100 * found['coverage']:.3g} % interval {interval(found['interval'], unit)}"
-    return (
-        f"{of_what} {difference(float(found[of_what]), unit)}, {covers}, "
-        f"{counted(found['n'], 'seed')}"
-    )
+    return f"{of_what} {difference(float(found[of_what]), unit)}"
+
+
+def effect(found: Mapping[str, Any], unit: str) -> str:
+    """The same with its interval, and what an infinite one means."""
+    sure = f"{100 * found['coverage']:.3g} % interval {interval(found['interval'], unit)}"
+    said = [middle(found, unit), sure, counted(found["n"], "seed")]
+    if found["n"] < SEEDS_FOR_AN_INTERVAL:
+        said = [said[0], said[2], "no interval"]
+    if found["infinite"]:
+        share = f"{found['infinite']} of {found['n']} infinite"
+        said.append(f"{share}: a run diverged or never reached its target")
+    return ", ".join(said)
 
 
 def eval_mode(gap: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf, nan
+from typing import Any
 
 import pytest
 
@@ -86,3 +87,33 @@ def test_percent_and_interval() -> None:
     assert words.interval((-inf, inf), "decades") == "–"
     assert words.interval(None, "points") == "–"
     assert words.p_value(0.0001) == "< 0.001"
+
+
+EFFECT = {"n": 6, "mean": 1.5, "median": 1.2, "interval": [-0.5, 3.5], "coverage": 0.95}
+LOST = {"n": 6, "mean": None, "median": "inf", "interval": [41.1, "inf"], "coverage": 0.96875}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (
+            EFFECT | {"infinite": 0, "differences": [1.0] * 6},
+            "mean +1.5 points, 95 % interval −0.5 … +3.5, 6 seeds",
+        ),
+        (
+            LOST | {"infinite": 4, "differences": ["inf"] * 4 + [41.1, 50.0]},
+            "median +∞ points, 96.9 % interval +41.1 … +∞, 6 seeds, 4 of 6 infinite: a run "
+            "diverged or never reached its target",
+        ),
+        (
+            EFFECT | {"n": 2, "infinite": 0, "differences": [1.0, 2.0]},
+            "+1.0 points and +2.0 points, 2 seeds, no interval",
+        ),
+        (
+            EFFECT | {"n": 1, "infinite": 0, "differences": [1.0]},
+            "+1.0 points, 1 seed, no interval",
+        ),
+    ],
+)
+def test_the_effect_of_a_claim(found: dict[str, Any], expected: str) -> None:
+    assert words.effect(found, "points") == expected
