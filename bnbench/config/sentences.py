@@ -103,8 +103,8 @@ class Subject:
         branches = list(_branches(_json_schema(self.model), part))
         said = f"a list of {len(value):,}" if detail["type"] == "too_long" else found(value)
         message = f"{name} must be {allowed(self.model, path)}, not {said}"
-        if "\\udc" in said:  # half a character stands for a byte of a path that is no text
-            message = f"{name}: {said} is not UTF-8, which no configuration can hold"
+        if "\\udc" in ascii(value):  # half a character stands for a byte of a path that is no text
+            message = f"{name}: this path is not UTF-8, which no configuration can hold"
         hint = did_you_mean(value_called(name, found(value).strip('"')))
         return Flaw(path, message, self.hint(part, branches, value) if hint is None else hint)
 

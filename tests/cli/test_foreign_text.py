@@ -218,7 +218,7 @@ def test_a_path_that_is_not_utf8_is_said(own_folder: Path) -> None:
     (folder / "x.yaml").write_text("norm: {kind: custom, target: l.py:L}\n")
     said = bnbench("configs", "check", str(folder / "x.yaml"))
     assert said.code == 2
-    assert 'l.py:L" is not UTF-8, which no configuration can hold' in said.err
+    assert "norm.target: this path is not UTF-8, which no configuration can hold" in said.err
     (own_folder / "x.yaml").write_text("{}")
     sets = ("--set", f"data.root={folder}")
     said = bnbench("configs", "check", "x.yaml", *sets)
