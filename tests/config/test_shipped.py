@@ -123,6 +123,12 @@ def test_every_shipped_claim_can_be_judged(path: Path) -> None:
         assert_can_be_decided(experiment)
 
 
+def test_the_quickstart_can_decide_three_claims() -> None:
+    experiment = loading.load_experiment(files.find_config("quickstart"))
+    assert len(experiment.claims) == 3
+    assert_can_be_decided(experiment)
+
+
 def assert_can_be_decided(experiment: experiments.ExperimentConfig) -> None:
     """There are runs for each claim, and as many seeds as can support all of them."""
     assert experiment.claims
