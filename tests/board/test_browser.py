@@ -66,13 +66,21 @@ def test_the_link_opens_pinned_cards_without_the_bands(page: Page) -> None:
     pinned = ("accuracy/val_running", "loss/train", "gap/val_loss")
     for title, tag in zip(titles, pinned, strict=True):
         assert "".join(title.split()).startswith(tag)
-    smoothing = page.evaluate("deep('.scalars-smoothing input[type=number]')[0].value")
-    assert float(smoothing) == 0
     colours = page.evaluate(
         "new Set(deep('runs-data-table .run-color-swatch')"
         ".map(each => getComputedStyle(each).backgroundColor)).size"
     )
     assert colours == 3, "one for each setup"
+    # All of a run's name is seen, and its colour next to it.
+    cut = page.evaluate(
+        "(table => deep('tb-data-table-content-cell', table).filter(cell => "
+        "cell.scrollWidth > cell.clientWidth + 1 || cell.getBoundingClientRect().right > "
+        "table.getBoundingClientRect().right + 1).length)(deep('runs-data-table')[0])"
+    )
+    assert cut == 0
+    page.click("deep('button').find(each => each.innerText.trim() === 'Settings')")
+    smoothing = page.wait_for("deep('.scalars-smoothing input[type=number]')[0]?.value")
+    assert float(smoothing) == 0
 
 
 def test_curves_are_drawn_in_scalars(page: Page) -> None:
