@@ -90,12 +90,6 @@ def diagnose(
             found.notes.extend(targets.put_into(model, saved))
         examined = found.examined(sizes, images, partial(_tell, live))
     result = examined.diagnosis
-    if fix is not None and not result.population:
-        raise UsageError(
-            "there are no statistics to recalibrate: no BatchNorm layer keeps any, or the weights "
-            "are not finite",
-            do="leave out --fix",
-        )
     for line in found.notes:
         say(f"note: {line}")
     if as_json:
@@ -121,6 +115,12 @@ def _write_fixed(
     from bnbench.diagnosis import target, words
     from bnbench.store import write_new
 
+    if not examined.diagnosis.population:
+        raise UsageError(
+            "there are no statistics to recalibrate: no BatchNorm layer keeps any, the weights are "
+            "not finite, or it is not known what training does with them, see the notes",
+            do="leave out --fix",
+        )
     if examined.diagnosis.worse_recalibrated:
         raise UsageError(
             f"{path} is not written: with recalibrated statistics the model is worse, see the note",

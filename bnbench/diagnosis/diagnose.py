@@ -279,11 +279,15 @@ def _notes(
                 "network does not depend on it. If it is not the loader that was trained with, "
                 "all is well"
             )
-        for each in criteria.worse_recalibrated(evidence.measured):
+        worse = criteria.worse_recalibrated(evidence.measured)
+        if worse:
+            loaders = " and the ".join(f"{each.images.loader} loader's" for each in worse)
+            why = ": the network was trained on them (frozen BatchNorm?), or on other images"
+            if {"reused-layer", "instance-norm-tracks"} & {each.name for each in findings}:
+                why = ""
             yield (
-                f"running statistics suit the {each.images.loader} loader's images better than the "
-                "population's: the network was trained on them (frozen BatchNorm?), or other "
-                "images were. Do not recalibrate"
+                f"running statistics suit the {loaders} images better than the population's{why}. "
+                "Do not recalibrate"
             )
     if evidence.eval is None:
         yield "one loader only: a shift between two of them was not looked for"

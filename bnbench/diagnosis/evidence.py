@@ -254,7 +254,7 @@ class _Passes:
                 together[name].join(pool)
         back = order.argsort()
         in_order = Predictions(*(torch.cat(each)[back] for each in zip(*predictions, strict=True)))
-        return in_order, together, groups
+        return in_order, {name: pool.of_calls() for name, pool in together.items()}, groups
 
     def blame(self, images: Collected) -> dict[str, float]:
         """Which layer's running statistics cost how much, in nats, as the probe `gap_by_layer`.

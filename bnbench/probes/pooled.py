@@ -59,6 +59,17 @@ class PooledStatistics:
                 self.calls.append(PooledStatistics())
             self.calls[number].join(call)
 
+    def of_calls(self) -> PooledStatistics:
+        """Of a layer that is called several times in a pass: what its running statistics tend to.
+        Each call has the same weight, and the variance is a mean of theirs."""
+        if len(self.calls) < 2:
+            return self
+        mean, variance = (
+            torch.stack(each).mean(0)
+            for each in zip(*((call.mean, call.variance) for call in self.calls), strict=True)
+        )
+        return PooledStatistics(self.count, mean, variance, self.calls)
+
 
 Found = Callable[[Tensor, Tensor, int], None]
 """Takes means and biased variances of chunks, (chunks, C), and the values in each."""
