@@ -18,6 +18,8 @@ from bnbench.config import schema
 from bnbench.errors import DataError
 from bnbench.wording import PATH_LENGTH, did_you_mean, listing, nearest, shortened
 
+MODULES = [{"nn.Module"}, {"torch.nn.Module"}, {"Module"}]  # whose own `__init__` takes nothing
+Definition = ast.ClassDef | ast.FunctionDef
 MAX_BYTES = 1_000_000  # of a file of the user's own; parsing takes some hundred times as many
 
 
@@ -86,9 +88,14 @@ def misfit(config: schema.RunConfig, key: str) -> tuple[str, str | None] | None:
         name, positional, named = ("model", [], ["in_channels", "classes", "make_norm"])
     named += getattr(config, name).options
     path, class_name = targets(config)[key]
-    written, signature = _init(content(path), class_name) or (None, None)
-    if signature is None:
-        return None
+    where = f"{shortened(str(path), PATH_LENGTH)}: {class_name}"
+    match _init(content(path), class_name):
+        case str(fault):
+            return f"{where} {fault}", None
+        case None:
+            return None
+        case written, signature:
+            pass
     try:
         signature.bind(None, *positional, **dict.fromkeys(named))
     except TypeError as error:
@@ -97,20 +104,26 @@ def misfit(config: schema.RunConfig, key: str) -> tuple[str, str | None] | None:
             hint = f"write {name}.options: {{{missing[1]}: …}}"
         elif unknown := re.search("unexpected keyword argument '(.+)'", said):
             hint = did_you_mean(nearest(unknown[1], signature.parameters))
+        elif "positional" in said:
+            hint = "it needs def __init__(self, channels, …)"
         call = ", ".join([*positional, *(f"{each}=…" for each in named)])
-        where = shortened(str(path), PATH_LENGTH)
-        return f"{where}: {class_name}({written}) is made as {class_name}({call}): {said}", hint
+        return f"{where}({written}) is made as {class_name}({call}): {said}", hint
     return None
 
 
 @functools.lru_cache(maxsize=64)
-def _init(source: bytes, class_name: str) -> tuple[str, inspect.Signature] | None:
-    """What the `__init__` of a class takes after `self`, as written, and its signature."""
+def _init(source: bytes, class_name: str) -> tuple[str, inspect.Signature] | str | None:
+    """What the `__init__` of a class takes after `self`, as written, and its signature; why it is
+    no class of layers; or None where the text does not tell."""
     tree = _parsed(source)
     named = [each for each in ast.walk(tree) if class_name in _bound(each)] if tree else []
-    if len(named) != 1 or not isinstance(named[0], ast.ClassDef) or named[0].decorator_list:
+    if len(named) != 1 or not isinstance(named[0], Definition) or named[0].decorator_list:
         return None
+    if isinstance(named[0], ast.FunctionDef):
+        return "is a function; a class that derives from torch.nn.Module is needed"
     inside = [each for each in ast.walk(named[0]) if "__init__" in _bound(each)]
+    if not inside and {ast.unparse(base) for base in named[0].bases} in MODULES:
+        return "", inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)])
     if len(inside) != 1 or not isinstance(inside[0], ast.FunctionDef) or inside[0].decorator_list:
         return None
     given, kind = inside[0].args, inspect.Parameter

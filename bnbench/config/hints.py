@@ -7,6 +7,7 @@ from typing import Any
 
 from bnbench.config import schema
 from bnbench.config.schema import BLOCKS, Family, Key
+from bnbench.config.schema.base import TARGET
 from bnbench.wording import did_you_mean, listing, nearest, shortened
 
 # What other programs call a block, or a key, or what it is called for short.
@@ -152,12 +153,29 @@ def value_meant(word: str) -> tuple[str, str] | None:
     return None
 
 
+def in_a_block(key: str, value: str) -> str:
+    """A value of a dotted key as a file has it: `norm: {kind: batch}`."""
+    block, _, name = key.partition(".")
+    return f"{block}: {{{name}: {value}}}"
+
+
+def meant_block(family: Family, value: Any) -> str | None:
+    """What to write instead of a value that is no mapping, where a block is one."""
+    if isinstance(value, str) and "custom" in family.kinds and re.fullmatch(TARGET, value):
+        return f"write {family.name}: {{{family.tag}: custom, target: {value}}}"
+    if isinstance(value, str) and (kind := nearest_kind(family, value)):
+        return f"write {in_a_block(f'{family.name}.{family.tag}', kind)}"
+    return "write norm: {kind: none} for no normalization" if family.name == "norm" else None
+
+
 def meant(dotted: str, value: Any = None, guess: str | None = None) -> str | None:
     """A hint for a key that belongs in another block, has another name here, or is a value.
 
     `guess`: the hint for a key that is written nearly like this one, if there is such.
     """
     *_, word = plain(dotted).split(".")
+    if word in ("kind", "type") and isinstance(value, str) and (of := value_meant(value)):
+        return f"write {in_a_block(*of)}"
     if names := keys_called(dotted, value):
         return did_you_mean(listing(names))
     if word in schema.ExperimentFile.model_fields:

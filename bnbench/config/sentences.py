@@ -10,7 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bnbench.config.hints import meant, nearest_kind, no_dotted_key, value_called
+from bnbench.config.hints import (
+    in_a_block,
+    meant,
+    meant_block,
+    nearest_kind,
+    no_dotted_key,
+    value_called,
+    value_meant,
+)
 from bnbench.config.schema import BLOCKS, Block, Family, Key
 from bnbench.config.yaml import Path
 from bnbench.wording import did_you_mean, found, listing, nearest
@@ -158,13 +166,10 @@ class Subject:
                 return did_you_mean(nearest(next(iter(value), None), ("log", "linear"), 0.5))
             return f"write [{found(value)}]" if isinstance(value, str | int | float) else None
         if "x-block" in part and not isinstance(value, tuple):
-            family = BLOCKS[part["x-block"]]
-            if value in family.kinds:
-                return f"write {family.name}: {{{family.tag}: {value}}}"
-            none = "write norm: {kind: none} for no normalization"
-            return none if family.name == "norm" else None
+            return meant_block(BLOCKS[part["x-block"]], value)
         if "x-write" in part:
-            return f"write {part['x-write']}"
+            kind = value_meant(value) if isinstance(value, str) else None
+            return f"write {{{in_a_block(*kind)}}}" if kind else f"write {part['x-write']}"
         if write := meant_value(value, types):
             return write
         bare = not words and not any("pattern" in each for each in branches)

@@ -149,7 +149,7 @@ INIT = "raise SystemExit\nclass Norm(M):\n    def __init__({}): ..."
 @pytest.mark.parametrize(
     ("init", "options", "said", "hint"),
     [
-        ("self", "{}", "too many positional arguments", None),
+        ("self", "{}", "too many positional arguments", "it needs def __init__(self, channels, …)"),
         ("self, channels, groups", "{}", "missing a required argument: 'groups'",
          "write norm.options: {groups: …}"),
         ("self, channels, *, eps", "{}", "missing a required argument: 'eps'",
@@ -180,6 +180,7 @@ def test_a_class_that_cannot_be_made_is_told_with_its_signature(
         INIT.format("self, *all, eps=0"),
         INIT.format("this, channels, eps"),
         "class Norm(M): ...",
+        "def Norm(channels): ...\nNorm = made(Norm)",
         "@made\n" + INIT.format("self").partition("\n")[2],
         INIT.format("self") + "\nNorm = wrapped(Norm)",
         INIT.format("self") + "\n    __init__ = other",
@@ -190,6 +191,19 @@ def test_a_class_whose_text_does_not_tell_or_fits_is_not_refused(
 ) -> None:
     (tmp_path / "layer.py").write_text(source)
     assert plan("norm: {kind: custom, target: 'layer.py:Norm', options: {eps: 1}}").only()
+
+
+def test_what_is_no_class_of_layers_is_told(faults: Any, tmp_path: Any) -> None:
+    path, place = tmp_path / "mine/layer.py", "x.yaml:1:22: norm.options:"
+    path.parent.mkdir()
+    path.write_text("def Norm(channels): ...")
+    no_class = "Norm is a function; a class that derives from torch.nn.Module is needed"
+    assert faults(CUSTOM) == f"{place} {path}: {no_class}"
+    path.write_text("class Norm(nn.Module):\n    def forward(self, x): ...")
+    assert faults(CUSTOM) == (
+        f"{place} {path}: Norm() is made as Norm(channels): too many positional arguments\n"
+        "  it needs def __init__(self, channels, …)"
+    )
 
 
 def test_a_network_of_ones_own_is_asked_for_its_three_arguments(

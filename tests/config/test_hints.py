@@ -108,6 +108,24 @@ def test_a_value_of_another_program_leads_to_ours(tmp_path: Path, text: str, hin
     assert fault(tmp_path, text).endswith(f"\n  did you mean {hint}?")
 
 
+@pytest.mark.parametrize(
+    ("text", "write"),
+    [
+        ("norm: mine.py:Norm", "norm: {kind: custom, target: mine.py:Norm}"),
+        ("norm: BatchNorm2d", "norm: {kind: batch}"),
+        ("norm: 3", "norm: {kind: none} for no normalization"),
+        ("model: resnet18", "model: {kind: torchvision}"),
+        ("setups: {a: batchnorm}", "{norm: {kind: batch}}"),
+        ("setups: {a: {kind: gn}}", "norm: {kind: group}"),
+        ("setups: {a: {norm: gn}}", "norm: {kind: group}"),
+    ],
+)
+def test_a_word_where_a_mapping_belongs_is_written_out(
+    tmp_path: Path, text: str, write: str
+) -> None:
+    assert fault(tmp_path, text).endswith(f"\n  write {write}")
+
+
 @pytest.mark.parametrize("word", ["patience", "nesterov", "grad_clip", "output_dir", "resume"])
 def test_what_there_is_not_is_said_to_be_so(tmp_path: Path, word: str) -> None:
     sentence = hints.instead(word)
