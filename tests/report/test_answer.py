@@ -319,3 +319,20 @@ def test_a_wide_spread_says_how_many_seeds_it_takes(tmp_path: Path) -> None:
     _, more = answered(tmp_path, f"{SIZES}seeds: 4\n{CLAIM}", wide)["answer"]
     seeds = needed([10, -10, 8, -5], 2.0)
     assert more.endswith(f"4 seeds; 6 are needed for a verdict, about {seeds} at this spread.")
+
+
+def far_apart(config: schema.RunConfig) -> Told:
+    """Differences of 95, −80 and 90 points: Student's interval is from −212 to 282."""
+    high, low = (0.98, 0.03), (0.1, 0.9)
+    better = (high, low, (0.95, 0.05))[config.seed]
+    return Told(test=better[config.setup == "gn"])
+
+
+def test_no_interval_of_a_difference_leaves_what_is_possible(tmp_path: Path) -> None:
+    claim = CLAIM.replace("better: gn@16", "better: gn").replace("worse: bn@16", "worse: bn")
+    claim = claim[: claim.index("  - {id: gap")] + claim[claim.index("  - {id: more") :]
+    for name, text in (("table", ""), ("claim", claim)):
+        (tmp_path / name).mkdir()
+        record = answered(tmp_path / name, f"seeds: 3\n{text}", far_apart)
+        assert "95 % interval −100.0 … +100.0, 3 seeds" in record["answer"][0]
+    assert record["claims"][0]["effect"]["interval"] == [-100, 100]
