@@ -8,7 +8,7 @@ from typing import Any
 from bnbench.config import schema
 from bnbench.config.schema import BLOCKS, Family, Key
 from bnbench.config.schema.base import TARGET
-from bnbench.wording import did_you_mean, listing, nearest, shortened
+from bnbench.wording import PATH_LENGTH, did_you_mean, listing, nearest, shortened
 
 # What other programs call a block, or a key, or what it is called for short.
 BLOCKS_ALSO_CALLED = {
@@ -162,7 +162,8 @@ def in_a_block(key: str, value: str) -> str:
 def meant_block(family: Family, value: Any) -> str | None:
     """What to write instead of a value that is no mapping, where a block is one."""
     if isinstance(value, str) and "custom" in family.kinds and re.fullmatch(TARGET, value):
-        return f"write {family.name}: {{{family.tag}: custom, target: {value}}}"
+        target = shortened(value, PATH_LENGTH)
+        return f"write {family.name}: {{{family.tag}: custom, target: {target}}}"
     if isinstance(value, str) and (kind := nearest_kind(family, value)):
         return f"write {in_a_block(f'{family.name}.{family.tag}', kind)}"
     return "write norm: {kind: none} for no normalization" if family.name == "norm" else None
