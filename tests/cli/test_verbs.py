@@ -378,7 +378,8 @@ def test_what_failed_for_lack_of_space_is_tried_again_by_itself(
 
 def test_status_tells_the_states() -> None:
     assert bnbench("status").out == (
-        "no experiments in runs yet: bnbench train default trains a first run\n"
+        "no experiments in runs, a folder that is not there yet: bnbench train default trains a "
+        "first run\n"
     )
     write_experiment(Path("study.yaml"), TWO_BY_TWO)
     bnbench("sweep", "study.yaml", "--quiet")
