@@ -16,7 +16,15 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from bnbench.probes.interception import Use, has_statistics, holding, intercepted, means, tables
+from bnbench.probes.interception import (
+    Use,
+    has_statistics,
+    holding,
+    input_of,
+    intercepted,
+    means,
+    tables,
+)
 from bnbench.probes.pooled import PooledStatistics, moments
 from bnbench.probes.statistics import batch_statistics, given_statistics, modes_restored
 
@@ -116,20 +124,17 @@ def _in_training_mode(network: nn.Module) -> set[nn.Module]:
 
 def _tried(name: str, manners: dict[str, Manner], layer: nn.Module, args: Any, kwargs: Any) -> None:
     """Note how the layer is played, from what its forward gives for these inputs."""
-    if not args or not isinstance(args[0], Tensor) or args[0].ndim < 2:
+    called, kept = input_of(layer, args, kwargs), [tensor for _, _, tensor in tables(layer)]
+    if called is None or called[0].ndim < 2 or called[0].shape[1] != kept[0].numel():
         manners[name] = "unknown"
         return
+    x, forward = called
 
     def output() -> Any:
-        copies = [each.clone() if isinstance(each, Tensor) else each for each in args]
-        return layer.forward(*copies, **kwargs)  # it may change them in place
+        return forward(x.clone())  # it may change it in place
 
-    kept = [tensor for _, _, tensor in tables(layer)]
-    if args[0].shape[1] != kept[0].numel():
-        manners[name] = "unknown"
-        return
     inference = output()
-    mean, variance, _ = moments(args[0])
+    mean, variance, _ = moments(x)
     with holding(layer, torch.zeros_like(kept[0]), torch.ones_like(kept[1])), _training(layer):
         output()
         moved = means(layer).double().flatten()

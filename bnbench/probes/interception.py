@@ -99,6 +99,18 @@ def holding(module: nn.Module, mean: Tensor, variance: Tensor) -> Iterator[None]
             table[name] = before
 
 
+def input_of(
+    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
+    """The first tensor that a layer is called with, and its forward as a function of it."""
+    if args and isinstance(args[0], Tensor):
+        return args[0], lambda x: module.forward(x, *args[1:], **kwargs)
+    for name, value in kwargs.items():
+        if isinstance(value, Tensor):
+            return value, lambda x, name=name: module.forward(*args, **{**kwargs, name: x})
+    return None
+
+
 class _Interception(TorchFunctionMode):
     active: ClassVar[list[_Interception]] = []  # the innermost last
 
@@ -148,27 +160,27 @@ class _Interception(TorchFunctionMode):
         self.calls[layer] += 1
         return self.calls[layer] - 1
 
-    def enter(self, layer: str, module: nn.Module, args: Any) -> None:
+    def enter(self, layer: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if module is not self.layers[layer]:
             return
         self.before[layer] = self.calls[layer]
-        if args and isinstance(args[0], Tensor) and not isinstance(module, _NormBase):
-            self.inputs[layer] = args[0].clone()  # it may change them in place
+        called = input_of(module, args, kwargs)
+        if called is not None and not isinstance(module, _NormBase):
+            self.inputs[layer] = called[0].clone()  # it may change them in place
 
     def leave(self, layer: str, module: nn.Module, args: Any, kwargs: Any, _: Any) -> Any:
         """Another output for a layer that called none of `FUNCTIONS`."""
-        x = self.inputs.pop(layer, args[0] if args else None)
+        kept = self.inputs.pop(layer, None)
         inner = _Interception.active[_Interception.active.index(self) + 1 :]
         if module is not self.layers[layer] or any(
             module in each.layers.values() for each in inner
         ):
             return None
-        if self.calls[layer] > self.before[layer] or not isinstance(x, Tensor):
+        called = input_of(module, args, kwargs)
+        if self.calls[layer] > self.before[layer] or called is None:
             return None
-
-        def again(x: Tensor) -> Any:
-            return module.forward(x, *args[1:], **kwargs)
-
+        x, again = called
+        x = x if kept is None else kept
         call = self.counted(layer)
         return self.act(Use(layer=layer, module=module, call=call, x=x, again=again))
 
@@ -181,8 +193,8 @@ def intercepted(model: nn.Module, layers: Mapping[str, nn.Module], act: Act) -> 
     with ExitStack() as stack:
         stack.enter_context(model.register_forward_pre_hook(lambda *_: mode.calls.clear()))
         for name, layer in layers.items():
-            stack.enter_context(layer.register_forward_pre_hook(partial(mode.enter, name)))
-            leave = partial(mode.leave, name)
+            enter, leave = partial(mode.enter, name), partial(mode.leave, name)
+            stack.enter_context(layer.register_forward_pre_hook(enter, with_kwargs=True))
             stack.enter_context(layer.register_forward_hook(leave, prepend=True, with_kwargs=True))
         _Interception.active.append(mode)
         stack.callback(_Interception.active.remove, mode)

@@ -269,6 +269,30 @@ def test_a_layer_written_by_hand_is_diagnosed_and_fixed(norm: type[nn.Module]) -
     assert after < found.reading("running").loss - 0.1
 
 
+class ByName(nn.Module):
+    """Calls its layer with a keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(1, 8, 3, 2, 1), ByHand(8)
+        self.out = nn.Linear(8 * 14 * 14, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(x=self.conv(x))
+        return self.out(y.relu().flatten(1))  # type: ignore[no-any-return]
+
+
+def test_a_layer_that_is_called_with_keywords_is_read() -> None:
+    model = steps(ByName(), 20)
+    model.get_buffer("norm.running_var").mul_(9)
+    found = diagnosed(model, 512)
+    assert [each.used for each in found.layers] == [True]
+    assert found.reading("batch").loss == pytest.approx(loss(model, training=True), abs=1e-4)
+    after = loss(fixed(model, found), training=False)
+    assert after == pytest.approx(found.reading("population").loss, abs=1e-3)
+
+
 def test_a_layer_of_which_training_is_not_known_is_played_by_itself_and_named() -> None:
     model = learned(OfTheBrighter)
     found = diagnosed(model, 512)
