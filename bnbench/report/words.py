@@ -75,14 +75,20 @@ def over_seeds(
 
 
 def middle(found: Mapping[str, Any], unit: str) -> str:
-    """Mean or median of the effect of a claim; of one or two seeds the differences.
+    """Mean or median of the effect of a claim, or what an infinite one is beyond; of one or two
+    seeds the differences.
 
     `found`: of the record.
     """
     if found["n"] < SEEDS_FOR_AN_INTERVAL:
         return listing((difference(float(value), unit) for value in found["differences"]), "and")
-    of_what = "median" if found["mean"] is None else "mean"
-    return f"{of_what} {difference(float(found[of_what]), unit)}"
+    if found["mean"] is not None:
+        return f"mean {difference(float(found['mean']), unit)}"
+    median = float(found["median"])
+    bound = float((found["interval"] or [median] * 2)[median < 0])
+    if isinf(median) and isfinite(bound):
+        return f"at {'most' if median < 0 else 'least'} {difference(bound, unit)}"
+    return f"median {difference(median, unit)}"
 
 
 def effect(found: Mapping[str, Any], unit: str) -> str:

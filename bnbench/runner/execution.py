@@ -40,7 +40,7 @@ from bnbench.runner.provenance import (
     require_same_fingerprint,
     take_over,
 )
-from bnbench.runner.settings import Executed, Settings, Stop, failed
+from bnbench.runner.settings import FAILED, Executed, Settings, Stop, failed
 from bnbench.runner.threads import ThreadAdvice, advice_is_due, threads_for
 from bnbench.sinks import Sink
 from bnbench.sinks.metrics import MetricsSink
@@ -98,7 +98,7 @@ def _failures_recorded(folder: RunFolder) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, RunError) else None
         record = {
             "error": type(cause or error).__name__,
-            "message": str(Raised(cause) if cause else error),
+            "message": str(error).removeprefix(FAILED),
             "traceback": "".join(traceback.format_exception(cause)) if cause else str(error),
             # Missing data or a full disk say nothing about the run: the next sweep tries it again.
             "of_the_machine": isinstance(error, DataError | StorageError),

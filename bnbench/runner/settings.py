@@ -148,9 +148,12 @@ def recorded_bytes(config: schema.RunConfig) -> int:
     return round(BYTES_PER_EVENT * (reports + READINGS * (config.train.evaluations + 1)))
 
 
+FAILED = "the run failed: "
+
+
 def failed(raised: Raised) -> RunError:
     """What the user's code has raised in a run, as the error of that run."""
-    return RunError(f"the run failed: {raised}")
+    return RunError(f"{FAILED}{raised}")
 
 
 def thread_limit() -> int:

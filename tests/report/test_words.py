@@ -102,7 +102,12 @@ LOST = {"n": 6, "mean": None, "median": "inf", "interval": [41.1, "inf"], "cover
         ),
         (
             LOST | {"infinite": 4, "differences": ["inf"] * 4 + [41.1, 50.0]},
-            "median +∞ points, 96.9 % interval +41.1 … +∞, 6 seeds, 4 of 6 infinite: a run "
+            "at least +41.1 points, 96.9 % interval +41.1 … +∞, 6 seeds, 4 of 6 infinite: a run "
+            "diverged or never reached its target",
+        ),
+        (
+            LOST | {"median": "-inf", "interval": ["-inf", "inf"], "infinite": 6},
+            "median −∞ points, 96.9 % interval –, 6 seeds, 6 of 6 infinite: a run "
             "diverged or never reached its target",
         ),
         (
