@@ -29,8 +29,9 @@ Target = Annotated[
     str,
     typer.Argument(
         metavar="TARGET",
-        help="path/to/file.py:function, which returns (model, loader) or (model, "
-        "train_loader, eval_loader); or the folder of a run.",
+        help="path/to/file.py:function, which returns (model, loader), (model, train_loader, "
+        "eval_loader), or a dict with model, train and, as needed, eval, forward, score; or the "
+        "folder of a run.",
     ),
 ]
 Weights = Annotated[

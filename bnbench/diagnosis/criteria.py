@@ -16,12 +16,16 @@ from math import inf, sqrt
 import torch
 from torch import Tensor
 
-from bnbench.diagnosis.evidence import InBatches, Measured, Predictions
+from bnbench.diagnosis.batches import Collected
+from bnbench.diagnosis.evidence import InBatches, Measured
+from bnbench.diagnosis.foreign import first_tensor
 from bnbench.diagnosis.result import LayerReading
+from bnbench.diagnosis.task import Predictions, Task
 from bnbench.probes.pooled import PooledStatistics
 
 HARM_LOSS = 0.05
-"""Nats. Healthy networks trained for the tests: running − population 0.0002 to 0.007; planted
+"""Nats; of a regression the share of the labels' variance; of a loss that has a unit of its own, a
+tenth of it. Healthy networks trained for the tests: running − population 0.0002 to 0.007; planted
 faults from 0.07."""
 
 HARM_ACCURACY = 0.02
@@ -89,18 +93,53 @@ EPS_SHARE = 0.25
 """Of a layer's channels that ε shrinks by a factor of √2 or more (σ² ≤ ε)."""
 
 
+FEWEST_BATCHES = 8
+"""Batches from which on they can be said to be of two kinds."""
+
+APART = 5.0
+"""Standard deviations within a kind of batches by which two kinds are apart. Normally distributed
+ones, cut in the middle: 2.6."""
+
+OUTLIER = 30.0
+"""Times the population's variances: no training makes only the first layer's fall so."""
+
+PADDED = 0.05
+"""Of the positions of sequences; fewer hardly move a mean."""
+
+FITS = 0.5
+"""Of the errors: statistics that are off by less than this share fit better."""
+
+
 def harms(worse: Predictions, better: Predictions, *, loss: float = HARM_LOSS) -> bool:
     """Whether predictions for the same images are worse than others by more than chance."""
     if not worse.finite or not better.finite:
         return better.finite
-    for difference, enough in (
-        (worse.losses - better.losses, loss),
-        (better.right - worse.right, HARM_ACCURACY),
-    ):
-        error = difference.std(correction=1).item() / sqrt(len(difference))
+    enough = loss * (2 * abs(better.loss) if better.relative else 1.0)
+    compared = [(worse.losses - better.losses, enough)]
+    if worse.right is not None and better.right is not None:
+        compared.append((better.right - worse.right, HARM_ACCURACY))
+    # Examples that share a loss are one observation.
+    shared = max(worse.shared, better.shared)
+    for difference, enough in compared:
+        error = difference.std(correction=1).item() * sqrt(shared / len(difference))
         if difference.mean().item() > max(enough, STANDARD_ERRORS * error):
             return True
     return False
+
+
+def helps(after: Predictions, before: Predictions) -> bool:
+    """Whether it is better in loss or accuracy, and in neither worse."""
+    return harms(before, after) and not harms(after, before)
+
+
+def mended(measured: Measured) -> bool:
+    """Whether population statistics help, and undo half of what running ones cost against the
+    batch's, or more."""
+    running, after, batch = measured.running, measured.own.population, measured.own.shuffled
+    if not helps(after, running):
+        return False
+    left = after.loss - batch.loss > FITS * (running.loss - batch.loss)
+    return not (left and harms(after, batch))
 
 
 def worse_recalibrated(loaders: Sequence[Measured]) -> list[Measured]:
@@ -198,10 +237,75 @@ def calls_apart(pool: PooledStatistics, eps: float) -> tuple[float, float]:
     return max(means), max(variances)
 
 
-def label_distance(one: Tensor, other: Tensor) -> float:
-    """Total variation distance between the labels' frequencies, 0 to 1."""
-    classes = int(max(one.max(), other.max())) + 1
+def class_labels(task: Task, images: Collected) -> Tensor | None:
+    """The class of each example, (n,), where it has one."""
+    if task.kind not in ("classes", "binary") or task.labels is None:
+        return None
+    found = images.column(task.labels)
+    one_each = isinstance(found, Tensor) and found.numel() == len(images)
+    return found.reshape(-1).long() if one_each and isinstance(found, Tensor) else None
+
+
+def padding(images: Collected) -> float:
+    """The share of positions that are padding in batches of sequences, (N, C, T) or (N, T, C), of
+    different lengths: zeros in all channels up to the end of the batch's longest."""
+    found = []
+    for positions in images.as_they_come():
+        x = first_tensor(images.batch(positions))
+        if x is None or x.ndim != 3 or not x.is_floating_point():
+            return 0.0
+        shares = []
+        for along in (1, 2):
+            zero = (x == 0).all(along)  # (N, T)
+            trailing = zero.flip(1).long().cumprod(1).sum(1)
+            varies = trailing.min() == 0 and trailing.max() > 0
+            shares.append(trailing.double().mean().item() / zero.shape[1] if varies else 0.0)
+        found.append(max(shares))
+    return sum(found) / len(found)
+
+
+def label_distance(one: Tensor | None, other: Tensor | None) -> float:
+    """Total variation distance between the labels' frequencies, 0 to 1; 0 without labels."""
+    if one is None or other is None:
+        return 0.0
+    both = torch.cat([one, other]).unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
+    classes = int(both.max()) + 1
     ours, theirs = (
-        torch.bincount(each, minlength=classes).double() / len(each) for each in (one, other)
+        torch.bincount(each, minlength=classes).double() / len(each)
+        for each in (both[: len(one)], both[len(one) :])
     )
     return ((ours - theirs).abs().sum() / 2).item()
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Batches of two kinds: the share of the smaller one, and how far the kinds are apart, in
+    standard deviations within a kind."""
+
+    share: float
+    apart: float
+
+
+def two_kinds(images: Collected) -> Kinds | None:
+    """Whether the means and deviations of a loader's batches, by channel, are of two kinds: of the
+    best cut of them in two, along the line on which they differ most."""
+    rows = []
+    for positions in images.as_they_come():
+        x = first_tensor(images.batch(positions))
+        if x is None or x.ndim < 2 or x.is_complex():
+            return None
+        x = x.detach().to("cpu", torch.float64).transpose(0, 1).flatten(1)
+        rows.append(torch.cat([x.mean(1), x.std(1, correction=0)]))
+    if len({len(each) for each in rows}) > 1 or len(rows) < FEWEST_BATCHES:
+        return None
+    features = torch.stack(rows)
+    features = (features - features.mean(0)) / features.std(0, correction=0).clamp(min=1e-12)
+    along = torch.linalg.svd(features, full_matrices=False).U[:, 0].sort().values
+    best = Kinds(0.0, 0.0)
+    for k in range(2, len(along) - 1):
+        one, other = along[:k], along[k:]
+        within = torch.cat([one - one.mean(), other - other.mean()]).square().mean().sqrt().item()
+        apart = (other.mean() - one.mean()).item() / max(within, 1e-12)
+        if apart > best.apart:
+            best = Kinds(min(k, len(along) - k) / len(along), apart)
+    return best if best.apart >= APART else None

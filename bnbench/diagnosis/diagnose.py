@@ -14,20 +14,17 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.diagnosis import criteria
-from bnbench.diagnosis.evidence import REFERENCE, Evidence, Predictions, Tell, measure
+from bnbench.diagnosis.batches import Collected, collect
+from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.findings import Judge
 from bnbench.diagnosis.finite import non_finite, non_finite_output
-from bnbench.diagnosis.foreign import (
-    Collected,
-    Logits,
-    collect,
-    in_a_sentence,
-    plain,
-    uncompiled,
-    untouched,
-)
+from bnbench.diagnosis.foreign import Network, in_a_sentence, plain, uncompiled, untouched
+from bnbench.diagnosis.passes import REFERENCE, Passes, Tell, measure
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score
+from bnbench.diagnosis.route import Forward
 from bnbench.diagnosis.survey import Manner
+from bnbench.diagnosis.task import LOSSES, Predictions
+from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
 from bnbench.guard import ForeignCode, foreign_code
 from bnbench.probes.interception import has_statistics, means
@@ -61,7 +58,7 @@ class Examination:
 
     diagnosis: Diagnosis
     evidence: Evidence
-    model: Logits
+    model: Network
 
     @_of_the_model
     def again(self) -> dict[Loader, Score]:
@@ -73,7 +70,7 @@ class Examination:
                 if criteria.harms(now, before.running):
                     raise UsageError(
                         f"read back, the model is worse on the {before.images.loader} loader's "
-                        f"images: loss {before.running.figures} right before, {now.figures} now",
+                        f"images: {before.running.figures} before, {now.figures} now",
                         do="keep the running statistics; is the checkpoint that of this model?",
                     )
                 found[before.images.loader] = _score(before.images.loader, "running", None, now)
@@ -89,13 +86,19 @@ def diagnose(
     images: int = IMAGES,
     seed: int = 0,
     autocast: Autocast = nullcontext,
+    forward: Forward | None = None,
+    score: Scoring | None = None,
 ) -> Diagnosis:
     """Why a model with BatchNorm is fine in training and bad in eval mode, and what to do.
 
-    `loader`: the training loader, as in training (its order and batch size tell); it yields
-    (inputs, labels, …) with class numbers as labels. `batch_sizes`: more of them to look at;
-    default: one that is large. `images`: how many of each loader, about. `seed`: of the random
-    batches. `autocast`: a context for each forward pass. It computes where the model is.
+    `loader`: the training loader, as in training (its order and batch size tell). It yields a
+    tensor, a tuple (inputs, …, labels, …) or a dict of arguments. `forward`: how such a batch goes
+    through the model, forward(model, batch) → output. `score`: score(output, batch) → what each
+    example costs, (n,), or a number for the whole batch. Left out: classes, multi-label, dense and
+    real-valued labels are recognized; without labels, outputs are compared with those under batch
+    statistics. `batch_sizes`: more of them to look at; default: one that is large. `images`: how
+    many of each loader, about. `seed`: of the random batches. `autocast`: a context for each
+    forward pass. It computes where the model is.
 
     The model is as before when this returns or raises: parameters, buffers, flags, hooks, random
     numbers; and so is the process. Raises UsageError, DataError for what cannot be diagnosed.
@@ -108,6 +111,8 @@ def diagnose(
         images=images,
         seed=seed,
         autocast=autocast,
+        forward=forward,
+        score=score,
     )
     return examined.diagnosis
 
@@ -122,6 +127,8 @@ def examine(
     images: int,
     seed: int = 0,
     autocast: Autocast = nullcontext,
+    forward: Forward | None = None,
+    score: Scoring | None = None,
     code: ForeignCode | None = None,
     tell: Tell = lambda _: None,
 ) -> Examination:
@@ -129,46 +136,50 @@ def examine(
     is, from 0 to 1."""
     begun = perf_counter()
     code = code or ForeignCode()
-    logits = Logits(plain(model), code)
+    network = Network(plain(model), code)
+    network.route = forward
     if images < 2:
         raise UsageError(f"{images} images are too few", do=f"leave it at {IMAGES:,}")
     if batch_sizes and min(batch_sizes) < 2:
         raise UsageError(
             f"a batch of {min(batch_sizes)} has no batch statistics", do="batch sizes are 2 or more"
         )
-    device = next((each.device for each in logits.parameters()), torch.device("cpu"))
-    with untouched(logits, (loader, eval_loader)), uncompiled():
-        train = collect(loader, "train", images, device, code)
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))
+    with untouched(network, (loader, eval_loader)), uncompiled():
+        train = collect(loader, "train", images, device, code, seed)
         evaluation = None
         if eval_loader is not None:
-            evaluation = collect(eval_loader, "eval", images, device, code)
+            evaluation = collect(eval_loader, "eval", images, device, code, seed)
         collected = [each for each in (train, evaluation) if each is not None]
-        broken = next(filter(None, (non_finite(logits, each) for each in collected)), None)
         sizes, notes = _sizes(train, batch_sizes)
-        again = sizes[0] <= criteria.SMALL_BATCH or not logits.tracking
-        evidence = measure(logits, train, evaluation, sizes, autocast, seed, again=again, tell=tell)
-        for each in evidence.measured:
-            if not broken and not each.running.finite:
-                broken = non_finite_output(logits, each.images, autocast)
-    layers = tuple(_layer(name, norm, evidence) for name, norm in logits.norms.items())
-    findings = (broken,) if broken else Judge(evidence, logits, layers, seed).findings()
+        with evaluating(network):
+            passes = Passes(network, autocast, seed, train, score)
+            broken = next(filter(None, (non_finite(network, each) for each in collected)), None)
+            again = sizes[0] <= criteria.SMALL_BATCH or not network.tracking
+            evidence = measure(passes, train, evaluation, sizes, again=again, tell=tell)
+            for each in evidence.measured:
+                if not broken and not each.running.finite:
+                    broken = non_finite_output(network, each.images, autocast)
+            layers = tuple(_layer(name, norm, evidence) for name, norm in network.norms.items())
+            found = (broken,) if broken else Judge(evidence, network, layers, seed).findings()
     worse = criteria.worse_recalibrated(evidence.measured)
     diagnosis = Diagnosis(
+        loss=LOSSES[evidence.task.kind],
         batch_size=sizes[0],
         images={each.loader: len(each) for each in collected},
         seconds=perf_counter() - begun,
-        findings=findings,
+        findings=found,
         readings=tuple(_scores(evidence)),
         layers=layers,
-        notes=(*notes, *_notes(evidence, layers, findings, seed)),
+        notes=(*notes, *_notes(evidence, layers, found, seed)),
         worse_recalibrated=tuple(each.images.loader for each in worse),
-        population=_population(logits, evidence.train.own.pools),
+        population=_population(network, evidence.train.own.pools),
     )
-    return Examination(diagnosis, evidence, logits)
+    return Examination(diagnosis, evidence, network)
 
 
 def _population(
-    model: Logits, pools: Mapping[str, PooledStatistics]
+    model: Network, pools: Mapping[str, PooledStatistics]
 ) -> dict[str, PooledStatistics]:
     """The statistics by layer, under every name that the layer has in a state dict."""
     of = {model.network.get_submodule(name): pool for name, pool in pools.items()}
@@ -229,6 +240,7 @@ def _layer(name: str, norm: nn.Module, evidence: Evidence) -> LayerReading:
         blame=evidence.blame.get(name),
         dead=dead,
         under_eps=under_eps,
+        alone=pool is not None and pool.count == len(evidence.train.images),
     )
 
 
@@ -273,7 +285,8 @@ def _notes(
             "or more"
         )
     if not {"non-iid-batches", "non-finite"} & {each.name for each in findings}:
-        if criteria.homogeneity(images.y, images.sizes, seed).sorted:
+        labels = criteria.class_labels(evidence.task, images)
+        if labels is not None and criteria.homogeneity(labels, images.sizes, seed).sorted:
             yield (
                 "the training loader's batches hold fewer classes than shuffled ones would; this "
                 "network does not depend on it. If it is not the loader that was trained with, "

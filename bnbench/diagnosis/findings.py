@@ -13,30 +13,36 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from bnbench.diagnosis import criteria
+from bnbench.diagnosis import causes, criteria
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
-from bnbench.diagnosis.foreign import Logits
-from bnbench.diagnosis.result import FINDINGS, RECALIBRATE, Finding, LayerReading, percent
+from bnbench.diagnosis.foreign import Network
+from bnbench.diagnosis.result import FINDINGS, RECALIBRATE, Finding, LayerReading, finding, percent
 
 NO_REASON = {"distribution-shift", "dead-channels", "eps-dominates"}
 """Findings that do not say why running statistics are worse than the population's."""
+
+
+SAY_WHY = {"never-updated", "no-running-statistics"}
+"""Findings that say why the modes differ, whether or not it does harm."""
 
 
 class Judge:
     """Reads the evidence."""
 
     def __init__(
-        self, evidence: Evidence, model: Logits, layers: Sequence[LayerReading], seed: int
+        self, evidence: Evidence, model: Network, layers: Sequence[LayerReading], seed: int
     ) -> None:
         self.evidence, self.layers, self.seed = evidence, layers, seed
+        self.norms = model.norms
+        self.labels = criteria.class_labels(evidence.task, evidence.train.images)
         train = evidence.train
         self.batch_size = train.images.batch_size
-        # Whether running statistics do harm, and recalculated ones do not.
+        # Whether running statistics do harm that recalculated ones undo.
         self.worse = criteria.worse_recalibrated(evidence.measured)
-        self.gap = train not in self.worse and harms(train.running, train.own.population)
+        self.gap = criteria.mended(train)
         self.costs = (
-            f"loss {train.running.figures} right under running statistics, "
+            f"{train.running.figures} under running statistics, "
             f"{train.own.population.figures} under population statistics"
         )
         norms, known = model.norms, train.own.pools
@@ -65,7 +71,9 @@ class Judge:
 
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong: what costs something first, then causes before what they lead to."""
+        evidence = self.evidence
         found = [
+            *causes.in_other_modes(evidence),
             *self._without_statistics(),
             *self._with_other_statistics(),
             *self._by_call(),
@@ -79,17 +87,17 @@ class Judge:
         ):
             reasons.discard("batch-too-small")
         if self.gap and not reasons:
-            far = [each for each in self.tracking if off(each)]
-            far.sort(key=lambda each: -(each.blame or 0.0))
-            where = f"layer {far[0].name}: {far[0].errors}; " if far else ""
-            text = (
-                "running statistics do not belong to these weights on these images, though they "
-                f"were updated often enough; {where}{self.costs}"
-            )
-            found.append(_finding("mismatched", text, far))
+            found.append(causes.of_a_mismatch(evidence, self.tracking, self.norms, self.costs))
+        names = {each.name for each in found if each.harmful or each.name in SAY_WHY}
+        if not names:
+            found += causes.unexplained(evidence, self.tracking, self.norms)
+        if self.tracking and not any(each.harmful for each in found):
+            found += causes.at_chance(evidence, self.labels)
         order = list(FINDINGS)
-        if self.worse:
-            instead = "do not recalibrate, which makes it worse here"
+        if not self.gap:
+            instead = "recalibrating does not help here"
+            if self.worse:
+                instead = "do not recalibrate, which makes it worse here"
             found = [replace(each, do=each.do.replace(RECALIBRATE, instead)) for each in found]
         return tuple(sorted(found, key=lambda each: (not each.harmful, order.index(each.name))))
 
@@ -107,7 +115,7 @@ class Judge:
         without = [each for each in self.layers if not each.tracks]
         if without:
             flips = self._flips()
-            yield _finding(
+            yield finding(
                 "no-running-statistics",
                 f"{self._some(without)} no running statistics (track_running_stats=False): eval() "
                 "changes nothing there, and a prediction depends on the other images in the "
@@ -127,7 +135,7 @@ class Judge:
                 why = (
                     "they have tracked no batch: never in train(), or their buffers were not loaded"
                 )
-            yield _finding(
+            yield finding(
                 "never-updated",
                 f"{self._some(new)} the mean 0 and the variance 1 of a new layer as running "
                 f"statistics; {why}; {self.costs}",
@@ -142,7 +150,7 @@ class Judge:
     def _with_other_statistics(self) -> Iterator[Finding]:
         if self.stopped and self.gap:
             worst = _worst(self.stopped)
-            yield _finding(
+            yield finding(
                 "frozen",
                 f"{self._some(self.stopped)} running statistics that eval() uses and train() no "
                 "longer updates (track_running_stats was set to False); layer "
@@ -152,7 +160,7 @@ class Judge:
             )
         elif self.left_out and self.gap:
             worst = _worst(self.left_out)
-            yield _finding(
+            yield finding(
                 "frozen",
                 f"layer {worst.name} has tracked {worst.updates:,} batches, other layers "
                 f"{self.most_updates:,} ({self._some(self.left_out)} stopped); {worst.errors}; "
@@ -163,7 +171,7 @@ class Judge:
         if fast:
             worst = max(fast, key=lambda each: each.momentum or 0.0)
             momentum = worst.momentum or 0.0
-            yield _finding(
+            yield finding(
                 "momentum-too-high",
                 f"momentum {momentum:g} is the weight of the new batch: running statistics "
                 f"average over {worst.window:.1f} batches; layer {worst.name}: {worst.errors}; "
@@ -180,7 +188,9 @@ class Judge:
         slow = [each for each in far if each not in new and (each.momentum or 0.0) <= criteria.SLOW]
         if self.gap and (new or slow):
             worst = _worst(new or slow)
-            yield _finding("stale", f"{_old(worst)}; {worst.errors}; {self.costs}", [*new, *slow])
+            yield finding(
+                "stale", f"{causes.age(worst)}; {worst.errors}; {self.costs}", [*new, *slow]
+            )
 
     def _by_call(self) -> Iterator[Finding]:
         own = self.evidence.train.own
@@ -193,22 +203,22 @@ class Judge:
             worst = max(apart, key=lambda each: sum(apart[each]))
             mean, variance = apart[worst]
             calls = len(own.pools[worst.name].calls)
-            yield _finding(
+            yield finding(
                 "reused-layer",
                 f"a forward pass calls layer {worst.name} {calls} times, on inputs whose means are "
                 f"up to {mean:.2f} standard deviations apart, their variances a factor of "
                 f"{exp(variance):.2g} ({self._some(list(apart))} several calls); train() "
-                "normalizes each call by its own statistics, eval() all by the same ones: loss "
-                f"{own.population.figures} right under population statistics of all calls, "
+                "normalizes each call by its own statistics, eval() all by the same ones: "
+                f"{own.population.figures} under population statistics of all calls, "
                 f"{own.by_call.figures} under those of each call",
                 list(apart),
             )
         if self.by_image and harms(own.population, own.shuffled):
-            yield _finding(
+            yield finding(
                 "instance-norm-tracks",
                 f"{self._some(self.by_image)} track_running_stats=True and normalize each image by "
-                "itself in train(), and by an average over images in eval(): loss "
-                f"{own.shuffled.figures} right as in train(), {own.population.figures} under "
+                "itself in train(), and by an average over images in eval(): "
+                f"{own.shuffled.figures} as in train(), {own.population.figures} under "
                 "population statistics",
                 self.by_image,
             )
@@ -217,56 +227,84 @@ class Judge:
         train, images = self.evidence.train, self.evidence.train.images
         batch, own, running = self.evidence.batch, train.own.shuffled, train.running
         if all(harms(each, batch, loss=criteria.NON_IID_LOSS) for each in (own, running)):
-            found = criteria.homogeneity(images.y, images.sizes, self.seed)
-            what = "the labels in a batch are as mixed as in shuffled ones, but its images are not"
-            if found.sorted:
+            name = "non-iid-batches"
+            what = "the examples in a batch are not as mixed as in shuffled ones"
+            found = None
+            if self.labels is not None:
+                found = criteria.homogeneity(self.labels, images.sizes, self.seed)
+                what = "the labels in a batch are as mixed as in shuffled ones, its images are not"
+            if found is not None and found.sorted:
                 what = (
                     f"a batch of {self.batch_size} holds {found.classes:.1f} classes where a "
                     f"shuffled one holds {found.classes_expected:.1f}"
                 )
-            yield _finding(
-                "non-iid-batches",
-                f"{what}; {percent(batch.accuracy)} right under the statistics of the loader's "
-                f"batches as they come, {percent(own.accuracy)} of the same images shuffled, "
-                f"{percent(running.accuracy)} under running statistics",
+            elif kinds := criteria.two_kinds(images):
+                name = "mixed-domains"
+                what = (
+                    f"{what}: the inputs of {kinds.share:.0%} of the batches are of another kind "
+                    f"than the rest, {kinds.apart:.0f} standard deviations of such a kind apart"
+                )
+            yield finding(
+                name,
+                f"{what}; {batch.figures} under the statistics of the loader's batches as they "
+                f"come, {own.figures} of the same images shuffled, {running.figures} under running "
+                "statistics",
+            )
+        if images.single:
+            alone = any(each.alone for each in self.tracking if each.used)
+            yield finding(
+                "small-last-batch",
+                f"the {images.loader} loader has a batch of one among batches of {self.batch_size}"
+                + (
+                    ": a layer has one value per channel there, and train() raises" if alone else ""
+                ),
+                harmful=alone,
             )
         size = max(train.sizes)
         largest = train.sizes[size].shuffled
         flips = self._flips()
-        enough = max(criteria.FLIPS, criteria.FLIPS_OF_ERRORS * (1 - largest.accuracy))
-        if self.batch_size <= criteria.SMALL_BATCH and flips >= enough and self.tracking:
+        enough = max(criteria.FLIPS, criteria.FLIPS_OF_ERRORS * largest.wrong)
+        if self.batch_size == 1 and harms(train.own.population, own):
+            yield finding(
+                "batch-too-small",
+                "in batches of one, train() normalizes each example by itself, eval() all of them "
+                f"by the same statistics: {own.figures} as in train(); {self.costs}",
+                do="use GroupNorm (or InstanceNorm, which does the same in both modes), or train "
+                "in batches of 32 or more; recalibrating does not change that",
+            )
+        elif self.batch_size <= criteria.SMALL_BATCH and flips >= enough and self.tracking:
             averaged = min(each.window for each in self.tracking) * self.batch_size
-            yield _finding(
+            yield finding(
                 "batch-too-small",
                 f"in batches of {self.batch_size}, {percent(flips)} of the predictions change "
-                f"with the other images in the batch; loss {own.figures} right under the "
+                f"with the other images in the batch; {own.figures} under the "
                 f"statistics of {self.batch_size} images, {largest.figures} under those of "
                 f"{size}; running statistics average over {averaged:.0f} images; {self.costs}",
                 harmful=self.gap or harms(own, largest) or harms(largest, own),
             )
 
     def _over_images(self) -> Iterator[Finding]:
-        train, there = self.evidence.train, self.evidence.eval
+        train, there, task = self.evidence.train, self.evidence.eval, self.evidence.task
         shifts = criteria.shifts(self.tracking, train.own, there.own) if there else []
         # Where the training images are as badly off under their own, it is no shift.
         shifted = not harms(train.own.population, train.own.shuffled)
         if there and shifts and shifted and harms(there.own.population, there.own.shuffled):
             worst, mean, variance = shifts[0]
-            labels = criteria.label_distance(train.images.y, there.images.y)
+            labels = criteria.label_distance(self.labels, criteria.class_labels(task, there.images))
             too = f"; their labels differ, too (by {percent(labels)})"
-            yield _finding(
+            yield finding(
                 "distribution-shift",
                 f"at layer {worst.name}, the evaluation images' means are {mean:.2f} standard "
                 "deviations from the training images', their variances a factor of "
-                f"{exp(variance):.2g}{too if labels > criteria.SHIFT else ''}; under training "
-                f"statistics {percent(there.own.population.accuracy)} right, under their own "
-                f"{percent(there.own.shuffled.accuracy)}",
+                f"{exp(variance):.2g}{too if labels > criteria.SHIFT else ''}; "
+                f"{there.own.population.figures} under training statistics, "
+                f"{there.own.shuffled.figures} under their own",
                 [layer for layer, *_ in shifts],
             )
         dead = [each for each in self.tracking if each.dead >= criteria.DEAD_SHARE * each.channels]
         if dead:
             worst = max(dead, key=lambda each: each.dead / each.channels)
-            yield _finding(
+            yield finding(
                 "dead-channels",
                 f"{worst.dead} of {worst.channels} channels of layer {worst.name} have next to no "
                 f"variance over {len(train.images):,} images; {self._some(dead)} many such "
@@ -279,7 +317,7 @@ class Judge:
         if under:
             worst = max(under, key=lambda each: each.under_eps / each.channels)
             variance = train.own.pools[worst.name].variance.median().item()
-            yield _finding(
+            yield finding(
                 "eps-dominates",
                 f"in {worst.under_eps} of {worst.channels} channels of layer {worst.name} the "
                 f"variance is at most ε = {worst.eps:g} (median {variance:.2g}): the layer "
@@ -287,15 +325,6 @@ class Judge:
                 under,
                 harmful=False,
             )
-
-
-def _finding(
-    name: str, text: str, layers: Sequence[LayerReading] = (), *, harmful: bool = True, do: str = ""
-) -> Finding:
-    names = tuple(each.name for each in layers)
-    return Finding(
-        name=name, harmful=harmful, evidence=text, do=do or FINDINGS[name][1], layers=names
-    )
 
 
 def _never_moved(norm: nn.Module, eps: float) -> bool:
@@ -308,23 +337,3 @@ def _never_moved(norm: nn.Module, eps: float) -> bool:
 def _worst(layers: Sequence[LayerReading]) -> LayerReading:
     """The one whose running statistics cost most."""
     return max(layers, key=lambda each: each.blame or 0.0)
-
-
-def _old(layer: LayerReading) -> str:
-    """Why the layer's running statistics are of earlier weights."""
-    if (layer.initial_weight or 0.0) >= criteria.INITIAL:
-        return (
-            f"after {layer.updates:,} updates at momentum {layer.momentum:g} the initial values "
-            f"still weigh {percent(layer.initial_weight or 0.0)} in the running statistics of "
-            f"layer {layer.name}"
-        )
-    if layer.momentum is None:
-        why = f"layer {layer.name} averages over all batches since training began (momentum None)"
-    elif layer.momentum == 0:
-        why = f"at momentum 0, layer {layer.name} takes in no batch"
-    else:
-        why = (
-            f"at momentum {layer.momentum:g}, layer {layer.name} averages over the last "
-            f"{layer.window:,.0f} batches"
-        )
-    return f"{why}, and the weights moved"

@@ -6,18 +6,26 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from bnbench.diagnosis.foreign import Collected, Logits
+from bnbench.diagnosis.batches import Collected
+from bnbench.diagnosis.foreign import Network
 from bnbench.diagnosis.result import Finding
-from bnbench.probes.statistics import Autocast, evaluating
+from bnbench.diagnosis.route import Route
+from bnbench.diagnosis.task import answer
+from bnbench.probes.statistics import Autocast
 
 _finding = partial(Finding, name="non-finite", harmful=True)
 
 
-def non_finite(model: Logits, images: Collected) -> Finding | None:
+def non_finite(model: Network, images: Collected) -> Finding | None:
     """The finding for inputs, then for weights and buffers; None where all of them are finite."""
-    wrong = (~images.x.isfinite()).flatten(1).any(1).sum().item()
+    labels = None if not isinstance(model.route, Route) else model.route.labels
+    wrong = sum(
+        int((~each.isfinite()).reshape(len(each), -1).any(1).sum())
+        for path, each in images.tensors()
+        if path != labels and each.ndim and each.is_floating_point()
+    )
     if wrong:
         return _finding(
             evidence=f"{wrong:,} of {len(images):,} inputs of the {images.loader} loader hold "
@@ -43,21 +51,22 @@ def non_finite(model: Logits, images: Collected) -> Finding | None:
     return None
 
 
-def non_finite_output(model: Logits, images: Collected, autocast: Autocast) -> Finding | None:
+def non_finite_output(model: Network, images: Collected, autocast: Autocast) -> Finding | None:
     """The finding for a model whose outputs are not all finite: the first layer, in the order of
     the pass, whose outputs are not, the innermost one."""
     found: list[str] = []
 
     def look(name: str, _: nn.Module, __: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and not output.isfinite().all():
+        part = answer(output)
+        if part is not None and not part.isfinite().all():
             found.append(name)
 
-    with ExitStack() as hooks, evaluating(model):
+    with ExitStack() as hooks:
         for name, module in (*model.network.named_modules(), ("", model)):
             hooks.enter_context(module.register_forward_hook(partial(look, name)))
-        for x, _ in images.sample().batches(images.batch_size):
+        for positions in images.as_they_come():
             with autocast():
-                model(x)
+                model(images.batch(positions))
             if found:  # the innermost layer first
                 return _finding(
                     layers=(found[0],),

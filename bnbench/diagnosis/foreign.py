@@ -1,15 +1,11 @@
-"""What a user gives: a network, which is left as it was, and images of its loaders, kept."""
+"""What a user gives: a network, which is left as it was, and words for what it does."""
 
 from __future__ import annotations
 
 import random
-import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -17,35 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from bnbench.diagnosis.result import Loader
 from bnbench.errors import BnbenchError, DataError, UsageError
-from bnbench.guard import ForeignCode, Raised, items
+from bnbench.guard import ForeignCode, Raised
 from bnbench.probes.interception import has_statistics
-from bnbench.probes.statistics import Sample
-
-MOST_BYTES = 2**30
-"""Inputs that are kept of one loader, at most: 1,783 images of 3×224×224 in fp32. Two loaders of
-them and a network fit into a laptop's memory."""
-
-EMPTY_BATCHES = 1000
-"""After so many batches without an image, more are not waited for."""
-
-EXPECTED = "expected batches (inputs, labels): a tensor and the whole numbers of the classes"
-
 
 # --- the network ------------------------------------------------------------------------------
 
 
-class Logits(nn.Module):
-    """The network, with logits (N, classes) as its output."""
+class Network(nn.Module):
+    """The network, as batches go through it: its output is what the user's network gives.
+
+    `route`: passes a batch through the user's network; None until one batch is seen.
+    """
 
     PREFIX = "network."  # before the names of the network's own layers
 
     def __init__(self, network: nn.Module, code: ForeignCode) -> None:
         super().__init__()
         self.network, self.code = network, code
+        self.route: Callable[[nn.Module, Any], Any] | None = None
 
     @property
     def norms(self) -> dict[str, nn.Module]:
@@ -62,29 +50,22 @@ class Logits(nn.Module):
         """Whether every BatchNorm layer has running statistics."""
         return all(map(has_statistics, self.norms.values()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        fails = in_a_sentence("the model", UsageError, f" on inputs of shape {_shape(x)}")
-        with self.code.entered(fails):
-            output = self.network(x.clone())  # it may change them in place
-        logits: Tensor | None
-        match output:
-            case Tensor():
-                logits = output
-            case [Tensor() as logits, *_] | {"logits": Tensor() as logits}:
-                pass
-            case _:
-                logits = getattr(output, "logits", None)
-        if not isinstance(logits, Tensor):
-            raise UsageError(
-                f"the model gives {described(output)}",
-                do="expected logits: a tensor, a tuple that begins with it, or `.logits`",
-            )
-        if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-            raise UsageError(
-                f"the model gives outputs of shape {_shape(logits)} for {len(x)} inputs",
-                do="expected a number for each class and input: (inputs, classes), 2 or more",
-            )
-        return logits
+    def forward(self, batch: Any) -> Any:
+        assert self.route is not None
+        found = first_tensor(batch)
+        where = "" if found is None else f" on inputs of shape {shape(found)}"
+        with self.code.entered(in_a_sentence("the model", UsageError, where)):
+            return self.route(self.network, batch)
+
+
+def first_tensor(batch: Any) -> Tensor | None:
+    """The first tensor in a batch."""
+    if isinstance(batch, Tensor):
+        return batch
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    if not isinstance(batch, Mapping | list | tuple):
+        return None
+    return next((found for each in parts if (found := first_tensor(each)) is not None), None)
 
 
 def plain(model: object) -> nn.Module:
@@ -166,144 +147,6 @@ def uncompiled() -> Iterator[None]:
         yield
 
 
-# --- the loaders ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Collected:
-    """Inputs (n, …) and labels (n,), in the loader's order; `sizes`: of its batches."""
-
-    loader: Loader
-    x: Tensor
-    y: Tensor
-    sizes: tuple[int, ...]
-    device: torch.device
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    @property
-    def batch_size(self) -> int:
-        """The loader's own: the commonest, as the last batch may be smaller."""
-        return statistics.mode(self.sizes)
-
-    def sample(self, positions: Tensor | None = None, *, as_they_come: bool = False) -> Sample:
-        """The images at these positions, or all, in order.
-
-        `as_they_come`: in the loader's batches, whatever size is asked for.
-        """
-        order = torch.arange(len(self)) if positions is None else positions
-
-        def batches(size: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for chosen in order.split(self.sizes if as_they_come else size):  # type: ignore[no-untyped-call]
-                yield self.x[chosen].to(self.device), self.y[chosen]
-
-        return Sample(split="train", images=len(order), batches=batches)
-
-
-def collect(
-    source: Iterable[Any], loader: Loader, images: int, device: torch.device, code: ForeignCode
-) -> Collected:
-    """The first whole batches that hold `images`, or as many as there are or as fit.
-
-    Of a `DataLoader` over a dataset with indices, and of a list, they are spread evenly: the first
-    images of a dataset that is sorted by class are of one class. Raises UsageError, DataError.
-    """
-    xs: list[Tensor] = []
-    ys: list[Tensor] = []
-    count, size_in_bytes = 0, 0
-    fails = in_a_sentence(f"the {loader} loader", DataError)
-    with code.entered(fails):
-        spread = _spread(source, images)
-    empty = 0
-    for batch in items(spread, partial(code.entered, fails)):
-        match batch:
-            case [Tensor() as x, Tensor() as y, *_]:
-                pass
-            case _:
-                raise UsageError(f"the {loader} loader yields {described(batch)}", do=EXPECTED)
-        if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or y.is_floating_point() or y.is_complex():
-            raise UsageError(
-                f"the {loader} loader yields inputs of shape {_shape(x)} with {str(y.dtype)[6:]} "
-                f"labels of shape {_shape(y)}",
-                do=f"{EXPECTED}, one for each input",
-            )
-        if len(x) == 0:
-            empty += 1
-            if empty < EMPTY_BATCHES:
-                continue
-            raise DataError(
-                f"the {loader} loader gave {EMPTY_BATCHES:,} batches without an image",
-                do="give one that yields batches of several images",
-            )
-        if xs and x.shape[1:] != xs[0].shape[1:]:
-            raise UsageError(
-                f"the {loader} loader's inputs differ in shape: {_shape(xs[0][:1])} and "
-                f"{_shape(x[:1])}, the first dimension aside",
-                do="other batches are made of them, so they must fit: resize or crop the inputs",
-            )
-        if count >= images or (xs and size_in_bytes + x.nbytes > MOST_BYTES):
-            break
-        # Copies: some loaders fill the same memory again.
-        xs.append(x.detach().to("cpu", copy=True))
-        ys.append(y.detach().to("cpu", torch.long, copy=True))
-        count, size_in_bytes = count + len(x), size_in_bytes + x.nbytes
-    if count < 2:
-        had = "no batch" if count == 0 else "one image"
-        raise DataError(
-            f"the {loader} loader gave {had}", do="give one that yields batches of several images"
-        )
-    return Collected(loader, torch.cat(xs), torch.cat(ys), tuple(map(len, ys)), device)
-
-
-def _spread(source: Iterable[Any], images: int) -> Iterable[Any]:
-    """Some of a loader's batches, evenly spread over it, where they can be had one by one."""
-    if isinstance(source, list | tuple):
-        return _evenly(source, [_length(batch) for batch in source], images)
-    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
-        return source
-    if not isinstance(source.batch_sampler, BatchSampler):
-        return source
-    # No more than whole passes have: some samplers never end.
-    batches = list(islice(source.batch_sampler, _count(source)))
-    chosen = _evenly(batches, [len(batch) for batch in batches], images)
-    if len(chosen) == len(batches):
-        return source
-    return DataLoader(
-        source.dataset,
-        batch_sampler=chosen,
-        collate_fn=source.collate_fn,
-        num_workers=source.num_workers,
-        worker_init_fn=source.worker_init_fn,
-        timeout=source.timeout,
-        multiprocessing_context=source.multiprocessing_context,
-        generator=source.generator,
-    )
-
-
-def _evenly(batches: Sequence[Any], lengths: Sequence[int], images: int) -> Sequence[Any]:
-    """Batches of which `images` are enough, spread over all of them, in their order."""
-    usual = max(lengths, default=1) or 1
-    wanted = min(-(-images // usual), len(batches))
-    return [batches[(2 * k + 1) * len(batches) // (2 * wanted)] for k in range(wanted)]
-
-
-def _count(loader: DataLoader[Any]) -> int:
-    """How many batches it says it has; where it does not, as many as its images fill."""
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return -(-len(loader.dataset) // loader.batch_sampler.batch_size)  # type: ignore
-
-
-def _length(batch: Any) -> int:
-    match batch:
-        case [Tensor() as x, *_] if x.ndim:
-            return len(x)
-        case _:
-            return 1
-
-
 def in_a_sentence(
     what: str, kind: type[BnbenchError], where: str = ""
 ) -> Callable[[Raised], BnbenchError]:
@@ -325,7 +168,7 @@ def described(value: Any) -> str:
     """What something is, in a few words."""
     match value:
         case Tensor():
-            return f"a tensor of shape {_shape(value)}"
+            return f"a tensor of shape {shape(value)}"
         case [] | ():
             return f"an empty {type(value).__name__}"
         case list() | tuple():
@@ -340,5 +183,6 @@ def described(value: Any) -> str:
             return f"an object of type {type(value).__name__}"
 
 
-def _shape(tensor: Tensor) -> str:
+def shape(tensor: Tensor) -> str:
+    """As it is written: 8×1×28×28."""
     return "×".join(map(str, tensor.shape)) or "()"

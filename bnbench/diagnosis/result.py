@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import exp
 from typing import Any, Literal, TypeAlias
@@ -26,6 +26,17 @@ FINDINGS: Mapping[str, tuple[str, str]] = {
         "inputs, weights, statistics or outputs that are not finite, and the layer where they "
         "begin",
         "go back to an earlier checkpoint; recalibrate (--fix) where only statistics are affected",
+    ),
+    "mode-branch": (
+        "with the same statistics in every normalization, the rest of the network gives something "
+        "else in train() than in eval(), or its layers get something else",
+        "this is not BatchNorm: look for self.training, and for what forward() does in one mode "
+        "only (scaling, cropping, another head), and do the same in both; do not recalibrate first",
+    ),
+    "statistics-moved-in-eval": (
+        "running statistics that a forward pass in eval mode changes",
+        "make the layer update them only if self.training; until then, what it predicts depends on "
+        "what it was shown before",
     ),
     "no-running-statistics": (
         "track_running_stats=False: in eval mode, too, a prediction changes with the other "
@@ -71,11 +82,39 @@ FINDINGS: Mapping[str, tuple[str, str]] = {
         "shuffle the training loader (shuffle=True) and train again: the network reads the class "
         "off the other images in the batch; recalibrating does not change that",
     ),
+    "mixed-domains": (
+        "the loader's batches as they come are of two kinds, by the means and deviations of their "
+        "inputs, and better than the same images shuffled",
+        "mix both kinds in each batch and train again, or give each kind BatchNorm layers of its "
+        "own (x = norm_a(x) if domain == 0 else norm_b(x)), or use GroupNorm; recalibrating does "
+        "not change that: one mean cannot fit both",
+    ),
+    "outlier-batch": (
+        "the variances of the first layer alone are 30 times the population's or more: one batch "
+        "with values that are far too large, as later layers see what it has normalized",
+        "recalibrate (--fix); find the batch: assert x.abs().max() < LIMIT in the training loop. "
+        "Or training inputs were scaled otherwise than here: compare x.std() in both",
+    ),
+    "padding-counted": (
+        "sequences of different lengths, padded with zeros that BatchNorm counts as values",
+        "normalize valid positions only (y[mask] = norm(x[mask])), put sequences of like length in "
+        "a batch, or use LayerNorm, which looks at one position at a time",
+    ),
+    "dropout-before-norm": (
+        "running statistics fit those of passes with dropout on: dropout raises the variance that "
+        "a later layer sees, and eval() has none (Li et al. 2018, arXiv:1801.05134)",
+        "put dropout after the last BatchNorm layer and train again, or recalibrate with dropout "
+        "off and look whether it helps",
+    ),
     "mismatched": (
         "population statistics are better, and no other finding says why",
         "recalibrate (--fix); usual causes, which the figures cannot tell apart: averaged weights "
         "(EMA, SWA) whose statistics were not, layers in eval() while weights moved, buffers of "
         "another checkpoint, other preprocessing in training than here",
+    ),
+    "small-last-batch": (
+        "the loader has a batch of one among larger ones",
+        "DataLoader(…, drop_last=True): a single example has no batch statistics of its own",
     ),
     "batch-too-small": (
         "batches of 16 or fewer, and predictions change with the other images in the batch",
@@ -98,6 +137,17 @@ FINDINGS: Mapping[str, tuple[str, str]] = {
         "make ε smaller than the variances, or the inputs larger: standardize them, raise the "
         "initial weights, and look for weight decay on what comes before",
     ),
+    "unexplained-gap": (
+        "running statistics are worse than the batch's, recalibrating does not help, and no other "
+        "finding says why",
+        "use layers that do the same in both modes (GroupNorm) and train again, or evaluate in "
+        "batches like those of training; recalibrating does not change that",
+    ),
+    "at-chance": (
+        "no better than naming the commonest class every time, under any statistics",
+        "this is not about statistics: is it trained, is it the right checkpoint, do the labels "
+        "belong to the images?",
+    ),
 }
 """What gives each finding away, and what to do about it; `bnbench explain findings` prints this. In
 this order where nothing else decides: causes before what they lead to."""
@@ -108,11 +158,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def figures(loss: float, accuracy: float | None) -> str:
+    """Loss and accuracy: "loss 0.413 and 85.2 % right"."""
+    right = "" if accuracy is None else f" and {percent(accuracy)} right"
+    return f"loss {loss:.3f}{right}"
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean cross entropy, in nats, and share of right predictions of one loader's images.
+    """Mean loss (`Diagnosis.loss` says which) and share of right predictions of a loader's images.
 
-    `batch_size`: images that share batch statistics; None where it makes no difference.
+    `batch_size`: images that share batch statistics; None where it makes no difference. `accuracy`:
+    None where a prediction is not right or wrong.
     """
 
     loader: Loader
@@ -120,7 +177,12 @@ class Score:
     batch_size: int | None
     images: int
     loss: float
-    accuracy: float
+    accuracy: float | None
+
+    @property
+    def figures(self) -> str:
+        """Loss and accuracy: "loss 0.413 and 85.2 % right"."""
+        return figures(self.loss, self.accuracy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +195,7 @@ class LayerReading:
     `initial_weight`: what that leaves of the initial statistics in the running ones. `mean_error`,
     `variance_error`: the probe `running_error`; `blame`: the probe `gap_by_layer`, in nats; of many
     layers, the worst ones have it. `dead`, `under_eps`: channels whose variance over the images is
-    next to nothing, and at most ε.
+    next to nothing, and at most ε. `alone`: whether a channel has one value in an example.
     """
 
     name: str
@@ -150,6 +212,7 @@ class LayerReading:
     blame: float | None
     dead: int
     under_eps: int
+    alone: bool
 
     @property
     def window(self) -> float:
@@ -179,15 +242,26 @@ class Finding:
     layers: tuple[str, ...] = ()
 
 
+def finding(
+    name: str, text: str, layers: Sequence[LayerReading] = (), *, harmful: bool = True, do: str = ""
+) -> Finding:
+    """`do`: instead of what `FINDINGS` says."""
+    names = tuple(each.name for each in layers)
+    return Finding(
+        name=name, harmful=harmful, evidence=text, do=do or FINDINGS[name][1], layers=names
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """What `diagnose` found; `findings` with the likeliest cause first, none in a healthy network.
 
-    `images`: looked at, of each loader. `batch_size`: the training loader's own. `population`: the
-    statistics that `recalibrated` writes, by layer; `worse_recalibrated`: the loaders whose images
-    they suit worse than the running ones.
+    `loss`: what it means. `images`: looked at, of each loader. `batch_size`: the training loader's
+    own. `population`: the statistics that `recalibrated` writes, by layer; `worse_recalibrated`:
+    the loaders whose images they suit worse than the running ones.
     """
 
+    loss: str
     batch_size: int
     images: Mapping[Loader, int]
     seconds: float

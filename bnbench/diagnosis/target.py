@@ -14,15 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from bnbench.assemble import build_run, checkpoints, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import identity, loading
 from bnbench.config.trust import Trust
 from bnbench.diagnosis.diagnose import Examination, examine
-from bnbench.diagnosis.evidence import Tell
 from bnbench.diagnosis.foreign import described, in_a_sentence, plain
+from bnbench.diagnosis.passes import Tell
 from bnbench.diagnosis.result import Diagnosis, Loader, Score
+from bnbench.diagnosis.route import Forward
+from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import StorageError, UsageError
 from bnbench.guard import ForeignCode, awaited, foreign_code
 from bnbench.probes.statistics import Autocast
@@ -30,7 +33,10 @@ from bnbench.store import RunFolder, files
 from bnbench.store.run_folder import CHECKPOINT
 from bnbench.wording import PATH_LENGTH, shortened
 
-RETURNS = "(model, loader) or (model, train_loader, eval_loader)"
+RETURNS = "(model, loader), (model, train_loader, eval_loader), or a dict of 'model' and 'train'"
+
+NAMES = {"model", "train", "eval", "forward", "score"}
+"""What a dict that the function returns may hold; the first two it must."""
 
 PLACES = ((), ("state_dict",), ("model_state_dict",), ("model",), ("run", "model"))
 """Where a state dict is in a checkpoint, which may be one itself; the last is bnbench's own."""
@@ -65,6 +71,8 @@ class Target:
     autocast: Autocast = nullcontext
     code: ForeignCode = field(default_factory=ForeignCode)
     notes: list[str] = field(default_factory=list)
+    forward: Forward | None = None
+    score: Scoring | None = None
 
     def examined(self, batch_sizes: Sequence[int] | None, images: int, tell: Tell) -> Examination:
         """Its diagnosis, as `diagnose` makes it, and what it was made from."""
@@ -75,6 +83,8 @@ class Target:
             batch_sizes=batch_sizes,
             images=images,
             autocast=self.autocast,
+            forward=self.forward,
+            score=self.score,
             code=self.code,
             tell=tell,
         )
@@ -120,7 +130,11 @@ def _called(
             do=f"write a function that returns {RETURNS}",
         )
     returned = call()
+    forward = score = None
     match returned:
+        case {"model": nn.Module() as model, "train": loader} if set(returned) <= NAMES:
+            loaders = (loader, returned.get("eval"))
+            forward, score = returned.get("forward"), returned.get("score")
         case [nn.Module() as model, loader]:
             loaders = (loader, None)
         case [nn.Module() as model, loader, eval_loader]:
@@ -130,14 +144,20 @@ def _called(
                 f"{path}:{function} returned {described(returned)}", do=f"expected {RETURNS}"
             )
     for each in loaders:
-        if each is not None and not hasattr(each, "__iter__"):
+        if each is not None and not hasattr(each, "__iter__") and not isinstance(each, Dataset):
             raise UsageError(
                 f"{path}:{function} returned {described(each)} as a loader",
                 do="expected something that yields batches (inputs, labels)",
             )
     if device is not None:
         model.to(device)
-    return Target(model, *loaders, code=code)
+    for name, each in (("forward", forward), ("score", score)):
+        if each is not None and not callable(each):
+            raise UsageError(
+                f"{path}:{function} returned {described(each)} as {name}",
+                do="expected forward(model, batch) → output, score(output, batch) → losses",
+            )
+    return Target(model, *loaders, code=code, forward=forward, score=score)
 
 
 def _imported(path: Path) -> ModuleType:

@@ -54,9 +54,12 @@ def fixed(diagnosis: Diagnosis, read_back: Mapping[Loader, Score]) -> str:
     lines = []
     for loader, after in read_back.items():
         before = diagnosis.reading("running", loader)
+        right = ""
+        if before.accuracy is not None and after.accuracy is not None:
+            right = f"{100 * before.accuracy:.1f} → {percent(after.accuracy)} right, "
         lines.append(
-            f"{LOADERS[loader]} images, in eval mode: {100 * before.accuracy:.1f} → "
-            f"{percent(after.accuracy)} right, loss {_loss(before.loss)} → {_loss(after.loss)}"
+            f"{LOADERS[loader]} images, in eval mode: {right}loss {_loss(before.loss)} → "
+            f"{_loss(after.loss)}"
         )
     return "\n".join(lines)
 
@@ -69,18 +72,26 @@ def _table(first: Column, numbers: Iterable[str]) -> Table:
 
 
 def _scores(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    names = [name for loader in diagnosis.images for name in (f"{loader}: loss", "right")]
+    rights = any(each.accuracy is not None for each in diagnosis.readings)
+    names = [
+        name
+        for loader in diagnosis.images
+        for name in (f"{loader}: loss", *(["right"] if rights else []))
+    ]
     table = _table(Column("statistics", no_wrap=True), ["batches of", *names])
     found = {(each.statistics, each.batch_size, each.loader): each for each in diagnosis.readings}
     for kind, size in dict.fromkeys(key[:2] for key in found):
         cells = [STATISTICS[kind], "" if size is None else f"{size:,}"]
         for loader in diagnosis.images:
             one = found.get((kind, size, loader))
-            cells += [_loss(one.loss), percent(one.accuracy)] if one else ["–", "–"]
+            cells.append(_loss(one.loss) if one else "–")
+            if rights:
+                accuracy = one.accuracy if one else None
+                cells.append("–" if accuracy is None else percent(accuracy))
         table.add_row(*cells)
     yield table
     yield Text(
-        "loss: cross entropy, nats; the same images under each kind of statistics;\n"
+        f"loss: {diagnosis.loss}; the same images under each kind of statistics;\n"
         'population ("precise BN"): pooled over shuffled training batches of that size',
         style="dim",
     )
@@ -132,8 +143,8 @@ def _findings(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     if diagnosis.healthy:
         running, population = diagnosis.reading("running"), diagnosis.reading("population")
         yield Text(
-            f"nothing is wrong: {percent(running.accuracy)} right under running statistics, "
-            f"{percent(population.accuracy)} under population statistics",
+            f"nothing is wrong: {running.figures} under running statistics, {population.figures} "
+            "under population statistics",
             style="bold green",
         )
     for number, each in enumerate(diagnosis.findings, start=1):

@@ -98,6 +98,7 @@ def test_a_fixed_checkpoint_restores_accuracy(tmp_path: Path) -> None:
     healthy = bnbench.diagnose(trained(), loader(), eval_loader(), images=IMAGES)
     before = diagnosis().reading("running", "eval").accuracy
     after = found.reading("running", "eval").accuracy
+    assert before is not None
     assert before < 0.7
     assert after == pytest.approx(healthy.reading("running", "eval").accuracy, abs=0.01)
     assert found.healthy

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import bnbench
+from bnbench.diagnosis.batches import collect
 from bnbench.diagnosis.criteria import channels, harms, homogeneity
-from bnbench.diagnosis.evidence import Predictions
-from bnbench.diagnosis.foreign import collect
+from bnbench.diagnosis.task import Predictions
 from bnbench.guard import ForeignCode
 from tests.diagnosis.patients import BATCH, IMAGES, eval_loader, loader, norms, pictures, trained
 
@@ -131,7 +131,7 @@ def test_harm_is_neither_chance_nor_trifle() -> None:
     def predictions(more: Tensor | float, wrong: int = 0) -> Predictions:
         predicted = labels.clone()
         predicted[:wrong] = 1
-        return Predictions(losses + more, predicted, labels)
+        return Predictions(losses + more, (predicted == labels).double(), predicted)
 
     noise = torch.randn(1000, generator=random, dtype=torch.float64)
     assert harms(predictions(0.06), predictions(0.0))
@@ -168,7 +168,13 @@ def test_the_weight_of_the_initial_statistics() -> None:
 def test_few_batches_of_a_sorted_loader_are_spread_over_all_classes() -> None:
     kept = collect(loader(by_class=True), "train", 1024, torch.device("cpu"), ForeignCode())
     assert len(kept) == 1024
-    assert kept.y.unique().tolist() == list(range(10))  # type: ignore[no-untyped-call]
-    assert (kept.y.diff() >= 0).all()  # in the loader's order
+    labels = kept.column((1,))
+    assert isinstance(labels, Tensor)
+    assert labels.unique().tolist() == list(range(10))  # type: ignore[no-untyped-call]
+    assert (labels.diff() >= 0).all()  # in the loader's order
     listed = collect(list(loader(by_class=True)), "train", 1024, torch.device("cpu"), ForeignCode())
-    assert torch.equal(listed.x, kept.x)
+    for path in ((0,), (1,)):
+        one, other = listed.column(path), kept.column(path)
+        assert isinstance(one, Tensor)
+        assert isinstance(other, Tensor)
+        assert torch.equal(one, other)

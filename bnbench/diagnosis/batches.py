@@ -1,0 +1,350 @@
+"""Batches of any make, tensors, tuples, dicts, lists of examples: kept, and cut into others."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+
+from bnbench.diagnosis.foreign import described, in_a_sentence
+from bnbench.diagnosis.result import Loader
+from bnbench.errors import DataError, UsageError
+from bnbench.guard import ForeignCode, items
+
+MOST_BYTES = 2**30
+"""Tensors that are kept of one loader, at most: 1,783 images of 3×224×224 in fp32. Two loaders of
+them and a network fit into a laptop's memory."""
+
+EMPTY_BATCHES = 1000
+"""After so many batches without an example, more are not waited for."""
+
+OF_DATASET = 64  # examples in a batch, where a Dataset is given
+
+EXPECTED = (
+    "expected a tensor, or tensors in a tuple or dict, as (inputs, labels), with one row for each "
+    'example. Else make them so: def collate(rows): …; return {"x": x, "y": y}; '
+    "DataLoader(data, batch_size, collate_fn=collate)"
+)
+
+Path: TypeAlias = tuple[Any, ...]
+"""Keys and indices that lead to a part of a batch."""
+
+Column: TypeAlias = "Tensor | list[Any]"
+"""The same part of all examples: rows of a tensor, or one object each."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Examples that fit into one batch. `frame`: a batch without its columns."""
+
+    frame: Any
+    columns: dict[Path, list[Column]] = field(default_factory=dict)
+
+    def joined(self) -> dict[Path, Column]:
+        """All batches' columns, one after the other."""
+        found: dict[Path, Column] = {}
+        for path, parts in self.columns.items():
+            tensors = [each for each in parts if isinstance(each, Tensor)]
+            found[path] = torch.cat(tensors) if tensors else [e for part in parts for e in part]
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collected:
+    """Examples in the loader's order; `sizes`: of its batches; `single`: whether the loader has
+    batches of one among larger ones.
+
+    `groups`: for each kind of batch its frame and columns; `place`: (n, 2), of each example its
+    group and its row there. Examples of different shapes are in different groups: they never share
+    a batch.
+    """
+
+    loader: Loader
+    groups: Sequence[tuple[Any, dict[Path, Column]]]
+    place: Tensor
+    sizes: tuple[int, ...]
+    device: torch.device
+    single: bool = False
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    @property
+    def batch_size(self) -> int:
+        """The loader's own: the commonest, as the last batch may be smaller."""
+        return statistics.mode(self.sizes)
+
+    @property
+    def alike(self) -> bool:
+        """Whether any of the examples may share a batch."""
+        return len(self.groups) == 1
+
+    def as_they_come(self) -> list[Tensor]:
+        """Positions of the examples of each batch."""
+        return list(torch.arange(len(self)).split(self.sizes))  # type: ignore[no-untyped-call]
+
+    def cut(self, order: Tensor, size: int, enough: int = 1) -> list[Tensor]:
+        """These positions in batches of `size`, which keep to one group. A last batch of fewer than
+        `enough` joins the one before."""
+        found: list[Tensor] = []
+        of = self.place[order, 0]
+        for group in range(len(self.groups)):
+            parts = list(order[of == group].split(size))  # type: ignore[no-untyped-call]
+            if len(parts) > 1 and len(parts[-1]) < enough:
+                parts[-2:] = [torch.cat(parts[-2:])]
+            found += [each for each in parts if len(each)]
+        return found
+
+    def batch(self, positions: Tensor) -> Any:
+        """A batch of these examples, copied, on the device; all of one group."""
+        group, rows = int(self.place[positions[0], 0]), self.place[positions, 1]
+        frame, columns = self.groups[group]
+        taken = {
+            path: column[rows] if isinstance(column, Tensor) else [column[k] for k in rows.tolist()]
+            for path, column in columns.items()
+        }
+        return _filled(frame, taken, (), self.device)
+
+    def column(self, path: Path) -> Column | None:
+        """A part of all examples, in the loader's order; None where they differ in shape."""
+        found = self.groups[0][1].get(path) if self.alike else None
+        return found[self.place[:, 1]] if isinstance(found, Tensor) else None
+
+    def tensors(self) -> Iterator[tuple[Path, Tensor]]:
+        """Every tensor that is kept, and where it is in a batch."""
+        for _, columns in self.groups:
+            for path, column in columns.items():
+                parts = [column] if isinstance(column, Tensor) else column
+                yield from ((path, each) for each in parts if isinstance(each, Tensor))
+
+
+def collect(
+    source: Iterable[Any] | Dataset[Any],
+    loader: Loader,
+    images: int,
+    device: torch.device,
+    code: ForeignCode,
+    seed: int = 0,
+) -> Collected:
+    """Whole batches that hold `images` examples, or as many as there are or as fit.
+
+    Of a `DataLoader` over a dataset with indices, and of a list, one random batch from each of as
+    many equal parts: a dataset may be sorted, and batches may alternate. Of others, the first. A
+    `Dataset` is put into batches of 64. Raises UsageError, DataError.
+    """
+    fails = in_a_sentence(f"the {loader} loader", DataError)
+    with code.entered(fails):
+        if _is_dataset(source):
+            mixed = not isinstance(source, IterableDataset)
+            source = DataLoader(cast(Any, source), OF_DATASET, shuffle=mixed)
+        spread, single = _spread(source, loader, images, seed)
+    groups: list[_Group] = []
+    places: list[Tensor] = []
+    rows: list[int] = []
+    size_in_bytes, empty = 0, 0
+    for batch in items(spread, partial(code.entered, fails)):
+        count = _count_of(batch, loader)
+        if count == 0:
+            empty += 1
+            if empty < EMPTY_BATCHES:
+                continue
+            raise DataError(
+                f"the {loader} loader gave {EMPTY_BATCHES:,} batches without an image",
+                do="give one that yields batches of several images",
+            )
+        columns: dict[Path, Column] = {}
+        frame = _framed(batch, count, (), columns)
+        weight = sum(map(_bytes, columns.values()))
+        if sum(map(len, places)) >= images or (places and size_in_bytes + weight > MOST_BYTES):
+            break
+        number = next((k for k, each in enumerate(groups) if _fits(each, frame, columns)), None)
+        if number is None:
+            number = len(groups)
+            groups.append(_Group(frame, {path: [] for path in columns}))
+            rows.append(0)
+        for path, column in columns.items():
+            groups[number].columns[path].append(column)
+        begin = rows[number]
+        rows[number] += count
+        row = torch.arange(begin, begin + count)
+        places.append(torch.stack([torch.full_like(row, number), row], 1))
+        size_in_bytes += weight
+    if sum(map(len, places)) < 2:
+        had = "one image" if places else "no batch"
+        raise DataError(
+            f"the {loader} loader gave {had}", do="give one that yields batches of several images"
+        )
+    kept = [(each.frame, each.joined()) for each in groups]
+    sizes = tuple(map(len, places))
+    return Collected(loader, kept, torch.cat(places), sizes, device, single and max(sizes) > 1)
+
+
+def _is_dataset(source: Any) -> bool:
+    """Whether it has examples where a loader has batches."""
+    match source:
+        case [[Tensor(), float() | int()], *_]:
+            return True
+        case _:
+            return isinstance(source, Dataset)
+
+
+# --- parts of a batch -------------------------------------------------------------------------
+
+
+def _count_of(batch: Any, loader: Loader) -> int:
+    """How many examples it holds: rows of its first tensor, or the length of its first list."""
+    parts = [batch]
+    if isinstance(batch, Mapping):
+        parts = list(batch.values())
+    elif isinstance(batch, list | tuple):
+        parts = list(batch)
+    tensors = [each for each in parts if isinstance(each, Tensor) and each.ndim]
+    if tensors:
+        return len(tensors[0])
+    inner = [part for part in parts if isinstance(part, Mapping | tuple) and part]
+    if inner:
+        return _count_of(inner[0], loader)
+    lists = [each for each in parts if isinstance(each, list)]
+    if batch is not None and lists and any(map(_holds_tensors, lists)):
+        return len(lists[0])
+    raise UsageError(f"the {loader} loader yields {described(batch)}", do=EXPECTED)
+
+
+def _holds_tensors(part: list[Any]) -> bool:
+    return any(
+        isinstance(each, Tensor)
+        or (isinstance(each, Mapping) and any(isinstance(v, Tensor) for v in each.values()))
+        for each in part
+    )
+
+
+def _framed(value: Any, count: int, path: Path, columns: dict[Path, Column]) -> Any:
+    """The value without its columns, which are noted, copied: some loaders fill the same memory
+    again."""
+    if isinstance(value, Tensor):
+        if value.ndim and len(value) == count:
+            columns[path] = value.detach().to("cpu", copy=True)
+            return None
+        return value
+    if isinstance(value, list | tuple) and path and len(value) == count and count > 1:
+        columns[path] = list(value)
+        return None
+    if isinstance(value, Mapping):
+        return {k: _framed(each, count, (*path, k), columns) for k, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_framed(each, count, (*path, k), columns) for k, each in enumerate(value)]
+    return value
+
+
+def _filled(frame: Any, columns: Mapping[Path, Column], path: Path, device: torch.device) -> Any:
+    if path in columns:
+        return _moved(columns[path], device)
+    if isinstance(frame, dict):
+        return {k: _filled(each, columns, (*path, k), device) for k, each in frame.items()}
+    if isinstance(frame, list):
+        return tuple(_filled(each, columns, (*path, k), device) for k, each in enumerate(frame))
+    return _moved(frame, device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(each, device) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_moved(each, device) for each in value]
+    return value
+
+
+def _fits(group: _Group, frame: Any, columns: Mapping[Path, Column]) -> bool:
+    def shape(column: Column) -> Any:
+        return (column.shape[1:], column.dtype) if isinstance(column, Tensor) else list
+
+    same = group.columns.keys() == columns.keys()
+    same = same and all(shape(group.columns[p][0]) == shape(c) for p, c in columns.items())
+    return same and _same(group.frame, frame)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        both = isinstance(one, Tensor) and isinstance(other, Tensor)
+        return both and torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other)  # names, paths, indices: the first batch's serve
+
+
+def _bytes(column: Column) -> int:
+    return column.nbytes if isinstance(column, Tensor) else sum(map(_weight, column))
+
+
+def _weight(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(map(_weight, value.values()))
+    return value.nbytes if isinstance(value, Tensor) else 0
+
+
+# --- which batches ----------------------------------------------------------------------------
+
+
+def _spread(source: Any, loader: Loader, images: int, seed: int) -> tuple[Iterable[Any], bool]:
+    """Some of a loader's batches, from all parts of it, where they can be had one by one; and
+    whether it has batches of one."""
+    if isinstance(source, list | tuple):
+        lengths = [_length(batch, loader) for batch in source]
+        return _strata(source, lengths, images, seed), 1 in lengths
+    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
+        return source, False
+    if not isinstance(source.batch_sampler, BatchSampler):
+        return source, False
+    # No more than whole passes have: some samplers never end.
+    batches = list(islice(source.batch_sampler, _count(source)))
+    lengths = [len(batch) for batch in batches]
+    chosen = _strata(batches, lengths, images, seed)
+    if len(chosen) == len(batches):
+        return source, 1 in lengths
+    part: DataLoader[Any] = DataLoader(
+        source.dataset,
+        batch_sampler=chosen,
+        collate_fn=source.collate_fn,
+        num_workers=source.num_workers,
+        worker_init_fn=source.worker_init_fn,
+        timeout=source.timeout,
+        multiprocessing_context=source.multiprocessing_context,
+        generator=source.generator,
+    )
+    return part, 1 in lengths
+
+
+def _strata(batches: Sequence[Any], lengths: Sequence[int], images: int, seed: int) -> Any:
+    """Batches of which `images` are enough, in their order: a random one of each of as many equal
+    parts. Every n-th would be of one kind where kinds alternate."""
+    usual = max(lengths, default=1) or 1
+    wanted = min(-(-images // usual), len(batches))
+    random = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(wanted, generator=random, dtype=torch.float64).tolist()
+    return [batches[int((k + drawn[k]) * len(batches) / wanted)] for k in range(wanted)]
+
+
+def _count(loader: DataLoader[Any]) -> int:
+    """How many batches it says it has; where it does not, as many as its images fill."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return -(-len(loader.dataset) // loader.batch_sampler.batch_size)  # type: ignore
+
+
+def _length(batch: Any, loader: Loader) -> int:
+    try:
+        return _count_of(batch, loader)
+    except UsageError:  # said when it is its turn
+        return 0

@@ -1,0 +1,181 @@
+"""Causes that show outside of what running statistics say of themselves: other modes, other
+batches, and what is left where nothing explains a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import log, sqrt
+from statistics import fmean
+from typing import cast
+
+from torch import Tensor, nn
+
+from bnbench.diagnosis import criteria
+from bnbench.diagnosis.criteria import harms, off
+from bnbench.diagnosis.evidence import Evidence
+from bnbench.diagnosis.result import Finding, LayerReading, finding, percent
+from bnbench.diagnosis.survey import Pools
+from bnbench.probes.interception import STATISTICS
+from bnbench.probes.running_error import statistics_error
+
+
+def in_other_modes(evidence: Evidence) -> Iterator[Finding]:
+    """What differs between the modes with the same statistics in both."""
+    modes = evidence.modes
+    there = modes.training
+    if there is not None:
+        apart = 0.0
+        if evidence.task.kind == "outputs" and modes.evaluation.answers is not None:
+            spread = modes.evaluation.answers.var(0).mean().item()
+            apart = there.differs(modes.evaluation) / max(spread, 1e-12)
+        if harms(modes.evaluation, there) or apart > criteria.HARM_LOSS:
+            yield finding(
+                "mode-branch",
+                "under the same batch statistics and without dropout, "
+                f"{there.figures} where the rest of the network is in train(), "
+                f"{modes.evaluation.figures} where it is in eval()"
+                + (f"; the outputs differ by {apart:.0%} of their variance" if apart else ""),
+            )
+    share = criteria.padding(evidence.train.images)
+    if share >= criteria.PADDED and evidence.survey.of("exchanged"):
+        yield finding(
+            "padding-counted",
+            f"{share:.0%} of the positions in the training loader's batches are zeros after the "
+            "end of a sequence, and the layers' means and variances count them: what a sequence "
+            "gives depends on the longest one next to it",
+            harmful=False,
+        )
+    if modes.moved:
+        names = ", ".join(modes.moved[:3]) + (", …" if len(modes.moved) > 3 else "")
+        yield finding(
+            "statistics-moved-in-eval",
+            f"a forward pass in eval mode changes {names}",
+            harmful=False,
+        )
+
+
+def of_a_mismatch(
+    evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module], costs: str
+) -> Finding:
+    """Why running statistics do not fit, though they were updated often enough."""
+    far = sorted(filter(off, layers), key=lambda each: -(each.blame or 0.0))
+    first = next((each for each in layers if each.name == next(iter(evidence.survey.calls))), None)
+    if first is not None and far == [first] and len(layers) > 1:
+        variance = evidence.train.own.pools[first.name].variance
+        running = cast(Tensor, getattr(norms[first.name], STATISTICS[1])).double().flatten().cpu()
+        factor = ((running + first.eps) / (variance + first.eps)).median().item()
+        if factor >= criteria.OUTLIER:
+            return finding(
+                "outlier-batch",
+                f"the running variances of layer {first.name}, the first, are {factor:,.0f} times "
+                f"the population's, those of later layers fit; {costs}",
+                far,
+            )
+    own, still = (
+        _error(norms, layers, pools) for pools in (evidence.train.own.pools, evidence.modes.still)
+    )
+    if far and evidence.modes.training is not None and still < criteria.FITS * own:
+        return finding(
+            "mode-branch",
+            f"running variances are off by {own:.0%} from those of passes in eval mode, by "
+            f"{still:.0%} from those of passes with the rest of the network in train(): forward() "
+            f"feeds its layers otherwise there, without dropout too; {costs}",
+            far,
+        )
+    noisy = _fits_dropout(evidence, layers, norms)
+    if noisy:
+        return finding("dropout-before-norm", f"{noisy}; {costs}", far)
+    where = f"layer {far[0].name}: {far[0].errors}; " if far else ""
+    return finding(
+        "mismatched",
+        "running statistics do not belong to these weights on these images, though they "
+        f"were updated often enough; {where}{costs}",
+        far,
+    )
+
+
+def unexplained(
+    evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module]
+) -> Iterator[Finding]:
+    """What is left where running statistics are worse than the batch's and nothing says why."""
+    train, there = evidence.train, evidence.eval
+    for what, worse, better in (
+        ("training", train.running, evidence.batch),
+        ("training", train.running, train.own.shuffled),
+        *([("evaluation", there.running, there.own.shuffled)] if there else []),
+    ):
+        if harms(worse, better):
+            text = (
+                f"on the {what} images {worse.figures} under running statistics, {better.figures} "
+                f"under batch statistics, and {train.own.population.figures} on the training "
+                "images under population statistics"
+            )
+            noisy = _fits_dropout(evidence, layers, norms)
+            if noisy:
+                yield finding("dropout-before-norm", f"{noisy}; {text}")
+            else:
+                yield finding("unexplained-gap", text)
+            return
+
+
+def at_chance(evidence: Evidence, labels: Tensor | None) -> Iterator[Finding]:
+    """Whether no statistics give more than the labels' frequencies do."""
+    if labels is None:
+        return
+    train = evidence.train
+    shares = labels.unique(return_counts=True)[1].double() / len(labels)  # type: ignore[no-untyped-call]
+    most, entropy = shares.max().item(), -(shares * shares.log()).sum().item()
+    error = criteria.STANDARD_ERRORS * sqrt(most * (1 - most) / len(labels))
+    read = (train.running, evidence.batch, train.own.shuffled, train.own.population)
+    known = [each.accuracy for each in read if each.accuracy is not None]
+    right = known and max(known) < most + error
+    if right and min(each.loss for each in read) > entropy - criteria.HARM_LOSS and most < 1:
+        yield finding(
+            "at-chance",
+            f"at most {max(known):.1%} right under running, batch and population statistics, where "
+            f"the commonest label alone gives {most:.1%}; loss {min(e.loss for e in read):.3f} at "
+            f"least, of which the labels' frequencies alone give {entropy:.3f}",
+            harmful=False,
+        )
+
+
+def age(layer: LayerReading) -> str:
+    """Why a layer's running statistics are of earlier weights."""
+    if (layer.initial_weight or 0.0) >= criteria.INITIAL:
+        return (
+            f"after {layer.updates:,} updates at momentum {layer.momentum:g} the initial values "
+            f"still weigh {percent(layer.initial_weight or 0.0)} in the running statistics of "
+            f"layer {layer.name}"
+        )
+    if layer.momentum is None:
+        why = f"layer {layer.name} averages over all batches since training began (momentum None)"
+    elif layer.momentum == 0:
+        why = f"at momentum 0, layer {layer.name} takes in no batch"
+    else:
+        why = (
+            f"at momentum {layer.momentum:g}, layer {layer.name} averages over the last "
+            f"{layer.window:,.0f} batches"
+        )
+    return f"{why}, and the weights moved"
+
+
+def _fits_dropout(
+    evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module]
+) -> str:
+    """What says that running statistics are those of passes with dropout; empty if nothing does."""
+    modes = evidence.modes
+    if modes.noisy is None or not any(map(off, layers)):
+        return ""
+    noisy, still = (_error(norms, layers, pools) for pools in (modes.noisy, modes.still))
+    if noisy >= criteria.FITS * still or log(1 + still) < criteria.OFF:
+        return ""
+    return (
+        f"running variances are off by {still:.0%} from those of passes without dropout, by "
+        f"{noisy:.0%} from those with it"
+    )
+
+
+def _error(norms: Mapping[str, nn.Module], layers: Sequence[LayerReading], pools: Pools) -> float:
+    """How far running variances are off, |ln σ²|, the mean over layers."""
+    known = [each.name for each in layers if each.name in pools and pools[each.name].count]
+    return fmean(statistics_error(norms[name], pools[name])["variance"] for name in known or [])

@@ -1,0 +1,313 @@
+"""Measures a network: the same examples under every kind of statistics."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import inf
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from bnbench.diagnosis.batches import Collected
+from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes
+from bnbench.diagnosis.foreign import Network, in_a_sentence
+from bnbench.diagnosis.modes import Losses, buffers_kept, drops, in_training, same
+from bnbench.diagnosis.route import Route, labels_in, route
+from bnbench.diagnosis.survey import Pools, survey
+from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of, total
+from bnbench.errors import BnbenchError, UsageError
+from bnbench.probes.interception import STATISTICS
+from bnbench.probes.pooled import PooledStatistics
+from bnbench.probes.statistics import Autocast
+
+WHOLE = sys.maxsize
+"""A forward pass is one batch, whatever the first dimension of a layer's input counts: a network
+may fold time or crops into it."""
+
+PASS = 64
+"""Images in a forward pass, at least, where batches make no difference: passes of 2 would take most
+of their time to start."""
+
+REFERENCE = 128
+"""A batch size that no longer matters: at 32 and above BatchNorm's error is flat (Wu & He 2018,
+https://arxiv.org/abs/1803.08494, table 2)."""
+
+BLAMED = 256
+"""Images on which layers are ranked, at most."""
+
+RANKED = 12
+"""Layers that are ranked one by one; of more, the worst quarter is looked for first."""
+
+RANKING = 4
+"""Passes over all images whose time ranking may take, about."""
+
+GROUPS = 8
+"""Parts of the images whose statistics tell how far statistics of so many images scatter."""
+
+Tell = Callable[[float], object]
+"""Is told how far it is, from 0 to 1."""
+
+
+def measure(
+    passes: Passes,
+    train: Collected,
+    evaluation: Collected | None,
+    batch_sizes: Sequence[int],
+    *,
+    again: bool,
+    tell: Tell,
+) -> Evidence:
+    """All of it, in eval mode. `batch_sizes`: the training loader's first. Raises UsageError."""
+    over_train = 2 + 2 * len(batch_sizes) + again + passes.by_call + RANKING + passes.compared
+    over_eval = (3 + passes.by_call + passes.compared) * len(evaluation) if evaluation else 0
+    passes.tells(tell, over_train * len(train) + over_eval)
+    modes = passes.modes(train)
+    found = passes.measured(train, batch_sizes)
+    other = None
+    if evaluation is not None:
+        other = passes.measured(evaluation, batch_sizes[:1], found.own.pools)
+    batch = passes.as_they_come(train)
+    flipped = passes.shuffled(train, batch_sizes[0], again=1)[0] if again else None
+    return Evidence(
+        task=passes.task,
+        train=found,
+        eval=other,
+        batch=batch,
+        again=flipped,
+        blame=passes.blame(train),
+        survey=passes.survey,
+        modes=modes,
+        running=passes.running,
+    )
+
+
+class Passes:
+    """Passes examples through a network under each kind of statistics. The network is in eval mode
+    when this is made, and when it is used.
+
+    `chunked`: one pass may hold many batches, each with statistics of its own. Not where a layer
+    keeps none, and acts by itself, nor where the network folds time or crops into the first
+    dimension: there a pass is one batch. Nor where examples differ in shape, or have no loss of
+    their own.
+    """
+
+    def __init__(
+        self, model: Network, autocast: Autocast, seed: int, images: Collected, score: Score | None
+    ) -> None:
+        self.model, self.autocast, self.seed = model, autocast, seed
+        self.references: dict[str, Tensor] = {}
+        self.tell: Tell = lambda _: None
+        self.whole, self.done = 1, 0
+        first = images.as_they_come()[0]
+        self.task = self._task(images, first, score)
+
+        def run() -> None:
+            with autocast():
+                model(images.batch(first))
+
+        self.survey = survey(model, model.network, len(first), run)
+        self.shared = self.task.kind in ("own", "training")
+        self.chunked = model.tracking and self.survey.chunked and images.alike and not self.shared
+        self.by_call = any(number > 1 for number in self.survey.calls.values())
+
+    @property
+    def compared(self) -> bool:
+        """Whether outputs are compared with those under batch statistics, for want of labels."""
+        return self.task.kind == "outputs"
+
+    def _task(self, images: Collected, first: Tensor, score: Score | None) -> Task:
+        """What is asked of the network, seen in one batch; its route is set where there is none."""
+        model, batch = self.model, images.batch(first)
+        way = model.route = model.route or route(model.network, batch)
+        labels = way.labels if isinstance(way, Route) else labels_in(batch)
+        try:
+            with self.autocast():
+                output = model(batch)
+            if score is not None:
+                return Task("own", score=score)
+            every = None if labels is None else images.column(labels)
+            return task_of(output, batch, labels, cast(Tensor | None, every))
+        except UsageError:
+            if not isinstance(way, Route):
+                raise
+            model.route = Losses()
+            try:
+                with self.autocast():
+                    found = total(model(images.batch(first)))
+            except BnbenchError:
+                found = None
+            if found is None:
+                raise
+            return Task("training")
+
+    def tells(self, tell: Tell, images: int) -> None:
+        """How far it is, of so many images to be passed in all."""
+        self.tell, self.whole, self.done = tell, images, 0
+
+    def measured(
+        self, images: Collected, batch_sizes: Sequence[int], given: Pools | None = None
+    ) -> Measured:
+        """`given`: the training images' statistics; None: these are the training images."""
+        if self.compared:
+            self._refer(images, batch_sizes[0])
+        running, found = self.running(images), {}
+        for size in batch_sizes:
+            shuffled, pools, groups = self.shuffled(images, size)
+            by_call = None
+            with self.survey.given(given or pools):
+                population = self.running(images)
+            if self.by_call and size == batch_sizes[0]:
+                with self.survey.given(given or pools, by_call=True):
+                    by_call = self.running(images)
+            found[size] = InBatches(shuffled, population, by_call, pools, groups)
+        return Measured(images, running, found)
+
+    def _refer(self, images: Collected, size: int) -> None:
+        """Outputs under batch statistics, which those under others are compared with."""
+        found = self.shuffled(images, size, again=2)[0].answers
+        if found is None:
+            raise UsageError(
+                "the model's outputs differ in shape, and there are no labels", do=CODE
+            )
+        scale = max(found.var(0, correction=0).mean().item(), 1e-24)
+        if images.loader == "train":
+            self.task = replace(self.task, scale=scale)
+        else:
+            scale = self.task.scale
+        self.references[images.loader] = found / scale**0.5
+
+    def running(self, images: Collected) -> Predictions:
+        """Under the network's running statistics, as in eval mode."""
+        # Layers without them depend on the batch: take the loader's size.
+        size = max(images.batch_size, PASS if self.model.tracking and not self.shared else 0)
+        return self._predictions(images, images.cut(torch.arange(len(images)), size))
+
+    def as_they_come(self, images: Collected) -> Predictions:
+        """Under the statistics of the loader's batches."""
+        own, sizes = images.batch_size, images.sizes
+        even = set(sizes[:-1]) <= {own} and sizes[-1] <= own
+        if self.chunked and even:
+            with self.survey.batch(own):
+                chunks = images.cut(torch.arange(len(images)), self._pass_size(own), own)
+                return self._predictions(images, chunks)
+        with self.survey.batch(WHOLE):
+            return self._predictions(images, self._with_statistics(images))
+
+    def shuffled(
+        self, images: Collected, size: int, *, again: int = 0
+    ) -> tuple[Predictions, Pools, list[Pools]]:
+        """Under batch statistics in random batches of this size: statistics of all, of groups."""
+        random = torch.Generator().manual_seed(self.seed + again)
+        order = torch.randperm(len(images), generator=random)
+        whole = len(images) // size
+        cuts = sorted({whole * k // GROUPS * size for k in range(1, GROUPS)} - {0})
+        together = {name: PooledStatistics() for name in self.survey.known}
+        shared = size if self.chunked else WHOLE
+        predictions, positions, groups = [], [], []
+        for part in order.tensor_split(cuts) if images.alike else [order]:
+            chunks = images.cut(part, self._pass_size(size), size)
+            with self.survey.batch(shared) as pools:
+                predictions.append(self._predictions(images, chunks))
+            positions.append(torch.cat(chunks).sort().values)
+            groups.append(pools)
+            for name, pool in pools.items():
+                together[name].join(pool)
+        of_calls = {name: pool.of_calls() for name, pool in together.items()}
+        return joined(predictions, torch.cat(positions)), of_calls, groups
+
+    def modes(self, images: Collected) -> Modes:
+        """What else than statistics differs between the modes, on some of the images."""
+        size, network = images.batch_size, self.model.network
+        random = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(len(images), generator=random)[: max(BLAMED // size, 1) * size]
+        chunks = images.cut(order, self._pass_size(size), size)
+        before = {name: each.clone() for name, each in network.named_buffers()}
+
+        def found(seed: int) -> tuple[Predictions, Pools]:
+            torch.manual_seed(seed)
+            with buffers_kept(network), self.survey.batch(size if self.chunked else WHOLE) as pools:
+                return self._predictions(images, chunks), pools
+
+        with buffers_kept(network):
+            self._predictions(images, chunks)
+            now = dict(network.named_buffers())
+            moved = tuple(
+                name
+                for name, value in before.items()
+                if name.endswith(STATISTICS) and not same(value, now[name])
+            )
+        evaluation, still = found(0)
+        training, random_too = None, False
+        if self.task.kind != "training":
+            with (
+                suppress(UsageError, ValueError, AssertionError),
+                in_training(network, dropout=False),
+            ):
+                one, still = found(0)
+                other, _ = found(1)
+                random_too = not torch.allclose(one.losses, other.losses, equal_nan=True)
+                training = None if random_too else one
+        noisy = None
+        if random_too or any(map(drops, network.modules())):
+            with suppress(UsageError), in_training(network, dropout=True):
+                _, noisy = found(0)
+        return Modes(evaluation, training, noisy, still, moved)
+
+    def blame(self, images: Collected) -> dict[str, float]:
+        """Which layer's running statistics cost how much, in nats, as the probe `gap_by_layer`.
+
+        Of many layers the worst quarter, in the order of the pass, is halved further.
+        """
+        layers = [name for name in self.survey.calls if name in self.survey.of("exchanged")]
+        if not layers:
+            return {}
+        size, number = images.batch_size, len(layers)
+        passes = 1
+        while number > RANKED:
+            passes, number = passes + 4, -(-number // 4)
+        most = min(BLAMED, RANKING * len(images) // (passes + number))
+        random = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(len(images), generator=random)[: max(most // size, 1) * size]
+        chunks = images.cut(order, self._pass_size(size), size)
+
+        def loss(chosen: Sequence[str]) -> float:
+            only = {name: self.survey.layers[name] for name in chosen}
+            with self.survey.batch(size if self.chunked else WHOLE, only):
+                found = self._predictions(images, chunks)
+            return found.loss if found.finite else inf
+
+        running = loss([])
+        while len(layers) > RANKED:
+            share = -(-len(layers) // 4)
+            parts = [layers[k : k + share] for k in range(0, len(layers), share)]
+            layers = min(parts, key=loss)
+        return {name: running - loss([name]) for name in layers}
+
+    def _pass_size(self, size: int) -> int:
+        """Examples in a forward pass under the statistics of `size` of them: whole batches."""
+        return max(PASS // size, 1) * size if self.chunked else size
+
+    def _with_statistics(self, images: Collected) -> list[Tensor]:
+        """The loader's batches; a single example, without a variance, joins those before."""
+        found: list[Tensor] = []
+        for each in images.as_they_come():
+            alone = len(each) == 1 and images.alike and found and len(found[-1]) > 1
+            found.append(torch.cat([found.pop(), each]) if alone else each)
+        return found
+
+    def _predictions(self, images: Collected, chunks: Sequence[Tensor]) -> Predictions:
+        reference, parts = self.references.get(images.loader), []
+        for positions in chunks:
+            batch = images.batch(positions)
+            with self.autocast():
+                output = self.model(batch)
+            known = None if reference is None else reference[positions]
+            with self.model.code.entered(in_a_sentence("score()", UsageError)):
+                parts.append(self.task.judged(output, batch, len(positions), known))
+            self.done += len(positions)
+            self.tell(min(self.done / self.whole, 1.0))
+        return joined(parts, torch.cat(list(chunks)))

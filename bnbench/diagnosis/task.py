@@ -1,0 +1,306 @@
+"""What a network is for, seen from its outputs and labels: what each example costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnbench.diagnosis.batches import Path
+from bnbench.diagnosis.foreign import described, shape
+from bnbench.diagnosis.result import figures
+from bnbench.diagnosis.route import part
+from bnbench.errors import UsageError
+
+ANSWERS = ("logits", "out", "output", "sample", "prediction")
+"""What answers are called in outputs that are dicts or objects; `out`: torchvision's
+segmentation."""
+
+IGNORED = (-100, 255)
+"""Labels that count for nothing: torch's default, and that of most segmentation datasets."""
+
+KEPT = 1024
+"""Values of an output that are kept of each example, at most, spread evenly over it."""
+
+Score: TypeAlias = Callable[[Any, Any], Any]
+"""What a batch costs: score(output, batch) → losses (examples,), or one for the whole batch."""
+
+Kind: TypeAlias = Literal["classes", "binary", "soft", "values", "outputs", "own", "training"]
+
+LOSSES: Mapping[Kind, str] = {
+    "classes": "cross entropy, nats",
+    "binary": "binary cross entropy, nats",
+    "soft": "cross entropy, nats",
+    "values": "squared error, as a share of the labels' variance",
+    "outputs": "squared distance of the outputs from those under batch statistics, as a share of "
+    "their variance",
+    "own": "as score() gives it",
+    "training": "the sum of what the model gives in train(), dropout off",
+}
+"""What `loss` means, by what the labels are. `outputs`: there are none."""
+
+CODE = (
+    "say what an example costs: def score(output, batch): return "
+    "F.mse_loss(output, batch[1], reduction='none').flatten(1).mean(1) (losses, one for each "
+    "example); then diagnose(model, loader, score=score), or return {'model': model, 'train': "
+    "loader, 'score': score}"
+)
+"""What to write where outputs and labels are not understood."""
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+def answer(output: Any) -> Tensor | None:
+    """The tensor in an output that is the answer: it, the first of a tuple, `.logits`, …"""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, list | tuple) and output:
+        return answer(output[0]) if not isinstance(output[0], Mapping) else None
+    for name in ANSWERS:
+        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(found, Tensor):
+            return found
+    return None
+
+
+def total(output: Any) -> Tensor | None:
+    """The loss that a model gives itself in training: a number, the sum of a dict of numbers, or
+    `.loss`."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        parts = [each for each in output if isinstance(each, Tensor)]
+        numbers = parts and all(each.numel() == 1 and each.is_floating_point() for each in parts)
+        return torch.stack([each.flatten()[0] for each in parts]).sum() if numbers else None
+    output = output if isinstance(output, Tensor) else getattr(output, "loss", None)
+    is_number = isinstance(output, Tensor) and output.ndim == 0 and output.is_floating_point()
+    return output if is_number else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """Of each example, in the loader's order: its loss, (n,), the share of it that is right, (n,),
+    and what was answered, (n, parts).
+
+    `right`: None where an answer is not right or wrong. `answers`: classes, or values as a share of
+    their deviation; None where they are not known. `shared`: examples that share one loss.
+    `relative`: the loss has a unit of its own.
+    """
+
+    losses: Tensor
+    right: Tensor | None = None
+    answers: Tensor | None = None
+    shared: int = 1
+    relative: bool = False
+
+    @property
+    def loss(self) -> float:
+        """The mean."""
+        return self.losses.mean().item()
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right answers."""
+        return None if self.right is None else self.right.mean().item()
+
+    @property
+    def wrong(self) -> float:
+        """The share that is not right, or not explained."""
+        return min(self.loss, 1.0) if self.accuracy is None else 1 - self.accuracy
+
+    @property
+    def figures(self) -> str:
+        """Loss and accuracy: "loss 0.413 and 85.2 % right"."""
+        return figures(self.loss, self.accuracy)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every loss is a number."""
+        return bool(self.losses.isfinite().all())
+
+    def differs(self, other: Predictions) -> float:
+        """The share of answers that are others; of values, how far they are apart."""
+        if self.answers is None or other.answers is None:
+            return 0.0
+        if self.answers.is_floating_point():
+            return (self.answers - other.answers).square().mean().item()
+        return (self.answers != other.answers).double().mean().item()
+
+
+def joined(parts: list[Predictions], order: Tensor) -> Predictions:
+    """Those of all batches, where `order` are the positions of their examples; in the loader's
+    order."""
+    back = order.argsort()
+
+    def all_of(name: str) -> Tensor | None:
+        found = [getattr(each, name) for each in parts]
+        if any(each is None for each in found) or len({each.shape[1:] for each in found}) > 1:
+            return None
+        return torch.cat(found)[back]
+
+    losses = all_of("losses")
+    assert losses is not None
+    shared = max(each.shared for each in parts)
+    return Predictions(losses, all_of("right"), all_of("answers"), shared, parts[0].relative)
+
+
+# --- what an example costs --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """How examples are judged. `scale`: of values, the variance that counts as 1."""
+
+    kind: Kind
+    labels: Path | None = None
+    score: Score | None = None
+    scale: float = 1.0
+
+    def judged(self, output: Any, batch: Any, count: int, reference: Tensor | None) -> Predictions:
+        """A batch of `count` examples. `reference`: (n, parts), of outputs without labels."""
+        if self.kind in ("own", "training"):
+            return self._own(output, batch, count)
+        found = answer(output)
+        assert found is not None
+        found = found.detach().to("cpu", torch.float64)
+        if self.kind == "outputs":
+            values = some(found) / self.scale**0.5
+            distance = torch.zeros(count, dtype=torch.float64)
+            if reference is not None:
+                distance = (values - reference).square().mean(1)
+            return Predictions(distance, None, values)
+        assert self.labels is not None
+        labels = part(batch, self.labels).detach().to("cpu")
+        match self.kind:
+            case "classes":
+                return _of_classes(found, labels)
+            case "soft":
+                losses = -(labels.double() * _log_shares(found)).sum(1)
+                right = (found.argmax(1) == labels.argmax(1)).double()
+                return Predictions(losses, right, found.argmax(1)[:, None])
+            case "binary":
+                return _of_binary(found, labels.reshape(found.shape).double())
+            case _:
+                pass
+        labels = labels.reshape(found.shape).double()
+        losses = (found - labels).square().flatten(1).mean(1) / self.scale
+        return Predictions(losses, None, some(found) / self.scale**0.5)
+
+    def _own(self, output: Any, batch: Any, count: int) -> Predictions:
+        losses = total(output) if self.score is None else self.score(output, batch)
+        if isinstance(losses, float | int):
+            losses = torch.tensor(float(losses))
+        if not isinstance(losses, Tensor) or losses.numel() not in (1, count):
+            raise UsageError(
+                f"score() gives {described(losses)} for {count} examples",
+                do="return a tensor with a loss for each example, or one for all of them",
+            )
+        shared = count if losses.numel() == 1 else 1
+        losses = losses.detach().to("cpu", torch.float64).flatten().expand(count)
+        found = answer(output)
+        answers = None
+        if found is not None and found.ndim and len(found) == count and self.score is not None:
+            answers = some(found.detach().to("cpu", torch.float64))
+        return Predictions(losses, None, answers, shared, relative=True)
+
+
+def task_of(output: Any, batch: Any, labels: Path | None, every: Tensor | None) -> Task:
+    """The task, from what is there; `every`: all labels. Raises UsageError."""
+    found = answer(output)
+    if found is None or not found.ndim:
+        raise UsageError(f"the model gives {described(output)}", do=CODE)
+    if labels is None:
+        return Task("outputs")
+    given = part(batch, labels)
+    if not isinstance(given, Tensor):
+        raise UsageError(f"the labels are {described(given)}", do=CODE)
+    every = given.cpu() if every is None else every
+    if every.is_complex() or not found.is_floating_point() or len(found) != len(given):
+        raise _not_understood(found, given)
+    whole = not every.is_floating_point()
+    if whole and _classes_at(found, given) is not None:
+        return Task("classes", labels)
+    if found.numel() != given.numel():
+        raise _not_understood(found, given)
+    known = every if not whole else every[(every != -100) & (every != 255)]
+    if bool(((known == 0) | (known == 1)).all()):
+        one_each = found.ndim == 2 and found.shape[1] > 1 and bool((every.sum(1) == 1).all())
+        return Task("soft" if one_each else "binary", labels)
+    rows = every.double()
+    shares = found.ndim == 2 and found.shape[1] > 1 and bool((rows >= 0).all())
+    if shares and torch.allclose(rows.sum(1), torch.ones(len(rows), dtype=torch.float64)):
+        return Task("soft", labels)
+    variance = rows.reshape(len(rows), -1).var(0).mean().item() if len(rows) > 1 else 0.0
+    return Task("values", labels, scale=variance or 1.0)
+
+
+def _not_understood(found: Tensor, given: Tensor) -> UsageError:
+    return UsageError(
+        f"the model gives outputs of shape {shape(found)} for {str(given.dtype)[6:]} labels of "
+        f"shape {shape(given)}",
+        do=CODE,
+    )
+
+
+def _classes_at(found: Tensor, labels: Tensor) -> int | None:
+    """In which dimension of an output (n, C, …) or (n, …, C) the classes of these labels, (n, …),
+    are; None where they do not fit."""
+    if found.ndim != labels.ndim + 1:
+        return None
+    if found.shape[:1] + found.shape[2:] == labels.shape and found.shape[1] > 1:
+        return 1
+    return found.ndim - 1 if found.shape[:-1] == labels.shape and found.shape[-1] > 1 else None
+
+
+def _log_shares(found: Tensor) -> Tensor:
+    """Logarithms of the classes' shares, in dimension 1, of logits or of shares (a softmax)."""
+    if bool((found >= 0).all()) and torch.allclose(found.sum(1), torch.ones_like(found[:, 0])):
+        return found.clamp(min=1e-12).log()
+    return F.log_softmax(found, 1)
+
+
+def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
+    found = found.movedim(cast(int, _classes_at(found, labels)), 1)
+    labels = labels.long()
+    counts = torch.ones_like(labels, dtype=torch.bool)
+    if labels.ndim > 1 or bool((labels == IGNORED[0]).any()):
+        for each in IGNORED:
+            counts &= (labels != each) | (each > 0 and each < found.shape[1])
+    valid = labels[counts]
+    least, most = (int(valid.min()), int(valid.max())) if len(valid) else (0, 0)
+    if not 0 <= least <= most < found.shape[1]:
+        raise UsageError(
+            f"the labels run from {least} to {most}, and the model has {found.shape[1]} outputs",
+            do=f"expected labels from 0 to {found.shape[1] - 1}",
+        )
+    losses = F.nll_loss(_log_shares(found), labels.where(counts, -100), reduction="none")
+    predicted = found.argmax(1)
+    number = counts.reshape(len(labels), -1).sum(1).clamp(min=1)
+    right = ((predicted == labels) & counts).reshape(len(labels), -1).sum(1) / number
+    return Predictions(
+        losses.reshape(len(labels), -1).sum(1) / number, right.double(), some(predicted)
+    )
+
+
+def _of_binary(found: Tensor, labels: Tensor) -> Predictions:
+    counts = (labels == 0) | (labels == 1)
+    wanted = labels.where(counts, torch.zeros(()).double())
+    shares = bool(((found >= 0) & (found <= 1)).all())  # a sigmoid
+    logits = found.clamp(1e-12, 1 - 1e-12).logit() if shares else found
+    losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * counts
+    yes = logits > 0
+    number = counts.reshape(len(found), -1).sum(1).clamp(min=1)
+    right = ((yes == (wanted > 0)) & counts).reshape(len(found), -1).sum(1) / number
+    return Predictions(
+        losses.reshape(len(found), -1).sum(1) / number, right.double(), some(yes.long())
+    )
+
+
+def some(values: Tensor) -> Tensor:
+    """(n, parts): evenly spread values of each example, `KEPT` at most."""
+    flat = values.reshape(len(values), -1)
+    return flat[:, :: -(-flat.shape[1] // KEPT)]
