@@ -132,9 +132,10 @@ def at_chance(evidence: Evidence, labels: Tensor | None) -> Iterator[Finding]:
     if right and min(each.loss for each in read) > entropy - criteria.HARM_LOSS and most < 1:
         yield finding(
             "at-chance",
-            f"at most {max(known):.1%} right under running, batch and population statistics, where "
-            f"the commonest label alone gives {most:.1%}; loss {min(e.loss for e in read):.3f} at "
-            f"least, of which the labels' frequencies alone give {entropy:.3f}",
+            f"at most {percent(max(known))} right under running, batch and population statistics, "
+            f"where the commonest label alone gives {percent(most)}; loss "
+            f"{min(e.loss for e in read):.3f} at least, of which the labels' frequencies alone "
+            f"give {entropy:.3f}",
             harmful=False,
         )
 

@@ -145,8 +145,8 @@ FINDINGS: Mapping[str, tuple[str, str]] = {
     ),
     "at-chance": (
         "no better than naming the commonest class every time, under any statistics",
-        "this is not about statistics: is it trained, is it the right checkpoint, do the labels "
-        "belong to the images?",
+        "this is not about statistics: is it trained, are its weights loaded (--checkpoint), do "
+        "the labels belong to the images?",
     ),
 }
 """What gives each finding away, and what to do about it; `bnbench explain findings` prints this. In

@@ -164,11 +164,11 @@ def _findings(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 def _where(finding: Finding, diagnosis: Diagnosis) -> str:
     layers = [name for name in finding.layers if name]
     if not layers:
-        return "in the whole network"
+        return "where: the whole network"
     if len(layers) == len(diagnosis.layers) > 1:
-        return "in every layer"
+        return "where: every layer"
     more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
-    return f"in {', '.join(layers[:5])}{more}"
+    return f"where: {', '.join(layers[:5])}{more}"
 
 
 def _loss(loss: float) -> str:

@@ -78,6 +78,7 @@ def test_a_file_of_the_users_own_from_a_shell(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "1. stale: it costs accuracy or loss here" in done.stdout
+    assert "\n   where: every layer\n" in done.stdout
     assert "after 10 updates" in " ".join(done.stdout.split()).lower()
     assert "fixed.pt: the checkpoint with recalibrated statistics" in done.stdout
     assert "talking" not in done.stdout
