@@ -110,6 +110,12 @@ class Judge:
         again = self.evidence.again
         return again.differs(self.evidence.train.own.shuffled) if again else 0.0
 
+    def _changed(self, share: float) -> str:
+        """That so many predictions change, or by how much values do."""
+        if self.evidence.task.kind in ("values", "outputs"):
+            return f"predictions change by {percent(share)} of their variance"
+        return f"{percent(share)} of the predictions change"
+
     def _without_statistics(self) -> Iterator[Finding]:
         train, new = self.evidence.train, self.new
         without = [each for each in self.layers if not each.tracks]
@@ -119,7 +125,7 @@ class Judge:
                 "no-running-statistics",
                 f"{self._some(without)} no running statistics (track_running_stats=False): eval() "
                 "changes nothing there, and a prediction depends on the other images in the "
-                f"batch: {percent(flips)} change with them in batches of {self.batch_size}",
+                f"batch: {self._changed(flips)} with them in batches of {self.batch_size}",
                 without,
                 harmful=flips >= criteria.FLIPS,
             )
@@ -276,10 +282,10 @@ class Judge:
             averaged = min(each.window for each in self.tracking) * self.batch_size
             yield finding(
                 "batch-too-small",
-                f"in batches of {self.batch_size}, {percent(flips)} of the predictions change "
-                f"with the other images in the batch; {own.figures} under the "
-                f"statistics of {self.batch_size} images, {largest.figures} under those of "
-                f"{size}; running statistics average over {averaged:.0f} images; {self.costs}",
+                f"in batches of {self.batch_size}, {self._changed(flips)} with the other images in "
+                f"the batch; {own.figures} under the statistics of {self.batch_size} images, "
+                f"{largest.figures} under those of {size}; running statistics average over "
+                f"{averaged:.0f} images; {self.costs}",
                 harmful=self.gap or harms(own, largest) or harms(largest, own),
             )
 

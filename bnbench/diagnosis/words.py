@@ -91,7 +91,7 @@ def _scores(diagnosis: Diagnosis) -> Iterator[RenderableType]:
         table.add_row(*cells)
     yield table
     yield Text(
-        f"loss: {diagnosis.loss}; the same images under each kind of statistics;\n"
+        f"loss: {diagnosis.loss};\nthe same examples under each kind of statistics;\n"
         'population ("precise BN"): pooled over shuffled training batches of that size',
         style="dim",
     )
@@ -110,7 +110,7 @@ def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     more = f"\n{left} more layers: --json lists all" if left else ""
     yield Text(
         "off: running against population statistics, |Δμ|/σ and |ln σ²| (bold: far off);\n"
-        "blame: nats that a layer's running statistics cost"
+        "blame: the loss that a layer's running statistics cost"
         f"{'; channels: dead, with σ² ≤ ε' if channels else ''}{more}",
         style="dim",
     )

@@ -52,6 +52,24 @@ def leaves():
     sys.exit("no data")
 
 value = 3
+
+def regression():
+    model = trained()
+    model[-1] = nn.Linear(512, 1)
+    x, *_ = pictures()
+    batches = [dict(pixels=part, mean=part.mean((1, 2, 3))) for part in x[:256].split(64)]
+    return {{
+        "model": model,
+        "train": batches,
+        "forward": lambda model, batch: model(batch["pixels"])[:, 0],
+        "score": lambda output, batch: (output - batch["mean"]).square(),
+    }}
+
+def other_name():
+    return {{"model": trained(), "loader": []}}
+
+def no_function():
+    return {{"model": trained(), "train": [], "score": 3}}
 """
 
 
@@ -97,6 +115,13 @@ def test_a_healthy_network_is_said_to_be_one() -> None:
     assert "note: one loader only" in said.out
 
 
+def test_what_the_function_returns_says_how_a_batch_goes_and_what_it_costs() -> None:
+    said = bnbench("diagnose", "mine.py:regression", "--images", "256")
+    assert said.code == 0
+    assert "loss: as score() gives it;" in said.out
+    assert "right" not in said.out.split("layer")[0]
+
+
 def test_for_programs() -> None:
     said = bnbench("diagnose", "mine.py:make", "--images", "256", "--json", "--batch-sizes", "8,32")
     assert said.code == 0
@@ -116,6 +141,8 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "four things": (["mine.py:with_two"], 2, "returned a tuple of Linear, list, list, list"),
     "one thing": (["mine.py:only_model"], 2, "returned an object of type Sequential"),
     "no loader": (["mine.py:loader_is_int"], 2, "returned an object of type int as a loader"),
+    "another key": (["mine.py:other_name"], 2, "returned a dict with 'model', 'loader'"),
+    "no function to score": (["mine.py:no_function"], 2, "an object of type int as score"),
     "raises": (["mine.py:raises"], 2, "mine.py:26: raises() raised ZeroDivisionError: division"),
     "exits": (["mine.py:leaves"], 2, "leaves() raised SystemExit: no data"),
     "no checkpoint": (["mine.py:make", "--checkpoint", "no.pt"], 4, "no.pt: no such file"),
