@@ -98,7 +98,7 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
         "ln(classes) after the warm-up): counted, not averaged."
     )
     if claims:
-        yield f"{counted(claims, 'claim')} of the experiment's file were tested. {JUDGING}"
+        yield f"The experiment's file states {counted(claims, 'claim')}. {JUDGING}"
     yield f"{_versions(study)}."
 
 

@@ -154,7 +154,8 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         choices = [study.choice(cell) for cell, some in inside if some]
         taken = [each for n, each in enumerate(choices) if each and each not in choices[:n]]
         found.objections += [
-            f"{arm}: the chosen {axis} {in_words(each.value)} is an end of its grid"
+            f"{arm}: the chosen {axis} {in_words(each.value)} is an end of its grid "
+            f"(add a {'smaller' if each.value == min(each.values) else 'larger'} one)"
             for each in taken
             if each.at_edge
         ]

@@ -183,7 +183,9 @@ def test_a_choice_at_the_edge_is_no_choice(tmp_path: Path) -> None:
     tell = at_rates(bn={0.01: 0.1, 0.1: 0.7, 1: 0.9}, gn={0.01: 0.1, 0.1: 0.7, 1: 0.2})
     (found,) = judged(read_study(invented(tmp_path, TUNED % "", tell)))
     assert found.verdict.outcome == "inconclusive"
-    assert found.verdict.reasons == ("bn: the chosen optim.lr 1 is an end of its grid",)
+    assert found.verdict.reasons == (
+        "bn: the chosen optim.lr 1 is an end of its grid (add a larger one)",
+    )
 
 
 def test_unequal_trials_are_not_fair(tmp_path: Path) -> None:
