@@ -56,13 +56,13 @@ def resolve_device(name: str, worker: int = 0) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, index = name.partition(":")  # torch.device wraps the index: "cuda:256" is cuda:0
+    kind, colon, index = name.partition(":")  # torch.device wraps the index: "cuda:256" is cuda:0
     available = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }
-    if kind not in available:
+    if kind not in available or (colon and not (index.isascii() and index.isdigit())):
         meant = value_called("compute.device", name)
         do = f"did you mean {meant}?" if meant else "auto, cpu, cuda, cuda:1 or mps"
         raise UsageError(f"{name} is not a device", do=do)

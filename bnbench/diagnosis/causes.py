@@ -57,7 +57,7 @@ def in_other_modes(evidence: Evidence) -> Iterator[Finding]:
 def of_a_mismatch(
     evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module], costs: str
 ) -> Finding:
-    """Why running statistics do not fit, though they were updated often enough."""
+    """Why running statistics do not fit, where neither age nor momentum says it."""
     far = sorted(filter(off, layers), key=lambda each: -(each.blame or 0.0))
     first = next((each for each in layers if each.name == next(iter(evidence.survey.calls))), None)
     if first is not None and far == [first] and len(layers) > 1:
@@ -86,10 +86,12 @@ def of_a_mismatch(
     if noisy:
         return finding("dropout-before-norm", f"{noisy}; {costs}", far)
     where = f"layer {far[0].name}: {far[0].errors}; " if far else ""
+    # A count that is missing, or 0 after a conversion, says nothing.
+    often = all(each.updates for each in far or layers)
     return finding(
         "mismatched",
-        "running statistics do not belong to these weights on these images, though they "
-        f"were updated often enough; {where}{costs}",
+        "running statistics do not belong to these weights on these images"
+        f"{', though they were updated often enough' if often else ''}; {where}{costs}",
         far,
     )
 

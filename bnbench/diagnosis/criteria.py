@@ -45,6 +45,9 @@ leave it."""
 SLOW = 0.02
 """A momentum that averages over (2 − m)/m = 99 batches or more, in which weights move."""
 
+USUAL = 0.1
+"""torch's default momentum, which needs no increase."""
+
 FAST = 0.5
 """A momentum that averages over (2 − m)/m = 3 batches or fewer. TensorFlow's 0.99 is 0.01 here."""
 

@@ -194,8 +194,12 @@ class Judge:
         slow = [each for each in far if each not in new and (each.momentum or 0.0) <= criteria.SLOW]
         if self.gap and (new or slow):
             worst = _worst(new or slow)
+            usual = all((each.momentum or 0.0) >= criteria.USUAL for each in [*new, *slow])
             yield finding(
-                "stale", f"{causes.age(worst)}; {worst.errors}; {self.costs}", [*new, *slow]
+                "stale",
+                f"{causes.age(worst)}; {worst.errors}; {self.costs}",
+                [*new, *slow],
+                do=f"{RECALIBRATE}; train for more steps" if usual else "",
             )
 
     def _by_call(self) -> Iterator[Finding]:

@@ -156,6 +156,10 @@ def _unevenly_evaluated(study: Study) -> Iterator[str]:
 
 def _planned_runs(folder: store.ExperimentFolder) -> Study:
     """Raises ConfigError, DataError and StorageError where the experiment's file cannot be read."""
+    if not (folder.content() or b"").strip():  # as it is written, it has a name at least
+        raise DataError(
+            f"{folder.file} is empty", do="restore it, or remove it: its runs are there without it"
+        )
     experiment = loading.load_experiment(folder.file)
     study = results_of(experiment, plans.expand(experiment).runs, folder, events=True)
     there = {run.name for run in study.runs}

@@ -533,8 +533,6 @@ def test_workers_take_gpus_in_turn_unless_one_is_named(monkeypatch: pytest.Monke
         (1, "cuda:200"),  # torch.device reads the index as a signed byte: −56 …
         (1, "cuda:256"),  # … and 0
         (1, "mps"),
-        (1, "xpu"),
-        (1, "gpu"),
     ],
 )
 def test_devices_that_there_are_not(gpus: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -544,6 +542,13 @@ def test_devices_that_there_are_not(gpus: int, name: str, monkeypatch: pytest.Mo
     assert str(caught.value) == (
         f"there is no device {name} on this machine\n  use --device cpu, or auto for what there is"
     )
+
+
+@pytest.mark.parametrize("name", ["xpu", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1_0", "cpu:²"])
+def test_what_is_no_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, gpus=1)
+    with pytest.raises(UsageError, match="is not a device"):
+        resolve_device(name)
 
 
 def test_precision_is_that_of_the_configuration() -> None:

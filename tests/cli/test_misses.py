@@ -55,6 +55,7 @@ def test_no_hint_is_made_up(typed: str) -> None:
     [
         ("gpu", "gpu is not a device\n  did you mean cuda?\n"),
         ("tpu", "tpu is not a device\n  auto, cpu, cuda, cuda:1 or mps\n"),
+        ("cuda:x", "cuda:x is not a device\n"),
         ("cuda:99", "there is no device cuda:99 on this machine\n"),
     ],
 )

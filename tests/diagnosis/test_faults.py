@@ -203,6 +203,7 @@ def test_the_layer_is_named() -> None:
     variance.mul_(50)
     (finding,) = diagnosed(model).findings
     assert finding.name == "mismatched"
+    assert "though they were updated often enough" in finding.evidence
     assert finding.layers == ("4",)
     blame = {each.name: each.blame or 0.0 for each in diagnosed(model).layers}
     assert max(blame, key=lambda name: blame[name]) == "4"
@@ -211,13 +212,17 @@ def test_the_layer_is_named() -> None:
 def test_what_names_a_fault_is_its_own_evidence() -> None:
     """The same running statistics, with other circumstances, have another name."""
     model = steps(network(), 10)
-    assert diagnosed(model).findings[0].name == "stale"
+    stale = diagnosed(model).findings[0]
+    assert stale.name == "stale"
+    assert stale.do == "recalibrate (--fix); train for more steps"  # 0.1 is what it has
     for each in norms(model).values():
         cast(Tensor, each.num_batches_tracked).fill_(1000)
     assert diagnosed(model).findings[0].name == "mismatched"
     for each in norms(model).values():
         each.momentum = 0.001
-    assert diagnosed(model).findings[0].name == "stale"
+    stale = diagnosed(model).findings[0]
+    assert stale.name == "stale"
+    assert "with a larger momentum (0.1)" in stale.do
 
 
 def test_a_run_that_was_reset_and_counts_is_told_from_a_new_one() -> None:

@@ -267,6 +267,15 @@ def test_a_layer_written_by_hand_is_diagnosed_and_fixed(norm: type[nn.Module]) -
     assert after < found.reading("running").loss - 0.1
 
 
+def test_how_often_a_layer_without_a_count_was_updated_is_not_said() -> None:
+    model = learned(ByHand)
+    for name in ("1", "4", "7"):
+        model.get_submodule(name).get_buffer("running_var").mul_(50)
+    (found,) = diagnosed(model, 512).findings
+    assert found.name == "mismatched"
+    assert "often enough" not in found.evidence
+
+
 class ByName(nn.Module):
     """Calls its layer with a keyword."""
 

@@ -119,6 +119,17 @@ def test_a_faulty_file_of_the_experiment_does_not_hide_its_runs(folder: Experime
     assert folder.file.read_text() == "setups: ["
 
 
+def test_an_empty_file_of_the_experiment_is_a_faulty_one(folder: ExperimentFolder) -> None:
+    """Else it is the default experiment, of which no run is there."""
+    folder.file.write_bytes(b"")
+    code, out, err = bnbench("report", "x")
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "its question, claims and axes" in said
+    assert "runs/x/experiment.yaml is empty." in said
+    assert "bn did best: 50.0 % test accuracy" in said
+
+
 def test_compare(folder: ExperimentFolder) -> None:
     names = [run.name for run in folder.runs()]
     code, out, err = bnbench("compare", *names)
