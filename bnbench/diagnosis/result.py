@@ -272,6 +272,12 @@ class Diagnosis:
     worse_recalibrated: tuple[Loader, ...]
     population: Mapping[str, PooledStatistics] = field(repr=False)
 
+    def __str__(self) -> str:
+        """What `bnbench diagnose` prints."""
+        from bnbench.diagnosis import words
+
+        return words.text(self)
+
     @property
     def healthy(self) -> bool:
         """Whether nothing is wrong, as far as these figures can tell."""

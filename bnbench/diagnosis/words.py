@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from io import StringIO
 from math import isfinite
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
@@ -47,6 +48,15 @@ def tables(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     yield from _findings(diagnosis)
     for note in diagnosis.notes:
         yield Text(f"note: {note}", style="dim")
+
+
+def text(diagnosis: Diagnosis) -> str:
+    """The same without colours, 80 columns wide."""
+    console = Console(width=80, color_system=None, file=StringIO())
+    with console.capture() as captured:
+        for part in tables(diagnosis):
+            console.print(part)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def fixed(diagnosis: Diagnosis, read_back: Mapping[Loader, Score]) -> str:

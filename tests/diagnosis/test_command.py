@@ -13,10 +13,11 @@ import torch
 from typer.testing import CliRunner
 
 from bnbench import cli
+from bnbench.diagnosis import diagnose
 from bnbench.errors import StorageError
 from bnbench.store import RunFolder, files
 from tests.commands import bnbench
-from tests.diagnosis.patients import network, pictures, steps, trained
+from tests.diagnosis.patients import loader, network, pictures, steps, trained
 from tests.runs import result_of, write_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +114,13 @@ def test_a_healthy_network_is_said_to_be_one() -> None:
     assert said.code == 0
     assert "nothing is wrong: " in said.out
     assert "note: one loader only" in said.out
+
+
+def test_from_python_a_diagnosis_prints_as_in_the_terminal() -> None:
+    found = diagnose(trained(), loader(count=256), images=256)
+    said = bnbench("diagnose", "mine.py:alone", "--images", "256").out
+    assert str(found).split() == said.split()
+    assert max(map(len, str(found).splitlines())) <= 80
 
 
 def test_what_the_function_returns_says_how_a_batch_goes_and_what_it_costs() -> None:
