@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bnbench.cli.root import Debug, Json, output, show
+from bnbench.errors import UsageError
+from bnbench.wording import shortened
 
 if TYPE_CHECKING:
     from bnbench.explain import Entry, Key
@@ -20,12 +22,12 @@ WIDEST = 100  # columns: longer lines are hard to read
 
 
 def explain(
-    name: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="NAME",
             help="A topic (norms, models, probes, metrics, claims, findings, …), a kind, a key or "
-            "a metric. Default: list the topics.",
+            "a metric; its topic may stand before it. Default: list the topics.",
         ),
     ] = None,
     as_json: Json = False,
@@ -34,7 +36,14 @@ def explain(
     """Say what a kind, key, probe or metric means."""
     from bnbench import explain
 
+    name = words[-1] if words else None
+    before = words[:-1] if words else []
     found: Sequence[Entry | Key] = explain.entries() if name is None else explain.find(name)
+    if len(before) > 1 or not all(map(explain.is_topic, before)):
+        raise UsageError(
+            f"{shortened(' '.join(words or ()))}: not a name, nor a topic and a name",
+            do="`bnbench explain` lists both",
+        )
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
     elif name is None:

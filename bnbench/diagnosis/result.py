@@ -22,6 +22,11 @@ Loader: TypeAlias = Literal["train", "eval"]
 RECALIBRATE = "recalibrate (--fix)"
 
 FINDINGS: Mapping[str, tuple[str, str]] = {
+    "at-chance": (
+        "no better than naming the commonest class every time, under any statistics",
+        "this is not about statistics: is it trained, are its weights loaded (--checkpoint), do "
+        "the labels belong to the images?",
+    ),
     "non-finite": (
         "inputs, weights, statistics or outputs that are not finite, and the layer where they "
         "begin",
@@ -142,11 +147,6 @@ FINDINGS: Mapping[str, tuple[str, str]] = {
         "finding says why",
         "use layers that do the same in both modes (GroupNorm) and train again, or evaluate in "
         "batches like those of training; recalibrating does not change that",
-    ),
-    "at-chance": (
-        "no better than naming the commonest class every time, under any statistics",
-        "this is not about statistics: is it trained, are its weights loaded (--checkpoint), do "
-        "the labels belong to the images?",
     ),
 }
 """What gives each finding away, and what to do about it; `bnbench explain findings` prints this. In

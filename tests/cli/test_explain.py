@@ -112,6 +112,12 @@ def test_every_finding_is_explained() -> None:
         assert "Do: " in text
 
 
+def test_a_topic_may_stand_before_a_name_of_it() -> None:
+    assert said("findings", "stale") == said("stale")
+    result = CliRunner().invoke(cli.app, ["explain", "stale", "findings"])
+    assert (result.exit_code, "nor a topic and a name" in result.stderr) == (2, True)
+
+
 def test_every_metric_is_explained() -> None:
     assert len(explain.find("metrics")) == len(get_args(metrics.Metric))
     for name in (*metrics.METRICS, "probe/batch_noise/noise"):
