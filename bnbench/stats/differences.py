@@ -90,6 +90,8 @@ def _around(value: float, half: float, within: Range) -> Interval:
     low, high = within
     if half == 0 or isinf(low):
         return Interval(value - half, value + half)
+    if not low < value < high:  # but for rounding, half were 0
+        return Interval(value, value)
     if isinf(high):
         factor = exp(half / (value - low))
         return Interval(low + (value - low) / factor, low + (value - low) * factor)

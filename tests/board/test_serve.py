@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import threading
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import ProxyHandler, build_opener
@@ -118,9 +119,10 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is said, where TensorBoard starts and is stopped at once."""
     lines: list[str] = []
 
-    class Stopped:
-        def wait(self) -> None:
-            lines.append("waits")
+    class Stopped(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            lines.extend(["waits"] * (timeout is None))  # rich's own have one
+            return timeout is None or super().wait(timeout)
 
     monkeypatch.setattr(serve, "start", lambda folder, *_: lines.append(f"starts on {folder}"))
     monkeypatch.setattr("threading.Event", Stopped)

@@ -80,6 +80,7 @@ HARMLESS = (
     "unlink checkpoint.prev.pt",
     "unlink events",
     "os.open manifest.json",
+    "os.open result.json",
 )
 """Who holds a run, space that a finished one takes up, and what a view in TensorBoard says of other
 runs: no reason to fail."""
