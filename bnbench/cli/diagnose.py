@@ -72,6 +72,8 @@ def diagnose(
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
     if fix is not None and fix.exists():
         raise UsageError(f"{fix} already exists", do="name a new file with --fix")
+    if fix is not None and not fix.parent.is_dir():
+        raise UsageError(f"there is no folder {fix.parent}", do="name a file elsewhere with --fix")
 
     with root.doing("loading PyTorch", quiet or as_json):
         from bnbench.config.trust import Trust

@@ -67,7 +67,7 @@ def status(
         output.print(table)
     else:
         # No error: before the first run there is no such folder.
-        missing = "" if runs_dir.is_dir() else ", a folder that is not there"
+        missing = "" if runs_dir.exists() else ", a folder that is not there"
         place = printable(str(runs_dir))
         show(f"no experiments in {place}{missing} yet: bnbench train default trains a first run")
 

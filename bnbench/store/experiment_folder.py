@@ -127,7 +127,7 @@ def _is_run(path: Path) -> bool:
 def experiments(runs_dir: Path) -> list[ExperimentFolder]:
     """The experiments below `runs_dir`, sorted by name; what is a link is none."""
     with files.translated(runs_dir):
-        paths = sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []
+        paths = sorted(runs_dir.iterdir()) if runs_dir.exists() else []
         folders = [ExperimentFolder(path) for path in paths if not path.is_symlink()]
     return [folder for folder in folders if folder.exists()]
 

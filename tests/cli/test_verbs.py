@@ -381,6 +381,8 @@ def test_status_tells_the_states() -> None:
         "no experiments in runs, a folder that is not there yet: bnbench train default trains a "
         "first run\n"
     )
+    Path("file").touch()
+    assert bnbench("status", "--runs-dir", "file").code == 4
     write_experiment(Path("study.yaml"), TWO_BY_TWO)
     bnbench("sweep", "study.yaml", "--quiet")
     first, second, third, _ = ExperimentFolder(Path("runs/study")).runs()

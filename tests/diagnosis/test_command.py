@@ -154,6 +154,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "raises": (["mine.py:raises"], 2, "mine.py:26: raises() raised ZeroDivisionError: division"),
     "exits": (["mine.py:leaves"], 2, "leaves() raised SystemExit: no data"),
     "no checkpoint": (["mine.py:make", "--checkpoint", "no.pt"], 4, "no.pt: no such file"),
+    "fix in no folder": (["mine.py:make", "--fix", "no/x.pt"], 2, "there is no folder no"),
     "fix is there": (["mine.py:make", "--fix", "mine.py"], 2, "mine.py already exists"),
     "sizes": (["mine.py:make", "--batch-sizes", "1,x"], 2, "'1,x' are not batch sizes"),
     "device": (["mine.py:alone", "--device", "cuda:99"], 2, "there is no device cuda:99"),
