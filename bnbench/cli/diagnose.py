@@ -6,14 +6,10 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.text import Text
 
 from bnbench.cli import root
 from bnbench.cli.root import say, show
@@ -91,7 +87,11 @@ def diagnose(
                 raise UsageError(f"{target} already has a checkpoint", do="leave out --checkpoint")
             saved = targets.read_checkpoint(checkpoint)
             found.notes.extend(targets.put_into(model, saved))
-        examined = found.examined(sizes, images, partial(_tell, live))
+
+        def tell(share: float) -> None:
+            live.update(root.spinner(f"measuring, {share:.0%}"))
+
+        examined = found.examined(sizes, images, tell)
     result = examined.diagnosis
     for line in found.notes:
         say(f"note: {line}")
@@ -102,9 +102,8 @@ def diagnose(
             root.output.print(part)
     if fix is not None:
         saved = saved or targets.of_model(model)
-        hidden, tell = quiet or as_json, say if as_json else show
         with Stop().listening():
-            _write_fixed(fix, saved, model, examined, hidden, tell)
+            _write_fixed(fix, saved, model, examined, quiet or as_json, say if as_json else show)
 
 
 def _write_fixed(
@@ -136,10 +135,6 @@ def _write_fixed(
     write_new(path, content)
     tell(f"{path}: the checkpoint with recalibrated statistics, nothing else changed")
     tell(words.fixed(examined.diagnosis, read_back))
-
-
-def _tell(live: Live, share: float) -> None:
-    live.update(Spinner("dots", Text(f"measuring, {share:.0%} …")))
 
 
 def _sizes(text: str) -> list[int]:

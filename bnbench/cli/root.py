@@ -6,19 +6,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.live import Live
 from rich.segment import Segment
-from rich.spinner import Spinner
 from rich.text import Text
 from typer.core import TyperGroup
 
 from bnbench import __version__
 from bnbench.errors import BnbenchError, Interrupted
 from bnbench.wording import printable
+
+if TYPE_CHECKING:  # slow to import, and --help needs neither
+    from rich.live import Live
+    from rich.spinner import Spinner
 
 LINES = "\n\t"
 """What of all control characters a terminal may get from us as it is."""
@@ -63,11 +65,19 @@ def progress_console(quiet: bool) -> Console:
     return PlainConsole(stderr=True, quiet=True) if quiet else errors
 
 
+def spinner(words: str) -> Spinner:
+    """What is being done."""
+    from rich.spinner import Spinner
+
+    return Spinner("dots", Text(f"{words} …"))
+
+
 @contextmanager
 def doing(what: str, quiet: bool = False) -> Iterator[Live]:
     """Show at once what is being done, as long as it is done; in a terminal, nowhere else."""
-    words = Spinner("dots", Text(f"{what} …"))
-    with Live(words, console=progress_console(quiet), transient=True) as live:
+    from rich.live import Live
+
+    with Live(spinner(what), console=progress_console(quiet), transient=True) as live:
         live.refresh()  # the next turn of its thread may be that of an import
         yield live
 

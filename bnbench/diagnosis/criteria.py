@@ -135,7 +135,7 @@ def helps(after: Predictions, before: Predictions) -> bool:
     return harms(before, after) and not harms(after, before)
 
 
-def mended(measured: Measured) -> bool:
+def undoes_the_gap(measured: Measured) -> bool:
     """Whether population statistics help, and undo half of what running ones cost against the
     batch's, or more."""
     running, after, batch = measured.running, measured.own.population, measured.own.shuffled

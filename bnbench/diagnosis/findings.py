@@ -40,7 +40,7 @@ class Judge:
         self.batch_size = train.images.batch_size
         # Whether running statistics do harm that recalculated ones undo.
         self.worse = criteria.worse_recalibrated(evidence.measured)
-        self.gap = criteria.mended(train)
+        self.gap = criteria.undoes_the_gap(train)
         self.costs = (
             f"{train.running.figures} under running statistics, "
             f"{train.own.population.figures} under population statistics"
