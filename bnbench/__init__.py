@@ -2,6 +2,7 @@
 
 The packages, from the lowest level to the highest; bnbench/README.md draws how data flows:
 
+catalogue  what `diagnose` may find: what it looks like, its cause, what to do
 errors     the errors that users see: what happened, where, what to do
 events     the facts that a run can state, and the moments at which they hold
 machine    cores and memory that this process may use

@@ -2,7 +2,7 @@
 
 Every text comes from where the thing is defined: docstrings and descriptions of the schema; the
 docstrings of layers, networks and probes, read as text so that nothing imports torch;
-`config/metrics.py`; the table of findings in `diagnosis/result.py`; `stats/verdict.py`.
+`config/metrics.py`; `diagnosis/findings.md`; `stats/verdict.py`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import ast
 import functools
 import inspect
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from bnbench import catalogue
 from bnbench.config import hints, metrics, schema, sentences
 from bnbench.errors import UsageError
 from bnbench.wording import did_you_mean, listing, nearest, shortened
@@ -48,7 +49,8 @@ class Entry:
     """What one name of a topic means; the fields are those of `--json`.
 
     `text`: its own docstring; `details`: docstrings of its layers, network or file, with formula
-    and source. `keys`: of its block; those without a description only choose the kind.
+    and source. `keys`: of its block; those without a description only choose the kind. `parts`: of
+    a finding, what the catalogue says.
     """
 
     topic: str
@@ -56,6 +58,7 @@ class Entry:
     text: str
     details: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -75,9 +78,10 @@ def topics() -> list[str]:
     return list(dict.fromkeys(entry.topic for entry in entries()))
 
 
-def is_topic(word: str) -> bool:
-    """Whether a word names a topic, not one of its entries."""
-    return _meant(word) in topics()
+def topic(word: str) -> str | None:
+    """The topic that a word names; None for all else."""
+    meant = _meant(word)
+    return meant if meant in topics() else None
 
 
 def find(word: str) -> Sequence[Entry | Key]:
@@ -165,12 +169,8 @@ def _metric(kind: type) -> Entry:
 
 
 def _findings() -> Iterator[Entry]:
-    source = (PACKAGE / "diagnosis/result.py").read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FINDINGS":
-            assert node.value is not None
-            for name, (evidence, do) in ast.literal_eval(node.value).items():
-                yield Entry("findings", name, evidence, (f"Do: {do}.",))
+    for name, known in catalogue.FINDINGS.items():
+        yield Entry("findings", name, known.seen, parts=asdict(known))
 
 
 def _claims() -> Entry:

@@ -14,6 +14,7 @@ PACKAGE = Path(bnbench.__file__).parent
 
 # package, or module of the top level: (level, what it may import of ours).
 PACKAGES: dict[str, tuple[int, set[str]]] = {
+    "catalogue": (0, set()),
     "errors": (0, set()),
     "events": (0, set()),
     "machine": (0, set()),
@@ -29,7 +30,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "stats": (1, set()),
     "store": (1, {"errors", "events", "regular", "wording"}),
     "guard": (1, {"errors", "wording"}),
-    "explain": (2, {"config", "errors", "wording"}),
+    "explain": (2, {"catalogue", "config", "errors", "wording"}),
     "sinks": (2, {"events", "store", "wording"}),
     "train": (2, {"events", "probes"}),
     "assemble": (
@@ -52,7 +53,10 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
         3,
         {"config", "errors", "events", "palette", "sinks", "stats", "store", "wording"},
     ),
-    "diagnosis": (4, {"assemble", "config", "errors", "guard", "probes", "store", "wording"}),
+    "diagnosis": (
+        4,
+        {"assemble", "catalogue", "config", "errors", "guard", "probes", "store", "wording"},
+    ),
     "report": (4, {"config", "errors", "palette", "stats", "store", "wording"}),
     "runner": (
         5,

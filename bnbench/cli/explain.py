@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from bnbench.explain import Entry, Key
 
 WIDEST = 100  # columns: longer lines are hard to read
+PARTS = {
+    "seen:": "seen",
+    "cause:": "cause",
+    "told by:": "told",
+    "do:": "do",
+    "how:": "code",
+    "sources:": "sources",
+}
+"""Of a finding, in this order, with their labels."""
 
 
 def explain(
@@ -39,11 +48,15 @@ def explain(
     name = words[-1] if words else None
     before = words[:-1] if words else []
     found: Sequence[Entry | Key] = explain.entries() if name is None else explain.find(name)
-    if len(before) > 1 or not all(map(explain.is_topic, before)):
+    of = [explain.topic(word) for word in before]
+    if len(of) > 1 or None in of:
         raise UsageError(
             f"{shortened(' '.join(words or ()))}: not a name, nor a topic and a name",
             do="`bnbench explain` lists both",
         )
+    found = [
+        each for each in found if isinstance(each, explain.Entry) and each.topic in of
+    ] or found
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
     elif name is None:
@@ -52,7 +65,7 @@ def explain(
             _row(topic, ", ".join(names), 10)
         show("\nbnbench explain NAME: a topic, a name of one, or a key such as norm.momentum")
         show("every key with its default: bnbench configs show default --resolved")
-    elif len(found) > 1 and explain.is_topic(name):
+    elif len(found) > 1 and explain.topic(name):
         for each in found:
             if isinstance(each, explain.Entry):
                 _row(each.name, each.summary, 18)
@@ -69,6 +82,9 @@ def explain(
 def _show_entry(entry: Entry) -> None:
     title = entry.name if entry.name == entry.topic else f"{entry.topic}: {entry.name}"
     output.print(title, style="bold", highlight=False)
+    if entry.parts:
+        _show_parts(entry.parts)
+        return
     _show_text(entry.text)
     for detail in entry.details:
         show("")
@@ -77,6 +93,18 @@ def _show_entry(entry: Entry) -> None:
         show("")
     for key in entry.keys:
         _show_key(replace(key, kinds=()))
+
+
+def _show_parts(parts: Mapping[str, str]) -> None:
+    """A finding: what it looks like, where it comes from, what to do, and how."""
+    for label, part in PARTS.items():
+        if part == "code":
+            show("\n" + textwrap.indent(parts[part], "    "))
+        else:
+            first = f"{label:<9}"
+            for text in parts[part].splitlines():
+                _wrapped(text, first, " " * len(first))
+                first = " " * len(first)
 
 
 def _show_key(key: Key) -> None:

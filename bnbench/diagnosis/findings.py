@@ -1,6 +1,6 @@
 """From what was measured to what is wrong: each finding from the evidence that only it explains.
 
-`FINDINGS` in `result` says of each what gives it away and what to do.
+`findings.md` says of each what it looks like, what gives it away and what to do.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis import causes, criteria
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.foreign import Network
-from bnbench.diagnosis.result import FINDINGS, RECALIBRATE, Finding, LayerReading, finding, percent
+from bnbench.diagnosis.result import RECALIBRATE, Finding, LayerReading, finding, percent
 
 NO_REASON = {"distribution-shift", "dead-channels", "eps-dominates"}
 """Findings that do not say why running statistics are worse than the population's."""

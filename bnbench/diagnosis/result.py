@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from bnbench.catalogue import FINDINGS
 from bnbench.probes.pooled import PooledStatistics
 
 Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
@@ -20,137 +21,6 @@ Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
 Loader: TypeAlias = Literal["train", "eval"]
 
 RECALIBRATE = "recalibrate (--fix)"
-
-FINDINGS: Mapping[str, tuple[str, str]] = {
-    "at-chance": (
-        "no better than naming the commonest class every time, under any statistics",
-        "this is not about statistics: is it trained, are its weights loaded (--checkpoint), do "
-        "the labels belong to the images?",
-    ),
-    "non-finite": (
-        "inputs, weights, statistics or outputs that are not finite, and the layer where they "
-        "begin",
-        "go back to an earlier checkpoint; recalibrate (--fix) where only statistics are affected",
-    ),
-    "mode-branch": (
-        "with the same statistics in every normalization, the rest of the network gives something "
-        "else in train() than in eval(), or its layers get something else",
-        "this is not BatchNorm: look for self.training, and for what forward() does in one mode "
-        "only (scaling, cropping, another head), and do the same in both; do not recalibrate first",
-    ),
-    "statistics-moved-in-eval": (
-        "running statistics that a forward pass in eval mode changes",
-        "make the layer update them only if self.training; until then, what it predicts depends on "
-        "what it was shown before",
-    ),
-    "no-running-statistics": (
-        "track_running_stats=False: in eval mode, too, a prediction changes with the other "
-        "images in the batch",
-        "make the layers with track_running_stats=True and train again, or, if batches are to "
-        "decide, use GroupNorm",
-    ),
-    "never-updated": (
-        "mean 0 and variance 1 exactly, as in a new layer: buffers not saved, not loaded, or "
-        "momentum 0",
-        "recalibrate (--fix); save and load the whole state_dict, buffers too, and not only the "
-        "parameters",
-    ),
-    "frozen": (
-        "far fewer updates than other layers, or none any more (track_running_stats=False), and "
-        "far from the population: eval() while weights moved",
-        "recalibrate (--fix); if these layers are to stay in eval() in training, let their weights "
-        "and what is before them stay, too",
-    ),
-    "momentum-too-high": (
-        "momentum ≥ 0.5: the statistics of the last few batches (TensorFlow's 0.99 is 0.01 here)",
-        "recalibrate (--fix), and train with 0.1",
-    ),
-    "stale": (
-        "(1 − momentum)^updates leaves 5 % or more of the initial values, or an average spans "
-        "99 batches or more; population statistics are better",
-        "recalibrate (--fix); train for more steps, or with a larger momentum (0.1)",
-    ),
-    "reused-layer": (
-        "a layer that is called several times in a forward pass, on inputs whose statistics "
-        "differ; population statistics of each call are better than those of all calls",
-        "give each call a BatchNorm layer of its own (the convolutions may be shared), or use "
-        "GroupNorm, and train again; recalibrating does not change that",
-    ),
-    "instance-norm-tracks": (
-        "InstanceNorm with track_running_stats=True: each image by itself in train(), all by an "
-        "average over images in eval()",
-        "set track_running_stats of these layers to False: eval() then does what train() does; "
-        "recalibrating does not change that",
-    ),
-    "non-iid-batches": (
-        "the loader's batches as they come are better than the same images shuffled",
-        "shuffle the training loader (shuffle=True) and train again: the network reads the class "
-        "off the other images in the batch; recalibrating does not change that",
-    ),
-    "mixed-domains": (
-        "the loader's batches as they come are of two kinds, by the means and deviations of their "
-        "inputs, and better than the same images shuffled",
-        "mix both kinds in each batch and train again, or give each kind BatchNorm layers of its "
-        "own (x = norm_a(x) if domain == 0 else norm_b(x)), or use GroupNorm; recalibrating does "
-        "not change that: one mean cannot fit both",
-    ),
-    "outlier-batch": (
-        "the variances of the first layer alone are 30 times the population's or more: one batch "
-        "with values that are far too large, as later layers see what it has normalized",
-        "recalibrate (--fix); find the batch: assert x.abs().max() < LIMIT in the training loop. "
-        "Or training inputs were scaled otherwise than here: compare x.std() in both",
-    ),
-    "padding-counted": (
-        "sequences of different lengths, padded with zeros that BatchNorm counts as values",
-        "normalize valid positions only (y[mask] = norm(x[mask])), put sequences of like length in "
-        "a batch, or use LayerNorm, which looks at one position at a time",
-    ),
-    "dropout-before-norm": (
-        "running statistics fit those of passes with dropout on: dropout raises the variance that "
-        "a later layer sees, and eval() has none (Li et al. 2018, arXiv:1801.05134)",
-        "put dropout after the last BatchNorm layer and train again, or recalibrate with dropout "
-        "off and look whether it helps",
-    ),
-    "mismatched": (
-        "population statistics are better, and no other finding says why",
-        "recalibrate (--fix); usual causes, which the figures cannot tell apart: averaged weights "
-        "(EMA, SWA) whose statistics were not, layers in eval() while weights moved, buffers of "
-        "another checkpoint, other preprocessing in training than here",
-    ),
-    "small-last-batch": (
-        "the loader has a batch of one among larger ones",
-        "DataLoader(…, drop_last=True): a single example has no batch statistics of its own",
-    ),
-    "batch-too-small": (
-        "batches of 16 or fewer, and predictions change with the other images in the batch",
-        "train with 32 or more images a device (SyncBatchNorm joins devices; accumulating "
-        "gradients does not help), or with GroupNorm",
-    ),
-    "distribution-shift": (
-        "at a layer, evaluation images have other statistics than training images, and their "
-        "own are better",
-        "compare the two loaders' preprocessing (scaling, mean and std, channel order, "
-        "augmentation); if the data really differ, recalibrate on data like the evaluation's",
-    ),
-    "dead-channels": (
-        "channels that are constant over the images",
-        "they carry nothing, and 1/√ε magnifies what little changes: look at the weights before "
-        "them (all zero? ReLUs that are never on?), lower the learning rate, or prune",
-    ),
-    "eps-dominates": (
-        "variances at or below ε",
-        "make ε smaller than the variances, or the inputs larger: standardize them, raise the "
-        "initial weights, and look for weight decay on what comes before",
-    ),
-    "unexplained-gap": (
-        "running statistics are worse than the batch's, recalibrating does not help, and no other "
-        "finding says why",
-        "use layers that do the same in both modes (GroupNorm) and train again, or evaluate in "
-        "batches like those of training; recalibrating does not change that",
-    ),
-}
-"""What gives each finding away, and what to do about it; `bnbench explain findings` prints this. In
-this order where nothing else decides: causes before what they lead to."""
 
 
 def percent(share: float) -> str:
@@ -245,10 +115,10 @@ class Finding:
 def finding(
     name: str, text: str, layers: Sequence[LayerReading] = (), *, harmful: bool = True, do: str = ""
 ) -> Finding:
-    """`do`: instead of what `FINDINGS` says."""
+    """`do`: instead of what the catalogue says."""
     names = tuple(each.name for each in layers)
     return Finding(
-        name=name, harmful=harmful, evidence=text, do=do or FINDINGS[name][1], layers=names
+        name=name, harmful=harmful, evidence=text, do=do or FINDINGS[name].do, layers=names
     )
 
 

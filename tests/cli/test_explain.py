@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, get_args
 
 import pytest
@@ -14,8 +15,8 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from bnbench import cli, explain
+from bnbench.catalogue import FINDINGS
 from bnbench.config import metrics, schema
-from bnbench.diagnosis.result import FINDINGS
 from bnbench.errors import UsageError
 
 REFERENCE = re.compile(r"`\w+(?:\.\w+)+`")
@@ -107,13 +108,22 @@ def test_every_probe_is_explained_with_its_definition(name: str) -> None:
 def test_every_finding_is_explained() -> None:
     assert FINDINGS
     for name in FINDINGS:
-        text = said(name)
-        assert f"findings: {name}" in text
-        assert "Do: " in text
+        text = said("findings", name)
+        assert text.startswith(f"findings: {name}\nseen: ")
+        parts = asdict(FINDINGS[name])
+        assert all(part.split()[-1] in text for part in parts.values())
+        (entry,) = json.loads(said("findings", name, "--json"))
+        assert entry["parts"] == parts
 
 
 def test_a_topic_may_stand_before_a_name_of_it() -> None:
     assert said("findings", "stale") == said("stale")
+    # A finding, and a kind of normalization.
+    assert (
+        said("frozen").split("\n\nfindings: ")[1] == said("finding", "frozen")[len("findings: ") :]
+    )
+    assert said("norms", "frozen").startswith("norm: frozen\n")
+    assert said("norms", "momentum") == said("momentum")
     result = CliRunner().invoke(cli.app, ["explain", "stale", "findings"])
     assert (result.exit_code, "nor a topic and a name" in result.stderr) == (2, True)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import bnbench
+from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis import Diagnosis
-from bnbench.diagnosis.result import FINDINGS
 from tests.diagnosis.patients import (
     BATCH,
     IMAGES,
