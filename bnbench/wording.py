@@ -80,6 +80,13 @@ def key_words(key: str) -> str:
     return KEY_WORDS.get(key) or key.rpartition(".")[2].replace("_", " ")
 
 
+def point_words(point: Mapping[str, Any]) -> str:
+    """Values by key in words: `batch size 32, learning rate 0.1`; without keys that have none."""
+    return ", ".join(
+        f"{key_words(key)} {in_words(value)}" for key, value in point.items() if value is not None
+    )
+
+
 def counted(number: int, noun: str) -> str:
     """`1 run`, `1,000 runs`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

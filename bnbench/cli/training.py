@@ -47,7 +47,7 @@ Workers = Annotated[
     str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only list the runs, with their estimated cost.")
+    bool, typer.Option("--dry-run", help="Only list what would be trained, with its cost.")
 ]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try failed and damaged runs again.")

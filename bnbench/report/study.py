@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from bnbench import store
 from bnbench.config import experiments, identity, schema
-from bnbench.wording import in_words, key_words
+from bnbench.wording import point_words
 
 if TYPE_CHECKING:
     from bnbench.report.reading import History
@@ -275,11 +275,7 @@ class Study:
 
     def cell_words(self, point: Point) -> str:
         """A point's values of what varies: `batch size 32, learning rate 0.1`; "" without any."""
-        return ", ".join(
-            f"{key_words(key)} {in_words(point[key])}"
-            for key in self.varying
-            if point.get(key) is not None
-        )
+        return point_words({key: point.get(key) for key in self.varying})
 
 
 def best_trial(trials: Mapping[Any, Sequence[float | None]], *, higher: bool) -> Any:

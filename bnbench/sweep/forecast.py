@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from bnbench.runner.settings import Cost, Stop, recorded_bytes
 from bnbench.sinks.terminal import duration
 from bnbench.sweep import jobs
 from bnbench.sweep.dispatch import Dispatcher
-from bnbench.wording import counted
+from bnbench.wording import counted, point_words
 
 LATEST = 1e11
 """Seconds, three thousand years: dates end with the year 9999."""
@@ -225,16 +226,35 @@ def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dic
     return costs
 
 
+def _states(runs: Iterable[ForecastRun]) -> str:
+    """`2 completed, 4 new`."""
+    states = Counter(run.state for run in runs)
+    return ", ".join(f"{number:,} {state}" for state, number in states.items())
+
+
 def as_lines(forecast: Forecast) -> list[str]:
-    """A forecast for people: a line per run, then the total."""
-    lines = []
+    """A forecast for people: a line per cell with what its seeds cost together, then the total."""
+    cells: dict[str, list[ForecastRun]] = {}
     for run in forecast.runs:
-        seconds = ("≈ " if run.rough else "") + duration(run.seconds)
-        cost = f"{seconds:>10} {decimal(run.bytes):>8}" if run.trains else ""
-        lines.append(f"{run.state:12}{cost:19}  {run.run}")
-    states = Counter(run.state for run in forecast.runs)
-    each = ", ".join(f"{number} {state}" for state, number in states.items())
-    lines.append(f"{counted(len(forecast.runs), 'run')}: {each}")
+        cells.setdefault(repr((run.setup, run.point)), []).append(run)
+    points = [runs[0].point for runs in cells.values()]
+    varying = [
+        key for key in dict.fromkeys(chain(*points))
+        if len({repr(point[key]) for point in points if point.get(key) is not None}) > 1
+    ]  # fmt: skip
+    rows = [("seeds", "training", "disk", "cell")]
+    for runs in cells.values():
+        trained = [run for run in runs if run.trains]
+        rough = "≈ " if any(run.rough for run in trained) else ""
+        cost = rough + duration(sum(run.seconds for run in trained)) if trained else ""
+        size = decimal(sum(run.bytes for run in trained)) if trained else ""
+        point = point_words({key: runs[0].point.get(key) for key in varying})
+        rows.append((_states(runs), cost, size, runs[0].setup + f" at {point}" * bool(point)))
+    wide, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = [f"{seeds:{wide}}  {cost:>{widths[0]}}  {size:>{widths[1]}}  {cell}"
+             for seeds, cost, size, cell in rows]  # fmt: skip
+    total = f"{counted(len(forecast.runs), 'run')} in {counted(len(cells), 'cell')}"
+    lines.append(f"{total}: {_states(forecast.runs)}")
     training = sum(run.trains for run in forecast.runs)
     if not training:
         return [*lines, "nothing to train"]

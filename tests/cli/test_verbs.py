@@ -302,9 +302,9 @@ def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
     write_experiment(Path("study.yaml"))
     said = bnbench("sweep", "study.yaml", "--over", "norm.kind=none,batch,group", "--dry-run")
     assert said.code == 0
-    *runs, counted, total = said.out.splitlines()
-    assert [line.split()[0] for line in runs] == ["new", "new", "new"]
-    assert counted == "3 runs: 3 new"
+    _, *cells, counted, total = said.out.splitlines()
+    assert [line.split()[:2] for line in cells] == [["1", "new"]] * 3
+    assert counted == "3 runs in 3 cells: 3 new"
     assert total.startswith("to train: 3, about ")
     assert not Path("runs").exists()
 

@@ -192,10 +192,14 @@ def test_lines_and_json(tmp_path: Path) -> None:
     runs = [small_config(), no_norm_config()]
     found = forecast(runs, experiment, Measuring(COSTS))
     lines = as_lines(found)
-    assert lines[0].split() == ["new", "40", "s", "2.0", "MB", identity.run_id(runs[0])]
-    assert lines[2] == "2 runs: 2 new"
-    assert lines[3].startswith("to train: 2, about 44 s with 2 workers, done at ")
-    assert "; 3.0 MB of " in lines[3]
+    assert lines[:4] == [
+        "seeds  training    disk  cell",
+        "1 new      40 s  2.0 MB  bn",
+        "1 new      10 s  1.0 MB  none",
+        "2 runs in 2 cells: 2 new",
+    ]
+    assert lines[4].startswith("to train: 2, about 44 s with 2 workers, done at ")
+    assert "; 3.0 MB of " in lines[4]
     record = asdict(found)
     assert record["seconds"] == WORKER_SECONDS + 40.0
     assert record["bytes"] == 3_000_000
@@ -209,7 +213,30 @@ def test_nothing_to_train(tmp_path: Path) -> None:
     finish(experiment, small_config(), 1.0)
     found = forecast([small_config()], experiment, Measuring({}))
     assert (found.seconds, found.bytes) == (0.0, 0)
-    assert as_lines(found)[1:] == ["1 run: 1 completed", "nothing to train"]
+    assert as_lines(found)[2:] == ["1 run in 1 cell: 1 completed", "nothing to train"]
+
+
+def test_a_line_for_each_cell_with_what_its_seeds_take_together(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    runs = [
+        small_config(
+            seed=seed,
+            swept=("optim.lr",),
+            optim=small_config().optim.model_copy(update={"lr": lr}),
+        )
+        for seed in range(3)
+        for lr in (0.1, 0.2)
+    ]
+    finish(experiment, runs[0], seconds=7.0)
+    lines = as_lines(forecast(runs, experiment, Measuring(COSTS)))
+    assert [line.partition("  ")[0] for line in lines[1:3]] == ["1 completed, 2 new", "3 new"]
+    assert [line.split("  ")[-1] for line in lines[1:3]] == [
+        "bn at learning rate 0.1",
+        "bn at learning rate 0.2",
+    ]
+    assert " 14 s  " in lines[1], "two of 7 s, as the one that has ended"
+    assert " 2 min  6.0 MB  " in lines[2]
+    assert lines[3] == "6 runs in 2 cells: 1 completed, 5 new"
 
 
 def test_measuring_leaves_no_trace_and_knows_the_size(tmp_path: Path) -> None:

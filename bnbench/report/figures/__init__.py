@@ -23,11 +23,10 @@ from matplotlib.figure import Figure
 from bnbench import palette
 from bnbench.report.figures import along, learning, probes, rows, style
 from bnbench.report.figures.claims import differences_caption, paired_differences
-from bnbench.report.figures.grid import point_words
 from bnbench.report.study import Study
 from bnbench.report.verdicts import Judged
 from bnbench.report.words import GAP_MEANS
-from bnbench.wording import key_words, printable
+from bnbench.wording import key_words, point_words, printable
 
 MOST_PROBED = 8
 MOST_AXES = 3

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from bnbench.report.figures import style
 from bnbench.report.study import Cell, Point, Study
-from bnbench.wording import in_words, key_words
+from bnbench.wording import in_words, key_words, point_words
 
 MOST_PANELS = 6
 """Along an axis."""
@@ -79,11 +79,6 @@ def grid_of(study: Study, cells: Sequence[Cell], axes: Sequence[str]) -> Grid:
         points = [{**point, key: value} for point in points for value in values]
     cut = [key for key in shown if len(study.axes[key]) > MOST_PANELS]
     return Grid(points, shown, cut, [key for key in axes if key not in shown])
-
-
-def point_words(point: Point) -> str:
-    """A point's values in words: `learning rate 0.1, batch size 32`."""
-    return ", ".join(f"{key_words(key)} {in_words(value)}" for key, value in point.items())
 
 
 def axis_label(key: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bnbench.report.figures import style
-from bnbench.report.figures.grid import point_words
 from bnbench.report.means import possible
 from bnbench.report.study import Cell, Study
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
+from bnbench.wording import point_words
 
 ROWS = 16
 """Up to so many cells are shown; of more, each setup's best one."""
