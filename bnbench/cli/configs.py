@@ -10,7 +10,7 @@ import typer
 
 from bnbench.cli.root import Config, Set, doing, examples, output, say, show
 from bnbench.errors import ConfigError, UsageError
-from bnbench.wording import printable
+from bnbench.wording import counted, printable
 
 SCHEMA = "bnbench.schema.json"
 """The JSON Schema next to a copied experiment."""
@@ -111,9 +111,9 @@ def configs_check(config: Config, set_: Set = None) -> None:
     if refused:
         raise ConfigError(plan.faults(refused))
     missing = dict(shortfalls(experiment, overrides, plan))
-    for line in (*plan.notes, *(each for each in plan.warnings if each not in missing)):
+    for line in (*plan.notes, *plan.warnings):
         say(line)
-    runs = "1 run" if len(plan.runs) == 1 else f"{len(plan.runs)} runs ({plan.grid})"
+    runs = counted(len(plan.runs), "run") + f" ({plan.grid})" * (len(plan.runs) > 1)
     if not missing:
         show(f"{files.as_typed(path)}: {runs}, no faults")
         return

@@ -66,6 +66,9 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
 def train(
     config: root.Config,
     set_: root.Set = None,
+    setup: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the file's setups this one alone.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="The run's seed.")] = None,
     runs_dir: root.RunsDir = Path("runs"),
     device: root.Device = None,
@@ -81,7 +84,7 @@ def train(
     from bnbench.runner.settings import Settings, Stop, thread_limit
     from bnbench.store import ExperimentFolder, RunFolder
 
-    overrides = loading.Overrides(set=tuple(set_ or ()), seed=seed)
+    overrides = loading.Overrides(set=tuple(set_ or ()), seed=seed, setup=setup)
     path = files.find_config(config)
     experiment = loading.load_experiment(path, overrides)
     plan = plans.expand(experiment)

@@ -88,6 +88,7 @@ class ExperimentConfig:
     set_layers: tuple[Layer, ...]
     label: str | None  # the setup of a resolved run's own file
     swept: tuple[str, ...]  # the axes of a resolved run's own file
+    only: str | None  # the setup that the command line took of several
     notes: tuple[str, ...]
     path: FilePath
     overridden: bool  # whether the command line changed anything

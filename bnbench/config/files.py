@@ -41,7 +41,7 @@ def dump_experiment(experiment: ExperimentConfig) -> str:
     if not experiment.overridden and absolute(data, folder) == data:
         if "experiment" in data:
             return experiment.source.text
-        named = f"experiment: {_inline(experiment.name)}\n{experiment.source.text}"
+        named = f"experiment: {inline(experiment.name)}\n{experiment.source.text}"
         # Before a flow mapping or a directive, the line would make it another file.
         said = yaml.parse(named, Source(""), faults := Faults()).data
         same = not faults.found and said == {"experiment": experiment.name, **data}
@@ -92,15 +92,16 @@ def _axes(axes: tuple[Axis, ...]) -> dict[str, Any]:
 def _block(content: dict[str, Any], indent: str = "") -> str:
     lines = []
     for key, value in content.items():
-        name = f"{indent}{_inline(key)}:"
+        name = f"{indent}{inline(key)}:"
         if isinstance(value, dict) and value and len(indent) < 4:
             lines.append(f"{name}\n{_block(value, indent + '  ')}")
         else:
-            lines.append(f"{name} {_inline(value)}\n")
+            lines.append(f"{name} {inline(value)}\n")
     return "".join(lines)
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A value as YAML has it in one line."""
     match value:
         case None:
             return "null"
@@ -111,9 +112,9 @@ def _inline(value: Any) -> str:
         case str():
             return _text(value)
         case dict():
-            return "{" + ", ".join(f"{_inline(k)}: {_inline(v)}" for k, v in value.items()) + "}"
+            return "{" + ", ".join(f"{inline(k)}: {inline(v)}" for k, v in value.items()) + "}"
         case _:
-            return "[" + ", ".join(_inline(item) for item in value) + "]"
+            return "[" + ", ".join(inline(item) for item in value) + "]"
 
 
 def _text(value: str) -> str:
@@ -155,7 +156,7 @@ def renamed(text: str, name: str, schema: str) -> str:
     """The text of an experiment's file under another name, and with another JSON Schema."""
     text = re.sub("^experiment:.*\\n", "", text, flags=re.MULTILINE)
     text = re.sub(f"^{re.escape(MODELINE)}.*\\n", "", text, flags=re.MULTILINE)
-    return f"{MODELINE}{schema}\nexperiment: {_inline(slug(name))}\n{text}"
+    return f"{MODELINE}{schema}\nexperiment: {inline(slug(name))}\n{text}"
 
 
 def _description(path: Path) -> str:

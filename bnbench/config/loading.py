@@ -16,7 +16,7 @@ from bnbench.config.layers import Blocks, Layer
 from bnbench.config.schema import BLOCKS
 from bnbench.config.sentences import validated, validated_block
 from bnbench.config.yaml import Path, Source
-from bnbench.wording import did_you_mean, found, listing, nearest, shortened, slug
+from bnbench.wording import cut, did_you_mean, found, listing, nearest, shortened, slug
 
 OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "tune")  # `--set` may name these
 
@@ -29,6 +29,7 @@ class Overrides:
     over: tuple[str, ...] = ()
     seeds: int | None = None
     seed: int | None = None
+    setup: str | None = None  # of the file's setups this one alone
 
 
 def load_experiment(path: FilePath, overrides: Overrides | None = None) -> ExperimentConfig:
@@ -156,7 +157,7 @@ class Reader:
             question=self.own("question")[1],
             base=base,
             base_layers=tuple(stack),
-            setups=setups,
+            setups=self.chosen(setups),
             axes=grid,
             seeds=self.seeds(),
             tune=tune,
@@ -167,6 +168,7 @@ class Reader:
             set_layers=tuple(itertools.chain(*set_layers)),
             label=None if "norm" in sets else file.get("setup"),  # it described another norm
             swept=file.get("swept") or (),
+            only=self.overrides.setup,
             notes=tuple(self.notes),
             path=path,
             overridden=self.overrides != Overrides(),
@@ -198,8 +200,11 @@ class Reader:
                 items = option == "--over" and value[:1] not in ("{", "")
                 data = yaml.parse(f"[{value}]" if items else value, source, self.faults).data
                 if data is None and value not in ("null", "~") and len(self.faults.found) == count:
-                    hint = f"write {option} {name}=null for no value"
-                    self.faults.add(source.place(), f"{name} has no value", hint)
+                    several, form = option == "--over", f"write {option} {name}="
+                    what = "the values are missing" if several else "the value is missing"
+                    hint = f"{form}V1,V2, as in --over optim.lr=0.03,0.3"
+                    hint = hint if several else f"{form}VALUE; null stands for none"
+                    self.faults.add(source.place(), what, hint)
             if len(self.faults.found) == count:
                 own = name in OWN_KEYS and option == "--set"
                 around = "axes" if option == "--over" else "set"
@@ -306,6 +311,17 @@ class Reader:
             layer = Layer(self.source, layers.given(patch or {}), at)
             result.append(Setup(name, layer, tuple(axes)))
         return tuple(result)
+
+    def chosen(self, setups: tuple[Setup, ...]) -> tuple[Setup, ...]:
+        """All setups, or the one that the command line names."""
+        name = self.overrides.setup
+        if name is None or any(each.name == name for each in setups):
+            return tuple(each for each in setups if name in (None, each.name))
+        names = [shortened(each.name) for each in setups]
+        message = f"there is no setup {found(name)}" if names else "the file has no setups"
+        hint = did_you_mean(nearest(name, names)) or f"setups: {cut(names)}" * bool(names) or None
+        self.faults.add(Source("--setup", "", 1).place(), message, hint)
+        return setups
 
     def is_own_axis(self, setup: str, name: str, grid: tuple[Axis, ...]) -> bool:
         """Whether a setup may have values for an axis: the experiment must name it."""

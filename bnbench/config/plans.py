@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from bnbench.config import claims, layers, schema
 from bnbench.config.experiments import Axis, ExperimentConfig
 from bnbench.config.faults import Faults, Place
 from bnbench.config.feasible import Obstacle, obstacles, warnings
-from bnbench.config.files import as_typed
-from bnbench.config.identity import default_setup, identity
+from bnbench.config.files import as_typed, inline
+from bnbench.config.identity import default_setup, identity, value_at
 from bnbench.config.layers import Block, Blocks, Layer
 from bnbench.config.schema import BLOCKS, Key
 from bnbench.config.sentences import Flaw, validated_block
@@ -49,7 +50,8 @@ class Plan:
     runs: tuple[schema.RunConfig, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    grid: str  # "4 setups × 2 values of optim.lr (gn: 3) × 3 seeds"
+    unjudged: tuple[str, ...]  # claims that cannot be judged from these runs, and why
+    grid: str  # "2 setups × 2 values of optim.lr × 3 seeds: 12, 3 of them the same as another"
     path: Path
     points: tuple[Point, ...] = field(repr=False)  # of the first runs: those with the first seed
     setups: int
@@ -61,8 +63,20 @@ class Plan:
         name = as_typed(self.path)
         raise UsageError(
             f"{name} describes {counted(len(self.runs), 'run')} ({self.grid})",
-            do=f"bnbench sweep {name} trains them",
+            do=f"bnbench sweep {name} trains them; to train one, add for example\n"
+            f"  {self._options_of_one()}",
         )
+
+    def _options_of_one(self) -> str:
+        """What of the command line leaves only the first run."""
+        first, setup = self.runs[0], self.points[0].setup
+        words = [] if setup is None else ["--setup", setup]
+        for key in first.swept:
+            if len({repr(value_at(run, key)) for run in self.runs if run.setup == first.setup}) > 1:
+                words += ["--set", f"{key}={inline(value_at(first, key))}"]
+        if len(self.runs) > len(self.points):
+            words += ["--seed", str(first.seed)]
+        return shlex.join(words)
 
     def faults(self, refused: Iterable[tuple[schema.RunConfig, Obstacle]]) -> list[Fault]:
         """What keeps runs of this plan from training, at the places in the file that say so."""
@@ -102,12 +116,14 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         for reason, number in same.items()
     ]
     doubts = claims.doubts(experiment.claims, runs, experiment.tune) if experiment.claims else ()
-    unjudged = [f"claim {claim.id} cannot be judged: {reason}" for claim, reason in doubts]
+    repeated = sum(same.values()) * seeds
+    of_all = f": {total:,}, {repeated:,} of them the same as another" * bool(repeated)
     return Plan(
         runs,
         (*experiment.notes, *notes),
-        (*warnings(config for _, config in first), *unequal_trials(experiment), *unjudged),
-        grid(experiment),
+        (*warnings(config for _, config in first), *unequal_trials(experiment)),
+        tuple(f"claim {claim.id} cannot be judged: {reason}" for claim, reason in doubts),
+        grid(experiment) + of_all,
         experiment.path,
         tuple(point for point, _ in unique.values()),
         len(experiment.setups),
@@ -197,6 +213,8 @@ class Crossing:
             config = self.config(point)
             if config is not None:
                 yield point, config
+        if self.experiment.only is not None:
+            return  # what has no meaning here may have one in the setups that are left out
         everywhere = frozenset.intersection(*unused.values())
         for key in everywhere:
             self.useless(key, self.experiment.axes)

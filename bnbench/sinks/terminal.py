@@ -166,6 +166,9 @@ class TerminalSink:
                 case events.Step():
                     self._loss = fact.loss
                     self._measure_rate(moment)
+                case events.Evaluation(split="train", stats="batch"):
+                    # As in training, and newer than the last report where these are far apart.
+                    self._loss = fact.loss
                 case events.Evaluation(split="val", stats="running"):
                     self._accuracy = fact.accuracy
                     evaluated = True

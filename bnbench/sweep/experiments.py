@@ -61,7 +61,7 @@ def plan_all(
         folder = studies.folder_for(each.experiment, overrides, each.plan, each.folder, into=into)
         planned[name] = replace(each, folder=folder)
     for name, each in planned.items():
-        for line in (*each.plan.notes, *each.plan.warnings):
+        for line in (*each.plan.notes, *each.plan.warnings, *each.plan.unjudged):
             say(f"{name}: {line}" if len(planned) > 1 else line)
     return list(planned.values())
 

@@ -110,7 +110,8 @@ def test_train_refuses_an_experiment_of_several_runs() -> None:
     assert said.code == 2
     assert said.err == (
         "study.yaml describes 12 runs (2 setups × 2 values of optim.lr × 3 seeds)\n"
-        "  bnbench sweep study.yaml trains them\n"
+        "  bnbench sweep study.yaml trains them; to train one, add for example\n"
+        "  --setup none --set optim.lr=0.01 --seed 0\n"
     )
 
 

@@ -19,6 +19,7 @@ class Planner(Protocol):
         over: tuple[str, ...] = ...,
         seeds: int | None = ...,
         seed: int | None = ...,
+        setup: str | None = ...,
     ) -> plans.Plan: ...
 
 
@@ -30,6 +31,7 @@ class Complainer(Protocol):
         over: tuple[str, ...] = ...,
         seeds: int | None = ...,
         seed: int | None = ...,
+        setup: str | None = ...,
     ) -> str: ...
 
 
@@ -44,11 +46,12 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
         over: tuple[str, ...] = (),
         seeds: int | None = None,
         seed: int | None = None,
+        setup: str | None = None,
     ) -> plans.Plan:
         path = Path("x.yaml")
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return plans.expand(
-            loading.load_experiment(path, loading.Overrides(sets, over, seeds, seed))
+            loading.load_experiment(path, loading.Overrides(sets, over, seeds, seed, setup))
         )
 
     return planner
@@ -64,9 +67,10 @@ def faults(plan: Planner) -> Complainer:
         over: tuple[str, ...] = (),
         seeds: int | None = None,
         seed: int | None = None,
+        setup: str | None = None,
     ) -> str:
         with pytest.raises(ConfigError) as caught:
-            plan(text, *sets, over=over, seeds=seeds, seed=seed)
+            plan(text, *sets, over=over, seeds=seeds, seed=seed, setup=setup)
         return str(caught.value)
 
     return complainer

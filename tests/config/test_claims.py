@@ -118,13 +118,13 @@ DOUBTS = [
 
 @pytest.mark.parametrize(("old", "new", "expected"), DOUBTS)
 def test_what_cannot_be_judged_is_a_warning(plan: Any, old: str, new: str, expected: str) -> None:
-    (warning,) = plan(claim(GOOD.replace(old, new))).warnings
+    (warning,) = plan(claim(GOOD.replace(old, new))).unjudged
     assert warning.startswith(f"claim a cannot be judged: {expected}")
 
 
 def test_the_same_runs_under_two_names_are_no_comparison(plan: Any) -> None:
     text = "setups: {a: {norm: {kind: none}}, b: {norm: {kind: none}}}\nclaims: [{id: a, says: s, "
-    (warning,) = plan(text + "metric: val/running/loss, better: a, worse: b}]\n").warnings
+    (warning,) = plan(text + "metric: val/running/loss, better: a, worse: b}]\n").unjudged
     assert warning == "claim a cannot be judged: no run is b"  # both are trained once, as a
 
 

@@ -114,8 +114,8 @@ def test_a_key_that_no_run_has(faults: Any) -> None:
     [
         ("optim.lr", "--set optim.lr: this is not KEY=VALUE\n  write --set optim.lr=0.1"),
         ("=3", "--set: this is not KEY=VALUE\n  write --set optim.lr=0.1"),
-        ("optim.lr=", "--set optim.lr: optim.lr has no value\n"
-         "  write --set optim.lr=null for no value"),
+        ("optim.lr=", "--set optim.lr: the value is missing\n"
+         "  write --set optim.lr=VALUE; null stands for none"),
         ("optim.lr=fast",
          '--set optim.lr: optim.lr must be a number above 0 and at most 1e20, not "fast"'),
         ("optim.lr=[1", "--set optim.lr: this is not YAML: a [ is not closed, or a comma is "

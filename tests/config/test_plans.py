@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -107,8 +109,8 @@ def test_over_replaces_and_adds(plan: Any) -> None:
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("optim.lr=", "--over optim.lr: optim.lr has no value\n"
-         "  write --over optim.lr=null for no value"),
+        ("optim.lr=", "--over optim.lr: the values are missing\n"
+         "  write --over optim.lr=V1,V2, as in --over optim.lr=0.03,0.3"),
         ("optim.lr", "--over optim.lr: this is not KEY=VALUE\n  write --over optim.lr=0.1"),
         ("optim.lr=1,x",
          '--over optim.lr: optim.lr must be a number above 0 and at most 1e20, not "x"'),
@@ -151,7 +153,9 @@ def test_a_setup_may_give_values_of_its_own_for_an_axis(plan: Any) -> None:
 
 def test_an_own_axis_of_the_same_length_is_still_its_own(plan: Any) -> None:
     made = plan("axes: {optim.lr: [1, 2]}\nsetups: {a: , b: {axes: {optim.lr: [2, 3]}}}")
-    assert made.grid == "2 setups × 2 values of optim.lr × 1 seed"
+    assert made.grid == (
+        "2 setups × 2 values of optim.lr × 1 seed: 4, 1 of them the same as another"
+    )
     assert [(run.setup, run.optim.lr) for run in made.runs] == [
         *(("a", 1.0), ("a", 2.0), ("b", 3.0)),  # b at 2 is a at 2
     ]
@@ -283,8 +287,41 @@ def test_only_one_run(plan: Any) -> None:
         made.only()
     assert str(caught.value) == (
         "x.yaml describes 12 runs (2 setups × 2 values of norm.eps × 3 seeds)\n"
-        "  bnbench sweep x.yaml trains them"
+        "  bnbench sweep x.yaml trains them; to train one, add for example\n"
+        "  --setup a --set norm.eps=1.0 --seed 0"
     )
+
+
+def test_one_setup_of_a_file(plan: Any, faults: Any) -> None:
+    """It is the run that a sweep of the file trains, wherever the setup stands."""
+    text = "{setups: {a: , b: {norm: {kind: none}}}, axes: {optim.lr: [1, 2]}, seeds: 3}"
+    every, one = plan(text), plan(text, "optim.lr=2", setup="b", seed=1).only()
+    assert identity.run_id(one) in {identity.run_id(run) for run in every.runs}
+    assert (one.setup, one.optim.lr, one.seed) == ("b", 2.0, 1)
+    assert faults(text, setup="c") == '--setup: there is no setup "c"\n  setups: a, b'
+    assert faults("setups: {batch: , none: }", setup="batsh") == (
+        '--setup: there is no setup "batsh"\n  did you mean batch?'
+    )
+    assert faults("seeds: 3", setup="c") == "--setup: the file has no setups"
+
+
+def test_what_is_to_be_typed_for_one_run_leaves_one(plan: Any) -> None:
+    text = (
+        "{setups: {'my bn': , b: {norm: {kind: group}}}, axes: {model.widths: [[4], [4, 8]], "
+        "model.activation: [relu, tanh], norm.momentum: [null, 0.1]}, seeds: 2}"
+    )
+    with pytest.raises(UsageError) as caught:
+        plan(text).only()
+    words = shlex.split(str(caught.value).splitlines()[-1])
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    sets = [value for option, value in pairwise(words) if option == "--set"]
+    assert len(sets) == 3
+    one = plan(text, *sets, setup=given["--setup"], seed=int(given["--seed"])).only()
+    assert one == plan(text).runs[0]
+    text = "setups: {a: {norm: {kind: none}}, b: }\naxes: {norm.momentum: [0.1, 0.2]}"
+    with pytest.raises(UsageError, match=r"\n  --setup a$"):
+        plan(text).only()
+    assert plan(text, setup="a").only() == plan(text).runs[0], "where the axis has no meaning"
 
 
 def test_a_thousand_runs_expand(plan: Any) -> None:

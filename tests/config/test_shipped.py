@@ -133,7 +133,7 @@ def assert_can_be_decided(experiment: experiments.ExperimentConfig) -> None:
     """There are runs for each claim, and as many seeds as can support all of them."""
     assert experiment.claims
     plan = plans.expand(experiment)
-    assert not [line for line in plan.warnings if "cannot be judged" in line]
+    assert not plan.unjudged
     agreed = [
         effect([100.0] * len(experiment.seeds), smallest_effect=1, direction=claim.direction)
         for claim in experiment.claims

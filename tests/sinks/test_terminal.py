@@ -47,6 +47,21 @@ def test_without_a_terminal_a_line_is_printed_at_each_evaluation() -> None:
     ]
 
 
+def test_the_loss_is_that_of_the_last_report_or_evaluation() -> None:
+    """With reports that are rarer than evaluations it would stand still."""
+    file = io.StringIO()
+    console = PlainConsole(file=file, width=80)
+    sink = TerminalSink(console, None, name="bn_s00", total_steps=9, each_evaluation=True)
+    for step, loss in ((1, 2.0), (2, 1.5)):
+        train = Evaluation(split="train", stats="batch", images=4, loss=loss, accuracy=0.5)
+        other = Evaluation(split="train", stats="running", images=4, loss=9.0, accuracy=0.1)
+        sink.take(moment(step, train, other, EVALUATION))
+    assert file.getvalue().splitlines() == [
+        "bn_s00: step 1/9  loss 2.000  val 75.0%",
+        "bn_s00: step 2/9  loss 1.500  val 75.0%",
+    ]
+
+
 def test_a_terminal_gets_one_live_line_that_fits_80_columns_and_goes_away() -> None:
     file = io.StringIO()
     console = PlainConsole(file=file, width=80, force_terminal=True, color_system=None)
