@@ -36,6 +36,10 @@ Over = Annotated[
         help="Add or replace an axis: optim.lr=0.01,0.1; may be repeated.",
     ),
 ]
+Setup = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of the file's setups this one alone.")
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="The run's seed.")]
 Seeds = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use the seeds 0 … N−1.")]
 MaxRuns = Annotated[
     int,
@@ -66,10 +70,8 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
 def train(
     config: root.Config,
     set_: root.Set = None,
-    setup: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the file's setups this one alone.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="The run's seed.")] = None,
+    setup: Setup = None,
+    seed: Seed = None,
     runs_dir: root.RunsDir = Path("runs"),
     device: root.Device = None,
     restart: root.Restart = False,

@@ -7,9 +7,10 @@ that sets it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
@@ -94,6 +95,14 @@ def deeper(below: Block, above: Block) -> dict[str, Any]:
         old = result.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
         result[key] = deeper(old or {}, value) if both else value
+    return result
+
+
+def united(sets: Iterable[Iterable[Layer]]) -> Blocks:
+    """One patch of many; of two values for the same key the later wins."""
+    result: dict[str, Any] = {}
+    for layer in itertools.chain(*sets):
+        result = deeper(result, layer.blocks)
     return result
 
 

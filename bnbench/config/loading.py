@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -140,7 +140,7 @@ class Reader:
         for layer in stack:
             base = layers.merged(base, layer.blocks)
         set_layers = [self.set_layers(source, said) for source, said in self.said]
-        sets = layers.merged(_united(set_layers[:1]), _united(set_layers[1:]))
+        sets = layers.merged(*map(layers.united, (set_layers[:1], set_layers[1:])))
         setups = self.setups(_part(file, "setups"), grid, overs)
         self.judge(base, stack, setups)
         tune = self.tune(grid)
@@ -348,11 +348,3 @@ class Reader:
             for flaw in validated_block(name, block, whole=False)[1]:
                 place = layers.origin(above, (name, *flaw.path), key=flaw.key)
                 self.faults.add(place, flaw.message, flaw.hint, setup)
-
-
-def _united(sets: Iterable[Iterable[Layer]]) -> Blocks:
-    """One patch of many; of two values for the same key the later wins."""
-    result: dict[str, Any] = {}
-    for layer in itertools.chain(*sets):
-        result = layers.deeper(result, layer.blocks)
-    return result
