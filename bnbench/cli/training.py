@@ -18,6 +18,7 @@ from bnbench.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from bnbench.runner.settings import Executed
     from bnbench.store import Record, Result
     from bnbench.sweep.experiments import PlannedExperiment
     from bnbench.sweep.jobs import SweepOptions
@@ -120,6 +121,12 @@ def train(
             stop=stop,
         )
         done = execute(run, folder, settings)
+    _show(done)
+    root.show(f"curves: bnbench tensorboard {folder.path}")
+
+
+def _show(done: Executed) -> None:
+    """How a run ended, and its scores."""
     before = "was already there: " if done.found else ""
     root.show(f"{done.folder.path}: {before}{_run_summary(done.result)}")
     if done.otherwise:
@@ -127,7 +134,6 @@ def train(
         root.say("  they decide no result; --restart trains it again with those that are given")
     if done.result.state == "completed":
         root.output.print(_run_table(done.result))
-    root.show(f"curves: bnbench tensorboard {folder.path}")
 
 
 def _run_table(result: Result) -> Table:

@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from bnbench.config import claims, layers, plans, schema, yaml
-from bnbench.config.experiments import Axis, Claim, ExperimentConfig, Seeds, Setup, read_axis
+from bnbench.config.experiments import Axis, ExperimentConfig, Seeds, Setup, read_axis
 from bnbench.config.faults import Faults
 from bnbench.config.layers import Blocks, Layer
 from bnbench.config.schema import BLOCKS
@@ -147,10 +147,8 @@ class Reader:
         if file.get("setup") is not None and setups:
             place = self.source.place(("setup",), key=True)
             self.faults.add(place, "setup and setups are both given", "give one of them")
-        claimed: tuple[Claim, ...] = ()
         reader = claims.ClaimReader(self.source, setups, grid, tune, self.faults)
-        if _part(self.source.data or {}, "claims"):
-            claimed = reader.read()
+        claimed = reader.read() if _part(self.source.data or {}, "claims") else ()
         judged = reader.chosen(_part(file, "profiles"), profile)
         return ExperimentConfig(
             name=slug(self.own("experiment")[1] or path.stem) or "experiment",
