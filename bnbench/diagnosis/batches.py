@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,8 +77,8 @@ class Collected:
 
     @property
     def batch_size(self) -> int:
-        """The loader's own: the commonest, as the last batch may be smaller."""
-        return statistics.mode(self.sizes)
+        """The loader's own: that in which most examples come, as others may be smaller."""
+        return max({*self.sizes}, key=lambda size: (size * self.sizes.count(size), size))
 
     @property
     def alike(self) -> bool:
@@ -328,8 +327,8 @@ def _spread(source: Any, loader: Loader, images: int, seed: int) -> tuple[Iterab
 def _strata(batches: Sequence[Any], lengths: Sequence[int], images: int, seed: int) -> Any:
     """Batches of which `images` are enough, in their order: a random one of each of as many equal
     parts. Every n-th would be of one kind where kinds alternate."""
-    usual = max(lengths, default=1) or 1
-    wanted = min(-(-images // usual), len(batches))
+    full = lengths[:-1] or lengths  # the last one may be smaller
+    wanted = min(-(-images * len(full) // (sum(full) or 1)), len(batches))
     random = torch.Generator().manual_seed(seed)
     drawn = torch.rand(wanted, generator=random, dtype=torch.float64).tolist()
     return [batches[int((k + drawn[k]) * len(batches) / wanted)] for k in range(wanted)]

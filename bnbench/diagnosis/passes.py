@@ -292,10 +292,14 @@ class Passes:
         return max(PASS // size, 1) * size if self.chunked else size
 
     def _with_statistics(self, images: Collected) -> list[Tensor]:
-        """The loader's batches; a single example, without a variance, joins those before."""
-        found: list[Tensor] = []
-        for each in images.as_they_come():
-            alone = len(each) == 1 and images.alike and found and len(found[-1]) > 1
+        """The loader's batches; a single example among them, without a variance, joins those before
+        it, or, the first one, those after."""
+        batches = images.as_they_come()
+        if not images.alike or max(images.sizes) == 1:
+            return batches
+        found = batches[:1]
+        for each in batches[1:]:
+            alone = 1 in (len(found[-1]), len(each))
             found.append(torch.cat([found.pop(), each]) if alone else each)
         return found
 

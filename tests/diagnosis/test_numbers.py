@@ -15,7 +15,16 @@ from bnbench.diagnosis.batches import collect
 from bnbench.diagnosis.criteria import channels, harms, homogeneity
 from bnbench.diagnosis.task import Predictions
 from bnbench.guard import ForeignCode
-from tests.diagnosis.patients import BATCH, IMAGES, eval_loader, loader, norms, pictures, trained
+from tests.diagnosis.patients import (
+    BATCH,
+    IMAGES,
+    eval_loader,
+    loader,
+    norms,
+    pictures,
+    steps,
+    trained,
+)
 
 
 def read(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -178,3 +187,23 @@ def test_few_batches_of_a_sorted_loader_are_spread_over_all_classes() -> None:
         assert isinstance(one, Tensor)
         assert isinstance(other, Tensor)
         assert torch.equal(one, other)
+
+
+def test_of_batches_that_differ_in_size_the_one_of_most_examples_counts() -> None:
+    """Batches of 1, 32, 3, 32, 1: there are as many of one as of 32, and one example has no
+    variance: statistics of such batches would be wrong for a healthy network."""
+    torch.manual_seed(0)
+    model = steps(
+        nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.BatchNorm1d(32), nn.Linear(32, 10)), 60
+    )
+    x, y, *_ = pictures()
+    sizes = (1, 32, 3, 32, 1)
+    ragged = list(zip(x[:69].split(sizes), y[:69].split(sizes), strict=True))  # type: ignore[no-untyped-call]
+    found = bnbench.diagnose(model, ragged, images=69)
+    assert found.batch_size == 32
+    assert {each.name for each in found.findings} == {"small-last-batch"}
+    twin = copy.deepcopy(model).train()  # a single example joins its neighbours
+    with torch.no_grad():
+        logits = torch.cat([twin(part) for part in x[:69].split((33, 3, 33))])  # type: ignore[no-untyped-call]
+    batch = found.reading("batch")
+    assert (batch.loss, batch.accuracy) == pytest.approx(read(logits, y[:69]), abs=1e-5)
