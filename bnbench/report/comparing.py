@@ -20,7 +20,7 @@ from bnbench.stats.differences import (
     paired_t_interval,
     seeds_needed,
 )
-from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT
+from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, about
 from bnbench.wording import counted, in_words, key_words, listing
 
 LR, BATCH_SIZE = "optim.lr", "data.batch_size"
@@ -246,7 +246,7 @@ def _lead(first: Cell, second: Cell, name: str) -> str:
     if low <= 0 <= high:
         needed = max(seeds_needed(pairs, POINT) or 0, SEEDS_FOR_A_VERDICT)
         return (
-            f"{told}: not decided, it leans towards {first.setup}; about {needed:,} seeds would "
+            f"{told}: not decided, it leans towards {first.setup}; {about(needed)} seeds would "
             f"tell a difference of {POINT:g} point"
         )
     if len(pairs) < SEEDS_FOR_A_VERDICT:

@@ -25,8 +25,10 @@ VALUES = (
 )
 JUDGING = (
     "Each was judged by the differences between runs of the same seed: Student's 95 % interval of "
-    "their mean (of the median, from order statistics, where a difference is infinite) and an "
-    f"exact sign-flip test at {LEVEL:g} after Holm's correction over all of them."
+    "their mean (of the median, from order statistics, where a value is infinite), which must lie "
+    "above the smallest effect that matters, below its negative or between both, and an exact "
+    f"sign-flip test of the differences beyond that edge at {LEVEL:g} after Holm's correction over "
+    "all claims, for each of these outcomes."
 )
 NAMES = {"lr": "learning rate", "lr_rule": "learning rate rule", "init": "initialization"}
 

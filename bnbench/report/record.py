@@ -23,6 +23,7 @@ from bnbench.report.methods import caption, methods
 from bnbench.report.quantities import POINTS
 from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
+from bnbench.stats.differences import two_groups
 from bnbench.store import STATES, Record
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def as_record(
     experiment, content, tune = study.experiment, study.folder.content(), study.experiment.tune
     judged = [_claim(each) for each in claims]
     record = {
-        "schema": 1,
+        "schema": 2,
         "experiment": {
             "name": study.folder.name,
             "path": str(study.folder.file.parent),
@@ -123,8 +124,8 @@ def _claim(each: Judged) -> Record:
     claim, verdict, effect = each.claim, each.verdict, None
     if verdict.effect is not None:
         names = ("differences", "mean", "median", "interval", "method", "coverage", "n")
-        effect = _picked(verdict.effect, *names, "infinite", "p")
-        effect |= {"p_adjusted": verdict.p_adjusted, "seeds_needed": verdict.effect.seeds_needed}
+        effect = _picked(verdict.effect, *names, "infinite", "ties")
+        effect |= _picked(verdict, "p", "p_adjusted", "seeds_needed")
     return {
         **_picked(claim, "id", "says", "literature"),
         "metric": claim.metric,
@@ -137,7 +138,9 @@ def _claim(each: Judged) -> Record:
         "pairs": each.pairs,
         **{
             name: [
-                {"setup": side.arm.setup} | _picked(side, "words", "values", "diverged", "missing")
+                {"setup": side.arm.setup}
+                | _picked(side, "words", "values", "diverged", "missing")
+                | {"groups": two_groups(list(side.values.values()))}
                 for side in sides
             ]
             for name, sides in (("better", each.better), ("worse", each.worse))

@@ -11,7 +11,8 @@ from bnbench.config import claims, experiments, metrics, schema
 from bnbench.report.quantities import LR, POINTS, quantity, usable
 from bnbench.report.study import StudiedRun, Study, within_chance
 from bnbench.stats.differences import probability_of_superiority, slope
-from bnbench.stats.verdict import Effect, Verdict, effect, judge
+from bnbench.stats.effect import Effect, effect
+from bnbench.stats.verdict import Verdict, judge
 from bnbench.wording import counted, in_words
 
 
@@ -35,8 +36,9 @@ class Judged:
     """A claim with its verdict.
 
     `pairs`: the difference at each seed, oriented so that + favours the claim (two-sided: better
-    minus worse). `objections`: to judging by them. `trials`: by arm, among how many values of the
-    tuned axis its setup could choose.
+    minus worse); NaN where both sides are infinite: no difference was seen. `objections`: to
+    judging by them. `trials`: by arm, among how many values of the tuned axis its setup could
+    choose.
     """
 
     claim: experiments.Claim
@@ -94,24 +96,22 @@ def _measure(found: Judged, study: Study) -> Effect | None:
     if len(set(found.trials.values())) > 1:
         counts = ", ".join(f"{setup}: {count}" for setup, count in found.trials.items())
         found.objections.append(f"unequal trials to choose from ({counts})")
-    neither = 0
     for seed in study.seeds:
         sides = [[side.values.get(seed) for side in part] for part in (found.better, found.worse)]
         if any(value is None for part in sides for value in part):
             continue
         difference = _parts(sides[0]) - _parts(sides[1])
-        if isnan(difference):  # both are infinite: no difference was seen
-            neither += 1
-            difference = 0.0
         found.pairs[seed] = -difference if claim.direction == "down" else difference
-    if neither and neither == len(found.pairs):
+    seen = [value for value in found.pairs.values() if not isnan(value)]
+    if found.pairs and not seen:
         found.objections.append("no run on either side reached the target, or all diverged")
     found.objections += _sanity_objections(found, study)
     if found.pairs:
         return effect(
-            list(found.pairs.values()),
+            seen,
             smallest_effect=claim.smallest_effect,
             direction=claim.direction,
+            ties=len(found.pairs) - len(seen),
             most=_most(claim),
         )
     if not found.objections:

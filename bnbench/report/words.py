@@ -80,6 +80,8 @@ def middle(found: Mapping[str, Any], unit: str) -> str:
 
     `found`: of the record.
     """
+    if not found["differences"]:
+        return "no difference"
     if found["n"] < SEEDS_FOR_AN_INTERVAL:
         return listing((difference(float(value), unit) for value in found["differences"]), "and")
     if found["mean"] is not None:
@@ -100,7 +102,20 @@ def effect(found: Mapping[str, Any], unit: str) -> str:
     if found["infinite"]:
         share = f"{found['infinite']} of {found['n']} infinite"
         said.append(f"{share}: a run diverged or never reached its target")
+    if found["ties"]:
+        said.append(f"{found['ties']} of {found['n']} tied: neither side has a finite value")
     return ", ".join(said)
+
+
+def two_groups(side: Mapping[str, Any]) -> str | None:
+    """What is said of an arm of a claim whose seeds fall into two groups, None of another.
+
+    `side`: of the record.
+    """
+    if side["groups"] is None:
+        return None
+    parts = (f"{len(each)} from {number(each[0])} to {number(each[-1])}" for each in side["groups"])
+    return f"{side['words']}: two groups of seeds, {listing(parts, 'and')}; the mean is near none"
 
 
 def eval_mode(gap: float) -> str:

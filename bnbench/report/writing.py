@@ -62,6 +62,7 @@ def page(report: Report) -> str:
         "percent": lambda value, **how: words.percent(_float(value), **how),
         "difference": lambda value, unit: words.difference(_float(value), unit),
         "p_value": words.p_value,
+        "two_groups": words.two_groups,
         "in_words": words.value_words,
         "quoted": quote,
         "effect": words.effect,

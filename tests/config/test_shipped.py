@@ -7,7 +7,8 @@ import pytest
 
 from bnbench.config import experiments, files, loading, plans, schema
 from bnbench.errors import UsageError
-from bnbench.stats.verdict import effect, judge
+from bnbench.stats.effect import effect
+from bnbench.stats.verdict import judge
 
 
 @pytest.fixture

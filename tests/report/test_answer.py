@@ -317,8 +317,8 @@ def test_a_wide_spread_says_how_many_seeds_it_takes(tmp_path: Path) -> None:
         return Told(test=0.5 + (0.1, -0.1, 0.08, -0.05)[config.seed] * (config.setup == "gn"))
 
     _, more = answered(tmp_path, f"{SIZES}seeds: 4\n{CLAIM}", wide)["answer"]
-    seeds = needed([10, -10, 8, -5], 2.0)
-    assert more.endswith(f"4 seeds; 6 are needed for a verdict, about {seeds} at this spread.")
+    assert needed([10, -10, 8, -5], 2.0) > 100
+    assert more.endswith("4 seeds; 6 are needed for a verdict, more than 100 at this spread.")
 
 
 def far_apart(config: schema.RunConfig) -> Told:

@@ -226,7 +226,7 @@ def test_the_methods_of_a_study(study: Path) -> None:
         "The learning rate was chosen for each setup",
         "12 of 108 runs diverged",
         "The experiment's file states 2 claims. Each was",
-        "exact sign-flip test at 0.05 after Holm's correction",
+        "exact sign-flip test of the differences beyond that edge at 0.05 after Holm's correction",
     ):
         assert " ".join(fact.split()) in " ".join(text.split())
     assert "milestones" not in text  # of a schedule that is not in use

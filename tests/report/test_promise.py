@@ -9,7 +9,8 @@ import pytest
 
 from bnbench.config import loading, plans
 from bnbench.report.promise import shortfalls
-from bnbench.stats.verdict import effect, judge
+from bnbench.stats.effect import effect
+from bnbench.stats.verdict import judge
 
 SETUPS = "setups: {bn: {}, none: {norm: {kind: none}}}\n"
 CLAIM = "claims: [{id: a, says: b, metric: test/running/accuracy, better: bn, worse: none}]\n"

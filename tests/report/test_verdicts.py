@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, isnan
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +10,9 @@ import pytest
 
 from bnbench.config import schema
 from bnbench.report.reading import read_study
+from bnbench.report.terminal import terminal
 from bnbench.report.verdicts import Judged, judged
+from bnbench.report.writing import make, page
 from tests.report.invented import Told, invented
 
 BASE = """\
@@ -128,7 +130,10 @@ def test_diverged_seeds_are_ranked_and_never_averaged(tmp_path: Path) -> None:
 
 def test_where_both_diverge_no_difference_was_seen(tmp_path: Path) -> None:
     found = ask(tmp_path, lambda _: Told(state="diverged"))
-    assert found.pairs == dict.fromkeys(range(8), 0.0)
+    assert list(found.pairs) == list(range(8))
+    assert all(map(isnan, found.pairs.values()))
+    assert found.verdict.effect is not None
+    assert (found.verdict.effect.ties, found.verdict.effect.differences) == (8, ())
     assert found.verdict.outcome == "inconclusive"
     assert found.verdict.reasons[0] == ("no run on either side reached the target, or all diverged")
 
@@ -217,7 +222,7 @@ def test_a_slope_over_a_diverged_run_is_missing(tmp_path: Path) -> None:
     text = (
         "setups: {a: }\naxes: {norm.batch_size: [4, 16]}\ndata: {batch_size: 128}\nseeds: 8\n"
         "claims: [{id: a, says: s, metric: val/running/accuracy, better: a, "
-        "slope_over: norm.batch_size}]"
+        "slope_over: norm.batch_size, smallest_effect: 1}]"
     )
     tell = lambda config: Told(state="diverged" if config.seed == 1 else "completed")  # noqa: E731
     (found,) = judged(read_study(invented(tmp_path, text, tell)))
@@ -326,3 +331,18 @@ def test_claims_of_a_file_are_one_family(tmp_path: Path) -> None:
     # 2⁻⁶ · 5 > 0.05: six seeds cannot carry five claims.
     assert {each.verdict.outcome for each in five} == {"inconclusive"}
     assert all("Holm" in each.verdict.reasons[0] for each in five)
+
+
+def test_an_arm_whose_seeds_fall_into_two_groups_is_said(tmp_path: Path) -> None:
+    """The mean of eight runs of which three fail is near none of them."""
+    text = BASE % ("", 8, "test/running/accuracy", "bn", "gn", 1, "direction: up")
+    tell = lambda config: Told(  # noqa: E731
+        test=(0.1 if config.seed < 3 and config.setup == "gn" else 0.6) + noise(config)
+    )
+    found = make(read_study(invented(tmp_path, text, tell)))
+    (claim,) = found.record["claims"]
+    assert claim["better"][0]["groups"] is None
+    assert list(map(len, claim["worse"][0]["groups"])) == [3, 5]
+    said = "two groups of seeds, 3 from "
+    assert said in " ".join(str(each) for each in terminal(found.record))
+    assert said in page(found)

@@ -97,25 +97,32 @@ LOST = {"n": 6, "mean": None, "median": "inf", "interval": [41.1, "inf"], "cover
     ("found", "expected"),
     [
         (
-            EFFECT | {"infinite": 0, "differences": [1.0] * 6},
+            EFFECT | {"infinite": 0, "ties": 0, "differences": [1.0] * 6},
             "mean +1.5 points, 95 % interval −0.5 … +3.5, 6 seeds",
         ),
         (
-            LOST | {"infinite": 4, "differences": ["inf"] * 4 + [41.1, 50.0]},
+            LOST | {"infinite": 4, "ties": 0, "differences": ["inf"] * 4 + [41.1, 50.0]},
             "at least +41.1 points, 96.9 % interval +41.1 … +∞, 6 seeds, 4 of 6 infinite: a run "
             "diverged or never reached its target",
         ),
         (
-            LOST | {"median": "-inf", "interval": ["-inf", "inf"], "infinite": 6},
+            LOST
+            | {
+                "median": "-inf",
+                "interval": ["-inf", "inf"],
+                "infinite": 6,
+                "ties": 0,
+                "differences": [-inf] * 6,
+            },
             "median −∞ points, 96.9 % interval –, 6 seeds, 6 of 6 infinite: a run "
             "diverged or never reached its target",
         ),
         (
-            EFFECT | {"n": 2, "infinite": 0, "differences": [1.0, 2.0]},
+            EFFECT | {"n": 2, "infinite": 0, "ties": 0, "differences": [1.0, 2.0]},
             "+1.0 points and +2.0 points, 2 seeds, no interval",
         ),
         (
-            EFFECT | {"n": 1, "infinite": 0, "differences": [1.0]},
+            EFFECT | {"n": 1, "infinite": 0, "ties": 0, "differences": [1.0]},
             "+1.0 points, 1 seed, no interval",
         ),
     ],

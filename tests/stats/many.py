@@ -7,27 +7,33 @@ Quantiles are `scipy.stats`', sign patterns are multiplied out in full: nothing 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats as scipy_stats
 
-from bnbench.stats.verdict import Direction
+from bnbench.stats.effect import Direction
 from tests.stats.samples import Array
 
 Mask = npt.NDArray[np.bool_]
 ROUNDING = 1e-9
 
 
+def ranked(differences: Array) -> Mask:
+    """(k,): rows of (k, n) with infinite values, or with NaN: both sides were."""
+    return np.asarray(~np.isfinite(differences).all(axis=1))
+
+
 def intervals(differences: Array) -> tuple[Array, Array]:
-    """(k,), (k,): Student's 95 % interval of each row of (k, n); of rows with infinite values that
-    between order statistics."""
+    """(k,), (k,): Student's 95 % interval of each row of (k, n); of rows with infinite values or
+    ties that between order statistics, a tie at 0."""
     n = differences.shape[1]
-    infinite = np.asarray(np.isinf(differences).any(axis=1))
+    infinite = ranked(differences)
     finite = np.where(infinite[:, None], 0.0, differences)
     half = scipy_stats.t.ppf(0.975, n - 1) * scipy_stats.sem(finite, axis=1)
-    ordered = np.sort(differences, axis=1)
+    ordered = np.sort(np.where(np.isnan(differences), 0.0, differences), axis=1)
     fitting = [r for r in range(1, n // 2 + 1) if 2 * scipy_stats.binom.cdf(r - 1, n, 0.5) <= 0.05]
     rank = max(fitting)
     low = np.where(infinite, ordered[:, rank - 1], finite.mean(axis=1) - half)
@@ -35,22 +41,35 @@ def intervals(differences: Array) -> tuple[Array, Array]:
     return low, high
 
 
-def p_values(differences: Array, direction: Direction) -> Array:
-    """(k,): shares of all sign patterns whose sum favours as much as that of each row (k, n); with
-    infinite values, whose sum of signed ranks does."""
+def flipped(differences: Array) -> Array:
+    """(k,): shares of all sign patterns with at least the sum of each row (k, n); of rows with
+    infinite values, with at least its sum of signed ranks. NaN and 0 have no sign."""
     n = differences.shape[1]
     infinite = np.asarray(np.isinf(differences).any(axis=1))
-    size = np.where(differences == 0, np.nan, np.abs(differences))
+    known = np.nan_to_num(differences, nan=0.0, posinf=np.inf, neginf=-np.inf)
+    size = np.where(known == 0, np.nan, np.abs(known))
     ranks = np.nan_to_num(scipy_stats.rankdata(size, axis=1, nan_policy="omit"))
-    values = np.where(infinite[:, None], np.copysign(ranks, differences), differences)
+    values = np.where(infinite[:, None], np.copysign(ranks, known), known)
     patterns = np.array(list(product((1.0, -1.0), repeat=n)))
     with np.errstate(invalid="ignore"):
         observed = values.sum(axis=1, keepdims=True)
         slack = ROUNDING * np.abs(values).sum(axis=1, keepdims=True)
         sums = np.abs(values) @ patterns.T
-    if direction == "two-sided":
-        observed, sums = np.abs(observed), np.abs(sums)
     return np.asarray((sums >= observed - slack).mean(axis=1))
+
+
+def p_values(differences: Array, smallest: float, direction: Direction) -> dict[str, Array]:
+    """Of each outcome, (k,): its sign-flip test of each row of (k, n)."""
+
+    def beyond(sign: int, edge: float) -> Array:
+        shifted = sign * differences - edge
+        return flipped(np.where(np.isclose(sign * differences, edge, 1e-9, 0), 0.0, shifted))
+
+    above, below = beyond(1, smallest), beyond(-1, smallest)
+    within = np.maximum(beyond(1, -smallest), beyond(-1, -smallest))
+    if direction == "two-sided":
+        above, below = np.minimum(1, 2 * np.minimum(above, below)), np.ones_like(below)
+    return {"supported": above, "refuted": below, "negligible": within}
 
 
 def adjusted(p: Array) -> Array:
@@ -64,27 +83,40 @@ def adjusted(p: Array) -> Array:
 
 
 def outcomes(
-    differences: Array, p: Array, *, smallest: float, direction: Direction
+    differences: Array, p: Mapping[str, Array], *, smallest: float, direction: Direction
 ) -> npt.NDArray[np.str_]:
-    """(k,): the outcome of each row of (k, n), n ≥ 6, whose corrected p is (k,)."""
-    low, high = intervals(differences)
+    """(k,): the outcome of each row of (k, n), n ≥ 6, by its interval and corrected p."""
+    return decided(intervals(differences), p, smallest=smallest, direction=direction)
+
+
+def decided(
+    interval: tuple[Array, Array],
+    p: Mapping[str, Array],
+    *,
+    smallest: float,
+    direction: Direction,
+) -> npt.NDArray[np.str_]:
+    """(k,): the outcome where both ends of the interval are given."""
+    low, high = interval
 
     def clear(upper: Array | float, lower: Array | float) -> Mask:
         return np.greater(upper, lower) & ~np.isclose(upper, lower, rtol=ROUNDING, atol=0)
 
     above, below = clear(low, smallest), clear(-smallest, high)
     claimed = (above | below) if direction == "two-sided" else above
-    refuted = below & (direction != "two-sided")
-    negligible = (clear(low, -smallest) & clear(smallest, high)) | ((low == 0) & (high == 0))
-    rules = [claimed & (p < 0.05), claimed, refuted, negligible]
-    names = ["supported", "inconclusive", "refuted", "negligible"]
-    return np.select(rules, names, "inconclusive")
+    where = {
+        "supported": claimed,
+        "refuted": below & ~claimed,
+        "negligible": clear(low, -smallest) & clear(smallest, high),
+    }
+    rules = [where[name] & (p[name] < 0.05) for name in where]
+    return np.select(rules, list(where), "inconclusive")
 
 
 def counted(
     differences: Array, *, smallest: float = 0.0, direction: Direction = "up"
 ) -> Counter[str]:
     """How often there was which outcome, each row being a claim of its own file."""
-    p = p_values(differences, direction)
+    p = p_values(differences, smallest, direction)
     found = outcomes(differences, p, smallest=smallest, direction=direction)
     return Counter(found.tolist())

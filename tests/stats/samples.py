@@ -39,14 +39,27 @@ def never_arriving(random: np.random.Generator, shape: tuple[int, ...]) -> Array
     return np.where(random.random(shape) < 0.3, np.inf, random.normal(0, 1, shape))
 
 
-DRAWS: list[Draw] = [gaussian, student_2, contaminated, skewed, on_a_grid, never_arriving]
+def bimodal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Accuracies of runs of which four in ten stay near chance."""
+    stuck = random.random(shape) < 0.4
+    return np.where(stuck, random.normal(11, 1, shape), random.normal(58, 4, shape))
+
+
+DRAWS: list[Draw] = [
+    gaussian,
+    student_2,
+    contaminated,
+    skewed,
+    on_a_grid,
+    never_arriving,
+    bimodal,
+]
 
 
 def paired_differences(a: Array, b: Array) -> Array:
-    """a − b; 0 where neither arrived."""
+    """a − b; NaN where neither arrived."""
     with np.errstate(invalid="ignore"):
-        difference = a - b
-    return np.where(a == b, 0.0, difference)
+        return np.asarray(a - b)
 
 
 def four_errors(share: float, trials: int) -> float:

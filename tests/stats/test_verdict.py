@@ -13,14 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnbench.stats.differences import Interval, median, paired_t_interval, seeds_needed, sign_flip
-from bnbench.stats.verdict import (
-    Conclusion,
-    Direction,
-    Verdict,
-    effect,
-    judge,
-    seeds_to_support,
-)
+from bnbench.stats.effect import Direction, effect
+from bnbench.stats.verdict import Conclusion, Verdict, judge, seeds_to_support
 
 DIRECTIONS: list[Direction] = ["up", "down", "two-sided"]
 ONE_SIDED = DIRECTIONS[:2]
@@ -33,10 +27,11 @@ def verdict(
     direction: Direction = "up",
     objections: Sequence[str] = (),
     others: int = 0,
+    ties: int = 0,
 ) -> Verdict:
     """Of one claim, in a family with others that say nothing."""
     nothing = effect([1, -1, 2, -2, 0.5, -0.5], smallest_effect=1, direction="up")
-    claim = effect(differences, smallest_effect=smallest, direction=direction)
+    claim = effect(differences, smallest_effect=smallest, direction=direction, ties=ties)
     return judge([(claim, objections), *[(nothing, ())] * others])[0]
 
 
@@ -201,7 +196,7 @@ def test_what_else_is_wrong_is_said_after_the_objections() -> None:
 def test_claims_without_runs() -> None:
     claim = effect(around(2, 0.2, n=6), smallest_effect=1, direction="up")
     found = judge([(None, ["no runs"]), (claim, ()), (None, ())])
-    assert found[0] == Verdict("inconclusive", None, None, ("no runs",), None)
+    assert found[0] == Verdict("inconclusive", None, None, None, ("no runs",), None)
     assert found[1].outcome == "supported"
     assert found[1].p_adjusted == 1 / 64  # the others are not of the family
     assert found[2].reasons == ("there is no pair of runs to compare",)
@@ -256,20 +251,21 @@ def test_a_smallest_effect_of_zero() -> None:
         "the interval −0.1 … 0.3 reaches over 0; how many seeds it takes can be told "
         "once a smallest effect is given",
     )
-    assert found.effect is not None
-    assert found.effect.seeds_needed is None
+    assert found.seeds_needed is None
 
 
-@pytest.mark.parametrize("smallest", [0.0, 0.5])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_nothing_but_zeros_is_negligible(smallest: float, direction: Direction) -> None:
-    """GroupNorm's gap is exactly 0 for every seed."""
-    found = verdict([0.0, -0.0] * 4, smallest=smallest, direction=direction)
+def test_nothing_but_zeros_is_negligible(direction: Direction) -> None:
+    """GroupNorm's gap is exactly 0 for every seed. With a smallest effect of 0 that does not do:
+    where one seed in ten differs, eight do not with a chance of 43 %."""
+    found = verdict([0.0, -0.0] * 4, smallest=0.5, direction=direction)
     assert found.outcome == "negligible"
-    assert found.p_adjusted == 1
+    assert found.p_adjusted == 2**-8
     assert found.effect is not None
     assert found.effect.interval == Interval(0, 0)
-    assert verdict([0.0] * 7 + [1e-9], smallest=0, direction=direction).outcome == "inconclusive"
+    found = verdict([0.0] * 8, smallest=0, direction=direction)
+    assert found.outcome == "inconclusive"
+    assert found.reasons[0].startswith("the interval 0 … 0 ends at 0; how many seeds")
 
 
 def test_equal_differences() -> None:
@@ -323,14 +319,61 @@ def test_what_an_effect_says() -> None:
     assert found.interval == paired_t_interval(differences)
     assert (found.method, found.coverage) == ("paired t", 0.95)
     assert (found.n, found.infinite) == (6, 0)
-    assert found.p == sign_flip(differences, alternative="two-sided")
-    assert found.seeds_needed == seeds_needed(differences, 0.5)
+    above, below = (sign_flip([sign * value - 0.5 for value in differences]) for sign in (1, -1))
+    assert found.p["supported"] == 2 * min(above, below)
+    assert found.p["refuted"] == 1
+    inside = [sign_flip([sign * value + 0.5 for value in differences]) for sign in (1, -1)]
+    assert found.p["negligible"] == max(inside)
+    one_sided = effect(differences, smallest_effect=0.5, direction="up").p
+    assert (one_sided["supported"], one_sided["refuted"]) == (above, below)
 
 
-def test_no_verdict_needs_fewer_seeds_than_six() -> None:
-    found = effect([1.0, 1.1, 1.2], smallest_effect=1, direction="up")
+def test_the_test_is_of_an_effect_above_the_smallest() -> None:
+    """Six of eight differences are above 1: all are above 0, which p = 2⁻⁸ would say."""
+    differences = [0.7, 0.9, 3, 3.2, 3.4, 3.6, 3.8, 4]
+    found = effect(differences, smallest_effect=1, direction="up")
+    # Subsets of −0.3, −0.1, 2, 2.2, … that sum to 0 or less: of the first two alone.
+    assert found.p["supported"] == 4 / 2**8
+    assert effect(differences, smallest_effect=0, direction="up").p["supported"] == 2**-8
+
+
+@pytest.mark.parametrize(("centre", "outcome"), [(-2, "refuted"), (0, "negligible")])
+def test_every_outcome_takes_a_test_after_correction(centre: float, outcome: str) -> None:
+    """As for supported: 2⁻⁶ is enough in a file of three claims, too much in one of four."""
+    differences = around(centre, 0.2, n=6)
+    three, four = (verdict(differences, others=others) for others in (2, 3))
+    assert (three.outcome, three.p, three.p_adjusted) == (outcome, 1 / 64, 3 / 64)
+    assert (four.outcome, four.p_adjusted) == ("inconclusive", 4 / 64)
+    where = {"refuted": "below the smallest effect on the other side, −1", "negligible":
+             "between −1 and 1"}  # fmt: skip
+    assert f"is {where[outcome]}, but p = 0.0625 after Holm's correction" in four.reasons[0]
+
+
+def test_a_tie_tosses_no_sign_and_is_part_of_no_mean() -> None:
+    """Where both sides are infinite no difference was seen: neither 0, nor left out."""
+    found = verdict([3.0, 3.1, 3.2, 3.3, 3.4], ties=3)
+    assert found.outcome == "inconclusive"
+    assert found.effect is not None
+    assert (found.effect.mean, found.effect.n, found.effect.ties) == (None, 8, 3)
+    assert found.effect.method == "order statistics"
+    assert found.effect.interval == Interval(0, 3.4)
+    assert found.effect.p["supported"] == 2**-5
+    assert found.reasons[0].endswith("; both sides are infinite at 3 of 8 seeds")
+    # Not negligible either: five seeds that agree say less than eight.
+    assert verdict([0.1, 0.2, 0.0, -0.1, -0.2], ties=3, others=1).outcome == "inconclusive"
+    nothing = effect([], smallest_effect=1, direction="up", ties=6)
+    assert set(nothing.p.values()) == {1.0}
+
+
+def test_a_number_of_seeds_is_told_where_it_is_of_use() -> None:
+    """Undecided, at least as many as can decide, and no thousands."""
+    assert verdict(around(0.85, 1.25, 6)).seeds_needed == 14
+    assert verdict(around(2, 0.2, 6)).seeds_needed is None
+    assert verdict([1.0, 1.1, 1.2]).seeds_needed == 6
     assert seeds_needed([1.0, 1.1, 1.2], 1) == 2
-    assert found.seeds_needed == 6
+    wide = verdict(around(0.85, 20))
+    assert wide.seeds_needed is None
+    assert wide.reasons[0].endswith("; more than 100 seeds would be needed")
 
 
 def test_one_pair_has_no_bounds() -> None:
@@ -411,18 +454,23 @@ def test_an_interval_and_a_p_value_can_be_recomputed(seed: int) -> None:
     samples = [random.normal(shift, 1, 8) for shift in (-2, -1, 0, 0.5, 1, 2, 3)]
     claims = [effect(each.tolist(), smallest_effect=0.5, direction="up") for each in samples]
     found = judge([(claim, ()) for claim in claims])
-    p_values = [sign_flip(each.tolist(), alternative="greater") for each in samples]
+    p_values = {
+        "supported": [sign_flip((each - 0.5).tolist()) for each in samples],
+        "refuted": [sign_flip((-each - 0.5).tolist()) for each in samples],
+        "negligible": [
+            max(sign_flip((0.5 - each).tolist()), sign_flip((0.5 + each).tolist()))
+            for each in samples
+        ],
+    }
     for position, sample in enumerate(samples):
         low, high = paired_t_interval(sample.tolist())
-        smaller = sorted(range(7), key=lambda each: p_values[each])
+        where = "supported" if low > 0.5 else "refuted" if high < -0.5 else ""
+        if not where and low > -0.5 and high < 0.5:
+            where = "negligible"
+        p = p_values[where or "supported"]
+        smaller = sorted(range(7), key=lambda each: p[each])
         rank = smaller.index(position)
-        adjusted = max((7 - i) * p_values[smaller[i]] for i in range(rank + 1))
-        expected = "inconclusive"
-        if low > 0.5 and adjusted < 0.05:
-            expected = "supported"
-        elif high < -0.5:
-            expected = "refuted"
-        elif low > -0.5 and high < 0.5:
-            expected = "negligible"
+        adjusted = max((7 - i) * p[smaller[i]] for i in range(rank + 1))
+        expected = where if where and adjusted < 0.05 else "inconclusive"
         assert found[position].outcome == expected
         assert found[position].p_adjusted == pytest.approx(min(1, adjusted))

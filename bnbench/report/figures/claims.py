@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isfinite, isinf
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
         ),
         Patch(facecolor=style.FAINT, alpha=0.22, label="too small to matter"),
     ]
-    if any(not isfinite(value) for each in shown for value in each.pairs.values()):
+    if any(isinf(value) for each in shown for value in each.pairs.values()):
         handles.insert(1, style.symbol("infinite", ">", color=DOT, ms=5))
     figure, panels = style.panels(len(shown), handles, columns=1, height=1.05, left=0.15)
     for axes, each in zip(panels, shown, strict=True):
@@ -59,7 +59,7 @@ def differences_caption(claims: Sequence[Judged]) -> str:
         said.append(f"Diamond: the mean{'' if few else ', with its 95 % interval'}.")
     if any(effect.mean is None for effect in effects):
         interval = "" if few else ", with the interval that the table tells"
-        said.append(f"Where a difference is infinite, the diamond is the median{interval}.")
+        said.append(f"Where a side is infinite, the diamond is the median{interval}.")
         said.append("Arrows: on to infinity.")
     said.append("An effect inside of the shaded range is too small to matter.")
     return " ".join(said)
@@ -79,7 +79,7 @@ def _strip(axes: Axes, each: Judged) -> None:
     axes.axvspan(-smallest, smallest, color=style.FAINT, alpha=0.22, lw=0)
     axes.axvline(0, color=style.FAINT, lw=1)
     for sign, marker, edge in ((1, ">", high), (-1, "<", low)):
-        count = sum(not isfinite(value) and value * sign > 0 for value in values)
+        count = sum(isinf(value) and value * sign > 0 for value in values)
         if count:
             axes.plot([edge], [0.45], marker=marker, color=DOT, ms=6, ls="", clip_on=False)
             axes.annotate(
