@@ -154,7 +154,9 @@ def examine(
         sizes, notes = _sizes(train, batch_sizes)
         with evaluating(network):
             passes = Passes(network, autocast, seed, train, score)
-            broken = next(filter(None, (non_finite(network, each) for each in collected)), None)
+            calls = [*passes.survey.calls]
+            found_in = (non_finite(network, each, calls) for each in collected)
+            broken = next(filter(None, found_in), None)
             again = sizes[0] <= criteria.SMALL_BATCH or not network.tracking
             evidence = measure(passes, train, evaluation, sizes, again=again, tell=tell)
             for each in evidence.measured:
@@ -184,11 +186,16 @@ def _population(
     """The statistics by layer, under every name that the layer has in a state dict."""
     of = {model.network.get_submodule(name): pool for name, pool in pools.items()}
     saved = model.network.state_dict()
+
+    def fits(name: str, pool: PooledStatistics) -> bool:
+        """Whether they can be kept: variances may be too large for float16."""
+        kept = saved.get(f"{name}.running_var".removeprefix("."))
+        return kept is not None and bool(pool.variance.to(kept.dtype).isfinite().all())
+
     return {
         name: of[module]
         for name, module in model.network.named_modules(remove_duplicate=False)
-        if module in of and of[module].count and bool(of[module].variance.isfinite().all())
-        if f"{name}.running_mean".removeprefix(".") in saved
+        if module in of and of[module].count and fits(name, of[module])
     }
 
 
@@ -284,7 +291,9 @@ def _notes(
             f"population statistics of {len(images):,} images are rough: give {ENOUGH_IMAGES:,} "
             "or more"
         )
-    if not {"non-iid-batches", "non-finite"} & {each.name for each in findings}:
+    if not {"non-iid-batches", "non-finite", "overflowed-variance"} & {
+        each.name for each in findings
+    }:
         labels = criteria.class_labels(evidence.task, images)
         if labels is not None and criteria.homogeneity(labels, images.sizes, seed).sorted:
             yield (

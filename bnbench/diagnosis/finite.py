@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.foreign import Network
 from bnbench.diagnosis.result import Finding
 from bnbench.diagnosis.route import Route
 from bnbench.diagnosis.task import answer
+from bnbench.probes.interception import STATISTICS
 from bnbench.probes.statistics import Autocast
 
 _finding = partial(Finding, name="non-finite", harmful=True)
 
 
-def non_finite(model: Network, images: Collected) -> Finding | None:
-    """The finding for inputs, then for weights and buffers; None where all of them are finite."""
+def non_finite(model: Network, images: Collected, calls: Sequence[str]) -> Finding | None:
+    """The finding for inputs, then for weights and buffers; None where all of them are finite.
+    `calls`: layers in the order of the pass."""
     labels = None if not isinstance(model.route, Route) else model.route.labels
     wrong = sum(
         int((~each.isfinite()).reshape(len(each), -1).any(1).sum())
@@ -34,21 +39,48 @@ def non_finite(model: Network, images: Collected) -> Finding | None:
             "of 0?)",
         )
     network = model.network
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if not tensor.isfinite().all():
-            layer, _, part = name.rpartition(".")
-            bad = int((~tensor.isfinite()).sum())
-            whole = all(bool(each.isfinite().all()) for each in network.parameters())
-            return _finding(
-                layers=(layer,),
-                evidence=f"{name} holds {bad:,} of {tensor.numel():,} values that are not finite",
-                do="a batch without finite values passed in training: the weights are whole, "
-                "recalibrate (--fix)"
-                if whole and part in ("running_mean", "running_var")
-                else "training diverged: go back to an earlier checkpoint, lower the learning "
-                "rate or clip gradients",
-            )
-    return None
+    bad = {
+        name: tensor
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+        if not tensor.isfinite().all()
+    }
+    if not bad:
+        return None
+    layers = {name.rpartition(".")[0]: None for name in bad}
+    if all(name.rpartition(".")[2] in STATISTICS for name in bad):
+        first = next((layer for layer in calls if layer in layers), next(iter(layers)))
+        return _overflowed(first, list(layers), bad)
+    name, tensor = next(iter(bad.items()))
+    return _finding(
+        layers=(name.rpartition(".")[0],),
+        evidence=f"{name} holds {_count(tensor)} that are not finite",
+        do="training diverged: go back to an earlier checkpoint, lower the learning rate or clip "
+        "gradients",
+    )
+
+
+def _count(tensor: Tensor) -> str:
+    return f"{int((~tensor.isfinite()).sum()):,} of {tensor.numel():,} values"
+
+
+def _overflowed(first: str, layers: Sequence[str], bad: Mapping[str, Tensor]) -> Finding:
+    """Running statistics that are not finite between weights that are."""
+    keys = [f"{first}.{part}".removeprefix(".") for part in STATISTICS]
+    key = next(each for each in reversed(keys) if each in bad)
+    one_of = f" (the first of {len(layers)} such layers in a pass)" if len(layers) > 1 else ""
+    do = FINDINGS["overflowed-variance"].do
+    precision = ""
+    if bad[key].dtype == torch.float16:
+        precision = ", and float16 ends at 65,504"
+        do = "keep BatchNorm layers in float32 (layer.float()), or use bfloat16; then " + do
+    return Finding(
+        name="overflowed-variance",
+        harmful=True,
+        layers=(first, *(each for each in layers if each != first)),
+        evidence=f"all weights are finite, but {key}{one_of} holds {_count(bad[key])} that are "
+        f"not{precision}",
+        do=do,
+    )
 
 
 def non_finite_output(model: Network, images: Collected, autocast: Autocast) -> Finding | None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 import bnbench
 from bnbench.errors import BnbenchError, DataError, UsageError
-from tests.diagnosis.patients import loader, trained
+from tests.diagnosis.patients import loader, norms, pictures, trained
 
 X, Y = torch.randn(8, 1, 28, 28), torch.arange(8)
 
@@ -184,7 +184,6 @@ def infinite_statistics() -> nn.Module:
     ("make", "layer", "evidence"),
     [
         (nan_weight, "6", "6.weight holds 144 of 4,608 values"),
-        (infinite_statistics, "4", "4.running_var holds 1 of 16 values"),
         (not_finite_layer, "2.1", "the outputs of 2.1 are not"),
     ],
 )
@@ -208,8 +207,47 @@ def test_inputs_that_are_not_finite() -> None:
     assert "1 of 8 inputs of the train loader" in finding.evidence
 
 
+class Backwards(nn.Module):
+    """Layers are registered in another order than that in which they are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [*trained().children()]
+        self.head, self.body = nn.Sequential(*layers[6:]), nn.Sequential(*layers[:6])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))  # type: ignore[no-any-return]
+
+
+def test_variances_that_overflowed_are_named_from_the_first_layer_of_a_pass() -> None:
+    model = Backwards()
+    for name in ("head.1", "body.4"):
+        model.get_buffer(f"{name}.running_var")[2] = float("inf")
+    (finding,) = bnbench.diagnose(model, loader(count=128), images=128).findings
+    assert (finding.name, finding.harmful) == ("overflowed-variance", True)
+    assert finding.layers == ("body.4", "head.1")
+    assert "body.4.running_var (the first of 2 such" in finding.evidence
+    assert "float16" not in finding.evidence
+
+
+def test_a_variance_that_float16_cannot_hold_is_not_written() -> None:
+    """The first layer's inputs are large, in half precision."""
+    model = trained()
+    with torch.no_grad():
+        model.get_parameter("0.weight").mul_(1000)
+    norms(model)["1"].running_var = torch.full((8,), float("inf"))
+    x, y, *_ = pictures()
+    found = bnbench.diagnose(model.half(), [(x[:64].half(), y[:64])], images=64)
+    (finding,) = found.findings
+    assert finding.name == "overflowed-variance"
+    assert "float16 ends at 65,504" in finding.evidence
+    assert "keep BatchNorm layers in float32" in finding.do
+    assert set(found.population) == {"4", "7"}
+
+
 def test_infinite_running_statistics_can_be_fixed() -> None:
     model = infinite_statistics()
     found = bnbench.diagnose(model, loader(count=128), images=128)
+    assert [each.name for each in found.findings] == ["overflowed-variance"]
     model.load_state_dict(found.recalibrated(model.state_dict()))
     assert bnbench.diagnose(model, loader(count=128), images=128).healthy
