@@ -19,11 +19,7 @@ def opened(path: Path | str, limit: int) -> BinaryIO:
     """A regular file of at most `limit` bytes, to read. Raises OSError, and never waits."""
     file = _open(path)
     try:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        if about.st_size > limit:
-            raise _too_large(limit)
+        _size(file, limit)
     except OSError:
         file.close()
         raise
@@ -32,9 +28,12 @@ def opened(path: Path | str, limit: int) -> BinaryIO:
 
 def read(path: Path | str, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes. Raises OSError."""
-    with opened(path, limit) as file:
-        size = os.fstat(file.fileno()).st_size
-        content = file.read(size + 1)  # memory for what is there, not for the limit
+    content = b""
+    with _open(path, buffering=0) as file:  # a buffer costs half as much as all else of a small one
+        size = _size(file, limit)
+        # Memory for what is there, not for the limit.
+        while len(content) <= size and (more := file.read(size + 1 - len(content))):
+            content += more
         if len(content) > size:  # it has grown
             content += file.read(limit)
     if len(content) > limit:
@@ -59,10 +58,22 @@ def read_piped(path: Path | str, limit: int, seconds: float) -> bytes:
     return read(path, limit)
 
 
-def _open(path: Path | str) -> BinaryIO:
+def _open(path: Path | str, buffering: int = -1) -> BinaryIO:
     # Without O_NONBLOCK, opening a pipe waits for whoever writes into it.
     nonblocking = getattr(os, "O_NONBLOCK", 0)
-    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))
+    return open(
+        path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | nonblocking)
+    )
+
+
+def _size(file: BinaryIO, limit: int) -> int:
+    """Bytes of a regular file. Raises OSError where it is none, or has more than `limit`."""
+    about = os.fstat(file.fileno())
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if about.st_size > limit:
+        raise _too_large(limit)
+    return about.st_size
 
 
 def _too_large(limit: int) -> OSError:

@@ -130,7 +130,7 @@ def _diverged(run: RunFolder) -> bool:
 def _planned(path: Path, content: bytes) -> Description:  # noqa: ARG001 - part of the cache's key
     try:
         experiment = loading.load_experiment(path)
-        runs = plans.expand(experiment).runs
+        runs = plans.stored(experiment)
     except StorageError:
         raise
     except BnbenchError:  # a file that it names has moved: the runs themselves say enough

@@ -24,6 +24,9 @@ from bnbench.errors import Fault, UsageError
 from bnbench.wording import counted, cut, listing, shortened
 
 MAX_RUNS = 10_000
+"""That are started, unless more are asked for."""
+STORED_RUNS = 1_000_000
+"""That are read back: more than anybody trains, and what a foreign file says still ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,11 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         tuple(point for point, _ in unique.values()),
         len(experiment.setups),
     )
+
+
+def stored(experiment: ExperimentConfig) -> tuple[schema.RunConfig, ...]:
+    """The runs of a study that was started, however many it was started with. Raises as above."""
+    return expand(experiment, max_runs=STORED_RUNS).runs
 
 
 def find_faults(experiment: ExperimentConfig, faults: Faults) -> None:

@@ -106,6 +106,7 @@ def _asked(study: store.ExperimentFolder) -> str:
     return experiment.question or plans.grid(experiment)
 
 
+@store.uncollected()
 def read_study(folder: store.ExperimentFolder) -> Study:
     """Read an experiment with all that its runs recorded. A damaged run does not hide the others.
 
@@ -161,7 +162,7 @@ def _planned_runs(folder: store.ExperimentFolder) -> Study:
             f"{folder.file} is empty", do="restore it, or remove it: its runs are there without it"
         )
     experiment = loading.load_experiment(folder.file)
-    study = results_of(experiment, plans.expand(experiment).runs, folder, events=True)
+    study = results_of(experiment, plans.stored(experiment), folder, events=True)
     there = {run.name for run in study.runs}
     others = [each for each in folder.runs() if each.name not in there]
     under = f" under profile {experiment.profile}" if experiment.profile else ""

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from bnbench.store import STATES, ExperimentFolder, Record, RunRecord, cell_of, read
+from bnbench.store import STATES, ExperimentFolder, Record, RunRecord, cell_of, read, uncollected
 from bnbench.wording import column_words, printable, told_apart
 
 
+@uncollected()
 def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
     """A line per run: name, state, result; in a narrow terminal the result has a line of its own.
     The result of single runs begins with what tells them apart.
@@ -41,6 +42,7 @@ def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
     return "\n".join(lines)
 
 
+@uncollected()
 def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
     """A line per experiment, with how many runs are in which state."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -56,6 +58,7 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
     return table
 
 
+@uncollected()
 def as_record(experiment: ExperimentFolder) -> Record:
     """The same for programs."""
     runs = [read(folder, whole=False) for folder in experiment.runs()]

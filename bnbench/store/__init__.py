@@ -15,7 +15,15 @@ from bnbench.store.experiment_folder import (
 from bnbench.store.files import Appender, write_new
 from bnbench.store.record import Record, Result, Score, cell_of, damaged, encode_records, other_run
 from bnbench.store.run_folder import Checkpoint, RunFolder
-from bnbench.store.state import STATES, RunRecord, State, examined, read, set_aside
+from bnbench.store.state import (
+    STATES,
+    RunRecord,
+    State,
+    examined,
+    read,
+    set_aside,
+    uncollected,
+)
 
 __all__ = [
     "STATES",
@@ -39,5 +47,6 @@ __all__ = [
     "other_run",
     "read",
     "set_aside",
+    "uncollected",
     "write_new",
 ]

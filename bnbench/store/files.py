@@ -79,9 +79,10 @@ def status_of(path: Path) -> os.stat_result | None:
     """What the system says of a regular file in a folder that is no link; None where there is
     none. Raises StorageError for links, pipes, devices and folders."""
     refuse_link(path.parent)
-    refuse_link(path)
     with translated(path), suppress(FileNotFoundError):
         status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            refuse_link(path)
         if not stat.S_ISREG(status.st_mode):
             raise StorageError(f"{path} is not a regular file", do="remove it")
         return status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from math import isfinite
@@ -169,12 +169,16 @@ def _is(value: Any, types: tuple[type, ...]) -> bool:
     return kind in types and (kind is not int or abs(value) < _LARGEST)
 
 
-def parsed(path: Path, content: bytes | None) -> Record | None:
-    """The object in a JSON file, or None where there is none. Raises DamagedError."""
+def parsed(
+    path: Path, content: bytes | None, hook: Callable[[Record], Record] | None = None
+) -> Record | None:
+    """The object in a JSON file, or None where there is none; `hook`: what becomes of each object
+    in it. Raises DamagedError.
+    """
     if content is None:
         return None
     try:
-        found = json.loads(content, object_hook=_with_shared_keys)
+        found = json.loads(content, object_hook=hook)
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"not JSON ({error})") from error
     if not isinstance(found, dict):
@@ -189,7 +193,7 @@ def _with_shared_keys(read: Record) -> Record:
 
 def manifest_in(path: Path, content: bytes | None) -> Record | None:
     """The manifest in a file, or None where there is none. Raises DamagedError."""
-    found = parsed(path, content)
+    found = parsed(path, content, _with_shared_keys)
     if found is not None and not _is_manifest(found):
         raise damaged(path, "does not say what the run is")
     return found

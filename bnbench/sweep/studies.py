@@ -62,7 +62,7 @@ def _planned(
 ) -> tuple[experiments.ExperimentConfig, tuple[schema.RunConfig, ...]]:
     """What a study's own file says, and its runs."""
     old = loading.load_experiment(study.file)
-    return old, plans.expand(old, max_runs=plans.size(old)).runs
+    return old, plans.stored(old)
 
 
 def _other(

@@ -43,7 +43,7 @@ def invented(
     experiment = loading.load_experiment(file, overrides)
     folder = ExperimentFolder(path / "runs" / "x")
     folder.begin(files.dump_experiment(experiment))
-    for config in plans.expand(experiment).runs:
+    for config in plans.stored(experiment):
         told = tell(config)
         if told is not None:
             write_run(config, folder, told)
@@ -91,7 +91,10 @@ def _manifest(config: schema.RunConfig, name: str) -> Record:
         "trainable_parameters": 100,
         "normalization_layers": 3,
         "total_steps": 100,
-        "examples_per_epoch": 1000,
+        "train_images": 1000,
+        "validation_images": 100,
+        "test_images": 100,
+        "steps_per_epoch": -(-1000 // config.data.batch_size),
         "classes": [f"class {n}" for n in range(getattr(config.data, "classes", 10))],
     }
 

@@ -220,6 +220,19 @@ def test_runs_of_no_file_are_named_with_the_reason(tmp_path: Path) -> None:
     ]
 
 
+def test_more_runs_than_a_sweep_starts_unless_told_to_are_one_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(plans.expand.__kwdefaults__ or {}, "max_runs", 5)
+    text = f"question: Which?\n{SMALL_YAML}setups: {{bn: {{}}, ln: {{norm: {{kind: layer}}}}}}\n"
+    told: dict[int, Told] = {0: Told()}
+    folder = invented(tmp_path, f"{text}seeds: 3\n", lambda run: told.get(run.seed))
+    study = read_study(folder)
+    assert (study.notes, len(study.runs)) == ((), 6)
+    assert [len(cell.completed) for cell in study.cells] == [1, 1]
+    assert describe(folder).question == "Which?"
+
+
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     folder = two_rates(tmp_path)
     first = folder.runs()[0]
