@@ -17,6 +17,7 @@ from bnbench.diagnosis.result import Finding, LayerReading, finding, percent
 from bnbench.diagnosis.survey import Pools
 from bnbench.probes.interception import STATISTICS
 from bnbench.probes.running_error import statistics_error
+from bnbench.wording import cut
 
 
 def in_other_modes(evidence: Evidence) -> Iterator[Finding]:
@@ -85,7 +86,7 @@ def of_a_mismatch(
     noisy = _fits_dropout(evidence, layers, norms)
     if noisy:
         return finding("dropout-before-norm", f"{noisy}; {costs}", far)
-    where = f"layer {far[0].name}: {far[0].errors}; " if far else ""
+    where = f"layer {far[0].name}: {far[0].errors}{alike(far)}; " if far else ""
     # A count that is missing, or 0 after a conversion, says nothing.
     often = all(each.updates for each in far or layers)
     return finding(
@@ -140,6 +141,21 @@ def at_chance(evidence: Evidence, labels: Tensor | None) -> Iterator[Finding]:
             f"give {entropy:.3f}",
             harmful=False,
         )
+
+
+def worst_of(layers: Sequence[LayerReading]) -> LayerReading:
+    """The one whose running statistics cost most."""
+    return max(layers, key=lambda each: each.blame or 0.0)
+
+
+def alike(layers: Sequence[LayerReading]) -> str:
+    """Which others cost as much as the worst one, after "; "."""
+    worst = worst_of(layers)
+    least = criteria.ALIKE * (worst.blame or 0.0)
+    others = [each.name for each in layers if each is not worst and (each.blame or 0.0) >= least]
+    if least <= 0 or not others:
+        return ""
+    return f"; {'layer' if len(others) == 1 else 'layers'} {cut(others)} cost as much"
 
 
 def age(layer: LayerReading) -> str:

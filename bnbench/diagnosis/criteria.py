@@ -109,6 +109,9 @@ OUTLIER = 30.0
 PADDED = 0.05
 """Of the positions of sequences; fewer hardly move a mean."""
 
+ALIKE = 0.95
+"""Of the worst layer's blame: layers within 5 % of it are named with it."""
+
 FITS = 0.5
 """Of the errors: statistics that are off by less than this share fit better."""
 

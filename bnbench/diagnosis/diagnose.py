@@ -264,7 +264,9 @@ def _scores(evidence: Evidence) -> Iterator[Score]:
 
 
 def _score(loader: Loader, kind: Kind, batch_size: int | None, found: Predictions) -> Score:
-    return Score(loader, kind, batch_size, len(found.losses), found.loss, found.accuracy)
+    return Score(
+        loader, kind, batch_size, len(found.losses), found.loss, found.accuracy, found.unit
+    )
 
 
 def _notes(

@@ -18,7 +18,7 @@ from bnbench.diagnosis import causes, criteria
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.foreign import Network
-from bnbench.diagnosis.result import RECALIBRATE, Finding, LayerReading, finding, percent
+from bnbench.diagnosis.result import RECALIBRATE, Finding, LayerReading, finding, percent, said_once
 
 NO_REASON = {"distribution-shift", "dead-channels", "eps-dominates"}
 """Findings that do not say why running statistics are worse than the population's."""
@@ -100,7 +100,8 @@ class Judge:
             if self.worse:
                 instead = "do not recalibrate, which makes it worse here"
             found = [replace(each, do=each.do.replace(RECALIBRATE, instead)) for each in found]
-        return tuple(sorted(found, key=lambda each: (not each.harmful, order.index(each.name))))
+        found.sort(key=lambda each: (not each.harmful, order.index(each.name)))
+        return tuple(said_once(found, self.costs))
 
     def _some(self, layers: Sequence[LayerReading]) -> str:
         """How many of all layers, with a verb: "2 of 3 layers have"."""
@@ -156,27 +157,27 @@ class Judge:
 
     def _with_other_statistics(self) -> Iterator[Finding]:
         if self.stopped and self.gap:
-            worst = _worst(self.stopped)
+            worst = causes.worst_of(self.stopped)
             yield finding(
                 "frozen",
                 f"{self._some(self.stopped)} running statistics that eval() uses and train() no "
                 "longer updates (track_running_stats was set to False); layer "
-                f"{worst.name}: {worst.errors}; {self.costs}",
+                f"{worst.name}: {worst.errors}{causes.alike(self.stopped)}; {self.costs}",
                 self.stopped,
                 do="recalibrate (--fix), and set track_running_stats to True for further training",
             )
         elif self.left_out and self.gap:
-            worst = _worst(self.left_out)
+            worst = causes.worst_of(self.left_out)
             yield finding(
                 "frozen",
                 f"layer {worst.name} has tracked {worst.updates:,} batches, other layers "
-                f"{self.most_updates:,} ({self._some(self.left_out)} stopped); {worst.errors}; "
-                f"{self.costs}",
+                f"{self.most_updates:,} ({self._some(self.left_out)} stopped); {worst.errors}"
+                f"{causes.alike(self.left_out)}; {self.costs}",
                 self.left_out,
             )
         fast = [each for each in self.moved if (each.momentum or 0.0) >= criteria.FAST]
         if fast:
-            worst = max(fast, key=lambda each: each.momentum or 0.0)
+            worst = max(fast, key=lambda each: (each.momentum or 0.0, each.blame or 0.0))
             momentum = worst.momentum or 0.0
             yield finding(
                 "momentum-too-high",
@@ -194,11 +195,11 @@ class Judge:
         new = [each for each in far if (each.initial_weight or 0.0) >= criteria.INITIAL]
         slow = [each for each in far if each not in new and (each.momentum or 0.0) <= criteria.SLOW]
         if self.gap and (new or slow):
-            worst = _worst(new or slow)
+            worst = causes.worst_of(new or slow)
             usual = all((each.momentum or 0.0) >= criteria.USUAL for each in [*new, *slow])
             yield finding(
                 "stale",
-                f"{causes.age(worst)}; {worst.errors}; {self.costs}",
+                f"{causes.age(worst)}; {worst.errors}{causes.alike(new or slow)}; {self.costs}",
                 [*new, *slow],
                 do=f"{RECALIBRATE}; train for more steps" if usual else "",
             )
@@ -284,13 +285,14 @@ class Judge:
                 "in batches of 32 or more; recalibrating does not change that",
             )
         elif self.batch_size <= criteria.SMALL_BATCH and flips >= enough and self.tracking:
-            averaged = min(each.window for each in self.tracking) * self.batch_size
+            window = min(each.window for each in self.tracking)
+            averaged = f"{window:,.0f}" if window >= 10 else f"{window:.1f}"
             yield finding(
                 "batch-too-small",
                 f"in batches of {self.batch_size}, {self._changed(flips)} with the other images in "
                 f"the batch; {own.figures} under the statistics of {self.batch_size} images, "
                 f"{largest.figures} under those of {size}; running statistics average over "
-                f"{averaged:.0f} images; {self.costs}",
+                f"{averaged} batches; {self.costs}",
                 harmful=self.gap or harms(own, largest) or harms(largest, own),
             )
 
@@ -343,8 +345,3 @@ def _never_moved(norm: nn.Module, eps: float) -> bool:
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     # batch-renorm begins with 1 − ε.
     return bool((mean == 0).all() and ((variance - 1).abs() <= eps).all())
-
-
-def _worst(layers: Sequence[LayerReading]) -> LayerReading:
-    """The one whose running statistics cost most."""
-    return max(layers, key=lambda each: each.blame or 0.0)

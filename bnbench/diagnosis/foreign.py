@@ -96,6 +96,12 @@ def plain(model: object) -> nn.Module:
                 f"{name} has no shape yet: a lazy layer that has never seen an input",
                 do="pass one batch through the model, or load a checkpoint, before it is diagnosed",
             )
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+            raise UsageError(
+                f"{name} was made within torch.inference_mode(), which keeps it from being changed",
+                do="make and load the model outside of it; a pass without gradients needs "
+                "torch.no_grad() only",
+            )
     return model
 
 

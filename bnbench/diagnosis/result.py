@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import exp
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +21,7 @@ Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
 Loader: TypeAlias = Literal["train", "eval"]
 
 RECALIBRATE = "recalibrate (--fix)"
+NATS = "nats"
 
 
 def percent(share: float) -> str:
@@ -28,10 +29,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def figures(loss: float, accuracy: float | None) -> str:
-    """Loss and accuracy: "loss 0.413 and 85.2 % right"."""
+def figures(loss: float, accuracy: float | None, unit: str) -> str:
+    """Loss and accuracy: "loss 0.413 and 85.2 % right". `unit`: said where it is not nats."""
     right = "" if accuracy is None else f" and {percent(accuracy)} right"
-    return f"loss {loss:.3f}{right}"
+    return f"loss {loss:.3f}{'' if unit == NATS else unit and f' {unit}'}{right}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Score:
     """Mean loss (`Diagnosis.loss` says which) and share of right predictions of a loader's images.
 
     `batch_size`: images that share batch statistics; None where it makes no difference. `accuracy`:
-    None where a prediction is not right or wrong.
+    None where a prediction is not right or wrong. `unit`: of the loss; empty where it has its own.
     """
 
     loader: Loader
@@ -48,11 +49,12 @@ class Score:
     images: int
     loss: float
     accuracy: float | None
+    unit: str = NATS
 
     @property
     def figures(self) -> str:
         """Loss and accuracy: "loss 0.413 and 85.2 % right"."""
-        return figures(self.loss, self.accuracy)
+        return figures(self.loss, self.accuracy, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,20 @@ def finding(
     return Finding(
         name=name, harmful=harmful, evidence=text, do=do or FINDINGS[name].do, layers=names
     )
+
+
+def said_once(found: Iterable[Finding], costs: str) -> Iterator[Finding]:
+    """The same, where only the first of those that rest on these figures repeats them."""
+    first = None
+    for each in found:
+        if costs not in each.evidence:
+            yield each
+        elif first is None:
+            first = each.name
+            yield each
+        else:
+            same = f"the same figures as for {first}: they do not tell which costs what"
+            yield replace(each, evidence=each.evidence.replace(costs, same))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

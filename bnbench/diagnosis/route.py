@@ -19,11 +19,12 @@ LABELS = ("labels", "label", "targets", "target", "y")
 Forward: TypeAlias = Callable[[nn.Module, Any], Any]
 """How a batch goes through the model: forward(model, batch) → output."""
 
-CALLED = (
-    "say how a batch goes through the model: def forward(model, batch): return model(batch[0]); "
-    "then diagnose(model, loader, forward=forward), or return {'model': model, 'train': loader, "
-    "'forward': forward}"
-)
+CALLED = """\
+say how a batch goes through the model:
+    def forward(model, batch):
+        return model(batch[0])
+  then call diagnose(model, loader, forward=forward), or, for the command, return
+    {"model": model, "train": loader, "forward": forward}"""
 
 
 @dataclass(frozen=True, slots=True)

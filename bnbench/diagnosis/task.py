@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bnbench.diagnosis.batches import Path
 from bnbench.diagnosis.foreign import described, shape
-from bnbench.diagnosis.result import figures
+from bnbench.diagnosis.result import NATS, figures
 from bnbench.diagnosis.route import part
 from bnbench.errors import UsageError
 
@@ -43,12 +43,20 @@ LOSSES: Mapping[Kind, str] = {
 }
 """What `loss` means, by what the labels are. `outputs`: there are none."""
 
-CODE = (
-    "say what an example costs: def score(output, batch): return "
-    "F.mse_loss(output, batch[1], reduction='none').flatten(1).mean(1) (losses, one for each "
-    "example); then diagnose(model, loader, score=score), or return {'model': model, 'train': "
-    "loader, 'score': score}"
-)
+UNITS: Mapping[Kind, str] = {
+    **dict.fromkeys(("classes", "binary", "soft"), NATS),
+    "values": "of the labels' variance",
+    "outputs": "of the outputs' variance",
+    **dict.fromkeys(("own", "training"), ""),
+}
+"""Of the loss."""
+
+CODE = """\
+say what each example costs:
+    def score(output, batch):  # losses, one for each example
+        return F.mse_loss(output, batch[1], reduction="none").flatten(1).mean(1)
+  then call diagnose(model, loader, score=score), or, for the command, return
+    {"model": model, "train": loader, "score": score}"""
 """What to write where outputs and labels are not understood."""
 
 # --- answers ----------------------------------------------------------------------------------
@@ -87,15 +95,20 @@ class Predictions:
     and what was answered, (n, parts).
 
     `right`: None where an answer is not right or wrong. `answers`: classes, or values as a share of
-    their deviation; None where they are not known. `shared`: examples that share one loss.
-    `relative`: the loss has a unit of its own.
+    their deviation; None where they are not known. `shared`: examples that share one loss. `unit`:
+    of the loss; empty where it has its own.
     """
 
     losses: Tensor
     right: Tensor | None = None
     answers: Tensor | None = None
     shared: int = 1
-    relative: bool = False
+    unit: str = NATS
+
+    @property
+    def relative(self) -> bool:
+        """Whether the loss has a unit of its own."""
+        return not self.unit
 
     @property
     def loss(self) -> float:
@@ -115,7 +128,7 @@ class Predictions:
     @property
     def figures(self) -> str:
         """Loss and accuracy: "loss 0.413 and 85.2 % right"."""
-        return figures(self.loss, self.accuracy)
+        return figures(self.loss, self.accuracy, self.unit)
 
     @property
     def finite(self) -> bool:
@@ -145,7 +158,7 @@ def joined(parts: list[Predictions], order: Tensor) -> Predictions:
     losses = all_of("losses")
     assert losses is not None
     shared = max(each.shared for each in parts)
-    return Predictions(losses, all_of("right"), all_of("answers"), shared, parts[0].relative)
+    return Predictions(losses, all_of("right"), all_of("answers"), shared, parts[0].unit)
 
 
 # --- what an example costs --------------------------------------------------------------------
@@ -162,6 +175,10 @@ class Task:
 
     def judged(self, output: Any, batch: Any, count: int, reference: Tensor | None) -> Predictions:
         """A batch of `count` examples. `reference`: (n, parts), of outputs without labels."""
+        found = self._judged(output, batch, count, reference)
+        return replace(found, unit=UNITS[self.kind])
+
+    def _judged(self, output: Any, batch: Any, count: int, reference: Tensor | None) -> Predictions:
         if self.kind in ("own", "training"):
             return self._own(output, batch, count)
         found = answer(output)
@@ -205,7 +222,7 @@ class Task:
         answers = None
         if found is not None and found.ndim and len(found) == count and self.score is not None:
             answers = some(found.detach().to("cpu", torch.float64))
-        return Predictions(losses, None, answers, shared, relative=True)
+        return Predictions(losses, None, answers, shared)
 
 
 def task_of(output: Any, batch: Any, labels: Path | None, every: Tensor | None) -> Task:

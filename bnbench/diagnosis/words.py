@@ -12,14 +12,19 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
+from bnbench.diagnosis import criteria
 from bnbench.diagnosis.criteria import off
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score, percent
+from bnbench.wording import counted
 
 MOST_LAYERS = 12
 """Rows of the table of layers: the worst ones; --json has all."""
 
 LONG_SECONDS = 10.0
 """From here on it is said how long it took."""
+
+SPOILS = {"stale", "never-updated", "momentum-too-high"}
+"""Findings that a momentum may be the reason of."""
 
 STATISTICS: dict[Kind, str] = {
     "running": "running",
@@ -60,7 +65,8 @@ def text(diagnosis: Diagnosis) -> str:
 
 
 def fixed(diagnosis: Diagnosis, read_back: Mapping[Loader, Score]) -> str:
-    """What a recalibrated checkpoint gives, as it was read back, in a line for each loader."""
+    """What a recalibrated checkpoint gives, as it was read back, in a line for each loader; and
+    what is not in a checkpoint, and will spoil it again."""
     lines = []
     for loader, after in read_back.items():
         before = diagnosis.reading("running", loader)
@@ -71,7 +77,22 @@ def fixed(diagnosis: Diagnosis, read_back: Mapping[Loader, Score]) -> str:
             f"{LOADERS[loader]} images, in eval mode: {right}loss {_loss(before.loss)} → "
             f"{_loss(after.loss)}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_spoils(diagnosis)])
+
+
+def _spoils(diagnosis: Diagnosis) -> Iterator[str]:
+    """What makes the statistics as bad as they were when training goes on."""
+    at_fault = {name for each in diagnosis.findings if each.name in SPOILS for name in each.layers}
+    for momentum in dict.fromkeys(each.momentum for each in diagnosis.layers):
+        layers = [each for each in diagnosis.layers if each.momentum == momentum]
+        layers = [each for each in layers if each.name in at_fault]
+        unusual = momentum is None or momentum < criteria.USUAL or momentum >= criteria.FAST
+        if layers and unusual:
+            shown = "None (the average of all batches)" if momentum is None else f"{momentum:g}"
+            yield (
+                f"momentum is still {shown} in {counted(len(layers), 'layer')}: it is set in your "
+                "code, and training on spoils the statistics again; set it to 0.1"
+            )
 
 
 def _table(first: Column, numbers: Iterable[str]) -> Table:

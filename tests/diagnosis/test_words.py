@@ -1,0 +1,116 @@
+"""What is said about a network is true of it, and said once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import bnbench
+from bnbench.diagnosis import Diagnosis, words
+from bnbench.diagnosis.causes import alike
+from bnbench.diagnosis.result import Finding, LayerReading, Score, said_once
+from bnbench.errors import UsageError
+from tests.diagnosis.patients import loader, network, pictures, steps
+
+
+def layer(name: str, blame: float | None = None) -> LayerReading:
+    return LayerReading(
+        **{"name": name, "kind": "BatchNorm2d", "channels": 8, "tracks": True, "used": True},
+        **{"momentum": 0.001, "eps": 1e-5, "updates": 10, "initial_weight": 0.99},
+        **{"mean_error": 0.5, "variance_error": 0.5, "blame": blame},
+        **{"dead": 0, "under_eps": 0, "alone": False},
+    )
+
+
+@pytest.mark.parametrize(
+    ("blames", "said"),
+    [
+        ([1.0, 0.94, 0.5], ""),
+        ([1.0, 0.96, 0.5], "; layer 1 cost as much"),
+        ([0.95, 1.0, 0.99], "; layers 0, 2 cost as much"),
+        ([None, None], ""),
+        ([0.0, 0.0], ""),
+        ([-0.1, -0.1], ""),
+    ],
+)
+def test_layers_that_cost_as_much_are_named_together(blames: list[float | None], said: str) -> None:
+    assert alike([layer(str(k), blame) for k, blame in enumerate(blames)]) == said
+
+
+def test_the_same_figures_are_said_once() -> None:
+    costs = "loss 1.000 under running statistics"
+    found = [
+        Finding(name=name, harmful=True, evidence=f"{name}; {costs if more else 'else'}", do="")
+        for name, more in (("one", False), ("two", True), ("three", True))
+    ]
+    once = list(said_once(found, costs))
+    assert once[:2] == found[:2]
+    assert once[2].evidence.startswith("three; the same figures as for two")
+
+
+@pytest.fixture(scope="module")
+def slow() -> Diagnosis:
+    return bnbench.diagnose(steps(network(momentum=0.001), 60), loader(count=256), images=256)
+
+
+def after(slow: Diagnosis) -> str:
+    return words.fixed(slow, {"train": Score("train", "running", None, 256, 0.5, 0.8)})
+
+
+def test_a_momentum_that_will_spoil_it_again_is_said_after_the_fix(slow: Diagnosis) -> None:
+    assert "momentum is still 0.001 in 3 layers: " in after(slow)
+
+
+@pytest.mark.parametrize(("momentum", "said"), [(None, "None (the"), (0.9, "0.9"), (0.0, "0 in")])
+def test_other_momenta_that_spoil_it(slow: Diagnosis, momentum: float | None, said: str) -> None:
+    layers = tuple(replace(each, momentum=momentum) for each in slow.layers)
+    assert f"momentum is still {said}" in after(replace(slow, layers=layers))
+
+
+@pytest.mark.parametrize("momentum", [0.1, float("nan")])
+def test_a_usual_momentum_and_an_unknown_one_are_not_blamed(
+    slow: Diagnosis, momentum: float
+) -> None:
+    layers = tuple(replace(each, momentum=momentum) for each in slow.layers)
+    assert "momentum" not in after(replace(slow, layers=layers))
+    assert "momentum" not in after(replace(slow, findings=()))
+
+
+def test_a_loss_that_is_not_in_nats_has_its_unit() -> None:
+    torch.manual_seed(0)
+    model = network()
+    model[-1] = nn.Linear(512, 1)
+    x, *_ = pictures()
+    batches = [(part, part.mean((1, 2, 3))[:, None]) for part in x[:128].split(32)]
+    found = bnbench.diagnose(model, batches, images=128)
+    assert {each.unit for each in found.readings} == {"of the labels' variance"}
+    assert " of the labels' variance under running statistics" in found.findings[0].evidence
+    classes = bnbench.diagnose(network(), loader(count=128), images=128)
+    assert {each.unit for each in classes.readings} == {"nats"}
+    assert " nats" not in classes.findings[0].evidence
+
+
+def test_no_more_images_are_said_than_there_are() -> None:
+    """Small batches: a window of many batches sees the same images again and again."""
+    model = steps(network(momentum=0.001), 20)
+    found = bnbench.diagnose(model, loader(8, count=256), images=256)
+    small = next(each for each in found.findings if each.name == "batch-too-small")
+    assert "running statistics average over 1,999 batches" in small.evidence
+
+
+def test_a_model_that_was_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        model = network()
+    with pytest.raises(UsageError, match=r"0\.weight was made within torch\.inference_mode\(\)"):
+        bnbench.diagnose(model, loader(count=64))
+
+
+def test_code_in_a_refusal_has_lines() -> None:
+    with pytest.raises(UsageError) as raised:
+        bnbench.diagnose(nn.BatchNorm1d(3), [(torch.randn(8, 3), ["a"] * 8)] * 4)
+    lines = str(raised.value).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "    def score(output, batch):  # losses, one for each example" in lines
