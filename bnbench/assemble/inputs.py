@@ -126,6 +126,25 @@ def norm_batch_size(config: schema.RunConfig) -> int:
     return config.data.batch_size
 
 
+def sorted_together(config: schema.RunConfig, train_images: int) -> int:
+    """How many images in a row training sorts by class; 1: it shuffles them."""
+    match config.data.order:
+        case "shuffled":
+            return 1
+        case "class-sorted":
+            return train_images
+        case "class-sorted-batches":
+            return config.data.batch_size
+        case _:
+            assert_never(config.data.order)
+
+
+def whole(config: schema.RunConfig) -> int:
+    """Images that belong together: those of one statistic, or the batch that training sorts."""
+    by_batch = config.data.order == "class-sorted-batches"
+    return config.data.batch_size if by_batch else norm_batch_size(config)
+
+
 def autocast(config: schema.RunConfig, device: torch.device) -> Autocast:
     match config.compute.precision:
         case "fp32":
@@ -169,12 +188,13 @@ class RunImages:
 
 
 def ordered(
-    labels: Tensor, sizes: Sequence[int], random: torch.Generator, *, by_class: bool
+    labels: Tensor, sizes: Sequence[int], random: torch.Generator, *, together: int
 ) -> Tensor:
     """Positions in `labels` in an order whose first n, for each n of `sizes`, are stratified.
 
-    Between two sizes the order is random or, `by_class`, by class: neighbours share batch
-    statistics, and should be such neighbours as in training.
+    Between two sizes the order is random, then each `together` in a row are sorted by class, as
+    training sorts them: neighbours share batch statistics, and sorting more images at once makes
+    batches of one class where training has few.
     """
     parts: list[Tensor] = []
     pool = torch.arange(len(labels))
@@ -182,11 +202,15 @@ def ordered(
         inner = pool[subset(labels[pool], min(size, len(pool)), random)] if size else pool[:0]
         outer = pool[~torch.isin(pool, inner)]
         outer = outer[torch.randperm(len(outer), generator=random)]
-        if by_class:
-            outer = outer[labels[outer].argsort(stable=True)]
-        parts.append(outer)
+        parts.append(outer[by_class(labels[outer], together)])
         pool = inner
     return torch.cat(parts[::-1])
+
+
+def by_class(labels: Tensor, together: int) -> Tensor:
+    """Positions in `labels`, each `together` in a row sorted by class; 1: as they are."""
+    order = labels.argsort(stable=True)
+    return order[(order // together).argsort(stable=True)]
 
 
 def evaluations(
@@ -194,16 +218,16 @@ def evaluations(
 ) -> tuple[Evaluate, Evaluate]:
     """What measures the model during training, and what does at its end.
 
-    Numbers of images are whole chunks that share batch statistics, as far as there are enough.
+    Numbers of images are `whole` ones, as far as there are enough.
     """
-    chunk = norm_batch_size(config)
+    unit = whole(config)
     few = config.train.evaluation_images
 
     def samples(split: Split, indices: Tensor, *sizes: int | None) -> list[Sample]:
         """A stratified sample for each size (None: all images), each the beginning of the next
         larger one; then all images in the same order."""
         counts = [
-            len(indices) if size is None else min(len(indices), -(-size // chunk) * chunk)
+            len(indices) if size is None else min(len(indices), -(-size // unit) * unit)
             for size in sizes
         ]
         dataset = images.dataset
@@ -211,7 +235,7 @@ def evaluations(
             (dataset.test if split == "test" else dataset.train).labels[indices],
             counts,
             generator(config.seed, "evaluation", split),
-            by_class=config.data.order != "shuffled",
+            together=sorted_together(config, len(images.train)),
         )
         return [images.sample(split, indices[order[:n]]) for n in (*counts, len(indices))]
 

@@ -76,19 +76,28 @@ class Parts:
             autocast=self.run.autocast,
         )
 
-    def sample(self, probe: str, split: Literal["train", "val"], images: int, whole: int) -> Sample:
-        """`images` of a split, rounded up to groups of `whole` as far as there are enough.
+    @property
+    def together(self) -> int:
+        """Images that training sorts by class, in a row."""
+        return inputs.sorted_together(self.config, len(self.images.train))
+
+    def sample(
+        self, probe: str, split: Literal["train", "val"], images: int, whole: int | None = None
+    ) -> Sample:
+        """`images` of a split, rounded up to groups of `whole` as far as there are enough; None:
+        of as many as belong together in training.
 
         A stratified sample of the probe's own, the same in every setup; neighbours share batches
         as in training.
         """
         indices = self.images.train if split == "train" else self.images.validation
+        whole = whole or inputs.whole(self.config)
         count = min(-(-images // whole) * whole, len(indices))
         order = inputs.ordered(
             self.images.dataset.train.labels[indices],
             (count,),
             generator(self.config.seed, "probe", probe, split),
-            by_class=self.config.data.order != "shuffled",
+            together=self.together,
         )
         return self.images.sample(split, indices[order[:count]])
 
@@ -136,25 +145,27 @@ def _reader(
     model = parts.run.model
     match settings:
         case schema.RunningErrorProbe():
-            population = parts.sample(name, "train", settings.images, parts.chunk)
+            population = parts.sample(name, "train", settings.images)
             return lambda _: running_error.read(model, parts.how, population)
         case schema.GapByLayerProbe():
-            images = parts.sample(name, "val", settings.images, parts.chunk)
+            images = parts.sample(name, "val", settings.images)
             return lambda _: gap_by_layer.read(model, parts.how, images)
         case schema.DecompositionProbe():
             count = max(settings.images, BATCHES_AT_LEAST * parts.chunk)
-            train = parts.sample(name, "train", count, parts.chunk)
-            val = parts.sample(name, "val", settings.images, parts.chunk)
+            train = parts.sample(name, "train", count)
+            val = parts.sample(name, "val", settings.images)
             sizes = settings.norm_batch_sizes
             return lambda _: decomposition.read(model, parts.how, sizes, train, val)
         case schema.BatchNoiseProbe():
             return _batch_noise(name, settings, parts)
         case schema.ActivationDriftProbe():
-            how, size = parts.training, parts.config.data.batch_size
+            how, size, optimizer = parts.training, parts.config.data.batch_size, parts.run.optimizer
             # Whole training batches: the layers themselves cut them into chunks.
             most = len(parts.images.train) // size * size
             images = parts.sample(name, "train", min(settings.images, most), size)
-            return lambda step: activation_drift.read(model, how, images, size, memory, step)
+            return lambda step: activation_drift.read(
+                model, optimizer, how, images, size, parts.lr(step), memory, step
+            )
         case schema.GradientShiftProbe():
             parts.require_trained_layers()
             how, (batch,), optimizer = parts.training, parts.batches(name, 1), parts.run.optimizer
@@ -182,25 +193,24 @@ def _reader(
 
 def _batch_noise(name: str, settings: schema.BatchNoiseProbe, parts: Parts) -> Read:
     images, chosen, model = parts.images, parts.images.train, parts.run.model
-    available = len(chosen)
+    available, unit = len(chosen), inputs.whole(parts.config)
     random = partial(generator, parts.config.seed, "probe", name)
-    fixed = min(settings.images, available - parts.chunk)
+    fixed = min(settings.images, available - unit)
     draws: list[tuple[Tensor, Tensor]] = []
     if batch_norm_layers(model):
         if fixed < 2:
             raise LeftOutError(
-                f"a batch of {parts.chunk} of {available} training images leaves no other images "
-                "to draw"
+                f"a batch of {unit} of {available} training images leaves no other images to draw"
             )
-        others = min(available - fixed, max(MOST_OTHERS, parts.chunk))
+        others = min(available - fixed, max(MOST_OTHERS, unit))
         labels = images.dataset.train.labels[chosen]
-        order = inputs.ordered(labels, (fixed,), random("images"), by_class=False)
-        chosen = chosen[order[: fixed + others]]
+        order = inputs.ordered(labels, (fixed,), random("images"), together=1)
+        chosen, labels = (each[order[: fixed + others]] for each in (chosen, labels))
         draw = random("companions")
-        draws = [
-            batch_noise.draw_batches(fixed, others, parts.chunk, draw)
-            for _ in range(settings.companions)
-        ]
+        for _ in range(settings.companions):
+            positions, places = batch_noise.draw_batches(fixed, others, unit, draw)
+            order = inputs.by_class(labels[positions], parts.together)
+            draws.append((positions[order], order.argsort()[places]))
     return lambda _: batch_noise.read(
         model, parts.how, draws, lambda positions: images.sample("train", chosen[positions])
     )

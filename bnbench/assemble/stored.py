@@ -41,7 +41,7 @@ def validation_batches(config: schema.RunConfig, images: int) -> list[Batch]:
     )
     count = min(images, len(validation))
     random = generator(config.seed, "diagnosis")
-    order = ordered(dataset.train.labels[validation], (count,), random, by_class=False)
+    order = ordered(dataset.train.labels[validation], (count,), random, together=1)
     return list(
         data_batches.chunks(
             dataset.train,

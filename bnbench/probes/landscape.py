@@ -11,6 +11,8 @@ tenth of its gradient, so that raw numbers compare scales. Hence the same at mat
 ρ, each layer by itself: w_l − ρ·‖w_l‖·g_l/‖g_l‖ (Li et al. 2018, https://arxiv.org/abs/1712.09913,
 section 4, layer by layer), weights only: γ, β and biases stay. With d_l = ‖w_l‖·(∇_l − g_l):
     `relative_loss_min`, `relative_loss_max`: the range of L;
+    `relative_rise` = max_ρ L / L(w), at most 1 where the loss does not rise. The range compares
+    levels: a network that has learned has the lower one, however its loss rises;
     `relative_change_min`, `relative_change_max`: the range of ‖d‖/‖(‖w_l‖·g_l)_l‖;
     `relative_beta_w2` = max_ρ ‖d‖/(ρ·√layers): β·‖w‖², with the layers weighted alike.
 These do not change when a layer before a normalization is scaled. `loss`, `gradient`: L(w), ‖g‖.
@@ -44,6 +46,7 @@ def read(
         found = {"loss": loss, "gradient": norm(gradient)}
         found |= _raw(copied, batch, gradient, steps)
         found |= _relative(copied, batch, gradient, relative_steps)
+        found["relative_rise"] = ratio(found["relative_loss_max"], loss)
     return readings("landscape", {NETWORK: found})
 
 

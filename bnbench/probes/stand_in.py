@@ -53,8 +53,8 @@ class AsInTraining:
 
 
 class StandIn:
-    """The copy. Each pass starts from the buffers and random numbers of the same step, so that the
-    loss is a function of the weights alone."""
+    """The copy. Each pass starts from the same buffers and the same random numbers, those of `step`,
+    so that the loss is a function of the weights alone."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class StandIn:
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
-        self._how, self._step = how, step
+        self._how, self.step = how, step
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.parameters = {
             name: each for name, each in model.named_parameters() if each.requires_grad
@@ -85,7 +85,7 @@ class StandIn:
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(self._buffers[name])
-        self._how.reseed(self._step)
+        self._how.reseed(self.step)
         with self._how.autocast():
             logits: Tensor = self.model(images)
         return logits
@@ -107,7 +107,7 @@ class StandIn:
         return loss.item(), dict(zip(wanted, found, strict=True))
 
     def weights_after_step(self, gradient: Weights, lr: float) -> dict[str, Tensor]:
-        """The weights after one step of the copied optimizer along this gradient."""
+        """The weights after a step of the copied optimizer along this gradient: in place."""
         assert self.optimizer is not None
         for name, parameter in self.parameters.items():
             parameter.grad = gradient[name].clone()

@@ -185,6 +185,43 @@ def test_companions_are_as_in_training(order: str, looks: Looks) -> None:
     assert (set(batches) == {3}) == (order == "shuffled")
 
 
+def pure(passes: list[list[int]]) -> float:
+    """Which share of whole chunks of 16 hold one class."""
+    chunks = [
+        labels[start : start + 16] for labels in passes for start in range(0, len(labels) - 15, 16)
+    ]
+    return sum(len(set(chunk)) == 1 for chunk in chunks) / len(chunks)
+
+
+def test_batches_sorted_by_class_are_composed_as_in_training(looks: Looks) -> None:
+    """48 images in a row are sorted, and 16 share statistics: in training half of these chunks hold
+    one class."""
+    names = ("running_error", "gap_by_layer", "decomposition", "batch_noise")
+    large = config(
+        data=synthetic(**LARGE, order="class-sorted-batches"),
+        model=SMALLEST,
+        norm=schema.BatchNormConfig(batch_size=16),
+        train=FEW,
+        probes=schema.ProbesConfig.model_validate(dict.fromkeys(names, True)),
+    )
+    run = built(large)
+    trained = pure([run.batch_at(step)[1].tolist() for step in range(27)])
+    assert 0.3 < trained < 0.7
+    looks.passes.clear()
+    run.evaluate_last()
+    evaluated = len(looks.passes)
+    for probe in run.probes.values():
+        probe.read(0)
+    shown = [source.labels[indices].tolist() for source, indices in looks.passes]
+    for labels in shown:
+        for start in range(0, len(labels), 48):
+            assert sorted(labels[start : start + 48]) == labels[start : start + 48]
+    for passes in (shown[:evaluated], shown[evaluated:]):
+        assert pure(passes) == pytest.approx(trained, abs=0.15)
+    # The negative control: sorted as a whole, nearly all of them would.
+    assert pure([sorted(labels) for labels in shown[:evaluated]]) > 0.8
+
+
 def test_evaluations_are_not_augmented_and_do_not_move_the_run() -> None:
     plain, augmented = (
         built(config(data=synthetic(**LARGE, augment=augment), model=SMALLEST, train=FEW))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bnbench.events import Reading
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.group import GroupNorm
 from bnbench.norms.noisy import NoisyBatchNorm
@@ -18,21 +19,29 @@ from tests.probes.examples import (
     STEP,
     Norm,
     by_name,
+    gradient_at,
     network,
     pictures,
     trainer,
+    weights_of,
 )
 
 SHOWN = pictures(24)
 WATCHED = ("0", "1", "3", "4")  # conv, norm, conv, norm
+FIRST = {"p15", "p50", "p85", "step_mean_drift", "step_std_drift"}
 
 
-def values(model: nn.Sequential) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+LR = 0.3
+
+Values = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]
+
+
+def values(model: nn.Sequential, step: int = STEP) -> Values:
     """What each watched layer puts out, (C, all values), batch by batch of 8 as in training."""
     found: dict[str, list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]] = {}
     for x in SHOWN.x.split(8):  # type: ignore[no-untyped-call]
         twin = trainer(model)
-        torch.manual_seed(7)  # the noise of step 7
+        torch.manual_seed(step)
         for name, module in twin.named_children():
             x = module(x)
             if name in WATCHED:
@@ -52,11 +61,44 @@ def moved(model: nn.Sequential) -> nn.Sequential:
     return model
 
 
-def read(model: nn.Module, memory: dict[str, Tensor]) -> dict[tuple[str, str], float]:
-    facts = activation_drift.read(
-        model, AS_IN_TRAINING, images=SHOWN.sample(), batch_size=8, memory=memory, step=STEP
+def after_a_step(model: nn.Sequential) -> nn.Sequential:
+    """The network after a step with momentum along the gradient of the first batch, the first step
+    of its optimizer."""
+    twin = trainer(model)
+    gradient = gradient_at(model, weights_of(model), (SHOWN.x[:8], SHOWN.y[:8]))
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            parameter.sub_(LR * gradient[name])
+    assert isinstance(twin, nn.Sequential)
+    return twin
+
+
+def drift(before: Values, after: Values, prefix: str = "") -> dict[tuple[str, str], float]:
+    found = {}
+    for name in WATCHED:
+        mean, std = before[name].mean(1), before[name].std(1)
+        shift = np.abs(after[name].mean(1) - mean) / std
+        found[name, f"{prefix}mean_drift"] = float(shift.mean())
+        ratio = np.abs(np.log(after[name].std(1) / std))
+        found[name, f"{prefix}std_drift"] = float(ratio.mean())
+    return found
+
+
+def facts_of(
+    model: nn.Module,
+    memory: dict[str, Tensor],
+    step: int = STEP,
+    lr: float = LR,
+    how: AsInTraining = AS_IN_TRAINING,
+) -> list[Reading]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.7, momentum=0.9)
+    return activation_drift.read(
+        model, optimizer, how, images=SHOWN.sample(), batch_size=8, lr=lr, memory=memory, step=step
     )
-    return by_name(facts)
+
+
+def read(model: nn.Module, memory: dict[str, Tensor]) -> dict[tuple[str, str], float]:
+    return by_name(facts_of(model, memory))
 
 
 @pytest.mark.parametrize(
@@ -72,20 +114,15 @@ def test_against_the_twin(make_norm: Norm) -> None:
     model, memory = network(make_norm), dict[str, Tensor]()
     before = values(model)
     first = read(model, memory)
-    assert {name for _, name in first} == {"p15", "p50", "p85"}
+    assert {name for _, name in first} == FIRST
     after = values(moved(model))
     found = read(model, memory)
-    expected = {}
-    for name in WATCHED:
-        mean, std = before[name].mean(1), before[name].std(1)
-        shift = np.abs(after[name].mean(1) - mean) / std
-        expected[name, "mean_drift"] = float(shift.mean())
-        ratio = np.abs(np.log(after[name].std(1) / std))
-        expected[name, "std_drift"] = float(ratio.mean())
+    next_step = values(after_a_step(model), STEP + 1)
+    expected = drift(before, after) | drift(after, next_step, "step_")
     for name in NORMS:  # which feed the activations
         for percent in (15, 50, 85):
             expected[name, f"p{percent}"] = float(np.percentile(after[name][2], percent))
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert found == pytest.approx(expected, rel=1e-5, abs=2e-7)  # outputs are read in fp32
     assert found["0", "mean_drift"] > 0.01
 
 
@@ -101,10 +138,8 @@ def test_percentiles_are_of_what_an_activation_is_given() -> None:
         layers = [nn.Conv2d(1, 4, 3), BatchNorm(4), activation()]
         model = nn.Sequential(*(layers[i] for i in order), nn.Flatten(), nn.Linear(64, 3)).double()
         how = AsInTraining(normalization=(str(order.index(1)),))
-        facts = activation_drift.read(
-            model, how, images=SHOWN.sample(), batch_size=8, memory={}, step=STEP
-        )
-        assert {fact.layer for fact in facts} == {"0"}
+        facts = facts_of(model, {}, how=how)
+        assert {fact.layer for fact in facts if fact.name == "p50"} == {"0"}
 
 
 def test_noise_moves_the_distributions_that_batch_norm_holds() -> None:
@@ -114,20 +149,27 @@ def test_noise_moves_the_distributions_that_batch_norm_holds() -> None:
         memory: dict[str, Tensor] = {}
         model = network(make_norm)
         for step in (1, 2):
-            facts = activation_drift.read(
-                model,
-                AS_IN_TRAINING,
-                images=SHOWN.sample(),
-                batch_size=8,
-                memory=memory,
-                step=step,
-            )
-        drifts[make_norm] = {f.layer: f.value for f in facts if f.name == "mean_drift"}
-    assert drifts[BatchNorm] == dict.fromkeys(WATCHED, 0.0)
-    assert drifts[NoisyBatchNorm]["1"] > 0.05
+            facts = facts_of(model, memory, step, lr=0.0)
+        for name in ("mean_drift", "step_mean_drift"):
+            drifts[make_norm, name] = {f.layer: f.value for f in facts if f.name == name}
+    for name in ("mean_drift", "step_mean_drift"):
+        assert drifts[BatchNorm, name] == dict.fromkeys(WATCHED, 0.0)
+        assert drifts[NoisyBatchNorm, name]["1"] > 0.05
+
+
+def test_after_batch_norm_the_drift_of_means_is_that_of_its_shift_over_its_scale() -> None:
+    """Whatever the layers before it do: moved() moves their weights as well."""
+    model, memory = network(lambda c: BatchNorm(c, eps=1e-14)), dict[str, Tensor]()
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    read(model, memory)
+    found = read(moved(model), memory)
+    for name in NORMS:
+        shift = model.state_dict()[f"{name}.bias"] - before[f"{name}.bias"]
+        expected = (shift / before[f"{name}.weight"]).abs().mean().item()
+        assert found[name, "mean_drift"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_memory_of_other_layers_is_no_reading_before() -> None:
     memory = {"0": torch.zeros(2, 9), "elsewhere": torch.zeros(2, 4)}
-    assert {name for _, name in read(network(), memory)} == {"p15", "p50", "p85"}
+    assert {name for _, name in read(network(), memory)} == FIRST
     assert memory["0"].shape == (2, 4)

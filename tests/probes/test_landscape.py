@@ -68,6 +68,7 @@ def twin(model: nn.Module) -> dict[str, float]:
     return found | {
         "relative_loss_min": min(losses),
         "relative_loss_max": max(losses),
+        "relative_rise": max(losses) / found["loss"],
         "relative_change_min": float(min(changes)),
         "relative_change_max": float(max(changes)),
         "relative_beta_w2": float(max(betas)),

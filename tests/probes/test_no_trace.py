@@ -68,8 +68,13 @@ def readers(
             draws=SETS,
             sample_of=lambda _: sample,  # as long as a set is
         ),
-        "activation_drift": lambda m, _: activation_drift.read(
-            m, AS_IN_TRAINING, images=sample, batch_size=8, memory={}, step=STEP
+        "activation_drift": lambda m, optimizer: activation_drift.read(
+            *(m, optimizer, AS_IN_TRAINING),
+            images=sample,
+            batch_size=8,
+            lr=0.1,
+            memory={},
+            step=STEP,
         ),
         "gradient_shift": lambda m, optimizer: gradient_shift.read(
             m, optimizer, AS_IN_TRAINING, batch=data(), lr=0.1, step=STEP
