@@ -161,7 +161,11 @@ def make_norm(norm: schema.NormConfig, steps: int) -> MakeNorm | None:
             keys["freeze_after"] = round(norm.freeze_after * steps)
             return partial(frozen.FrozenBatchNorm, **keys)
         case schema.NoisyNormConfig():
-            return partial(noisy.NoisyBatchNorm, **keys)
+            if keys.pop("normalize"):
+                return partial(noisy.NoisyBatchNorm, **keys)
+            return partial(
+                noisy.NoiseAlone, **{key: keys[key] for key in noisy.NoisyBatchNorm.shown}
+            )
         case schema.GroupNormConfig() | schema.GroupWSConfig():
             return partial(group.GroupNorm, **keys)
         case schema.LayerNormConfig():

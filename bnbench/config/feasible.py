@@ -178,7 +178,7 @@ def _risks(config: schema.RunConfig) -> Iterator[tuple[int, tuple[float, ...], s
     if config.optim.decay_norm_and_bias and config.optim.weight_decay > 0:
         said = "optim.decay_norm_and_bias: weight decay pulls γ and β towards zero too"
         yield 2, (), said
-    if not isinstance(norm, schema.BatchStatistics):
+    if not isinstance(norm, schema.BatchStatistics) or not getattr(norm, "normalize", True):
         return
     if (getattr(norm, "batch_size", None) or config.data.batch_size) == 1:
         yield 3, (), "batch statistics over 1 image: batch norm trains as instance norm"

@@ -25,6 +25,11 @@ NOT_IDENTITY = {
 }
 # Keys of `train` that decide when a run is measured, as its probes do, and not what is trained.
 RECORDED = ("evaluations", "evaluation_images", "log_every")
+# Keys that came later: at their default a run is the one that it was before.
+LATER = {
+    *("norm.normalize", "norm.mean_range", "norm.std_range"),
+    *("norm.mean_jitter", "norm.std_jitter"),
+}
 SHORT_NAMES = {
     "data.batch_size": "bs",
     "norm.batch_size": "nbs",
@@ -72,6 +77,7 @@ def _facts(config: schema.RunConfig) -> dict[str, Any]:
             key: _even(part)
             for key, part in value.model_dump(exclude_none=True).items()
             if f"{name}.{key}" not in NOT_IDENTITY
+            and not (f"{name}.{key}" in LATER and part == type(value).model_fields[key].default)
         }
     for key in _without_effect(config):
         block, _, name = key.partition(".")
@@ -92,6 +98,8 @@ def _without_effect(config: schema.RunConfig) -> Iterator[str]:
         yield "optim.base_batch_size"
     if optim.weight_decay == 0:
         yield "optim.decay_norm_and_bias"
+    if isinstance(config.norm, schema.NoisyNormConfig) and not config.norm.normalize:
+        yield from ("norm.momentum", "norm.eps", "norm.affine")
     if isinstance(config.model, schema.ResNetModel):
         without = isinstance(config.norm, schema.NoNorm | schema.ScaledWSConfig)
         yield "model.zero_init_last_norm" if without else "model.fixup"

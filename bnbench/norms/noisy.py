@@ -1,17 +1,46 @@
-"""BatchNorm followed by noise that shifts the distribution which it has just made stable."""
+"""BatchNorm followed by noise that shifts the distribution which it has just made stable, and the
+same noise without it."""
 
 from __future__ import annotations
 
 from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnbench.norms.batch import BatchNorm, Common
-from bnbench.norms.moments import as_images, as_lines, repeated
+from bnbench.norms.moments import as_images, as_lines, check_channels, repeated
 
 
-class NoisyBatchNorm(BatchNorm):
+class _Noise:
+    """A random scale and shift of each example's channels: see NoisyBatchNorm."""
+
+    mean_range: float
+    std_range: float
+    mean_jitter: float
+    std_jitter: float
+
+    def perturbed(self, y: Tensor) -> Tensor:
+        """s·y + m in a new tensor."""
+        shift, scale = self.draw(y)
+        lines = as_lines(y, len(y))
+        return as_images(torch.addcmul(repeated(shift, lines), lines, repeated(scale, lines)), y)
+
+    def draw(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The shift m and the scale s of one step: (N, C) each."""
+        N, C = y.shape[:2]
+        dtype = torch.promote_types(y.dtype, torch.float32)
+        mean, shift, std, scale = (
+            torch.empty(rows, C, dtype=dtype, device=y.device) for rows in (1, N, 1, N)
+        )
+        mean.uniform_(-self.mean_range, self.mean_range)
+        shift.uniform_(-self.mean_jitter, self.mean_jitter)
+        std.uniform_(1.0, self.std_range)
+        scale.normal_(0.0, self.std_jitter)
+        return mean + shift, std + scale
+
+
+class NoisyBatchNorm(_Noise, BatchNorm):
     """BatchNorm, then in training a random scale and shift of each example's channels.
 
         z_nc = s_nc·y_nc + m_nc,   y = BatchNorm(x)
@@ -48,21 +77,41 @@ class NoisyBatchNorm(BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         y = super().forward(input)
-        if not self.training:
-            return y
-        shift, scale = self.draw(y)
-        lines = as_lines(y, len(y))
-        return as_images(torch.addcmul(repeated(shift, lines), lines, repeated(scale, lines)), y)
+        return self.perturbed(y) if self.training else y
 
-    def draw(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The shift m and the scale s of one step: (N, C) each."""
-        N, C = y.shape[:2]
-        dtype = torch.promote_types(y.dtype, torch.float32)
-        mean, shift, std, scale = (
-            torch.empty(rows, C, dtype=dtype, device=y.device) for rows in (1, N, 1, N)
+
+class NoiseAlone(_Noise, nn.Module):
+    """The noise of NoisyBatchNorm where nothing is normalized: its control.
+
+        z_nc = s_nc·y_nc + m_nc,   y = γ·x + β
+
+    γ, β: (C,), learned, in the place of BatchNorm's and of the bias that a weight layer before a
+    normalization does not have. Eval mode has no noise, and there are no statistics.
+
+    Source: Santurkar 2018, https://arxiv.org/abs/1805.11604, section 2.1, where a network without
+    BatchNorm does not train under this noise.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        mean_range: float = 0.5,
+        std_range: float = 1.25,
+        mean_jitter: float = 0.1,
+        std_jitter: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.mean_range, self.std_range = mean_range, std_range
+        self.mean_jitter, self.std_jitter = mean_jitter, std_jitter
+        self.weight, self.bias = (
+            nn.Parameter(each(channels)) for each in (torch.ones, torch.zeros)
         )
-        mean.uniform_(-self.mean_range, self.mean_range)
-        shift.uniform_(-self.mean_jitter, self.mean_jitter)
-        std.uniform_(1.0, self.std_range)
-        scale.normal_(0.0, self.std_jitter)
-        return mean + shift, std + scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_channels(input.shape, self.channels)
+        lines = as_lines(input, len(input))
+        weight, bias = repeated(self.weight, lines), repeated(self.bias, lines)
+        y = as_images(torch.addcmul(bias, lines, weight), input)
+        return self.perturbed(y) if self.training else y

@@ -53,8 +53,8 @@ class AsInTraining:
 
 
 class StandIn:
-    """The copy. Each pass starts from the same buffers and the same random numbers, those of `step`,
-    so that the loss is a function of the weights alone."""
+    """The copy. Each pass starts from the same buffers, with the random numbers of `step`, so that
+    the loss is a function of the weights alone."""
 
     def __init__(
         self,

@@ -178,6 +178,8 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         found.objections.append(f"{arm}: no such value of {counted(missing, 'seed')}")
     if isinstance(claim.measured, metrics.UsableLr):
         found.objections += _at_the_end(claim, arm, runs)
+    elif isinstance(claim.measured, metrics.ProbeReading) and claim.target is not None:
+        found.objections += _not_learned(arm, runs, claim.target)
     diverged = sum(run.state == "diverged" for run in runs)
     names = frozenset(run.name for run in runs)
     return Side(arm, ", ".join(words), values, diverged, missing, names)
@@ -215,6 +217,16 @@ def _at_the_end(
     most = max((float(run.point[LR]) for run in runs), default=0.0)
     if any(float(run.point[LR]) == most and usable(run, claim.target or 0.0) for run in runs):
         yield f"{arm}: the largest {LR} tried, {in_words(most)}, is still usable"
+
+
+def _not_learned(arm: experiments.Arm, runs: Sequence[StudiedRun], target: float) -> Iterator[str]:
+    """What a network reads that has not learned says nothing about one that has."""
+    failed = sum(run.result is not None and not usable(run, target) for run in runs)
+    if failed:
+        yield (
+            f"{arm}: {failed} of {counted(len(runs), 'run')} did not learn: a validation accuracy "
+            f"below {target:g} at the end"
+        )
 
 
 def _sanity_objections(found: Judged, study: Study) -> Iterator[str]:

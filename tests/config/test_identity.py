@@ -182,6 +182,19 @@ def test_every_key_of_a_normalization_is_identity(plan: Any, kind: str) -> None:
         assert identity.identity(changed) != identity.identity(base), key
 
 
+def test_keys_that_came_later_left_runs_as_they_were(plan: Any) -> None:
+    """The id of a run from before `noisy` had constants of its own."""
+    base = plan("norm: {kind: noisy}").only()
+    assert identity.identity(base)[:8] == "23819654"
+    assert identity.identity(plan("norm: {kind: noisy, std_range: 1.25}").only()) == (
+        identity.identity(base)
+    )
+    alone = "norm: {kind: noisy, normalize: false}"
+    assert identity.identity(plan(alone).only()) == (
+        identity.identity(plan(f"{alone[:-1]}, momentum: 0.2}}").only())
+    )
+
+
 def test_labels_are_not_identity_and_the_seed_is(plan: Any) -> None:
     base = plan("").only()
     for change in ({"experiment": "b"}, {"setup": "b"}, {"swept": ("optim.lr",)}):

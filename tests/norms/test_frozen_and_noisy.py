@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.frozen import FrozenBatchNorm
-from bnbench.norms.noisy import NoisyBatchNorm
+from bnbench.norms.noisy import NoiseAlone, NoisyBatchNorm
+from bnbench.probes.statistics import batch_norm_layers
 
 
 def draw(*sizes: int, seed: int = 0) -> Tensor:
@@ -111,6 +112,26 @@ def test_noise_is_new_at_each_step_and_repeats_under_a_seed() -> None:
     torch.manual_seed(5)
     assert torch.equal(layer(x), first)
     assert not torch.equal(second, first)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 2, 2), (8, 3)])
+def test_the_control_has_the_same_noise_and_normalizes_nothing(shape: tuple[int, ...]) -> None:
+    alone, noisy = NoiseAlone(3).double(), NoisyBatchNorm(3).double()
+    with torch.no_grad():
+        alone.weight.copy_(draw(3, seed=2))
+        alone.bias.copy_(draw(3, seed=3))
+    x = draw(*shape) * 2 + 100
+    last = [1] * (len(shape) - 2)
+    y = alone.weight.view(1, 3, *last) * x + alone.bias.view(1, 3, *last)
+    torch.manual_seed(0)
+    shift, scale = (part.view(8, 3, *last) for part in noisy.draw(x))
+    torch.manual_seed(0)
+    torch.testing.assert_close(alone(x), scale * y + shift, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(alone.eval()(x), y, rtol=1e-12, atol=1e-12)
+    assert not batch_norm_layers(alone)
+    for wrong in ((8, 2, 2, 2), (8, 3, 2)):
+        with pytest.raises(ValueError, match="expected"):
+            alone(draw(*wrong))
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 2, 2), (8, 3)])

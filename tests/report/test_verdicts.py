@@ -296,6 +296,35 @@ def test_nobody_learned(tmp_path: Path) -> None:
     assert found.verdict.reasons == ("sanity: no setup learned; chance is 10 %",)
 
 
+@pytest.mark.parametrize("better", ["bn", "gn"])
+def test_a_probe_s_reading_counts_where_every_run_has_learned(tmp_path: Path, better: str) -> None:
+    """Whichever side it is on. The control: without a target, or with one that is reached."""
+    ends = {"bn": 0.9, "gn": 0.6}
+
+    def tell(config: schema.RunConfig) -> Told:
+        stuck = config.setup == "gn" and config.seed in (1, 4)
+        value = 1.0 if config.setup == better else 5.0
+        readings = {("landscape", "network", "beta"): (value, value)}
+        return Told((0.1, 0.2 if stuck else ends[config.setup]), probes=readings)
+
+    found = {}
+    for target in ("0.5", "0.2", "null"):
+        (folder := tmp_path / target).mkdir()
+        found[target] = ask(
+            folder,
+            tell,
+            metric="probe/landscape/beta",
+            better=better,
+            worse="bn" if better == "gn" else "gn",
+            rest=f"direction: down, target: {target}",
+        ).verdict
+    assert found["0.2"].outcome == found["null"].outcome == "supported"
+    assert found["0.5"].outcome == "inconclusive"
+    assert found["0.5"].reasons == (
+        "gn: 2 of 8 runs did not learn: a validation accuracy below 0.5 at the end",
+    )
+
+
 @pytest.mark.parametrize(
     "metric",
     [

@@ -177,7 +177,8 @@ class ClaimConfig(Block):
     A run that diverged is worse than any number, and a target never reached is further than any;
     both are ranked and counted, never averaged. Always inconclusive, with the reason: missing
     runs, a chosen learning rate at the end of its grid, unequal trials, a failed sanity check (a
-    gap without batch statistics; no setup learned), setups that come to the same runs.
+    gap without batch statistics; no setup learned), setups that come to the same runs; and, for a
+    probe's reading with a `target`, a run that ends below it.
     """
 
     id: str = Field(description="a short name, e.g. higher-learning-rates")
@@ -201,7 +202,9 @@ class ClaimConfig(Block):
         description="an axis: the metric's least-squares slope per doubling of it is compared",
     )
     target: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        None, description="the accuracy that …_to_target and usable_lr_… are about"
+        None,
+        description="the validation accuracy that …_to_target and usable_lr_… are about, and that "
+        "every run must reach at the end for a claim about a probe to be judged",
     )
     log: bool = Field(
         False, description="compare log₂ of the metric: ratios; for what is always above 0"

@@ -88,11 +88,20 @@ class FrozenNormConfig(PlacedNorm):
 class NoisyNormConfig(PlacedNorm):
     """BatchNorm, then random noise that moves the distributions again (Santurkar 2018).
 
-    Layer: `norms.noisy.NoisyBatchNorm`.
+    Layers: `norms.noisy.NoisyBatchNorm`, and `norms.noisy.NoiseAlone` without `normalize`.
     """
 
     kind: Literal["noisy"]
     momentum: Momentum = 0.1
+    normalize: bool = Field(
+        True, description="false: the control, the same noise without BatchNorm (γ·x + β instead)"
+    )
+    mean_range: NonNegative = Field(0.5, description="bound of a channel's mean in a step")
+    std_range: Annotated[float, Field(ge=1.0, le=1e9)] = Field(
+        1.25, description="bound of a channel's scale in a step, from 1"
+    )
+    mean_jitter: NonNegative = Field(0.1, description="bound of an example's own shift")
+    std_jitter: NonNegative = Field(0.1, description="standard deviation of its own scale")
 
 
 class GroupNormConfig(PlacedNorm):
