@@ -11,9 +11,9 @@ from typing import TypeAlias
 from bnbench import __version__
 from bnbench.config import identity
 from bnbench.report import words
-from bnbench.report.study import Study
+from bnbench.report.study import Point, Study
 from bnbench.stats.verdict import LEVEL
-from bnbench.wording import counted, in_words, listing
+from bnbench.wording import counted, in_words, key_words, listing
 
 Row: TypeAlias = Mapping[str, bool | int | float | str]
 """What decides the numbers of a configuration, by dotted key."""
@@ -161,13 +161,42 @@ def _data(study: Study) -> str:
 
 
 def _budget(study: Study) -> str:
-    keys = ("epochs", "steps", "examples")
+    """`2,000 images (500 and 32 steps at batch size 4 and 64)`: what was given, and of steps and
+    images the other, where it is not said by the batch size."""
     units = {"epochs": "epochs", "steps": "steps", "examples": "images"}
-    given = [f"{values} {units[key] if values != '1' else units[key][:-1]}" for key in keys
-             if any(getattr(run.config.train, key) is not None for run in study.runs)
-             and (values := _of("train", key, study))]  # fmt: skip
-    steps = _stored(study, "total_steps")
-    return listing(given) + (f" (of {steps} steps)" if steps and "steps" not in given[0] else "")
+    given = list[str]()
+    for key, unit in units.items():
+        found = (getattr(run.config.train, key) for run in study.runs)
+        values = [f"{value:,}" if isinstance(value, int) else in_words(value)
+                  for value in dict.fromkeys(found) if value is not None]  # fmt: skip
+        given += [f"{listing(values)} {unit[:-1] if values == ['1'] else unit}"] if values else []
+    if any(run.config.train.steps is not None for run in study.runs):
+        done = [run for run in study.runs if run.result is not None and run.state == "completed"]
+        images = [(run.point, run.result.examples) for run in done if run.result is not None]
+        more = _along(study, images, "images") if len({count for _, count in images}) > 1 else ""
+    else:
+        begun = [(run.point, run.manifest or {}) for run in study.runs]
+        steps = [(point, each["total_steps"]) for point, each in begun if "total_steps" in each]
+        more = _along(study, steps, "steps")
+    return listing(given) + (f" ({more})" if more else "")
+
+
+def _along(study: Study, counts: Sequence[tuple[Point, int]], unit: str) -> str:
+    """`500 and 32 steps at batch size 4 and 64`: counts, and the axis that decides them; if there
+    is none, the range. "" without any."""
+    if not counts:
+        return ""
+    every = sorted({count for _, count in counts})
+    for axis in study.varying if len(every) > 1 else ():
+        found: dict[str, set[int]] = {}
+        for point, count in counts:
+            found.setdefault(repr(point.get(axis)), set()).add(count)
+        values = [value for value in study.axes[axis] if repr(value) in found]
+        if len(values) == len(found) and all(len(each) == 1 for each in found.values()):
+            ours = listing((f"{found[repr(value)].pop():,}" for value in values), "and")
+            return f"{ours} {unit} at {key_words(axis)} {listing(map(in_words, values), 'and')}"
+    ends = (f"{count:,}" for count in dict.fromkeys((every[0], every[-1])))
+    return f"{' to '.join(ends)} {unit}"
 
 
 def _unfinished(study: Study) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnbench import __version__
 from bnbench.config import metrics, schema
+from bnbench.config.custom import custom_target
 from bnbench.report import words
 from bnbench.report.answer import answer, notices
 from bnbench.report.means import over_seeds
@@ -173,7 +174,11 @@ def _verdicts(cell: Cell, claims: Sequence[Judged]) -> Record:
 
 
 def _norm(config: schema.RunConfig) -> Record:
-    return {"kind": config.norm.kind, "placement": getattr(config.norm, "placement", None)}
+    """`name`: the kind, or the class of a layer of the user's own."""
+    norm, name = config.norm, str(config.norm.kind)
+    if isinstance(norm, schema.CustomNormConfig):
+        name = custom_target(norm.target)[1]
+    return {"kind": norm.kind, "name": name, "placement": getattr(norm, "placement", None)}
 
 
 def cell_row(cell: Cell, study: Study) -> Record:

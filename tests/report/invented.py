@@ -53,7 +53,7 @@ def invented(
 def write_run(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -> None:
     """A run as training would leave it."""
     run = experiment.run(identity.run_id(config))
-    run.begin(config_text=files.dump(config), manifest=_manifest(config, run.name))
+    run.begin(config_text=files.dump(config), manifest=_manifest(config, run.name, told.steps))
     records, last = _records(told)
     metrics = run.metrics(keep=0)
     metrics.append(encode_records(records))
@@ -67,7 +67,7 @@ def write_run(config: schema.RunConfig, experiment: ExperimentFolder, told: Told
         run.finish(Result.from_record(_result(told, last)))
 
 
-def _manifest(config: schema.RunConfig, name: str) -> Record:
+def _manifest(config: schema.RunConfig, name: str, steps: int | None) -> Record:
     return {
         "run": name,
         "identity": identity.identity(config),
@@ -90,7 +90,7 @@ def _manifest(config: schema.RunConfig, name: str) -> Record:
         "parameters": 100,
         "trainable_parameters": 100,
         "normalization_layers": 3,
-        "total_steps": 100,
+        "total_steps": steps or 100,
         "train_images": 1000,
         "validation_images": 100,
         "test_images": 100,

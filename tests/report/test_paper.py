@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from bnbench.cli.reading import Form
-from bnbench.config import schema
+from bnbench.config import feasible, schema
 from bnbench.report import paper
 from bnbench.report.paper import latex_text, markdown_text
 from bnbench.store import Record
@@ -221,7 +221,7 @@ def test_the_methods_of_a_study(study: Path) -> None:
         "g|n (group; placement after, eps 1e-05, affine, groups 4)",
         "Network: plain (",
         "learning rate 0.03, 0.3 or 0.6",
-        "1 epoch (of 100 steps) in batches of 4 or 64 images",
+        "1 epoch (100 steps) in batches of 4 or 64 images",
         "6 seeds of each configuration",
         "The learning rate was chosen for each setup",
         "12 of 108 runs diverged",
@@ -231,6 +231,39 @@ def test_the_methods_of_a_study(study: Path) -> None:
         assert " ".join(fact.split()) in " ".join(text.split())
     assert "milestones" not in text  # of a schedule that is not in use
     assert text.strip() in (study / "report.html").read_text().replace("&#39;", "'")
+
+
+def test_what_a_budget_means_along_an_axis(tmp_path: Path) -> None:
+    """Where images are fixed, steps follow the batch size, and the other way round."""
+    text = "{}train: {{{}}}\naxes: {{{}}}\nseeds: 2\n"
+    sizes = "data: {dataset: synthetic, train_images: 2000, validation_size: 100}\n"
+    for number, (budget, axes, said) in enumerate((
+        ("examples: 2000", "data.batch_size: [64, 4], optim.lr: [0.1, 0.2]",
+         "2,000 images (500 and 32 steps at batch size 4 and 64) in batches of"),
+        ("steps: 50", "data.batch_size: [64, 4]",
+         "50 steps (200 and 3,200 images at batch size 4 and 64) in batches of"),
+        ("steps: 50", "optim.lr: [0.1, 0.2]", "; 50 steps in batches of"),
+        ("steps: 5", "train.steps: [5, 10]", "; 5 or 10 steps (320 and 640 images at steps"),
+    )):  # fmt: skip
+        place = tmp_path / str(number)
+        place.mkdir()
+        tell = lambda config: Told(steps=feasible.planned_steps(config))  # noqa: E731
+        folder = invented(place, text.format(sizes, budget, axes), tell)
+        assert said in printed(folder.path, "--methods")
+
+
+def test_a_layer_of_the_users_own_is_called_by_its_class(tmp_path: Path) -> None:
+    (tmp_path / "layer.py").write_text("class PeakNorm: ...\n")
+    norm = "norm: {kind: custom, target: layer.py:PeakNorm, placement: after}"
+    folder = invented(tmp_path, f"setups: {{peak: {{{norm}}}, bn: {{}}}}\n", lambda _: Told()).path
+    rows = cells(printed(folder, "--format", "markdown"))
+    assert [row[:3] for row in rows[1:]] == [
+        ["peak", "PeakNorm", "after"],
+        ["bn", "batch", "before"],
+    ]
+    assert "peak & PeakNorm & after &" in printed(folder, "--format", "latex")
+    row = next(csv.DictReader(io.StringIO(printed(folder, "--format", "csv"))))
+    assert (row["norm.kind"], row["norm.name"]) == ("custom", "PeakNorm")
 
 
 def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
