@@ -124,8 +124,9 @@ def test_every_shipped_claim_can_be_judged(path: Path) -> None:
         assert_can_be_decided(experiment)
 
 
-def test_the_quickstart_can_decide_three_claims() -> None:
-    experiment = loading.load_experiment(files.find_config("quickstart"))
+@pytest.mark.parametrize("name", ["quickstart", "batch-size"])
+def test_what_a_newcomer_runs_can_decide_three_claims(name: str) -> None:
+    experiment = loading.load_experiment(files.find_config(name))
     assert len(experiment.claims) == 3
     assert_can_be_decided(experiment)
 
