@@ -169,9 +169,10 @@ def _limit(
         far = low - level > 2 * max(high - low, 5.0)
         if far and measured.words:
             axes.annotate(
-                f"{measured.words} ↓", (1, 0), xycoords="axes fraction", ha="right",
+                f"{measured.words} ↓", (1, LOST * rows), xycoords="axes fraction", ha="right",
                 xytext=(0, 3), textcoords="offset points", fontsize=style.SMALL - 2,
             )  # fmt: skip
+            rows += 1
         else:
             low, high = min(low, level), max(high, level)
     room, share = max(high - low, 1.0), LOST * (rows + 0.5) if rows else 0.06
