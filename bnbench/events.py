@@ -60,6 +60,19 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Correctness:
+    """Which images of a split were classified correctly, one bit each, in the dataset's order.
+
+    `bits`: base64 of bytes whose highest bit comes first; bits after the last image are 0.
+    """
+
+    split: Split
+    stats: Statistics
+    images: int
+    bits: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One number of a probe: `layer` is a module of the network, or "network" for all of it.
 
@@ -96,7 +109,7 @@ class Finished:
     """The budget is spent."""
 
 
-Measurement: TypeAlias = Evaluation | Gap | Confusion
+Measurement: TypeAlias = Evaluation | Gap | Confusion | Correctness
 """What an evaluation states."""
 
 Fact: TypeAlias = Step | Measurement | Reading | Histogram | Diverged | Finished
@@ -110,6 +123,7 @@ KINDS: dict[str, type[Fact]] = {
     "probe": Reading,
     "histogram": Histogram,
     "confusion": Confusion,
+    "correct": Correctness,
     "diverged": Diverged,
     "finished": Finished,
 }

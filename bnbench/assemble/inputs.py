@@ -181,6 +181,7 @@ class RunImages:
         return Sample(
             split=split,
             images=len(indices),
+            places=indices,
             batches=lambda size: data_batches.chunks(
                 images, indices, size=size, standardize=self.standardize, device=self.device
             ),

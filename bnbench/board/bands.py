@@ -111,7 +111,7 @@ def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicat
 def _curves(run: RunRecord) -> dict[str, dict[int, float]]:
     """Evaluations and gaps: values by images seen, by tag."""
     found: dict[str, dict[int, float]] = {}
-    for each in run.folder.records(without=("step", "probe", "histogram", "confusion")):
+    for each in run.folder.records(without=("step", "probe", "histogram", "confusion", "correct")):
         if each["event"] in ("eval", "gap"):
             fact = to_fact(each)
             assert isinstance(fact, Evaluation | Gap)

@@ -121,6 +121,15 @@ def parse_metric(text: str) -> Metric:
     )
 
 
+def of_test_images(metric: Metric) -> bool:
+    """Whether it is a mean over test images of what is right or wrong with each."""
+    match metric:
+        case EndReading("test", _, "accuracy" | "error") | GapReading("test", "accuracy"):
+            return True
+        case _:
+            return False
+
+
 def worst(metric: Metric) -> Literal["high", "low"] | None:
     """At which end of the metric a run is that diverged; None: it has no value there."""
     match metric:

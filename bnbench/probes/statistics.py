@@ -10,18 +10,20 @@ ones. Other layers act the same under all three kinds. Everything is restored.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from bnbench.events import Confusion, Evaluation, Gap, Measurement, Split, Statistics
+from bnbench.events import Confusion, Correctness, Evaluation, Gap, Measurement, Split, Statistics
 from bnbench.probes.interception import Use, intercepted
 from bnbench.probes.pooled import (
     Found,
@@ -174,12 +176,14 @@ Autocast = Callable[[], AbstractContextManager[object]]
 class Sample:
     """Images of one split: `batches(size)` yields them, `size` at a time.
 
-    `images`: how many. Their order decides which of them share batch statistics.
+    `images`: how many. Their order decides which of them share batch statistics. `places`:
+    (images,) where each stands in the dataset; without it, nothing is told of single images.
     """
 
     split: Split
     images: int
     batches: Callable[[int], Iterable[Batch]]
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +211,15 @@ class Discrepancy:
         A sample of the training split is the beginning of `population`: one pass under batch
         statistics serves both. Models without batch statistics are evaluated once: the three
         kinds are equal and the gap is exactly zero, and both are stated all the same, as the
-        control. The test split, which is read once, has its confusion matrix as well.
+        control. The test split, which is read once, has its confusion matrix as well, and which
+        images were classified correctly.
         """
         facts: list[Measurement] = []
         with evaluating(model):
             if not batch_norm_layers(model):
                 for sample in samples:
                     logits, labels = self.forward(model, sample, self.pass_size)
-                    facts += _facts(sample.split, logits, logits, logits, labels)
+                    facts += _facts(sample, logits, logits, logits, labels)
                 return facts
             with batch_statistics(model, self.norm_batch_size) as pools:
                 in_population, _ = self.forward(model, population, self.chunked_size)
@@ -227,7 +232,7 @@ class Discrepancy:
                         batch, _ = self.forward(model, sample, self.chunked_size)
                 with given_statistics(model, pools):
                     precise, _ = self.forward(model, sample, self.pass_size)
-                facts += _facts(sample.split, running, batch, precise, labels)
+                facts += _facts(sample, running, batch, precise, labels)
         return facts
 
     def forward(self, model: nn.Module, sample: Sample, size: int) -> Batch:
@@ -258,10 +263,10 @@ def _without_short_tail(batches: Iterable[Batch], enough: int) -> Iterator[Batch
 
 
 def _facts(
-    split: Split, running: Tensor, batch: Tensor, precise: Tensor, labels: Tensor
+    sample: Sample, running: Tensor, batch: Tensor, precise: Tensor, labels: Tensor
 ) -> list[Measurement]:
     """What logits (images, classes) under the three kinds of statistics say."""
-    images = len(labels)
+    split, images = sample.split, len(labels)
     kinds: dict[Statistics, Tensor] = {"running": running, "batch": batch, "population": precise}
     found = {
         kind: Evaluation(
@@ -288,4 +293,10 @@ def _facts(
         pairs = torch.bincount(labels * classes + running.argmax(1), minlength=classes**2)
         counts = tuple(map(tuple, pairs.view(classes, classes).tolist()))  # (label, prediction)
         facts.append(Confusion(split=split, stats="running", counts=counts))
+    if split == "test" and sample.places is not None:
+        order = torch.argsort(sample.places)
+        for kind, logits in kinds.items():
+            packed = np.packbits((logits.argmax(1) == labels)[order].numpy())
+            bits = b64encode(packed.tobytes()).decode()
+            facts.append(Correctness(split=split, stats=kind, images=images, bits=bits))
     return facts

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from bnbench.config import metrics
 from bnbench.report import words
 from bnbench.report.comparing import of_cells
 from bnbench.report.study import OtherRun, StudiedRun, Study, chance_level
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion, seeds_to_support
 from bnbench.store import Record
 from bnbench.wording import counted
@@ -47,6 +49,28 @@ def _of_claims(claims: Sequence[Record]) -> Iterator[str]:
             yield f"{said}: {_in_a_sentence(each)}"
 
 
+def _without_images(claims: Sequence[Record]) -> Iterator[Notice]:
+    """Claims about test images whose interval is over seeds alone."""
+    lacking = [
+        each
+        for each in claims
+        if metrics.of_test_images(metrics.parse_metric(each["metric"]))
+        and each["effect"] is not None
+        and each["effect"]["mean"] is not None
+        and each["effect"]["over_images"] is None
+        and each["effect"]["n"] >= SEEDS_FOR_AN_INTERVAL
+        and each["unit"] == "points"
+    ]
+    if lacking:
+        has = "has" if len(lacking) == 1 else "have"
+        yield Notice(
+            "other",
+            f"{counted(len(lacking), 'claim')} {has} no interval over seeds and images: not all of "
+            "their runs were tested on the same images and say which were right, as those of "
+            "earlier versions do not.",
+        )
+
+
 def _in_a_sentence(claim: Record) -> str:
     effect, reasons = claim["effect"], claim["reasons"]
     said, why = [], ""
@@ -54,6 +78,8 @@ def _in_a_sentence(claim: Record) -> str:
         said.append(words.effect(effect, claim["unit"]))
     if claim["meaning"]:
         said.append(claim["meaning"])
+    if images := words.over_images(claim):
+        said.append(images)
     if claim["leaning"]:
         said.append(words.LEANINGS[claim["leaning"]])
     if reasons:
@@ -63,8 +89,8 @@ def _in_a_sentence(claim: Record) -> str:
     return f"{claim['says'].strip().rstrip('.')}{size}.{why}"
 
 
-def notices(study: Study) -> Iterator[Notice]:
-    """Unfinished, failed, few seeds, runs that are not of the file."""
+def notices(study: Study, claims: Sequence[Record]) -> Iterator[Notice]:
+    """Unfinished, failed, few seeds, runs that are not of the file. `claims`: of the record."""
     states = Counter(str(run.state) for run in study.runs)
     if states["completed"] + states["diverged"] < len(study.runs):
         done = states["completed"] + states["diverged"]
@@ -105,6 +131,7 @@ def notices(study: Study) -> Iterator[Notice]:
         told = f"{counted(lost, 'run')} did not learn: {_where(study, lambda run: run.at_chance)}"
         level, chance = (words.percent(x) for x in (chance_level(study.classes), 1 / study.classes))
         yield Notice("other", f"{told}. Test accuracy is below {level} %; chance is {chance} %.")
+    yield from _without_images(claims)
     yield from (Notice("other", note) for note in study.notes)
     for reason in dict.fromkeys(run.reason for run in study.others):
         same = [run for run in study.others if run.reason == reason]

@@ -78,7 +78,7 @@ def _compared(folder: RunFolder) -> Record:
 def _last_evaluation(run: RunRecord) -> Record:
     """What a run without an end evaluated last, in the shape of a result."""
     found: Record = {}
-    for event in run.folder.records(without=("step", "histogram", "confusion", "probe")):
+    for event in run.folder.records(without=("step", "histogram", "confusion", "correct", "probe")):
         if event.get("event") == "eval":
             kinds = found.setdefault(str(event.get("split")), {})
             kinds[str(event.get("stats"))] = {key: event.get(key) for key in ("loss", "accuracy")}

@@ -30,6 +30,10 @@ JUDGING = (
     f"sign-flip test of the differences beyond that edge at {LEVEL:g} after Holm's correction over "
     "all claims, for each of these outcomes."
 )
+IMAGES = (
+    "Intervals over seeds and images take both for crossed random factors (Satterthwaite's degrees "
+    "of freedom)."
+)
 NAMES = {"lr": "learning rate", "lr_rule": "learning rate rule", "init": "initialization"}
 
 
@@ -101,6 +105,8 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
     )
     if claims:
         yield f"The experiment's file states {counted(claims, 'claim')}. {JUDGING}"
+    if claims and any(run.history.correct for run in study.runs):
+        yield IMAGES
     yield f"{_versions(study)}."
 
 

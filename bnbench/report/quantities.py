@@ -12,9 +12,12 @@ from itertools import pairwise
 from math import inf, isfinite, log2, log10
 from typing import Literal, assert_never
 
+import numpy as np
+
 from bnbench.config import metrics
 from bnbench.report.reading import Curve
 from bnbench.report.study import StudiedRun
+from bnbench.stats.differences import Array
 
 NETWORK = "network"
 POINTS = 100.0
@@ -60,6 +63,29 @@ def quantity(
             return _probe(metric, run, when)
         case _:
             assert_never(metric)
+
+
+def of_images(metric: metrics.Metric, run: StudiedRun) -> Array | None:
+    """(images,): what each test image adds to the metric of a run, so that it is their mean; None
+    of another metric, and where the run does not say which images were right."""
+    match metric:
+        case metrics.EndReading("test", statistics, "accuracy" | "error" as name):
+            right = _right(run, statistics)
+            return right if right is None or name == "accuracy" else POINTS - right
+        case metrics.GapReading("test", "accuracy"):
+            running, batch = _right(run, "running"), _right(run, "batch")
+            return None if running is None or batch is None else running - batch
+        case _:
+            return None
+
+
+def _right(run: StudiedRun, statistics: str) -> Array | None:
+    """(images,): 100 for each test image that was right at the end, else 0."""
+    if run.state != "completed" or statistics not in run.history.correct:
+        return None
+    images, bits = run.history.correct[statistics]
+    unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=images)
+    return POINTS * unpacked.astype(np.float64)
 
 
 def to_target(curve: Curve, name: str, target: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
@@ -12,6 +13,7 @@ from bnbench import store
 from bnbench.config import experiments, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, ConfigError, DataError, StorageError, UsageError
 from bnbench.report.study import OtherRun, StudiedRun, Study
+from bnbench.store.run_folder import METRICS
 from bnbench.wording import column_words, cut, told_apart
 
 Series = dict[int, float]
@@ -39,13 +41,15 @@ class History:
 
     `curves`: by split and kind of statistics. `gaps`: the last gap of each split. `probes`: series
     by probe, layer and name, layers in the order of the network. `evaluated`: images seen, and
-    looked at, at each evaluation on validation. `diverged_at`: images seen.
+    looked at, at each evaluation on validation. `correct`: which test images were right at the end,
+    a bit each, by kind of statistics, after the number of images. `diverged_at`: images seen.
     """
 
     curves: dict[tuple[str, str], Curve] = field(default_factory=dict)
     gaps: dict[str, dict[str, float]] = field(default_factory=dict)
     probes: dict[str, dict[str, dict[str, Series]]] = field(default_factory=dict)
     evaluated: list[tuple[int, int]] = field(default_factory=list)
+    correct: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     diverged_at: int | None = None
 
 
@@ -73,11 +77,31 @@ def read_history(run: store.RunRecord) -> History:
                 series = layers.setdefault(record["layer"], {}).setdefault(record["name"], {})
                 value = record["value"]
                 series[record["examples"]] = nan if value is None else value
+            case "correct" if record["split"] == "test":
+                found.correct[record["stats"]] = _correct(record, found, run)
             case "diverged":
                 found.diverged_at = record["examples"]
             case _:
                 pass
     return found
+
+
+def _correct(record: store.Record, found: History, run: store.RunRecord) -> tuple[int, bytes]:
+    """The images of an event and their bits. Raises DamagedError where these are not as many, or
+    not those of the accuracy that was stated with them."""
+    images, stated = record["images"], found.curves.get(("test", record["stats"]))
+    try:
+        bits = b64decode(record["bits"], validate=True)
+    except ValueError:
+        bits = b""
+    number = int.from_bytes(bits)
+    padding = 8 * len(bits) - images
+    right = number.bit_count() / images if images > 0 else nan
+    if not 0 <= padding < 8 or number % 2**padding or stated is None:
+        raise store.damaged(run.folder.path / METRICS, "not a bit for each test image")
+    if not abs(right - stated.accuracy[-1]) < 1e-9:
+        raise store.damaged(run.folder.path / METRICS, "its test images have another accuracy")
+    return images, bits
 
 
 def choose_study(folder: store.ExperimentFolder, number: int | None) -> store.ExperimentFolder:

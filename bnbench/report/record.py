@@ -57,7 +57,7 @@ def as_record(
         "caption": caption(study),
         "methods": methods(study, len(claims)),
         "answer": answer(study, judged),
-        "notices": [each._asdict() for each in notices(study)],
+        "notices": [each._asdict() for each in notices(study, judged)],
         "counts": {
             **{state: study.count(state) for state in STATES},
             "planned": len(study.runs),
@@ -126,7 +126,13 @@ def _claim(each: Judged) -> Record:
     if verdict.effect is not None:
         names = ("differences", "mean", "median", "interval", "method", "coverage", "n")
         effect = _picked(verdict.effect, *names, "infinite", "ties")
-        effect |= _picked(verdict, "p", "p_adjusted", "seeds_needed")
+        effect |= _picked(verdict, "p", "p_adjusted", "seeds_needed") | {"over_images": None}
+        if verdict.effect.over_images is not None:
+            effect["over_images"] = {
+                "images": verdict.effect.images,
+                "interval": verdict.effect.over_images,
+                "outcome": verdict.over_images,
+            }
     return {
         **_picked(claim, "id", "says", "literature"),
         "metric": claim.metric,

@@ -83,6 +83,8 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
         if claim["meaning"]:
             told += f"; {claim['meaning']}"
         yield from _lines(told, "    ", columns)
+    if said := words.over_images(claim):
+        yield from _lines(said, "    ", columns)
     for said in filter(None, map(words.two_groups, claim["better"] + claim["worse"])):
         yield from _lines(said, "    ", columns)
     if claim["reasons"]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
 from typing import NamedTuple
 
+import numpy as np
+
 from bnbench.config import claims, experiments, metrics, schema
-from bnbench.report.quantities import LR, POINTS, quantity, usable
+from bnbench.report.quantities import LR, POINTS, of_images, quantity, usable
 from bnbench.report.study import StudiedRun, Study, within_chance
-from bnbench.stats.differences import probability_of_superiority, slope
+from bnbench.stats.differences import Array, probability_of_superiority, slope
 from bnbench.stats.effect import Effect, effect
 from bnbench.stats.verdict import Verdict, judge
 from bnbench.wording import counted, in_words
@@ -20,7 +22,8 @@ class Side(NamedTuple):
     """One arm of a claim: its metric by seed, in the metric's unit.
 
     ±inf where a run diverged or never reached the target. `words`: the setup with its values.
-    `runs`: the names of those that count.
+    `runs`: the names of those that count. `images`: by seed, what each test image adds to the
+    value, (images,), where that is known.
     """
 
     arm: experiments.Arm
@@ -29,6 +32,7 @@ class Side(NamedTuple):
     diverged: int
     missing: int
     runs: frozenset[str]
+    images: dict[int, Array]
 
 
 @dataclass(slots=True)
@@ -38,7 +42,7 @@ class Judged:
     `pairs`: the difference at each seed, oriented so that + favours the claim (two-sided: better
     minus worse); NaN where both sides are infinite: no difference was seen. `objections`: to
     judging by them. `trials`: by arm, among how many values of the tuned axis its setup could
-    choose.
+    choose. `tested_on`: the datasets of its runs, with their folders.
     """
 
     claim: experiments.Claim
@@ -48,6 +52,7 @@ class Judged:
     pairs: dict[int, float] = field(default_factory=dict)
     objections: list[str] = field(default_factory=list)
     trials: dict[str, int] = field(default_factory=dict)
+    tested_on: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def values(self) -> list[float]:
@@ -112,11 +117,27 @@ def _measure(found: Judged, study: Study) -> Effect | None:
             smallest_effect=claim.smallest_effect,
             direction=claim.direction,
             ties=len(found.pairs) - len(seen),
+            table=_of_images(found),
             most=_most(claim),
         )
     if not found.objections:
         found.objections.append("no seed has a value on both sides")
     return None
+
+
+def _of_images(found: Judged) -> Array | None:
+    """(seeds, images): what each test image adds to each difference; None where a seed does not
+    say, and where not all were tested on the same images."""
+    sides = [*zip((1, -1), found.better, strict=False), *zip((-1, 1), found.worse, strict=False)]
+    turn = -1 if found.claim.direction == "down" else 1
+    parts = [
+        [turn * sign * side.images[seed] for sign, side in sides if seed in side.images]
+        for seed in found.pairs
+    ]
+    lengths = {len(part) for of_seed in parts for part in of_seed}
+    if len(lengths) != 1 or len(found.tested_on) != 1 or set(map(len, parts)) != {len(sides)}:
+        return None
+    return np.stack([np.sum(of_seed, axis=0) for of_seed in parts])
 
 
 def _most(claim: experiments.Claim) -> float:
@@ -163,10 +184,15 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
             count = found.trials[str(arm)] = len(taken[0].values)
             chosen = in_words(taken[0].value)
             words.append(f"{axis.rpartition('.')[2]} {chosen} (best of {count})")
-    values = dict[int, float]()
+    values, images = dict[int, float](), dict[int, Array]()
     for seed in study.seeds:
-        value = _value(claim, [run for run in runs if run.seed == seed])
+        of_seed = [run for run in runs if run.seed == seed]
+        value, each = _value(claim, of_seed), _image_values(claim, of_seed)
         values |= {} if value is None else {seed: value}
+        images |= {} if each is None else {seed: each}
+    found.tested_on |= {
+        (run.config.data.dataset, str(getattr(run.config.data, "root", None))) for run in runs
+    }
     missing = len(study.seeds) - len(values)
     undone = [run for run in runs if run.result is None]
     if missing and undone:
@@ -182,7 +208,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         found.objections += _not_learned(arm, runs, claim.target)
     diverged = sum(run.state == "diverged" for run in runs)
     names = frozenset(run.name for run in runs)
-    return Side(arm, ", ".join(words), values, diverged, missing, names)
+    return Side(arm, ", ".join(words), values, diverged, missing, names, images)
 
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
@@ -196,6 +222,19 @@ def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None
     if len(finite) < len(readings) or len(finite) < 2:
         return None
     return slope([log2(run.point[claim.slope_over]) for run in along], finite)
+
+
+def _image_values(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> Array | None:
+    """The same for each test image: (images,), with the value as their mean; None if not known."""
+    read = [of_images(claim.measured, run) for run in runs]
+    known = [each for each in read if each is not None]
+    if claim.log or len(known) < len(read) or len({len(each) for each in known}) != 1:
+        return None
+    if claim.slope_over is None:
+        return known[0] if len(known) == 1 else None
+    across = np.log2([run.point[claim.slope_over] for run in runs])
+    across -= across.mean()
+    return np.asarray(across @ np.stack(known) / (across @ across))
 
 
 def _quantity(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:

@@ -107,6 +107,24 @@ def effect(found: Mapping[str, Any], unit: str) -> str:
     return ", ".join(said)
 
 
+def over_images(claim: Mapping[str, Any], *, always: bool = False) -> str | None:
+    """What is said of the interval over seeds and images, where the verdict depends on it or it is
+    wanted `always`; None where there is none.
+
+    `claim`: of the record.
+    """
+    found = (claim["effect"] or {}).get("over_images")
+    if found is None or (found["outcome"] == claim["outcome"] and not always):
+        return None
+    ends = f"{interval(found['interval'], claim['unit'])} with the images as a sample, too"
+    if found["outcome"] == claim["outcome"]:
+        return ends
+    return (
+        f"{claim['outcome']} for these {found['images']:,} test images alone: {ends}, which leaves "
+        "it undecided for others like them"
+    )
+
+
 def two_groups(side: Mapping[str, Any]) -> str | None:
     """What is said of an arm of a claim whose seeds fall into two groups, None of another.
 

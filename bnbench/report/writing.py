@@ -61,6 +61,7 @@ def page(report: Report) -> str:
         "number": lambda value, **how: words.number(_float(value), **how),
         "percent": lambda value, **how: words.percent(_float(value), **how),
         "difference": lambda value, unit: words.difference(_float(value), unit),
+        "over_images": words.over_images,
         "p_value": words.p_value,
         "two_groups": words.two_groups,
         "in_words": words.value_words,

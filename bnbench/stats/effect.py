@@ -23,9 +23,11 @@ from typing import Literal
 
 import numpy as np
 
+from bnbench.stats.crossed import crossed_interval
 from bnbench.stats.differences import (
     ROUNDING,
     SEEDS_FOR_AN_INTERVAL,
+    Array,
     Interval,
     mean,
     median,
@@ -49,7 +51,8 @@ class Effect:
     that n = len(differences) + ties. `mean` is None where there are any of either. `coverage` is
     how often an interval of this `method` covers what it estimates: 0.95, or what n order
     statistics can give. One or two finite differences have the interval −∞ … ∞. `p`: of each
-    outcome's test, before Holm's correction.
+    outcome's test, before Holm's correction. `images`: of a test set, if what each seed did on each
+    of them is known, and `over_images` the interval over seeds and images then.
     """
 
     differences: tuple[float, ...]
@@ -64,6 +67,8 @@ class Effect:
     infinite: int
     ties: int
     p: Mapping[Decided, float]
+    images: int = 0
+    over_images: Interval | None = None
 
 
 def effect(
@@ -73,12 +78,14 @@ def effect(
     direction: Direction,
     ties: int = 0,
     most: float = inf,
+    table: Array | None = None,
 ) -> Effect:
     """Interval, tests and what else there is to say of the differences of one claim.
 
     `ties`: seeds at which both sides are infinite, beside those of `differences`. `most`: no
     difference can be larger, and no interval reaches beyond it: to cut away what is not possible
-    leaves its coverage as it is. Raises ValueError for no seeds, for NaN and for a smallest effect
+    leaves its coverage as it is. `table`: (seeds, images), whose means over images are the
+    differences. Raises ValueError for no seeds, for NaN and for a smallest effect
     that is negative or not finite.
     """
     if not 0 <= smallest_effect < inf:
@@ -95,6 +102,10 @@ def effect(
     elif not ranks and len(values) >= SEEDS_FOR_AN_INTERVAL:
         low, high = paired_t_interval(values, confidence=CONFIDENCE)
         interval = Interval(max(low, -most), min(high, most))
+    over_images = None
+    if table is not None and not ranks and len(values) >= SEEDS_FOR_AN_INTERVAL:
+        low, high = crossed_interval(table, confidence=CONFIDENCE)
+        over_images = Interval(max(low, -most), min(high, most))
     return Effect(
         differences=values,
         smallest_effect=float(smallest_effect),
@@ -108,6 +119,8 @@ def effect(
         infinite=infinite,
         ties=ties,
         p=_tested(values, smallest_effect, direction),
+        images=0 if over_images is None or table is None else table.shape[1],
+        over_images=over_images,
     )
 
 

@@ -58,7 +58,8 @@ class Verdict:
     there was nothing to compare. `reasons` is empty unless the outcome is inconclusive. `leaning`
     is where the differences point then, None otherwise: a direction, and nothing stronger.
     `seeds_needed`: to decide an effect of twice the smallest with a chance of 80 % at this spread;
-    None where it is decided, and where no sensible number would do.
+    None where it is decided, and where no sensible number would do. `over_images`: the outcome by
+    the interval over seeds and images, where there is one.
     """
 
     outcome: Conclusion
@@ -68,6 +69,7 @@ class Verdict:
     reasons: tuple[str, ...]
     leaning: Leaning | None
     seeds_needed: int | None = None
+    over_images: Conclusion | None = None
 
 
 def seeds_to_support(directions: Sequence[Direction]) -> int:
@@ -137,8 +139,12 @@ def _verdict(
         reasons.append(_not_clear(effect, needed))
     elif p >= LEVEL:
         reasons.append(_may_be_chance(effect, outcome, p, len(family)))
+    over_images: Conclusion | None = None
+    if effect.over_images is not None:
+        holds = not reasons and points_at(effect, effect.over_images) == outcome
+        over_images = outcome if holds else "inconclusive"
     if not reasons:
-        return Verdict(outcome, effect, effect.p[tested], p, (), None)
+        return Verdict(outcome, effect, effect.p[tested], p, (), None, None, over_images)
     return Verdict(
         "inconclusive",
         effect,
@@ -147,6 +153,7 @@ def _verdict(
         tuple(reasons),
         _leaning(effect),
         needed if needed is not None and effect.n < needed <= SENSIBLE_SEEDS else None,
+        over_images,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bnbench.config import files, identity, loading, plans, schema
 from bnbench.store import ExperimentFolder, Record, Result, encode_records
@@ -20,7 +23,9 @@ class Told:
 
     `curve`: validation accuracies at evenly spaced evaluations; its last one is the final one.
     `probes`: values over time by (probe, layer, name). `gap`: running minus batch accuracy.
-    `steps`: of a batch each, at the end; None: ten for each evaluation, of 1,000 images in all.
+    `right`: for each test image whether it is right at the end, under all kinds of statistics, so
+    that `test` must be their mean. `steps`: of a batch each, at the end; None: ten for each
+    evaluation, of 1,000 images in all.
     """
 
     curve: Sequence[float] = (0.5,)
@@ -30,6 +35,7 @@ class Told:
     probes: Mapping[tuple[str, str, str], Sequence[float]] = field(default_factory=dict)
     state: str = "completed"
     images_per_second: float = 1000.0
+    right: Sequence[bool] | None = None
     steps: int | None = None
 
 
@@ -121,6 +127,12 @@ def _records(told: Told) -> tuple[list[Record], Record]:
                 {"event": "gap", **at, "split": split, "images": 100, "loss": -told.gap}
                 | {"accuracy": told.gap, "disagreement": abs(told.gap), "kl": abs(told.gap)}
             )
+    for kind in KINDS if told.right is not None and told.state == "completed" else ():
+        bits = b64encode(np.packbits(np.array(told.right)).tobytes()).decode()
+        records.append(
+            {"event": "correct", **at, "split": "test", "stats": kind}
+            | {"images": len(told.right or ()), "bits": bits}
+        )
     for (probe, layer, name), values in told.probes.items():
         for number, value in enumerate(values):
             where = {"step": 10 * number, "examples": 1000 * number, "train_seconds": 0.5 * number}

@@ -10,6 +10,7 @@ from typing import get_args
 from bnbench.events import (
     KINDS,
     Confusion,
+    Correctness,
     Diverged,
     Evaluation,
     Fact,
@@ -57,6 +58,7 @@ MOMENTS = [
         train_seconds=5.25,
         facts=(
             Confusion(split="test", stats="running", counts=((7, 1), (0, 8))),
+            Correctness(split="test", stats="batch", images=9, bits="8IA="),
             Diverged(reason="loss above 10·ln(classes)"),
             Finished(),
         ),
@@ -86,6 +88,8 @@ def test_the_lines_are_those_of_the_contract(tmp_path: Path) -> None:
     assert lines[5:] == [
         '{"event": "confusion", "step": 140, "examples": 8960, "train_seconds": 5.25, '
         '"split": "test", "stats": "running", "counts": [[7, 1], [0, 8]]}',
+        '{"event": "correct", "step": 140, "examples": 8960, "train_seconds": 5.25, '
+        '"split": "test", "stats": "batch", "images": 9, "bits": "8IA="}',
         '{"event": "diverged", "step": 140, "examples": 8960, "train_seconds": 5.25, '
         '"reason": "loss above 10·ln(classes)"}',
         '{"event": "finished", "step": 140, "examples": 8960, "train_seconds": 5.25}',

@@ -146,6 +146,8 @@ class TensorBoardSink:
                     "row is a class, and shows what its images were taken for."
                 )
                 return [records.image(f"images/confusion_{fact.split}", png, describes=shows)]
+            case events.Correctness():
+                return []
             case events.Reading():
                 tag = f"probe_{fact.probe}/{fact.layer}/{fact.name}"
                 return records.scalars({tag: fact.value})

@@ -1,0 +1,90 @@
+"""The interval over seeds and images against sums over the table, and against known truths."""
+
+from __future__ import annotations
+
+from math import nan, sqrt
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from bnbench.stats.crossed import crossed_interval
+from bnbench.stats.differences import paired_t_interval
+from tests.stats.samples import four_errors
+
+
+def mean_squares(table: list[list[float]]) -> tuple[float, float, float]:
+    """Of seeds, images and what is left: by their definitions, a value at a time."""
+    n, m = len(table), len(table[0])
+    rows = [sum(row) / m for row in table]
+    columns = [sum(row[i] for row in table) / n for i in range(m)]
+    whole = sum(rows) / n
+    left = sum(
+        (table[s][i] - rows[s] - columns[i] + whole) ** 2 for s in range(n) for i in range(m)
+    )
+    return (
+        m * sum((row - whole) ** 2 for row in rows) / (n - 1),
+        n * sum((column - whole) ** 2 for column in columns) / (m - 1),
+        left / ((n - 1) * (m - 1)),
+    )
+
+
+@pytest.mark.parametrize("images_vary", [1.0, 3.0])
+def test_it_is_of_the_two_way_tables_mean_squares(images_vary: float) -> None:
+    random = np.random.default_rng(3)
+    table = random.normal(0, 1, (6, 40)) + images_vary * random.normal(0, 1, 40)
+    table += random.normal(5, 0.2, (6, 1))
+    of_seeds, of_images, left = mean_squares(table.tolist())
+    variance = (of_seeds + of_images - left) / 240
+    freedom = (240 * variance) ** 2 / (of_seeds**2 / 5 + of_images**2 / 39 + left**2 / 195)
+    half = scipy_stats.t.ppf(0.975, freedom) * sqrt(variance)
+    low, high = crossed_interval(table)
+    assert (low, high) == pytest.approx((table.mean() - half, table.mean() + half))
+
+
+def test_where_images_add_nothing_it_is_students() -> None:
+    """All seeds differ in the same images, or answers are noise alone: never narrower than that."""
+    table = np.repeat([[1.0], [2.0], [4.0]], 50, axis=1)
+    assert crossed_interval(table) == pytest.approx(paired_t_interval([1, 2, 4]))
+    noise = np.random.default_rng(0).normal(0, 1, (8, 300))
+    low, high = crossed_interval(noise)
+    student = paired_t_interval(noise.mean(1).tolist())
+    assert low <= student.low + 1e-12
+    assert student.high <= high + 1e-12
+    assert crossed_interval(np.zeros((6, 9))) == (0, 0)
+
+
+def arms(random: np.random.Generator, n: int, images: int, differ: float) -> np.ndarray:
+    """(n, images) differences, in points, of two arms that are equally good over all images: some
+    are easier for the one, others for the other, by `differ`."""
+    hard = random.normal(1, 2, images)
+    right = []
+    for _ in range(2):
+        own = hard + differ * random.normal(0, 1, images)
+        seeds = own + random.normal(0, 0.05, (n, 1)) + random.normal(0, 1, (n, images))
+        right.append(random.random((n, images)) < 1 / (1 + np.exp(-seeds)))
+    return 100.0 * (right[0].astype(float) - right[1])
+
+
+@pytest.mark.parametrize("n", [6, 10])
+def test_it_holds_for_other_images_where_that_of_seeds_does_not(n: int) -> None:
+    """Negative control: Student's interval of the seeds misses the truth, 0, too often."""
+    random = np.random.default_rng(n)
+    missed = seeds_missed = 0
+    for _ in range(300):
+        table = arms(random, n, 400, differ=2.0)
+        low, high = crossed_interval(table)
+        missed += not low <= 0 <= high
+        low, high = paired_t_interval(table.mean(1).tolist())
+        seeds_missed += not low <= 0 <= high
+    print(f"\nmissed, n = {n}: {missed / 300:.1%}, by seeds alone {seeds_missed / 300:.1%}")
+    assert missed / 300 <= 0.05 + four_errors(0.05, 300)
+    assert seeds_missed / 300 > 0.1
+
+
+def test_what_has_no_interval() -> None:
+    for shape in ((1, 5), (5, 1)):
+        with pytest.raises(ValueError, match="do not say how"):
+            crossed_interval(np.zeros(shape))
+    with pytest.raises(ValueError, match="not finite"):
+        crossed_interval(np.full((3, 3), nan))
