@@ -123,11 +123,9 @@ def _write_fixed(
             "not finite, or it is not known what training does with them, see the notes",
             do="leave out --fix",
         )
-    if examined.diagnosis.worse_recalibrated:
-        raise UsageError(
-            f"{path} is not written: with recalibrated statistics the model is worse, see the note",
-            do="keep the running statistics",
-        )
+    if examined.diagnosis.against:
+        why, instead = examined.diagnosis.against
+        raise UsageError(f"{path} is not written: {why}", do=instead)
     reading = root.doing("reading the fixed checkpoint back", hidden)
     with redirect_stdout(sys.stderr), reading:
         content = target.recalibrate(saved, model, examined.diagnosis)

@@ -79,6 +79,7 @@ class Judge:
             *self._with_other_statistics(),
             *self._by_call(),
             *self._in_batches(),
+            *self._in_small_batches(),
             *self._over_images(),
         ]
         reasons = {each.name for each in found} - NO_REASON
@@ -267,15 +268,16 @@ class Judge:
             yield finding(
                 "small-last-batch",
                 f"the {images.loader} loader has a batch of one among batches of {self.batch_size}"
-                + (
-                    ": a layer has one value per channel there, and train() raises" if alone else ""
-                ),
+                + ": a layer has one value per channel there, and train() raises" * alone,
                 harmful=alone,
             )
+
+    def _in_small_batches(self) -> Iterator[Finding]:
+        train, own, flips = self.evidence.train, self.evidence.train.own.shuffled, self._flips()
         size = max(train.sizes)
         largest = train.sizes[size].shuffled
-        flips = self._flips()
-        enough = max(criteria.FLIPS, criteria.FLIPS_OF_ERRORS * largest.wrong)
+        enough = flips >= max(criteria.FLIPS, criteria.FLIPS_OF_ERRORS * largest.wrong)
+        differs = harms(own, largest) or harms(largest, own)
         if self.batch_size == 1 and harms(train.own.population, own):
             yield finding(
                 "batch-too-small",
@@ -284,7 +286,7 @@ class Judge:
                 do="use GroupNorm (or InstanceNorm, which does the same in both modes), or train "
                 "in batches of 32 or more; recalibrating does not change that",
             )
-        elif self.batch_size <= criteria.SMALL_BATCH and flips >= enough and self.tracking:
+        elif self.batch_size <= criteria.SMALL_BATCH and self.tracking and (enough or differs):
             window = min(each.window for each in self.tracking)
             averaged = f"{window:,.0f}" if window >= 10 else f"{window:.1f}"
             yield finding(
@@ -293,7 +295,7 @@ class Judge:
                 f"the batch; {own.figures} under the statistics of {self.batch_size} images, "
                 f"{largest.figures} under those of {size}; running statistics average over "
                 f"{averaged} batches; {self.costs}",
-                harmful=self.gap or harms(own, largest) or harms(largest, own),
+                harmful=self.gap or differs,
             )
 
     def _over_images(self) -> Iterator[Finding]:

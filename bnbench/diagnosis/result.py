@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bnbench.catalogue import FINDINGS
+from bnbench.errors import UsageError
 from bnbench.probes.pooled import PooledStatistics
 
 Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
@@ -180,11 +181,26 @@ class Diagnosis:
                 return each
         raise KeyError(f"no reading of {loader} images under {statistics} statistics")
 
+    @property
+    def against(self) -> tuple[str, str] | None:
+        """Why not to recalibrate, and what to do instead; None where nothing speaks against it."""
+        if self.worse_recalibrated:
+            where = " and the ".join(f"{each} loader's" for each in self.worse_recalibrated)
+            why = f"with recalibrated statistics the model is worse on the {where} images"
+            return why, "keep the running statistics"
+        if any(each.name == "mode-branch" for each in self.findings):
+            why = "the rest of the network does something else in train() than in eval()"
+            return why, "do the same in both modes, then recalibrate: see mode-branch"
+        return None
+
     def recalibrated(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of the same model with the population's statistics as running ones.
 
         The variance is unbiased, as torch keeps it. Everything else is the tensor that was there.
+        Raises UsageError where something speaks `against` it.
         """
+        if self.against:
+            raise UsageError(self.against[0], do=self.against[1])
         result = dict(state)
         for name, pool in self.population.items():
             unbiased = pool.variance * (pool.count / max(pool.count - 1, 1))

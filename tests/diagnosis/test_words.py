@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_in_nats_has_its_unit() -> None:
 def test_no_more_images_are_said_than_there_are() -> None:
     """Small batches: a window of many batches sees the same images again and again."""
     model = steps(network(momentum=0.001), 20)
-    found = bnbench.diagnose(model, loader(8, count=256), images=256)
+    found = bnbench.diagnose(model, loader(2, count=256), images=256)
     small = next(each for each in found.findings if each.name == "batch-too-small")
     assert "running statistics average over 1,999 batches" in small.evidence
 
