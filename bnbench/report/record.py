@@ -15,7 +15,7 @@ from math import isinf, isnan
 from typing import TYPE_CHECKING, Any
 
 from bnbench import __version__
-from bnbench.config import metrics, schema
+from bnbench.config import metrics, plans, schema
 from bnbench.config.custom import custom_target
 from bnbench.report import words
 from bnbench.report.answer import answer, notices
@@ -26,6 +26,7 @@ from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import two_groups
 from bnbench.store import STATES, Record
+from bnbench.wording import counted
 
 if TYPE_CHECKING:
     from bnbench.report.figures import Drawn
@@ -52,6 +53,9 @@ def as_record(
             "setups": study.setups,
             "axes": study.axes,
             "seeds": study.seeds,
+            "grid": f"single runs of {counted(len(study.cells), 'configuration')}"
+            if content is None
+            else plans.grid(experiment),
             "tune": None if tune is None else {"axis": tune.axis, "by": tune.by},
         },
         "caption": caption(study),

@@ -16,6 +16,7 @@ from bnbench.report.figures import Drawn, drawn
 from bnbench.report.study import Study, short_names
 from bnbench.report.verdicts import judged
 from bnbench.store import Record
+from bnbench.wording import counted
 
 PAGE, DATA, TABLE = "report.html", "report.json", "report.csv"
 STATES = {"completed": "●", "diverged": "×", "failed": "!", "damaged": "!"}
@@ -64,6 +65,7 @@ def page(report: Report) -> str:
         "over_images": words.over_images,
         "p_value": words.p_value,
         "two_groups": words.two_groups,
+        "counted": counted,
         "in_words": words.value_words,
         "quoted": quote,
         "effect": words.effect,

@@ -439,6 +439,16 @@ def test_a_single_run_without_an_experiment_file(tmp_path: Path) -> None:
     record = reported(folder).record
     assert "55.0 % test accuracy (1 seed)" in record["answer"][0]
     assert record["experiment"]["file"] is None
+    assert "single runs of 1 configuration; 1 run, 1 completed." in read_page(folder).words
+
+
+def test_the_page_says_which_values_are_of_one_setup(tmp_path: Path) -> None:
+    own = "{a: {axes: {optim.lr: [0.1]}}, b: {norm: {kind: none}}}"
+    text = f"{SMALL_YAML}setups: {own}\naxes: {{optim.lr: [0.2, 0.3, 0.4]}}\nseeds: 2\n"
+    folder = invented(tmp_path, text, lambda _: Told())
+    reported(folder)
+    said = "2 setups × 3 values of optim.lr (a: 1) × 2 seeds; 8 runs, 8 completed."  # 1 + 3, twice
+    assert said in read_page(folder).words
 
 
 def test_infinite_differences_are_arrows_and_medians(tmp_path: Path) -> None:
