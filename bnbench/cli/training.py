@@ -284,7 +284,8 @@ def _train(
                 )
         with root.doing("reading the results", quiet or as_json or csv):
             update_tensorboard(folder, root.say)
-            study = results_of(each.experiment, runs, folder)
+            curves = bool(each.experiment.claims) and not (as_json or csv)
+            study = results_of(each.experiment, runs, folder, events=curves)
         failures += outcome.failures
         if as_json or csv:
             which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
@@ -292,6 +293,8 @@ def _train(
         else:
             for table in terminal.closing_tables(study, columns=root.output.width):
                 root.output.print(table)
+            for line in terminal.closing_verdicts(study, columns=root.output.width):
+                root.output.print(line)
             root.show(f"curves: bnbench tensorboard {folder.path}")
             option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""
             root.show(f"report: bnbench report {folder.path}{option}")

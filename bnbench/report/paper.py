@@ -13,7 +13,7 @@ from bnbench.report import words
 from bnbench.report.methods import JUDGING
 from bnbench.report.record import as_csv
 from bnbench.report.study import METRICS
-from bnbench.report.terminal import cells_in_words
+from bnbench.report.terminal import cells_in_words, outcome
 from bnbench.store import Record
 from bnbench.wording import printable, slug
 
@@ -72,8 +72,7 @@ def _tables(record: Record) -> Iterator[PaperTable]:
 
 
 def _verdict(claim: Record) -> list[str]:
-    leaning = f" ({words.LEANINGS[claim['leaning']]})" if claim["leaning"] else ""
-    row = [claim["says"], claim["outcome"] + leaning]
+    row = [claim["says"], outcome(claim)]
     effect = claim["effect"]
     if effect is None:
         return [*row, "–", "–", "0", "–"]

@@ -41,7 +41,7 @@ def as_record(
 ) -> Record:
     """The record of a study, with numbers that strict JSON can hold."""
     experiment, content, tune = study.experiment, study.folder.content(), study.experiment.tune
-    judged = [_claim(each) for each in claims]
+    judged = [claim_row(each) for each in claims]
     record = {
         "schema": 2,
         "experiment": {
@@ -125,7 +125,8 @@ def _picked(thing: object, *names: str) -> Record:
     return {name: getattr(thing, name) for name in names}
 
 
-def _claim(each: Judged) -> Record:
+def claim_row(each: Judged) -> Record:
+    """A claim with its verdict."""
     claim, verdict, effect = each.claim, each.verdict, None
     if verdict.effect is not None:
         names = ("differences", "mean", "median", "interval", "method", "coverage", "n")

@@ -72,8 +72,7 @@ def _cells_of_report(record: Record, columns: int) -> Iterator[RenderableType]:
 
 def _verdict(claim: Record, columns: int) -> Iterator[Text]:
     symbol = words.SYMBOLS[claim["outcome"]]
-    leaning = f" ({words.LEANINGS[claim['leaning']]})" if claim["leaning"] else ""
-    yield from _lines(f"{claim['outcome']}{leaning}: {claim['says']}", f"{symbol} ", columns)
+    yield from _lines(f"{outcome(claim)}: {claim['says']}", f"{symbol} ", columns)
     effect = claim["effect"]
     if effect is not None:
         told = words.effect(effect, claim["unit"])
@@ -105,6 +104,36 @@ def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
     rows = [cell_row(cell, study) for cell in study.cells]
     tuned = study.tuned_axis if study.choices else None
     return [*shown, *_cells(rows, list(study.axes), tuned, columns)]
+
+
+def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
+    """What follows them where there are claims: a line for each, or how many seeds are missing."""
+    from bnbench.report.record import claim_row
+    from bnbench.report.verdicts import judged
+    from bnbench.stats.verdict import seeds_to_support
+
+    claims, seeds = study.experiment.claims, study.experiment.seeds
+    needed = seeds_to_support([claim.direction for claim in claims]) if claims else 0
+    columns = min(columns, WIDEST)
+    if (lacking := needed - len(seeds)) > 0:
+        do = f"the same command with --seeds {needed}"
+        do = do if isinstance(seeds, range) else f"add {lacking} to seeds: in the file"
+        told = f"no verdicts yet: {counted(len(claims), 'claim')} and {counted(len(seeds), 'seed')}"
+        yield from _lines(f"{told}; {needed} are needed: {do}", "", columns)
+        return
+    for claim in map(claim_row, judged(study)):
+        said, effect = outcome(claim), claim["effect"]
+        if effect is not None:
+            said += f", {words.middle(effect, claim['unit']).removeprefix('mean ')}"
+            ends = words.interval(effect["interval"], claim["unit"])
+            said += f" [{ends}]" * (ends != "–") + f", {counted(effect['n'], 'seed')}"
+        yield from _lines(f"{claim['id']}: {said}", f"{words.SYMBOLS[claim['outcome']]} ", columns)
+
+
+def outcome(claim: Record) -> str:
+    """`inconclusive (leans towards yes)`."""
+    leaning = f" ({words.LEANINGS[claim['leaning']]})" if claim["leaning"] else ""
+    return f"{claim['outcome']}{leaning}"
 
 
 def _new_table(first: str, *rest: str, padding: int = 1) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -15,7 +16,7 @@ from bnbench.config import schema
 from bnbench.report.reading import read_study
 from bnbench.report.record import as_record
 from bnbench.report.study import Study
-from bnbench.report.terminal import closing_tables, terminal
+from bnbench.report.terminal import closing_tables, closing_verdicts, terminal
 from bnbench.store import Record
 from tests.report.invented import Told, invented
 from tests.runs import SMALL_YAML
@@ -132,3 +133,43 @@ def test_a_sweep_ends_with_the_same_table(studies: Studies) -> None:
     for setup in ("plain", "bn"):
         assert len(rows(report, setup)) == 4
         assert rows(closing, setup)[-4:] == rows(report, setup)
+
+
+CLAIMS = """\
+claims:
+  - {id: better, says: bn is better, metric: test/running/accuracy, better: bn@2, worse: plain@2,
+     at: {optim.lr: 0.1}, smallest_effect: 1}
+  - {id: smaller, says: it is not worse, metric: test/running/accuracy, better: plain@2,
+     worse: bn@2, at: {optim.lr: 0.1}, smallest_effect: 1}
+"""
+
+
+def closing(path: Path, seeds: str) -> list[str]:
+    """What ends a sweep in which bn is better by 20 points, and by 0.1 more with each seed."""
+
+    def told(config: schema.RunConfig) -> Told:
+        test = 0.3 + (0.2 + 0.001 * config.seed) * (config.setup == "bn")
+        return Told(test=test, curve=(test,))
+
+    study = read_study(invented(path, f"{SMALL_YAML}{SETUPS}{CLAIMS}seeds: {seeds}\n", told))
+    return printed(closing_verdicts(study), 80)
+
+
+def test_a_sweep_ends_with_a_line_for_each_claim(tmp_path: Path) -> None:
+    assert closing(tmp_path, "7") == [
+        "✓ better: supported, +20.3 points [+20.1 … +20.5], 7 seeds",
+        "✗ smaller: refuted, −20.3 points [−20.5 … −20.1], 7 seeds",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "do"),
+    [("2", "the same command with --seeds 6"), ("[7, 9]", "add 4 to seeds: in the file")],
+)
+def test_or_says_how_many_seeds_are_missing(tmp_path: Path, seeds: str, do: str) -> None:
+    text = " ".join(closing(tmp_path, seeds))
+    assert text == f"no verdicts yet: 2 claims and 2 seeds; 6 are needed: {do}"
+
+
+def test_without_claims_nothing_is_said_of_them(studies: Studies) -> None:
+    assert not printed(closing_verdicts(studies(1)), 80)
