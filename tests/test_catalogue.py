@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnbench
@@ -53,7 +54,7 @@ def theirs() -> dict[str, object]:
         **{"torch": torch, "nn": nn, "DataLoader": DataLoader, "bnbench": bnbench},
         **{"model": Net(), "train_loader": loader, "eval_loader": loader, "self": Layer()},
         **{"dataset": dataset, "domain_a": dataset, "domain_b": dataset, "x": x, "y": y},
-        **{"left": x, "right": x},
+        **{"left": x, "right": x, "averaged": AveragedModel(Net())},
     }
 
 

@@ -86,7 +86,7 @@ def diagnose(
             if saved is not None:
                 raise UsageError(f"{target} already has a checkpoint", do="leave out --checkpoint")
             saved = targets.read_checkpoint(checkpoint)
-            found.notes.extend(targets.put_into(model, saved))
+            found.load(saved)
 
         def tell(share: float) -> None:
             live.update(root.spinner(f"measuring, {share:.0%}"))

@@ -3,8 +3,8 @@ batches, and what is left where nothing explains a gap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from math import log, sqrt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import exp, log, sqrt
 from statistics import fmean
 from typing import cast
 
@@ -55,6 +55,45 @@ def in_other_modes(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def by_call(
+    evidence: Evidence,
+    layers: Sequence[LayerReading],
+    by_image: Sequence[LayerReading],
+    some: Callable[[Sequence[LayerReading]], str],
+) -> Iterator[Finding]:
+    """Layers that train() and eval() use on different groups of values: several calls in a forward
+    pass, each image by itself. `some`: says how many layers these are."""
+    own = evidence.train.own
+    if own.by_call is not None and harms(own.population, own.by_call):
+        apart = {
+            each: criteria.calls_apart(own.pools[each.name], each.eps)
+            for each in layers
+            if len(own.pools[each.name].calls) > 1
+        }
+        worst = max(apart, key=lambda each: sum(apart[each]))
+        mean, variance = apart[worst]
+        calls = len(own.pools[worst.name].calls)
+        yield finding(
+            "reused-layer",
+            f"a forward pass calls layer {worst.name} {calls} times, on inputs whose means are "
+            f"up to {mean:.2f} standard deviations apart, their variances a factor of "
+            f"{exp(variance):.2g} ({some(list(apart))} several calls); train() "
+            "normalizes each call by its own statistics, eval() all by the same ones: "
+            f"{own.population.figures} under population statistics of all calls, "
+            f"{own.by_call.figures} under those of each call",
+            list(apart),
+        )
+    if by_image and harms(own.population, own.shuffled):
+        yield finding(
+            "instance-norm-tracks",
+            f"{some(by_image)} track_running_stats=True and normalize each image by "
+            "itself in train(), and by an average over images in eval(): "
+            f"{own.shuffled.figures} as in train(), {own.population.figures} under "
+            "population statistics",
+            by_image,
+        )
+
+
 def of_a_mismatch(
     evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module], costs: str
 ) -> Finding:
@@ -73,7 +112,8 @@ def of_a_mismatch(
                 far,
             )
     own, still = (
-        _error(norms, layers, pools) for pools in (evidence.train.own.pools, evidence.modes.still)
+        variance_error(norms, layers, pools)
+        for pools in (evidence.train.own.pools, evidence.modes.still)
     )
     if far and evidence.modes.training is not None and still < criteria.FITS * own:
         return finding(
@@ -185,7 +225,7 @@ def _fits_dropout(
     modes = evidence.modes
     if modes.noisy is None or not any(map(off, layers)):
         return ""
-    noisy, still = (_error(norms, layers, pools) for pools in (modes.noisy, modes.still))
+    noisy, still = (variance_error(norms, layers, pools) for pools in (modes.noisy, modes.still))
     if noisy >= criteria.FITS * still or log(1 + still) < criteria.OFF:
         return ""
     return (
@@ -194,7 +234,9 @@ def _fits_dropout(
     )
 
 
-def _error(norms: Mapping[str, nn.Module], layers: Sequence[LayerReading], pools: Pools) -> float:
+def variance_error(
+    norms: Mapping[str, nn.Module], layers: Sequence[LayerReading], pools: Pools
+) -> float:
     """How far running variances are off, |ln σ²|, the mean over layers."""
     known = [each.name for each in layers if each.name in pools and pools[each.name].count]
     return fmean(statistics_error(norms[name], pools[name])["variance"] for name in known or [])

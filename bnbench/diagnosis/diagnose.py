@@ -15,10 +15,10 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.batches import Collected, collect
-from bnbench.diagnosis.evidence import Evidence
+from bnbench.diagnosis.evidence import Evidence, History
 from bnbench.diagnosis.findings import Judge
 from bnbench.diagnosis.finite import non_finite, non_finite_output
-from bnbench.diagnosis.foreign import Network, in_a_sentence, plain, uncompiled, untouched
+from bnbench.diagnosis.foreign import Network, averages, in_a_sentence, plain, uncompiled, untouched
 from bnbench.diagnosis.passes import REFERENCE, Passes, Tell, measure
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score
 from bnbench.diagnosis.route import Forward
@@ -88,6 +88,8 @@ def diagnose(
     autocast: Autocast = nullcontext,
     forward: Forward | None = None,
     score: Scoring | None = None,
+    live: nn.Module | None = None,
+    steps: int | None = None,
 ) -> Diagnosis:
     """Why a model with BatchNorm is fine in training and bad in eval mode, and what to do.
 
@@ -98,7 +100,9 @@ def diagnose(
     real-valued labels are recognized; without labels, outputs are compared with those under batch
     statistics. `batch_sizes`: more of them to look at; default: one that is large. `images`: how
     many of each loader, about. `seed`: of the random batches. `autocast`: a context for each
-    forward pass. It computes where the model is.
+    forward pass. `live`: where the model's weights are an average (EMA, SWA), the model that was
+    trained. `steps`: of the optimizer, to tell accumulated micro-batches. It computes where the
+    model is.
 
     The model is as before when this returns or raises: parameters, buffers, flags, hooks, random
     numbers; and so is the process. Raises UsageError, DataError for what cannot be diagnosed.
@@ -113,6 +117,7 @@ def diagnose(
         autocast=autocast,
         forward=forward,
         score=score,
+        history=History(live=live, steps=steps),
     )
     return examined.diagnosis
 
@@ -129,6 +134,7 @@ def examine(
     autocast: Autocast = nullcontext,
     forward: Forward | None = None,
     score: Scoring | None = None,
+    history: History,
     code: ForeignCode | None = None,
     tell: Tell = lambda _: None,
 ) -> Examination:
@@ -138,6 +144,7 @@ def examine(
     code = code or ForeignCode()
     network = Network(plain(model), code)
     network.route = forward
+    history.averages = history.averages or averages(network.network)
     if images < 2:
         raise UsageError(f"{images} images are too few", do=f"leave it at {IMAGES:,}")
     if batch_sizes and min(batch_sizes) < 2:
@@ -158,7 +165,9 @@ def examine(
             found_in = (non_finite(network, each, calls) for each in collected)
             broken = next(filter(None, found_in), None)
             again = sizes[0] <= criteria.SMALL_BATCH or not network.tracking
-            evidence = measure(passes, train, evaluation, sizes, again=again, tell=tell)
+            evidence = measure(
+                passes, train, evaluation, sizes, again=again, tell=tell, history=history
+            )
             for each in evidence.measured:
                 if not broken and not each.running.finite:
                     broken = non_finite_output(network, each.images, autocast)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.survey import Pools, Survey
@@ -52,6 +52,22 @@ class Measured:
         return next(iter(self.sizes.values()))
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class History:
+    """What is known of how the model came to be.
+
+    `live`: the model that was trained, where this one's weights are an average of its; `averages`:
+    what averages them, where this model is wrapped in it. `steps`: of the optimizer. `saved`: the
+    name of the checkpoint; `lacking`: layers without statistics there.
+    """
+
+    live: nn.Module | None = None
+    averages: str = ""
+    steps: int | None = None
+    saved: str = ""
+    lacking: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """Everything that was measured; `findings` reads it.
@@ -59,7 +75,7 @@ class Evidence:
     `batch`: under the statistics of the training loader's batches as they come. `again`: in other
     random batches of the same size, where that was asked for. `blame`: nats by layer. `running`:
     what takes images under the network's running statistics as they are then. `modes`: the rest of
-    the network in training mode.
+    the network in training mode. `of_live`: the layers' statistics with the live model's weights.
     """
 
     task: Task
@@ -71,6 +87,8 @@ class Evidence:
     survey: Survey
     modes: Modes
     running: Callable[[Collected], Predictions]
+    history: History
+    of_live: Pools | None
 
     @property
     def measured(self) -> list[Measured]:

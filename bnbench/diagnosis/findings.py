@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bnbench.catalogue import FINDINGS
-from bnbench.diagnosis import causes, criteria
+from bnbench.diagnosis import causes, criteria, history
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.foreign import Network
@@ -53,7 +53,17 @@ class Judge:
         self.new = [
             each for each in self.tracking if _never_moved(model.norms[each.name], each.eps)
         ]
-        self.moved = [each for each in self.tracking if each not in self.new]
+        self.missing = history.missing(
+            evidence.history, self.tracking, self.new, norms, self.costs, self.gap
+        )
+        missing = self.missing.layers if self.missing else ()
+        self.moved = [
+            each for each in self.tracking if each not in self.new and each.name not in missing
+        ]
+        self.new = [each for each in self.new if each.name not in missing]
+        self.averaged = None
+        if self.gap:
+            self.averaged = history.averaged(evidence, self.moved, norms, self.costs)
         self.by_image = [
             each for each in self.tracking if isinstance(norms[each.name], _InstanceNorm)
         ]
@@ -77,7 +87,7 @@ class Judge:
             *causes.in_other_modes(evidence),
             *self._without_statistics(),
             *self._with_other_statistics(),
-            *self._by_call(),
+            *causes.by_call(evidence, self.tracking, self.by_image, self._some),
             *self._in_batches(),
             *self._in_small_batches(),
             *self._over_images(),
@@ -89,7 +99,11 @@ class Judge:
         ):
             reasons.discard("batch-too-small")
         if self.gap and not reasons:
-            found.append(causes.of_a_mismatch(evidence, self.tracking, self.norms, self.costs))
+            mismatch = causes.of_a_mismatch(evidence, self.tracking, self.norms, self.costs)
+            if mismatch.name == "mismatched":
+                by_counts = history.told_by_counts(evidence, self.tracking, self.costs)
+                mismatch = by_counts or mismatch
+            found.append(mismatch)
         names = {each.name for each in found if each.harmful or each.name in SAY_WHY}
         if not names:
             found += causes.unexplained(evidence, self.tracking, self.norms)
@@ -121,6 +135,8 @@ class Judge:
 
     def _without_statistics(self) -> Iterator[Finding]:
         train, new = self.evidence.train, self.new
+        if self.missing:
+            yield self.missing
         without = [each for each in self.layers if not each.tracks]
         if without:
             flips = self._flips()
@@ -157,6 +173,9 @@ class Judge:
             )
 
     def _with_other_statistics(self) -> Iterator[Finding]:
+        if self.averaged:
+            yield self.averaged
+            return
         if self.stopped and self.gap:
             worst = causes.worst_of(self.stopped)
             yield finding(
@@ -200,40 +219,10 @@ class Judge:
             usual = all((each.momentum or 0.0) >= criteria.USUAL for each in [*new, *slow])
             yield finding(
                 "stale",
-                f"{causes.age(worst)}; {worst.errors}{causes.alike(new or slow)}; {self.costs}",
+                f"{causes.age(worst)}; {worst.errors}{causes.alike(new or slow)}"
+                f"{history.or_averaged(self.evidence)}; {self.costs}",
                 [*new, *slow],
                 do=f"{RECALIBRATE}; train for more steps" if usual else "",
-            )
-
-    def _by_call(self) -> Iterator[Finding]:
-        own = self.evidence.train.own
-        if own.by_call is not None and harms(own.population, own.by_call):
-            apart = {
-                each: criteria.calls_apart(own.pools[each.name], each.eps)
-                for each in self.tracking
-                if len(own.pools[each.name].calls) > 1
-            }
-            worst = max(apart, key=lambda each: sum(apart[each]))
-            mean, variance = apart[worst]
-            calls = len(own.pools[worst.name].calls)
-            yield finding(
-                "reused-layer",
-                f"a forward pass calls layer {worst.name} {calls} times, on inputs whose means are "
-                f"up to {mean:.2f} standard deviations apart, their variances a factor of "
-                f"{exp(variance):.2g} ({self._some(list(apart))} several calls); train() "
-                "normalizes each call by its own statistics, eval() all by the same ones: "
-                f"{own.population.figures} under population statistics of all calls, "
-                f"{own.by_call.figures} under those of each call",
-                list(apart),
-            )
-        if self.by_image and harms(own.population, own.shuffled):
-            yield finding(
-                "instance-norm-tracks",
-                f"{self._some(self.by_image)} track_running_stats=True and normalize each image by "
-                "itself in train(), and by an average over images in eval(): "
-                f"{own.shuffled.figures} as in train(), {own.population.figures} under "
-                "population statistics",
-                self.by_image,
             )
 
     def _in_batches(self) -> Iterator[Finding]:

@@ -58,6 +58,14 @@ class Network(nn.Module):
             return self.route(self.network, batch)
 
 
+def averages(network: nn.Module) -> str:
+    """What averages weights, where the model is wrapped in it: torch's AveragedModel, timm's
+    ModelEma; empty where it is not."""
+    wraps = isinstance(getattr(network, "module", None), nn.Module)
+    keeps = hasattr(network, "n_averaged") or hasattr(network, "decay")
+    return type(network).__name__ if wraps and keeps else ""
+
+
 def first_tensor(batch: Any) -> Tensor | None:
     """The first tensor in a batch."""
     if isinstance(batch, Tensor):

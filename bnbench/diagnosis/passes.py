@@ -10,10 +10,10 @@ from math import inf
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnbench.diagnosis.batches import Collected
-from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes
+from bnbench.diagnosis.evidence import Evidence, History, InBatches, Measured, Modes
 from bnbench.diagnosis.foreign import Network, in_a_sentence
 from bnbench.diagnosis.modes import Losses, buffers_kept, drops, in_training, same
 from bnbench.diagnosis.route import Route, labels_in, route
@@ -60,9 +60,11 @@ def measure(
     *,
     again: bool,
     tell: Tell,
+    history: History,
 ) -> Evidence:
     """All of it, in eval mode. `batch_sizes`: the training loader's first. Raises UsageError."""
     over_train = 2 + 2 * len(batch_sizes) + again + passes.by_call + RANKING + passes.compared
+    over_train += history.live is not None
     over_eval = (3 + passes.by_call + passes.compared) * len(evaluation) if evaluation else 0
     passes.tells(tell, over_train * len(train) + over_eval)
     modes = passes.modes(train)
@@ -82,6 +84,8 @@ def measure(
         survey=passes.survey,
         modes=modes,
         running=passes.running,
+        history=history,
+        of_live=passes.of_live(train, history.live),
     )
 
 
@@ -256,6 +260,28 @@ class Passes:
             with suppress(UsageError), in_training(network, dropout=True):
                 _, noisy = found(0)
         return Modes(evaluation, training, noisy, still, moved)
+
+    def of_live(self, images: Collected, live: nn.Module | None) -> Pools | None:
+        """The layers' statistics with the live model's weights, where there is one; None also where
+        its weights are the same. Raises UsageError."""
+        if live is None:
+            return None
+        own, others = list(self.model.parameters()), list(live.parameters())
+        if [each.shape for each in own] != [each.shape for each in others]:
+            raise UsageError(
+                "live has other parameters than the model",
+                do="give the model that was trained, of which this one's weights are an average",
+            )
+        if all(map(torch.equal, own, others)):
+            return None
+        kept = [each.clone() for each in own]
+        try:
+            for parameter, other in zip(own, others, strict=True):
+                parameter.copy_(other)
+            return self.shuffled(images, images.batch_size)[1]
+        finally:
+            for parameter, value in zip(own, kept, strict=True):
+                parameter.copy_(value)
 
     def blame(self, images: Collected) -> dict[str, float]:
         """Which layer's running statistics cost how much, in nats, as the probe `gap_by_layer`.

@@ -21,13 +21,16 @@ from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import identity, loading
 from bnbench.config.trust import Trust
 from bnbench.diagnosis.diagnose import Examination, examine
+from bnbench.diagnosis.evidence import History
 from bnbench.diagnosis.foreign import described, in_a_sentence, plain
+from bnbench.diagnosis.history import steps_in
 from bnbench.diagnosis.passes import Tell
 from bnbench.diagnosis.result import Diagnosis, Loader, Score
 from bnbench.diagnosis.route import Forward
 from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import StorageError, UsageError
 from bnbench.guard import ForeignCode, awaited, foreign_code
+from bnbench.probes.interception import STATISTICS
 from bnbench.probes.statistics import Autocast
 from bnbench.store import RunFolder, files
 from bnbench.store.run_folder import CHECKPOINT
@@ -35,7 +38,7 @@ from bnbench.wording import PATH_LENGTH, shortened
 
 RETURNS = "(model, loader), (model, train_loader, eval_loader), or a dict of 'model' and 'train'"
 
-NAMES = {"model", "train", "eval", "forward", "score"}
+NAMES = {"model", "train", "eval", "forward", "score", "live", "steps"}
 """What a dict that the function returns may hold; the first two it must."""
 
 PLACES = ((), ("state_dict",), ("model_state_dict",), ("model",), ("run", "model"))
@@ -44,7 +47,9 @@ PLACES = ((), ("state_dict",), ("model_state_dict",), ("model",), ("run", "model
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before each name."""
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+AVERAGED = "n_averaged"
+"""What AveragedModel counts, beside the names of its module."""
+
 SAVE = "save it with torch.save(model.state_dict(), FILE)"
 SHOWN = 3
 
@@ -73,6 +78,14 @@ class Target:
     notes: list[str] = field(default_factory=list)
     forward: Forward | None = None
     score: Scoring | None = None
+    history: History = field(default_factory=History)
+
+    def load(self, checkpoint: SavedModel) -> None:
+        """Put it into the model, and note what it says of how that came to be."""
+        self.history.lacking = put_into(self.model, checkpoint)
+        self.history.saved = checkpoint.name
+        self.history.averages = "AveragedModel" if AVERAGED in checkpoint.state else ""
+        self.history.steps = self.history.steps or steps_in(checkpoint.content)
 
     def examined(self, batch_sizes: Sequence[int] | None, images: int, tell: Tell) -> Examination:
         """Its diagnosis, as `diagnose` makes it, and what it was made from."""
@@ -85,6 +98,7 @@ class Target:
             autocast=self.autocast,
             forward=self.forward,
             score=self.score,
+            history=self.history,
             code=self.code,
             tell=tell,
         )
@@ -131,10 +145,11 @@ def _called(
         )
     returned = call()
     forward = score = None
+    more: Mapping[str, Any] = {}
     match returned:
         case {"model": nn.Module() as model, "train": loader} if set(returned) <= NAMES:
             loaders = (loader, returned.get("eval"))
-            forward, score = returned.get("forward"), returned.get("score")
+            forward, score, more = returned.get("forward"), returned.get("score"), returned
         case [nn.Module() as model, loader]:
             loaders = (loader, None)
         case [nn.Module() as model, loader, eval_loader]:
@@ -151,13 +166,21 @@ def _called(
             )
     if device is not None:
         model.to(device)
+    history = History(live=more.get("live"), steps=more.get("steps"))
+    for kind, name in ((nn.Module, "live"), (int, "steps")):
+        each = more.get(name)
+        if each is not None and not isinstance(each, kind):
+            raise UsageError(
+                f"{path}:{function} returned {described(each)} as {name}",
+                do="expected live: the model whose weights were averaged; steps: of the optimizer",
+            )
     for name, each in (("forward", forward), ("score", score)):
         if each is not None and not callable(each):
             raise UsageError(
                 f"{path}:{function} returned {described(each)} as {name}",
                 do="expected forward(model, batch) → output, score(output, batch) → losses",
             )
-    return Target(model, *loaders, code=code, forward=forward, score=score)
+    return Target(model, *loaders, code=code, forward=forward, score=score, history=history)
 
 
 def _imported(path: Path) -> ModuleType:
@@ -241,13 +264,14 @@ def _is_state_dict(found: object) -> bool:
 
 
 @_of_the_model
-def put_into(model: nn.Module, checkpoint: SavedModel) -> list[str]:
-    """Load it, whatever it was wrapped in; notes on statistics that it lacks. Raises UsageError."""
+def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
+    """Load it, whatever it was wrapped in; the layers whose running statistics it lacks, by name in
+    the model. Raises UsageError."""
     saved, _ = _bare(checkpoint.state)
     own, wrapper = _bare(model.state_dict())
     missing = [key for key in own if key not in saved]
-    lacking = [key for key in missing if key.rpartition(".")[2] in STATISTICS]
-    absent = [key for key in missing if key not in lacking]
+    kept = (*STATISTICS, "num_batches_tracked")
+    absent = [key for key in missing if key.rpartition(".")[2] not in kept]
     unexpected = [key for key in saved if key not in own]
     wrong = ", ".join(
         f"{len(keys):,} {kind} ({_some(keys)})"
@@ -270,10 +294,8 @@ def put_into(model: nn.Module, checkpoint: SavedModel) -> list[str]:
         model.load_state_dict({wrapper + key: value for key, value in saved.items()}, strict=False)
     except RuntimeError as error:  # a value that is no tensor
         raise UsageError(f"{checkpoint.name} does not fit the model: {error}", do=SAVE) from error
-    running = [key for key in lacking if not key.endswith("num_batches_tracked")]
-    if not running:
-        return []
-    return [f"{checkpoint.name} has no running statistics for {_some(running)}"]
+    lacking = [key.rpartition(".") for key in missing]
+    return tuple(dict.fromkeys(wrapper + layer for layer, _, part in lacking if part in STATISTICS))
 
 
 @_of_the_model
@@ -307,6 +329,9 @@ def of_model(model: nn.Module) -> SavedModel:
 
 def _bare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """The state dict without what the model was wrapped in, and what that puts before names."""
+    inside = {key: value for key, value in state.items() if key != AVERAGED}
+    if all(key.startswith(WRAPPERS[0]) for key in inside):
+        state = inside
     wrapper = ""
     while inner := [
         each for each in WRAPPERS if state and all(key.startswith(wrapper + each) for key in state)

@@ -165,9 +165,10 @@ PATIENTS: dict[Callable[[], Diagnosis], str] = {
 
 PLANTED_ELSEWHERE = {
     *("reused-layer", "instance-norm-tracks", "overflowed-variance"),
+    *("missing-buffers", "averaged-weights", "micro-batches"),
     *PATIENTS_OF_CAUSES.values(),
 }
-"""In `test_layers`, `test_user_errors` and `test_causes`."""
+"""In `test_layers`, `test_user_errors`, `test_history` and `test_causes`."""
 
 
 def test_every_fault_is_planted() -> None:

@@ -1,0 +1,159 @@
+"""What is known of how a model came to be, and what it explains: a checkpoint without statistics,
+an average of weights, batches for each optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log
+from typing import Any
+
+from torch import Tensor, nn
+
+from bnbench.diagnosis import causes, criteria
+from bnbench.diagnosis.criteria import off
+from bnbench.diagnosis.evidence import Evidence, History
+from bnbench.diagnosis.result import Finding, LayerReading, finding
+
+OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optimizer_states")
+"""What optimizers are called in checkpoints; Lightning's are a list."""
+
+MOST, NEAR = 64.5, 0.02
+"""Batches for a step that are accumulated, at most; how far from a whole number the ratio may be,
+as the last ones of an epoch may be fewer."""
+
+
+def missing(
+    history: History,
+    layers: Sequence[LayerReading],
+    new: Sequence[LayerReading],
+    norms: Mapping[str, nn.Module],
+    costs: str,
+    harmful: bool,
+) -> Finding | None:
+    """Layers whose running statistics were not loaded; `new`: those whose have never moved.
+
+    Without a checkpoint only where others have theirs: a network none of whose layers tracked a
+    batch may be one that was trained in eval() or by functions.
+    """
+    lacking = [each for each in layers if each.name in history.lacking]
+    if lacking:
+        text = (
+            f"{history.saved} has no running statistics for {len(lacking)} of {len(layers)} "
+            "layers, which have those that the model was made with"
+        )
+        return finding("missing-buffers", f"{text}; {costs}", lacking, harmful=harmful)
+    skipped = [each for each in new if each.updates == 0 and _was_trained(norms[each.name])]
+    counted = [each for each in layers if each.updates and each not in new]
+    if not (harmful and skipped and counted):
+        return None
+    return finding(
+        "missing-buffers",
+        f"{len(skipped)} of {len(layers)} layers have the mean 0 and the variance 1 of a new layer "
+        "and have tracked no batch, though their own weights have moved and layer "
+        f"{counted[0].name} has tracked {counted[0].updates:,}: not loaded, or in eval() while "
+        f"others were in train(); {costs}",
+        skipped,
+    )
+
+
+def _was_trained(norm: nn.Module) -> bool:
+    """Whether its weight and bias are not what a new layer has."""
+    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
+        return False
+    return bool((weight != weight.flatten()[0]).any() or (bias != 0).any())
+
+
+def averaged(
+    evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module], costs: str
+) -> Finding | None:
+    """Running statistics that fit the live model's weights, of which these are an average."""
+    far = [each for each in layers if off(each)]
+    if evidence.of_live is None or not far:
+        return None
+    own, live = (
+        causes.variance_error(norms, layers, pools)
+        for pools in (evidence.train.own.pools, evidence.of_live)
+    )
+    if live >= criteria.FITS * own or log(1 + own) < criteria.OFF:
+        return None
+    return finding(
+        "averaged-weights",
+        f"running variances are off by {own:.0%} from those that these weights give, by {live:.0%} "
+        f"from those of the live model: they are its statistics; {costs}",
+        far,
+    )
+
+
+def or_averaged(evidence: Evidence) -> str:
+    """That statistics may be the live model's instead, where weights are an average and it is not
+    there to be compared with; after "; "."""
+    if not evidence.history.averages or evidence.of_live is not None:
+        return ""
+    return (
+        f"; or, as {evidence.history.averages} averages weights, the running statistics are those "
+        "of the model that was averaged: give it as live, which tells"
+    )
+
+
+def batches_per_step(evidence: Evidence, layers: Sequence[LayerReading]) -> int:
+    """How many batches the layers have tracked for each optimizer step; 1 where it is not known.
+
+    A count that began before these steps, as of a network that was trained elsewhere, is no
+    multiple of them, as a rule.
+    """
+    steps, calls = evidence.history.steps, evidence.survey.calls
+    counts = {(each.updates or 0) / max(calls.get(each.name, 1), 1) for each in layers}
+    if not steps or len(counts) != 1:
+        return 1
+    ratio = counts.pop() / steps
+    return round(ratio) if 1.5 < ratio < MOST and abs(ratio - round(ratio)) < NEAR else 1
+
+
+def told_by_counts(
+    evidence: Evidence, layers: Sequence[LayerReading], costs: str
+) -> Finding | None:
+    """What a mismatch is, where the model says that it averages weights, or where counts of batches
+    and of optimizer steps say that micro-batches were accumulated.
+
+    Variances alone do not tell micro-batches: of networks trained in batches of 2, they fit those
+    of batches of 64 nearly as well.
+    """
+    far = [each for each in layers if off(each)]
+    if not far:
+        return None
+    worst = causes.worst_of(far)
+    where = f"layer {worst.name}: {worst.errors}{causes.alike(far)}; {costs}"
+    wraps = evidence.history.averages
+    if wraps and evidence.of_live is None:
+        return finding(
+            "averaged-weights",
+            f"{wraps} averages weights, and the running statistics do not belong to the average; "
+            f"{where}",
+            far,
+        )
+    number = batches_per_step(evidence, layers)
+    if number == 1:
+        return None
+    size = evidence.train.images.batch_size
+    split = f", or of {size // number} where those are split" if size >= 2 * number else ""
+    return finding(
+        "micro-batches",
+        f"{number} batches were tracked for each optimizer step (gradient accumulation): the "
+        f"layers have seen batches of {size}, as the loader gives them{split}, and their running "
+        f"statistics average over {worst.window:,.0f} of these; {where}",
+        far,
+    )
+
+
+def steps_in(content: Any) -> int | None:
+    """How many steps an optimizer in a checkpoint has made, where it counts them as Adam does."""
+    kept: Any = next((content[key] for key in OPTIMIZERS if key in content), None)
+    first = kept[0] if isinstance(kept, list) and kept else kept
+    states = first.get("state") if isinstance(first, Mapping) else None
+    counts = [
+        int(each["step"])
+        for each in (states.values() if isinstance(states, Mapping) else ())
+        if isinstance(each, Mapping) and isinstance(each.get("step"), int | float | Tensor)
+    ]
+    return max(counts, default=None)
