@@ -145,12 +145,7 @@ def examine(
     network = Network(plain(model), code)
     network.route = forward
     history.averages = history.averages or averages(network.network)
-    if images < 2:
-        raise UsageError(f"{images} images are too few", do=f"leave it at {IMAGES:,}")
-    if batch_sizes and min(batch_sizes) < 2:
-        raise UsageError(
-            f"a batch of {min(batch_sizes)} has no batch statistics", do="batch sizes are 2 or more"
-        )
+    _check(images, batch_sizes)
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     with untouched(network, (loader, eval_loader)), uncompiled():
         train = collect(loader, "train", images, device, code, seed)
@@ -161,9 +156,7 @@ def examine(
         sizes, notes = _sizes(train, batch_sizes)
         with evaluating(network):
             passes = Passes(network, autocast, seed, train, score)
-            calls = [*passes.survey.calls]
-            found_in = (non_finite(network, each, calls) for each in collected)
-            broken = next(filter(None, found_in), None)
+            broken = non_finite(network, collected, [*passes.survey.calls])
             again = sizes[0] <= criteria.SMALL_BATCH or not network.tracking
             evidence = measure(
                 passes, train, evaluation, sizes, again=again, tell=tell, history=history
@@ -187,6 +180,15 @@ def examine(
         population=_population(network, evidence.train.own.pools),
     )
     return Examination(diagnosis, evidence, network)
+
+
+def _check(images: int, batch_sizes: Sequence[int] | None) -> None:
+    if images < 2:
+        raise UsageError(f"{images} images are too few", do=f"leave it at {IMAGES:,}")
+    if batch_sizes and min(batch_sizes) < 2:
+        raise UsageError(
+            f"a batch of {min(batch_sizes)} has no batch statistics", do="batch sizes are 2 or more"
+        )
 
 
 def _population(

@@ -22,22 +22,25 @@ from bnbench.probes.statistics import Autocast
 _finding = partial(Finding, name="non-finite", harmful=True)
 
 
-def non_finite(model: Network, images: Collected, calls: Sequence[str]) -> Finding | None:
+def non_finite(
+    model: Network, collected: Sequence[Collected], calls: Sequence[str]
+) -> Finding | None:
     """The finding for inputs, then for weights and buffers; None where all of them are finite.
     `calls`: layers in the order of the pass."""
     labels = None if not isinstance(model.route, Route) else model.route.labels
-    wrong = sum(
-        int((~each.isfinite()).reshape(len(each), -1).any(1).sum())
-        for path, each in images.tensors()
-        if path != labels and each.ndim and each.is_floating_point()
-    )
-    if wrong:
-        return _finding(
-            evidence=f"{wrong:,} of {len(images):,} inputs of the {images.loader} loader hold "
-            "values that are not finite",
-            do="look at how the inputs are read and scaled (a division by a standard deviation "
-            "of 0?)",
+    for images in collected:
+        wrong = sum(
+            int((~each.isfinite()).reshape(len(each), -1).any(1).sum())
+            for path, each in images.tensors()
+            if path != labels and each.ndim and each.is_floating_point()
         )
+        if wrong:
+            return _finding(
+                evidence=f"{wrong:,} of {len(images):,} inputs of the {images.loader} loader hold "
+                "values that are not finite",
+                do="look at how the inputs are read and scaled (a division by a standard deviation "
+                "of 0?)",
+            )
     network = model.network
     bad = {
         name: tensor
