@@ -79,7 +79,7 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
             name = group[0].name.replace(f"_bs{group[0].batch_size:03d}", "")
             written[f"by-batch-size/{name}/{FILE}"] = _by_batch_size(group)
     if written or (experiment.path / FOLDER).exists():
-        experiment.replace(FOLDER, f"**/{FILE}", written)
+        experiment.replace(FOLDER, f"**/{FILE}", written, synced=False)
     return notes
 
 

@@ -12,6 +12,7 @@ from bnbench import events
 from bnbench.store import Appender, Record, encode_records
 
 _NAMES = {kind: name for name, kind in events.KINDS.items()}
+_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in _NAMES}
 
 
 def to_records(moment: events.Moment) -> Iterator[Record]:
@@ -35,7 +36,7 @@ def to_records(moment: events.Moment) -> Iterator[Record]:
 def to_fact(record: Record) -> events.Fact:
     """The fact in an event that this version of bnbench knows; a lost number comes back as NaN."""
     kind = events.KINDS[record["event"]]
-    values = {field.name: _frozen(record[field.name]) for field in fields(kind)}
+    values = {name: _frozen(record[name]) for name in _FIELDS[kind]}
     if record.get("finite") is False:
         values = {name: float("nan") if v is None else v for name, v in values.items()}
     return kind(**values)

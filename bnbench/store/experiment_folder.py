@@ -87,13 +87,15 @@ class ExperimentFolder:
         with files.translated(self.path):
             return self.path.is_dir() and (self.file.exists() or bool(self.runs()))
 
-    def keep(self, contents: Mapping[str, bytes]) -> None:
+    def keep(self, contents: Mapping[str, bytes], *, synced: bool = True) -> None:
         """Keep files by their path below the folder, each whole or as it was."""
         for name, content in contents.items():
             files.make_folder((self.path / name).parent, inside=self.path)
-            files.replace_content(self.path / name, content)
+            files.replace_content(self.path / name, content, synced=synced)
 
-    def replace(self, folder: str, pattern: str, contents: Mapping[str, bytes]) -> None:
+    def replace(
+        self, folder: str, pattern: str, contents: Mapping[str, bytes], *, synced: bool = True
+    ) -> None:
         """Make `folder` hold these files, and no others of those that match a pattern."""
         files.make_folder(self.path / folder, inside=self.path)
         with files.translated(self.path / folder):
@@ -101,7 +103,8 @@ class ExperimentFolder:
         for path in there:
             if str(path.relative_to(self.path / folder)) not in contents:
                 files.remove(path)
-        self.keep({f"{folder}/{name}": content for name, content in contents.items()})
+        named = {f"{folder}/{name}": content for name, content in contents.items()}
+        self.keep(named, synced=synced)
 
     def set_aside(self) -> str:
         """Rename the experiment's own file, which cannot be read; its new name."""

@@ -107,14 +107,15 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file that is not there, not as a link either, and wait until it is on the disk; what
-    fails leaves no file."""
+def write(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Write a file that is not there, not as a link either; what fails leaves no file. `synced`:
+    wait until it is on the disk."""
     try:
         with translated(path), path.open("xb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
     except StorageError:
         with suppress(OSError):
             path.unlink(missing_ok=True)  # on a full disk, its bytes are needed to say what failed
@@ -133,8 +134,8 @@ def overwrite(path: Path, content: bytes) -> None:
     if status is not None and status.st_nlink > 1:
         raise StorageError(f"{path} is also another file", do="remove it")
     with translated(path), path.open("r+b") as file:
-        file.truncate()
         file.write(content)
+        file.truncate()  # at the end: where it is as long as before, the disk has nothing to do
 
 
 def rename(source: Path, target: Path) -> None:
@@ -165,14 +166,17 @@ def remove_leftovers(folder: Path) -> None:
                 remove(path)
 
 
-def replace_content(path: Path, content: bytes, *, before: Path | None = None) -> None:
-    """Give `path` new content, whole or not at all, and wait until it is on the disk.
+def replace_content(
+    path: Path, content: bytes, *, before: Path | None = None, synced: bool = True
+) -> None:
+    """Give `path` new content, whole or not at all.
 
-    What was there is kept as `before`, where that is given.
+    What was there is kept as `before`, where that is given. `synced`: wait until it is on the disk;
+    else a power cut may leave an empty file.
     """
     refuse_link(path.parent)
     temporary = _temporary(path)
-    write_synced(temporary, content)
+    write(temporary, content, synced=synced)
     try:
         if before is not None and path.exists():
             rename(path, before)
@@ -181,7 +185,8 @@ def replace_content(path: Path, content: bytes, *, before: Path | None = None) -
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if synced:
+        sync_folder(path.parent)
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -191,7 +196,7 @@ def write_new(path: Path, content: bytes) -> None:
     """
     temporary = _temporary(path)
     try:
-        write_synced(temporary, content)
+        write(temporary, content)
         if path.exists():
             raise StorageError(f"{path} already exists")
         rename(temporary, path)

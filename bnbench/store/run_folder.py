@@ -287,8 +287,12 @@ class RunFolder:
             files.replace_content(self.path / f"{PICTURE}{name}.png", png)
 
     def replace_views(self, pattern: str, name: str, content: bytes) -> None:
-        """Replace those of TensorBoard's files that match a pattern by this one."""
-        files.replace_content(self.path / name, content)
+        """Replace those of TensorBoard's files that match a pattern by this one.
+
+        Of two thousand runs, waiting for the disk would take most of the time, and a view that is
+        lost is made again.
+        """
+        files.replace_content(self.path / name, content, synced=False)
         self._remove_all(pattern, but=(name,))
 
     def clear_views(self) -> None:

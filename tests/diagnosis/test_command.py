@@ -193,10 +193,10 @@ def test_debug_shows_the_users_traceback() -> None:
 def test_a_disk_that_is_full_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, _: bytes) -> None:
+    def full(path: Path, _: bytes, **__: object) -> None:
         raise StorageError(f"{path}: no space left on the disk")
 
-    monkeypatch.setattr(files, "write_synced", full)
+    monkeypatch.setattr(files, "write", full)
     said = bnbench("diagnose", "mine.py:alone", "--images", "256", "--fix", "fixed.pt")
     assert said.code == 4
     assert "no space left" in said.err

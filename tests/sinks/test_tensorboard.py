@@ -293,6 +293,9 @@ def test_a_file_is_whole_only_at_the_end_of_a_record(tmp_path: Path) -> None:
 
 def test_records_are_those_that_tensorboard_writes() -> None:
     texts = ["", "a", "images " * 1000, "μ ± σ"]
+    random = np.random.default_rng(0)
+    for length in (*range(230, 260), *range(490, 515), 70_000):
+        texts.append("".join(map(chr, random.integers(32, 127, length))))
     events = [Event(wall_time=7.5, step=step, file_version=text) for step, text in enumerate(texts)]
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)

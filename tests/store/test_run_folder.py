@@ -259,11 +259,11 @@ def test_damaged_json_names_the_file(folder: RunFolder) -> None:
 def test_json_files_are_replaced_whole(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.finish(a_result(steps=1))
 
-    def torn(path: Path, _: bytes) -> Any:
+    def torn(path: Path, _: bytes, **__: Any) -> Any:
         path.write_bytes(b"{")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "write_synced", torn)
+    monkeypatch.setattr(files, "write", torn)
     with pytest.raises(KeyboardInterrupt):
         folder.finish(a_result(steps=2))
     assert json.loads((folder.path / "result.json").read_text())["steps"] == 1

@@ -102,16 +102,47 @@ def _checksum(data: bytes) -> bytes:
     TensorBoard's own is pure Python too, and takes up to 0.3 s to import: more than all else that
     a sweep with nothing left to train does with its files.
     """
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
+    crc = _crc(data) ^ 0xFFFFFFFF
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 _CRC = list(range(256))
 for _ in range(8):
     _CRC = [each >> 1 ^ (0x82F63B78 if each & 1 else 0) for each in _CRC]
+_ROW = 256  # bytes
+
+
+@cache
+def _places() -> tuple[NDArray[np.uint32], list[list[int]]]:
+    """What each byte adds to the remainder of a row, by its place in it: (_ROW, 256); and the first
+    four rows of that, in which the remainder of the bytes before is taken in."""
+    table = np.array(_CRC, np.uint32)
+    found = [table]
+    for _ in range(_ROW - 1):
+        found.append(table[found[-1] & 0xFF] ^ (found[-1] >> 8))
+    return np.stack(found[::-1]), [each.tolist() for each in found[:-5:-1]]
+
+
+def _crc(data: bytes) -> int:
+    """The remainder, not inverted. Byte by byte, those of long records would take a quarter of the
+    time of a rebuild; but remainders add up (by xor), so many rows are looked up at once.
+    """
+    if len(data) < _ROW:
+        crc = 0xFFFFFFFF
+        for byte in data:
+            crc = _CRC[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+        return crc
+    rows = np.zeros((-(-len(data) // _ROW), _ROW), np.uint8)  # zeros in front change nothing
+    flat = rows.reshape(-1)[-len(data) :]
+    flat[:] = np.frombuffer(data, np.uint8)
+    flat[:4] ^= 0xFF
+    crc, place = 0, np.arange(_ROW)
+    places, (first, second, third, fourth) = _places()
+    for at in range(0, len(rows), _ROW):  # not all at once: an index takes eight bytes
+        for each in np.bitwise_xor.reduce(places[place, rows[at : at + _ROW]], 1).tolist():
+            before = first[crc & 0xFF] ^ second[crc >> 8 & 0xFF] ^ third[crc >> 16 & 0xFF]
+            crc = each ^ before ^ fourth[crc >> 24]
+    return int(crc)
 
 
 def is_whole(path: Path) -> bool:
