@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bnbench.cli.root import Config, Set, doing, examples, output, say, show
 from bnbench.errors import ConfigError, UsageError
 from bnbench.wording import counted, printable
+
+if TYPE_CHECKING:
+    from bnbench.config.experiments import ExperimentConfig
+    from bnbench.config.plans import Plan
 
 SCHEMA = "bnbench.schema.json"
 """The JSON Schema next to a copied experiment."""
@@ -92,10 +96,23 @@ def configs_copy(
 @configs.command(
     "check",
     epilog=examples(
-        "configs check my-study.yaml", "configs check my-study.yaml --set profile=full"
+        "configs check my-study.yaml",
+        "configs check my-study.yaml --set profile=full",
+        "configs check my-study.yaml --register",
     ),
 )
-def configs_check(config: Config, set_: Set = None) -> None:
+def configs_check(
+    config: Config,
+    set_: Set = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register",
+            help="Before the first run: write into the file what is decided, with its hash; a "
+            "report then says whether it is as registered, or what has changed.",
+        ),
+    ] = False,
+) -> None:
     """Check a file as train and sweep do; say what it describes."""
     from bnbench.config import files, loading, plans
 
@@ -113,6 +130,8 @@ def configs_check(config: Config, set_: Set = None) -> None:
     missing = dict(shortfalls(experiment, overrides, plan))
     for line in (*plan.notes, *plan.warnings):
         say(line)
+    if register:
+        _register(path, experiment, plan)
     runs = counted(len(plan.runs), "run") + f" ({plan.grid})" * (len(plan.runs) > 1)
     if not missing:
         show(f"{files.as_typed(path)}: {runs}, no faults")
@@ -120,6 +139,23 @@ def configs_check(config: Config, set_: Set = None) -> None:
     show(f"{files.as_typed(path)}: {runs}, which train, but do not decide all that the file asks:")
     for what, do in missing.items():
         show(f"- {what}\n  {do}")
+
+
+def _register(path: Path, experiment: ExperimentConfig, plan: Plan) -> None:
+    """Write what is decided into the file, instead of what was registered before."""
+    from datetime import UTC, datetime
+
+    from bnbench.config import files, registration
+    from bnbench.store import replace_content
+
+    if not experiment.claims:
+        raise UsageError(
+            f"{files.as_typed(path)} has no claims to register", do="write `claims:` first"
+        )
+    lines = registration.decided(experiment, plan.runs)
+    text = registration.registered(files.read_text(path), lines, datetime.now(UTC))
+    replace_content(path.resolve(), text.encode())
+    show(f"registered: {counted(len(experiment.claims), 'claim')}, {registration.digest(lines)}")
 
 
 @configs.command("schema", epilog=examples("configs schema > schema.json", "configs schema | less"))

@@ -82,6 +82,7 @@ class ExperimentConfig:
     seeds: Seeds
     tune: schema.TuneConfig | None
     claims: tuple[Claim, ...]
+    registered: schema.RegisteredConfig | None
     claims_only: bool  # whether the profile names them: runs of no claim are left out
     profile: str | None  # which of the file's profiles is in force
     sets: Blocks  # values that win over base, setups and axes

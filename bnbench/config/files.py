@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bnbench.config import schema, yaml
+from bnbench.config import registration, schema, yaml
 from bnbench.config.experiments import Axis, ExperimentConfig
 from bnbench.config.faults import Faults
 from bnbench.config.layers import Blocks, absolute
@@ -73,6 +73,7 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         "seeds": len(seeds) if isinstance(seeds, range) else tuple(seeds),
         "tune": tune.model_dump() if tune is not None else None,
         "claims": experiment.source.data["claims"] if experiment.claims else None,
+        "registered": None if experiment.registered is None else experiment.registered.model_dump(),
         "set": _ordered(experiment.sets) or None,
     }
     return {key: value for key, value in result.items() if value is not None}
@@ -154,7 +155,7 @@ def read_text(path: Path) -> str:
 
 def renamed(text: str, name: str, schema: str) -> str:
     """The text of an experiment's file under another name, and with another JSON Schema."""
-    text = re.sub("^experiment:.*\\n", "", text, flags=re.MULTILINE)
+    text = re.sub("^experiment:.*\\n", "", registration.unregistered(text), flags=re.MULTILINE)
     text = re.sub(f"^{re.escape(MODELINE)}.*\\n", "", text, flags=re.MULTILINE)
     return f"{MODELINE}{schema}\nexperiment: {inline(slug(name))}\n{text}"
 

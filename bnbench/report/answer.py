@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from bnbench.config import metrics
+from bnbench.config import metrics, registration
 from bnbench.report import words
 from bnbench.report.comparing import of_cells
 from bnbench.report.study import OtherRun, StudiedRun, Study, chance_level
@@ -25,6 +25,7 @@ NAMED_CLAIMS = 4
 """More claims of one outcome are only counted."""
 NAMED_FAILURES = NAMED_CELLS = 5
 NAMED_OTHERS = 8
+NAMED_CHANGES = 5
 
 
 class Notice(NamedTuple):
@@ -89,8 +90,40 @@ def _in_a_sentence(claim: Record) -> str:
     return f"{claim['says'].strip().rstrip('.')}{size}.{why}"
 
 
-def notices(study: Study, claims: Sequence[Record]) -> Iterator[Notice]:
-    """Unfinished, failed, few seeds, runs that are not of the file. `claims`: of the record."""
+def registered(study: Study) -> Record | None:
+    """When the file was registered, what has changed since, and how many runs are older; None of a
+    file that was not."""
+    then = study.experiment.registered
+    if then is None:
+        return None
+    lines = registration.decided(study.experiment, (run.config for run in study.runs))
+    manifests = [run.manifest for run in study.runs if run.manifest is not None]
+    return {
+        "date": then.date,
+        "sha256": then.sha256,
+        "changed": registration.changes(then, lines),
+        "runs_before": sum(each["started_utc"] < then.date for each in manifests),
+    }
+
+
+def _registered(found: Record) -> Iterator[Notice]:
+    """Whether what is judged was decided before."""
+    changed, before, date = found["changed"], found["runs_before"], found["date"][:10]
+    told = f"As registered on {date}."
+    if changed:
+        more = len(changed) - NAMED_CHANGES
+        shown = "; ".join(changed[:NAMED_CHANGES]) + (f"; and {more} more" if more > 0 else "")
+        told = f"Changed since it was registered on {date}: {shown}."
+    if before:
+        told += f" {counted(before, 'run')} began before it was registered."
+    yield Notice("other", told)
+
+
+def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Iterator[Notice]:
+    """Unfinished, failed, few seeds, runs that are not of the file.
+
+    `claims` and `found`: claims and registration of the record.
+    """
     states = Counter(str(run.state) for run in study.runs)
     if states["completed"] + states["diverged"] < len(study.runs):
         done = states["completed"] + states["diverged"]
@@ -131,6 +164,7 @@ def notices(study: Study, claims: Sequence[Record]) -> Iterator[Notice]:
         told = f"{counted(lost, 'run')} did not learn: {_where(study, lambda run: run.at_chance)}"
         level, chance = (words.percent(x) for x in (chance_level(study.classes), 1 / study.classes))
         yield Notice("other", f"{told}. Test accuracy is below {level} %; chance is {chance} %.")
+    yield from () if found is None else _registered(found)
     yield from _without_images(claims)
     yield from (Notice("other", note) for note in study.notes)
     for reason in dict.fromkeys(run.reason for run in study.others):

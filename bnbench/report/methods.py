@@ -104,7 +104,9 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
         "ln(classes) after the warm-up): counted, not averaged."
     )
     if claims:
-        yield f"The experiment's file states {counted(claims, 'claim')}. {JUDGING}"
+        then = study.experiment.registered
+        when = "not registered before" if then is None else f"registered on {then.date[:10]}"
+        yield f"The experiment's file states {counted(claims, 'claim')}, {when}. {JUDGING}"
     if claims and any(run.history.correct for run in study.runs):
         yield IMAGES
     yield f"{_versions(study)}."

@@ -18,7 +18,7 @@ from bnbench import __version__
 from bnbench.config import metrics, plans, schema
 from bnbench.config.custom import custom_target
 from bnbench.report import words
-from bnbench.report.answer import answer, notices
+from bnbench.report.answer import answer, notices, registered
 from bnbench.report.means import over_seeds
 from bnbench.report.methods import caption, methods
 from bnbench.report.quantities import POINTS
@@ -41,7 +41,7 @@ def as_record(
 ) -> Record:
     """The record of a study, with numbers that strict JSON can hold."""
     experiment, content, tune = study.experiment, study.folder.content(), study.experiment.tune
-    judged = [claim_row(each) for each in claims]
+    judged, before = [claim_row(each) for each in claims], registered(study)
     record = {
         "schema": 2,
         "experiment": {
@@ -58,10 +58,11 @@ def as_record(
             else plans.grid(experiment),
             "tune": None if tune is None else {"axis": tune.axis, "by": tune.by},
         },
+        "registered": before,
         "caption": caption(study),
         "methods": methods(study, len(claims)),
         "answer": answer(study, judged),
-        "notices": [each._asdict() for each in notices(study, judged)],
+        "notices": [each._asdict() for each in notices(study, judged, before)],
         "counts": {
             **{state: study.count(state) for state in STATES},
             "planned": len(study.runs),

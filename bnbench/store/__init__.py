@@ -12,7 +12,7 @@ from bnbench.store.experiment_folder import (
     find_experiment,
     find_run,
 )
-from bnbench.store.files import Appender, write_new
+from bnbench.store.files import Appender, replace_content, write_new
 from bnbench.store.record import Record, Result, Score, cell_of, damaged, encode_records, other_run
 from bnbench.store.run_folder import Checkpoint, RunFolder
 from bnbench.store.state import (
@@ -46,6 +46,7 @@ __all__ = [
     "find_run",
     "other_run",
     "read",
+    "replace_content",
     "set_aside",
     "uncollected",
     "write_new",

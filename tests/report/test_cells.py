@@ -196,7 +196,7 @@ def test_seeds_that_were_evaluated_at_other_points_are_said(tmp_path: Path) -> N
     write_run(config, folder, Told(curve=[0.3, 0.4, 0.5]))
     (note,) = read_study(folder).notes
     assert note.startswith("Not all seeds of none were evaluated at the same points of training")
-    assert note in [each.text for each in notices(read_study(folder), [])]
+    assert note in [each.text for each in notices(read_study(folder), [], None)]
 
 
 def test_runs_of_no_file_are_named_with_the_reason(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_runs_of_no_file_are_named_with_the_reason(tmp_path: Path) -> None:
         write_run(single(tmp_path, changes, 3), folder, Told(test=0.25))
     study = read_study(folder)
     assert [(cell.setup, len(cell.runs)) for cell in study.cells] == [("bn", 2), ("none", 2)]
-    told = [each.text for each in notices(study, []) if each.kind == "other"]
+    told = [each.text for each in notices(study, [], None) if each.kind == "other"]
     assert told == [
         "Not in this report, since the experiment's file does not describe it: "
         "batch-before, seed 3 (completed, test 25.0 %); "

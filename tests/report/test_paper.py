@@ -225,7 +225,7 @@ def test_the_methods_of_a_study(study: Path) -> None:
         "6 seeds of each configuration",
         "The learning rate was chosen for each setup",
         "12 of 108 runs diverged",
-        "The experiment's file states 2 claims. Each was",
+        "The experiment's file states 2 claims, not registered before. Each was",
         "exact sign-flip test of the differences beyond that edge at 0.05 after Holm's correction",
     ):
         assert " ".join(fact.split()) in " ".join(text.split())

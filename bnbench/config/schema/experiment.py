@@ -230,6 +230,19 @@ OneSetup = Annotated[
 ]
 
 
+class RegisteredConfig(Block):
+    """What was decided before the runs, as `bnbench configs check FILE --register` has written it.
+
+    A report says whether the file is as registered, or what has changed since.
+    """
+
+    date: str = Field(description="when, in UTC")
+    sha256: str = Field(description="of the lines of decided")
+    decided: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        description="seeds, values, setups and claims, a line each"
+    )
+
+
 class ExperimentFile(Patch):
     """An experiment: what is compared, over which values, with how many seeds."""
 
@@ -270,6 +283,9 @@ class ExperimentFile(Patch):
     )
     claims: Annotated[tuple[ClaimConfig, ...], Field(strict=False)] | None = Field(
         None, description="what is judged from the runs by `bnbench report`"
+    )
+    registered: RegisteredConfig | None = Field(
+        None, description="what was decided before the runs; written by configs check --register"
     )
     set: dict[Annotated[str, AfterValidator(_is_settable)], Any] | None = Field(
         None, description="dotted keys whose values win over base, setups and axes"

@@ -1,0 +1,87 @@
+"""What a report says of a file that was registered before its runs, or after."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bnbench.config import registration
+from bnbench.report.reading import read_study
+from bnbench.report.writing import make
+from bnbench.store import Record
+from tests.commands import bnbench
+from tests.report.invented import Told, invented
+
+TEXT = """\
+setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group}}}
+seeds: 6
+claims: [{id: a, says: s, metric: val/running/accuracy, better: bn, worse: gn, smallest_effect: 1}]
+"""
+
+
+def record(path: Path, text: str) -> Record:
+    """Its runs began on 2026-01-01."""
+    tell = lambda config: Told(curve=[0.8 if config.setup == "bn" else 0.7])  # noqa: E731
+    return make(read_study(invented(path, text, tell))).record
+
+
+def registered(path: Path, year: int) -> str:
+    study = read_study(invented(path, TEXT, lambda _: Told()))
+    lines = registration.decided(study.experiment, (run.config for run in study.runs))
+    return registration.registered(TEXT, lines, datetime(year, 1, 2, tzinfo=UTC))
+
+
+def test_a_file_as_it_was_registered(tmp_path: Path) -> None:
+    found = record(tmp_path, registered(tmp_path, 2025))
+    assert found["registered"]["changed"] == []
+    assert found["registered"]["runs_before"] == 0
+    assert found["notices"][0]["text"] == "As registered on 2025-01-02."
+    assert "1 claim, registered on 2025-01-02." in found["methods"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("smallest_effect: 1", "smallest_effect: 0.1",
+         "claim a: smallest_effect 0.1, registered smallest_effect 1."),
+        ("seeds: 6", "seeds: 7", "seeds: 0, 1, 2, 3, 4, 5, 6, registered 0, 1, 2, 3, 4, 5."),
+    ],
+)  # fmt: skip
+def test_what_has_changed_since_then(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = registered(tmp_path, 2025).replace(old, new, 1)
+    told = record(tmp_path, text)["notices"][0]["text"]
+    assert told == f"Changed since it was registered on 2025-01-02: {said}"
+
+
+def test_claims_that_came_after_the_data(tmp_path: Path) -> None:
+    found = record(tmp_path, registered(tmp_path, 2027))
+    assert found["registered"]["runs_before"] == 12
+    assert found["notices"][0]["text"] == (
+        "As registered on 2027-01-02. 12 runs began before it was registered."
+    )
+
+
+def test_a_file_that_was_not_registered(tmp_path: Path) -> None:
+    found = record(tmp_path, TEXT)
+    assert found["registered"] is None
+    assert "1 claim, not registered before." in found["methods"]
+    assert not any("egistered" in each["text"] for each in found["notices"])
+
+
+def test_one_command_registers_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("x.yaml")
+    file.write_text(TEXT)
+    said = bnbench("configs", "check", "x.yaml", "--register")
+    assert said.code == 0
+    assert said.out.startswith("registered: 1 claim, ")
+    assert file.read_text().startswith(TEXT)
+    digest = said.out.split()[3]
+    assert f"sha256: {digest}" in file.read_text()
+    file.write_text(TEXT.partition("claims")[0])
+    said = bnbench("configs", "check", "x.yaml", "--register")
+    assert said.code == 2
+    assert "has no claims to register" in said.err
+    assert "registered" not in file.read_text()
