@@ -54,8 +54,19 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
         {"config", "errors", "events", "palette", "sinks", "stats", "store", "wording"},
     ),
     "diagnosis": (
-        4,
-        {"assemble", "catalogue", "config", "errors", "guard", "probes", "store", "wording"},
+        5,
+        {
+            "assemble",
+            "catalogue",
+            "config",
+            "errors",
+            "guard",
+            "palette",
+            "probes",
+            "report",
+            "store",
+            "wording",
+        },
     ),
     "report": (4, {"config", "errors", "palette", "stats", "store", "wording"}),
     "runner": (

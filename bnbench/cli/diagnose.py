@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,9 @@ from bnbench.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from bnbench.diagnosis import Diagnosis, Score
     from bnbench.diagnosis.diagnose import Examination
+    from bnbench.diagnosis.result import Loader
     from bnbench.diagnosis.target import SavedModel
 
 Target = Annotated[
@@ -40,6 +42,10 @@ Fixed = Annotated[
         metavar="FILE", help="Write a new checkpoint with recalibrated statistics to this file."
     ),
 ]
+Page = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a page with pictures to this file."),
+]
 BatchSizes = Annotated[
     str | None,
     typer.Option(
@@ -55,6 +61,7 @@ def diagnose(
     target: Target,
     checkpoint: Weights = None,
     fix: Fixed = None,
+    html: Page = None,
     batch_sizes: BatchSizes = None,
     images: ImageCount = 2048,
     device: root.Device = None,
@@ -66,10 +73,8 @@ def diagnose(
 ) -> None:
     """Say why a model is bad in eval mode, and fix it."""
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
-    if fix is not None and fix.exists():
-        raise UsageError(f"{fix} already exists", do="name a new file with --fix")
-    if fix is not None and not fix.parent.is_dir():
-        raise UsageError(f"there is no folder {fix.parent}", do="name a file elsewhere with --fix")
+    _require_new("--fix", fix)
+    _require_new("--html", html)
 
     with root.doing("loading PyTorch", quiet or as_json):
         from bnbench.config.trust import Trust
@@ -100,10 +105,27 @@ def diagnose(
     else:
         for part in words.tables(result):
             root.output.print(part)
-    if fix is not None:
-        saved = saved or targets.of_model(model)
-        with Stop().listening():
-            _write_fixed(fix, saved, model, examined, quiet or as_json, say if as_json else show)
+    tell_where = say if as_json else show
+    read_back: dict[Loader, Score] = {}
+    try:
+        if fix is not None:
+            saved = saved or targets.of_model(model)
+            with Stop().listening():
+                read_back = _write_fixed(fix, saved, model, examined, quiet or as_json, tell_where)
+    finally:
+        if html is not None:
+            _write_page(html, target, result, read_back, tell_where)
+    if html is None and not as_json:
+        say("with pictures and code: --html FILE writes this as a page")
+
+
+def _require_new(option: str, path: Path | None) -> None:
+    if path is not None and path.exists():
+        raise UsageError(f"{path} already exists", do=f"name a new file with {option}")
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(
+            f"there is no folder {path.parent}", do=f"name a file elsewhere with {option}"
+        )
 
 
 def _write_fixed(
@@ -113,7 +135,8 @@ def _write_fixed(
     examined: Examination,
     hidden: bool,
     tell: Callable[[str], object],
-) -> None:
+) -> dict[Loader, Score]:
+    """What the file that is written gives, read back from it."""
     from bnbench.diagnosis import target, words
     from bnbench.store import write_new
 
@@ -133,6 +156,21 @@ def _write_fixed(
     write_new(path, content)
     tell(f"{path}: the checkpoint with recalibrated statistics, nothing else changed")
     tell(words.fixed(examined.diagnosis, read_back))
+    return read_back
+
+
+def _write_page(
+    path: Path,
+    target: str,
+    diagnosis: Diagnosis,
+    read_back: Mapping[Loader, Score],
+    tell: Callable[[str], object],
+) -> None:
+    from bnbench.diagnosis import page
+    from bnbench.store import write_new
+
+    write_new(path, page.page(diagnosis, target, read_back).encode(errors="replace"))
+    tell(f"page: {path}")
 
 
 def _sizes(text: str) -> list[int]:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.diagnosis import criteria
@@ -27,7 +27,7 @@ from bnbench.diagnosis.task import LOSSES, Predictions
 from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
 from bnbench.guard import ForeignCode, foreign_code
-from bnbench.probes.interception import has_statistics, means
+from bnbench.probes.interception import has_statistics, means, tables
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
 from bnbench.probes.statistics import Autocast, evaluating
@@ -177,6 +177,7 @@ def examine(
         layers=layers,
         notes=(*notes, *_notes(evidence, layers, found, seed)),
         worse_recalibrated=tuple(each.images.loader for each in worse),
+        running=_running(network),
         population=_population(network, evidence.train.own.pools),
     )
     return Examination(diagnosis, evidence, network)
@@ -189,6 +190,18 @@ def _check(images: int, batch_sizes: Sequence[int] | None) -> None:
         raise UsageError(
             f"a batch of {min(batch_sizes)} has no batch statistics", do="batch sizes are 2 or more"
         )
+
+
+def _running(model: Network) -> dict[str, tuple[Tensor, ...]]:
+    """The running statistics by layer."""
+    return {
+        name: tuple(
+            tensor.detach().to("cpu", torch.float64, copy=True).flatten()
+            for _, _, tensor in tables(norm)
+        )
+        for name, norm in model.norms.items()
+        if has_statistics(norm)
+    }
 
 
 def _population(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import exp
+from html import escape
+from math import exp, isfinite
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -33,7 +34,8 @@ def percent(share: float) -> str:
 def figures(loss: float, accuracy: float | None, unit: str) -> str:
     """Loss and accuracy: "loss 0.413 and 85.2 % right". `unit`: said where it is not nats."""
     right = "" if accuracy is None else f" and {percent(accuracy)} right"
-    return f"loss {loss:.3f}{'' if unit == NATS else unit and f' {unit}'}{right}"
+    number = f"{loss:.3f}" if isfinite(loss) else "not finite"
+    return f"loss {number}{'' if unit == NATS else unit and f' {unit}'}{right}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,12 @@ class Finding:
     do: str
     layers: tuple[str, ...] = ()
 
+    @property
+    def code(self) -> str:
+        """How, where it is what is advised as a rule; else empty."""
+        known = FINDINGS[self.name]
+        return known.code if self.do == known.do else ""
+
 
 def finding(
     name: str, text: str, layers: Sequence[LayerReading] = (), *, harmful: bool = True, do: str = ""
@@ -144,8 +152,9 @@ class Diagnosis:
     """What `diagnose` found; `findings` with the likeliest cause first, none in a healthy network.
 
     `loss`: what it means. `images`: looked at, of each loader. `batch_size`: the training loader's
-    own. `population`: the statistics that `recalibrated` writes, by layer; `worse_recalibrated`:
-    the loaders whose images they suit worse than the running ones.
+    own. `running`: mean and variance, (C,), that eval() uses, by layer; `population`: those that
+    `recalibrated` writes; `worse_recalibrated`: the loaders whose images they suit worse than the
+    running ones.
     """
 
     loss: str
@@ -157,6 +166,7 @@ class Diagnosis:
     layers: tuple[LayerReading, ...]
     notes: tuple[str, ...]
     worse_recalibrated: tuple[Loader, ...]
+    running: Mapping[str, tuple[Tensor, ...]] = field(repr=False)
     population: Mapping[str, PooledStatistics] = field(repr=False)
 
     def __str__(self) -> str:
@@ -164,6 +174,18 @@ class Diagnosis:
         from bnbench.diagnosis import words
 
         return words.text(self)
+
+    def html(self) -> str:
+        """What `bnbench diagnose --html` writes: a page with pictures that needs nothing else."""
+        from bnbench.diagnosis import page
+
+        return page.page(self)
+
+    def _repr_html_(self) -> str:
+        """The page in a notebook, in a frame of its own."""
+        page = escape(self.html())
+        style = "width: 100%; height: 70vh; border: 1px solid #8884; resize: vertical"
+        return f'<iframe sandbox srcdoc="{page}" style="{style}" title="bnbench diagnose"></iframe>'
 
     @property
     def healthy(self) -> bool:
@@ -213,6 +235,6 @@ class Diagnosis:
     def as_record(self) -> dict[str, Any]:
         """For JSON: everything but the statistics themselves; what is not finite is None."""
         record = {"healthy": self.healthy, **asdict(self)}
-        del record["population"]
+        del record["population"], record["running"]
         finite: dict[str, Any] = json.loads(json.dumps(record), parse_constant=lambda _: None)
         return finite

@@ -15,7 +15,7 @@ from rich.text import Text
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.criteria import off
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score, percent
-from bnbench.wording import counted
+from bnbench.wording import counted, listing
 
 MOST_LAYERS = 12
 """Rows of the table of layers: the worst ones; --json has all."""
@@ -32,18 +32,16 @@ STATISTICS: dict[Kind, str] = {
     "shuffled": "batch, shuffled",
     "population": "population",
 }
+COSTS = {True: "it costs accuracy or loss here", False: "a risk, no harm measured here"}
+"""Of a finding, by whether it is harmful."""
+
 LOADERS: dict[Loader, str] = {"train": "training", "eval": "evaluation"}
 
 
 def tables(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     """Everything that there is to say, from the figures to the findings."""
-    images = " and ".join(f"{n:,} {LOADERS[loader]}" for loader, n in diagnosis.images.items())
-    layers = len(diagnosis.layers)
     took = f", {diagnosis.seconds:.0f} s" if diagnosis.seconds >= LONG_SECONDS else ""
-    yield Text(
-        f"{layers} BatchNorm layer{'' if layers == 1 else 's'}; {images} images, dropout off; "
-        f"the training loader's batch size is {diagnosis.batch_size:,}{took}"
-    )
+    yield Text(images(diagnosis) + took)
     yield ""
     yield from _scores(diagnosis)
     yield ""
@@ -53,6 +51,49 @@ def tables(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     yield from _findings(diagnosis)
     for note in diagnosis.notes:
         yield Text(f"note: {note}", style="dim")
+
+
+def images(diagnosis: Diagnosis) -> str:
+    """What was looked at."""
+    images = " and ".join(f"{n:,} {LOADERS[loader]}" for loader, n in diagnosis.images.items())
+    return (
+        f"{counted(len(diagnosis.layers), 'BatchNorm layer')}; {images} images, dropout off; "
+        f"the training loader's batch size is {diagnosis.batch_size:,}"
+    )
+
+
+def verdict(diagnosis: Diagnosis) -> str:
+    """All in one sentence."""
+    running, population = diagnosis.reading("running"), diagnosis.reading("population")
+    if not diagnosis.layers and diagnosis.healthy:
+        return f"no layer depends on batch statistics: {running.figures} in both modes"
+    if diagnosis.healthy:
+        return (
+            f"nothing is wrong: {running.figures} under running statistics, {population.figures} "
+            "under population statistics"
+        )
+    harms = [each.name for each in diagnosis.findings if each.harmful]
+    mere = [each.name for each in diagnosis.findings if not each.harmful]
+    risks = f"a risk: {listing(mere, 'and')}" if mere else ""
+    if not harms:
+        return f"no harm measured, {risks}; {running.figures} under running statistics"
+    pairs = [
+        (diagnosis.reading("running", loader), diagnosis.reading(kind, loader))
+        for loader, kind in _batches(diagnosis)
+    ]
+    running, batch = max(pairs, key=lambda pair: pair[0].loss - pair[1].loss)
+    said = f"{listing(harms, 'and')}: {running.figures} under running statistics"
+    if running.loss > batch.loss:
+        which = "" if len(diagnosis.images) == 1 else f" ({LOADERS[running.loader]} images)"
+        said += f", {batch.figures} under batch statistics{which}"
+    return "; ".join(filter(None, (said, risks)))
+
+
+def _batches(diagnosis: Diagnosis) -> Iterator[tuple[Loader, Kind]]:
+    """Readings under batch statistics."""
+    yield "train", "batch"
+    for loader in diagnosis.images:
+        yield loader, "shuffled"
 
 
 def text(diagnosis: Diagnosis) -> str:
@@ -77,10 +118,10 @@ def fixed(diagnosis: Diagnosis, read_back: Mapping[Loader, Score]) -> str:
             f"{LOADERS[loader]} images, in eval mode: {right}loss {_loss(before.loss)} → "
             f"{_loss(after.loss)}"
         )
-    return "\n".join([*lines, *_spoils(diagnosis)])
+    return "\n".join([*lines, *spoils(diagnosis)])
 
 
-def _spoils(diagnosis: Diagnosis) -> Iterator[str]:
+def spoils(diagnosis: Diagnosis) -> Iterator[str]:
     """What makes the statistics as bad as they were when training goes on."""
     at_fault = {name for each in diagnosis.findings if each.name in SPOILS for name in each.layers}
     for momentum in dict.fromkeys(each.momentum for each in diagnosis.layers):
@@ -102,23 +143,39 @@ def _table(first: Column, numbers: Iterable[str]) -> Table:
     )
 
 
-def _scores(diagnosis: Diagnosis) -> Iterator[RenderableType]:
+def scores(
+    diagnosis: Diagnosis, fixed: Mapping[Loader, Score] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table of readings. `fixed`: of a recalibrated checkpoint."""
     rights = any(each.accuracy is not None for each in diagnosis.readings)
     names = [
         name
         for loader in diagnosis.images
         for name in (f"{loader}: loss", *(["right"] if rights else []))
     ]
-    table = _table(Column("statistics", no_wrap=True), ["batches of", *names])
-    found = {(each.statistics, each.batch_size, each.loader): each for each in diagnosis.readings}
-    for kind, size in dict.fromkeys(key[:2] for key in found):
-        cells = [STATISTICS[kind], "" if size is None else f"{size:,}"]
+    found: dict[tuple[str, str], dict[Loader, Score]] = {}
+    for each in diagnosis.readings:
+        size = "" if each.batch_size is None else f"{each.batch_size:,}"
+        found.setdefault((STATISTICS[each.statistics], size), {})[each.loader] = each
+    if fixed:
+        found["running, in the fixed checkpoint", ""] = dict(fixed)
+    rows = []
+    for key, by_loader in found.items():
+        cells = list(key)
         for loader in diagnosis.images:
-            one = found.get((kind, size, loader))
+            one = by_loader.get(loader)
             cells.append(_loss(one.loss) if one else "–")
             if rights:
                 accuracy = one.accuracy if one else None
                 cells.append("–" if accuracy is None else percent(accuracy))
+        rows.append(cells)
+    return ["statistics", "batches of", *names], rows
+
+
+def _scores(diagnosis: Diagnosis) -> Iterator[RenderableType]:
+    (first, *others), rows = scores(diagnosis)
+    table = _table(Column(first, no_wrap=True), others)
+    for cells in rows:
         table.add_row(*cells)
     yield table
     yield Text(
@@ -129,22 +186,29 @@ def _scores(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
 
 def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    worst = sorted(diagnosis.layers, key=_badness, reverse=True)[:MOST_LAYERS]
+    worst = sorted(diagnosis.layers, key=badness, reverse=True)[:MOST_LAYERS]
     left = len(diagnosis.layers) - len(worst)
-    channels = any(each.dead or each.under_eps for each in diagnosis.layers)
-    numbers = ["channels", "momentum", "updates", "μ off", "σ² off", "blame"]
-    table = _table(Column("layer", overflow="fold"), numbers + ["dead", "≤ ε"] * channels)
-    for each in diagnosis.layers:
+    columns, rows = layers(diagnosis)
+    table = _table(Column(columns[0], overflow="fold"), columns[1:])
+    for each, row in zip(diagnosis.layers, rows, strict=True):
         if each in worst:
-            table.add_row(*_row(each)[: len(table.columns)], style="bold" if off(each) else "")
+            table.add_row(*row, style="bold" if off(each) else "")
     yield table
     more = f"\n{left} more layers: --json lists all" if left else ""
     yield Text(
         "off: running against population statistics, |Δμ|/σ and |ln σ²| (bold: far off);\n"
         "blame: the loss that a layer's running statistics cost"
-        f"{'; channels: dead, with σ² ≤ ε' if channels else ''}{more}",
+        f"{'; channels: dead, with σ² ≤ ε' if 'dead' in columns else ''}{more}",
         style="dim",
     )
+
+
+def layers(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table of layers, of all of them."""
+    columns = ["layer", "channels", "momentum", "updates", "μ off", "σ² off", "blame"]
+    if any(each.dead or each.under_eps for each in diagnosis.layers):
+        columns += ["dead", "≤ ε"]
+    return columns, [_row(each)[: len(columns)] for each in diagnosis.layers]
 
 
 def _row(layer: LayerReading) -> list[str]:
@@ -165,34 +229,29 @@ def _row(layer: LayerReading) -> list[str]:
     ]
 
 
-def _badness(layer: LayerReading) -> tuple[bool, float, float]:
+def badness(layer: LayerReading) -> tuple[bool, float, float]:
+    """Sorts layers, the worst last."""
     blame = layer.blame if layer.blame is not None and isfinite(layer.blame) else 0.0
     return bool(layer.dead or layer.under_eps or not layer.tracks), blame, layer.mean_error or 0.0
 
 
 def _findings(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     if diagnosis.healthy:
-        running, population = diagnosis.reading("running"), diagnosis.reading("population")
-        yield Text(
-            f"nothing is wrong: {running.figures} under running statistics, {population.figures} "
-            "under population statistics",
-            style="bold green",
-        )
+        yield Text(verdict(diagnosis), style="bold green")
     for number, each in enumerate(diagnosis.findings, start=1):
-        style, cost = "bold yellow", "a risk, no harm measured here"
-        if each.harmful:
-            style, cost = "bold red", "it costs accuracy or loss here"
-        yield Text.assemble((f"{number}. {each.name}", style), f": {cost}")
+        style = "bold red" if each.harmful else "bold yellow"
+        yield Text.assemble((f"{number}. {each.name}", style), f": {COSTS[each.harmful]}")
         for text in (
             Text(each.evidence[:1].upper() + each.evidence[1:]),
             Text(f"→ {each.do}"),
-            Text(_where(each, diagnosis), style="dim"),
+            Text(where(each, diagnosis), style="dim"),
         ):
             yield Padding(text, (0, 0, 0, 3), expand=False)
         yield ""
 
 
-def _where(finding: Finding, diagnosis: Diagnosis) -> str:
+def where(finding: Finding, diagnosis: Diagnosis) -> str:
+    """The layers that it is about."""
     layers = [name for name in finding.layers if name]
     if not layers:
         return "where: the whole network"

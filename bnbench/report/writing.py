@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from bnbench import palette
 from bnbench.report import record, words
@@ -49,15 +49,23 @@ def write(study: Study, report: Report) -> None:
     study.folder.keep(contents)
 
 
-def page(report: Report) -> str:
-    """report.html, which needs no other file. What users wrote is escaped; figures are ours."""
+def pages(package: str = "bnbench.report") -> Environment:
+    """What fills in the pages of a package: all look alike, and what users wrote is escaped."""
     environment = Environment(
-        loader=PackageLoader("bnbench.report", "."),
+        loader=ChoiceLoader([PackageLoader(each, ".") for each in (package, "bnbench.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["dark_colors"] = palette.DARK
+    environment.filters["tied"] = words.tied
+    return environment
+
+
+def page(report: Report) -> str:
+    """report.html, which needs no other file. What users wrote is escaped; figures are ours."""
+    environment = pages()
     environment.filters |= {
         "number": lambda value, **how: words.number(_float(value), **how),
         "percent": lambda value, **how: words.percent(_float(value), **how),
@@ -69,7 +77,6 @@ def page(report: Report) -> str:
         "in_words": words.value_words,
         "quoted": quote,
         "effect": words.effect,
-        "tied": words.tied,
         "over_seeds": words.over_seeds,
         "signed_over_seeds": partial(words.over_seeds, sign=True),
         "numbers_over_seeds": partial(words.over_seeds, shown=words.number),
@@ -86,7 +93,6 @@ def page(report: Report) -> str:
         gap_heading=words.GAP,
         gap_means=words.GAP_MEANS,
         states=STATES,
-        dark_colors=palette.DARK,
     )
 
 

@@ -116,6 +116,18 @@ def test_a_healthy_network_is_said_to_be_one() -> None:
     assert "note: one loader only" in said.out
 
 
+def test_the_same_as_a_page(tmp_path: Path) -> None:
+    said = bnbench("diagnose", "mine.py:alone", "--images", "256")
+    assert "--html FILE" in said.err.splitlines()[-1]
+    said = bnbench("diagnose", "mine.py:alone", "--images", "256", "--html", "page.html")
+    assert said.code == 0
+    assert said.out.splitlines()[-1] == "page: page.html"
+    assert "--html" not in said.err
+    page = (tmp_path / "page.html").read_text()
+    assert "bnbench diagnose: mine.py:alone" in page
+    assert "nothing is wrong: " in page
+
+
 def test_from_python_a_diagnosis_prints_as_in_the_terminal() -> None:
     found = diagnose(trained(), loader(count=256), images=256)
     said = bnbench("diagnose", "mine.py:alone", "--images", "256").out
@@ -156,6 +168,8 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "exits": (["mine.py:leaves"], 2, "leaves() raised SystemExit: no data"),
     "no checkpoint": (["mine.py:make", "--checkpoint", "no.pt"], 4, "no.pt: no such file"),
     "fix in no folder": (["mine.py:make", "--fix", "no/x.pt"], 2, "there is no folder no"),
+    "page is there": (["mine.py:make", "--html", "mine.py"], 2, "mine.py already exists"),
+    "page in no folder": (["mine.py:make", "--html", "no/x"], 2, "there is no folder no"),
     "fix is there": (["mine.py:make", "--fix", "mine.py"], 2, "mine.py already exists"),
     "sizes": (["mine.py:make", "--batch-sizes", "1,x"], 2, "'1,x' are not batch sizes"),
     "device": (["mine.py:alone", "--device", "cuda:99"], 2, "there is no device cuda:99"),
@@ -327,11 +341,13 @@ def with_wide_statistics():
 def test_what_is_advised_against_is_not_written(tmp_path: Path) -> None:
     """The network was trained on its running statistics."""
     Path("theirs.py").write_text(THEIRS.format(root=str(ROOT)))
-    said = bnbench("diagnose", "theirs.py:on_running_statistics", "--fix", "fixed.pt")
+    arguments = ("theirs.py:on_running_statistics", "--fix", "fixed.pt", "--html", "page.html")
+    said = bnbench("diagnose", *arguments)
     assert said.code == 2
     assert "Do not recalibrate" in " ".join(said.out.split())
     assert "fixed.pt is not written: with recalibrated statistics the model is worse" in said.err
     assert not (tmp_path / "fixed.pt").exists()
+    assert "fixed checkpoint" not in (tmp_path / "page.html").read_text()
 
 
 def test_what_is_said_of_the_fixed_file_is_read_back_from_it(tmp_path: Path) -> None:
@@ -340,7 +356,7 @@ def test_what_is_said_of_the_fixed_file_is_read_back_from_it(tmp_path: Path) -> 
     model = trained()
     torch.save({name: each.half() for name, each in model.state_dict().items()}, "half.pt")
     arguments = ("diagnose", "theirs.py:with_wide_statistics", "--checkpoint", "half.pt")
-    said = bnbench(*arguments, "--images", "512", "--fix", "fixed.pt")
+    said = bnbench(*arguments, "--images", "512", "--fix", "fixed.pt", "--html", "page.html")
     assert said.code == 0, said
     state = torch.load(tmp_path / "fixed.pt", weights_only=True)
     model.load_state_dict(state)
@@ -349,7 +365,9 @@ def test_what_is_said_of_the_fixed_file_is_read_back_from_it(tmp_path: Path) -> 
         logits = model.eval()(x[:512])
     loss = torch.nn.functional.cross_entropy(logits, y[:512]).item()
     assert f"→ {(logits.argmax(1) == y[:512]).double().mean():.1%}".replace("%", " %") in said.out
-    assert said.out.rstrip().endswith(f"→ {loss:.3f}")
+    assert said.out.rstrip().endswith(f"→ {loss:.3f}\npage: page.html")
+    row = f"running, in the fixed checkpoint</th><td></td><td>{loss:.3f}</td>"
+    assert row in (tmp_path / "page.html").read_text()
 
 
 def test_a_file_that_makes_it_worse_is_not_written(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def drawn(study: Study, claims: Sequence[Judged], formats: Collection[str] = ())
     with style.applied():
         return [
             Drawn(
-                *(name, section, title, words, _as_svg(figure, name)),
+                *(name, section, title, words, as_svg(figure, name)),
                 {kind: _as_file(figure, kind) for kind in further},
             )
             for name, section, title, words, figure in _figures(study, claims)
@@ -103,7 +103,7 @@ def _as_file(figure: Figure, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _as_svg(figure: Figure, name: str) -> str:
+def as_svg(figure: Figure, name: str) -> str:
     """Small, and the same bytes for the same data. The name makes ids differ between figures."""
     text = io.StringIO()
     with rc_context({"svg.hashsalt": name}), warnings.catch_warnings():

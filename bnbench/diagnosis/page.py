@@ -1,0 +1,48 @@
+"""A diagnosis as a page: one file, without scripts, that needs no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from bnbench import __version__
+from bnbench.catalogue import FINDINGS
+from bnbench.diagnosis import criteria, pictures, words
+from bnbench.diagnosis.result import Diagnosis, Loader, Score
+from bnbench.report.writing import pages
+
+
+def page(
+    diagnosis: Diagnosis, target: str = "", fixed: Mapping[Loader, Score] | None = None
+) -> str:
+    """`target`: what was diagnosed. `fixed`: what a recalibrated checkpoint gives in eval mode."""
+    columns, rows = words.scores(diagnosis, fixed)
+    layer_columns, layer_rows = words.layers(diagnosis)
+    return (
+        pages("bnbench.diagnosis")
+        .get_template("page.html")
+        .render(
+            diagnosis=diagnosis,
+            target=target,
+            verdict=words.verdict(diagnosis),
+            images=words.images(diagnosis),
+            columns=columns,
+            rows=rows,
+            figures=pictures.drawn(diagnosis),
+            known=FINDINGS,
+            code={each.name: each.code for each in diagnosis.findings},
+            sources={each.name: list(_sources(each.name)) for each in diagnosis.findings},
+            where={each.name: words.where(each, diagnosis) for each in diagnosis.findings},
+            costs=words.COSTS,
+            layer_columns=layer_columns,
+            layers=list(zip(layer_rows, map(criteria.off, diagnosis.layers), strict=True)),
+            spoils=list(words.spoils(diagnosis)) if fixed else [],
+            version=__version__,
+        )
+    )
+
+
+def _sources(name: str) -> Iterator[tuple[str, str]]:
+    """Words and address of each source of a finding."""
+    for line in FINDINGS[name].sources.splitlines():
+        said, _, address = line.rpartition(", ")
+        yield said, address

@@ -1,0 +1,238 @@
+"""The page of a diagnosis: whole without network or scripts, true to the figures, whoever's names
+are in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import bnbench
+from bnbench.diagnosis import Diagnosis, page, pictures
+from bnbench.diagnosis.result import Score
+from tests import chromium
+from tests.chromium import Page
+from tests.diagnosis.patients import loader, network, steps, trained
+from tests.report.test_in_browser import CONTRAST, program
+
+EVIL = "</style><script>alert(1)</script>&$x_1$"
+
+
+def named(names: list[str], momentum: float = 0.1) -> nn.Module:
+    """A network whose layers have these names; its statistics are those of few updates."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 7, stride=7))
+    for name in names:
+        model._modules[name] = nn.BatchNorm2d(4, momentum=momentum)  # names of any kind
+    model.add_module("end", nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    return model
+
+
+def of(model: nn.Module) -> Diagnosis:
+    return bnbench.diagnose(model, loader(32, count=128), images=128)
+
+
+@pytest.fixture(scope="module")
+def stale() -> Diagnosis:
+    return of(steps(network(momentum=0.001), 150))
+
+
+@pytest.fixture(scope="module")
+def deep() -> Diagnosis:
+    """150 layers with long names."""
+    return of(named([f"backbone:features:stage{k // 10}:block{k}:norm" for k in range(150)]))
+
+
+class Rows(HTMLParser):
+    """The rows of all tables, and every tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.rows[-1][-1] += data
+
+
+def test_the_page_has_the_figures_and_the_verdict_first(stale: Diagnosis) -> None:
+    text = stale.html()
+    (verdict,) = re.findall(r"<h1>(.*?)</h1>", text)
+    running, batch = stale.reading("running"), stale.reading("batch")
+    for each in (running, batch):
+        assert f"loss {each.loss:.3f} and" in verdict
+    assert verdict.startswith("stale: ")
+    rows = {row[0]: row[1:] for row in Rows(text).rows}
+    assert rows["running"][1] == f"{running.loss:.3f}"
+    assert rows["population"][0] == "32"
+    layer = stale.layers[1]
+    assert rows[layer.name][-1] == f"{layer.blame:+.3f}"
+    assert stale.findings[0].code in text.replace("&#34;", '"')
+    assert "<strong>What to do:</strong> recalibrate (--fix)" in text
+
+
+def test_nothing_is_loaded_and_nothing_runs(stale: Diagnosis) -> None:
+    text = stale.html()
+    tags = Rows(text).tags
+    assert "script" not in {tag for tag, _ in tags}
+    assert not [each for _, attrs in tags for each in attrs if each.startswith("on")]
+    loaded = [attrs.get(name) for tag, attrs in tags for name in ("src", "href") if tag != "a"]
+    assert {each for each in loaded if each and not each.startswith("#")} == {"data:,"}
+    assert "default-src 'none'" in text
+    assert "url(http" not in text
+
+
+def test_a_recalibrated_checkpoint_has_its_row(stale: Diagnosis) -> None:
+    fixed = {"train": Score("train", "running", None, 128, 0.1234, 0.9)}
+    text = page.page(stale, "train.py:make", fixed)  # type: ignore[arg-type]
+    rows = {row[0]: row[1:] for row in Rows(text).rows}
+    assert rows["running, in the fixed checkpoint"][1:] == ["0.123", "90.0\N{NO-BREAK SPACE}%"]
+    assert "momentum is still 0.001 in 3 layers" in text
+    assert "train.py:make" in text
+    assert "momentum is still" not in stale.html()
+
+
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(stale: Diagnosis) -> None:
+    ((tag, attrs),) = Rows(stale._repr_html_()).tags
+    assert tag == "iframe"
+    assert attrs["srcdoc"] == stale.html()
+    assert "sandbox" in attrs
+
+
+def test_names_of_others_are_text() -> None:
+    found = of(named([EVIL, "_hidden", "\x1b[31mred\x00"]))
+    text = found.html()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert EVIL in [row[0] for row in Rows(text).rows]
+    assert "\x1b" not in text.replace(found.layers[2].name, "")
+    target = page.page(found, EVIL)
+    assert "<script" not in target
+
+
+def test_a_network_without_layers_has_no_pictures() -> None:
+    found = of(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
+    assert pictures.drawn(found) == []
+    assert "no layer depends on batch statistics: loss" in found.html()
+
+
+def test_code_that_says_the_opposite_of_the_advice_is_not_shown() -> None:
+    """Of a network that was trained on its initial statistics."""
+    model = network().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for x, y in loader(64, count=6400):
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = of(model)
+    assert found.findings[0].do.startswith("do not recalibrate")
+    assert found.findings[0].code == ""
+    assert "<pre" not in found.html()
+
+
+def drawn_layers(found: Diagnosis) -> str:
+    return next(each.svg for each in pictures.drawn(found) if each.name == "layers-off")
+
+
+def test_each_layer_has_its_dots_and_those_far_off_stand_out(stale: Diagnosis) -> None:
+    svg = drawn_layers(stale)
+    red = len(re.findall(r"<use [^>]*fill: #bd1f01", svg))
+    far = sum(each.mean_error >= 0.1 for each in stale.layers)  # type: ignore[operator]
+    far += sum(each.variance_error >= 0.2 for each in stale.layers)  # type: ignore[operator]
+    assert red == far > 0
+    assert f"A row for each of {len(stale.layers)} BatchNorm layers" in stale.html()
+    healthy = drawn_layers(bnbench.diagnose(trained(), loader(count=1024), images=1024))
+    assert "fill: #bd1f01" not in healthy
+
+
+def test_names_in_a_picture_of_many_layers_do_not_overlap(deep: Diagnosis) -> None:
+    text = deep.html()
+    svg = text[text.index('id="figure-layers-off"') : text.index('id="figure-channels"')]
+    names = re.findall(r"translate\(\S+ ([\d.]+)\)\S*\"?>…\S+</text>|y=\"([\d.]+)\"[^>]*>…", svg)
+    places = sorted(float(one or other) for one, other in names)
+    assert len(places) > 20
+    assert min(b - a for a, b in pairwise(places)) > 8
+    assert "the worst ones have their names" in svg
+    assert len([row for row in Rows(text).rows if row[0].startswith("backbone")]) == 150
+
+
+def test_a_layer_that_is_called_twice_has_a_colour_for_each_call() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm2d(1), nn.Linear(784, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head((self.norm(x) + self.norm(3 * x + 4)).flatten(1))
+
+    (_, channels) = pictures.drawn(of(Twice()))
+    assert ">call 1</text>" in channels.svg
+    assert ">call 2</text>" in channels.svg
+    assert "each call has its own" in channels.caption
+    (_, once) = pictures.drawn(of(trained()))
+    assert "call" not in once.caption
+
+
+# --- in a browser -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shown(
+    tmp_path_factory: pytest.TempPathFactory, stale: Diagnosis, deep: Diagnosis
+) -> Iterator[dict[str, Page]]:
+    path = tmp_path_factory.mktemp("page")
+    for name, found in (("stale", stale), ("deep", deep)):
+        (path / f"{name}.html").write_text(found.html())
+    with chromium.browser(program(), path / "browser") as browser:
+        yield {"browser": browser, "path": path}  # type: ignore[dict-item]
+        assert not browser.errors
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["stale", "deep"])
+@pytest.mark.parametrize("width", [1280, 800, 400])
+def test_nothing_sticks_out_and_words_can_be_read(
+    shown: dict[str, Page], name: str, width: int
+) -> None:
+    browser, path = shown["browser"], shown["path"]
+    assert isinstance(path, Path)
+    browser.open((path / f"{name}.html").as_uri())
+    browser.wait_for("document.readyState === 'complete' && location.protocol === 'file:'")
+    for dark in (False, True):
+        browser.resize(width, 900)
+        browser.prefer(dark=dark)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        ratios = browser.evaluate(
+            "[...document.querySelectorAll('figure svg text')].map(each => "
+            f"{CONTRAST}(getComputedStyle(each).fill, "
+            "getComputedStyle(each.closest('.picture')).backgroundColor))"
+        )
+        assert min(ratios) >= 4.5
+    boxes = browser.evaluate(
+        "[...document.querySelectorAll('figure svg')].map(each => each.getBoundingClientRect())"
+        ".map(box => [box.width, box.height])"
+    )
+    assert len(boxes) == 2
+    assert all(width > 300 and height > 60 for width, height in boxes)
