@@ -38,8 +38,9 @@ https://arxiv.org/abs/2105.07576, section 3.2)."""
 
 PLAYED: Mapping[Manner, str] = {
     "fixed": "running statistics are used in training, too; batch statistics were not put in",
-    "followed": "training does more than to use the batch's statistics; its own forward was played "
-    "for them, one batch at a time",
+    "followed": "training does more than to use the batch's statistics, or takes them of a part of "
+    "the values; its own forward was played, one batch at a time, and what it adds to its running "
+    "statistics was averaged",
     "unknown": "it is not known which statistics training uses; its own forward was played for "
     "batch statistics, and running ones are left as they are elsewhere",
 }

@@ -1,7 +1,8 @@
 """How the layers of a network use statistics, seen in one batch: where others can be put in.
 
 A layer that is not torch's is tried out: with the batch's statistics in the place of its running
-ones, its inference must give what its training gives.
+ones, its inference must give what its training gives. Else statistics of its own, as of a masked
+layer, are what it adds to its running ones in training.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from bnbench.probes.interception import (
     holding,
     input_of,
     intercepted,
-    means,
     tables,
 )
 from bnbench.probes.pooled import PooledStatistics, moments
@@ -34,12 +34,18 @@ KNOWN = ("torch", "bnbench")
 ALIKE = 1e-3
 """Of their norm: outputs that differ by less are the same."""
 
+ROUNDED = 1e-5
+"""How far values may be from each other in fp32, relative to their size."""
+
 Layers: TypeAlias = Mapping[str, nn.Module]
 Pools: TypeAlias = dict[str, PooledStatistics]
 
 Manner: TypeAlias = Literal["exchanged", "fixed", "followed", "unknown"]
 """How a layer is played: others' statistics can be put in; it uses its running ones in training,
-too; training does something else as well, but its running mean follows its inputs; nor that."""
+too; training does something else, but its running statistics are a moving average; nor that."""
+
+Weights: TypeAlias = tuple[float, float]
+"""Of a new batch in a layer's running mean and in its running variance."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +53,7 @@ class Survey:
     """The layers of a network with running statistics, by name, and how each is played.
 
     `calls`: how often a forward pass uses each, in order. `chunked`: a pass may hold many batches.
+    `weights`: of the layers that are "followed".
     """
 
     model: nn.Module
@@ -54,6 +61,7 @@ class Survey:
     manners: Mapping[str, Manner]
     calls: Mapping[str, int]
     chunked: bool
+    weights: Mapping[str, Weights]
 
     def of(self, *manners: Manner) -> dict[str, nn.Module]:
         """The layers that are played so."""
@@ -67,15 +75,31 @@ class Survey:
     @contextmanager
     def batch(self, size: int, only: Layers | None = None) -> Iterator[Pools]:
         """The network as in training, in batches of `size` images; `only`: these layers."""
+        if only is not None:
+            with batch_statistics(self.model, size, layers=only) as pools:
+                yield pools
+            return
+        layers, watched = self.of("exchanged"), self.of("fixed")
+        own = {name: PooledStatistics() for name in self.of("followed", "unknown")}
+        calls: Counter[str] = Counter()
         with ExitStack() as stack:
-            if only is None:
-                for layer in self.of("followed", "unknown").values():
-                    stack.enter_context(_played_by_itself(layer))
-            layers = self.of("exchanged") if only is None else only
-            watched = self.of("fixed", "followed") if only is None else {}
-            yield stack.enter_context(
+            stack.enter_context(self.model.register_forward_pre_hook(lambda *_: calls.clear()))
+            for name in own:
+                add = partial(self._add, name, own[name], calls)
+                stack.enter_context(_played_by_itself(self.layers[name], add))
+            pools = stack.enter_context(
                 batch_statistics(self.model, size, layers=layers, watched=watched)
             )
+            yield pools | {name: own[name] for name in self.of("followed")}
+
+    def _add(
+        self, name: str, pool: PooledStatistics, calls: Counter[str], x: Tensor, before: Kept
+    ) -> None:
+        """Pool what a layer has just added to its running statistics."""
+        if name in self.weights:
+            mean, variance = _added(before, _kept(self.layers[name]), self.weights[name])
+            pool.add_call(calls[name], mean[None], variance[None], x[:, 0].numel())
+            calls[name] += 1
 
     @contextmanager
     def given(self, pools: Pools, *, by_call: bool = False) -> Iterator[None]:
@@ -101,18 +125,19 @@ def survey(model: nn.Module, network: nn.Module, images: int, run: Callable[[], 
     with intercepted(model, layers, look):
         run()
     manners: dict[str, Manner] = dict.fromkeys(layers, "exchanged")
+    weights: dict[str, Weights] = {}
     trains = _in_training_mode(network)
     with ExitStack() as hooks:
         for name, layer in layers.items():
             if layer not in trains:
                 manners[name] = "fixed"
             elif calls[name] and type(layer).__module__.partition(".")[0] not in KNOWN:
-                trial = partial(_tried, name, manners)
+                trial = partial(_tried, name, manners, weights)
                 hooks.enter_context(layer.register_forward_pre_hook(trial, with_kwargs=True))
         run()
     by_itself = {"followed", "unknown"} & {*manners.values()}
     chunked = examples <= {images} and not in_training and not by_itself
-    return Survey(model, layers, manners, calls, chunked)
+    return Survey(model, layers, manners, calls, chunked, weights)
 
 
 def _in_training_mode(network: nn.Module) -> set[nn.Module]:
@@ -122,7 +147,30 @@ def _in_training_mode(network: nn.Module) -> set[nn.Module]:
         return {module for module in network.modules() if module.training}
 
 
-def _tried(name: str, manners: dict[str, Manner], layer: nn.Module, args: Any, kwargs: Any) -> None:
+Kept: TypeAlias = list[Tensor]
+"""Running mean and running variance, (C,), in fp64."""
+
+
+def _kept(layer: nn.Module) -> Kept:
+    return [tensor.detach().double().flatten().clone() for _, _, tensor in tables(layer)]
+
+
+def _added(before: Kept, after: Kept, weights: Weights) -> Kept:
+    """A batch's mean and variance, from what they have made of the running ones."""
+    return [
+        (new - (1 - weight) * old) / weight
+        for old, new, weight in zip(before, after, weights, strict=True)
+    ]
+
+
+def _tried(
+    name: str,
+    manners: dict[str, Manner],
+    weights: dict[str, Weights],
+    layer: nn.Module,
+    args: Any,
+    kwargs: Any,
+) -> None:
     """Note how the layer is played, from what its forward gives for these inputs."""
     called, kept = input_of(layer, args, kwargs), [tensor for _, _, tensor in tables(layer)]
     if called is None or called[0].ndim < 2 or called[0].shape[1] != kept[0].numel():
@@ -133,22 +181,46 @@ def _tried(name: str, manners: dict[str, Manner], layer: nn.Module, args: Any, k
     def output() -> Any:
         return forward(x.clone())  # it may change it in place
 
+    def from_initial(fill: float) -> Kept:
+        """What training makes of running statistics that are all the same."""
+        initial = [torch.full_like(each, fill) for each in kept]
+        with holding(layer, *initial), _training(layer):
+            output()
+            return _kept(layer)
+
     inference = output()
+    of_zeros, of_ones = from_initial(0.0), from_initial(1.0)
     mean, variance, _ = moments(x)
-    with holding(layer, torch.zeros_like(kept[0]), torch.ones_like(kept[1])), _training(layer):
-        output()
-        moved = means(layer).double().flatten()
     with _training(layer):
         training = output()
     with holding(layer, mean[0], variance[0]):
         exchanged = output()
-    if not moved.any() and _alike(training, inference):
+    if not any(each.any() for each in of_zeros) and _alike(training, inference):
         manners[name] = "fixed"
-    elif _alike(training, exchanged):
+        return
+    found = _moving_average(of_zeros, of_ones)
+    # A mask may have left out nothing here, and does in another batch.
+    more = found and sum(isinstance(each, Tensor) for each in (*args, *kwargs.values())) > 1
+    if _alike(training, exchanged) and not more:
         manners[name] = "exchanged"
+    elif found:
+        manners[name], weights[name] = "followed", found
     else:
-        follows = torch.nn.functional.cosine_similarity(moved, mean[0].double(), dim=0)
-        manners[name] = "followed" if follows > 1 - ALIKE else "unknown"
+        manners[name] = "unknown"
+
+
+def _moving_average(of_zeros: Kept, of_ones: Kept) -> Weights | None:
+    """The weights of a new batch, where running statistics are a moving average: what is left of
+    initial values is the same share in all channels."""
+    found = []
+    for zeros, ones in zip(of_zeros, of_ones, strict=True):
+        left = ones - zeros
+        share = left.mean().item()
+        scale = 1 + max(zeros.abs().max().item(), ones.abs().max().item())
+        if not (0 <= share < 1 - ALIKE and (left - share).abs().max() <= ROUNDED * scale):
+            return None
+        found.append(1 - share)
+    return found[0], found[1]
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -179,13 +251,18 @@ def _training(layer: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _played_by_itself(layer: nn.Module) -> Iterator[None]:
-    """The layer's forward, in training mode, whatever mode it is in."""
+def _played_by_itself(layer: nn.Module, add: Callable[[Tensor, Kept], object]) -> Iterator[None]:
+    """The layer's forward, in training mode, whatever mode it is in. `add`: is told its input and
+    its running statistics before, while it has those after."""
     its_own, forward = vars(layer).get("forward"), layer.forward
 
     def played(*args: Any, **kwargs: Any) -> Any:
+        called, before = input_of(layer, args, kwargs), _kept(layer)
         with _training(layer):
-            return forward(*args, **kwargs)
+            output = forward(*args, **kwargs)
+            if called is not None:
+                add(called[0], before)
+            return output
 
     vars(layer)["forward"] = played
     try:
