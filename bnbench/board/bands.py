@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -55,8 +56,8 @@ def update_tensorboard(experiment: ExperimentFolder, warn: Callable[[str], None]
 
 
 def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
-    """Write mean and 95 % interval over completed seeds, in place of earlier ones. Returns what was
-    left out, in sentences.
+    """Write mean and 95 % interval over completed seeds, in place of earlier ones. Returns which
+    means lack seeds, in sentences; of runs that cannot be read `rebuild` tells.
 
     A band is within what is possible: an accuracy is at most 1. One or two seeds have a line and no
     band.
@@ -65,7 +66,7 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
     notes: list[str] = []
     written: dict[str, bytes] = {}
     families: dict[str, list[Replicates]] = {}
-    for each in _replicates(experiment, notes):
+    for each in _replicates(experiment):
         count = len(each.curves)
         if each.lost:
             band = f"the mean of {counted(count, 'seed')}" if count else "no mean"
@@ -83,16 +84,14 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
     return notes
 
 
-def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicates]:
-    """In the order of the runs' names; each with a name of its own."""
+def _replicates(experiment: ExperimentFolder) -> list[Replicates]:
+    """In the order of the runs' names, without what cannot be read; each with a name of its own."""
     found: dict[str, Replicates] = {}
     for run in map(read, experiment.runs()):
-        try:
-            manifest = run.manifest
-            if manifest is None:
-                if run.state == "damaged":
-                    notes.append(f"{run.folder.name}: not in a band: {run.problem}")
-                continue
+        manifest = run.manifest
+        if manifest is None:
+            continue
+        with suppress(StorageError, KeyError, ValueError):
             size = int(manifest["hparams"][BATCH_SIZE])
             new = Replicates(manifest["cell"].rpartition("_")[0], manifest, size)
             each = found.setdefault(cell_of(manifest), new)
@@ -100,8 +99,6 @@ def _replicates(experiment: ExperimentFolder, notes: list[str]) -> list[Replicat
                 each.curves[manifest["seed"]] = _curves(run)
             else:
                 each.left_out[run.state] += 1
-        except (StorageError, KeyError, ValueError) as error:
-            notes.append(f"{run.folder.name}: not in a band: {error}")
     rows = {cell: (each.name, each.manifest["hparams"]) for cell, each in found.items()}
     for cell, apart in told_apart(rows).items():
         found[cell].name += "".join(f"_{folder_part(*column)}" for column in apart.items())

@@ -207,7 +207,7 @@ def test_rebuild_says_what_it_did_and_what_it_could_not(own_study: ExperimentFol
     (first.path / "metrics.jsonl").write_text("{\n")
     result = CliRunner().invoke(cli.app, ["tensorboard", "--rebuild", str(own_study.path)])
     assert result.exit_code == 1
-    assert "metrics.jsonl: changed since the run ended" in result.stderr
+    assert result.stderr.count("metrics.jsonl: changed since the run ended") == 1
     assert "files of 11 runs are new" in result.stdout
 
 

@@ -182,7 +182,7 @@ def test_a_copy_in_the_place_of_a_planned_run_is_not_that_run(tmp_path: Path) ->
     assert cell.values("test_accuracy") == [0.5]
     assert [run["state"] for run in as_record(folder)["runs"]] == ["completed", "damaged"]
     assert any(f"{second.path} holds the run {first.name}" in each for each in rebuild(folder)[1])
-    assert [note.partition(": ")[0] for note in write_seed_bands(folder)] == [second.name]
+    assert write_seed_bands(folder) == [], "rebuild has told it"
 
 
 def test_seeds_that_were_evaluated_at_other_points_are_said(tmp_path: Path) -> None:
