@@ -53,7 +53,12 @@ BatchSizes = Annotated[
     ),
 ]
 ImageCount = Annotated[
-    int, typer.Option(metavar="N", min=2, help="About how many images of each loader to use.")
+    int,
+    typer.Option(
+        metavar="N",
+        parser=root.number("--images", 2),
+        help="About how many images of each loader to use.",
+    ),
 ]
 
 

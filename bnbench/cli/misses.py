@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from bnbench.config import hints
@@ -30,6 +31,8 @@ def explain(error: Any) -> None:
     hint = None
     if re.match("No such option", error.message):
         hint = _option(error.option_name, error.ctx.command)
+        if error.ctx.parent is None:
+            hint = _before_command(error.option_name, error.ctx.command.commands)
         error.possibilities = error.possibilities if hint is None else None
     elif wrong := re.match("No such command '(.*?)'", error.message):
         if error.ctx.parent is None:
@@ -61,6 +64,17 @@ def _option(name: str, command: Any) -> str | None:
     if takes_keys and (kind := hints.value_meant(word)):
         return _set([kind[0]], kind[1])
     return None
+
+
+def _before_command(name: str, commands: Mapping[str, Any]) -> str | None:
+    """What to write instead of an option that stands where a command is meant."""
+    keys = {each: command for each, command in commands.items() if command.name != "configs"}
+    having = [each for each, command in keys.items()
+              if any(name in option.opts for option in command.params)]  # fmt: skip
+    if having:
+        return f"{name} is an option of {listing(having, 'and')}: write the command first"
+    meant = _option(name, commands["train"])
+    return meant and f"name a command first: bnbench train CONFIG {meant.removeprefix('write ')}"
 
 
 def _set(keys: list[str], value: str) -> str:

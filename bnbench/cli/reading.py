@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bnbench.cli.root import Debug, Json, RunsDir, doing, output, say, show
+from bnbench.cli.root import Debug, Json, RunsDir, doing, number, one_of, output, say, show
 from bnbench.errors import UsageError
 from bnbench.wording import listing, printable
 
 FIGURES = ("pdf", "png", "svg")
+FORMS = ("latex", "markdown", "csv")
+"""What the report's table can be printed as."""
 
 Experiment = Annotated[
     str | None,
@@ -29,14 +30,6 @@ Pictures = Annotated[
         "--figures", metavar="FORMAT,…", help="Write the figures as files, too: pdf, png, svg."
     ),
 ]
-
-
-class Form(StrEnum):
-    """What the report's table can be printed as."""
-
-    LATEX = "latex"
-    MARKDOWN = "markdown"
-    CSV = "csv"
 
 
 def status(
@@ -79,12 +72,21 @@ def report(
     runs_dir: RunsDir = Path("runs"),
     study: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Which one, where the folder holds several studies."),
+        typer.Option(
+            metavar="N",
+            parser=number("--study", 1),
+            help="Which one, where the folder holds several studies.",
+        ),
     ] = None,
     as_json: Json = False,
     form: Annotated[
-        Form | None,
-        typer.Option("--format", help="Print the table for a paper, with caption and verdicts."),
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="|".join(FORMS),
+            parser=one_of("--format", FORMS),
+            help="Print the table for a paper, with caption and verdicts.",
+        ),
     ] = None,
     as_methods: Annotated[
         bool,
@@ -100,7 +102,7 @@ def report(
     """
     if as_json and (as_methods or form):
         raise UsageError("--json prints all of the report", do="leave out --format and --methods")
-    if form is Form.CSV and as_methods:
+    if form == "csv" and as_methods:
         raise UsageError(
             "--methods is a paragraph, which CSV has no form for",
             do="leave --format out, or take latex or markdown",
@@ -119,9 +121,9 @@ def report(
         print(record.as_json(made.record), end="")
     elif as_methods:
         methods = made.record["methods"]
-        show(paper.PARAGRAPHS[form.value](methods) if form else methods)
+        show(paper.PARAGRAPHS[form](methods) if form else methods)
     elif form is not None:
-        print(paper.FORMS[form.value](made.record), end="")
+        print(paper.FORMS[form](made.record), end="")
     else:
         for part in terminal.terminal(made.record, columns=output.width):
             output.print(part)
@@ -171,7 +173,11 @@ def tensorboard(
     runs_dir: RunsDir = Path("runs"),
     port: Annotated[
         int,
-        typer.Option(metavar="N", min=1, max=65535, help="Port; the next free one if it is taken."),
+        typer.Option(
+            metavar="N",
+            parser=number("--port", 1, 65535),
+            help="Port; the next free one if it is taken.",
+        ),
     ] = 6006,
     open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
     rebuild: Annotated[

@@ -3,7 +3,7 @@ and arguments that several take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +15,8 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from bnbench import __version__
-from bnbench.errors import BnbenchError, Interrupted
-from bnbench.wording import printable
+from bnbench.errors import BnbenchError, Interrupted, UsageError
+from bnbench.wording import did_you_mean, listing, nearest, printable, shortened
 
 if TYPE_CHECKING:  # slow to import, and --help needs neither
     from rich.live import Live
@@ -108,6 +108,40 @@ def _print_citation(value: bool) -> None:
         raise typer.Exit
 
 
+def number(option: str, least: int, most: int | None = None) -> Callable[[str | int], int]:
+    """Reads an option's number. Raises UsageError that says which there are, and the nearest."""
+
+    def read(text: str | int) -> int:
+        typed = shortened(str(text))
+        try:
+            value = int(typed)
+        except ValueError:
+            value = None
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        if value is None:
+            raise UsageError(f"{option} {typed}: a whole number {allowed} is wanted")
+        nearest = max(least, value if most is None else min(value, most))
+        if value != nearest:
+            raise UsageError(
+                f"{option} {typed}: it takes a number {allowed}", do=f"write {option} {nearest}"
+            )
+        return value
+
+    return read
+
+
+def one_of(option: str, names: Sequence[str]) -> Callable[[str], str]:
+    """Reads one of the words that an option takes. Raises UsageError that says which."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            meant = did_you_mean(nearest(text, names)) or f"take {listing(names)}"
+            raise UsageError(f"{option} {shortened(text)}: there is no such {option[2:]}", do=meant)
+        return text
+
+    return read
+
+
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped experiment.")
 ]
@@ -164,6 +198,18 @@ Citation = Annotated[
 class Commands(TyperGroup):
     """Turns errors into lines and exit codes."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What stands before the command; a slip there is explained, too. An empty argument, as an
+        empty variable of the shell leaves, would be taken for the folder that one is in."""
+        if "" in args:
+            say("an argument is empty\n  leave it out, or look at the variable that stands there")
+            raise typer.Exit(2)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            _explain(error)
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; README.md lists the exit codes."""
         try:
@@ -177,16 +223,22 @@ class Commands(TyperGroup):
             say("stopped")
             raise typer.Exit(130) from None
         except BaseException as error:
-            if type(error).__module__.partition(".")[0] in ("typer", "click"):
-                if hasattr(error, "message"):  # an error of usage, which typer shows
-                    from bnbench.cli import misses
-
-                    misses.explain(error)
+            if _explain(error):
                 raise
             if _debug:
                 raise
             say(f"unexpected {type(error).__name__}: {error}\n  --debug shows where")
             raise typer.Exit(1) from None
+
+
+def _explain(error: BaseException) -> bool:
+    """Add a hint to an error of usage, which typer shows; whether it is one of typer's."""
+    ours = type(error).__module__.partition(".")[0] not in ("typer", "click")
+    if not ours and hasattr(error, "message"):
+        from bnbench.cli import misses
+
+        misses.explain(error)
+    return not ours
 
 
 def examples(*lines: str) -> str:

@@ -40,12 +40,22 @@ Over = Annotated[
 Setup = Annotated[
     str | None, typer.Option(metavar="NAME", help="Of the file's setups this one alone.")
 ]
-Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="The run's seed.")]
-Seeds = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use the seeds 0 … N−1.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", parser=root.number("--seed", 0), help="The run's seed."),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", parser=root.number("--seeds", 1, 1_000_000), help="Use the seeds 0 … N−1."
+    ),
+]
 MaxRuns = Annotated[
     int,
     typer.Option(
-        metavar="N", min=1, max=1_000_000, help="Refuse an experiment of more runs than this."
+        metavar="N",
+        parser=root.number("--max-runs", 1, 1_000_000),
+        help="Refuse an experiment of more runs than this.",
     ),
 ]
 Workers = Annotated[

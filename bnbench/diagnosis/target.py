@@ -232,6 +232,8 @@ def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Ta
 
 def read_checkpoint(path: Path) -> SavedModel:
     """The checkpoint in a file; only tensors and plain values are read. Raises StorageError."""
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder", do="name a file in it with --checkpoint FILE")
     content = files.read(path, follow=True)
     if content is None:
         raise StorageError(f"{path}: no such file", do="name the checkpoint with --checkpoint FILE")

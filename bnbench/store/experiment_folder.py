@@ -11,7 +11,7 @@ from pathlib import Path
 from bnbench.errors import StorageError, UsageError
 from bnbench.store import files
 from bnbench.store.run_folder import CONFIG, LOCK, MANIFEST, RunFolder
-from bnbench.wording import printable
+from bnbench.wording import cut, nearest, printable
 
 EXPERIMENT = "experiment.yaml"
 STUDY = "study-"
@@ -153,16 +153,21 @@ def find_experiment(runs_dir: Path, name: str) -> ExperimentFolder:
     for folder in (ExperimentFolder(runs_dir / name), ExperimentFolder(Path(name))):
         if folder.exists():
             return folder
-    known = ", ".join(folder.name for folder in experiments(runs_dir))
+    known, file = [folder.name for folder in experiments(runs_dir)], Path(name)
+    do = f"there is: {cut(known)}" if known else "there is none yet: train something first"
+    if meant := nearest(name, known):
+        do = f"did you mean {meant}?"
+    if file.suffix in (".yaml", ".yml"):
+        if file.stem in known:
+            do = f"write {file.stem}: an experiment is called like its file, without {file.suffix}"
+        elif file.exists():
+            do = f"bnbench sweep {printable(name)} trains it first"
     if not runs_dir.exists():
-        raise StorageError(
-            f"{printable(str(runs_dir))}: no such folder",
-            do="train something first, or name another folder with --runs-dir",
+        do = (
+            do if file.exists() else "train something first, or name another folder with --runs-dir"
         )
-    raise UsageError(
-        f"no experiment {name!r} in {printable(str(runs_dir))}",
-        do=f"there is: {known}" if known else "there is none yet: train something first",
-    )
+        raise StorageError(f"{printable(str(runs_dir))}: no such folder", do=do)
+    raise UsageError(f"no experiment {name!r} in {printable(str(runs_dir))}", do=do)
 
 
 def find_run(runs_dir: Path, name: str) -> RunFolder:

@@ -54,10 +54,10 @@ def translated(path: Path) -> Iterator[None]:
                 )
             case errno.EROFS | errno.EACCES | errno.EPERM:
                 said = f"not writable ({said})"
-                do = "choose another place with --runs-dir, or change the permissions"
+                do = "choose another place (of runs: --runs-dir), or change the permissions"
             case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.ENAMETOOLONG:
                 said = f"cannot be used ({said})"
-                do = "look at what stands there, or choose another place with --runs-dir"
+                do = "look at what stands there, or choose another place (of runs: --runs-dir)"
             case _:
                 pass
         shown = printable(re.sub(r"\.[0-9a-f]{16}\.tmp$", "", str(path)))

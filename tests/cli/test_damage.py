@@ -230,7 +230,7 @@ def test_a_damaged_run_without_a_seal_is_trained_again(whole: Path, name: str) -
             assert f"{run.name}: damaged: " in said.err
             assert "FILE.damaged-1" in said.err
             assert (run.path / name).read_bytes() == content[:300]
-        assert "damaged " in command(path, *sweep, "--dry-run").out
+        assert "1 damaged" in command(path, *sweep, "--dry-run").out
         assert command(path, *sweep, "--retry-failed").code == 0
         assert (run.path / f"{name}.damaged-1").read_bytes() == content[:300]
         assert evidence(run) == undamaged

@@ -28,6 +28,15 @@ TYPED = [
     ),
     ("plot my-study", "write bnbench report EXPERIMENT"),
     ("help", "write bnbench --help"),
+    ("--lr 3", "name a command first: bnbench train CONFIG --set optim.lr=VALUE"),
+    ("--bn", "name a command first: bnbench train CONFIG --set norm.kind=batch"),
+    ("--seeds 3 sweep x", "--seeds is an option of sweep: write the command first"),
+    ("report x --format xml", "take latex, markdown or csv"),
+    ("report x --format latx", "did you mean latex?"),
+    ("sweep x --seeds 0", "write --seeds 1"),
+    ("sweep x --max-runs 99999999", "write --max-runs 1000000"),
+    ("train x --seed -1", "write --seed 0"),
+    ("tensorboard --port 99999", "write --port 65535"),
 ]
 
 
@@ -43,7 +52,41 @@ def test_a_missing_argument_comes_with_an_example() -> None:
     assert said.endswith("Missing argument 'CONFIG'. For example: bnbench train default\n")
 
 
-@pytest.mark.parametrize("typed", ["status --lr 0.1", "train default --quite", "configs ls"])
+@pytest.mark.parametrize("command", ["train", "sweep", "report", "explain", "status", "diagnose"])
+def test_an_empty_argument_is_no_folder(command: str) -> None:
+    """`sweep "$X"` would train whatever lies in the folder that one is in."""
+    result = CliRunner().invoke(cli.app, [command, ""])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("an argument is empty\n")
+
+
+def test_a_number_is_named_with_what_is_allowed() -> None:
+    said = CliRunner().invoke(cli.app, ["sweep", "x", "--seeds", "many"]).stderr
+    assert said == "--seeds many: a whole number from 1 to 1,000,000 is wanted\n"
+
+
+def test_a_file_where_an_experiment_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_experiment(tmp_path / "study.yaml")
+
+    def report(name: str) -> str:
+        result = CliRunner().invoke(cli.app, ["report", name])
+        return result.stderr.splitlines()[-1].strip()
+
+    assert report("study.yaml") == "bnbench sweep study.yaml trains it first"
+    (tmp_path / "runs/study").mkdir(parents=True)
+    (tmp_path / "runs/study/experiment.yaml").write_text("experiment: study\n")
+    assert report("study.yaml").startswith("write study: an experiment is called like its file")
+    assert report("stdy") == "did you mean study?"
+    (tmp_path / "other.yml").write_text("")
+    assert report("other.yml") == "bnbench sweep other.yml trains it first"
+
+
+@pytest.mark.parametrize(
+    "typed", ["status --lr 0.1", "train default --quite", "configs ls", "--nonsense"]
+)
 def test_no_hint_is_made_up(typed: str) -> None:
     result = CliRunner().invoke(cli.app, typed.split())
     assert result.exit_code == 2

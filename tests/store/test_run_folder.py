@@ -223,8 +223,8 @@ def test_begin_removes_left_over_temporary_files(folder: RunFolder) -> None:
         ),
         (
             errno.EROFS,
-            "not writable (Read-only file system)\n  choose another place with --runs-dir, or "
-            "change the permissions",
+            "not writable (Read-only file system)\n  choose another place (of runs: --runs-dir), "
+            "or change the permissions",
         ),
         (errno.EIO, "Input/output error"),
     ],
