@@ -69,7 +69,9 @@ def test_figures_are_files_in_the_formats_that_are_asked_for(folder: ExperimentF
     assert (folder.path / "figures" / name).read_bytes() == found[name]
 
 
-@pytest.mark.parametrize(("asked", "named"), [("jpg", "jpg"), ("pdf,eps", "eps"), ("pdf,", "nothing")])
+@pytest.mark.parametrize(
+    ("asked", "named"), [("jpg", "jpg"), ("pdf,eps", "eps"), ("pdf,", "nothing")]
+)
 def test_an_unknown_format_of_figures_is_refused(
     folder: ExperimentFolder, asked: str, named: str
 ) -> None:
