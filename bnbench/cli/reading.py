@@ -30,6 +30,23 @@ Pictures = Annotated[
         "--figures", metavar="FORMAT,…", help="Write the figures as files, too: pdf, png, svg."
     ),
 ]
+Study = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=number("--study", 1),
+        help="Which one, where the folder holds several studies.",
+    ),
+]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="|".join(FORMS),
+        parser=one_of("--format", FORMS),
+        help="Print the table for a paper, with caption and verdicts.",
+    ),
+]
 
 
 def status(
@@ -70,24 +87,9 @@ def report(
         str, typer.Argument(metavar="EXPERIMENT", help="Its name below --runs-dir, or its folder.")
     ],
     runs_dir: RunsDir = Path("runs"),
-    study: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=number("--study", 1),
-            help="Which one, where the folder holds several studies.",
-        ),
-    ] = None,
+    study: Study = None,
     as_json: Json = False,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="|".join(FORMS),
-            parser=one_of("--format", FORMS),
-            help="Print the table for a paper, with caption and verdicts.",
-        ),
-    ] = None,
+    form: Form = None,
     as_methods: Annotated[
         bool,
         typer.Option("--methods", help="Print a paragraph on methods, written as --format asks."),
