@@ -16,7 +16,6 @@ from bnbench.diagnosis import criteria
 from bnbench.diagnosis.result import Diagnosis, LayerReading
 from bnbench.diagnosis.words import badness
 from bnbench.report.figures import Drawn, as_svg, style
-from bnbench.wording import counted
 
 NAME = 32
 """Characters of a layer's name that are shown, the last ones: they tell more."""
@@ -84,7 +83,8 @@ def _off(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, Figure]]:
     panels[0].set_yticks(list(labels), list(labels.values()))
     panels[0].set_ylim(len(layers) - 0.5, -0.5)
     title = "How far the running statistics of each layer are off"
-    yield "layers-off", title, _off_caption(layers, labels, blamed), figure
+    left_out = len(diagnosis.layers) - len(layers)
+    yield "layers-off", title, _off_caption(layers, left_out, labels, blamed), figure
 
 
 def _rows(axes: Axes, values: Sequence[float], limit: float, label: str) -> None:
@@ -120,16 +120,21 @@ def _labels(layers: Sequence[LayerReading], row: float) -> dict[int, str]:
     return {place: _short(layers[place].name) for place in sorted(places)}
 
 
-def _off_caption(layers: Sequence[LayerReading], labels: dict[int, str], blamed: int) -> str:
+def _off_caption(
+    layers: Sequence[LayerReading], left_out: int, labels: dict[int, str], blamed: int
+) -> str:
+    known = f" whose error is known, {len(layers)} of {len(layers) + left_out}" if left_out else ""
     named = "" if len(labels) == len(layers) else "; the worst ones have their names"
+    far = "Red diamonds are far off, at"
+    if not any(map(criteria.off, layers)):
+        far = "None is far off, at"
     said = (
-        f"A row for each of {counted(len(layers), 'BatchNorm layer')}, in the network’s "
-        f"order{named}. First panel: running against population means, in standard deviations, "
-        f"averaged over channels (an even scale up to {criteria.OFF:g}, a logarithmic one from "
-        "there). Second panel: the factor between running and population variances, averaged over "
-        "channels on a logarithmic scale. Red diamonds are far off: at the broken lines, "
-        f"{criteria.OFF:g} standard deviations and a factor of {exp(criteria.OFF_VARIANCE):.2f}, "
-        "or beyond."
+        f"A row for each BatchNorm layer{known}, in the network’s order{named}. First panel: "
+        "running against population means, in standard deviations, averaged over channels (an even "
+        f"scale up to {criteria.OFF:g}, a logarithmic one from there). Second panel: the factor "
+        "between running and population variances, averaged over channels on a logarithmic scale. "
+        f"{far} the broken lines, {criteria.OFF:g} standard deviations and a factor of "
+        f"{exp(criteria.OFF_VARIANCE):.2f}, or beyond."
     )
     if blamed:
         which = "" if blamed == len(layers) else f", measured for {blamed} of the layers"
@@ -210,7 +215,8 @@ def _against(axes: Axes, running: Tensor, others: Sequence[Tensor], *, log_scale
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         if log_scale:
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=5))
+            few = ends[1] < 30 * ends[0]
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 

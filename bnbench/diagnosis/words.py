@@ -131,8 +131,8 @@ def spoils(diagnosis: Diagnosis) -> Iterator[str]:
         if layers and unusual:
             shown = "None (the average of all batches)" if momentum is None else f"{momentum:g}"
             yield (
-                f"momentum is still {shown} in {counted(len(layers), 'layer')}: it is set in your "
-                "code, and training on spoils the statistics again; set it to 0.1"
+                f"momentum is still {shown} in {counted(len(layers), 'layer')}, as your code sets "
+                "it:\ntraining on spoils the statistics again; set it to 0.1"
             )
 
 

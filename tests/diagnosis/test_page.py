@@ -162,9 +162,19 @@ def test_each_layer_has_its_dots_and_those_far_off_stand_out(stale: Diagnosis) -
     far = sum(each.mean_error >= 0.1 for each in stale.layers)  # type: ignore[operator]
     far += sum(each.variance_error >= 0.2 for each in stale.layers)  # type: ignore[operator]
     assert red == far > 0
-    assert f"A row for each of {len(stale.layers)} BatchNorm layers" in stale.html()
-    healthy = drawn_layers(bnbench.diagnose(trained(), loader(count=1024), images=1024))
-    assert "fill: #bd1f01" not in healthy
+    assert "Red diamonds are far off" in stale.html()
+    healthy = bnbench.diagnose(trained(), loader(count=1024), images=1024)
+    assert "fill: #bd1f01" not in drawn_layers(healthy)
+    assert "None is far off" in healthy.html()
+
+
+def test_a_caption_says_which_layers_are_not_drawn() -> None:
+    """After a weight that is not finite nothing is known."""
+    model = trained()
+    model.get_parameter("3.weight").data[0] = float("nan")
+    text = of(model).html()
+    assert "A row for each BatchNorm layer whose error is known, 1 of 3, in" in text
+    assert "non-finite: loss not finite and" in text
 
 
 def test_names_in_a_picture_of_many_layers_do_not_overlap(deep: Diagnosis) -> None:

@@ -61,7 +61,7 @@ def after(slow: Diagnosis) -> str:
 
 
 def test_a_momentum_that_will_spoil_it_again_is_said_after_the_fix(slow: Diagnosis) -> None:
-    assert "momentum is still 0.001 in 3 layers: " in after(slow)
+    assert "momentum is still 0.001 in 3 layers, as" in after(slow)
 
 
 @pytest.mark.parametrize(("momentum", "said"), [(None, "None (the"), (0.9, "0.9"), (0.0, "0 in")])
