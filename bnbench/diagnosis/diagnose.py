@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.diagnosis import criteria
@@ -27,7 +28,7 @@ from bnbench.diagnosis.task import LOSSES, Predictions
 from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
 from bnbench.guard import ForeignCode, foreign_code
-from bnbench.probes.interception import has_statistics, means, tables
+from bnbench.probes.interception import class_name, has_statistics, means, tables
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
 from bnbench.probes.statistics import Autocast, evaluating
@@ -209,7 +210,8 @@ def _population(
     model: Network, pools: Mapping[str, PooledStatistics]
 ) -> dict[str, PooledStatistics]:
     """The statistics by layer, under every name that the layer has in a state dict."""
-    of = {model.network.get_submodule(name): pool for name, pool in pools.items()}
+    modules = dict(model.network.named_modules())
+    of = {modules[name]: pool for name, pool in pools.items()}
     saved = model.network.state_dict()
 
     def fits(name: str, pool: PooledStatistics) -> bool:
@@ -249,8 +251,8 @@ def _layer(name: str, norm: nn.Module, evidence: Evidence) -> LayerReading:
     # Of a layer that is not torch's, momentum may be the weight of the old statistics.
     momentum: float | None = nan
     updates = None
-    if isinstance(norm, _NormBase):
-        momentum, counted = norm.momentum, norm.num_batches_tracked
+    if isinstance(norm, _NormBase | ScriptModule) and hasattr(norm, "num_batches_tracked"):
+        momentum, counted = getattr(norm, "momentum", nan), norm.num_batches_tracked
         updates = None if counted is None else int(counted)
     initial_weight = None
     # A count of 0 says nothing: conversions and old files have none.
@@ -259,7 +261,7 @@ def _layer(name: str, norm: nn.Module, evidence: Evidence) -> LayerReading:
     reached = name not in evidence.survey.layers or evidence.survey.calls.get(name, 0) > 0
     return LayerReading(
         name=name,
-        kind=type(norm).__name__,
+        kind=class_name(norm),
         channels=norm.num_features if isinstance(norm, _NormBase) else means(norm).numel(),
         tracks=has_statistics(norm),
         used=reached if pool is None else pool.count > 0,
@@ -307,7 +309,7 @@ def _notes(
         return
     survey = evidence.survey
     for manner, says in PLAYED.items():
-        kinds = {type(layer).__name__ for layer in survey.of(manner).values()}
+        kinds = {class_name(layer) for layer in survey.of(manner).values()}
         if kinds:
             yield f"{_some(survey.of(manner))} ({', '.join(sorted(kinds))}): {says}"
     unused = [each.name for each in layers if not each.used]

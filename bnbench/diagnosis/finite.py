@@ -98,7 +98,8 @@ def non_finite_output(model: Network, images: Collected, autocast: Autocast) -> 
 
     with ExitStack() as hooks:
         for name, module in (*model.network.named_modules(), ("", model)):
-            hooks.enter_context(module.register_forward_hook(partial(look, name)))
+            if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+                hooks.enter_context(module.register_forward_hook(partial(look, name)))
         for positions in images.as_they_come():
             with autocast():
                 model(images.batch(positions))

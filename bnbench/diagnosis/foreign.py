@@ -81,17 +81,12 @@ def plain(model: object) -> nn.Module:
     model = getattr(model, "_orig_mod", model)
     if not isinstance(model, nn.Module):
         raise UsageError(f"the model is {described(model)}", do="expected a torch.nn.Module")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UsageError(
-            "the model is a TorchScript module: its layers cannot be looked into",
-            do="give the nn.Module that it was made from",
-        )
     for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule) and hasattr(module, "running_mean"):
+        if isinstance(module, torch.jit.ScriptModule) and not hasattr(module, "training"):
             raise UsageError(
-                f"{name}, or a module around it, is a TorchScript module: batch statistics cannot "
-                "be put in",
-                do="build the model with the nn.Module that it was made from",
+                f"{name or 'the model'} is a frozen TorchScript module: statistics are constants",
+                do="give the nn.Module that it was made from, or a scripted one before "
+                "torch.jit.freeze",
             )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
-from bnbench.probes.interception import has_statistics
+from bnbench.probes.interception import class_name, has_statistics
 
 DROPOUTS: tuple[Callable[..., Tensor], ...] = (
     F.dropout,
@@ -44,7 +44,7 @@ class _NoDropout(TorchFunctionMode):
 
 def drops(module: nn.Module) -> bool:
     """Whether a module leaves something out by chance."""
-    return any(each in type(module).__name__.lower() for each in DROPS)
+    return any(each in class_name(module).lower() for each in DROPS)
 
 
 @contextmanager

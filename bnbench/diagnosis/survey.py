@@ -16,9 +16,12 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
+from bnbench.errors import UsageError
 from bnbench.probes.interception import (
     Use,
+    class_name,
     has_statistics,
     holding,
     input_of,
@@ -125,11 +128,12 @@ def survey(model: nn.Module, network: nn.Module, images: int, run: Callable[[], 
     with intercepted(model, layers, look):
         run()
     manners: dict[str, Manner] = dict.fromkeys(layers, "exchanged")
+    manners |= dict.fromkeys(_traced(layers, calls, model, run), "fixed")
     weights: dict[str, Weights] = {}
     trains = _in_training_mode(network)
     with ExitStack() as hooks:
         for name, layer in layers.items():
-            if layer not in trains:
+            if layer not in trains or manners[name] == "fixed":
                 manners[name] = "fixed"
             elif calls[name] and type(layer).__module__.partition(".")[0] not in KNOWN:
                 trial = partial(_tried, name, manners, weights)
@@ -138,6 +142,34 @@ def survey(model: nn.Module, network: nn.Module, images: int, run: Callable[[], 
     by_itself = {"followed", "unknown"} & {*manners.values()}
     chunked = examples <= {images} and not in_training and not by_itself
     return Survey(model, layers, manners, calls, chunked, weights)
+
+
+def _traced(
+    layers: Layers, calls: Mapping[str, int], model: nn.Module, run: Callable[[], object]
+) -> set[str]:
+    """Layers inside of TorchScript that use running statistics in training mode, too, as what was
+    traced in eval mode does. Raises UsageError where one does not use any as torch's do."""
+    scripted = {name: each for name, each in layers.items() if isinstance(each, ScriptModule)}
+    for name, layer in scripted.items():
+        if not calls.get(name) and "BatchNorm" not in class_name(layer):
+            raise UsageError(
+                f"{name} ({class_name(layer)}) is in TorchScript, and does not use its statistics "
+                "by torch's batch_norm: others cannot be put in",
+                do="give the nn.Module that it was made from",
+            )
+    running: set[str] = set()
+
+    def look(use: Use) -> None:
+        if not use.own:
+            running.add(use.layer)
+
+    if scripted:
+        with ExitStack() as stack:
+            for layer in scripted.values():
+                stack.enter_context(_training(layer))
+            stack.enter_context(intercepted(model, scripted, look))
+            run()
+    return running
 
 
 def _in_training_mode(network: nn.Module) -> set[nn.Module]:

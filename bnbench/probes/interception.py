@@ -2,13 +2,14 @@
 all else that its forward does (activating, casting, hooks) is done.
 
 As a rule this is a call of `F.batch_norm`, `F.instance_norm` or `torch.batch_norm` with the layer's
-buffers. A layer that reads its buffers in another way is called again, with others in them.
+buffers. A layer that reads its buffers in another way is called again, with others in them. Inside
+of TorchScript it is the operator that those functions end in.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,8 +18,10 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -28,6 +31,11 @@ FUNCTIONS: Mapping[Callable[..., Tensor], Sequence[str]] = {
     torch.batch_norm: ("input", "weight", "bias", *STATISTICS, "training", "momentum", "eps"),
 }
 """With the names of their arguments, in order."""
+
+OPERATORS: Mapping[Any, Sequence[str]] = dict.fromkeys(
+    (torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default),
+    FUNCTIONS[torch.batch_norm],
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +79,19 @@ def tables(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     """Where a module keeps its running mean and its running variance: buffers, or attributes."""
     for name in STATISTICS:
         for table in (module._buffers, vars(module)):
-            value = table.get(name)
-            if isinstance(value, Tensor):
-                yield table, name, value
+            for value in [table[name]] if name in table else []:  # TorchScript's have no get
+                if isinstance(value, Tensor):
+                    yield table, name, value
 
 
 def has_statistics(module: nn.Module) -> bool:
     """Whether it has a running mean and a running variance, whoever wrote it."""
     return [name for _, name, _ in tables(module)] == list(STATISTICS)
+
+
+def class_name(module: nn.Module) -> str:
+    """The name of its class, also of one that TorchScript has made another of."""
+    return str(getattr(module, "original_name", type(module).__name__))
 
 
 def means(module: nn.Module) -> Tensor:
@@ -117,12 +130,8 @@ class _Interception(TorchFunctionMode):
     def __init__(self, layers: Mapping[str, nn.Module], act: Act) -> None:
         super().__init__()
         self.layers, self.act = layers, act
-        self.names = {
-            id(tensor): name
-            for name, layer in layers.items()
-            for _, part, tensor in tables(layer)
-            if part == STATISTICS[0]
-        }
+        self.means = {name: means(layer) for name, layer in layers.items()}
+        self.names = {id(tensor): name for name, tensor in self.means.items()}
         self.calls: Counter[str] = Counter()
         self.before: dict[str, int] = {}
         self.inputs: dict[str, Tensor] = {}
@@ -185,6 +194,27 @@ class _Interception(TorchFunctionMode):
         return self.act(Use(layer=layer, module=module, call=call, x=x, again=again))
 
 
+class _InScript(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The same for layers inside of TorchScript, whose calls no function mode sees."""
+
+    def __init__(self, mode: _Interception, layers: Iterable[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.mode, self.layers = mode, {*layers}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func in OPERATORS:
+            given = dict(zip(OPERATORS[func], args, strict=False))
+            layer = self.mode.names.get(id(given[STATISTICS[0]]))
+            if layer in self.layers:
+                result = self.mode.act(self.mode.use(layer, False, given))
+                if result is not None:  # with what is kept for a backward pass, in vain
+                    kept = len(func._schema.returns) - 1
+                    return result, *(result.new_empty(0) for _ in range(kept))
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def intercepted(model: nn.Module, layers: Mapping[str, nn.Module], act: Act) -> Iterator[None]:
     """Let `act` do what these layers use their statistics for. The innermost context is asked
@@ -192,11 +222,16 @@ def intercepted(model: nn.Module, layers: Mapping[str, nn.Module], act: Act) -> 
     mode = _Interception(layers, act)
     with ExitStack() as stack:
         stack.enter_context(model.register_forward_pre_hook(lambda *_: mode.calls.clear()))
+        scripted = {name for name, layer in layers.items() if isinstance(layer, ScriptModule)}
         for name, layer in layers.items():
+            if name in scripted:
+                continue
             enter, leave = partial(mode.enter, name), partial(mode.leave, name)
             stack.enter_context(layer.register_forward_pre_hook(enter, with_kwargs=True))
             stack.enter_context(layer.register_forward_hook(leave, prepend=True, with_kwargs=True))
         _Interception.active.append(mode)
         stack.callback(_Interception.active.remove, mode)
         stack.enter_context(mode)
+        if scripted:
+            stack.enter_context(_InScript(mode, scripted))
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -180,21 +179,6 @@ def test_a_network_that_keeps_what_it_computed_goes_on_training() -> None:
     model = Keeps()
     bnbench.diagnose(model, loader(), eval_loader(), images=128)
     assert steps(model, 1) is model
-
-
-def test_a_scripted_part_is_refused_by_name() -> None:
-    class Scripted(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            with warnings.catch_warnings():  # torch.jit is on its way out
-                warnings.simplefilter("ignore")
-                self.body = torch.jit.script(trained())
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.body(x)  # type: ignore[no-any-return]
-
-    with pytest.raises(UsageError, match=r"^body\.1, or a module around it, is a TorchScript"):
-        diagnosed(Scripted(), 128)
 
 
 # --- a layer for several inputs -------------------------------------------------------------------
