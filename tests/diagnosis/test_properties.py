@@ -23,7 +23,7 @@ IMAGES = 320
 QUICK = (9, 10, 25, 28, 33, 34)
 """Of most kinds of faults, and quick."""
 
-SLOW = sorted({*range(200)} - {*QUICK})
+SLOW = sorted({*range(100)} - {*QUICK})
 SEEDS = [*QUICK, *(pytest.param(seed, marks=pytest.mark.slow) for seed in SLOW)]
 
 
