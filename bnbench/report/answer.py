@@ -24,7 +24,7 @@ SAID: dict[Conclusion, str] = {
 NAMED_CLAIMS = 4
 """More claims of one outcome are only counted."""
 NAMED_FAILURES = NAMED_CELLS = 5
-NAMED_OTHERS = 8
+NAMED_OTHERS = 2
 NAMED_CHANGES = 5
 
 
@@ -169,10 +169,10 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
     yield from (Notice("other", note) for note in study.notes)
     for reason in dict.fromkeys(run.reason for run in study.others):
         same = [run for run in study.others if run.reason == reason]
-        named = "; ".join(map(_other, same[:NAMED_OTHERS]))
-        more = f"; and {len(same) - NAMED_OTHERS:,} more, all of them in report.json"
-        told = f"Not in this report, since {reason}: {named}"
-        yield Notice("other", told + more * (len(same) > NAMED_OTHERS))
+        named = "; ".join(map(_other, same))
+        if len(same) > NAMED_OTHERS:
+            named = f"{counted(len(same), 'run')}; the page lists them"
+        yield Notice("other", f"Not in this report, since {reason}: {named}")
 
 
 def _where(study: Study, lost: Callable[[StudiedRun], bool]) -> str:

@@ -52,8 +52,8 @@ def percent(value: float | None, *, sign: bool = False) -> str:
 
 
 def tied(text: str) -> str:
-    """The text with spaces that do not break a line within `95 %` or `n = 6`."""
-    return re.sub(r" (?=%)|(?<=[=<>×]) | (?=[=<>] )", NO_BREAK, text)
+    """The text with spaces that do not break a line within `95 %`, `n = 6` or `[60.1, 68.9]`."""
+    return re.sub(r" (?=%)|(?<=[=<>×]) | (?=[=<>] )| (?=[^][]{0,40}])", NO_BREAK, text)
 
 
 def over_seeds(

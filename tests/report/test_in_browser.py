@@ -101,6 +101,13 @@ def test_nothing_sticks_out(page: Page, width: int, dark: bool) -> None:
     assert out == []
 
 
+@pytest.mark.parametrize("width", [800, 1100, 1280])
+def test_the_table_of_cells_is_seen_whole(page: Page, width: int) -> None:
+    shown_as(page, width=width, dark=False)
+    table = "document.querySelector('[aria-label=\"Table of cells\"]')"
+    assert page.evaluate(f"{table}.scrollWidth") <= page.evaluate(f"{table}.clientWidth")
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_figures_are_seen_and_words_in_them_can_be_read(page: Page, dark: bool) -> None:
     shown_as(page, width=1280, dark=dark)
