@@ -294,7 +294,7 @@ def _facts(
         counts = tuple(map(tuple, pairs.view(classes, classes).tolist()))  # (label, prediction)
         facts.append(Confusion(split=split, stats="running", counts=counts))
     if split == "test" and sample.places is not None:
-        order = torch.argsort(sample.places)
+        order = torch.argsort(sample.places.cpu())
         for kind, logits in kinds.items():
             packed = np.packbits((logits.argmax(1) == labels)[order].numpy())
             bits = b64encode(packed.tobytes()).decode()

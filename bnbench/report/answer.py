@@ -152,7 +152,7 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
     if seeds < needed:
         purpose = "for a verdict"
         if needed > SEEDS_FOR_A_VERDICT:
-            purpose = f"to support {counted(len(study.experiment.claims), 'claim')}"
+            purpose = f"to decide {counted(len(study.experiment.claims), 'claim')}"
         told = f"Indicative only: {counted(seeds, 'seed')}; {needed} are needed {purpose}."
         yield Notice("indicative", told)
     if states["diverged"]:

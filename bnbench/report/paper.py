@@ -61,25 +61,29 @@ def _tables(record: Record) -> Iterator[PaperTable]:
         [[row[0], *norm, *row[1:]] for row, norm in zip(rows, norms, strict=True)],
         ["l"] * 3 + ["r"] * (len(headings) - 1),
     )
-    if record["claims"]:
+    if claims := record["claims"]:
+        images = any((claim["effect"] or {}).get("over_images") for claim in claims)
         yield PaperTable(
             f"{experiment['name']}-claims",
             f"Claims and verdicts; + favours the claim. {JUDGING}",
-            ["claim", "verdict", "effect", "interval", "seeds", "p"],
-            [_verdict(claim) for claim in record["claims"]],
-            [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", "r", "r", "r"],
+            ["claim", "verdict", "effect", "interval", *["and over images"] * images, "seeds", "p"],
+            [_verdict(claim, images) for claim in claims],
+            [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * (3 + images)],
         )
 
 
-def _verdict(claim: Record) -> list[str]:
+def _verdict(claim: Record, images: bool) -> list[str]:
+    """A row; `images`: with a column of the interval over seeds and images."""
     row = [claim["says"], outcome(claim)]
     effect = claim["effect"]
     if effect is None:
-        return [*row, "–", "–", "0", "–"]
+        return [*row, "–", *["–"] * (1 + images), "0", "–"]
+    over = (effect["over_images"] or {}).get("interval")
     return [
         *row,
         words.middle(effect, claim["unit"]).removeprefix("mean "),
         words.interval(effect["interval"], claim["unit"]),
+        *([words.interval(over, claim["unit"]) if over else "–"] * images),
         str(effect["n"]),
         words.p_value(effect["p_adjusted"]),
     ]

@@ -18,10 +18,10 @@ def shortfalls(
     experiment: ExperimentConfig, overrides: loading.Overrides, plan: plans.Plan
 ) -> list[tuple[str, str]]:
     """What cannot be decided from the runs of a file, each with what to change."""
-    return [*_seeds(experiment, overrides, plan), *_claims(experiment, plan.runs)]
+    return [*too_few_seeds(experiment, overrides, plan), *_claims(experiment, plan.runs)]
 
 
-def _seeds(
+def too_few_seeds(
     experiment: ExperimentConfig, overrides: loading.Overrides, plan: plans.Plan
 ) -> Iterator[tuple[str, str]]:
     """Too few seeds for the claims, or for a verdict on what is compared."""
@@ -33,7 +33,7 @@ def _seeds(
     what = f"{counted(seeds, 'seed')}: {needed} are needed for a verdict"
     if number and seeds >= SEEDS_FOR_A_VERDICT:
         what = (
-            f"{seeds} seeds cannot support {counted(number, 'claim')} after the correction for "
+            f"{seeds} seeds cannot decide {counted(number, 'claim')} after the correction for "
             f"their number: {needed} are needed"
         )
     profiles = (experiment.source.data or {}).get("profiles") or {}

@@ -11,9 +11,9 @@ negligible     the interval is between −s and s
 inconclusive   everything else; always with fewer than six seeds, and where something was objected
 
 and none of the first three without an exact sign-flip test of the differences beyond that edge (for
-negligible: of both) that gives p < 0.05 after Holm's correction over all claims of the file. So of
-all its claims at most one file in twenty supports one wrongly; the same holds for each of the other
-two. A claim that is two-sided is supported by an interval above s or below −s and a two-sided test;
+negligible: of both) that gives p < 0.05 after Holm's correction over all claims of the file. So at
+most one file in twenty supports any claim wrongly; the same holds for each of the other two. A
+claim that is two-sided is supported by an interval above s or below −s and a two-sided test;
 it is never refuted. An interval that ends at ±s, but for rounding, is not clear of it: metrics on a
 grid do that. With s = 0 nothing is negligible: that no seed differs does not say that none will.
 

@@ -63,6 +63,12 @@ def plan_all(
     for name, each in planned.items():
         for line in (*each.plan.notes, *each.plan.warnings, *each.plan.unjudged):
             say(f"{name}: {line}" if len(planned) > 1 else line)
+        if each.experiment.claims:
+            from bnbench.report.promise import too_few_seeds  # SciPy takes a while
+
+            for what, do in too_few_seeds(each.experiment, overrides, each.plan):
+                said = f"{what}; {do}"
+                say(f"{name}: {said}" if len(planned) > 1 else said)
     return list(planned.values())
 
 

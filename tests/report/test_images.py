@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from bnbench.config import schema
+from bnbench.report import words
+from bnbench.report.paper import as_markdown
 from bnbench.report.reading import read_study
 from bnbench.report.terminal import terminal
 from bnbench.report.verdicts import judged
@@ -71,6 +73,13 @@ def test_a_verdict_that_holds_for_these_images_alone_is_said(tmp_path: Path) -> 
     assert claim["effect"]["over_images"] == {
         "images": 500, "interval": pytest.approx([low, high]), "outcome": "inconclusive"
     }  # fmt: skip
+    assert claim["effect"]["over_images"]["interval"][0] < claim["effect"]["interval"][0]
+    table_of_claims = as_markdown(report.record)
+    assert "| interval | and over images | seeds |" in table_of_claims
+    ends, over = (
+        words.interval(each, "points") for each in (claim["effect"]["interval"], [low, high])
+    )
+    assert f" | {ends} | {over} | 6 | " in table_of_claims
     said = "supported for these 500 test images alone"
     assert said in " ".join(map(str, terminal(report.record)))
     assert said in page(report)
@@ -120,6 +129,7 @@ def test_runs_of_earlier_versions_have_no_such_interval_and_that_is_said_once(
     record = make(asked(tmp_path, old)).record
     assert record["claims"][0]["effect"]["over_images"] is None
     assert record["claims"][0]["outcome"] == "supported"
+    assert "over images" not in as_markdown(record)
     said = [each["text"] for each in record["notices"] if "over seeds and images" in each["text"]]
     assert len(said) == 1
     assert said[0].startswith("1 claim has no interval over seeds and images")

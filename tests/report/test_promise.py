@@ -55,7 +55,7 @@ def test_too_few_seeds_say_how_many_are_needed_and_which_profile_has_them(tmp_pa
     text = SETUPS + claims(5) + "profiles: {quick: {seeds: 6}, full: {seeds: 8}}\n"
     assert lacking(tmp_path, text) == [
         (
-            "6 seeds cannot support 5 claims after the correction for their number: 7 are needed",
+            "6 seeds cannot decide 5 claims after the correction for their number: 7 are needed",
             "write seeds: 7, or take --set profile=full",
         )
     ]

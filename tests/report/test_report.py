@@ -354,7 +354,7 @@ def test_more_claims_need_more_seeds(tmp_path: Path, claims: int, said: bool) ->
     listed = "".join(one.replace("id: better", f"id: better-{n}") for n in range(claims))
     text = f"{SMALL_YAML}{SETUPS}profiles: {{quick: {{seeds: 6}}}}\n{heading}\n{listed}"
     record = reported(invented(tmp_path, text, tell)).record
-    indicative = "Indicative only: 6 seeds; 7 are needed to support 4 claims."
+    indicative = "Indicative only: 6 seeds; 7 are needed to decide 4 claims."
     assert (indicative in shown(record)) == said
     outcomes = {claim["outcome"] for claim in record["claims"]}
     assert outcomes == {"inconclusive" if said else "supported"}

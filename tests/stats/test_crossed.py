@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 
 from bnbench.stats.crossed import crossed_interval
 from bnbench.stats.differences import paired_t_interval
+from tests.stats.honesty import over_images
 from tests.stats.samples import four_errors
 
 
@@ -54,32 +55,14 @@ def test_where_images_add_nothing_it_is_students() -> None:
     assert crossed_interval(np.zeros((6, 9))) == (0, 0)
 
 
-def arms(random: np.random.Generator, n: int, images: int, differ: float) -> np.ndarray:
-    """(n, images) differences, in points, of two arms that are equally good over all images: some
-    are easier for the one, others for the other, by `differ`."""
-    hard = random.normal(1, 2, images)
-    right = []
-    for _ in range(2):
-        own = hard + differ * random.normal(0, 1, images)
-        seeds = own + random.normal(0, 0.05, (n, 1)) + random.normal(0, 1, (n, images))
-        right.append(random.random((n, images)) < 1 / (1 + np.exp(-seeds)))
-    return 100.0 * (right[0].astype(float) - right[1])
-
-
 @pytest.mark.parametrize("n", [6, 10])
 def test_it_holds_for_other_images_where_that_of_seeds_does_not(n: int) -> None:
     """Negative control: Student's interval of the seeds misses the truth, 0, too often."""
-    random = np.random.default_rng(n)
-    missed = seeds_missed = 0
-    for _ in range(300):
-        table = arms(random, n, 400, differ=2.0)
-        low, high = crossed_interval(table)
-        missed += not low <= 0 <= high
-        low, high = paired_t_interval(table.mean(1).tolist())
-        seeds_missed += not low <= 0 <= high
-    print(f"\nmissed, n = {n}: {missed / 300:.1%}, by seeds alone {seeds_missed / 300:.1%}")
-    assert missed / 300 <= 0.05 + four_errors(0.05, 300)
-    assert seeds_missed / 300 > 0.1
+    found = over_images(n, 400, 2.0, 300)
+    print(f"\nn = {n}: {found}")
+    assert found["seeds and images: missed"] <= 0.05 + four_errors(0.05, 300)
+    assert found["seeds and images: supported"] <= 0.05 + four_errors(0.05, 300)
+    assert found["seeds: missed"] > 0.1
 
 
 def test_what_has_no_interval() -> None:

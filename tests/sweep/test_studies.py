@@ -306,3 +306,22 @@ def test_a_faulty_file_of_the_experiment_is_set_aside(tmp_path: Path) -> None:
         assert folder.content() == files.dump_experiment(experiment).encode()
     studies.begin(experiment, sweep(tmp_path, BASE.replace("seeds: 2", "seeds: 3")), said.append)
     assert len(said) == 1, "a file that can be read is replaced as ever"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "claims", "needed"), [(2, 1, 6), (6, 4, 7), (6, 3, 0), (2, 0, 0)]
+)
+def test_claims_that_no_seed_count_of_the_file_can_decide_are_said_before_the_first_run(
+    tmp_path: Path, seeds: int, claims: int, needed: int
+) -> None:
+    each = "{id: c%d, says: s, metric: test/running/accuracy, better: bn, worse: none}"
+    listed = ", ".join(each % number for number in range(claims))
+    text = BASE.replace("seeds: 2", f"seeds: {seeds}") + f"claims: [{listed}]\n"
+    (tmp_path / "x.yaml").write_text(SMALL_YAML + text)
+    said: list[str] = []
+    file, runs = str(tmp_path / "x.yaml"), tmp_path / "runs"
+    experiments.plan_all(file, loading.Overrides(), max_runs=100, runs_dir=runs, say=said.append)
+    told = [line for line in said if "are needed" in line]
+    assert len(told) == bool(needed)
+    assert all(f"{needed} are needed" in line and f"seeds: {needed}" in line for line in told)
+    assert not runs.exists()

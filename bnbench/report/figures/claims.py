@@ -56,7 +56,11 @@ def differences_caption(claims: Sequence[Judged]) -> str:
     effects = [each.verdict.effect for each in shown if each.verdict.effect is not None]
     few = all(effect.n < SEEDS_FOR_AN_INTERVAL for effect in effects)
     if any(effect.mean is not None for effect in effects):
-        said.append(f"Diamond: the mean{'' if few else ', with its 95 % interval'}.")
+        said.append(
+            f"Diamond: the mean{'' if few else ', with its 95 % interval'}; tick: the median."
+        )
+    if any(effect.over_images is not None for effect in effects):
+        said.append("Thin line: the interval over seeds and images.")
     if any(effect.mean is None for effect in effects):
         interval = "" if few else ", with the interval that the table tells"
         said.append(f"Where a side is infinite, the diamond is the median{interval}.")
@@ -73,7 +77,8 @@ def _strip(axes: Axes, each: Judged) -> None:
     if effect is not None:
         middle = effect.median if effect.mean is None else effect.mean
         ends = [*effect.interval] if len(values) >= SEEDS_FOR_AN_INTERVAL else []
-    low, high = _range(finite, ends if middle is None else [middle, *ends], smallest)
+    wide = [] if effect is None or effect.over_images is None else [*effect.over_images]
+    low, high = _range(finite, ends if middle is None else [middle, *ends, *wide], smallest)
     axes.set_xlim(low, high)
     axes.set_ylim(-1.0, 1.0)
     axes.axvspan(-smallest, smallest, color=style.FAINT, alpha=0.22, lw=0)
@@ -99,6 +104,10 @@ def _strip(axes: Axes, each: Judged) -> None:
         for bound, end, marker in zip(bounds, ends, "<>", strict=True):
             if bound != end:
                 axes.plot([bound], [-0.4], marker, color=style.INK, ms=5, clip_on=False)
+    if wide:
+        axes.plot([min(max(end, low), high) for end in wide], [-0.65] * 2, color=style.INK, lw=0.8)
+    if effect is not None and effect.mean is not None:
+        axes.plot([effect.median], [-0.4], "|", color=style.INK, ms=11)
     if middle is not None and isfinite(middle):
         axes.plot([middle], [-0.4], marker="D", ms=4.5, color=style.INK, ls="")
     axes.set_yticks([])
