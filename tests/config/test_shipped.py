@@ -118,9 +118,10 @@ CLAIMS = [path for name, path, _ in files.shipped() if name.startswith("claims/"
 
 @pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)
 def test_every_shipped_claim_can_be_judged(path: Path) -> None:
-    for profile, seeds in (("quick", 6), ("full", 8)):
+    # Ten seeds where more than twelve claims stand in a file.
+    for profile, seeds in (("quick", {6}), ("full", {8, 10})):
         experiment = loading.load_experiment(path, loading.Overrides(set=(f"profile={profile}",)))
-        assert len(experiment.seeds) == seeds
+        assert len(experiment.seeds) in seeds
         assert_can_be_decided(experiment)
 
 
