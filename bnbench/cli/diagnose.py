@@ -120,8 +120,16 @@ def diagnose(
     finally:
         if html is not None:
             _write_page(html, target, result, read_back, tell_where)
-    if html is None and not as_json:
-        say("with pictures and code: --html FILE writes this as a page")
+    if not as_json:
+        _say_more(result, html)
+
+
+def _say_more(diagnosis: Diagnosis, html: Path | None) -> None:
+    """Where more is to be read."""
+    for each in diagnosis.findings[:1]:
+        say(f"bnbench explain findings {each.name}: how it comes about, and what to do, in code")
+    if html is None:
+        say("--html FILE: all of this as a page with pictures")
 
 
 def _require_new(option: str, path: Path | None) -> None:

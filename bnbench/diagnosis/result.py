@@ -185,7 +185,11 @@ class Diagnosis:
         """The page in a notebook, in a frame of its own."""
         page = escape(self.html())
         style = "width: 100%; height: 70vh; border: 1px solid #8884; resize: vertical"
-        return f'<iframe sandbox srcdoc="{page}" style="{style}" title="bnbench diagnose"></iframe>'
+        sandbox = "allow-popups allow-popups-to-escape-sandbox"  # links to sources
+        return (
+            f'<iframe sandbox="{sandbox}" srcdoc="{page}" style="{style}" '
+            'title="bnbench diagnose"></iframe>'
+        )
 
     @property
     def healthy(self) -> bool:
