@@ -16,6 +16,7 @@ from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.result import Finding, LayerReading, finding, percent
 from bnbench.diagnosis.survey import Pools
 from bnbench.probes.interception import STATISTICS
+from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
 from bnbench.wording import cut
 
@@ -198,13 +199,15 @@ def alike(layers: Sequence[LayerReading]) -> str:
     return f"; {'layer' if len(others) == 1 else 'layers'} {cut(others)} cost as much"
 
 
-def age(layer: LayerReading) -> str:
+def age(layer: LayerReading, population: PooledStatistics) -> str:
     """Why a layer's running statistics are of earlier weights."""
-    if (layer.initial_weight or 0.0) >= criteria.INITIAL:
+    if criteria.begun(layer, population):
+        variance = population.variance.median().item()
+        small = f", whose variance is {variance:.2g} where the initial one is 1"
         return (
             f"after {layer.updates:,} updates at momentum {layer.momentum:g} the initial values "
             f"still weigh {percent(layer.initial_weight or 0.0)} in the running statistics of "
-            f"layer {layer.name}"
+            f"layer {layer.name}{small if variance < 1 else ''}"
         )
     if layer.momentum is None:
         why = f"layer {layer.name} averages over all batches since training began (momentum None)"

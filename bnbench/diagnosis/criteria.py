@@ -207,6 +207,14 @@ def off(layer: LayerReading) -> bool:
     return mean is not None and variance is not None and (mean >= OFF or variance >= OFF_VARIANCE)
 
 
+def begun(layer: LayerReading, population: PooledStatistics) -> bool:
+    """Whether what is left of the initial statistics is too much: of all values, or, as the initial
+    variance is 1, of a variance that is small."""
+    left = layer.initial_weight or 0.0
+    share = left / (population.variance.median().item() + layer.eps)
+    return left >= INITIAL or share >= OFF_VARIANCE
+
+
 def shifts(
     layers: Sequence[LayerReading], ours: InBatches, theirs: InBatches
 ) -> list[tuple[LayerReading, float, float]]:

@@ -212,14 +212,15 @@ class Judge:
                 else "",
             )
         far = [each for each in self.moved if off(each) and each not in self.left_out]
-        new = [each for each in far if (each.initial_weight or 0.0) >= criteria.INITIAL]
+        pools = self.evidence.train.own.pools
+        new = [each for each in far if criteria.begun(each, pools[each.name])]
         slow = [each for each in far if each not in new and (each.momentum or 0.0) <= criteria.SLOW]
         if self.gap and (new or slow):
             worst = causes.worst_of(new or slow)
             usual = all((each.momentum or 0.0) >= criteria.USUAL for each in [*new, *slow])
             yield finding(
                 "stale",
-                f"{causes.age(worst)}; {worst.errors}{causes.alike(new or slow)}"
+                f"{causes.age(worst, pools[worst.name])}; {worst.errors}{causes.alike(new or slow)}"
                 f"{history.or_averaged(self.evidence)}; {self.costs}",
                 [*new, *slow],
                 do=f"{RECALIBRATE}; train for more steps" if usual else "",

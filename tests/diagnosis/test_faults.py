@@ -230,6 +230,22 @@ def test_what_names_a_fault_is_its_own_evidence() -> None:
     assert "with a larger momentum (0.1)" in stale.do
 
 
+@pytest.mark.parametrize(("updates", "name"), [(40, "stale"), (200, "mismatched")])
+def test_of_a_small_variance_little_of_the_initial_one_is_too_much(updates: int, name: str) -> None:
+    """After 40 updates the initial variance weighs 1.5 %, which is a multiple of the layer's; after
+    200 it weighs nothing."""
+    model = trained()
+    with torch.no_grad():
+        model.get_parameter("3.weight").mul_(0.05)
+    recalibrated(model)
+    layer = norms(model)["4"]
+    statistics(layer)[1].lerp_(torch.ones(16), 0.9**40)
+    cast(Tensor, layer.num_batches_tracked).fill_(updates)
+    (finding,) = diagnosed(model).findings
+    assert finding.name == name
+    assert ("where the initial one is 1" in finding.evidence) == (name == "stale")
+
+
 def test_a_run_that_was_reset_and_counts_is_told_from_a_new_one() -> None:
     model = trained()
     for each in norms(model).values():
