@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,18 @@ def test_points_are_at_their_value_and_few_seeds_are_lines(tmp_path: Path, seeds
     assert labels(figure) == ("batch size (images)", "test accuracy (%)")
     assert ("95 %" in words) == (seeds == 3)
     assert ("Each seed a line" in words) == (seeds < 3)
+
+
+def test_values_that_are_near_each_other_share_a_tick(tmp_path: Path) -> None:
+    """A setup with rates of its own brings some that are next to those of the others."""
+    own = SETUPS.replace("{kind: batch}}", "{kind: batch}, axes: {optim.lr: [0.1, 0.4, 1.6, 6.4]}}")
+    rates = "axes: {data.batch_size: [2, 8, 32], optim.lr: [0.03, 0.1, 0.3, 1.0]}\n"
+    found = study(tmp_path, f"{rates}{TUNE}seeds: 1\n", head=own)
+    _, figure = figures(found)["accuracy-by-optim-lr"]
+    for axes in figure.axes:
+        places = [text.get_window_extent() for text in axes.get_xticklabels()]
+        assert all(a.x1 < b.x0 for a, b in pairwise(places))
+        assert len(places) == 5  # of 7 values
 
 
 def test_chance_is_a_line_where_it_is_near_and_words_where_it_is_far(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ MORE_ABOVE = 0.19  # for each further line
 BELOW = 0.25  # for the shared label
 BETWEEN_ROWS = 0.5  # for ticks and the title of the next row
 MOST_COLUMNS = 3  # of full width
+BETWEEN_TICKS = 0.15  # of the values' range, at least, so that no word runs into the next
 
 ZERO: dict[str, Any] = {"color": FAINT, "lw": 1.0}
 CHANCE: dict[str, Any] = {"color": FAINT, "lw": 1.1, "ls": (0, (1, 1.2, 4, 1.2))}
@@ -227,13 +228,17 @@ def plain_log_ticks(axes: Axes) -> None:
 
 
 def values_on_x(axes: Axes, values: Sequence[float], words: Sequence[str], *, log: bool) -> None:
-    """A tick at each value of an axis; if there are many, at some of them."""
+    """A tick at each of these rising values that is far enough from the tick before it."""
     if log:
         axes.set_xscale("log")
-    every = ceil(len(values) / 7)
-    axes.xaxis.set_major_locator(FixedLocator(list(values[::every])))
+    places = np.log(values) if log else np.asarray(values, dtype=float)
+    shown = [0]
+    for number in range(1, len(places)):
+        if places[number] - places[shown[-1]] > BETWEEN_TICKS * (places[-1] - places[0]):
+            shown.append(number)
+    axes.xaxis.set_major_locator(FixedLocator([values[number] for number in shown]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels(list(words[::every]))
+    axes.set_xticklabels([words[number] for number in shown])
 
 
 def shortened(text: str, most: int = 60) -> str:
