@@ -30,6 +30,11 @@ class BatchNorm(_BatchNorm):
     run ← (1 − momentum)·run + momentum·new, of the mean and of the *unbiased* variance
     σ²_B·n/(n − 1). momentum None: the average of all batches so far, equally weighted.
 
+    σ²_B estimates the variance around the batch's own mean, and the running average of it lacks
+    Var[μ_B], the spread of these means. n/(n − 1) makes up for that where all n values are
+    independent; the positions of an image are not, so that with few images a batch the running
+    variance stays too small. Population statistics (`probes.statistics`) include Var[μ_B].
+
     Raises ArgumentError in training mode where a channel has one value.
 
     Source: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167, Algorithms 1 and 2. This is
@@ -73,8 +78,12 @@ class GhostBatchNorm(BatchNorm):
 
     for each chunk k of `batch_size` examples in a row; μ_k, σ²_k: (C,), over the chunk and all
     positions, σ²_k biased. The running averages move once a step, by the mean over chunks of μ_k
-    and of the unbiased σ²_k: moving them chunk by chunk would make the momentum of a step
-    1 − (1 − m)^chunks. Eval mode is BatchNorm's.
+    and of the unbiased σ²_k. Eval mode is BatchNorm's.
+
+    That differs from Algorithm 1 of the source and from layers that call BatchNorm for each chunk:
+    there every chunk moves the averages in turn, so that a step has the momentum
+    1 − (1 − m)^chunks (with m = 0.1: 0.999 for 64 chunks), and the source averages σ, not σ². Here
+    the momentum of a step does not depend on `batch_size`, which is what is compared.
 
     Raises ArgumentError in training mode where the chunks do not fill the batch, or where a channel
     of a chunk has one value.

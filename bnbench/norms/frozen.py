@@ -22,7 +22,8 @@ class FrozenBatchNorm(BatchNorm):
     throughout. `num_batches_tracked` counts training steps up to `freeze_after` and stops there.
 
     Source: Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, where it is called
-    FrozenBN and keeps training consistent with inference.
+    FrozenBN and keeps training consistent with inference. There it replaces the last 20 of 100
+    epochs: `norm.freeze_after: 0.8`; the default here is 0.5.
     """
 
     shown = ("freeze_after",)

@@ -49,14 +49,13 @@ class NoisyBatchNorm(_Noise, BatchNorm):
 
     x is (N, C) or (N, C, H, W). σ_c, μ_c are drawn at each step and shared by the batch; s, m are
     drawn for each example and shared by its positions. So each channel has another mean and another
-    variance at each step: more shift than without any normalization. γ, β and running statistics
-    are BatchNorm's; eval mode has no noise. The noise comes from the default generator of x's
-    device; no gradient flows to it.
+    variance at each step. γ, β and running statistics are BatchNorm's; eval mode has no noise. The
+    noise comes from the default generator of x's device; no gradient flows to it.
 
     Source: Santurkar, Tsipras, Ilyas & Madry 2018, https://arxiv.org/abs/1805.11604, section 2.1
-    and the algorithm for noisy BatchNorm in appendix A, with its constants 0.5, 1.25, 0.1, 0.1.
-    Chosen here, where the paper leaves it open: one draw for all positions of a channel, and
-    std_jitter as a standard deviation.
+    and the algorithm for noisy BatchNorm in appendix A; its constants are the defaults. Chosen
+    here, where the paper leaves it open: one draw for all positions of a channel, and std_jitter as
+    a standard deviation.
     """
 
     shown = ("mean_range", "std_range", "mean_jitter", "std_jitter")
@@ -88,8 +87,8 @@ class NoiseAlone(_Noise, nn.Module):
     γ, β: (C,), learned, in the place of BatchNorm's and of the bias that a weight layer before a
     normalization does not have. Eval mode has no noise, and there are no statistics.
 
-    Source: Santurkar 2018, https://arxiv.org/abs/1805.11604, section 2.1, where a network without
-    BatchNorm does not train under this noise.
+    Source: Santurkar 2018, https://arxiv.org/abs/1805.11604, section 2.1, which says that such
+    noise keeps a network without BatchNorm from training. The small networks here train under it.
     """
 
     def __init__(

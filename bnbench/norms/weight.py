@@ -112,7 +112,12 @@ class ScaledStandardizedConv2d(_Scaled, StandardizedConv2d):
     `activation_gain`, ACTIVATION_GAINS' value for the activation that x has gone through (1 for
     none). W, μ_o and σ²_o as in StandardizedConv2d.
 
-    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4.
+    Source: Brock, De & Smith 2021, https://arxiv.org/abs/2101.08692, section 4. In the networks
+    here, as in timm's, every such layer has the gain of the network's activation, the first one
+    too, although no activation precedes it: its output has c² times the variance. The authors' code
+    has the gain in the activation instead, and max(n·σ²_o, 1e-4) under the root; ε here is timm's.
+    A residual network here does not rescale its branches (α, β of their NF-ResNet): with `fixup`
+    these start at 0.
     """
 
 

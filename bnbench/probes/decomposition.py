@@ -1,5 +1,5 @@
-"""What separates training from inference, in three parts (Wu & Johnson 2021,
-https://arxiv.org/abs/2105.07576).
+"""What separates training from inference, in three parts, adapted from Wu & Johnson 2021,
+https://arxiv.org/abs/2105.07576.
 
     training_noise = e(train, batch statistics at the training NBS) − e(train, at the largest NBS)
     generalization = e(val, batch statistics) − e(train, batch statistics)
@@ -7,8 +7,9 @@ https://arxiv.org/abs/2105.07576).
 
 e is the cross entropy in nats (`loss_…`) or the share of wrong predictions (`error_…`); NBS is how
 many images share statistics, and the largest is all images at once. The terms are stated as well:
-`loss_train_nbs…` for each NBS, `loss_val_batch`, `loss_val_running`. Without batch statistics the
-first and the last part are exactly 0.
+`loss_train_nbs…` for each NBS, `loss_val_batch`, `loss_val_running`. One network is evaluated at
+each NBS; the paper compares networks that were trained at each. Without batch statistics the first
+and the last part are exactly 0.
 """
 
 from __future__ import annotations

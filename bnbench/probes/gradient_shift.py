@@ -6,7 +6,8 @@
 `shift` = ‖G − G'‖, `relative` = ‖G − G'‖/‖G‖, `cos` = the cosine between them, for each weight
 layer but the first, which has none before it. The step is the optimizer's own, momentum included,
 at the rate of the next step; what follows a weight layer (γ, β) moves with it. Both gradients are
-of one fixed batch with the same noise, without dropout.
+of one fixed batch with the same noise, without dropout. Where a schedule takes the rate to 0, so
+does the shift, and the cosine to 1, whatever the network: compare at a constant rate.
 
 Source: Santurkar et al. 2018, https://arxiv.org/abs/1805.11604, definition 2.1.
 """

@@ -7,7 +7,8 @@ ones, 0 where the smallest fails. `smallest_exploding`: the smallest η with rat
 finite; not finite itself where there is none. Both are medians over fixed batches (the lower one
 of two) and limited by the grid.
 
-Source: Bjorck et al. 2018, https://arxiv.org/abs/1806.02375, who draw this ratio over η.
+Source: Bjorck et al. 2018, https://arxiv.org/abs/1806.02375, who draw this ratio over η at the
+first minibatches of training: here that is the first reading.
 """
 
 from __future__ import annotations

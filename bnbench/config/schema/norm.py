@@ -81,7 +81,7 @@ class FrozenNormConfig(PlacedNorm):
     """
 
     kind: Literal["frozen"]
-    freeze_after: Fraction = Field(0.5, description="fraction of the budget")
+    freeze_after: Fraction = Field(0.5, description="fraction of the budget; the paper has 0.8")
     momentum: Momentum = 0.1
 
 
