@@ -131,6 +131,11 @@ def configs_check(
     for line in (*plan.notes, *plan.warnings):
         say(line)
     if register:
+        if others := [each for each in overrides.set if each.partition("=")[0] != "profile"]:
+            raise UsageError(
+                f"--register writes what the file says, and --set {others[0]} is not in it",
+                do="write it into the file; --set profile=NAME alone may be given",
+            )
         _register(path, experiment, plan)
     runs = counted(len(plan.runs), "run") + f" ({plan.grid})" * (len(plan.runs) > 1)
     if not missing:

@@ -80,6 +80,10 @@ def test_one_command_registers_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert file.read_text().startswith(TEXT)
     digest = said.out.split()[3]
     assert f"sha256: {digest}" in file.read_text()
+    file.write_text(TEXT)
+    said = bnbench("configs", "check", "x.yaml", "--register", "--set", "optim.lr=0.2")
+    assert said.code == 2
+    assert "--set optim.lr=0.2 is not in it" in said.err
     file.write_text(TEXT.partition("claims")[0])
     said = bnbench("configs", "check", "x.yaml", "--register")
     assert said.code == 2

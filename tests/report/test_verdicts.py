@@ -10,9 +10,7 @@ import pytest
 
 from bnbench.config import schema
 from bnbench.report.reading import read_study
-from bnbench.report.terminal import terminal
 from bnbench.report.verdicts import Judged, judged
-from bnbench.report.writing import make, page
 from tests.report.invented import Told, invented
 
 BASE = """\
@@ -230,46 +228,6 @@ def test_a_slope_over_a_diverged_run_is_missing(tmp_path: Path) -> None:
     assert found.verdict.reasons == ("a: no such value of 1 seed",)
 
 
-RATES = """\
-setups: {bn: {norm: {kind: batch}}, none: {norm: {kind: none}}}
-axes: {optim.lr: [0.01, 0.1, 1, 10]}
-tune: {axis: optim.lr}
-seeds: 8
-claims:
-  - {id: a, says: s, metric: usable_lr_max, target: 0.5, better: %s, worse: %s,
-     smallest_effect: 0.5}
-"""
-
-
-def trains_up_to(**limits: float) -> Any:
-    def tell(config: Any) -> Told:
-        trains = config.optim.lr <= limits[config.setup]
-        return Told((0.9,)) if trains else Told((0.1,), state="diverged")
-
-    return tell
-
-
-def test_usable_rates_are_compared_in_decades(tmp_path: Path) -> None:
-    folder = invented(tmp_path, RATES % ("bn", "none"), trains_up_to(bn=1, none=0.01))
-    (found,) = judged(read_study(folder))
-    assert found.unit == "decades"
-    assert list(found.pairs.values()) == pytest.approx([2.0] * 8)
-    assert found.verdict.outcome == "supported"
-
-
-def test_beyond_the_largest_rate_tried_the_opponent_may_still_train(tmp_path: Path) -> None:
-    folder = invented(tmp_path, RATES % ("none", "bn"), trains_up_to(bn=10, none=0.01))
-    (found,) = judged(read_study(folder))
-    assert found.verdict.outcome == "inconclusive"
-    assert found.verdict.reasons == ("bn: the largest optim.lr tried, 10, is still usable",)
-
-
-def test_of_the_favoured_side_that_only_makes_the_effect_larger(tmp_path: Path) -> None:
-    folder = invented(tmp_path, RATES % ("bn", "none"), trains_up_to(bn=10, none=0.01))
-    (found,) = judged(read_study(folder))
-    assert found.verdict.outcome == "supported"
-
-
 NORMS = get_args(get_args(schema.NormConfig)[0])
 WITH_STATISTICS = (*get_args(schema.BatchStatistics), schema.CustomNormConfig)
 
@@ -360,18 +318,3 @@ def test_claims_of_a_file_are_one_family(tmp_path: Path) -> None:
     # 2⁻⁶ · 5 > 0.05: six seeds cannot carry five claims.
     assert {each.verdict.outcome for each in five} == {"inconclusive"}
     assert all("Holm" in each.verdict.reasons[0] for each in five)
-
-
-def test_an_arm_whose_seeds_fall_into_two_groups_is_said(tmp_path: Path) -> None:
-    """The mean of eight runs of which three fail is near none of them."""
-    text = BASE % ("", 8, "test/running/accuracy", "bn", "gn", 1, "direction: up")
-    tell = lambda config: Told(  # noqa: E731
-        test=(0.1 if config.seed < 3 and config.setup == "gn" else 0.6) + noise(config)
-    )
-    found = make(read_study(invented(tmp_path, text, tell)))
-    (claim,) = found.record["claims"]
-    assert claim["better"][0]["groups"] is None
-    assert list(map(len, claim["worse"][0]["groups"])) == [3, 5]
-    said = "two groups of seeds, 3 from "
-    assert said in " ".join(str(each) for each in terminal(found.record))
-    assert said in page(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import inf, nan
+from math import inf
 from random import Random
 
 import numpy as np
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnbench.stats.differences import Interval, median, paired_t_interval, seeds_needed, sign_flip
+from bnbench.stats.differences import Interval, median, paired_t_interval, sign_flip
 from bnbench.stats.effect import Direction, effect
-from bnbench.stats.verdict import Conclusion, Verdict, judge, seeds_to_support
+from bnbench.stats.verdict import Conclusion, Verdict, judge
 
 DIRECTIONS: list[Direction] = ["up", "down", "two-sided"]
 ONE_SIDED = DIRECTIONS[:2]
@@ -84,36 +84,6 @@ def test_an_interval_above_the_smallest_effect_is_not_enough() -> None:
     assert verdict(around(2.0, 0.2, n=7), others=3).outcome == "supported"
 
 
-FAMILIES: list[tuple[list[Direction], int]] = [
-    ([], 6),
-    (["up"], 6),
-    (["up", "down", "up"], 6),
-    (["up"] * 4, 7),
-    (["two-sided"], 6),
-    (["two-sided"] * 2, 7),
-    (["up", "two-sided", "two-sided"], 7),
-    ([*ONE_SIDED, *DIRECTIONS[2:] * 5], 8),
-    (["down"] * 12, 8),
-    (["down"] * 13, 9),
-]
-
-
-@pytest.mark.parametrize(("directions", "n"), FAMILIES)
-def test_how_many_seeds_can_support_every_claim(directions: list[Direction], n: int) -> None:
-    """As many that all agree do support every claim, and one fewer do not."""
-    assert seeds_to_support(directions) == n
-
-    def outcomes(seeds: int) -> set[str]:
-        agreed = [
-            effect(around(9.0, 0.2, seeds), smallest_effect=1, direction=direction)
-            for direction in directions
-        ]
-        return {each.outcome for each in judge([(claim, ()) for claim in agreed])}
-
-    assert outcomes(n) <= {"supported"}
-    assert not directions or "inconclusive" in outcomes(n - 1)
-
-
 def test_a_two_sided_test_needs_twice_as_small_a_share() -> None:
     assert verdict(around(2, 0.2, n=6), direction="two-sided").p_adjusted == 2 / 64
     found = verdict(around(-2, 0.2, n=6), direction="two-sided", others=1)
@@ -122,58 +92,6 @@ def test_a_two_sided_test_needs_twice_as_small_a_share() -> None:
         "the interval −2.2 … −1.8 is below the smallest effect on the other side, −1, but p"
     )
     assert "7 seeds that all agree" in found.reasons[0]
-
-
-def test_seeds_that_could_have_agreed_more() -> None:
-    """Eight seeds can reach 7·2⁻⁸; one small loss among them makes it 7·2·2⁻⁸ = 0.0547."""
-    differences = [-1.0, 8, 8, 9, 9, 8, 9, 8]
-    assert verdict(differences, smallest=0, others=5).outcome == "supported"
-    found = verdict(differences, smallest=0, others=6)
-    assert found.p_adjusted == 14 / 256
-    assert found.outcome == "inconclusive"
-    assert found.reasons[0].endswith(
-        "is above 0, but p = 0.0547 after Holm's correction for 7 claims (0.00781 before) is "
-        "not below 0.05; the 8 seeds would have to agree more"
-    )
-    assert verdict(list(map(abs, differences)), smallest=0, others=6).outcome == "supported"
-
-
-@pytest.mark.parametrize("values", [[3.0], [3.0, 4.0]])
-def test_one_or_two_differences_have_no_interval(values: list[float]) -> None:
-    assert effect(values, smallest_effect=1, direction="up").interval == (-inf, inf)
-
-
-def test_an_interval_ends_where_differences_end() -> None:
-    """80, 95, 20: mean 65, s = 39.686, 4.302653·39.686/√3 = 98.586."""
-    found = effect([80, 95, 20], smallest_effect=1, direction="up", most=100)
-    assert found.interval == pytest.approx((65 - 98.586, 100), abs=1e-2)
-    assert found.mean == 65
-
-
-@pytest.mark.parametrize("n", range(1, 6))
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_fewer_than_six_seeds_only_lean(n: int, direction: Direction) -> None:
-    found = verdict([5 + 0.01 * seed for seed in range(n)], direction=direction)
-    assert found.outcome == "inconclusive"
-    assert found.reasons == (f"{n} seed{'s' * (n > 1)}; 6 are needed for a verdict",)
-    assert found.leaning == "for"
-    six = verdict([5 + 0.01 * seed for seed in range(6)], direction=direction)
-    assert six.outcome == "supported"
-    assert six.leaning is None
-
-
-def test_where_few_seeds_lean() -> None:
-    def leaning(differences: Sequence[float], direction: Direction = "up") -> str | None:
-        return verdict(differences, direction=direction).leaning
-
-    assert leaning([-3, -4]) == "against"
-    assert leaning([-3, -4], "two-sided") == "for"
-    assert leaning([0.5, 0.2]) == "neither"
-    assert leaning([1.0, 1.0]) == "neither"  # not beyond the smallest effect
-    assert leaning([-2, -2, -2, -2, 30]) == "neither"  # mean and median disagree
-    assert leaning([inf, inf, -3]) == "for"
-    assert leaning([-inf, inf]) == "neither"
-    assert leaning([-inf]) == "against"
 
 
 @pytest.mark.parametrize("centre", [2.0, 0.0, -2.0])
@@ -235,12 +153,6 @@ def test_why_it_is_inconclusive_is_said_in_numbers(differences: list[float], sai
     assert found.outcome == "inconclusive"
     assert said in found.reasons[0]
     assert not re.search(r"nan|inf\b|-\d", found.reasons[0])
-
-
-def test_about_how_many_seeds() -> None:
-    """Interval −0.4 … 2.1 of six: s = 1.25·√6/2.571 = 1.191; ((2.179 + 0.873)·1.191)² = 13.2 at
-    n = 13, ((2.160 + 0.870)·1.191)² = 13.0 at n = 14."""
-    assert "about 14 seeds would be needed" in verdict(around(0.85, 1.25, 6)).reasons[0]
 
 
 def test_a_smallest_effect_of_zero() -> None:
@@ -310,33 +222,6 @@ def test_an_opponent_that_never_arrives(n: int) -> None:
     assert verdict([-inf] * n, direction="two-sided").outcome == "supported"
 
 
-def test_what_an_effect_says() -> None:
-    differences = [1.0, 2.0, 4.0, 3.0, 2.5, 0.0]
-    found = effect(differences, smallest_effect=0.5, direction="two-sided")
-    assert found.differences == tuple(differences)
-    assert found.mean == pytest.approx(12.5 / 6)
-    assert found.median == 2.25
-    assert found.interval == paired_t_interval(differences)
-    assert (found.method, found.coverage) == ("paired t", 0.95)
-    assert (found.n, found.infinite) == (6, 0)
-    above, below = (sign_flip([sign * value - 0.5 for value in differences]) for sign in (1, -1))
-    assert found.p["supported"] == 2 * min(above, below)
-    assert found.p["refuted"] == 1
-    inside = [sign_flip([sign * value + 0.5 for value in differences]) for sign in (1, -1)]
-    assert found.p["negligible"] == max(inside)
-    one_sided = effect(differences, smallest_effect=0.5, direction="up").p
-    assert (one_sided["supported"], one_sided["refuted"]) == (above, below)
-
-
-def test_the_test_is_of_an_effect_above_the_smallest() -> None:
-    """Six of eight differences are above 1: all are above 0, which p = 2⁻⁸ would say."""
-    differences = [0.7, 0.9, 3, 3.2, 3.4, 3.6, 3.8, 4]
-    found = effect(differences, smallest_effect=1, direction="up")
-    # Subsets of −0.3, −0.1, 2, 2.2, … that sum to 0 or less: of the first two alone.
-    assert found.p["supported"] == 4 / 2**8
-    assert effect(differences, smallest_effect=0, direction="up").p["supported"] == 2**-8
-
-
 @pytest.mark.parametrize(("centre", "outcome"), [(-2, "refuted"), (0, "negligible")])
 def test_every_outcome_takes_a_test_after_correction(centre: float, outcome: str) -> None:
     """As for supported: 2⁻⁶ is enough in a file of three claims, too much in one of four."""
@@ -363,34 +248,6 @@ def test_a_tie_tosses_no_sign_and_is_part_of_no_mean() -> None:
     assert verdict([0.1, 0.2, 0.0, -0.1, -0.2], ties=3, others=1).outcome == "inconclusive"
     nothing = effect([], smallest_effect=1, direction="up", ties=6)
     assert set(nothing.p.values()) == {1.0}
-
-
-def test_a_number_of_seeds_is_told_where_it_is_of_use() -> None:
-    """Undecided, at least as many as can decide, and no thousands."""
-    assert verdict(around(0.85, 1.25, 6)).seeds_needed == 14
-    assert verdict(around(2, 0.2, 6)).seeds_needed is None
-    assert verdict([1.0, 1.1, 1.2]).seeds_needed == 6
-    assert seeds_needed([1.0, 1.1, 1.2], 1) == 2
-    wide = verdict(around(0.85, 20))
-    assert wide.seeds_needed is None
-    assert wide.reasons[0].endswith("; more than 100 seeds would be needed")
-
-
-def test_one_pair_has_no_bounds() -> None:
-    assert effect([2.0], smallest_effect=1, direction="up").interval == Interval(-inf, inf)
-    found = effect([inf], smallest_effect=1, direction="up")
-    assert found.interval == Interval(inf, inf)
-    assert found.coverage == 0
-
-
-def test_what_is_no_effect() -> None:
-    with pytest.raises(ValueError, match="no values"):
-        effect([], smallest_effect=1, direction="up")
-    with pytest.raises(ValueError, match="not a number"):
-        effect([1.0, nan, inf], smallest_effect=1, direction="up")
-    for smallest in (-1.0, inf, nan):
-        with pytest.raises(ValueError, match="not a finite number from 0 up"):
-            effect([1.0], smallest_effect=smallest, direction="up")
 
 
 ANY = st.lists(
