@@ -75,14 +75,15 @@ class Description:
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        """Those of the HParams tab that can differ: where nothing diverged and nothing has batch
-        statistics, two columns would be zeros."""
+        """Those of the HParams tab that can differ: where nothing diverged a column would be
+        zeros, and where nothing has batch statistics some would be zeros or the same."""
         gap = any(
             row.get("norm.kind") in BATCHED or row.get("model.kind") == "custom"
             for row in self.rows
         )
-        left_out = {tabs.DIVERGED_SHARE: not self.diverged, tabs.GAP_AT_END: not gap}
-        return tuple(tag for tag in tabs.METRICS if not left_out.get(tag))
+        left_out = set() if self.diverged else {tabs.DIVERGED_SHARE}
+        left_out |= set() if gap else set(tabs.OF_BATCH_STATISTICS)
+        return tuple(tag for tag in tabs.METRICS if tag not in left_out)
 
     @cached_property
     def columns(self) -> tuple[tabs.Column, ...]:

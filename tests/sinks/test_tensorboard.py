@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -197,14 +197,25 @@ def test_a_divergence_is_told_from_a_result(tmp_path: Path) -> None:
     assert status(found) == (api_pb2.STATUS_FAILURE, 7.75)
 
 
+KINDS: tuple[tuple[Literal["batch", "population"], float], ...] = (
+    ("batch", 0.125),
+    ("population", 0.25),
+)
+
+
 def test_a_finished_run_has_every_metric(tmp_path: Path) -> None:
     view = sink(tmp_path)
     view.take(moment(10, EVALUATION))
     last = replace(EVALUATION, accuracy=0.875)
     train = replace(last, split="train", loss=0.25)
     test = replace(last, split="test", accuracy=0.625)
+    others = [
+        replace(each, stats=stats, accuracy=each.accuracy - lower)
+        for each in (last, test)
+        for stats, lower in KINDS
+    ]
     gap = replace(GAP, split="test", accuracy=-0.125)
-    view.take(moment(20, last, train, test, gap, Finished()))
+    view.take(moment(20, last, train, test, *others, gap, Finished()))
     view.close()
     found = read(tmp_path)
     values = {tag: [value for _, _, value in points(found, tag)] for tag in METRICS}
@@ -212,10 +223,15 @@ def test_a_finished_run_has_every_metric(tmp_path: Path) -> None:
         "summary/test_running_accuracy": [0.625],
         "summary/diverged": [0.0],
         "summary/test_gap_accuracy": [-0.125],
+        "summary/test_running_loss": [test.loss],
+        "summary/val_running_accuracy": [0.875],
+        "summary/test_batch_accuracy": [0.5],
+        "summary/test_population_accuracy": [0.375],
+        "summary/val_batch_accuracy": [0.75],
+        "summary/val_population_accuracy": [0.625],
     }
     for tag, value in (
         ("summary/steps", 20.0),
-        ("summary/val_running_accuracy", 0.875),
         ("summary/train_running_loss", 0.25),
         ("summary/images_per_second", 256.0),
     ):

@@ -20,7 +20,10 @@ from bnbench import events
 from bnbench.sinks.tensorboard import records, tabs
 from bnbench.store import Appender
 
-LAST = ("summary/val_running_accuracy", "summary/train_running_loss")
+LAST = (
+    *(f"summary/val_{kind}_accuracy" for kind in ("running", "batch", "population")),
+    "summary/train_running_loss",
+)
 """Scalars of the end that are the last of a curve."""
 POINTS = 1000
 """TensorBoard samples a longer series down to this many points."""

@@ -63,9 +63,22 @@ METRICS = {
         "test gap",
         "accuracy, eval mode minus training mode: above 0, eval mode is better",
     ),
+    "summary/test_running_loss": ("test loss", "running statistics, at the end"),
+    "summary/val_running_accuracy": ("val accuracy", "running statistics, at the end"),
+    "summary/test_batch_accuracy": ("test, batch", "test accuracy, batch statistics"),
+    "summary/test_population_accuracy": (
+        "test, population",
+        "test accuracy, population statistics",
+    ),
+    "summary/val_batch_accuracy": ("val, batch", "val accuracy, batch statistics"),
+    "summary/val_population_accuracy": ("val, population", "val accuracy, population statistics"),
 }
-"""Heading and description of each metric, by tag. They are few, so that a table with them and two
-columns fits a window of 1,280 pixels; all `summary/` scalars are in the other tabs."""
+"""Heading and description of each metric, by tag. TensorBoard shows the first five, of which
+three and two columns of settings fit a window of 1,280 pixels; the others can be ticked."""
+OF_BATCH_STATISTICS = tuple(
+    tag for tag in METRICS if tag == GAP_AT_END or "_batch_" in tag or "_population_" in tag
+)
+"""Those that say nothing where no setup has batch statistics: the same as under running ones."""
 
 DISCRETE = 20
 """Up to so many different numbers get a box to tick each; more get a range."""
