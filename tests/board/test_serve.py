@@ -186,7 +186,7 @@ def test_several_experiments_are_shown_together(
         (["nothing"], 2, "no experiment 'nothing' in"),
         ([], 2, "no experiments in"),
         (["--rebuild"], 2, "no experiments in"),
-        (["--port", "0"], 2, "Invalid value"),
+        (["--port", "0"], 2, "write --port 1"),
     ],
 )
 def test_what_cannot_be_shown_is_a_sentence(
