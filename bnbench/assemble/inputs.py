@@ -127,7 +127,11 @@ def norm_batch_size(config: schema.RunConfig) -> int:
 
 
 def sorted_together(config: schema.RunConfig, train_images: int) -> int:
-    """How many images in a row training sorts by class; 1: it shuffles them."""
+    """How many images in a row training sorts by class; 1: it shuffles them.
+
+    Of an epoch that is sorted, most batches hold one class; a sample has too few images of a class
+    for that, and comes nearest to it sorted as a whole.
+    """
     match config.data.order:
         case "shuffled":
             return 1
