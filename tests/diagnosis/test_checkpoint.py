@@ -216,3 +216,9 @@ def test_another_models_checkpoint(state: dict[str, Tensor], sentence: str, tmp_
         put_into(model, read_checkpoint(write(tmp_path / "saved.pt", state)))
     assert sentence in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        read_checkpoint(tmp_path)
+    assert caught.value.do == "name a file in it with --checkpoint FILE"
