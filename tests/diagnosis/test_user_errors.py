@@ -140,15 +140,6 @@ def test_models(case: str) -> None:
     assert caught.value.do
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning"
-)
-def test_torchscript_is_not_taken_for_a_model_without_batch_norm() -> None:
-    scripted = torch.jit.trace(trained().eval(), X)  # type: ignore[no-untyped-call]
-    with pytest.raises(UsageError, match="TorchScript"):
-        bnbench.diagnose(scripted, [(X, Y)])
-
-
 def test_settings() -> None:
     with pytest.raises(UsageError, match="a batch of 1 has no batch statistics"):
         bnbench.diagnose(trained(), loader(), batch_sizes=[1])
