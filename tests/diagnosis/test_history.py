@@ -13,8 +13,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import bnbench
+from bnbench.config.trust import Trust
 from bnbench.diagnosis import Diagnosis
-from bnbench.diagnosis.target import Target, read_checkpoint
+from bnbench.diagnosis.target import Target, find_target, read_checkpoint
 from bnbench.errors import UsageError
 from tests.diagnosis.patients import loader, network, norms, pictures, statistics, steps, trained
 
@@ -154,6 +155,33 @@ def test_where_averaged_and_stale_look_alike_both_are_said() -> None:
 def test_another_model_is_not_the_live_one() -> None:
     with pytest.raises(UsageError, match="live has other parameters"):
         diagnosed(trained(), live=nn.Linear(3, 2))
+
+
+MADE = """
+import torch
+from torch import nn
+
+def make():
+    model, live = nn.Sequential(nn.BatchNorm1d(3)), nn.Sequential(nn.BatchNorm1d(3))
+    batches = [(torch.randn(8, 3), torch.arange(8) % 3) for _ in range(2)]
+    return {"model": model, "train": batches, "live": LIVE, "steps": STEPS}
+"""
+
+
+def made(path: Path, live: str, steps: str) -> Target:
+    path.write_text(MADE.replace("LIVE", live).replace("STEPS", steps))
+    return find_target(f"{path}:make", None, SMALL, Trust(lambda _: None))
+
+
+def test_the_function_may_return_what_is_known(tmp_path: Path) -> None:
+    found = made(tmp_path / "known.py", "live", "7").history
+    assert (type(found.live), found.steps) == (nn.Sequential, 7)
+
+
+@pytest.mark.parametrize(("live", "steps"), [("3", "7"), ("live", "'many'")])
+def test_what_is_not_known_so_is_refused(live: str, steps: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r" as (live|steps)\b"):
+        made(tmp_path / "unknown.py", live, steps)
 
 
 # --- micro-batches --------------------------------------------------------------------------------
