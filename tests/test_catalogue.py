@@ -74,7 +74,7 @@ def test_every_part_is_there(name: str) -> None:
     assert all("https://" in source for source in known.sources.splitlines())
 
 
-@pytest.mark.parametrize("name", FINDINGS.keys() - {"padding-counted"})
+@pytest.mark.parametrize("name", [name for name in FINDINGS if name != "padding-counted"])
 def test_the_code_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(Net().state_dict(), "last.pt")
