@@ -29,7 +29,7 @@ STEPS, SIZE = 50, 32
 
 
 def designed() -> nn.Module:
-    blocks = regnet.BlockParams.from_init_params(8, 16, 12, 2.2, 8, 0.25)
+    blocks = regnet.BlockParams.from_init_params(8, 16, 12, 2.2, 8, bottleneck_multiplier=0.25)
     return regnet.RegNet(blocks, 10)
 
 
@@ -46,7 +46,7 @@ NETWORKS: dict[str, Network] = {
     "mobilenet_v2": lambda: get_model("mobilenet_v2", num_classes=10, width_mult=0.35),
     "shufflenet_v2_x0_5": lambda: get_model("shufflenet_v2_x0_5", num_classes=10),
     "mnasnet0_5": lambda: get_model("mnasnet0_5", num_classes=10),
-    "regnet_y": designed,
+    "regnet": designed,
 }
 WITHOUT: dict[str, Network] = {
     "squeezenet1_1": lambda: get_model("squeezenet1_1", num_classes=10),
