@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bnbench.config import schema
 from bnbench.data import batches as data_batches
 from bnbench.data.batches import Batches, Standardize, subset
-from bnbench.data.dataset import Dataset, load_fashion_mnist_12k
+from bnbench.data.dataset import Dataset, load_fashion_mnist_12k, pixel_moments
 from bnbench.events import Measurement, Split
 from bnbench.probes.statistics import Autocast, Discrepancy, Sample
 
@@ -79,6 +79,20 @@ def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
             )
         case _:
             assert_never(config)
+
+
+def standardization(config: schema.DataConfig, dataset: Dataset) -> Standardize:
+    """What makes a network's inputs of pixels; moments are of all training images."""
+    match config.inputs:
+        case "standardized":
+            return Standardize(dataset.mean, dataset.std)
+        case "standardized-pixels":
+            return Standardize(*pixel_moments(dataset.train.pixels))
+        case "unit":
+            channels = len(dataset.mean)
+            return Standardize((0.0,) * channels, (1.0,) * channels)
+        case _:
+            assert_never(config.inputs)
 
 
 def generator(seed: int, *purpose: object) -> torch.Generator:
@@ -250,7 +264,8 @@ def evaluations(
     test, _ = samples("test", torch.arange(len(images.dataset.test.labels)), None)
     measure = partial(discrepancy(config, images.device).measure, model)
     enough = max(before, few_train, key=lambda sample: sample.images)
+    held = len(images.validation) > 0
     return (
-        partial(measure, enough, (few_train, few_validation)),
-        partial(measure, population, (population, validation, test)),
+        partial(measure, enough, (few_train, *[few_validation] * held)),
+        partial(measure, population, (population, *[validation] * held, test)),
     )

@@ -25,7 +25,7 @@ from bnbench.models.recipe import Recipe
 from bnbench.norms import activated, batch, frozen, group, noisy, renorm, weight
 
 MakeNorm = Callable[[int], nn.Module]
-Activation = Literal["relu", "leaky-relu", "gelu", "silu", "tanh", "sigmoid"]
+Activation = Literal["relu", "leaky-relu", "gelu", "silu", "tanh", "sigmoid", "selu"]
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -34,6 +34,7 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
+    "selu": nn.SELU,
 }
 
 
@@ -64,7 +65,13 @@ def make_network(
     model: nn.Module
     match config.model:
         case schema.PlainModel():
-            model = plain.Plain(in_channels=channels, classes=classes, recipe=recipe, **keys)
+            model = plain.Plain(
+                in_channels=channels,
+                image_size=image_shape[1:],
+                classes=classes,
+                recipe=recipe,
+                **keys,
+            )
         case schema.MLPModel():
             features = prod(image_shape)
             model = plain.MLP(features=features, classes=classes, recipe=recipe, **keys)

@@ -88,9 +88,11 @@ class Parts:
         of as many as belong together in training.
 
         A stratified sample of the probe's own, the same in every setup; neighbours share batches
-        as in training.
+        as in training. Raises LeftOutError where there are no validation images.
         """
         indices = self.images.train if split == "train" else self.images.validation
+        if not len(indices):
+            raise LeftOutError("it reads validation images, and data.validation_size is 0")
         whole = whole or inputs.whole(self.config)
         count = min(-(-images // whole) * whole, len(indices))
         order = inputs.ordered(

@@ -21,11 +21,12 @@ from bnbench.assemble.inputs import (
     generator,
     load_dataset,
     reseed_layers,
+    standardization,
 )
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
 from bnbench.config import datasets, feasible, schema
 from bnbench.config.hints import value_called
-from bnbench.data.batches import Batches, Standardize, split
+from bnbench.data.batches import Batches, split
 from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
 from bnbench.guard import awaited
@@ -157,7 +158,7 @@ def _images(config: schema.RunConfig, dataset: Dataset, device: torch.device) ->
         train_size=config.data.train_size,
         generator=random("split"),
     )
-    standardize = Standardize(dataset.mean, dataset.std).to(device)
+    standardize = standardization(config.data, dataset).to(device)
     batches = Batches(
         dataset.train,
         train,

@@ -5,10 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnbench.assemble.inputs import generator, load_dataset, norm_batch_size, ordered
+from bnbench.assemble.inputs import (
+    generator,
+    load_dataset,
+    norm_batch_size,
+    ordered,
+    standardization,
+)
 from bnbench.config import schema
 from bnbench.data import batches as data_batches
-from bnbench.data.batches import Standardize, split
+from bnbench.data.batches import split
 from bnbench.train import Run
 
 Batch = tuple[Tensor, Tensor]
@@ -47,7 +53,7 @@ def validation_batches(config: schema.RunConfig, images: int) -> list[Batch]:
             dataset.train,
             validation[order[:count]],
             size=config.data.eval_batch_size,
-            standardize=Standardize(dataset.mean, dataset.std),
+            standardize=standardization(config.data, dataset),
             device=torch.device("cpu"),
         )
     )

@@ -11,7 +11,17 @@ from bnbench.config import schema
 from bnbench.config.experiments import Arm, Axis, Claim, Setup
 from bnbench.config.faults import Faults
 from bnbench.config.identity import identity, point
-from bnbench.config.metrics import LR, Metric, ToTarget, UsableLr, parse_metric
+from bnbench.config.metrics import (
+    LR,
+    EndReading,
+    GapReading,
+    Metric,
+    ProbeReading,
+    Speed,
+    ToTarget,
+    UsableLr,
+    parse_metric,
+)
 from bnbench.config.sentences import validated
 from bnbench.config.yaml import Source, resolved
 from bnbench.wording import did_you_mean, listing, nearest, shortened, slug
@@ -195,6 +205,11 @@ def doubts(
         open_axes = {claim.slope_over, tune.axis if tune is not None else None}
         open_axes |= {LR} if isinstance(claim.measured, UsableLr) else set()
         chosen = {arm: runs_of(claim, arm, runs) for arm in (*claim.better_arms, *claim.worse_arms)}
+        if reads_validation(claim) and not all(
+            run.data.validation_size for of_arm in chosen.values() for run in of_arm
+        ):
+            yield claim, "it reads validation images, and data.validation_size is 0"
+            continue
         if empty := [str(arm) for arm in chosen if not chosen[arm]]:
             yield claim, f"no run is {listing(empty)}{_at(claim)}"
             continue
@@ -212,6 +227,17 @@ def doubts(
             )
             if better == worse:
                 yield claim, "better and worse are the same runs"
+
+
+def reads_validation(claim: Claim) -> bool:
+    """Whether its metric, or the target that a probe's reading asks for, needs such images."""
+    match claim.measured:
+        case EndReading() | GapReading() | ToTarget() as metric:
+            return metric.split == "val"
+        case ProbeReading() | UsableLr():
+            return claim.target is not None
+        case Speed():
+            return False
 
 
 def _varying(runs: list[schema.RunConfig]) -> set[str]:

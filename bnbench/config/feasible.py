@@ -94,7 +94,7 @@ def _splits(config: schema.RunConfig, dataset: DatasetFacts) -> Iterator[Obstacl
             f"at most {pool - held}",
         )
     for key, size in (("train_size", wanted), ("validation_size", held)):
-        if size is not None and size < classes:
+        if size and size < classes:
             yield Obstacle(
                 (f"data.{key}",), f"data.{key}: {counted(size, 'image')} for {classes} classes"
             )

@@ -29,6 +29,8 @@ RECORDED = ("evaluations", "evaluation_images", "log_every")
 LATER = {
     *("norm.normalize", "norm.mean_range", "norm.std_range"),
     *("norm.mean_jitter", "norm.std_jitter"),
+    *("data.inputs", "model.kernel", "model.halving", "model.features", "model.hidden"),
+    "model.norm_inputs",
 }
 SHORT_NAMES = {
     "data.batch_size": "bs",

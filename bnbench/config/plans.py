@@ -306,6 +306,10 @@ class Crossing:
             **blocks,
         )
         hindered = obstacles(config)
+        if self.experiment.tune is not None and not config.data.validation_size:
+            axis = self.experiment.tune.axis
+            said = f"data.validation_size: 0 leaves no image on which tune could choose {axis}"
+            hindered.append(Obstacle(("data.validation_size",), said, "hold out some: 1000"))
         for obstacle in hindered:
             point.report(obstacle, self.faults)
         return None if hindered else config

@@ -20,7 +20,9 @@ step sees the same images and normalization batches are of few classes."""
 
 
 class Standardize:
-    """(x/255 − mean)/std per channel, as one multiply-add: uint8 (n, C, H, W) → float32.
+    """(x/255 − mean)/std, as one multiply-add: uint8 (n, C, H, W) → float32.
+
+    `mean`, `std`: per channel, (C,); or per pixel, (C, H, W).
 
     The result has explicit channels-last strides, also where C = 1 makes them ambiguous:
     `.contiguous(memory_format=torch.channels_last)` would leave such a tensor as it is, and a
@@ -28,15 +30,20 @@ class Standardize:
     """
 
     def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | None = None
+        self,
+        mean: tuple[float, ...] | Tensor,
+        std: tuple[float, ...] | Tensor,
+        device: torch.device | None = None,
     ) -> None:
         self._mean, self._std = mean, std
-        # A constant channel has std 0 and becomes 0 everywhere.
-        spread = [value if value > 0 else 1.0 for value in std]
-        scale = [1 / (255 * s) for s in spread]
-        shift = [-m / s for m, s in zip(mean, spread, strict=True)]
-        self._scale = torch.tensor(scale, device=device).view(1, -1, 1, 1)
-        self._shift = torch.tensor(shift, device=device).view(1, -1, 1, 1)
+        middle, spread = (torch.as_tensor(each, dtype=torch.float64) for each in (mean, std))
+        # What is constant has std 0 and becomes 0 everywhere.
+        spread = torch.where(spread > 0, spread, 1.0)
+        shape = (1, -1, 1, 1) if middle.dim() == 1 else (1, *middle.shape)
+        self._scale, self._shift = (
+            each.view(shape).to(torch.float32).to(device)
+            for each in (1 / (255 * spread), -middle / spread)
+        )
 
     def to(self, device: torch.device) -> Standardize:
         """The same on a device."""

@@ -80,6 +80,17 @@ def moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean), tuple(std)
 
 
+def pixel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased standard deviation of pixels / 255 over the images: (C, H, W) fp64, from
+    (N, C, H, W) uint8. Sums of whole numbers are exact."""
+    first = second = torch.zeros((), dtype=torch.int64)
+    for part in pixels.split(_COUNTED):  # type: ignore[no-untyped-call]
+        values = part.to(torch.int64)
+        first, second = first + values.sum(0), second + values.square().sum(0)
+    N = len(pixels)
+    return first / (255.0 * N), (N * second - first.square()).to(torch.float64).sqrt() / (255.0 * N)
+
+
 def require_memory(images: int, channels: int, image_size: int) -> None:
     """Raises DataError, with the numbers, when that many uint8 images do not fit."""
     need = images * channels * image_size**2

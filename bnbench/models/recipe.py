@@ -59,7 +59,7 @@ class Recipe:
 
 # --- initial weights, tensor by tensor: the same in all setups of a seed ---------------------
 
-Initialization = Literal["he", "xavier", "small-gaussian"]
+Initialization = Literal["he", "xavier", "lecun", "small-gaussian"]
 
 
 @runtime_checkable
@@ -83,7 +83,8 @@ def initialize(
 
     he: normal, variance 2/fan_in (He et al. 2015, https://arxiv.org/abs/1502.01852, Eq. 10), and
     1/fan_in for the last layer, which no rectifier follows. xavier: normal, variance
-    2/(fan_in + fan_out) (Glorot & Bengio 2010, Eq. 12). small-gaussian: standard deviation 0.01
+    2/(fan_in + fan_out) (Glorot & Bengio 2010, Eq. 12). lecun: normal, variance 1/fan_in (LeCun et
+    al. 1998, section 4.6; Klambauer et al. 2017 for selu). small-gaussian: standard deviation 0.01
     (Krizhevsky et al. 2012, section 5), where plain networks stop learning.
     """
     weighted = [
@@ -100,6 +101,8 @@ def initialize(
                 deviation = sqrt((1.0 if position == len(weighted) else 2.0) / fan_in)
             case "xavier":
                 deviation = sqrt(2.0 / (fan_in + fan_out))
+            case "lecun":
+                deviation = sqrt(1.0 / fan_in)
             case "small-gaussian":
                 deviation = 0.01
         drawn = torch.randn(module.weight.shape, generator=generator_for(f"{name}.weight"))

@@ -21,6 +21,7 @@ ACTIVATION_GAINS: dict[str, float] = {
     "silu": 1.7871872221004420,
     "tanh": 1.5925374197228314,
     "sigmoid": 4.8013133720399622,
+    "selu": 1.0,  # its constants make the variance 1
 }
 
 

@@ -169,6 +169,7 @@ class TerminalSink:
                 case events.Evaluation(split="train", stats="batch"):
                     # As in training, and newer than the last report where these are far apart.
                     self._loss = fact.loss
+                    evaluated = True
                 case events.Evaluation(split="val", stats="running"):
                     self._accuracy = fact.accuracy
                     evaluated = True

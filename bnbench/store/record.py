@@ -109,8 +109,8 @@ class Result:
                 for split in get_args(Split)
                 if split in record
             }
-            if record["state"] != "completed" or not all(
-                "running" in scores[split] for split in ("val", "test")
+            if record["state"] != "completed" or not (
+                "test" in scores and all("running" in each for each in scores.values())
             ):
                 raise ValueError
         except (KeyError, TypeError, AttributeError, ValueError):

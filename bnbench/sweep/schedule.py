@@ -242,8 +242,9 @@ class _Sweep:
                 self.count(run, result, found=found)
                 ended = f"diverged at {result.divergence}"
                 if result.state == "completed":
-                    accuracy = result.scores["val"]["running"].accuracy
-                    ended = f"val {accuracy:.1%} in {result.wall_seconds:.1f} s"
+                    split = "val" if "val" in result.scores else "test"
+                    accuracy = result.scores[split]["running"].accuracy
+                    ended = f"{split} {accuracy:.1%} in {result.wall_seconds:.1f} s"
                 self.screen.ended(f"{self.outcome} {run.folder.name}: {ended}")
                 if self.outcome.trained == 1:  # only now it is known what a run takes
                     self.require_space()

@@ -27,6 +27,14 @@ from tests.assemble.examples import (
 )
 
 
+def test_without_validation_images_the_others_are_evaluated() -> None:
+    run = built(config(data=synthetic(validation_size=0)))
+    for measure, expected in ((run.evaluate, ["train"]), (run.evaluate_last, ["train", "test"])):
+        splits = [fact.split for fact in measure()]
+        assert list(dict.fromkeys(splits)) == expected
+    assert run.batch_at.steps_per_epoch == 60 // 8
+
+
 @dataclass
 class Looks:
     """What the evaluations of a run look at: indices of images, pass by pass."""

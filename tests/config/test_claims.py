@@ -122,6 +122,25 @@ def test_what_cannot_be_judged_is_a_warning(plan: Any, old: str, new: str, expec
     assert warning.startswith(f"claim a cannot be judged: {expected}")
 
 
+@pytest.mark.parametrize(
+    ("metric", "judged"),
+    [
+        ("val/running/loss", False),
+        ("val/gap/loss", False),
+        ("test/running/loss", True),
+        ("probe/batch_noise/noise, target: 0.5", False),
+        ("probe/batch_noise/noise", True),
+    ],
+)
+def test_without_validation_images_no_claim_reads_them(
+    plan: Any, metric: str, judged: bool
+) -> None:
+    text = "data: {validation_size: 0}\nsetups: {a: , b: {norm: {kind: none}}}\n"
+    text += f"claims: [{{id: a, says: s, better: a, worse: b, metric: {metric}}}]\n"
+    said = "claim a cannot be judged: it reads validation images, and data.validation_size is 0"
+    assert plan(text).unjudged == (() if judged else (said,))
+
+
 def test_the_same_runs_under_two_names_are_no_comparison(plan: Any) -> None:
     text = "setups: {a: {norm: {kind: none}}, b: {norm: {kind: none}}}\nclaims: [{id: a, says: s, "
     (warning,) = plan(text + "metric: val/running/loss, better: a, worse: b}]\n").unjudged

@@ -40,6 +40,9 @@ POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validatio
          "data.batch_size 64"),
         ("data: {validation_size: 10000}", "x.yaml:1:8: data.validation_size: 10000 of 10000 "
          "training images leave none to train on"),
+        ("data: {validation_size: 0}\naxes: {optim.lr: [0.1, 1.0]}\ntune: {axis: optim.lr}",
+         "x.yaml:1:8: data.validation_size: 0 leaves no image on which tune could choose optim.lr\n"
+         "  hold out some: 1000"),
         ("data: {train_size: 9500}", "x.yaml:1:8: data.train_size: 9500 and 1000 for validation "
          "are more than the 10000 training images\n  at most 9000"),
         ("data: {train_size: 9, batch_size: 2}", "x.yaml:1:8: data.train_size: 9 images for 10 "

@@ -4,12 +4,13 @@ import hashlib
 from itertools import pairwise
 from typing import Literal, get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from bnbench.data.batches import Batches, Order, Standardize, chunks, flip_crop
-from bnbench.data.dataset import Images
+from bnbench.data.dataset import Images, pixel_moments
 
 CPU = torch.device("cpu")
 
@@ -229,6 +230,19 @@ def test_images_have_explicit_channels_last_strides(channels: int) -> None:
 
 def test_a_constant_channel_becomes_zero() -> None:
     assert Standardize((1.0,), (0.0,))(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)).eq(0).all()
+
+
+def test_pixels_have_mean_0_and_deviation_1_each() -> None:
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (5000, 2, 3, 4), generator=random, dtype=torch.uint8)
+    pixels[:, 1, 2, 3] = 7  # constant
+    numbers = pixels.numpy().astype(np.float64) / 255
+    mean, std = pixel_moments(pixels)
+    np.testing.assert_allclose(mean.numpy(), numbers.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std.numpy(), numbers.std(0), rtol=1e-9, atol=1e-9)
+    x = Standardize(mean, std)(pixels).double().numpy()
+    expected = (numbers - numbers.mean(0)) / np.where(numbers.std(0) > 1e-9, numbers.std(0), 1)
+    np.testing.assert_allclose(x, expected, atol=1e-6)
 
 
 def test_chunks_keep_the_given_order() -> None:

@@ -55,7 +55,7 @@ def weights(
 def test_setups_share_every_weight_and_seeds_share_none(
     make: Callable[[Recipe], nn.Module], scheme: Initialization
 ) -> None:
-    assert len(get_args(Initialization)) == 3
+    assert len(get_args(Initialization)) == 4
     reference = weights(make, "none", scheme=scheme)
     assert len(reference) == (5 if make is plain else 3)
     for setup in RECIPES:
@@ -149,6 +149,7 @@ def test_weights_are_normal_with_the_variance_of_the_scheme(
         variance = {
             "he": (1 if name == "head" else 2) / fan_in,
             "xavier": 2 / (fan_in + fan_out),
+            "lecun": 1 / fan_in,
             "small-gaussian": 1e-4,
         }[scheme]
         z = model.get_parameter(f"{name}.weight").detach().double() / variance**0.5

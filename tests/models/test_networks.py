@@ -255,6 +255,59 @@ def test_dropout_drops_features_before_the_head_in_training_only(
     assert torch.equal(found[1], expected[0])
 
 
+def test_lenet_is_torch_layers_in_a_row() -> None:
+    """LeNet with BatchNorm, as https://d2l.ai/chapter_convolutional-modern/batch-norm.html has it,
+    but for the biases before a norm."""
+    recipe = Recipe(NORMS["batch"], nn.Sigmoid)
+    model = Plain(
+        in_channels=1, classes=10, widths=(6, 16), blocks=1, recipe=recipe, image_size=(28, 28),
+        kernel=5, padding=(0, 0), halving="average", features="all", hidden=(120, 84),
+    ).double()  # fmt: skip
+    shuffle_parameters(model)
+    stages = [
+        [nn.Conv2d(i, o, 5, bias=False), nn.BatchNorm2d(o), nn.Sigmoid(), nn.AvgPool2d(2)]
+        for i, o in ((1, 6), (6, 16))
+    ]
+    dense = [
+        [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.Sigmoid()]
+        for i, o in ((256, 120), (120, 84))
+    ]
+    parts = [*stages[0], *stages[1], nn.Flatten(), *dense[0], *dense[1], nn.Linear(84, 10)]
+    reference = nn.Sequential(*parts).double()
+    own, theirs = list(model.parameters()), list(reference.parameters())
+    assert [p.shape for p in own] == [p.shape for p in theirs]
+    with torch.no_grad():
+        for mine, other in zip(own, theirs, strict=True):
+            other.copy_(mine)
+    x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(model(x), reference(x))
+
+
+def test_what_leaves_nothing_of_an_image_is_refused() -> None:
+    keys: dict[str, Any] = {"in_channels": 1, "classes": 2, "recipe": Recipe(None, nn.ReLU)}
+    keys |= {"widths": (2, 2), "blocks": 1, "image_size": (6, 6)}
+    with pytest.raises(ValueError, match="2 stages leave nothing of images of 6×6"):
+        Plain(**keys, kernel=5, padding=(0, 0), halving="max")
+    with pytest.raises(ValueError, match="padding is of 1 stages, the network has 2"):
+        Plain(**keys, padding=(1,))
+
+
+def test_depth_repeats_the_last_width_and_inputs_may_be_normalized() -> None:
+    keys: dict[str, Any] = {"features": 50, "classes": 3, "recipe": Recipe(NORMS["batch"], nn.ReLU)}
+    deep = MLP(widths=(8, 6), depth=4, norm_inputs=True, **keys).double()
+    plain = MLP(widths=(8, 6, 6, 6), **keys).double()
+    shuffle_parameters(plain)
+    left = deep.load_state_dict(plain.state_dict(), strict=False)
+    assert left.missing_keys[:2] == ["norm.weight", "norm.bias"]
+    x = images(40)
+    inputs = x.flatten(1)
+    spread = inputs.std(0, correction=0)
+    expected = (inputs - inputs.mean(0)) / (spread.square() + 1e-5).sqrt()
+    torch.testing.assert_close(deep(x), plain(expected.view_as(x)))
+    with pytest.raises(ValueError, match="2 widths are more than 1 layers"):
+        MLP(widths=(8, 6), depth=1, **keys)
+
+
 def test_a_plain_network_keeps_channels_last() -> None:
     model = Plain(
         in_channels=2,

@@ -189,6 +189,12 @@ def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(special.expit(z))
 
 
+def selu(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Klambauer et al. 2017, https://arxiv.org/abs/1706.02515, Eq. 14."""
+    scale, alpha = 1.0507009873554804934, 1.6732632423543772848
+    return scale * np.where(z > 0, z, alpha * np.expm1(z))
+
+
 ACTIVATIONS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], nn.Module]] = {
     "relu": (lambda z: np.maximum(z, 0), nn.ReLU()),
     "leaky-relu": (lambda z: np.where(z > 0, z, 0.01 * z), nn.LeakyReLU()),
@@ -196,6 +202,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]
     "silu": (lambda z: z * sigmoid(z), nn.SiLU()),
     "tanh": (np.tanh, nn.Tanh()),
     "sigmoid": (sigmoid, nn.Sigmoid()),
+    "selu": (selu, nn.SELU()),
 }
 
 
@@ -218,4 +225,4 @@ def test_gains_by_quadrature(name: str) -> None:
 
     gain = 1 / math.sqrt(moment(2) - moment(1) ** 2)
     assert ACTIVATION_GAINS[name] == pytest.approx(gain, rel=1e-12)
-    assert len(ACTIVATION_GAINS) == 6
+    assert len(ACTIVATION_GAINS) == 7

@@ -19,7 +19,10 @@ class ImageData(Block):
     train_size: Count | None = Field(
         None, description="a stratified subset of the training images, drawn once per seed"
     )
-    validation_size: Count = Field(1000, description="images held out of the training images")
+    validation_size: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        1000,
+        description="images held out of the training images; 0: none, so nothing can be chosen",
+    )
     batch_size: Count = Field(64, description="examples per optimizer step")
     eval_batch_size: Count = Field(128, description="examples per forward pass of an evaluation")
     drop_last: bool = Field(True, description="leave out an epoch's last, smaller batch")
@@ -30,6 +33,11 @@ class ImageData(Block):
     )
     augment: Literal["none", "flip-crop"] = Field(
         "none", description="flip-crop: random horizontal flip and a crop after 4 pixels of padding"
+    )
+    inputs: Literal["standardized", "standardized-pixels", "unit"] = Field(
+        "standardized",
+        description="by the training images: each channel has mean 0 and deviation 1, or each "
+        "pixel has; unit: from 0 to 1, as stored",
     )
 
 

@@ -8,21 +8,21 @@ from pydantic import Discriminator, Field
 
 from bnbench.config.schema.base import Block, HalfOpen, Size, Target
 
+Initialization: TypeAlias = Literal["he", "xavier", "lecun", "small-gaussian"]
+
 
 class Network(Block):
     """Keys that every network has."""
 
-    activation: Literal["relu", "leaky-relu", "gelu", "silu", "tanh", "sigmoid"] = Field(
+    activation: Literal["relu", "leaky-relu", "gelu", "silu", "tanh", "sigmoid", "selu"] = Field(
         "relu", description="nonlinearity"
     )
-    init: Literal["he", "xavier", "small-gaussian"] = Field(
-        "he", description="weights of convolutions and linear layers"
-    )
+    init: Initialization = Field("he", description="weights of convolutions and linear layers")
     dropout: HalfOpen = Field(0.0, description="share of features dropped before the head")
 
 
 class PlainModel(Network):
-    """Stages of conv-norm-activation, global mean, linear head.
+    """Stages of conv-norm-activation, global mean or all features, linear head.
 
     Network: `models.plain.Plain`.
     """
@@ -33,6 +33,30 @@ class PlainModel(Network):
     )
     blocks: Annotated[int, Field(ge=1, le=100)] = Field(
         2, description="conv-norm-activation blocks per stage"
+    )
+    kernel: Annotated[int, Field(ge=1, le=99)] = Field(3, description="side of each convolution")
+    padding: (
+        Annotated[
+            tuple[Annotated[int, Field(ge=0, le=99)], ...],
+            Field(min_length=1, max_length=10, strict=False),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="zeros around the images, for the convolutions of each stage; null: half the "
+        "kernel, which keeps the size",
+        json_schema_extra={"x-allowed": "a list, one number a stage, or null"},
+    )
+    halving: Literal["stride", "average", "max"] = Field(
+        "stride",
+        description="stride: in the first convolution of each stage but the first; average, max: "
+        "pooling of 2×2 after each stage",
+    )
+    features: Literal["mean", "all"] = Field(
+        "mean", description="what the head sees: each channel's mean, or all its pixels (flatten)"
+    )
+    hidden: Annotated[tuple[Size, ...], Field(max_length=10, strict=False)] = Field(
+        (), description="units of fully connected layers before the head, each with norm"
     )
 
 
@@ -72,6 +96,13 @@ class MLPModel(Network):
     widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
         (128, 128), description="units of each hidden layer"
     )
+    depth: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None,
+        description="hidden layers: the last of widths is repeated until there are so many; null: "
+        "as many as widths",
+        json_schema_extra={"x-allowed": "a whole number from 1 to 1,000, or null"},
+    )
+    norm_inputs: bool = Field(False, description="a normalization of the pixels comes first")
 
 
 class TorchvisionModel(Block):
@@ -85,9 +116,7 @@ class TorchvisionModel(Block):
     stem: Literal["small", "imagenet"] = Field(
         "small", description="small: 3×3 convolution of stride 1, no pooling (resnets only)"
     )
-    init: Literal["he", "xavier", "small-gaussian"] = Field(
-        "he", description="weights of convolutions and linear layers"
-    )
+    init: Initialization = Field("he", description="weights of convolutions and linear layers")
 
 
 class CustomModel(Block):
@@ -97,7 +126,7 @@ class CustomModel(Block):
     """
 
     kind: Literal["custom"]
-    init: Literal["own", "he", "xavier", "small-gaussian"] = Field(
+    init: Literal["own", "he", "xavier", "lecun", "small-gaussian"] = Field(
         "own", description="own: as its constructor leaves them; else by name, as elsewhere"
     )
     target: Target = Field(description="path/to/file.py:ClassName")
