@@ -88,7 +88,8 @@ def pixel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
         values = part.to(torch.int64)
         first, second = first + values.sum(0), second + values.square().sum(0)
     N = len(pixels)
-    return first / (255.0 * N), (N * second - first.square()).to(torch.float64).sqrt() / (255.0 * N)
+    mean, spread = first.to(torch.float64), (N * second - first.square()).to(torch.float64).sqrt()
+    return mean / (255 * N), spread / (255 * N)
 
 
 def require_memory(images: int, channels: int, image_size: int) -> None:
