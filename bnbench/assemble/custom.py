@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location, spec_from_loader
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -42,14 +46,22 @@ def load_class(target: str, key: str) -> type[nn.Module]:
     """The class that a `target` names, from its file. Raises ConfigError naming `key`, or
     DataError."""
     path, class_name = custom.custom_target(target)
+    return _module_class(load_module(path, target, key), target, class_name, key)
+
+
+def load_module(path: Path, target: str, key: str) -> ModuleType:
+    """The user's own file as a module; what it imports is found in its folder first. Raises
+    ConfigError naming `key`, or DataError."""
     content = custom.content(path)
     # A module of its own for each file and content, which may change between two runs.
-    name = f"bnbench_custom_{hashlib.sha256(os.fsencode(path) + content).hexdigest()[:16]}"
+    identity = os.fsencode(path) + custom.content_hash(path).encode()
+    name = f"bnbench_custom_{hashlib.sha256(identity).hexdigest()[:16]}"
+    _beside.offer(custom.modules(path))  # each time: some is imported when it is called
     module = sys.modules.get(name)
     if module is None:
-        spec = importlib.util.spec_from_file_location(name, path)
+        spec = spec_from_file_location(name, path)
         assert spec is not None, "config has seen that it is a .py file"
-        module = importlib.util.module_from_spec(spec)
+        module = module_from_spec(spec)
         sys.modules[name] = module
 
         def fails(raised: Raised) -> ConfigError:
@@ -58,7 +70,55 @@ def load_class(target: str, key: str) -> type[nn.Module]:
 
         with foreign_code(fails):
             exec(compile(content, path, "exec"), module.__dict__)
-    return _module_class(module, target, class_name, key)
+    return module
+
+
+class _Beside(MetaPathFinder):
+    """Finds what files of the user's own import from their folders, which are not on `sys.path`:
+    there they would stand before libraries that are imported later."""
+
+    def __init__(self) -> None:
+        self._offered: dict[str, tuple[Path, str]] = {}
+
+    def offer(self, modules: dict[str, Path]) -> None:
+        """Let them be imported by these names; what had one of them, and is another file or
+        content, is forgotten by Python."""
+        for name, path in modules.items():
+            offered = path, custom.content_hash(path) if path.suffix == ".py" else ""
+            if self._offered.get(name) != offered:
+                self._offered[name] = offered
+                sys.modules.pop(name, None)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None,  # noqa: ARG002  Python's interface
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        if name not in self._offered:
+            return None
+        file, _ = self._offered[name]
+        if file.suffix == ".py":
+            return spec_from_loader(name, _Source(name, str(file)))
+        package = ModuleSpec(name, None, is_package=True)
+        package.submodule_search_locations = [str(file)]
+        return package
+
+
+class _Source(SourceFileLoader):
+    """Reads a module as its identity is read, which may have come from another machine; no
+    bytecode of it is kept beside it."""
+
+    def get_data(self, path: str) -> bytes:
+        return custom.content(Path(path))
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:  # noqa: ARG002  Python's interface
+        raise OSError("no bytecode is kept")
+
+
+_beside = _Beside()
 
 
 def _module_class(module: ModuleType, target: str, class_name: str, key: str) -> type[nn.Module]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bnbench import regular
-from bnbench.config import schema
+from bnbench.config import imports, schema
 from bnbench.errors import DataError
 from bnbench.wording import PATH_LENGTH, did_you_mean, listing, nearest, shortened
 
@@ -43,9 +43,24 @@ def code_of(config: schema.RunConfig) -> tuple[Path, ...]:
     return tuple(sorted({path for path, _ in targets(config).values()}))
 
 
+def modules(path: Path) -> dict[str, Path]:
+    """Modules that the user's own file imports from its folder, by name, as `imports.beside`."""
+    return imports.beside(path, _content_or_none)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The user's own file, and those that it imports from its folder."""
+    return path, *(file for file in modules(path).values() if file.suffix == ".py")
+
+
 def content_hash(path: Path) -> str:
-    """The sha256, in hex, of the user's own file. Raises DataError where it cannot be read."""
-    return hashlib.sha256(content(path)).hexdigest()
+    """The sha256, in hex, of the user's own file and of what it imports from its folder. Raises
+    DataError where one cannot be read."""
+    found = hashlib.sha256(content(path))
+    for file in files_of(path)[1:]:
+        inner = hashlib.sha256(content(file)).hexdigest()
+        found.update(f"\0{file.relative_to(path.parent).as_posix()}\0{inner}".encode())
+    return found.hexdigest()
 
 
 _received: dict[str, bytes] = {}
@@ -159,6 +174,11 @@ def content(path: Path) -> bytes:
         reason = getattr(error, "strerror", None) or str(error)
         where = shortened(str(path), PATH_LENGTH)
         raise DataError(f"{where} cannot be read: {reason}") from error
+
+
+def _content_or_none(path: Path) -> bytes | None:
+    there = str(path) in _received or path.is_file()
+    return content(path) if there else None
 
 
 def _parsed(content: bytes) -> ast.Module | None:

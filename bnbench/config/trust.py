@@ -33,7 +33,8 @@ class Trust:
                     f"{key} names code that would be run: {path}",
                     do="leave out --no-custom if you trust that file",
                 )
-            self.say(f"runs the code in {path} ({key})")
+            for file in custom.files_of(path):
+                self.say(f"runs the code in {file} ({key})")
 
     def require_same(self, folder: Path, config: schema.RunConfig, recorded: str) -> None:
         """Compare what the configuration in `folder` says now, the content of code and data that it

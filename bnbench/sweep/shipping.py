@@ -78,8 +78,8 @@ class Shipping:
         run, contents, held = None, {}, ExitStack()
         try:
             for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
-                for path, _ in custom.targets(config).values():
-                    code[str(path)] = custom.content(path)
+                for target, _ in custom.targets(config).values():
+                    code |= {str(path): custom.content(path) for path in custom.files_of(target)}
             if isinstance(job, jobs.Train):
                 folder = self._experiment.run(identity.run_id(job.config))
                 held.enter_context(folder.hold(wait_seconds=0.0))
