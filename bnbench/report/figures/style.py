@@ -219,10 +219,11 @@ def count_on_x(axes: Axes) -> None:
 def plain_log_ticks(axes: Axes) -> None:
     """Plain numbers on a logarithmic y axis that shows its data: formulas are slow to draw."""
     low, high = axes.get_ylim()
-    many = high < 10 * low
-    axes.yaxis.set_major_locator(
-        MaxNLocator(5) if many else LogLocator(subs=(1.0, 2.0, 5.0), numticks=8)
-    )
+    if high < 10 * low:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    else:  # LogLocator thins powers of ten, not what is between them
+        between = (2.0, 5.0) if high < 1000 * low else ()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, *between), numticks=8))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
 
