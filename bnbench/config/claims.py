@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnbench.config import schema
-from bnbench.config.experiments import Arm, Axis, Claim, Setup
+from bnbench.config.experiments import Arm, Axis, Claim, Published, Setup
 from bnbench.config.faults import Faults
 from bnbench.config.identity import identity, point
 from bnbench.config.metrics import (
@@ -37,14 +37,15 @@ def same_value(one: Any, other: Any) -> bool:
 
 @dataclass(slots=True)
 class ClaimReader:
-    """Reads the claims of a file; whatever is wrong with one becomes a fault."""
+    """Reads the claims of a file, then what is published; whatever is wrong becomes a fault."""
 
     source: Source
     setups: tuple[Setup, ...]
     axes: tuple[Axis, ...]
     tune: schema.TuneConfig | None
     faults: Faults
-    number: int = 0  # of the claim that is read
+    number: int = 0  # of the item that is read
+    block: str = "claims"  # which holds it
 
     def read(self) -> tuple[Claim, ...]:
         """The claims in the file's order; one with a fault is left out."""
@@ -82,19 +83,40 @@ class ClaimReader:
         return named if named is None else tuple(named)
 
     def add(self, key: str, message: str, hint: str | None = None) -> None:
-        """Adds a fault at a key; `message` begins after the claim's name."""
-        place = self.source.place(("claims", self.number, key))
-        self.faults.add(place, f"claims[{self.number}]{message}", hint)
+        """Adds a fault at a key; `message` begins after the item's name."""
+        place = self.source.place((self.block, self.number, key))
+        self.faults.add(place, f"{self.block}[{self.number}]{message}", hint)
+
+    def published(self) -> tuple[Published, ...]:
+        """What others have published, in the file's order; an item with a fault is left out."""
+        self.block, found = "published", list[Published]()
+        listed = (self.source.data or {}).get("published")
+        for self.number, values in enumerate(listed if isinstance(listed, tuple) else ()):
+            model, _ = validated(schema.PublishedConfig, values)  # the file's check names the flaws
+            metric = None if model is None else self.metric(model.metric)
+            if model is None or metric is None:
+                continue
+            if isinstance(metric, UsableLr):
+                self.add("metric", f".metric {model.metric} is of many runs, not of one")
+            elif (arm := self.arm("of", model.of, set())) is not None:
+                found.append(Published.model_construct(**dict(model), measured=metric, arm=arm))
+        return tuple(found)
+
+    def metric(self, text: str) -> Metric | None:
+        """What is measured; a fault where it is not known."""
+        try:
+            return parse_metric(text)
+        except ValueError as error:
+            self.add("metric", f'.metric "{shortened(text)}" is not a metric', str(error))
+            return None
 
     def claim(self, model: schema.ClaimConfig) -> Claim | None:
         """The claim; None without a metric."""
         if slug(model.id) != model.id:
             hint = f"write {slug(model.id)}" if slug(model.id) else "use letters, digits, -, _"
             self.add("id", f'.id "{shortened(model.id)}" is no name', hint)
-        try:
-            metric = parse_metric(model.metric)
-        except ValueError as error:
-            self.add("metric", f'.metric "{shortened(model.metric)}" is not a metric', str(error))
+        metric = self.metric(model.metric)
+        if metric is None:
             return None
         self.check_axes(model, metric)
         used = {*model.at, model.slope_over}
@@ -191,7 +213,12 @@ def concern(claims: tuple[Claim, ...], run: schema.RunConfig) -> bool:
 
 
 def _fits(claim: Claim, arm: Arm, run: schema.RunConfig) -> bool:
-    wanted, values = claim.at | dict(arm.at), point(run)
+    return of_arm(arm, run, claim.at)
+
+
+def of_arm(arm: Arm, run: schema.RunConfig, at: Mapping[str, Any] | None = None) -> bool:
+    """Whether a run is of an arm, and has the values `at` of axes."""
+    wanted, values = {**(at or {}), **dict(arm.at)}, point(run)
     return run.setup == arm.setup and all(
         values.get(key) is None or same_value(values[key], value) for key, value in wanted.items()
     )

@@ -69,6 +69,13 @@ class Claim(schema.ClaimConfig):
     worse_arms: tuple[Arm, ...]
 
 
+class Published(schema.PublishedConfig):
+    """Numbers of others for one arm."""
+
+    measured: Metric
+    arm: Arm
+
+
 @dataclass(frozen=True, slots=True)
 class ExperimentConfig:
     """An experiment as written, overrides included; `plans.expand` makes its runs."""
@@ -82,6 +89,7 @@ class ExperimentConfig:
     seeds: Seeds
     tune: schema.TuneConfig | None
     claims: tuple[Claim, ...]
+    published: tuple[Published, ...]
     registered: schema.RegisteredConfig | None
     claims_only: bool  # whether the profile names them: runs of no claim are left out
     profile: str | None  # which of the file's profiles is in force

@@ -73,6 +73,7 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         "seeds": len(seeds) if isinstance(seeds, range) else tuple(seeds),
         "tune": tune.model_dump() if tune is not None else None,
         "claims": experiment.source.data["claims"] if experiment.claims else None,
+        "published": experiment.source.data["published"] if experiment.published else None,
         "registered": None if experiment.registered is None else experiment.registered.model_dump(),
         "set": _ordered(experiment.sets) or None,
     }

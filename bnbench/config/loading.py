@@ -160,6 +160,7 @@ class Reader:
             seeds=self.seeds(),
             tune=tune,
             claims=tuple(each for each in claimed if judged is None or each.id in judged),
+            published=reader.published(),
             registered=validated(schema.RegisteredConfig, _part(file, "registered"))[0],
             claims_only=judged is not None,
             profile=profile,

@@ -21,6 +21,7 @@ from bnbench.report import words
 from bnbench.report.answer import answer, notices, registered
 from bnbench.report.means import over_seeds
 from bnbench.report.methods import caption, methods
+from bnbench.report.published import published
 from bnbench.report.quantities import POINTS
 from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
@@ -69,6 +70,7 @@ def as_record(
             "others": len(study.others),
         },
         "claims": judged,
+        "published": published(study),
         "tuned": [each._asdict() | {"at_edge": each.at_edge} for each in study.choices],
         "cells": [
             cell_row(cell, study) | {"verdicts": _verdicts(cell, claims)} for cell in study.cells

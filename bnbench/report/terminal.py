@@ -42,7 +42,9 @@ def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
     yield Text("")
     for claim in claims:
         yield from _verdict(claim, columns)
-    if claims:
+    for each in record["published"]:
+        yield from _lines(words.beside(each), "published: ", columns)
+    if claims or record["published"]:
         yield Text("")
     folder = experiment["path"]
     yield Text(f"page:    {folder}/report.html", overflow="fold")

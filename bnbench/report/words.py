@@ -107,6 +107,24 @@ def effect(found: Mapping[str, Any], unit: str) -> str:
     return ", ".join(said)
 
 
+def beside(each: Mapping[str, Any]) -> str:
+    """Published numbers beside ours. `each`: of `published` of the record."""
+
+    def shown(values: Sequence[Any]) -> str:
+        return listing((number(float(value)) for value in values), "and")
+
+    unit = " %" if each["unit"] == "points" else f" {each['unit']}".rstrip()
+    told, ours = f"{each['says']}: {shown(each['values'])}{unit}", each["ours"]
+    if not ours["n"]:
+        return f"{told}; no run of ours yet"
+    told += f"; ours {number(float(ours['median']))} (median), {number(float(ours['low']))} to "
+    told += f"{number(float(ours['high']))} in {counted(ours['n'], 'run')}"
+    if ours["one_more"] is not None:
+        told += f", one more would be in {number(ours['one_more'][0])} to "
+        told += f"{number(ours['one_more'][1])} (95 %)"
+    return f"{told}; {shown(ours['below'])} of ours below"
+
+
 def over_images(claim: Mapping[str, Any], *, always: bool = False) -> str | None:
     """What is said of the interval over seeds and images, where the verdict depends on it or it is
     wanted `always`; None where there is none.

@@ -73,6 +73,7 @@ def page(report: Report) -> str:
         "over_images": words.over_images,
         "p_value": words.p_value,
         "two_groups": words.two_groups,
+        "beside": words.beside,
         "counted": counted,
         "in_words": words.value_words,
         "quoted": quote,

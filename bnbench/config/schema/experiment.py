@@ -224,6 +224,19 @@ class ClaimConfig(Block):
     )
 
 
+class PublishedConfig(Block):
+    """A number that others have published for a setup: shown beside our runs, never used."""
+
+    says: str = Field(description="what was measured, in words")
+    metric: str = Field(description="the same of ours, e.g. test/running/accuracy")
+    of: str = Field(description="the setup, e.g. bn or bn@32")
+    values: Annotated[tuple[Number, ...], Field(min_length=1, strict=False)] = Field(
+        description="each published run, in the metric's unit (accuracies: percent)",
+        json_schema_extra={"x-allowed": "a list of numbers"},
+    )
+    source: str = Field(description="where it is published")
+
+
 OneSetup = Annotated[
     SetupPatch | None,
     Field(json_schema_extra={"x-allowed": "a mapping", "x-write": "{norm: {kind: …}}"}),
@@ -283,6 +296,9 @@ class ExperimentFile(Patch):
     )
     claims: Annotated[tuple[ClaimConfig, ...], Field(strict=False)] | None = Field(
         None, description="what is judged from the runs by `bnbench report`"
+    )
+    published: Annotated[tuple[PublishedConfig, ...], Field(strict=False)] | None = Field(
+        None, description="numbers of others, shown beside ours by `bnbench report`"
     )
     registered: RegisteredConfig | None = Field(
         None, description="what was decided before the runs; written by configs check --register"
