@@ -117,10 +117,8 @@ class Reader:
         """The experiment, without whatever is wrong with it."""
         file, path = _sound(self.source, self.faults), FilePath(self.source.name)
         arguments = [*self.arguments("--set", 1), *self.seed_arguments()]
-        self.said = [
-            (self.source, file),
-            *((each, _sound(each, self.faults)) for each in arguments),
-        ]
+        also = ((each, _sound(each, self.faults)) for each in arguments)
+        self.said = [(self.source, file), *also]
         profile = self.profile(_part(file, "profiles"))
         stack = [Layer(self.source, layers.given(file))]
         listed: list[tuple[Source, Path, dict[str, Any]]]
