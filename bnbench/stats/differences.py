@@ -53,17 +53,6 @@ class Mean:
     n: int
 
 
-def one_more(values: Sequence[float]) -> tuple[float, float] | None:
-    """Where one more value is, with 95 %, if all are normal draws: x̄ ± t·s·√(1 + 1/n); None below
-    three values. All are finite (Hahn & Meeker 1991, Statistical Intervals, section 4.8)."""
-    n = len(values)
-    if n < SEEDS_FOR_AN_INTERVAL:
-        return None
-    x = np.asarray(values, np.float64)
-    half = float(stdtrit(n - 1, 0.975) * x.std(ddof=1) * np.sqrt(1 + 1 / n))
-    return float(x.mean()) - half, float(x.mean()) + half
-
-
 def mean(values: Sequence[float], *, within: Range = ANY, confidence: float = 0.95) -> Mean:
     """The mean of finite values, with an interval that stays within what is possible.
 

@@ -10,9 +10,9 @@ from scipy import stats
 
 from bnbench.config import loading, schema
 from bnbench.errors import ConfigError
+from bnbench.report.published import one_more
 from bnbench.report.reading import read_study
 from bnbench.report.writing import make
-from bnbench.stats.differences import one_more
 from tests.commands import bnbench
 from tests.report.invented import Told, invented
 
