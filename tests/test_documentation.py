@@ -95,12 +95,13 @@ def test_the_pages_show_commands() -> None:
 
 
 def test_the_example_of_the_configuration_is_sound(tmp_path: Path) -> None:
-    example, profiles, claims = blocks(CONFIGURATION, "yaml")
+    example, profiles, claims, published = blocks(CONFIGURATION, "yaml")
     path = tmp_path / "my-study.yaml"
     path.write_text(example)
     # Three setups at 4 batch sizes and 7 rates, one with rates of its own, and 8 seeds.
     assert len(plans.expand(loading.load_experiment(path)).runs) == (3 * 7 + 2) * 4 * 8
-    path.write_text(example + claims)
+    path.write_text(example + claims + published)
+    assert len(loading.load_experiment(path).published) == 1
     assert plans.expand(loading.load_experiment(path)).runs
     path.write_text(re.sub(r"^seeds:.*\n", "", example, flags=re.MULTILINE) + profiles + claims)
     # Of the profile's claim: two setups at one batch size, three rates, six seeds.
