@@ -1,7 +1,7 @@
 """What was decided before the evidence: kept in the file with its hash, and compared afterwards.
 
 `decided` says it in lines of text, the same whatever the order of keys: seeds, what is tuned and by
-what, each block of the configuration with all values that the runs have, what is a setup's own, and
+what, each block of the configuration with all values that decide the runs, what is a setup's own, and
 of each claim what it is judged by; not its words. A registration is a block at the end of the
 file, so that the file in the runs folder holds it as well.
 """
@@ -16,10 +16,11 @@ from datetime import datetime
 
 from bnbench.config import schema
 from bnbench.config.experiments import Claim, ExperimentConfig
-from bnbench.config.identity import RECORDED, in_force
+from bnbench.config.identity import RECORDED, decisive
 from bnbench.wording import in_words
 
 BLOCK = re.compile(r"^registered:.*\n(?:[ #].*\n|\n)*", re.MULTILINE)
+APART = {"version", "seed"}  # said for all runs, or of the format alone
 WORDS_OF_A_CLAIM = {"id", "says", "literature"}
 
 
@@ -31,7 +32,9 @@ def decided(experiment: ExperimentConfig, runs: Iterable[schema.RunConfig]) -> t
         of_setup = values.setdefault(run.setup, {})
         recorded = {f"train.{key}": getattr(run.train, key) for key in RECORDED}
         probes = {f"probes.{name}": "true" for name in run.probes.chosen()}
-        for key, value in {**in_force(run), **recorded, **probes}.items():
+        # What identifies runs: a key that comes later, at its default, changes no registration.
+        facts = {key: value for key, value in decisive(run).items() if key not in APART}
+        for key, value in {**facts, **recorded, **probes}.items():
             of_setup.setdefault(key, {})[in_words(value)] = None
     said = {
         setup: {key: ", ".join(sorted(found)) for key, found in keys.items()}

@@ -58,6 +58,14 @@ def test_a_file_that_is_registered_says_so(tmp_path: Path) -> None:
     assert "; lr 0.01, 0.1;" in optim
 
 
+def test_a_key_that_came_later_changes_no_registration_at_its_default(tmp_path: Path) -> None:
+    file, then = registered(tmp_path)
+    (model,) = (line for line in then.decided if line.startswith("model: "))
+    assert "kernel" not in model
+    now = lines_of(file, "model.kernel=5")
+    assert registration.changes(then, now) == ["model: kernel 5, registered nothing"]
+
+
 def test_registered_again_there_is_one_registration(tmp_path: Path) -> None:
     file, _ = registered(tmp_path)
     text = file.read_text()
