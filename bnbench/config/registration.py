@@ -1,8 +1,8 @@
 """What was decided before the evidence: kept in the file with its hash, and compared afterwards.
 
 `decided` says it in lines of text, the same whatever the order of keys: seeds, what is tuned and by
-what, each block of the configuration with all values that decide the runs, what is a setup's own, and
-of each claim what it is judged by; not its words. A registration is a block at the end of the
+what, each block of the configuration with all values that decide the runs, what is a setup's own,
+and of each claim what it is judged by; not its words. A registration is a block at the end of the
 file, so that the file in the runs folder holds it as well.
 """
 
