@@ -68,7 +68,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "wording",
         },
     ),
-    "report": (4, {"config", "errors", "palette", "stats", "store", "wording"}),
+    "report": (4, {"config", "errors", "palette", "regular", "stats", "store", "wording"}),
     "runner": (
         5,
         {

@@ -12,6 +12,7 @@ from bnbench.cli.explain import explain
 from bnbench.cli.reading import compare, report, status, tensorboard
 from bnbench.cli.root import app, examples
 from bnbench.cli.training import sweep, train
+from bnbench.cli.verdict import verdict
 
 __all__ = ["app"]
 
@@ -22,6 +23,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     status: ("", "my-study --json"),
     report: ("my-study --figures pdf,png", "my-study --format latex"),
     compare: ("runs/my-study/bn_s00_1f3a9c2e runs/my-study/gn_s00_77b0c1d4", "bn_s00 gn_s00"),
+    verdict: (
+        "results.csv --metric dice --better gn --worse bn",
+        "results.csv --claims claims.yaml --html verdicts.html",
+    ),
     tensorboard: ("my-study", "my-study --port 6010 --open"),
     diagnose: ("train.py:make --checkpoint last.pt", "train.py:make --fix fixed.pt"),
     explain: ("norms", "norm.momentum"),

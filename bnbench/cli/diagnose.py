@@ -78,8 +78,8 @@ def diagnose(
 ) -> None:
     """Say why a model is bad in eval mode, and fix it."""
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
-    _require_new("--fix", fix)
-    _require_new("--html", html)
+    root.require_new("--fix", fix)
+    root.require_new("--html", html)
 
     with root.doing("loading PyTorch", quiet or as_json):
         from bnbench.config.trust import Trust
@@ -130,15 +130,6 @@ def _say_more(diagnosis: Diagnosis, html: Path | None) -> None:
         say(f"bnbench explain findings {each.name}: how it comes about, and what to do, in code")
     if html is None:
         say("--html FILE: all of this as a page with pictures")
-
-
-def _require_new(option: str, path: Path | None) -> None:
-    if path is not None and path.exists():
-        raise UsageError(f"{path} already exists", do=f"name a new file with {option}")
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(
-            f"there is no folder {path.parent}", do=f"name a file elsewhere with {option}"
-        )
 
 
 def _write_fixed(

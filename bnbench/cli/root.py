@@ -142,6 +142,16 @@ def one_of(option: str, names: Sequence[str]) -> Callable[[str], str]:
     return read
 
 
+def require_new(option: str, path: Path | None) -> None:
+    """Raises UsageError where a file is there, or no folder to hold it."""
+    if path is not None and path.exists():
+        raise UsageError(f"{path} already exists", do=f"name a new file with {option}")
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(
+            f"there is no folder {path.parent}", do=f"name a file elsewhere with {option}"
+        )
+
+
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped experiment.")
 ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bnbench.config import schema
+from bnbench.config import schema, yaml
 from bnbench.config.experiments import Arm, Axis, Claim, Published, Setup
-from bnbench.config.faults import Faults
+from bnbench.config.faults import Faults, Place
 from bnbench.config.identity import identity, point
 from bnbench.config.metrics import (
     LR,
+    Column,
     EndReading,
     GapReading,
     Metric,
@@ -37,13 +38,17 @@ def same_value(one: Any, other: Any) -> bool:
 
 @dataclass(slots=True)
 class ClaimReader:
-    """Reads the claims of a file, then what is published; whatever is wrong becomes a fault."""
+    """Reads the claims of a file, then what is published; whatever is wrong becomes a fault.
+
+    `parse`: gives the metric of a name. Raises ValueError with a hint where there is none.
+    """
 
     source: Source
     setups: tuple[Setup, ...]
     axes: tuple[Axis, ...]
     tune: schema.TuneConfig | None
     faults: Faults
+    parse: Callable[[str], Metric] = parse_metric
     number: int = 0  # of the item that is read
     block: str = "claims"  # which holds it
 
@@ -85,7 +90,9 @@ class ClaimReader:
     def add(self, key: str, message: str, hint: str | None = None) -> None:
         """Adds a fault at a key; `message` begins after the item's name."""
         place = self.source.place((self.block, self.number, key))
-        self.faults.add(place, f"{self.block}[{self.number}]{message}", hint)
+        item = f"{self.block}[{self.number}]"
+        said = message.lstrip(".: ") if self.source.rank else f"{item}{message}"
+        self.faults.add(place, said, hint)
 
     def published(self) -> tuple[Published, ...]:
         """What others have published, in the file's order; an item with a fault is left out."""
@@ -105,7 +112,7 @@ class ClaimReader:
     def metric(self, text: str) -> Metric | None:
         """What is measured; a fault where it is not known."""
         try:
-            return parse_metric(text)
+            return self.parse(text)
         except ValueError as error:
             self.add("metric", f'.metric "{shortened(text)}" is not a metric', str(error))
             return None
@@ -170,6 +177,8 @@ class ClaimReader:
         """`bn`, `bn@32` where one axis is left to choose on, or `bn@data.batch_size=32,…`."""
         name, _, rest = text.partition("@")
         known = {each.name: each for each in self.setups}
+        if text in known:  # a table's setups may have an @ in their names
+            name, rest = text, ""
         if name not in known:
             there = f"setups: {listing(known, 'and')}" if known else "the experiment has no setups"
             hint = did_you_mean(nearest(name, known)) or there
@@ -193,6 +202,40 @@ class ClaimReader:
                 return None
             at[axis] = resolved(value.strip())
         return Arm(name, tuple(at.items()))
+
+
+def claim_of_arguments(values: Mapping[str, Any]) -> Source:
+    """The one claim that a command line asks for, as a file would have it."""
+    more = {"down": "less", "two-sided": "other"}.get(values.get("direction", "up"), "more")
+    says = f"{values['better']} has {more} {values['metric']} than {values.get('worse', 'zero')}"
+    claim = {"id": "claim", "says": says, **values}
+    return _sound(Source("the command line", rank=1, data={"claims": (claim,)}), Faults())
+
+
+def claims_of_file(path: str) -> Source:
+    """The claims of a file, or of a study's. Raises ConfigError with everything that is wrong."""
+    faults = Faults()
+    source = yaml.read(path, "", faults)
+    data = source.data if isinstance(source.data, dict) else {}
+    listed = data.get("claims")
+    if not (isinstance(listed, tuple) and listed):
+        if faults.found:
+            raise faults.error()
+        faults.add(Place(0, 0, 0, path), "there are no claims", "claims: lists them, as in a study")
+        raise faults.error()
+    return _sound(source, faults)
+
+
+def _sound(source: Source, faults: Faults) -> Source:
+    """The source. Raises ConfigError where a claim lacks a key, or has one that is wrong."""
+    for at, values in enumerate(source.data["claims"]):
+        for flaw in validated(schema.ClaimConfig, values)[1]:
+            claim = "" if source.rank else f"claims[{at}]."
+            place = source.place(("claims", at, *flaw.path), key=flaw.key)
+            faults.add(place, f"{claim}{flaw.message}", flaw.hint)
+    if faults.found:
+        raise faults.error()
+    return source
 
 
 def runs_of(claim: Claim, arm: Arm, runs: tuple[schema.RunConfig, ...]) -> list[schema.RunConfig]:
@@ -263,7 +306,7 @@ def reads_validation(claim: Claim) -> bool:
             return metric.split == "val"
         case ProbeReading() | UsableLr():
             return claim.target is not None
-        case Speed():
+        case Speed() | Column():
             return False
 
 

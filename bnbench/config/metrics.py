@@ -83,7 +83,15 @@ class ProbeReading:
     quantity: str
 
 
-Metric: TypeAlias = EndReading | GapReading | ToTarget | UsableLr | Speed | ProbeReading
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table that others have written; `unit`: "points" of percentages, or ""."""
+
+    name: str
+    unit: str
+
+
+Metric: TypeAlias = EndReading | GapReading | ToTarget | UsableLr | Speed | ProbeReading | Column
 
 
 # By name, all but the readings of probes.
@@ -157,3 +165,5 @@ def unit(metric: Metric) -> str:
             return "decades"
         case ProbeReading():
             return ""
+        case Column():
+            return metric.unit

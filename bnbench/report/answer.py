@@ -37,10 +37,11 @@ class Notice(NamedTuple):
 
 def answer(study: Study, claims: Sequence[Record]) -> list[str]:
     """The answer: of the record's claims if there are any, else of the cells."""
-    return list(_of_claims(claims) if claims else of_cells(study))
+    return list(of_claims(claims) if claims else of_cells(study))
 
 
-def _of_claims(claims: Sequence[Record]) -> Iterator[str]:
+def of_claims(claims: Sequence[Record]) -> Iterator[str]:
+    """A sentence for each claim, or how many have an outcome."""
     for outcome, said in SAID.items():
         found = [each for each in claims if each["outcome"] == outcome]
         if len(found) > NAMED_CLAIMS:

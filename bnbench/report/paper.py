@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from bnbench import __version__
 from bnbench.report import words
 from bnbench.report.methods import JUDGING
 from bnbench.report.record import as_csv
@@ -30,13 +31,12 @@ class PaperTable(NamedTuple):
 
 def as_latex(record: Record) -> str:
     """A table of the cells that tuning chose, and one of the claims with their verdicts."""
-    needs = f"% bnbench {record['bnbench']}: needs \\usepackage{{booktabs}}\n"
-    return needs + "\n".join(map(_latex, _tables(record)))
+    return latex(*_tables(record))
 
 
 def as_markdown(record: Record) -> str:
     """The same, for GitHub."""
-    return "\n".join(map(_markdown, _tables(record)))
+    return markdown(*_tables(record))
 
 
 def as_flat_csv(record: Record) -> str:
@@ -61,15 +61,20 @@ def _tables(record: Record) -> Iterator[PaperTable]:
         [[row[0], *norm, *row[1:]] for row, norm in zip(rows, norms, strict=True)],
         ["l"] * 3 + ["r"] * (len(headings) - 1),
     )
-    if claims := record["claims"]:
-        images = any((claim["effect"] or {}).get("over_images") for claim in claims)
-        yield PaperTable(
-            f"{experiment['name']}-claims",
-            f"Claims and verdicts; + favours the claim. {JUDGING}",
-            ["claim", "verdict", "effect", "interval", *["and over images"] * images, "seeds", "p"],
-            [_verdict(claim, images) for claim in claims],
-            [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * (3 + images)],
-        )
+    if record["claims"]:
+        yield claims_table(f"{experiment['name']}-claims", record["claims"])
+
+
+def claims_table(name: str, claims: Sequence[Record]) -> PaperTable:
+    """Claims of a record with their verdicts."""
+    images = any((claim["effect"] or {}).get("over_images") for claim in claims)
+    return PaperTable(
+        name,
+        f"Claims and verdicts; + favours the claim. {JUDGING}",
+        ["claim", "verdict", "effect", "interval", *["and over images"] * images, "seeds", "p"],
+        [_verdict(claim, images) for claim in claims],
+        [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * (3 + images)],
+    )
 
 
 def _verdict(claim: Record, images: bool) -> list[str]:
@@ -140,6 +145,17 @@ def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def latex(*tables: PaperTable) -> str:
+    """Tables, after what they need."""
+    needs = f"% bnbench {__version__}: needs \\usepackage{{booktabs}}\n"
+    return needs + "\n".join(map(_latex, tables))
+
+
+def markdown(*tables: PaperTable) -> str:
+    """Tables, for GitHub."""
+    return "\n".join(map(_markdown, tables))
+
+
 def _latex(table: PaperTable) -> str:
     def line(row: Sequence[str]) -> str:
         cells = zip(row, table.columns, strict=True)
@@ -178,4 +194,5 @@ FORMS: Mapping[str, Callable[[Record], str]] = {
     "markdown": as_markdown,
     "csv": as_flat_csv,
 }
+TABLES: Mapping[str, Callable[[PaperTable], str]] = {"latex": latex, "markdown": markdown}
 PARAGRAPHS: Mapping[str, Callable[[str], str]] = {"latex": latex_text, "markdown": markdown_text}

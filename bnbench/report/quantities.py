@@ -61,6 +61,8 @@ def quantity(
             return log2(value) if value else None
         case metrics.ProbeReading():
             return _probe(metric, run, when)
+        case metrics.Column():
+            return None  # of a table: no run has it
         case _:
             assert_never(metric)
 

@@ -31,12 +31,7 @@ def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
     for notice in record["notices"]:
         yield from _lines(notice["text"], "! " if notice["kind"] != "other" else "  ", columns)
     yield Text("")
-    answer = record["answer"]
-    if claims:  # their verdicts follow below
-        outcomes = Counter(claim["outcome"] for claim in claims)
-        numbers = ", ".join(f"{outcomes[each]} {each}" for each in words.SYMBOLS if outcomes[each])
-        answer = [f"{counted(len(claims), 'claim')}: {numbers}."]
-    for sentence in answer:
+    for sentence in [_counts(claims)] if claims else record["answer"]:  # verdicts follow below
         yield from _lines(sentence, "", columns)
     yield from _cells_of_report(record, columns)
     yield Text("")
@@ -49,6 +44,22 @@ def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
     folder = experiment["path"]
     yield Text(f"page:    {folder}/report.html", overflow="fold")
     yield Text(f"data:    {folder}/report.json, report.csv, figures/", overflow="fold")
+
+
+def _counts(claims: Sequence[Record]) -> str:
+    outcomes = Counter(claim["outcome"] for claim in claims)
+    numbers = ", ".join(f"{outcomes[each]} {each}" for each in words.SYMBOLS if outcomes[each])
+    return f"{counted(len(claims), 'claim')}: {numbers}."
+
+
+def verdicts(record: Record, *, columns: int = 80) -> Iterator[Text]:
+    """The record of `foreign.judged_table`: what a reader must know, and its verdicts."""
+    columns = min(columns, WIDEST)
+    for notice in record["notices"]:
+        yield from _lines(notice, "  ", columns)
+    yield from _lines(_counts(record["claims"]), "", columns)
+    for claim in record["claims"]:
+        yield from _verdict(claim, columns)
 
 
 def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:

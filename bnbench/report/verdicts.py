@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from bnbench.stats.differences import Array, probability_of_superiority, slope
 from bnbench.stats.effect import Effect, effect
 from bnbench.stats.verdict import Verdict, judge
 from bnbench.wording import counted, in_words
+
+Seed: TypeAlias = int | str
+"""What pairs runs; in the tables of others it may be a word."""
 
 
 class Side(NamedTuple):
@@ -28,11 +31,11 @@ class Side(NamedTuple):
 
     arm: experiments.Arm
     words: str
-    values: dict[int, float]
+    values: dict[Seed, float]
     diverged: int
     missing: int
     runs: frozenset[str]
-    images: dict[int, Array]
+    images: dict[Seed, Array]
 
 
 @dataclass(slots=True)
@@ -49,7 +52,7 @@ class Judged:
     verdict: Verdict = field(init=False)  # of the whole family, when all are measured
     better: tuple[Side, ...] = ()
     worse: tuple[Side, ...] = ()
-    pairs: dict[int, float] = field(default_factory=dict)
+    pairs: dict[Seed, float] = field(default_factory=dict)
     objections: list[str] = field(default_factory=list)
     trials: dict[str, int] = field(default_factory=dict)
     tested_on: set[tuple[str, str]] = field(default_factory=set)
@@ -101,16 +104,28 @@ def _measure(found: Judged, study: Study) -> Effect | None:
     if len(set(found.trials.values())) > 1:
         counts = ", ".join(f"{setup}: {count}" for setup, count in found.trials.items())
         found.objections.append(f"unequal trials to choose from ({counts})")
-    for seed in study.seeds:
+    seen = paired(found, study.seeds)
+    found.objections += _sanity_objections(found, study)
+    return amount(found, seen)
+
+
+def paired(found: Judged, seeds: Iterable[Seed]) -> list[float]:
+    """Fill in the differences of the seeds that both sides have; those that are a number."""
+    for seed in seeds:
         sides = [[side.values.get(seed) for side in part] for part in (found.better, found.worse)]
         if any(value is None for part in sides for value in part):
             continue
         difference = _parts(sides[0]) - _parts(sides[1])
-        found.pairs[seed] = -difference if claim.direction == "down" else difference
+        found.pairs[seed] = -difference if found.claim.direction == "down" else difference
     seen = [value for value in found.pairs.values() if not isnan(value)]
     if found.pairs and not seen:
         found.objections.append("no run on either side reached the target, or all diverged")
-    found.objections += _sanity_objections(found, study)
+    return seen
+
+
+def amount(found: Judged, seen: Sequence[float]) -> Effect | None:
+    """What the differences amount to; None, with an objection, where there is none."""
+    claim = found.claim
     if found.pairs:
         return effect(
             seen,
@@ -184,7 +199,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
             count = found.trials[str(arm)] = len(taken[0].values)
             chosen = in_words(taken[0].value)
             words.append(f"{axis.rpartition('.')[2]} {chosen} (best of {count})")
-    values, images = dict[int, float](), dict[int, Array]()
+    values, images = dict[Seed, float](), dict[Seed, Array]()
     for seed in study.seeds:
         of_seed = [run for run in runs if run.seed == seed]
         value, each = _value(claim, of_seed), _image_values(claim, of_seed)

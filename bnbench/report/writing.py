@@ -65,6 +65,17 @@ def pages(package: str = "bnbench.report") -> Environment:
 
 def page(report: Report) -> str:
     """report.html, which needs no other file. What users wrote is escaped; figures are ours."""
+    axes = report.record["experiment"]["axes"]
+    varying = [key for key, values in axes.items() if len(values) > 1]
+    return _filled("report.html", report, axes=varying, names=short_names(varying))
+
+
+def verdict_page(report: Report) -> str:
+    """The same of the record of `foreign.judged_table`."""
+    return _filled("verdict.html", report)
+
+
+def _filled(template: str, report: Report, **more: object) -> str:
     environment = pages()
     environment.filters |= {
         "number": lambda value, **how: words.number(_float(value), **how),
@@ -82,18 +93,15 @@ def page(report: Report) -> str:
         "signed_over_seeds": partial(words.over_seeds, sign=True),
         "numbers_over_seeds": partial(words.over_seeds, shown=words.number),
     }
-    axes = report.record["experiment"]["axes"]
-    varying = [key for key, values in axes.items() if len(values) > 1]
-    return environment.get_template("report.html").render(
+    return environment.get_template(template).render(
         report=report.record,
         figures=report.figures,
-        axes=varying,
-        names=short_names(varying),
         symbols=words.SYMBOLS,
         leanings=words.LEANINGS,
         gap_heading=words.GAP,
         gap_means=words.GAP_MEANS,
         states=STATES,
+        **more,
     )
 
 

@@ -82,6 +82,15 @@ class Drawn(NamedTuple):
 
 def drawn(study: Study, claims: Sequence[Judged], formats: Collection[str] = ()) -> list[Drawn]:
     """The figures that can be drawn, in the order of the page; as SVG, and in these formats."""
+    return _drawn(_figures(study, claims), formats)
+
+
+def drawn_claims(claims: Sequence[Judged]) -> list[Drawn]:
+    """The one figure that needs nothing but claims."""
+    return _drawn(_of_claims(claims))
+
+
+def _drawn(figures: Iterator[Made], formats: Collection[str] = ()) -> list[Drawn]:
     further = [kind for kind in formats if kind != "svg"]
     with style.applied():
         return [
@@ -89,7 +98,7 @@ def drawn(study: Study, claims: Sequence[Judged], formats: Collection[str] = ())
                 *(name, section, title, words, as_svg(figure, name)),
                 {kind: _as_file(figure, kind) for kind in further},
             )
-            for name, section, title, words, figure in _figures(study, claims)
+            for name, section, title, words, figure in figures
         ]
 
 
@@ -118,12 +127,16 @@ Made: TypeAlias = tuple[str, str, str, str, Figure]
 """Name, section, title and caption with the figure."""
 
 
-def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
-    looks = style.looks(study)
+def _of_claims(claims: Sequence[Judged]) -> Iterator[Made]:
     figure = paired_differences(claims)
     if figure is not None:
         title = "Paired differences of each claim"
         yield "paired-differences", "claims", title, differences_caption(claims), figure
+
+
+def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
+    looks = style.looks(study)
+    yield from _of_claims(claims)
     shown = learning.curves(study)
     for quantity, against, unit in (
         ("accuracy", "examples", "images seen"),

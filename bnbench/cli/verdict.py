@@ -1,0 +1,113 @@
+"""`bnbench verdict`: the report's statistics on anybody's results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnbench.cli.root import Debug, Json, doing, one_of, output, require_new, say, show
+from bnbench.errors import UsageError
+
+FORMS = ("latex", "markdown")
+DIRECTIONS = ("up", "down", "two-sided")
+
+
+Metric = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="What is compared; of a wide table, its name.")
+]
+Better = Annotated[
+    str | None,
+    typer.Option(metavar="SETUP", help="What the claim favours; gn@batch=32 of several rows."),
+]
+Worse = Annotated[str | None, typer.Option(metavar="SETUP", help="Its opponent; default: zero.")]
+Pair = Annotated[str, typer.Option(metavar="COLUMN", help="What pairs the rows of two setups.")]
+Setup = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="What tells setups apart; default: where their names are."),
+]
+Smallest = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="In the metric's unit: less does not matter. Default: 0."),
+]
+Direction = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(DIRECTIONS),
+        parser=one_of("--direction", DIRECTIONS),
+        help="Whether better has more of the metric (default), less, or differs.",
+    ),
+]
+Claims = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Several claims, one family: YAML with claims:, as in a study."
+    ),
+]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")
+]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="|".join(FORMS),
+        parser=one_of("--format", FORMS),
+        help="Print the table for a paper.",
+    ),
+]
+
+
+def verdict(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or JSON lines.")],
+    metric: Metric = None,
+    better: Better = None,
+    worse: Worse = None,
+    pair: Pair = "seed",
+    setup: Setup = None,
+    smallest_effect: Smallest = None,
+    direction: Direction = None,
+    claims: Claims = None,
+    html: Html = None,
+    as_json: Json = False,
+    form: Form = None,
+    debug: Debug = False,
+) -> None:
+    """Judge claims about anybody's results: the report's verdicts.
+
+    Long tables have a row for each run, wide ones a column for each setup.
+    """
+    asked = {"metric": metric, "better": better, "worse": worse, "direction": direction,
+             "smallest_effect": smallest_effect}  # fmt: skip
+    given = {key: value for key, value in asked.items() if value is not None}
+    if claims is not None and given:
+        named = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--claims and --{named} are both given", do="the file says it all")
+    if claims is None and not {"metric", "better"} <= given.keys():
+        raise UsageError(
+            "it is not said what to judge",
+            do="give --metric COLUMN, --better SETUP and --worse SETUP, or --claims FILE",
+        )
+    if as_json and form:
+        raise UsageError("--json prints everything", do="leave out --format")
+    require_new("--html", html)
+    with doing("judging", as_json):
+        from bnbench.config.claims import claim_of_arguments, claims_of_file
+        from bnbench.report import foreign, paper, record, table, terminal, writing
+
+        source = claim_of_arguments(given) if claims is None else claims_of_file(claims)
+        made = foreign.judged_table(table.read(file), source, pair=pair, setup=setup)
+    if as_json:
+        print(record.as_json(made.record), end="")
+    elif form is not None:
+        print(paper.TABLES[form](paper.claims_table("claims", made.record["claims"])), end="")
+    else:
+        for line in terminal.verdicts(made.record, columns=output.width):
+            output.print(line)
+    if html is not None:
+        from bnbench.store import write_new
+
+        write_new(html, writing.verdict_page(made).encode(errors="replace"))
+        tell = say if as_json or form else show
+        tell(f"page: {html}")
