@@ -4,7 +4,7 @@ batches, and what is left where nothing explains a gap."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import exp, log, sqrt
+from math import exp, log
 from statistics import fmean
 from typing import cast
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
-from bnbench.diagnosis.result import Finding, LayerReading, finding, percent
+from bnbench.diagnosis.result import Finding, LayerReading, figures, finding, percent
 from bnbench.diagnosis.survey import Pools
 from bnbench.probes.interception import STATISTICS
 from bnbench.probes.pooled import PooledStatistics
@@ -162,26 +162,27 @@ def unexplained(
             return
 
 
-def at_chance(evidence: Evidence, labels: Tensor | None) -> Iterator[Finding]:
-    """Whether no statistics give more than the labels' frequencies do."""
-    if labels is None:
+def at_chance(evidence: Evidence) -> Iterator[Finding]:
+    """Whether no statistics give more than the best constant answer does."""
+    task, train = evidence.task, evidence.train
+    labels = None if task.labels is None else train.images.column(task.labels)
+    if not isinstance(labels, Tensor):
         return
-    train = evidence.train
-    shares = labels.unique(return_counts=True)[1].double() / len(labels)  # type: ignore[no-untyped-call]
-    most, entropy = shares.max().item(), -(shares * shares.log()).sum().item()
-    error = criteria.STANDARD_ERRORS * sqrt(most * (1 - most) / len(labels))
+    constant = task.by_constant(labels)
+    enough = criteria.EXPLAINED * constant.loss
     read = (train.running, evidence.batch, train.own.shuffled, train.own.population)
-    known = [each.accuracy for each in read if each.accuracy is not None]
-    right = known and max(known) < most + error
-    if right and min(each.loss for each in read) > entropy - criteria.HARM_LOSS and most < 1:
-        yield finding(
-            "at-chance",
-            f"at most {percent(max(known))} right under running, batch and population statistics, "
-            f"where the commonest label alone gives {percent(most)}; loss "
-            f"{min(e.loss for e in read):.3f} at least, of which the labels' frequencies alone "
-            f"give {entropy:.3f}",
-            harmful=False,
-        )
+    # Of labels that are all the same, there is nothing to know.
+    if not round(constant.loss, 9) or any(harms(constant, each, loss=enough) for each in read):
+        return
+    rights = [each.accuracy for each in read if each.accuracy is not None]
+    best = figures(min(each.loss for each in read), max(rights, default=None), constant.unit)
+    what = "mean" if task.kind == "values" else "frequencies"
+    yield finding(
+        "at-chance",
+        f"{best} at best under running, batch and population statistics, {constant.figures} if the "
+        f"answer is always the same, the labels' {what}",
+        harmful=False,
+    )
 
 
 def worst_of(layers: Sequence[LayerReading]) -> LayerReading:

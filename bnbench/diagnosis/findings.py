@@ -108,7 +108,7 @@ class Judge:
         if not names:
             found += causes.unexplained(evidence, self.tracking, self.norms)
         if self.tracking and not any(each.harmful for each in found):
-            found += causes.at_chance(evidence, self.labels)
+            found += causes.at_chance(evidence)
         order = list(FINDINGS)
         if not self.gap:
             instead = "recalibrating does not help here"

@@ -166,12 +166,14 @@ def joined(parts: list[Predictions], order: Tensor) -> Predictions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """How examples are judged. `scale`: of values, the variance that counts as 1."""
+    """How examples are judged. `scale`: of values, the variance that counts as 1. `classes`: how
+    many the network tells apart, where each place has one."""
 
     kind: Kind
     labels: Path | None = None
     score: Score | None = None
     scale: float = 1.0
+    classes: int = 0
 
     def judged(self, output: Any, batch: Any, count: int, reference: Tensor | None) -> Predictions:
         """A batch of `count` examples. `reference`: (n, parts), of outputs without labels."""
@@ -191,7 +193,9 @@ class Task:
                 distance = (values - reference).square().mean(1)
             return Predictions(distance, None, values)
         assert self.labels is not None
-        labels = part(batch, self.labels).detach().to("cpu")
+        return self._of_labels(found, part(batch, self.labels).detach().to("cpu"))
+
+    def _of_labels(self, found: Tensor, labels: Tensor) -> Predictions:
         match self.kind:
             case "classes":
                 return _of_classes(found, labels)
@@ -202,10 +206,30 @@ class Task:
             case "binary":
                 return _of_binary(found, labels.reshape(found.shape).double())
             case _:
-                pass
-        labels = labels.reshape(found.shape).double()
-        losses = (found - labels).square().flatten(1).mean(1) / self.scale
-        return Predictions(losses, None, some(found) / self.scale**0.5)
+                away = found - labels.reshape(found.shape).double()
+                losses = away.square().flatten(1).mean(1) / self.scale
+                return Predictions(losses, None, some(found) / self.scale**0.5)
+
+    def by_constant(self, labels: Tensor) -> Predictions:
+        """What labels, (n, …), cost if the answer is always the same: their frequencies, of dense
+        ones over all places; of values the mean of each place."""
+        labels = labels.detach().to("cpu")
+        match self.kind:
+            case "classes":
+                counted = labels[(labels >= 0) & (labels < self.classes)].long()
+                constant = torch.bincount(counted, minlength=self.classes).double() / len(counted)
+                constant = constant.view(-1, *[1] * (labels.ndim - 1))
+                shape: tuple[int, ...] = (self.classes, *labels.shape[1:])
+            case "binary":
+                places = (0,) if labels.ndim == 2 else tuple(range(labels.ndim))
+                counts = ((labels == 0) | (labels == 1)).sum(places).clamp(min=1)
+                constant, shape = (labels == 1).sum(places) / counts.double(), labels.shape[1:]
+            case _:
+                constant, shape = labels.double().mean(0), labels.shape[1:]
+        # Answers may be much larger than labels: a part at a time.
+        split = labels.split(64)  # type: ignore[no-untyped-call]
+        parts = [self._of_labels(constant.expand(len(each), *shape), each) for each in split]
+        return replace(joined(parts, torch.arange(len(labels))), unit=UNITS[self.kind])
 
     def _own(self, output: Any, batch: Any, count: int) -> Predictions:
         losses = total(output) if self.score is None else self.score(output, batch)
@@ -239,8 +263,9 @@ def task_of(output: Any, batch: Any, labels: Path | None, every: Tensor | None) 
     if every.is_complex() or not found.is_floating_point() or len(found) != len(given):
         raise _not_understood(found, given)
     whole = not every.is_floating_point()
-    if whole and _classes_at(found, given) is not None:
-        return Task("classes", labels)
+    at = _classes_at(found, given) if whole else None
+    if at is not None:
+        return Task("classes", labels, classes=found.shape[at])
     if found.numel() != given.numel():
         raise _not_understood(found, given)
     known = every if not whole else every[(every != -100) & (every != 255)]
