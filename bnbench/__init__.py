@@ -35,15 +35,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnbench.diagnosis import diagnose as diagnose
+    from bnbench.assemble.swapping import swap as swap
+    from bnbench.diagnosis.diagnose import diagnose as diagnose
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """`bnbench.diagnose`, imported on first use, so that `import bnbench` needs no torch."""
+    """The functions for Python, imported on first use, so that `import bnbench` needs no torch."""
     if name == "diagnose":
         from bnbench.diagnosis import diagnose
 
         return diagnose
+    if name == "swap":
+        from bnbench.assemble import swap
+
+        return swap
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

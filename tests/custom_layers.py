@@ -45,3 +45,35 @@ class TwoLayers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.layers(x).mean((2, 3)))
         return logits
+
+
+class SmallUNet(nn.Module):
+    """One step down, one up, with a skip; its convolutions have no biases."""
+
+    def __init__(self, in_channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.down = block(in_channels, width)
+        self.bottom = block(width, 2 * width, stride=2)
+        self.up = nn.ConvTranspose2d(2 * width, width, 2, stride=2, bias=False)
+        self.up_norm = nn.BatchNorm2d(width)
+        self.out = block(2 * width, width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.down(x)
+        up = self.up_norm(self.up(self.bottom(skip)))
+        logits: Tensor = self.head(self.out(torch.cat([skip, up], 1)).mean((2, 3)))
+        return logits
+
+
+def block(inner: int, outer: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inner, outer, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outer),
+        nn.Sigmoid(),
+    )
+
+
+def build_small_unet(*, in_channels: int, classes: int, width: int = 4) -> nn.Module:
+    """A network that knows nothing of other norms than BatchNorm."""
+    return SmallUNet(in_channels, classes, width)

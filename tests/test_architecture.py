@@ -47,6 +47,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "optim",
             "probes",
             "train",
+            "wording",
         },
     ),
     "board": (

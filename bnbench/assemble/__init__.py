@@ -3,9 +3,11 @@
 What it calls knows no configuration. `inputs`: images, random numbers, what is measured on which
 images. `model`: network, normalization, optimizer, learning rate. `check`: whether networks can be
 made and trained. `probes`: optional measurements. `run`: all of it put together. `custom`: classes
-in files of the user's own. `stored`: images for a run that is diagnosed.
+in files of the user's own. `foreign`: networks that are written elsewhere. `swapping`: their norms,
+exchanged from Python. `stored`: images for a run that is diagnosed.
 """
 
 from bnbench.assemble.run import Facts, build_run, resolve_device
+from bnbench.assemble.swapping import swap
 
-__all__ = ["Facts", "build_run", "resolve_device"]
+__all__ = ["Facts", "build_run", "resolve_device", "swap"]

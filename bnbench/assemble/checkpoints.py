@@ -6,14 +6,27 @@ import io
 import pickle
 import re
 import warnings
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.train import Run
 
 AGAIN = "put the run's own back, or train it again with --restart"
+
+SAVE = "save it with torch.save(model.state_dict(), FILE)"
+
+PLACES = ((), ("state_dict",), ("model_state_dict",), ("model",), ("run", "model"))
+"""Where a state dict is in a checkpoint, which may be one itself; the last is bnbench's own."""
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before each name."""
+
+AVERAGED = "n_averaged"
+"""What AveragedModel counts, beside the names of its module."""
 
 _HELD = {
     "run": dict,
@@ -41,6 +54,39 @@ def load(name: str, content: bytes, *, do: str) -> Any:
             what = f"holds more than tensors ({unknown[1]})"
             said = f"{name} {what}, and running what a file says is not safe"
         raise StorageError(said, do=do) from error
+
+
+def state_dict_in(loaded: Any) -> MutableMapping[str, Tensor] | None:
+    """The state dict in the content of a checkpoint; None: there is none."""
+    for place in PLACES:
+        found = loaded
+        for key in place:
+            found = found.get(key) if isinstance(found, dict) else None
+        if _is_state_dict(found):
+            return found  # type: ignore[no-any-return]
+    return None
+
+
+def _is_state_dict(found: object) -> bool:
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        return False
+    values = found.values()
+    return any(isinstance(each, Tensor) for each in values) and not any(
+        isinstance(each, dict) for each in values
+    )
+
+
+def bare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The state dict without what the model was wrapped in, and what that puts before names."""
+    inside = {key: value for key, value in state.items() if key != AVERAGED}
+    if all(key.startswith(WRAPPERS[0]) for key in inside):
+        state = inside
+    wrapper = ""
+    while inner := [
+        each for each in WRAPPERS if state and all(key.startswith(wrapper + each) for key in state)
+    ]:
+        wrapper += inner[0]
+    return {key.removeprefix(wrapper): value for key, value in state.items()}, wrapper
 
 
 def load_state(name: str, content: bytes, identity: str) -> dict[str, Any]:

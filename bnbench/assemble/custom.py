@@ -45,8 +45,28 @@ def named(config: schema.RunConfig) -> str:
 def load_class(target: str, key: str) -> type[nn.Module]:
     """The class that a `target` names, from its file. Raises ConfigError naming `key`, or
     DataError."""
-    path, class_name = custom.custom_target(target)
-    return _module_class(load_module(path, target, key), target, class_name, key)
+    found = _loaded(target, key)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise _fault(target, f"{key}: {custom.custom_target(target)[1]} is not a torch.nn.Module")
+    return found
+
+
+def load_function(target: str, key: str) -> Callable[..., object]:
+    """The function or class that a `target` names, from its file. Raises as `load_class`."""
+    found = _loaded(target, key)
+    if not callable(found):
+        raise _fault(
+            target, f"{key}: {custom.custom_target(target)[1]} is no function and no class"
+        )
+    return found
+
+
+def _loaded(target: str, key: str) -> object:
+    path, name = custom.custom_target(target)
+    found: object = getattr(load_module(path, target, key), name, None)
+    if found is None:
+        raise _fault(target, f"{key}: the file defines no {name}")
+    return found
 
 
 def load_module(path: Path, target: str, key: str) -> ModuleType:
@@ -119,15 +139,6 @@ class _Source(SourceFileLoader):
 
 
 _beside = _Beside()
-
-
-def _module_class(module: ModuleType, target: str, class_name: str, key: str) -> type[nn.Module]:
-    found = getattr(module, class_name, None)
-    if found is None:
-        raise _fault(target, f"{key}: the file defines no {class_name}")
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise _fault(target, f"{key}: {class_name} is not a torch.nn.Module")
-    return found
 
 
 def _fault(target: str, message: str) -> ConfigError:

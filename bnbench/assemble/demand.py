@@ -47,19 +47,17 @@ class Shapes:
 
 
 def shapes(config: schema.RunConfig, recipe: Recipe) -> Shapes:
-    """The shapes of a network. torchvision's is only made, and a user's own not even that; its
-    layers count as nothing.
+    """The shapes of a network. torchvision's is only made, timm's and a user's own not even that;
+    their layers count as nothing.
 
     Raises ValueError where the network cannot be made.
     """
-    if isinstance(config.model, schema.CustomModel):
+    if isinstance(config.model, schema.TimmModel | schema.CustomModel):
         return Shapes()
     dataset = datasets.facts(config.data)
     image = (dataset.channels, dataset.side, dataset.side)
     opaque = isinstance(config.model, schema.TorchvisionModel)
-    if isinstance(config.norm, schema.CustomNormConfig) or (opaque and recipe.make_norm is None):
-        # Finding torchvision's biases for "none" takes arithmetic, which on the meta device would
-        # import torch's compiler: seconds.
+    if isinstance(config.norm, schema.CustomNormConfig):
         recipe = replace(recipe, make_norm=lambda _: nn.Identity())
     with torch.device("meta"):
         network = make_network(config, recipe, image, dataset.classes)

@@ -12,14 +12,15 @@ from math import prod
 from typing import Any, Literal, assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnbench import optim
 from bnbench.assemble.custom import load_class
-from bnbench.assemble.inputs import derived, generator
+from bnbench.assemble.foreign import foreign_network
+from bnbench.assemble.inputs import generator
 from bnbench.config import schema
 from bnbench.errors import ArgumentError
-from bnbench.models import plain, resnet, torchvision_classifier
+from bnbench.models import plain, resnet
 from bnbench.models import recipe as recipes
 from bnbench.models.recipe import Recipe
 from bnbench.norms import activated, batch, frozen, group, noisy, renorm, weight
@@ -48,7 +49,7 @@ def make_model(
     """
     recipe = make_recipe(config, steps)
     model = make_network(config, recipe, image_shape, classes)
-    if config.model.init != "own":
+    if config.model.init != "own" and not getattr(config.model, "pretrained", None):
         recipes.initialize(model, config.model.init, partial(generator, config.seed, "init"))
     return model.to(memory_format=torch.channels_last)
 
@@ -77,12 +78,8 @@ def make_network(
             model = plain.MLP(features=features, classes=classes, recipe=recipe, **keys)
         case schema.ResNetModel():
             model = resnet.ResNet(in_channels=channels, classes=classes, recipe=recipe, **keys)
-        case schema.TorchvisionModel():
-            model = torchvision_classifier.torchvision_classifier(
-                in_channels=channels, classes=classes, make_norm=recipe.make_norm, **keys
-            )
-        case schema.CustomModel():
-            model = _custom_network(config.model, config.seed, recipe, channels, classes)
+        case schema.TorchvisionModel() | schema.TimmModel() | schema.CustomModel():
+            model = foreign_network(config.model, config.seed, recipe, image_shape, classes)
         case _:
             assert_never(config.model)
     if config.optim.train_only == "norm":
@@ -97,7 +94,7 @@ def make_recipe(config: schema.RunConfig, steps: int) -> Recipe:
     together.
     """
     norm, model = config.norm, config.model
-    makes_layers = isinstance(model, schema.TorchvisionModel | schema.CustomModel)
+    makes_layers = isinstance(model, schema.ForeignModel)
     recipe = normalized(norm, getattr(model, "activation", "relu"), steps)
     if makes_layers and (recipe.activates or recipe.make_conv is not nn.Conv2d):
         raise ArgumentError(
@@ -189,27 +186,6 @@ def make_norm(norm: schema.NormConfig, steps: int) -> MakeNorm | None:
             return partial(_custom_norm, norm)
         case _:
             assert_never(norm)
-
-
-def _custom_network(
-    config: schema.CustomModel, seed: int, recipe: Recipe, channels: int, classes: int
-) -> nn.Module:
-    # Its own initial weights come from torch's own generator: the same in every setup, as long as
-    # normalization layers draw nothing when they are made.
-    torch.default_generator.manual_seed(derived(seed, "init", "custom"))
-    network = load_class(config.target, "model.target")(
-        in_channels=channels,
-        classes=classes,
-        make_norm=recipes.named_norm(recipe.make_norm or (lambda _: nn.Identity())),
-        **config.options,
-    )
-    # It may change them in place, and a probe passes the same images several times.
-    network.register_forward_pre_hook(_with_copies)
-    return network
-
-
-def _with_copies(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(each.clone() for each in inputs)
 
 
 def _custom_norm(norm: schema.CustomNormConfig, channels: int) -> nn.Module:

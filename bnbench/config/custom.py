@@ -9,7 +9,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from bnbench.wording import PATH_LENGTH, did_you_mean, listing, nearest, shorten
 
 MODULES = [{"nn.Module"}, {"torch.nn.Module"}, {"Module"}]  # whose own `__init__` takes nothing
 Definition = ast.ClassDef | ast.FunctionDef
-MAX_BYTES = 1_000_000  # of a file of the user's own; parsing takes some hundred times as many
+MAX_BYTES = 1_000_000  # of code of the user's own; parsing takes some hundred times as many
+MAX_WEIGHTS = 10_000_000_000  # bytes of a file of weights
 
 
 def custom_target(target: str) -> tuple[Path, str]:
@@ -63,6 +64,26 @@ def content_hash(path: Path) -> str:
     return found.hexdigest()
 
 
+def weights(config: schema.RunConfig) -> tuple[Path, ...]:
+    """The file of weights that a run starts from, if there is one."""
+    file = getattr(config.model, "pretrained", None)
+    return () if file is None else (Path(file),)
+
+
+def weights_hash(path: Path) -> str:
+    """The sha256, in hex, of a file of weights. Raises DataError where it cannot be read."""
+    with suppress(OSError, ValueError):  # reading it says what is wrong
+        about = path.stat()
+        return _hash(path, str(path) in _received, about.st_size, about.st_mtime_ns)
+    return hashlib.sha256(content(path)).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(path: Path, *_: int) -> str:
+    """The hash of a file that takes long to read: once for each size and time of change."""
+    return hashlib.sha256(content(path)).hexdigest()
+
+
 _received: dict[str, bytes] = {}
 
 
@@ -74,6 +95,11 @@ def received(contents: Mapping[str, bytes]) -> Iterator[None]:
         yield
     finally:
         _received.clear()
+
+
+def builds(config: schema.RunConfig, key: str) -> bool:
+    """Whether a target may be a function that builds a network as it is."""
+    return key == "model.target" and getattr(config.model, "norm", None) == "swap"
 
 
 def trouble(path: Path, class_name: str) -> tuple[str, str | None] | None:
@@ -101,10 +127,12 @@ def misfit(config: schema.RunConfig, key: str) -> tuple[str, str | None] | None:
     name, positional, named = ("norm", ["channels"], list[str]())
     if key == "model.target":
         name, positional, named = ("model", [], ["in_channels", "classes", "make_norm"])
+        if builds(config, key):
+            named.remove("make_norm")
     named += getattr(config, name).options
     path, class_name = targets(config)[key]
     where = f"{shortened(str(path), PATH_LENGTH)}: {class_name}"
-    match _init(content(path), class_name):
+    match _init(content(path), class_name, builds(config, key)):
         case str(fault):
             return f"{where} {fault}", None
         case None:
@@ -127,23 +155,33 @@ def misfit(config: schema.RunConfig, key: str) -> tuple[str, str | None] | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _init(source: bytes, class_name: str) -> tuple[str, inspect.Signature] | str | None:
-    """What the `__init__` of a class takes after `self`, as written, and its signature; why it is
-    no class of layers; or None where the text does not tell."""
+def _init(
+    source: bytes, class_name: str, function: bool
+) -> tuple[str, inspect.Signature] | str | None:
+    """What the `__init__` of a class, or a `function` where that may be, takes after `self`, as
+    written, and its signature; why it is no such thing; or None where the text does not tell."""
     tree = _parsed(source)
     named = [each for each in ast.walk(tree) if class_name in _bound(each)] if tree else []
     if len(named) != 1 or not isinstance(named[0], Definition) or named[0].decorator_list:
         return None
     if isinstance(named[0], ast.FunctionDef):
+        if function:
+            return _signature(named[0].args, ["self"])
         return "is a function; a class that derives from torch.nn.Module is needed"
     inside = [each for each in ast.walk(named[0]) if "__init__" in _bound(each)]
     if not inside and {ast.unparse(base) for base in named[0].bases} in MODULES:
         return "", inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)])
     if len(inside) != 1 or not isinstance(inside[0], ast.FunctionDef) or inside[0].decorator_list:
         return None
-    given, kind = inside[0].args, inspect.Parameter
+    return _signature(inside[0].args, [])
+
+
+def _signature(given: ast.arguments, first: list[str]) -> tuple[str, inspect.Signature]:
+    """Arguments but the first, as written, and the signature; `first`: that is not among them."""
+    kind = inspect.Parameter
     places: list[tuple[ast.arg, Any]]
-    places = [(each, kind.POSITIONAL_ONLY) for each in given.posonlyargs]
+    places = [(ast.arg(each), kind.POSITIONAL_ONLY) for each in first]
+    places += [(each, kind.POSITIONAL_ONLY) for each in given.posonlyargs]
     places += [(each, kind.POSITIONAL_OR_KEYWORD) for each in given.args]
     defaults = [kind.empty] * (len(places) - len(given.defaults)) + [None] * len(given.defaults)
     found = [
@@ -156,14 +194,15 @@ def _init(source: bytes, class_name: str) -> tuple[str, inspect.Signature] | str
         for each, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
     ]
     found += [kind(each.arg, kind.VAR_KEYWORD) for each in [given.kwarg] if each]
-    written = shortened(ast.unparse(given).partition(", ")[2], PATH_LENGTH)
+    text = ast.unparse(given)
+    written = shortened(text if first else text.partition(", ")[2], PATH_LENGTH)
     return written, inspect.Signature(found)
 
 
 def content(path: Path) -> bytes:
     """The content of the user's own file at `path`. Raises DataError."""
     try:
-        return _received[str(path)] if str(path) in _received else regular.read(path, MAX_BYTES)
+        return _received[str(path)] if str(path) in _received else regular.read(path, _limit(path))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"there is no file {shortened(str(path), PATH_LENGTH)}",
@@ -179,6 +218,10 @@ def content(path: Path) -> bytes:
 def _content_or_none(path: Path) -> bytes | None:
     there = str(path) in _received or path.is_file()
     return content(path) if there else None
+
+
+def _limit(path: Path) -> int:
+    return MAX_BYTES if path.suffix == ".py" else MAX_WEIGHTS
 
 
 def _parsed(content: bytes) -> ast.Module | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bnbench.config import schema
-from bnbench.config.custom import misfit, targets, trouble
+from bnbench.config.custom import misfit, targets, trouble, weights, weights_hash
 from bnbench.config.datasets import DatasetFacts, facts, total_steps
 from bnbench.config.faults import named_setups
 from bnbench.errors import DataError
@@ -50,7 +50,7 @@ def planned_steps(config: schema.RunConfig) -> int:
 
 def opaque(config: schema.RunConfig) -> bool:
     """Whether only building shows if network and normalization fit together."""
-    return isinstance(config.model, schema.TorchvisionModel | schema.CustomModel) or isinstance(
+    return isinstance(config.model, schema.ForeignModel) or isinstance(
         config.norm, schema.CustomNormConfig
     )
 
@@ -62,6 +62,13 @@ def _custom(config: schema.RunConfig) -> Iterator[Obstacle]:
             yield Obstacle((key, kind), f"{key}: {found[0]}", found[1])
         elif found := misfit(config, key):
             yield Obstacle((options, key, kind), f"{options}: {found[0]}", found[1])
+    for path in weights(config):
+        try:
+            weights_hash(path)
+        except DataError as error:
+            yield Obstacle(
+                ("model.pretrained", "model.kind"), f"model.pretrained: {error.what}", error.do
+            )
 
 
 def _ramps(config: schema.RunConfig) -> Iterator[Obstacle]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from bnbench.config import schema
-from bnbench.config.custom import content_hash, custom_target, targets
+from bnbench.config.custom import content_hash, custom_target, targets, weights, weights_hash
 from bnbench.config.datasets import facts
 from bnbench.wording import SLUG_LENGTH, in_words, slug
 
@@ -88,6 +88,8 @@ def _facts(config: schema.RunConfig) -> dict[str, Any]:
         blocks["data"]["content"] = facts(config.data).fingerprint
     for key, (path, class_name) in targets(config).items():
         blocks[key.partition(".")[0]] |= {"target": class_name, "content": content_hash(path)}
+    for path in weights(config):
+        blocks["model"]["pretrained"] = weights_hash(path)
     return blocks
 
 
@@ -102,6 +104,8 @@ def _without_effect(config: schema.RunConfig) -> Iterator[str]:
         yield "optim.decay_norm_and_bias"
     if isinstance(config.norm, schema.NoisyNormConfig) and not config.norm.normalize:
         yield from ("norm.momentum", "norm.eps", "norm.affine")
+    if weights(config):
+        yield "model.init"
     if isinstance(config.model, schema.ResNetModel):
         without = isinstance(config.norm, schema.NoNorm | schema.ScaledWSConfig)
         yield "model.zero_init_last_norm" if without else "model.fixup"

@@ -123,7 +123,7 @@ def fitting(below: Blocks, above: Blocks) -> tuple[dict[str, Block], set[Key]]:
 
 
 # The keys that name files; in `target` a class name follows the path.
-PATH_KEYS = {("data", "root"), ("model", "target"), ("norm", "target")}
+PATH_KEYS = {("data", "root"), ("model", "pretrained"), ("model", "target"), ("norm", "target")}
 
 
 def absolute(data: Any, folder: str, key: Key = ()) -> Any:

@@ -41,16 +41,6 @@ RETURNS = "(model, loader), (model, train_loader, eval_loader), or a dict of 'mo
 NAMES = {"model", "train", "eval", "forward", "score", "live", "steps"}
 """What a dict that the function returns may hold; the first two it must."""
 
-PLACES = ((), ("state_dict",), ("model_state_dict",), ("model",), ("run", "model"))
-"""Where a state dict is in a checkpoint, which may be one itself; the last is bnbench's own."""
-
-WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before each name."""
-
-AVERAGED = "n_averaged"
-"""What AveragedModel counts, beside the names of its module."""
-
-SAVE = "save it with torch.save(model.state_dict(), FILE)"
 SHOWN = 3
 
 _of_the_model = foreign_code(in_a_sentence("the model", UsageError))
@@ -84,7 +74,7 @@ class Target:
         """Put it into the model, and note what it says of how that came to be."""
         self.history.lacking = put_into(self.model, checkpoint)
         self.history.saved = checkpoint.name
-        self.history.averages = "AveragedModel" if AVERAGED in checkpoint.state else ""
+        self.history.averages = "AveragedModel" if checkpoints.AVERAGED in checkpoint.state else ""
         self.history.steps = self.history.steps or steps_in(checkpoint.content)
 
     def examined(self, batch_sizes: Sequence[int] | None, images: int, tell: Tell) -> Examination:
@@ -242,26 +232,14 @@ def read_checkpoint(path: Path) -> SavedModel:
 
 def _saved(name: str, content: bytes) -> SavedModel:
     loaded = checkpoints.load(
-        name, content, do=f"{SAVE}; or load it in your function, without --checkpoint"
+        name, content, do=f"{checkpoints.SAVE}; or load it in your function, without --checkpoint"
     )
-    for place in PLACES:
-        found = loaded
-        for key in place:
-            found = found.get(key) if isinstance(found, dict) else None
-        if _is_state_dict(found):
-            return SavedModel(name, loaded, found)
+    found = checkpoints.state_dict_in(loaded)
+    if found is not None:
+        return SavedModel(name, loaded, found)
     raise StorageError(
         f"{name} holds {described(loaded)}: no state dict",
         do="expected one, or a dict that has one as 'state_dict', 'model_state_dict', 'model'",
-    )
-
-
-def _is_state_dict(found: object) -> bool:
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        return False
-    values = found.values()
-    return any(isinstance(each, Tensor) for each in values) and not any(
-        isinstance(each, dict) for each in values
     )
 
 
@@ -269,8 +247,8 @@ def _is_state_dict(found: object) -> bool:
 def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
     """Load it, whatever it was wrapped in; the layers whose running statistics it lacks, by name in
     the model. Raises UsageError."""
-    saved, _ = _bare(checkpoint.state)
-    own, wrapper = _bare(model.state_dict())
+    saved, _ = checkpoints.bare(checkpoint.state)
+    own, wrapper = checkpoints.bare(model.state_dict())
     missing = [key for key in own if key not in saved]
     kept = (*STATISTICS, "num_batches_tracked")
     absent = [key for key in missing if key.rpartition(".")[2] not in kept]
@@ -295,7 +273,9 @@ def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
     try:
         model.load_state_dict({wrapper + key: value for key, value in saved.items()}, strict=False)
     except RuntimeError as error:  # a value that is no tensor
-        raise UsageError(f"{checkpoint.name} does not fit the model: {error}", do=SAVE) from error
+        raise UsageError(
+            f"{checkpoint.name} does not fit the model: {error}", do=checkpoints.SAVE
+        ) from error
     lacking = [key.rpartition(".") for key in missing]
     return tuple(dict.fromkeys(wrapper + layer for layer, _, part in lacking if part in STATISTICS))
 
@@ -303,8 +283,10 @@ def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
 @_of_the_model
 def recalibrate(checkpoint: SavedModel, model: nn.Module, diagnosis: Diagnosis) -> bytes:
     """The same checkpoint with the population's statistics; nothing else in it changes."""
-    saved, wrapper = _bare(checkpoint.state)
-    _, own = _bare(plain(model).state_dict())  # the diagnosis names layers as the model does
+    saved, wrapper = checkpoints.bare(checkpoint.state)
+    _, own = checkpoints.bare(
+        plain(model).state_dict()
+    )  # the diagnosis names layers as the model does
     named = {own + key: value for key, value in saved.items()}
     for key, value in diagnosis.recalibrated(named).items():
         checkpoint.state[wrapper + key.removeprefix(own)] = value
@@ -327,19 +309,6 @@ def of_model(model: nn.Module) -> SavedModel:
     """A checkpoint that is the model's own state dict."""
     state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
     return SavedModel("the model", state, state)
-
-
-def _bare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """The state dict without what the model was wrapped in, and what that puts before names."""
-    inside = {key: value for key, value in state.items() if key != AVERAGED}
-    if all(key.startswith(WRAPPERS[0]) for key in inside):
-        state = inside
-    wrapper = ""
-    while inner := [
-        each for each in WRAPPERS if state and all(key.startswith(wrapper + each) for key in state)
-    ]:
-        wrapper += inner[0]
-    return {key.removeprefix(wrapper): value for key, value in state.items()}, wrapper
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -1,17 +1,15 @@
-"""torchvision's classifiers with a normalization of choice in the place of their BatchNorm."""
+"""torchvision's classifiers, as they are built, for another normalization."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
-from collections.abc import Callable
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnbench.errors import ArgumentError
-from bnbench.models.recipe import named_norm
 
 Stem = Literal["imagenet", "small"]
 
@@ -24,20 +22,14 @@ Their constructors take a `norm_layer`, but a layer for (N, C, H, W) would see o
 
 
 def torchvision_classifier(
-    name: str,
-    *,
-    in_channels: int,
-    classes: int,
-    make_norm: Callable[[int], nn.Module] | None,
-    stem: Stem = "imagenet",
+    name: str, *, in_channels: int, classes: int, stem: Stem = "imagenet", any_name: bool = False
 ) -> nn.Module:
-    """The classifier `name` of torchvision, untrained, e.g. resnet18.
+    """The classifier `name` of torchvision, untrained, e.g. resnet18, with its BatchNorms.
 
     Legal are the models whose constructor takes a `norm_layer` of (N, C, H, W):
-    `torchvision_names()`. Each BatchNorm2d is replaced by what `make_norm` makes for its channels;
-    its name gets the ending `.norm`. None: the identity takes its place, and the convolution before
-    it gets a bias. The activations are torchvision's and follow the norms. They do not work in
-    place here, so that a hook on a layer sees the layer's own output.
+    `torchvision_names()`; with `any_name` all. The activations do not work in place here, so that a
+    hook on a layer sees the layer's own output. For another number of channels than 3 the first
+    convolution is made anew.
 
     `stem` small, for images of about 32 pixels a side: in the resnet family the first convolution
     is 3×3 with stride 1, without a maximum pooling after it (He et al. 2015,
@@ -47,11 +39,13 @@ def torchvision_classifier(
     """
     from torchvision import models
 
-    if name not in torchvision_names():
+    if any_name and name not in (known := models.list_models(module=models)):
+        raise unknown_name(f'"{name}" is not a classifier of torchvision', name, known)
+    if not any_name and name not in torchvision_names():
         raise ArgumentError(
             f'"{name}" is not a classifier of torchvision that takes a norm_layer',
             argument="name",
-            hint=f"legal are {', '.join(torchvision_names())}",
+            hint=f"legal are {', '.join(torchvision_names())}; others with norm: swap",
         )
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes)
     if stem == "small":
@@ -63,16 +57,19 @@ def torchvision_classifier(
             )
         model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
         model.maxpool = nn.Identity()
-    if make_norm is None:
-        _replace_batch_norms(model, lambda _: nn.Identity(), bias=True)
-    else:
-        _replace_batch_norms(model, named_norm(make_norm), bias=False)
     if in_channels != 3:
         _replace_first_convolution(model, in_channels)
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
     return model
+
+
+def unknown_name(message: str, name: str, known: list[str]) -> ArgumentError:
+    """The error for a network that a library does not have, with the one that was meant."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else None
+    return ArgumentError(message, argument="name", hint=hint)
 
 
 def torchvision_names() -> list[str]:
@@ -93,56 +90,6 @@ def _takes_norm_layer(module: str) -> bool:
         for _, network in inspect.getmembers(sys.modules[module], inspect.isclass)
         if network.__module__ == module
     )
-
-
-def _replace_batch_norms(
-    model: nn.Module, make_norm: Callable[[int], nn.Module], *, bias: bool
-) -> None:
-    """Another norm for each BatchNorm2d; `bias`: and a bias for the convolution in front of it.
-
-    The constructors' own `norm_layer` would not do: some builders (efficientnet_b5 to _b7, _v2)
-    set it themselves.
-    """
-    if bias:
-        for conv in _convolutions_before_batch_norms(model):
-            conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, make_norm(child.num_features))
-
-
-@torch.no_grad()
-def _convolutions_before_batch_norms(model: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions whose output a BatchNorm2d takes, seen in a forward pass.
-
-    The names and the order of registration do not tell which layer feeds which.
-    """
-    # The outputs are kept, or a later tensor could have an earlier one's id.
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    found: list[nn.Conv2d] = []
-
-    def remember(conv: nn.Module, _: object, output: Tensor) -> None:
-        assert isinstance(conv, nn.Conv2d)
-        made[id(output)] = (conv, output)
-
-    def look_up(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if id(inputs[0]) in made:
-            found.append(made[id(inputs[0])][0])
-
-    handles = [
-        module.register_forward_hook(remember)
-        if isinstance(module, nn.Conv2d)
-        else module.register_forward_pre_hook(look_up)
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
-    ]
-    model.eval()
-    model(torch.zeros(1, 3, 32, 32))
-    model.train()
-    for handle in handles:
-        handle.remove()
-    return found
 
 
 def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:

@@ -42,6 +42,7 @@ class BatchNorm(_BatchNorm):
     """
 
     shown: tuple[str, ...] = ()  # arguments of a subclass that its repr names
+    changes_on_the_way = False  # whether `num_batches_tracked` decides what a layer computes
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class FrozenBatchNorm(BatchNorm):
     """
 
     shown = ("freeze_after",)
+    changes_on_the_way = True
 
     def __init__(self, channels: int, *, freeze_after: int, **common: Unpack[Common]) -> None:
         if freeze_after < 0:

@@ -97,9 +97,10 @@ def as_images(lines: Tensor, like: Tensor) -> Tensor:
         return lines.reshape(like.shape).to(like.dtype)
     N, C, H, W = like.shape
     images = lines.view(N, H, W, C).permute(0, 3, 1, 2).to(like.dtype)
-    if like.is_contiguous(memory_format=torch.channels_last):
-        return images
-    return images.contiguous()
+    if not like.is_contiguous(memory_format=torch.channels_last):
+        return images.contiguous()
+    # An autograd Function may not return a view: the next layer could not change it in place.
+    return images if torch.is_grad_enabled() else images.new_empty(0).set_(images)  # type: ignore[call-overload]
 
 
 def divided(

@@ -36,6 +36,7 @@ class BatchRenorm(BatchNorm):
     """
 
     shown = ("r_max", "d_max", "r_ramp", "d_ramp")
+    changes_on_the_way = True
 
     def __init__(
         self,

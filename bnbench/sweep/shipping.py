@@ -80,6 +80,7 @@ class Shipping:
             for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
                 for target, _ in custom.targets(config).values():
                     code |= {str(path): custom.content(path) for path in custom.files_of(target)}
+                code |= {str(path): custom.content(path) for path in custom.weights(config)}
             if isinstance(job, jobs.Train):
                 folder = self._experiment.run(identity.run_id(job.config))
                 held.enter_context(folder.hold(wait_seconds=0.0))

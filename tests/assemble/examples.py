@@ -73,7 +73,9 @@ EXAMPLES: dict[str, list[schema.Block]] = {
         schema.ResNetModel(kind="resnet", depth=8, width=8, fixup=False),
         schema.ResNetModel(kind="resnet", depth=8, width=8, variant="pre", fixup=False),
         schema.TorchvisionModel(kind="torchvision", name="resnet18"),
+        schema.TimmModel(kind="timm", name="test_resnet", options={"zero_init_last": False}),
         schema.CustomModel(kind="custom", target=f"{CUSTOM}:TwoLayers", options={"width": 4}),
+        schema.CustomModel(kind="custom", target=f"{CUSTOM}:build_small_unet", norm="swap"),
     ],
     "optim": [
         schema.SGDConfig(weight_decay=0.01),

@@ -96,7 +96,10 @@ def said(text: str, folder: Path) -> str:
          "choose\n"
          "  model.kind: plain, mlp and resnet take it"),
         (VISION + "norm: {kind: group, groups: 5}", "norm.groups norm.kind model.kind model.name | "
-         "norm.groups: 64 channels do not split into 5 groups (model.name)"),
+         "norm.groups: bn1, layer1.0.bn1, layer1.0.bn2 and 2 more: 64 channels do not split into 5 "
+         "groups; layer2.0.bn1, layer2.0.bn2, layer2.0.downsample.1 and 2 more: 128 channels do "
+         "not split into 5 groups; layer3.0.bn1, layer3.0.bn2, layer3.0.downsample.1 and 2 more: "
+         "256 channels do not split into 5 groups and 1 more (model.name)"),
         ("model: {kind: torchvision, name: mobilenet_v2}", "model.stem model.name model.kind | "
          'model.stem: "mobilenet_v2" has no small stem, only torchvision\'s resnets have one\n'
          "  write stem: imagenet"),

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from bnbench.config import identity, schema
-from bnbench.errors import DataError
+from bnbench.errors import ConfigError, DataError
 from bnbench.wording import slug
 from tests.norms import rows
 
@@ -40,6 +40,8 @@ CUSTOM_MODEL = "model: {kind: custom, target: 'layers.py:Mine'}\n"
 RESNET = "model: {kind: resnet, depth: 8}\n"
 TORCHVISION = "model: {kind: torchvision, name: resnet18}\n"
 # base, key, another value: one row for every key of every block
+SWAPPED = "model: {kind: torchvision, name: resnet18, norm: swap}\n"
+TIMM = "model: {kind: timm, name: resnet18}\n"
 CHANGES = [
     (PLAIN, "data.dataset", "mnist"),
     (PLAIN, "data.root", "elsewhere"),
@@ -74,6 +76,10 @@ CHANGES = [
     (TORCHVISION, "model.name", "resnet34"),
     (TORCHVISION, "model.stem", "imagenet"),
     (TORCHVISION, "model.init", "xavier"),
+    (TORCHVISION, "model.norm", "swap"),
+    (SWAPPED, "model.pretrained", "weights.pt"),
+    (TIMM, "model.name", "resnet34"),
+    (TIMM, "model.options", "{stem_type: deep}"),
     (CUSTOM_MODEL, "model.target", "layers.py:Other"),
     (CUSTOM_MODEL, "model.options", "{width: 4}"),
     (CUSTOM_MODEL, "model.init", "he"),
@@ -138,6 +144,7 @@ def layers(tmp_path: Path) -> Path:
     """A file with two classes, for the kinds that need one."""
     path = tmp_path / "layers.py"
     path.write_text("class Mine: ...\nclass Other: ...\n")
+    (tmp_path / "weights.pt").write_bytes(b"a checkpoint")
     return path
 
 
@@ -201,6 +208,30 @@ def test_keys_that_came_later_left_runs_as_they_were(plan: Any) -> None:
     assert identity.identity(plan(alone).only()) == (
         identity.identity(plan(f"{alone[:-1]}, momentum: 0.2}}").only())
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "recorded"), [(TORCHVISION, "a8908efa"), (CUSTOM_MODEL, "7d6c8b98")]
+)
+def test_networks_that_are_made_with_their_norm_are_the_runs_they_were(
+    plan: Any, text: str, recorded: str
+) -> None:
+    """Ids from before networks could be built as they are, from a file of weights."""
+    assert identity.identity(plan(text).only())[:8] == recorded
+
+
+def test_weights_are_their_content_and_leave_no_other_choice(plan: Any, layers: Path) -> None:
+    text = TIMM[:-2] + ", pretrained: weights.pt}"
+    known = identity.identity(plan(text).only())
+    weights = layers.with_name("weights.pt")
+    weights.rename(layers.with_name("moved.pt"))
+    moved = text.replace("weights.pt", "moved.pt")
+    assert identity.identity(plan(moved).only()) == known
+    assert identity.identity(plan(moved, "model.init=he").only()) == known
+    layers.with_name("moved.pt").write_bytes(b"other weights")
+    assert identity.identity(plan(moved).only()) != known
+    with pytest.raises(ConfigError, match=r"1:37: model.pretrained: there is no file .*weights.pt"):
+        plan(text)
 
 
 def test_labels_are_not_identity_and_the_seed_is(plan: Any) -> None:

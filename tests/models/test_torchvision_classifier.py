@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnbench.errors import ArgumentError
 from bnbench.models.recipe import counts, initialize, normalization_layers, train_only_norm
+from bnbench.models.swap import swap_norms
 from bnbench.models.torchvision_classifier import torchvision_classifier, torchvision_names
 from bnbench.norms.batch import BatchNorm
 from bnbench.norms.group import LayerNorm
@@ -29,6 +30,17 @@ LARGE = [
 FAMILIES = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 
 
+def network(name: str, *, in_channels: int, classes: int, make_norm: Any, **more: Any) -> nn.Module:
+    """As a run makes it."""
+    model = torchvision_classifier(name, in_channels=in_channels, classes=classes, **more)
+    return swap_norms(
+        model,
+        lambda old: make_norm(old.num_features) if make_norm else nn.Identity(),
+        example=torch.zeros(1, in_channels, 32, 32),
+        biases=make_norm is None,
+    )[0]
+
+
 def layers(model: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
 
@@ -43,7 +55,7 @@ def own_random_state() -> Any:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_batch_norm_is_replaced_and_nothing_else(name: str) -> None:
     original = torchvision.models.get_model(name, weights=None, num_classes=5)
-    model = torchvision_classifier(name, in_channels=1, classes=5, make_norm=LayerNorm)
+    model = network(name, in_channels=1, classes=5, make_norm=LayerNorm)
     replaced = layers(original, nn.BatchNorm2d)
     found = normalization_layers(model)
     assert set(found) == {f"{layer}.norm" for layer in replaced}
@@ -62,7 +74,7 @@ def test_every_batch_norm_is_replaced_and_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_a_norm_each_convolution_that_had_one_gets_a_bias(name: str) -> None:
     original = torchvision.models.get_model(name, weights=None, num_classes=5)
-    model = torchvision_classifier(name, in_channels=3, classes=5, make_norm=None)
+    model = network(name, in_channels=3, classes=5, make_norm=None)
     assert not normalization_layers(model)
     before, after = layers(original, nn.Conv2d), layers(model, nn.Conv2d)
     gained = [n for n in after if before[n].bias is None and after[n].bias is not None]
@@ -81,7 +93,7 @@ def test_with_batch_norm_the_network_is_torchvisions(name: str) -> None:
     assert isinstance(norm, nn.BatchNorm2d)
     eps, momentum = norm.eps, norm.momentum
     make_norm = partial(BatchNorm, eps=eps, momentum=momentum)
-    model = torchvision_classifier(name, in_channels=3, classes=4, make_norm=make_norm).double()
+    model = network(name, in_channels=3, classes=4, make_norm=make_norm).double()
     norms = layers(original, nn.BatchNorm2d)
     model.load_state_dict(
         {
@@ -103,9 +115,7 @@ def test_with_batch_norm_the_network_is_torchvisions(name: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("norm", [BatchNorm, None])
 def test_the_small_stem_keeps_the_resolution(channels: int, norm: type[BatchNorm] | None) -> None:
-    model = torchvision_classifier(
-        "resnet18", in_channels=channels, classes=7, make_norm=norm, stem="small"
-    )
+    model = network("resnet18", in_channels=channels, classes=7, make_norm=norm, stem="small")
     found: list[Tensor] = []
     for stage in ("conv1", "layer1", "layer4"):
         model.get_submodule(stage).register_forward_hook(lambda _, __, y: found.append(y))
@@ -119,7 +129,7 @@ def test_the_small_stem_keeps_the_resolution(channels: int, norm: type[BatchNorm
 
 def test_setups_share_every_weight() -> None:
     def weights(make_norm: type[nn.Module] | None) -> dict[str, Tensor]:
-        model = torchvision_classifier("resnet18", in_channels=1, classes=3, make_norm=make_norm)
+        model = network("resnet18", in_channels=1, classes=3, make_norm=make_norm)
         initialize(
             model, "he", lambda name: torch.Generator().manual_seed(zlib.crc32(name.encode()))
         )
@@ -133,9 +143,7 @@ def test_setups_share_every_weight() -> None:
 
 
 def test_norms_alone_can_be_trained() -> None:
-    model = torchvision_classifier(
-        "mobilenet_v3_small", in_channels=3, classes=2, make_norm=BatchNorm
-    )
+    model = network("mobilenet_v3_small", in_channels=3, classes=2, make_norm=BatchNorm)
     train_only_norm(model)
     facts = counts(model)
     assert 0 < facts.trainable == facts.normalization_parameters < facts.parameters
@@ -156,14 +164,14 @@ def test_legal_names_are_all_that_take_a_norm_layer_for_maps() -> None:
 )
 def test_other_names_are_refused_with_the_legal_ones(name: str) -> None:
     with pytest.raises(ArgumentError, match=f'"{name}" is not .* norm_layer') as refused:
-        torchvision_classifier(name, in_channels=3, classes=2, make_norm=BatchNorm)
+        network(name, in_channels=3, classes=2, make_norm=BatchNorm)
     assert refused.value.argument == "name"
     assert "resnet18" in (refused.value.hint or "")
 
 
 def test_a_small_stem_is_refused_where_there_is_none() -> None:
     with pytest.raises(ArgumentError, match=r'"mobilenet_v2" has no small stem, only .* resnets'):
-        torchvision_classifier(
+        network(
             "mobilenet_v2",
             in_channels=3,
             classes=2,

@@ -85,6 +85,23 @@ def test_memory_format_is_kept_and_changes_no_number(
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(
+    "name", sorted(ROWS.keys() - {"frn"})
+)  # it keeps its output, as sigmoid does
+def test_what_follows_may_work_in_place(name: str, memory_format: torch.memory_format) -> None:
+    """As ReLU(inplace=True) and a residual sum do in networks that others have written."""
+    x = example(IMAGES).clone(memory_format=memory_format)
+    norm, gradients = shuffled(layer(name).double()), []
+    for in_place in (True, False):
+        given = x.clone(memory_format=memory_format).requires_grad_()
+        y = copy.deepcopy(norm)(given)
+        y = (y.mul_(given).relu_() if in_place else (y * given).relu()).square()
+        (gradient,) = torch.autograd.grad(y.sum(), given)
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", OF_IMAGE)
 def test_an_image_normalized_by_itself_depends_on_no_other_image(name: str) -> None:
     for size in ((2, 3), (7, 7)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Discriminator, Field
+from pydantic import Discriminator, Field, model_validator
 
-from bnbench.config.schema.base import Block, HalfOpen, Size, Target
+from bnbench.config.schema.base import Block, HalfOpen, Size, Target, fault
 
 Initialization: TypeAlias = Literal["he", "xavier", "lecun", "small-gaussian"]
 
@@ -105,8 +105,37 @@ class MLPModel(Network):
     norm_inputs: bool = Field(False, description="a normalization of the pixels comes first")
 
 
-class TorchvisionModel(Block):
-    """A torchvision classifier whose constructor takes norm_layer; untrained.
+class ForeignModel(Block):
+    """Keys of networks that are written elsewhere."""
+
+    pretrained: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="file of weights (a saved state_dict) that the network as it is built starts "
+        "from, instead of init; a last layer for other classes stays as it was drawn",
+    )
+
+
+class SwappedModel(ForeignModel):
+    """Keys of networks that take a normalization, or are built as they are."""
+
+    norm: Literal["swap"] | None = Field(
+        None, description="swap: built as it is, its BatchNorms exchanged; null: made with the norm"
+    )
+
+    @model_validator(mode="after")
+    def _as_built(self) -> Self:
+        if self.pretrained is not None and self.norm is None:
+            raise fault(
+                "pretrained holds the weights of a network as it is built, before its norms are "
+                "exchanged",
+                "write norm: swap, too",
+                "pretrained",
+            )
+        return self
+
+
+class TorchvisionModel(SwappedModel):
+    """A torchvision classifier whose constructor takes norm_layer, or any with norm: swap.
 
     Network: `models.torchvision_classifier`.
     """
@@ -119,10 +148,49 @@ class TorchvisionModel(Block):
     init: Initialization = Field("he", description="weights of convolutions and linear layers")
 
 
-class CustomModel(Block):
+class TimmModel(ForeignModel):
+    """A timm classifier, built as it is, its BatchNorms exchanged; untrained.
+
+    Network: `models.timm_classifier`.
+    """
+
+    kind: Literal["timm"]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_.]+$", json_schema_extra={"x-allowed": "a name without / and :"}
+        ),
+    ] = Field(description="as timm.list_models() has it, e.g. resnet18")
+    init: Literal["own", "he", "xavier", "small-gaussian"] = Field(
+        "own", description="own: as timm leaves them; else by name, as elsewhere"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments of timm.create_model"
+    )
+
+    @model_validator(mode="after")
+    def _no_download(self) -> Self:
+        for key, instead in TIMMS.items():
+            if key in self.options:
+                raise fault(f"options may not have {key}", instead, "options")
+        return self
+
+
+TIMMS = {
+    "pretrained": "name a file: pretrained: FILE",
+    "checkpoint_path": "name a file: pretrained: FILE",
+    "pretrained_cfg_overlay": "name a file: pretrained: FILE",
+    "num_classes": "the data decide it",
+    "in_chans": "the data decide it",
+}
+"""Arguments of timm.create_model that are not for `options`, and what there is instead."""
+
+
+class CustomModel(SwappedModel):
     """A network of your own.
 
-    It is made as Class(in_channels=, classes=, make_norm=, **options).
+    It is made as Class(in_channels=, classes=, make_norm=, **options); with norm: swap without
+    make_norm, and a function may stand for the class.
     """
 
     kind: Literal["custom"]
@@ -134,5 +202,6 @@ class CustomModel(Block):
 
 
 ModelConfig: TypeAlias = Annotated[
-    PlainModel | ResNetModel | MLPModel | TorchvisionModel | CustomModel, Discriminator("kind")
+    PlainModel | ResNetModel | MLPModel | TorchvisionModel | TimmModel | CustomModel,
+    Discriminator("kind"),
 ]

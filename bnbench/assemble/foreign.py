@@ -1,0 +1,131 @@
+"""Networks that are written elsewhere: built, given their weights, their norms exchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from bnbench.assemble import checkpoints
+from bnbench.assemble.custom import load_class, load_function
+from bnbench.assemble.inputs import derived
+from bnbench.config import custom, schema
+from bnbench.errors import ArgumentError, StorageError
+from bnbench.models.recipe import Recipe, named_norm
+from bnbench.models.swap import swap_norms
+from bnbench.models.timm_classifier import timm_classifier
+from bnbench.models.torchvision_classifier import torchvision_classifier
+from bnbench.wording import PATH_LENGTH, cut, shortened
+
+
+def foreign_network(
+    config: schema.TorchvisionModel | schema.TimmModel | schema.CustomModel,
+    seed: int,
+    recipe: Recipe,
+    image_shape: tuple[int, ...],
+    classes: int,
+) -> nn.Module:
+    """The network with the norms of the recipe. Raises ValueError where they do not fit together.
+
+    Weights that are not drawn by name come from torch's own generator: the same in every setup, as
+    long as normalization layers draw nothing when they are made.
+    """
+    torch.default_generator.manual_seed(derived(seed, "init", "custom"))
+    named = {"in_channels": image_shape[0], "classes": classes}
+    swapped = True
+    match config:
+        case schema.TimmModel():
+            network = timm_classifier(config.name, options=config.options, **named)
+        case schema.TorchvisionModel():
+            swapped = config.norm == "swap"
+            network = torchvision_classifier(
+                config.name, stem=config.stem, any_name=swapped, **named
+            )
+        case schema.CustomModel() if config.norm == "swap":
+            built = load_function(config.target, "model.target")(**named, **config.options)
+            if not isinstance(built, nn.Module):
+                raise ArgumentError(
+                    f"it returns a {type(built).__name__}, not a torch.nn.Module",
+                    argument="target",
+                )
+            network = built
+        case schema.CustomModel():
+            make_norm = named_norm(recipe.make_norm or (lambda _: nn.Identity()))
+            made = load_class(config.target, "model.target")
+            return _with_copies(made(**named, make_norm=make_norm, **config.options))
+        case _:
+            assert_never(config)
+    on_meta = any(each.is_meta for each in network.parameters())
+    if config.pretrained is not None and not on_meta:
+        load_pretrained(network, config.pretrained, classes)
+    make, example = recipe.make_norm, None if on_meta else torch.zeros(1, *image_shape)
+    network, _ = swap_norms(
+        network,
+        lambda old: nn.Identity() if make is None else make(old.num_features),
+        example=example,
+        # torchvision's own norm_layer makes no bias, whatever the norm.
+        biases=swapped or make is None,
+    )
+    return _with_copies(network) if isinstance(config, schema.CustomModel) else network
+
+
+def load_pretrained(network: nn.Module, file: str, classes: int) -> None:
+    """Put the weights in a file into the network.
+
+    The last layer with one output a class stays as it is, where the file has it for other classes.
+    Raises ArgumentError where the file is of another network; DataError, StorageError where it
+    cannot be read.
+    """
+    name = shortened(file, PATH_LENGTH)
+    found = checkpoints.state_dict_in(
+        checkpoints.load(name, custom.content(Path(file)), do=checkpoints.SAVE)
+    )
+    if found is None:
+        raise StorageError(f"{name} holds no state dict", do=checkpoints.SAVE)
+    saved, own = checkpoints.bare(found)[0], network.state_dict()
+    differ = [
+        key
+        for key in own
+        if key in saved
+        and (not isinstance(saved[key], Tensor) or saved[key].shape != own[key].shape)
+    ]
+    weighted = [
+        each for each in network.named_modules() if isinstance(each[1], _ConvNd | nn.Linear)
+    ]
+    heads = [layer for layer, module in weighted if len(module.weight) == classes]
+    head = {f"{heads[-1]}.weight", f"{heads[-1]}.bias"} if heads else set()
+    if head & {*differ}:
+        differ = [key for key in differ if key not in head]
+    else:
+        head = set()
+    # torch counts batches since 1.0, and older checkpoints have none.
+    missing = [key for key in own if key not in saved and not key.endswith(".num_batches_tracked")]
+    unexpected = [key for key in saved if key not in own]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": differ}
+    if any(kinds.values()):
+        wrong = "; ".join(
+            f"{len(keys):,} {kind} ({cut([shortened(key) for key in keys])})"
+            for kind, keys in kinds.items()
+            if keys
+        )
+        raise ArgumentError(
+            f"{name} is of another network: {wrong}",
+            argument="pretrained",
+            hint="it must fit the network as it is built, before its norms are exchanged",
+        )
+    network.load_state_dict(
+        {key: saved[key] for key in own.keys() & saved if key not in head}, False
+    )
+
+
+def _with_copies(network: nn.Module) -> nn.Module:
+    # It may change its inputs in place, and a probe passes the same images several times.
+    network.register_forward_pre_hook(_copied)
+    return network
+
+
+def _copied(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(each.clone() for each in inputs)
