@@ -5,16 +5,20 @@ Imported only for runs that have some.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias, assert_never
 
+import torch
 from torch import Tensor
 
 from bnbench.assemble import inputs
 from bnbench.assemble.inputs import Announce, generator
 from bnbench.config import schema
+from bnbench.data import batches as data_batches
+from bnbench.data import shifts
+from bnbench.data.dataset import Images
 from bnbench.events import Histogram, Reading
 from bnbench.models.recipe import normalization_layers
 from bnbench.probes import (
@@ -27,6 +31,7 @@ from bnbench.probes import (
     histograms,
     landscape,
     running_error,
+    shifted_images,
     stand_in,
     step_stability,
 )
@@ -135,7 +140,10 @@ def make_probes(parts: Parts, announce: Announce) -> dict[str, Probe]:
         except LeftOutError as reason:
             announce(f"note: probes.{name} is left out of setup {parts.config.setup}: {reason}")
             continue
-        when = read_after(parts.run.total_steps, parts.config.train.evaluations, settings.every)
+        total = parts.run.total_steps
+        when = read_after(total, parts.config.train.evaluations, settings.every)
+        if isinstance(settings, schema.ShiftedImagesProbe):
+            when = frozenset({total})  # test images are looked at once
         found[name] = Probe(read_after=when, read=read, memory=memory)
     return found
 
@@ -189,8 +197,32 @@ def _reader(
         case schema.HistogramsProbe():
             how, (batch,) = parts.training, parts.batches(name, 1)
             return lambda step: histograms.read(model, how, batch, step)
+        case schema.ShiftedImagesProbe():
+            samples = _shifted(name, settings.images, parts)
+            return lambda _: shifted_images.read(model, parts.how, samples)
         case _:
             assert_never(settings)
+
+
+def _shifted(name: str, images: int, parts: Parts) -> dict[str, Sample]:
+    """The same test images as they are and under each shift, in batches as in training."""
+    test, random = parts.images.dataset.test, partial(generator, parts.config.seed, "probe", name)
+    count = min(images, len(test))
+    order = inputs.ordered(test.labels, (count,), random("test"), together=parts.together)[:count]
+    chosen, every = Images(test.pixels[order], test.labels[order]), torch.arange(count)
+
+    def batches(shift: str, size: int) -> Iterator[Batch]:
+        seen = chosen
+        if shift in shifts.SHIFTS:  # made when read: no copy of them is kept
+            pixels = shifts.shifted(chosen.pixels, *shifts.SHIFTS[shift], random(shift))
+            seen = Images(pixels, chosen.labels)
+        standardize, device = parts.images.standardize, parts.images.device
+        return data_batches.chunks(seen, every, size=size, standardize=standardize, device=device)
+
+    return {
+        shift: Sample(split="test", images=count, batches=partial(batches, shift))
+        for shift in (shifted_images.UNSHIFTED, *shifts.SHIFTS)
+    }
 
 
 def _batch_noise(name: str, settings: schema.BatchNoiseProbe, parts: Parts) -> Read:

@@ -63,7 +63,7 @@ def numbers(facts: Stated) -> list[Reading]:
 
 def test_every_probe_is_configured_built_and_tested() -> None:
     names = set(schema.ProbesConfig.model_fields)
-    assert len(names) == len(get_args(schema.ProbeConfig)) == 10
+    assert len(names) == len(get_args(schema.ProbeConfig)) == 11
     assert {type(each) for each in all_probes().chosen().values()} == set(
         get_args(schema.ProbeConfig)
     )
@@ -103,7 +103,11 @@ def _same_with_and_without(settings: schema.RunConfig) -> None:
     assert said == []
     assert {
         (fact.probe, step) for step, fact in facts if isinstance(fact, Reading | Histogram)
-    } == {(name, step) for name in schema.ProbesConfig.model_fields for step in (0, 2)}
+    } == {
+        (name, step)
+        for name in schema.ProbesConfig.model_fields
+        for step in ((2,) if name == "shifted_images" else (0, 2))
+    }
     for fact in numbers(facts):
         censored = fact.name == "smallest_exploding"  # no step of the grid may explode
         assert isfinite(fact.value) or censored, fact
@@ -126,6 +130,7 @@ def test_controls_read_exactly_zero(norm: schema.Block) -> None:
     parts = [fact for fact in found if fact.name.endswith(("training_noise", "inconsistency"))]
     assert {fact.value for fact in parts} == {0.0}
     assert len(parts) == 2 * 4
+    assert {fact.value for fact in found if fact.name.endswith("_gain")} == {0.0}
 
 
 def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,12 +138,12 @@ def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.Monk
     chunks = data_batches.chunks
 
     def watched(images: Images, indices: Tensor, **how: Any) -> Any:
-        seen.append(indices.clone())
+        seen.append(images.pixels[indices].double().mean((1, 2, 3)))
         return chunks(images, indices, **how)
 
     monkeypatch.setattr(data_batches, "chunks", watched)
 
-    def looked_at(norm: schema.Block, seed: int) -> dict[str, list[int]]:
+    def looked_at(norm: schema.Block, seed: int) -> dict[str, list[float]]:
         found = {}
         run, _ = build_run(probed(norm=norm, seed=seed), CPU)
         batches_of_gradients = torch.cat(seen).tolist()  # drawn once, when the run is built
@@ -157,7 +162,8 @@ def test_setups_of_a_seed_are_probed_on_the_same_images(monkeypatch: pytest.Monk
     assert one == same
     for name in schema.ProbesConfig.model_fields:
         assert one[name] != other[name]
-        if name not in ("running_error", "gap_by_layer", "decomposition", "batch_noise"):
+        statistics = "running_error", "gap_by_layer", "decomposition", "batch_noise"
+        if name not in (*statistics, "shifted_images"):
             assert one[name] == none[name]
 
 
@@ -184,7 +190,7 @@ def test_without_trained_weights_three_are_left_out() -> None:
         "network is trained"
         for name in ("gradient_shift", "landscape", "effective_lr")
     ]
-    assert len(run.probes) == 7
+    assert len(run.probes) == 8
     assert readings(stated(run))
 
 
@@ -202,7 +208,9 @@ def test_a_network_that_cannot_be_copied_keeps_the_other_probes(tmp_path: Path) 
         "note: probes.activation_drift is left out of setup arm: the network cannot be copied "
         "(TypeError: there is only one of me)"
     )
-    assert set(run.probes) == {"running_error", "gap_by_layer", "decomposition", "batch_noise"}
+    assert set(run.probes) == {
+        *("running_error", "gap_by_layer", "decomposition", "batch_noise", "shifted_images")
+    }
     assert readings(stated(run))
 
 

@@ -92,7 +92,7 @@ def test_a_folder_means_all_of_its_experiments(
     claims = files.find_configs("claims")
     assert [path.stem for path in claims] == [
         *("batch-size", "covariate-shift", "faster-convergence", "higher-learning-rates"),
-        *("placement", "regularization", "train-vs-inference"),
+        *("placement", "regularization", "shifted-images", "train-vs-inference"),
     ]
     assert files.find_configs("configs/claims/") == claims
     mine = tmp_path / "mine"

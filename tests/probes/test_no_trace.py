@@ -28,6 +28,7 @@ from bnbench.probes import (
     histograms,
     landscape,
     running_error,
+    shifted_images,
     step_stability,
 )
 from bnbench.probes.statistics import Sample, batch_statistics, evaluating
@@ -88,6 +89,7 @@ def readers(
         "effective_lr": lambda m, _: effective_lr.read(
             m, AS_IN_TRAINING, batch=data(), lr=0.1, step=STEP
         ),
+        "shifted_images": lambda m, _: shifted_images.read(m, how(), {"none": sample}),
         "histograms": lambda m, _: histograms.read(m, AS_IN_TRAINING, batch=data(), step=STEP),
     }
 
@@ -230,6 +232,10 @@ def test_some_readings_do_break_where_images_cannot_be_had() -> None:
         readers(unavailable([]))["running_error"](model, optimizer)
 
 
+OWN_STATISTICS = ("gap_by_layer", "decomposition", "shifted_images")
+"""They read running statistics, which batch statistics around them would hide."""
+
+
 @pytest.mark.parametrize("outer", ["evaluating", "batch", "evaluating+batch"])
 @pytest.mark.parametrize("probe", PROBES)
 def test_inside_of_another_probe_it_reads_the_same(probe: str, outer: str) -> None:
@@ -240,7 +246,7 @@ def test_inside_of_another_probe_it_reads_the_same(probe: str, outer: str) -> No
     with ExitStack() as stack:
         if "evaluating" in outer:
             stack.enter_context(evaluating(model))
-        if "batch" in outer and probe not in ("gap_by_layer", "decomposition"):
+        if "batch" in outer and probe not in OWN_STATISTICS:
             stack.enter_context(batch_statistics(model, 6))
         inside = everything(model, optimizer)
         assert read(model, optimizer) == alone

@@ -100,6 +100,13 @@ class HistogramsProbe(Probe):
     """How parameters, running statistics and the inputs of activations are distributed."""
 
 
+class ShiftedImagesProbe(Probe):
+    """Which statistics bear test images that are shifted: noise, blur, contrast, brightness (Li
+    2016, Schneider 2020). It reads at the end alone, whatever `every` says."""
+
+    images: Images = Field(2000, description="test images")
+
+
 ProbeConfig: TypeAlias = (
     RunningErrorProbe
     | GapByLayerProbe
@@ -111,6 +118,7 @@ ProbeConfig: TypeAlias = (
     | StepStabilityProbe
     | EffectiveLrProbe
     | HistogramsProbe
+    | ShiftedImagesProbe
 )
 
 
@@ -139,6 +147,9 @@ class ProbesConfig(Block):
     step_stability: StepStabilityProbe | bool = _off("which learning rates one step survives")
     effective_lr: EffectiveLrProbe | bool = _off("the step size in terms of the weights' norm")
     histograms: HistogramsProbe | bool = _off("distributions, for TensorBoard's Histograms tab")
+    shifted_images: ShiftedImagesProbe | bool = _off(
+        "noisy, blurred, paler, brighter test images under each kind of statistics"
+    )
 
     @model_validator(mode="before")
     @classmethod
