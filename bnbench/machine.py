@@ -1,4 +1,5 @@
-"""What this process may use of its machine: cores and memory, by Linux's own words for both.
+"""What this process may use of its machine: cores and memory, by Linux's own words for both; and
+the folder for what is kept between runs.
 
 Limits of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1.
 """
@@ -11,6 +12,9 @@ from pathlib import Path
 
 LIMIT = "BNBENCH_MEMORY_GB"
 """The variable of the environment that stands for what the system says about its memory."""
+
+RESIDENT_SHARE = 0.25
+"""Several workers have images of their own, and training needs memory as well."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -47,6 +51,13 @@ def available_memory() -> int | None:
     return min(free, default=None)
 
 
+def fits(size: int) -> bool:
+    """Whether a process keeps so many bytes of images in memory: up to a quarter of what is free,
+    or of `BNBENCH_MEMORY_GB`. Raises ValueError as `memory_limit`."""
+    free = [each for each in (available_memory(), memory_limit()) if each is not None]
+    return size <= RESIDENT_SHARE * min(free, default=size / RESIDENT_SHARE)
+
+
 def memory_limit() -> int | None:
     """Bytes that this process can get at most; None where the system does not say.
 
@@ -67,6 +78,21 @@ def memory_limit() -> int | None:
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
         limits += [soft] if soft != resource.RLIM_INFINITY else []
     return min(limits, default=None)
+
+
+def cache_folder() -> Path | None:
+    """The user's cache folder of bnbench, by the custom of the platform; None without a home."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "bnbench"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "bnbench"
+    # https://specifications.freedesktop.org/basedir-spec: relative paths are to be ignored.
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else home / ".cache") / "bnbench"
 
 
 def _meminfo(name: str) -> list[int]:

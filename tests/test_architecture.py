@@ -21,7 +21,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "palette": (0, set()),
     "regular": (0, set()),
     "wording": (0, set()),
-    "config": (1, {"errors", "regular", "wording"}),
+    "config": (1, {"errors", "machine", "regular", "wording"}),
     "norms": (1, {"errors"}),
     "models": (1, {"errors"}),
     "data": (1, {"errors", "machine", "regular"}),

@@ -24,14 +24,15 @@ Refused = tuple[schema.RunConfig, feasible.Obstacle]
 def check(configs: Iterable[schema.RunConfig]) -> list[Refused]:
     """The runs whose networks cannot be made or trained, one of each setup, and why.
 
-    Runs no code of the user's own: what that does, only a step of training shows.
+    Runs no code of the user's own: what that does, only a step of training shows. Says nothing of
+    runs whose images have yet to be prepared.
     """
     try:
         limit = memory_limit()
     except ValueError as error:
         raise UsageError(str(error), do="write a number of gigabytes, such as 64") from None
     found: list[Refused] = []
-    for same in networks(configs):
+    for same in networks(filter(feasible.known, configs)):
         shapes, obstacle = _examined(same[0])
         if obstacle is not None:
             found += [(config, obstacle) for config in one_of_each_setup(same)]

@@ -29,7 +29,7 @@ def guarded(
     named."""
 
     def placed(raised: Raised) -> BnbenchError:
-        files = dict.fromkeys(path.name for path, _ in custom.targets(config).values())
+        files = dict.fromkeys(path.name for path, _ in custom.network_targets(config).values())
         raised.place = raised.place or (f"{' or '.join(files)}: " if files else "")
         return raises(raised)
 
@@ -38,7 +38,7 @@ def guarded(
 
 def named(config: schema.RunConfig) -> str:
     """The classes of the user's own in a run, e.g. `my.py:Layer (norm.target)`; "" for none."""
-    found = custom.targets(config).items()
+    found = custom.network_targets(config).items()
     return " and ".join(f"{path.name}:{name} ({key})" for key, (path, name) in found)
 
 

@@ -20,7 +20,7 @@ from bnbench.assemble.inputs import norm_batch_size
 from bnbench.assemble.model import make_network
 from bnbench.config import datasets, feasible, schema
 from bnbench.data.synthetic import DRAWN
-from bnbench.machine import LIMIT
+from bnbench.machine import LIMIT, fits
 from bnbench.models.recipe import Recipe, counts, normalization_layers
 
 Sets = Callable[[torch.Size], object]
@@ -55,7 +55,7 @@ def shapes(config: schema.RunConfig, recipe: Recipe) -> Shapes:
     if isinstance(config.model, schema.TimmModel | schema.CustomModel):
         return Shapes()
     dataset = datasets.facts(config.data)
-    image = (dataset.channels, dataset.side, dataset.side)
+    image = (dataset.channels, dataset.height, dataset.width)
     opaque = isinstance(config.model, schema.TorchvisionModel)
     if isinstance(config.norm, schema.CustomNormConfig):
         recipe = replace(recipe, make_norm=lambda _: nn.Identity())
@@ -99,8 +99,10 @@ Need: TypeAlias = tuple[str, tuple[str, ...], int]
 def needs(config: schema.RunConfig, shapes: Shapes) -> list[Need]:
     """What a run has in memory at the same time, at least."""
     data, dataset = config.data, datasets.facts(config.data)
-    pixels = dataset.channels * dataset.side**2
-    images = (dataset.train_images + dataset.test_images) * pixels
+    pixels = dataset.channels * dataset.height * dataset.width
+    images = (dataset.train_images + dataset.test_images) * pixels * dataset.bytes
+    if isinstance(data, schema.CustomData) and not fits(images):
+        images = 0  # they stay on disk
     if isinstance(data, schema.SyntheticData):
         images += FLOAT * pixels * (dataset.classes + min(DRAWN, dataset.train_images))
     # Of each trained weight a gradient, and what the optimizer remembers.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.config import schema
+from bnbench.config.datasets import prepared_copy
 from bnbench.data import batches as data_batches
 from bnbench.data.batches import Batches, Standardize, subset
 from bnbench.data.dataset import Dataset, load_fashion_mnist_12k, pixel_moments
@@ -26,7 +27,7 @@ from bnbench.probes.statistics import Autocast, Discrepancy, Sample
 
 Announce = Callable[[str], None]
 
-_loaded: dict[schema.DataConfig, Dataset] = {}
+_loaded: dict[str, Dataset] = {}
 
 
 def load_dataset(config: schema.DataConfig, announce: Announce) -> Dataset:
@@ -36,10 +37,12 @@ def load_dataset(config: schema.DataConfig, announce: Announce) -> Dataset:
         for name, field in schema.ImageData.model_fields.items()
         if name not in ("root", "download")
     }
-    source = config.model_copy(update=usage)
+    source = config.model_copy(update=usage).model_dump_json()
+    if isinstance(config, schema.CustomData):
+        source += prepared_copy(config)[1]
     if source not in _loaded:
         _loaded.clear()  # one dataset at a time: the next run most likely wants the same
-        _loaded[source] = _load(source, announce)
+        _loaded[source] = _load(config, announce)
     return _loaded[source]
 
 
@@ -65,6 +68,10 @@ def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
                 channels=config.channels,
                 announce=announce,
             )
+        case schema.CustomData():
+            from bnbench.assemble import own_images
+
+            return own_images.load(config, announce)
         case schema.SyntheticData():
             from bnbench.data import synthetic
 

@@ -114,7 +114,7 @@ def configs_check(
     ] = False,
 ) -> None:
     """Check a file as train and sweep do; say what it describes."""
-    from bnbench.config import files, loading, plans
+    from bnbench.config import feasible, files, loading, plans
 
     path = files.find_config(config)
     overrides = loading.Overrides(set=tuple(set_ or ()))
@@ -130,6 +130,8 @@ def configs_check(
     missing = dict(shortfalls(experiment, overrides, plan))
     for line in (*plan.notes, *plan.warnings):
         say(line)
+    if not all(map(feasible.known, plan.runs)):
+        say("data.target: whether its images fit is checked once train or sweep has prepared them")
     if register:
         if others := [each for each in overrides.set if each.partition("=")[0] != "profile"]:
             raise UsageError(

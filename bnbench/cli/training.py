@@ -18,6 +18,7 @@ from bnbench.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from bnbench.config.schema import RunConfig
     from bnbench.runner.settings import Executed
     from bnbench.store import Record, Result
     from bnbench.sweep.experiments import PlannedExperiment
@@ -104,6 +105,8 @@ def train(
     run = plan.only()
     trust = Trust(root.say, no_custom, accept_changes)
     trust.allow([run])
+    if _prepared([run], quiet):
+        plan = plans.expand(experiment)  # what the images are decides whether it can train
     stored = RunFolder(path.parent).manifest_or_none() if overrides == loading.Overrides() else None
     if stored is not None and custom.targets(run):
         trust.require_same(path.parent, run, stored.get("identity", ""))
@@ -133,6 +136,17 @@ def train(
         done = execute(run, folder, settings)
     _show(done)
     root.show(f"curves: bnbench tensorboard {folder.path}")
+
+
+def _prepared(runs: Sequence[RunConfig], quiet: bool) -> bool:
+    """Whether there are images of the user's own, which are prepared from then on."""
+    from bnbench.config import custom
+
+    if not any("data.target" in custom.targets(run) for run in runs):
+        return False
+    with root.doing("loading PyTorch", quiet):
+        from bnbench.assemble.own_images import prepare
+    return prepare(runs, root.say)
 
 
 def _show(done: Executed) -> None:
@@ -213,11 +227,21 @@ def sweep(
     from bnbench.sweep.jobs import SweepOptions
 
     overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
+
+    def prepare(runs: Sequence[RunConfig]) -> bool:
+        Trust(root.say, no_custom).allow(runs)
+        return _prepared(runs, quiet=True)
+
     with root.doing(f"reading {config}", quiet or as_json or csv):
         planned = experiments.plan_all(
-            config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=root.say, into=into
+            config,
+            overrides,
+            max_runs=max_runs,
+            runs_dir=runs_dir,
+            say=root.say,
+            prepare=prepare,
+            into=into,
         )
-    Trust(root.say, no_custom).allow(run for each in planned for run in each.plan.runs)
     options = SweepOptions(
         workers=workers,
         device=device,

@@ -25,13 +25,21 @@ MAX_WEIGHTS = 10_000_000_000  # bytes of a file of weights
 
 
 def custom_target(target: str) -> tuple[Path, str]:
-    """The file and the class name of a `target`."""
-    path, _, class_name = target.rpartition(":")
-    return Path(path), class_name
+    """The file of a `target`, and the name of the class or function in it."""
+    path, _, name = target.rpartition(":")
+    return Path(path), name
 
 
 def targets(config: schema.RunConfig) -> dict[str, tuple[Path, str]]:
-    """What a run executes of the user's own code, a file and a class name by key."""
+    """What a run executes of the user's own code, a file and a name by key."""
+    found = network_targets(config)
+    if isinstance(config.data, schema.CustomData):
+        found["data.target"] = custom_target(config.data.target)
+    return found
+
+
+def network_targets(config: schema.RunConfig) -> dict[str, tuple[Path, str]]:
+    """Those of `targets` that a run executes while it trains; the images were prepared before."""
     return {
         f"{name}.target": custom_target(block.target)
         for name, block in (("model", config.model), ("norm", config.norm))
@@ -40,8 +48,8 @@ def targets(config: schema.RunConfig) -> dict[str, tuple[Path, str]]:
 
 
 def code_of(config: schema.RunConfig) -> tuple[Path, ...]:
-    """The files of the user's own code that a run executes, sorted; () sorts before all others."""
-    return tuple(sorted({path for path, _ in targets(config).values()}))
+    """The files of the user's own code that training executes, sorted; () sorts before others."""
+    return tuple(sorted({path for path, _ in network_targets(config).values()}))
 
 
 def modules(path: Path) -> dict[str, Path]:
@@ -102,21 +110,23 @@ def builds(config: schema.RunConfig, key: str) -> bool:
     return key == "model.target" and getattr(config.model, "norm", None) == "swap"
 
 
-def trouble(path: Path, class_name: str) -> tuple[str, str | None] | None:
-    """What keeps a target's class from being found, and what to do; None: nothing is known to."""
+def trouble(path: Path, name: str, kind: str) -> tuple[str, str | None] | None:
+    """What keeps a target's class or function from being found, and what to do; None: nothing is
+    known to."""
     try:
         source = content(path)
     except DataError as error:
         return error.what, error.do
-    names, classes, problem = _defined(source)
+    names, classes, functions, problem = _defined(source)
+    known = functions if kind == "function" else classes
     where = shortened(str(path), PATH_LENGTH)
     if problem:
         return f"{where} is not Python: {problem}", None
-    if names is None or class_name in names:
+    if names is None or name in names:
         return None
-    there = f"it defines {shortened(listing(classes, 'and'), PATH_LENGTH)}" if classes else None
-    hint = did_you_mean(nearest(class_name, classes)) or there
-    return f"{where} defines no class {shortened(class_name)}", hint
+    there = f"it defines {shortened(listing(known, 'and'), PATH_LENGTH)}" if known else None
+    hint = did_you_mean(nearest(name, known)) or there
+    return f"{where} defines no {kind} {shortened(name)}", hint
 
 
 def misfit(config: schema.RunConfig, key: str) -> tuple[str, str | None] | None:
@@ -237,19 +247,23 @@ def _parsed(content: bytes) -> ast.Module | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _defined(content: bytes) -> tuple[frozenset[str] | None, tuple[str, ...], str | None]:
-    """Names that a source binds (None: any), its classes, and what keeps it from being parsed."""
+def _defined(
+    content: bytes,
+) -> tuple[frozenset[str] | None, tuple[str, ...], tuple[str, ...], str | None]:
+    """Names that a source binds (None: any), its classes and functions, and what keeps it from
+    being parsed."""
     try:
         tree = _parsed(content)
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
-        return None, (), where + error.msg
+        return None, (), (), where + error.msg
     if tree is None:
-        return None, (), None
+        return None, (), (), None
     # Wherever a name is bound: a class may be inside `if` or `try`.
     names = {name for node in ast.walk(tree) for name in _bound(node)}
     classes = tuple(node.name for node in tree.body if isinstance(node, ast.ClassDef))
-    return (None if "*" in names else frozenset(names)), classes, None
+    functions = tuple(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+    return (None if "*" in names else frozenset(names)), classes, functions, None
 
 
 def _bound(node: ast.AST) -> Collection[str]:

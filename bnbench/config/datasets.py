@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from bnbench.config import schema
+from bnbench.config.custom import content_hash, custom_target
 from bnbench.errors import DataError
+from bnbench.machine import cache_folder
 from bnbench.wording import PATH_LENGTH, shortened
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """Counts of images and classes; `side` in pixels.
+    """Counts of images and classes; `height` and `width` in pixels, each of `bytes` a channel.
 
     `fingerprint`, of an image folder, changes with any name or size of an image.
     """
@@ -23,19 +27,21 @@ class DatasetFacts:
     test_images: int
     classes: int
     channels: int
-    side: int
+    height: int
+    width: int
+    bytes: int = 1
     fingerprint: str = ""
 
 
 # Counts as published with each dataset; torchvision's default splits.
 DATASETS: dict[str, DatasetFacts] = {
-    "fashion-mnist-12k": DatasetFacts(10_000, 2_000, 10, 1, 28),
-    "fashion-mnist": DatasetFacts(60_000, 10_000, 10, 1, 28),
-    "mnist": DatasetFacts(60_000, 10_000, 10, 1, 28),
-    "kmnist": DatasetFacts(60_000, 10_000, 10, 1, 28),
-    "cifar10": DatasetFacts(50_000, 10_000, 10, 3, 32),
-    "cifar100": DatasetFacts(50_000, 10_000, 100, 3, 32),
-    "svhn": DatasetFacts(73_257, 26_032, 10, 3, 32),
+    "fashion-mnist-12k": DatasetFacts(10_000, 2_000, 10, 1, 28, 28),
+    "fashion-mnist": DatasetFacts(60_000, 10_000, 10, 1, 28, 28),
+    "mnist": DatasetFacts(60_000, 10_000, 10, 1, 28, 28),
+    "kmnist": DatasetFacts(60_000, 10_000, 10, 1, 28, 28),
+    "cifar10": DatasetFacts(50_000, 10_000, 10, 3, 32, 32),
+    "cifar100": DatasetFacts(50_000, 10_000, 100, 3, 32, 32),
+    "svhn": DatasetFacts(73_257, 26_032, 10, 3, 32, 32),
 }
 
 # What `data` takes for an image.
@@ -46,16 +52,56 @@ IMAGE_SUFFIXES = (
 
 
 def facts(data: schema.DataConfig) -> DatasetFacts:
-    """The facts of any dataset; raises DataError for an image folder that is not there."""
+    """The facts of any dataset. Raises DataError for an image folder that is not there, and
+    UnpreparedError."""
     match data:
         case schema.Fashion12kData() | schema.TorchvisionData():
             return DATASETS[data.dataset]
         case schema.SyntheticData():
-            return DatasetFacts(
-                data.train_images, data.test_images, data.classes, data.channels, data.image_size
-            )
+            counts = data.train_images, data.test_images, data.classes
+            return DatasetFacts(*counts, data.channels, data.image_size, data.image_size)
         case schema.ImageFolderData():
             return folder_facts(data.root, data.channels, data.image_size)
+        case schema.CustomData():
+            return prepared_facts(data)
+
+
+class UnpreparedError(DataError):
+    """Nothing is known of images that a function of the user's own has yet to return."""
+
+
+def prepared_copy(data: schema.CustomData) -> tuple[Path | None, str]:
+    """The file in which the images of a function are kept, and the hash of the code that returned
+    them. Raises DataError where that cannot be read."""
+    path, function = custom_target(data.target)
+    words = json.dumps([str(path), function, data.options], sort_keys=True)
+    name = f"custom-{hashlib.sha256(words.encode()).hexdigest()[:16]}.zip"
+    folder = cache_folder()
+    return folder and folder / "prepared" / name, content_hash(path)
+
+
+_prepared: dict[tuple[Path, str], DatasetFacts] = {}
+
+
+def prepared_facts(data: schema.CustomData) -> DatasetFacts:
+    """What the prepared copy says of itself. Raises UnpreparedError where there is none."""
+    path, fingerprint = prepared_copy(data)
+    if path is None or not path.is_file():
+        raise UnpreparedError(f"data.target: {data.target} has not been prepared")
+    if (found := _prepared.get((path, fingerprint))) is not None:
+        return found
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about = json.loads(archive.read("about.json"))
+        if about["fingerprint"] != fingerprint:
+            raise ValueError("it is of other code")
+        train, channels, height, width = map(int, about["shape"]["train"])
+        counts = train, int(about["shape"]["test"][0]), len(about["classes"])
+        size = 4 if about.get("dtype") == "float32" else 1
+        found = DatasetFacts(*counts, channels, height, width, size)
+    except Exception as error:  # damaged bytes make zipfile, json and zlib raise a dozen kinds
+        raise UnpreparedError(f"{path} cannot be used: {error}") from error
+    return _prepared.setdefault((path, fingerprint), found)
 
 
 @functools.cache
@@ -76,7 +122,7 @@ def folder_facts(root: str, channels: int, side: int) -> DatasetFacts:
             digest.update(f"{part}/{name}\0{size}\n".encode("utf-8", "surrogateescape"))
     classes = {name.split("/", 1)[0] for name, _ in found["train"]}
     images = len(found["train"]), len(found["test"])
-    return DatasetFacts(*images, len(classes), channels, side, digest.hexdigest())
+    return DatasetFacts(*images, len(classes), channels, side, side, 1, digest.hexdigest())
 
 
 def _images(top: Path) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bnbench.config import schema
 from bnbench.config.custom import misfit, targets, trouble, weights, weights_hash
-from bnbench.config.datasets import DatasetFacts, facts, total_steps
+from bnbench.config.datasets import DatasetFacts, UnpreparedError, facts, total_steps
 from bnbench.config.faults import named_setups
 from bnbench.errors import DataError
 from bnbench.wording import counted
@@ -27,11 +27,14 @@ class Obstacle:
 
 def obstacles(config: schema.RunConfig) -> list[Obstacle]:
     """Everything that keeps a valid configuration from training."""
+    result = [*_custom(config), *_ramps(config)]
     try:
         dataset = facts(config.data)
+    except UnpreparedError:
+        return result
     except DataError as error:
         return [Obstacle(("data.root", "data.dataset"), f"data.root: {error.what}", error.do)]
-    result = [*_custom(config), *_ramps(config), *_splits(config, dataset)]
+    result += _splits(config, dataset)
     if not result:
         result.extend(_batches(config, train_images_left(config, dataset)))
     return result
@@ -40,6 +43,15 @@ def obstacles(config: schema.RunConfig) -> list[Obstacle]:
 def train_images_left(config: schema.RunConfig, dataset: DatasetFacts) -> int:
     """Training images after the hold-out and the subset."""
     return config.data.train_size or dataset.train_images - config.data.validation_size
+
+
+def known(config: schema.RunConfig) -> bool:
+    """Whether the images' size is: those of a function of the user's own are prepared first."""
+    try:
+        facts(config.data)
+    except UnpreparedError:
+        return False
+    return True
 
 
 def planned_steps(config: schema.RunConfig) -> int:
@@ -58,9 +70,12 @@ def opaque(config: schema.RunConfig) -> bool:
 def _custom(config: schema.RunConfig) -> Iterator[Obstacle]:
     for key, target in targets(config).items():
         kind, options = key.replace("target", "kind"), key.replace("target", "options")
-        if found := trouble(*target):
+        if key == "data.target":
+            kind = "data.dataset"
+        named = "function" if key == "data.target" else "class"
+        if found := trouble(*target, named):
             yield Obstacle((key, kind), f"{key}: {found[0]}", found[1])
-        elif found := misfit(config, key):
+        elif key != "data.target" and (found := misfit(config, key)):
             yield Obstacle((options, key, kind), f"{options}: {found[0]}", found[1])
     for path in weights(config):
         try:
@@ -157,7 +172,7 @@ def networks(configs: Iterable[schema.RunConfig]) -> list[list[schema.RunConfig]
     for config in configs:
         dataset = facts(config.data)
         blocks = config.model.model_dump_json(), config.norm.model_dump_json()
-        images = dataset.channels, dataset.side, dataset.classes
+        images = dataset.channels, dataset.height, dataset.width, dataset.classes
         batches = config.data.batch_size, last_batch(config)
         groups.setdefault((blocks, images, batches, config.optim.train_only), []).append(config)
     return list(groups.values())
@@ -170,7 +185,7 @@ def warnings(configs: Iterable[schema.RunConfig]) -> list[str]:
     """A sentence for each risk that feasible runs take: the worst case, and the setups."""
     worst: dict[int, tuple[tuple[float, ...], str]] = {}
     setups: dict[int, dict[str, None]] = {}
-    for config in configs:
+    for config in filter(known, configs):
         for number, size, sentence in _risks(config):
             worst[number] = max(worst.get(number, ((), "")), (size, sentence))
             setups.setdefault(number, {})[config.setup] = None

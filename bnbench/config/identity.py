@@ -208,7 +208,7 @@ def hparams(config: schema.RunConfig) -> dict[str, bool | int | float | str]:
     for key, value in _flat(config.model_dump(exclude_none=True, exclude={"seed"})).items():
         if key in NOT_IDENTITY or key.partition(".")[0] in NOT_IDENTITY:
             continue
-        if key in ("model.target", "norm.target"):
+        if key in ("data.target", "model.target", "norm.target"):
             path, name = custom_target(value)
             value = f"{path.name}:{name}"
         plain = isinstance(value, bool | int | float | str)

@@ -122,14 +122,17 @@ def fitting(below: Blocks, above: Blocks) -> tuple[dict[str, Block], set[Key]]:
     return result, left_out
 
 
-# The keys that name files; in `target` a class name follows the path.
-PATH_KEYS = {("data", "root"), ("model", "pretrained"), ("model", "target"), ("norm", "target")}
+# The keys that name files; in `target` a name follows the path.
+PATH_KEYS = {
+    *(("data", "root"), ("data", "target"), ("norm", "target")),
+    *(("model", "pretrained"), ("model", "target")),
+}
 
 
 def absolute(data: Any, folder: str, key: Key = ()) -> Any:
     """A file's data with absolute paths: what is relative starts at the file's folder."""
-    if re.search(r"\b(norm|model)\.options\b", ".".join(key)):
-        return data  # of a custom class: none of our business
+    if re.search(r"\b(data|norm|model)\.options\b", ".".join(key)):
+        return data  # of custom code: none of our business
     if key[-2:] in PATH_KEYS:
         if isinstance(data, tuple):
             return tuple(absolute(each, folder, key) for each in data)

@@ -1,4 +1,4 @@
-"""From resident pixels to batches: splits, order, augmentation, standardization.
+"""From pixels to batches: splits, order, augmentation, standardization.
 
 Batch k is a function of k and nothing else.
 """
@@ -20,7 +20,8 @@ step sees the same images and normalization batches are of few classes."""
 
 
 class Standardize:
-    """(x/255 − mean)/std, as one multiply-add: uint8 (n, C, H, W) → float32.
+    """(x/255 − mean)/std, as one multiply-add: uint8 (n, C, H, W) → float32; of floats,
+    (x − mean)/std.
 
     `mean`, `std`: per channel, (C,); or per pixel, (C, H, W).
 
@@ -44,14 +45,16 @@ class Standardize:
             each.view(shape).to(torch.float32).to(device)
             for each in (1 / (255 * spread), -middle / spread)
         )
+        self._scale_of_floats = (1 / spread).view(shape).to(torch.float32).to(device)
 
     def to(self, device: torch.device) -> Standardize:
         """The same on a device."""
         return Standardize(self._mean, self._std, device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        x = pixels.to(torch.float32, memory_format=torch.channels_last)
-        return x.mul_(self._scale).add_(self._shift)
+        scale = self._scale_of_floats if pixels.is_floating_point() else self._scale
+        x = pixels.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return x.mul_(scale).add_(self._shift)
 
 
 class Batches:
@@ -95,17 +98,17 @@ class Batches:
         """Images (n, C, H, W) float32 channels-last and labels (n,) of one step, counted from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch_indices = self._in_order(epoch).to(self._images.pixels.device)
+            self._epoch_indices = self._in_order(epoch).to(self._images.labels.device)
             self._epoch = epoch
         start = position * self.batch_size
         chosen = self._epoch_indices[start : start + self.batch_size]
         if self._order == "class-sorted-batches":
             labels = self._images.labels.index_select(0, chosen)
             chosen = chosen[labels.argsort(stable=True)]
-        pixels = self._images.pixels.index_select(0, chosen)
+        pixels, labels = self._images.at(chosen)
         if self._augment == "flip-crop":
             pixels = flip_crop(pixels, self._generator_for("augment", step))
-        return self._standardize(pixels), self._images.labels.index_select(0, chosen)
+        return self._standardize(pixels), labels
 
     def _in_order(self, epoch: int) -> Tensor:
         n = len(self._indices)
@@ -134,11 +137,10 @@ def chunks(
     permute its indices first.
     """
     images, standardize = images.to(device), standardize.to(device)
-    indices = indices.to(images.pixels.device)
+    indices = indices.to(images.labels.device)
     for start in range(0, len(indices), size):
-        chosen = indices[start : start + size]
-        pixels = images.pixels.index_select(0, chosen)
-        yield standardize(pixels), images.labels.index_select(0, chosen)
+        pixels, labels = images.at(indices[start : start + size])
+        yield standardize(pixels), labels
 
 
 # --- augmentation -------------------------------------------------------------------------
@@ -150,7 +152,7 @@ PADDING = 4
 
 
 def flip_crop(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image of (n, C, H, W) uint8 shifted by up to 4 pixels each way, and mirrored or not.
+    """Each image of (n, C, H, W) shifted by up to 4 pixels each way, and mirrored or not.
 
     Draws, in this order: n row offsets, n column offsets, n flips. `generator` is a CPU one
     whatever the device of the pixels, so that every device sees the same crops.

@@ -22,23 +22,31 @@ from torch import Tensor
 from bnbench.errors import DataError
 from bnbench.machine import available_memory
 
-# Images counted at a time: bounds what `moments` needs in addition to the pixels.
-_COUNTED = 4096
+# Pixels counted at a time: bounds what `moments` needs in addition to the images.
+_COUNTED = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """One part of a dataset, resident in memory.
+    """One part of a dataset, resident in memory, or `mapped`: in a file that is read where needed.
 
-    `pixels` is uint8 (N, C, H, W); `labels` is int64 (N,).
+    `pixels` is uint8 or float32 (N, C, H, W); `labels` is int64 (N,).
     """
 
     pixels: Tensor
     labels: Tensor
+    mapped: bool = False
 
     def to(self, device: torch.device) -> Images:
-        """The same images on a device; no copy where they already are there."""
-        return Images(self.pixels.to(device), self.labels.to(device))
+        """The same images on a device; no copy where they already are there. Mapped pixels stay
+        where they are."""
+        pixels = self.pixels if self.mapped else self.pixels.to(device)
+        return Images(pixels, self.labels.to(device), self.mapped)
+
+    def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels and labels of some images, on the device of the labels, as `indices` are."""
+        pixels = self.pixels.index_select(0, indices.to(self.pixels.device))
+        return pixels.to(self.labels.device), self.labels.index_select(0, indices)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,7 +56,8 @@ class Images:
 class Dataset:
     """Training and test images, the names of the classes, and per-channel moments.
 
-    `mean` and `std` are of all training pixels / 255: the constants that every setup shares.
+    `mean` and `std` are of all training pixels, bytes / 255 or floats: the constants that every
+    setup shares.
     """
 
     name: str
@@ -60,36 +69,60 @@ class Dataset:
 
 
 def moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and biased standard deviation of pixels / 255, per channel, from (N, C, H, W) uint8.
+    """Mean and biased standard deviation per channel, from (N, C, H, W): of uint8 / 255, or floats.
 
-    Counted, not accumulated: 256 integer counts a channel give the sums exactly, so that the
-    difference of squares below cancels nothing and every machine gets the same doubles.
+    Bytes are counted, not accumulated: 256 integer counts a channel give the sums exactly, so that
+    the difference of squares below cancels nothing and every machine gets the same doubles.
     """
     N, C, H, W = pixels.shape
     total = N * H * W
+    if pixels.is_floating_point():
+        means, spreads = _float_moments(pixels, (0, 2, 3))
+        return tuple(means.flatten().tolist()), tuple(spreads.flatten().tolist())
+    counts = torch.zeros(C, 256, dtype=torch.int64)
+    for part in _parts(pixels):
+        for channel in range(C):
+            counts[channel] += torch.bincount(part[:, channel].reshape(-1), minlength=256)
     mean, std = [], []
-    for channel in range(C):
-        counts = torch.zeros(256, dtype=torch.int64)
-        for start in range(0, N, _COUNTED):
-            part = pixels[start : start + _COUNTED, channel]
-            counts += torch.bincount(part.reshape(-1), minlength=256)
-        first = sum(value * count for value, count in enumerate(counts.tolist()))
-        second = sum(value * value * count for value, count in enumerate(counts.tolist()))
+    for each in counts.tolist():
+        first = sum(value * count for value, count in enumerate(each))
+        second = sum(value * value * count for value, count in enumerate(each))
         mean.append(first / (255 * total))
         std.append(math.sqrt(total * second - first * first) / (255 * total))
     return tuple(mean), tuple(std)
 
 
 def pixel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased standard deviation of pixels / 255 over the images: (C, H, W) fp64, from
-    (N, C, H, W) uint8. Sums of whole numbers are exact."""
+    """Mean and biased standard deviation over the images, as `moments`: (C, H, W) fp64, from
+    (N, C, H, W). Sums of whole numbers are exact."""
+    if pixels.is_floating_point():
+        mean, spread = _float_moments(pixels, (0,))
+        return mean[0], spread[0]
     first = second = torch.zeros((), dtype=torch.int64)
-    for part in pixels.split(_COUNTED):  # type: ignore[no-untyped-call]
+    for part in _parts(pixels):
         values = part.to(torch.int64)
         first, second = first + values.sum(0), second + values.square().sum(0)
     N = len(pixels)
     mean, spread = first.to(torch.float64), (N * second - first.square()).to(torch.float64).sqrt()
     return mean / (255 * N), spread / (255 * N)
+
+
+def _float_moments(pixels: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and biased standard deviation over these dimensions, which are kept, in fp64; the images
+    are passed twice, so that nothing cancels."""
+    values = math.prod(pixels.shape[each] for each in over)
+    first = [part.to(torch.float64).sum(over, keepdim=True) for part in _parts(pixels)]
+    mean = torch.stack(first).sum(0) / values
+    second = [
+        (part.to(torch.float64) - mean).square().sum(over, keepdim=True) for part in _parts(pixels)
+    ]
+    return mean, (torch.stack(second).sum(0) / values).sqrt()
+
+
+def _parts(pixels: Tensor) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...]
+    parts = pixels.split(max(1, _COUNTED // pixels[0].numel()))  # type: ignore[no-untyped-call]
+    return parts
 
 
 def require_memory(images: int, channels: int, image_size: int) -> None:

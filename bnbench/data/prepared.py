@@ -2,17 +2,20 @@
 
 A copy is one uncompressed zip: `about.json` and the raw bytes of four arrays. The zip's CRC-32 of
 each member is checked while it is read: at 1 GB/s and more it costs a third of a sha256, and what
-it has to find is a torn or rotten file, not a forged one.
+it has to find is a torn or rotten file, not a forged one. What does not fit into memory is mapped.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+import shutil
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +23,37 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from rich.filesize import decimal
 from torch import Tensor
 
+from bnbench import machine
 from bnbench.data.dataset import Dataset, Images
 from bnbench.errors import DataError
+from bnbench.machine import fits
 
 FORMAT = 1
 _READ = 1 << 24  # bytes read at a time: no second copy of a large array is held
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of bnbench, by the custom of the platform. Raises DataError."""
-    try:
-        home = Path.home()
-    except RuntimeError:
+    """The user's cache folder of bnbench. Raises DataError."""
+    folder = machine.cache_folder()
+    if folder is None:
         what = "there is no home folder, in which prepared data is kept"
-        raise DataError(what, do="set HOME to a folder that can be written to") from None
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "bnbench"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "bnbench"
-    # https://specifications.freedesktop.org/basedir-spec: relative paths are to be ignored.
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else home / ".cache") / "bnbench"
+        raise DataError(what, do="set HOME to a folder that can be written to")
+    return folder
+
+
+def require_disk(folder: Path, need: int, what: str) -> None:
+    """Raises DataError, with the numbers, where so many bytes do not fit on a folder's disk."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    if need > free:
+        raise DataError(
+            f"{what} needs {decimal(need)} on the disk of {folder}; {decimal(free)} are free",
+            do="make room, use fewer or smaller images, or set XDG_CACHE_HOME to a folder on "
+            "another disk",
+        )
 
 
 def prepared(
@@ -51,10 +62,13 @@ def prepared(
     make: Callable[[], Dataset],
     announce: Callable[[str], None],
     check: Callable[[], None] = lambda: None,
+    *,
+    required: bool = False,
 ) -> Dataset:
     """The copy at `path`, if it is of these originals; else what `make` makes, kept for next time.
 
-    `check` may refuse to make it, before any folder is made.
+    `check` may refuse to make it, before any folder is made. `required`: the images are read from
+    the copy, and DataError is raised where none can be kept.
     """
     ready = _read(path, fingerprint, announce)
     if ready is not None:
@@ -64,10 +78,22 @@ def prepared(
         # Another process may have prepared it while this one waited.
         ready = _read(path, fingerprint, lambda _: None)
         if ready is None:
-            ready = make()
+            ready, said = make(), announce
+            if required:
+                said = partial(_refuse, path)
             if writable:
-                _keep(path, ready, fingerprint, announce)
+                _keep(path, ready, fingerprint, said)
+            elif required:
+                _refuse(path, f"no prepared copy can be kept in {path.parent}")
+            if required:
+                ready = _read(path, fingerprint, said) or ready
     return ready
+
+
+def _refuse(path: Path, what: str) -> None:
+    raise DataError(
+        what, do=f"make {path.parent} writable, or set XDG_CACHE_HOME to another folder"
+    )
 
 
 def _read(path: Path, fingerprint: str, announce: Callable[[str], None]) -> Dataset | None:
@@ -77,6 +103,8 @@ def _read(path: Path, fingerprint: str, announce: Callable[[str], None]) -> Data
             about = json.loads(archive.read("about.json"))
             if about["format"] != FORMAT or about["fingerprint"] != fingerprint:
                 return None
+            values = sum(prod(shape) for shape in about["shape"].values())
+            about["mapped"] = not fits(values * _dtype(about).itemsize)
             return Dataset(
                 about["name"],
                 tuple(about["classes"]),
@@ -108,6 +136,8 @@ def _keep(path: Path, dataset: Dataset, fingerprint: str, announce: Callable[[st
         "std": dataset.std,
         "shape": {part: list(images.pixels.shape) for part, images in parts.items()},
     }
+    if dataset.train.pixels.dtype != torch.uint8:
+        about["dtype"] = "float32"
     try:
         with temporary.open("wb") as stream:
             with zipfile.ZipFile(stream, "w") as archive:
@@ -147,13 +177,34 @@ def _exclusively(path: Path, announce: Callable[[str], None]) -> Iterator[bool]:
         lock.release()
 
 
+def _dtype(about: dict[str, Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32 if about.get("dtype") == "float32" else np.uint8)
+
+
 def _read_images(archive: zipfile.ZipFile, part: str, about: dict[str, Any]) -> Images:
     shape = about["shape"][part]
-    pixels = np.empty(shape, np.uint8)
     labels = np.empty(shape[0], np.int64)
-    _fill(archive, f"{part}-pixels", pixels)
     _fill(archive, f"{part}-labels", labels)
-    return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+    if about["mapped"]:
+        pixels = _mapped(archive, f"{part}-pixels", shape, _dtype(about))
+    else:
+        pixels = np.empty(shape, _dtype(about))
+        _fill(archive, f"{part}-pixels", pixels)
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels), mapped=about["mapped"])
+
+
+def _mapped(
+    archive: zipfile.ZipFile, name: str, shape: list[int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """A member that stays on disk, of which only what is used is read; its CRC is not checked."""
+    member, path = archive.getinfo(name), Path(str(archive.filename))
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)  # APPNOTE.TXT 4.3.7: lengths of name and extra field
+        lengths = struct.unpack("<2H", file.read(4))
+        if member.file_size != prod(shape) * dtype.itemsize or member.compress_type:
+            raise ValueError(f"{name} has {member.file_size:,} bytes")
+        start = member.header_offset + 30 + sum(lengths)
+        return np.memmap(file, dtype, "c", start, tuple(shape))
 
 
 def _fill(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
@@ -168,8 +219,14 @@ def _fill(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
 
 
 def _write(archive: zipfile.ZipFile, name: str, tensor: Tensor) -> None:
-    flat = tensor.contiguous().numpy().reshape(-1).data.cast("B")
     # A fixed date: the same data make the same file.
-    with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as stream:
-        for start in range(0, len(flat), _READ):
-            stream.write(flat[start : start + _READ])
+    member = zipfile.ZipInfo(name)
+    # The header's 30 bytes, the name, 20 bytes of zip64 and this field: data start at a multiple of
+    # 64, where floats can be mapped. 0xD935 is what Android's zipalign calls its padding.
+    assert archive.fp is not None
+    padding = -(archive.fp.tell() + 30 + len(name) + 20 + 4) % 64
+    member.extra = struct.pack("<2H", 0xD935, padding) + bytes(padding)
+    size = max(1, _READ // max(1, tensor[0].numel() * tensor.element_size()))
+    with archive.open(member, "w", force_zip64=True) as stream:
+        for part in tensor.split(size):  # type: ignore[no-untyped-call]
+            stream.write(part.contiguous().numpy().reshape(-1).data.cast("B"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bnbench.config import experiments, files, loading, plans
+from bnbench.config import experiments, files, loading, plans, schema
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import workers_for
 from bnbench.store import ExperimentFolder
@@ -31,12 +31,15 @@ def plan_all(
     max_runs: int,
     runs_dir: Path,
     say: Say,
+    prepare: Callable[[Sequence[schema.RunConfig]], bool] = lambda _: False,
     into: bool = False,
 ) -> list[PlannedExperiment]:
     """The experiment of a file, or all of a folder's, checked before the first is trained.
 
-    `into`: keep another study of the same name in its folder. Raises ConfigError with the faults of
-    all of them, UsageError for two of the same name, and for another study unless `into`.
+    `prepare` has images of the user's own prepared, and says whether there are any: what they are
+    decides whether runs can train. `into`: keep another study of the same name in its folder.
+    Raises ConfigError with the faults of all of them, UsageError for two of the same name, and for
+    another study unless `into`.
     """
     planned: dict[str, PlannedExperiment] = {}
     faults: list[Fault] = []
@@ -57,6 +60,10 @@ def plan_all(
         planned[experiment.name] = PlannedExperiment(experiment, plan, folder)
     if faults:
         raise ConfigError(dict.fromkeys(faults))  # the command line's own arise in every file
+    runs = [run for each in planned.values() for run in each.plan.runs]
+    for name, each in planned.items() if prepare(runs) else ():
+        plan = plans.expand(each.experiment, max_runs=max_runs)
+        planned[name] = replace(each, plan=plan)
     for name, each in planned.items():
         folder = studies.folder_for(each.experiment, overrides, each.plan, each.folder, into=into)
         planned[name] = replace(each, folder=folder)

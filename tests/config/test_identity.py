@@ -37,6 +37,7 @@ FROZEN = "norm: {kind: frozen}\n"
 EVO = "norm: {kind: evonorm-s0}\n"
 CUSTOM_NORM = "norm: {kind: custom, target: 'layers.py:Mine'}\n"
 CUSTOM_MODEL = "model: {kind: custom, target: 'layers.py:Mine'}\n"
+CUSTOM_DATA = "data: {dataset: custom, target: 'layers.py:Mine'}\n"
 RESNET = "model: {kind: resnet, depth: 8}\n"
 TORCHVISION = "model: {kind: torchvision, name: resnet18}\n"
 # base, key, another value: one row for every key of every block
@@ -60,6 +61,8 @@ CHANGES = [
     (SYNTHETIC, "data.image_size", "29"),
     (SYNTHETIC, "data.noise", "0.6"),
     (SYNTHETIC, "data.data_seed", "1"),
+    (CUSTOM_DATA, "data.target", "layers.py:Other"),
+    (CUSTOM_DATA, "data.options", "{size: 3}"),
     (PLAIN, "model.kind", "mlp"),
     (PLAIN, "model.widths", "[8]"),
     (PLAIN, "model.blocks", "1"),

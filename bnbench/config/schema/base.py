@@ -23,6 +23,10 @@ Target = Annotated[
     str,
     Field(pattern=f"^({TARGET})$", json_schema_extra={"x-allowed": "path/to/file.py:ClassName"}),
 ]
+FunctionTarget = Annotated[
+    str,
+    Field(pattern=f"^({TARGET})$", json_schema_extra={"x-allowed": "path/to/file.py:function"}),
+]
 # Every number has a maximum, far above what anybody trains: what is larger is a slip of the hand,
 # and would be computed without end. Whether numbers within them fit a machine `assemble` estimates.
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # of images, of steps

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field
 
-from bnbench.config.schema.base import Block, Count, NonNegative, Seed, Size
+from bnbench.config.schema.base import Block, Count, FunctionTarget, NonNegative, Seed, Size
 
 
 class ImageData(Block):
@@ -77,6 +77,21 @@ class SyntheticData(ImageData):
     data_seed: Seed = Field(0, description="which images are generated, for all seeds alike")
 
 
+class CustomData(ImageData):
+    """Images that a function of your own returns, as (train, test) or (train, test, class names).
+
+    Each is a dataset with a length and items (image, label), such as torchvision's ImageFolder or
+    Hugging Face's `datasets`, or a pair (images, labels) of arrays or tensors. It is called once as
+    function(**options); the images are kept in the cache folder until the file's code or the
+    options change. Pixels are uint8, or floats, which are taken as they are.
+    """
+
+    dataset: Literal["custom"]
+    target: FunctionTarget = Field(description="path/to/file.py:function")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments")
+
+
 DataConfig: TypeAlias = Annotated[
-    Fashion12kData | TorchvisionData | ImageFolderData | SyntheticData, Discriminator("dataset")
+    Fashion12kData | TorchvisionData | ImageFolderData | SyntheticData | CustomData,
+    Discriminator("dataset"),
 ]
