@@ -229,7 +229,20 @@ def datasets(folder: Path) -> list[schema.DataConfig]:
             batch_size=4,
         ),
         synthetic(),
+        schema.CustomData(
+            dataset="custom", target=f"{folder}/own.py:load", validation_size=4, batch_size=4
+        ),
     ]
+
+
+OWN = """\
+import numpy as np
+
+
+def load():
+    part = np.arange(12 * 5 * 64, dtype=np.float32).reshape(12, 5, 8, 8), np.arange(12) % 3
+    return part, part
+"""
 
 
 @pytest.mark.usefixtures("no_dataset_kept")
@@ -242,6 +255,8 @@ def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                 pixels = random.integers(0, 256, (9, 8, 3), np.uint8)
                 Image.fromarray(pixels).save(tmp_path / part / label / f"{i}.png")
 
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked: list[tuple[object, ...]] = []
 
     def fetched(name: str, *, root: Path | None, download: bool, **_: object) -> Dataset:
@@ -260,7 +275,7 @@ def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torchvision_sets, "load_torchvision", fetched)
     configs = datasets(tmp_path)
     assert {type(one) for one in configs} == set(kinds(schema.DataConfig))
-    assert len(kinds(schema.DataConfig)) == 4
+    assert len(kinds(schema.DataConfig)) == 5
     channels = []
     for one in configs:
         run, _ = build_run(
@@ -274,7 +289,7 @@ def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         channels.append(run.batch_at(0)[0].shape[1])
         run.evaluate_last = run.evaluate  # 2,000 test images would take a second
         assert list(train(run))[-1].facts[-1] == Finished()  # type: ignore[union-attr]
-    assert channels == [1, 3, 3, 2]
+    assert channels == [1, 3, 3, 2, 5]
     assert asked == [("cifar10", Path("/x"), True)]
 
 
