@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import cache
-from typing import cast
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from bnbench.data.batches import Standardize
 from bnbench.data.dataset import load_fashion_mnist_12k
 
+P, T = ParamSpec("P"), TypeVar("T")
 Pairs = DataLoader[tuple[Tensor, ...]]
 BATCH = 64
-IMAGES = 1024
+IMAGES = 512
 """Looked at in tests: fewer than a user would, and enough."""
 
 
@@ -84,14 +85,21 @@ def steps(
     return model
 
 
-@cache
-def _trained() -> nn.Module:
-    return steps(network(), 150)
+def once(make: Callable[P, T]) -> Callable[P, T]:
+    """Trains once for the same arguments; each caller has a copy, to be spoiled."""
+    kept = cache(make)
+
+    @wraps(make)
+    def copied(*args: P.args, **kwargs: P.kwargs) -> T:
+        return copy.deepcopy(kept(*args, **kwargs))
+
+    return copied
 
 
+@once
 def trained() -> nn.Module:
-    """A healthy network; a copy, to be spoiled."""
-    return copy.deepcopy(_trained())
+    """A healthy network."""
+    return steps(network(), 150)
 
 
 def norms(model: nn.Module) -> dict[str, _BatchNorm]:

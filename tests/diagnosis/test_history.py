@@ -17,7 +17,16 @@ from bnbench.config.trust import Trust
 from bnbench.diagnosis import Diagnosis
 from bnbench.diagnosis.target import Target, find_target, read_checkpoint
 from bnbench.errors import UsageError
-from tests.diagnosis.patients import loader, network, norms, pictures, statistics, steps, trained
+from tests.diagnosis.patients import (
+    loader,
+    network,
+    norms,
+    once,
+    pictures,
+    statistics,
+    steps,
+    trained,
+)
 
 SMALL = 512
 
@@ -88,6 +97,7 @@ def test_new_layers_in_a_trained_network_were_not_skipped() -> None:
 # --- averaged weights -----------------------------------------------------------------------------
 
 
+@once
 def average() -> tuple[nn.Module, nn.Module]:
     """Weights half-way between two moments of training, and the model at the later one, whose
     statistics both have."""

@@ -23,6 +23,7 @@ from tests.diagnosis.patients import (
     loader,
     network,
     norms,
+    once,
     pictures,
     statistics,
     steps,
@@ -58,6 +59,7 @@ class Activates(nn.BatchNorm2d):
         return super().forward(x).relu()
 
 
+@once
 def activating() -> nn.Module:
     """Trained with layers that normalize and activate in one."""
     model = steps(network(norm=Activates), 60)

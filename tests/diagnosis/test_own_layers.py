@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import bnbench
-from tests.diagnosis.patients import BATCH, network, pictures, steps
+from tests.diagnosis.patients import BATCH, network, once, pictures, steps
 from tests.diagnosis.test_layers import diagnosed, fixed, loss
 
 
@@ -87,6 +87,7 @@ class Frozen(ByHand):
         return y
 
 
+@once
 def learned(norm: Callable[..., nn.Module]) -> nn.Module:
     return steps(network(norm=norm), 60)
 

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def told(config: schema.RunConfig) -> Told:
     return Told(
         curve=[0.3, accuracy], test=accuracy - 0.01, state="diverged" if lost else "completed"
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_figures() -> Iterator[None]:
+    """They have their own tests, and take most of the time of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bnbench.report.writing.drawn", lambda *_: [])
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def images(folder: RunFolder) -> set[str]:
 
 
 def test_a_finished_run_shows_what_its_probes_have_read(tmp_path: Path) -> None:
-    config = small_config(probes=all_probes())
+    config = small_config(probes=all_probes(every=8))
     folder = execute(config, ExperimentFolder(tmp_path), Settings()).folder
     kept = folder.pictures()
     assert set(kept) == ALL
@@ -49,7 +49,7 @@ def test_a_finished_run_shows_what_its_probes_have_read(tmp_path: Path) -> None:
 
 def test_only_what_was_read_is_drawn(tmp_path: Path) -> None:
     folder = execute(
-        no_norm_config(probes=all_probes()), ExperimentFolder(tmp_path), Settings()
+        no_norm_config(probes=all_probes(every=8)), ExperimentFolder(tmp_path), Settings()
     ).folder
     found = probe_pictures(folder)
     # Without batch statistics there are no layers to blame.
@@ -65,7 +65,7 @@ def test_what_cannot_be_drawn_is_a_warning_and_no_failure(
         raise RuntimeError("no ink")
 
     said: list[str] = []
-    config = small_config(probes=all_probes())
+    config = small_config(probes=all_probes(every=8))
     monkeypatch.setattr("bnbench.report.figures.probes.probe_pictures", broken)
     settings = Settings(announce=said.append)
     result = execute(config, ExperimentFolder(tmp_path), settings)
