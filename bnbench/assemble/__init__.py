@@ -3,7 +3,8 @@
 What it calls knows no configuration. `inputs`: images, random numbers, what is measured on which
 images. `model`: network, normalization, optimizer, learning rate. `check`: whether networks can be
 made and trained. `probes`: optional measurements. `run`: all of it put together. `custom`: classes
-in files of the user's own. `foreign`: networks that are written elsewhere. `swapping`: their norms,
+in files of the user's own, and what these import. `own_images`: images that a function of theirs
+returns. `foreign`: networks that are written elsewhere. `swapping`: their norms,
 exchanged from Python. `stored`: images for a run that is diagnosed.
 """
 

@@ -111,6 +111,12 @@ def test_names() -> None:
     assert gathered(named, named).classes == ("cat", "dog", "elk")
     few = Subset(named, range(6))
     assert gathered(few, few).classes == ("cat", "dog", "elk")
+    label = type("ClassLabel", (), {"names": ["x", "y", "z"]})()
+    hugging_face = Items(
+        *[{"image": image, "label": 2 - each} for image, each in zip(*GOOD, strict=True)]
+    )
+    hugging_face.features = {"image": object(), "label": label}
+    assert gathered(hugging_face, hugging_face).classes == ("x", "y", "z")
     assert gathered(named, named, ["a", "b", "c"]).classes == ("a", "b", "c")
 
 
