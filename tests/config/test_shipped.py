@@ -91,7 +91,14 @@ def test_a_folder_means_all_of_its_experiments(
     monkeypatch.chdir(tmp_path)
     claims = files.find_configs("claims")
     assert [path.stem for path in claims] == [
-        *("batch-size", "covariate-shift", "depth", "faster-convergence", "higher-learning-rates"),
+        *(
+            "batch-size",
+            "converged",
+            "covariate-shift",
+            "depth",
+            "faster-convergence",
+            "higher-learning-rates",
+        ),
         *("placement", "regularization", "shifted-images", "train-vs-inference"),
     ]
     assert files.find_configs("configs/claims/") == claims
