@@ -26,7 +26,8 @@ board      TensorBoard for an experiment: rewrite event files, average over seed
 diagnosis  a foreign model, or a stored run: what is wrong in eval mode, and the fix
 report     stored runs to tables, figures, verdicts, the page
 runner     one run from start to result, resumable
-sweep      which study is continued; which runs are missing, in which order; who trains them
+sweeps     which study is continued; which runs are missing, in which order; who trains them
+notebook   from Python: train a study, read one, show it in a notebook
 cli        the commands; heavy packages are imported inside them
 """
 
@@ -37,6 +38,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bnbench.assemble.swapping import swap as swap
     from bnbench.diagnosis.diagnose import diagnose as diagnose
+    from bnbench.notebook import Study as Study
+    from bnbench.notebook import open as open
+    from bnbench.notebook import sweep as sweep
 
 __version__ = "0.1.0"
 
@@ -51,4 +55,8 @@ def __getattr__(name: str) -> object:
         from bnbench.assemble import swap
 
         return swap
+    if name in ("Study", "open", "sweep"):
+        from bnbench import notebook
+
+        return getattr(notebook, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

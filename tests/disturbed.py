@@ -186,7 +186,7 @@ def _inside(place: Path) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
         patch.setenv("COLUMNS", "80")
         patch.setenv("BNBENCH_RUNS_DIR", str(place / "runs"))  # absolute, so that `disk` sees it
-        patch.setattr("bnbench.sweep.workers.Workers", InProcess)
+        patch.setattr("bnbench.sweeps.workers.Workers", InProcess)
         patch.setattr("bnbench.assemble.inputs._loaded", {})  # as in a new process
         yield
 

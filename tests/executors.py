@@ -19,8 +19,8 @@ from bnbench.errors import Fault
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import schedule
-from bnbench.sweep.jobs import (
+from bnbench.sweeps import schedule
+from bnbench.sweeps.jobs import (
     Answer,
     Check,
     Executor,
@@ -33,7 +33,7 @@ from bnbench.sweep.jobs import (
     Train,
     perform,
 )
-from bnbench.sweep.shipping import Reply, Sent, Shipment, perform_shipment
+from bnbench.sweeps.shipping import Reply, Sent, Shipment, perform_shipment
 
 Behaviour = Callable[[Job], list[Answer]]
 

@@ -86,7 +86,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "train",
         },
     ),
-    "sweep": (
+    "sweeps": (
         6,
         {
             "board",
@@ -101,6 +101,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "wording",
         },
     ),
+    "notebook": (7, {"board", "config", "errors", "report", "sinks", "store", "sweeps", "wording"}),
     "cli": (
         7,
         {
@@ -114,7 +115,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "runner",
             "sinks",
             "store",
-            "sweep",
+            "sweeps",
             "wording",
         },
     ),
@@ -128,7 +129,7 @@ WITHOUT = {
     "sinks": {"torch", "torchvision", "tensorflow"},
     "board": {"torch", "torchvision", "tensorflow"},
     "report": {"torch", "torchvision"},
-    "sweep": {"torch", "torchvision", "tensorboard"},
+    "sweeps": {"torch", "torchvision", "tensorboard"},
     "train": {"tensorboard", "rich", "yaml"},
 }
 

@@ -22,7 +22,7 @@ from bnbench.config import loading, plans
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import SweepOptions
+from bnbench.sweeps.jobs import SweepOptions
 from tests.executors import InProcess, sweep
 from tests.runs import committed_step, evidence, quiet_console
 

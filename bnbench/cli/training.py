@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from bnbench.config.schema import RunConfig
     from bnbench.runner.settings import Executed
     from bnbench.store import Record, Result
-    from bnbench.sweep.experiments import PlannedExperiment
-    from bnbench.sweep.jobs import SweepOptions
+    from bnbench.sweeps.experiments import PlannedExperiment
+    from bnbench.sweeps.jobs import SweepOptions
 
 Configs = Annotated[
     str,
@@ -223,8 +222,8 @@ def sweep(
     """
     from bnbench.config import loading
     from bnbench.config.trust import Trust
-    from bnbench.sweep import experiments
-    from bnbench.sweep.jobs import SweepOptions
+    from bnbench.sweeps import experiments
+    from bnbench.sweeps.jobs import SweepOptions
 
     overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
 
@@ -259,7 +258,7 @@ def sweep(
 def _forecast(
     planned: Sequence[PlannedExperiment], options: SweepOptions, *, quiet: bool, as_json: bool
 ) -> None:
-    from bnbench.sweep import experiments, forecast
+    from bnbench.sweeps import experiments, forecast
 
     records = []
     for each in planned:
@@ -279,15 +278,6 @@ def _forecast(
         print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
 
 
-def _begin(each: PlannedExperiment) -> None:
-    """Keep the experiment's file, and show in TensorBoard what it says of earlier runs."""
-    from bnbench.board.bands import update_tensorboard
-    from bnbench.sweep import studies
-
-    studies.begin(each.experiment, each.folder, root.say)
-    update_tensorboard(each.folder, root.say)
-
-
 def _train(
     planned: Sequence[PlannedExperiment],
     options: SweepOptions,
@@ -300,22 +290,16 @@ def _train(
         from bnbench.board.bands import update_tensorboard
         from bnbench.report import record, terminal
         from bnbench.report.reading import results_of
-        from bnbench.runner.settings import Stop
         from bnbench.sinks.terminal import Screen
-        from bnbench.sweep import experiments, schedule
+        from bnbench.sweeps import experiments
 
     shown: list[Record] = []
     failures: list[tuple[str, str]] = []
     console = root.progress_console(quiet)
     for each in planned:
-        runs, folder, faults_of = each.plan.runs, each.folder, each.plan.faults
-        with closing(experiments.executor_for(each, options, planned, root.say)) as executor:
-            begin = partial(_begin, each)
-            stop = Stop(root.say, saved=partial(schedule.is_saved, runs, folder))
-            with stop.listening(), Screen(console, runs=len(runs)) as screen:
-                outcome = schedule.sweep(
-                    runs, folder, executor, screen, stop, options, faults_of, begin
-                )
+        runs, folder = each.plan.runs, each.folder
+        screen = Screen(console, runs=len(runs))
+        outcome = experiments.train(each, planned, options, screen, root.say)
         with root.doing("reading the results", quiet or as_json or csv):
             update_tensorboard(folder, root.say)
             curves = bool(each.experiment.claims) and not (as_json or csv)

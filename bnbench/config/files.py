@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,27 @@ def dump_experiment(experiment: ExperimentConfig) -> str:
             return named
     header = "# The experiment as given, with the command line's overrides.\n"
     return header + _block(_content(experiment))
+
+
+def dump_mapping(content: Mapping[str, Any], folder: str) -> str:
+    """What an experiment's file would say that is given as a mapping, its relative paths starting
+    at a folder. Raises UsageError for a value that YAML does not have."""
+    return _block(absolute(_plain(content, ()), folder))
+
+
+def _plain(value: Any, at: tuple[str, ...]) -> Any:
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Mapping():
+            return {str(key): _plain(each, (*at, str(key))) for key, each in value.items()}
+        case list() | tuple() | range():
+            return tuple(_plain(each, at) for each in value)
+        case _:
+            raise UsageError(
+                f"{'.'.join(at)}: a {type(value).__name__} is nothing that a study can hold",
+                do="give text, numbers, true or false, lists and mappings",
+            )
 
 
 def _content(experiment: ExperimentConfig) -> dict[str, Any]:

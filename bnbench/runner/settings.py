@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,8 +54,12 @@ class Stop:
     def listening(self) -> Iterator[None]:
         """Handle the process's signals; the handlers before are restored on leaving.
 
-        A SIGHUP that is ignored stays so: `nohup` asks for that.
+        A SIGHUP that is ignored stays so: `nohup` asks for that. Python handles signals in its main
+        thread alone: in another one nothing is listened to.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         numbers = [
             number
             for number in EXIT_CODES

@@ -73,8 +73,12 @@ class Screen:
 
     def advance(self, *, done: int, diverged: int, failed: int, seconds_left: float | None) -> None:
         """Say how many of the runs are done, how they ended, and how long the rest will take."""
-        if self._all is None:
-            return
+        if self._all is not None:
+            reading = self.reading(done, diverged, failed, seconds_left)
+            self._all.update(self._all.task_ids[0], completed=done, reading=reading)
+
+    def reading(self, done: int, diverged: int, failed: int, seconds_left: float | None) -> str:
+        """The same in words."""
         reading = f"{done} of {self._runs}"
         if diverged:
             reading += f", {diverged} diverged"
@@ -82,7 +86,7 @@ class Screen:
             reading += f", {failed} failed"
         if seconds_left is not None:
             reading += f", {duration(seconds_left)} left"
-        self._all.update(self._all.task_ids[0], completed=done, reading=reading)
+        return reading
 
     def print(self, line: str) -> None:
         """A line that stays, above the live ones."""

@@ -91,7 +91,7 @@ DAMAGES: tuple[Damage, ...] = (change, cut, double, empty, delete, make_a_folder
 def command(folder: Path, *arguments: str) -> Said:
     """Run a command on the runs in a folder, with stubs to train."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bnbench.sweep.workers.Workers", InProcess)
+        patch.setattr("bnbench.sweeps.workers.Workers", InProcess)
         patch.setattr(execute, "__defaults__", (build_stub,))
         patch.setenv("BNBENCH_RUNS_DIR", str(folder / "runs"))
         said = bnbench(*arguments)

@@ -32,7 +32,7 @@ MARKUP = "a:x:b [8] [red]c[/red] $x_ $y$ :100: {0} %s | *b* <script>&amp; 💯"
 def _wide_and_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for console in ("output", "errors"):  # which keep the COLUMNS that they were made with
         monkeypatch.setattr(f"bnbench.cli.root.{console}._width", 400)
-    monkeypatch.setattr("bnbench.sweep.workers.Workers", InProcess)
+    monkeypatch.setattr("bnbench.sweeps.workers.Workers", InProcess)
     monkeypatch.setattr("bnbench.cli.root._debug", False)
 
 

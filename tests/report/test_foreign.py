@@ -75,7 +75,7 @@ WIDE = as_csv([{"seed": n, "bn": b, "gn": g} for n, (b, g) in enumerate(zip(BN, 
 COMMAS = as_csv([each | {"dice": str(each["dice"]).replace(".", ",")} for each in rows()], ";")
 NESTED = [{"params": {"norm": each["norm"], "seed": str(each["seed"])},
            "metrics": {"dice": each["dice"]}, "tags": ["a"]} for each in rows()]  # fmt: skip
-FORMS = {
+FORMS: dict[str, str | bytes] = {
     "wide": WIDE,
     "bom": b"\xef\xbb\xbf" + LONG.encode(),
     "utf-16 with tabs": as_csv(rows(), "\t").encode("utf-16"),
@@ -249,7 +249,7 @@ def test_the_table_for_a_paper(form: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_a_sentence(
-    content: str | bytes, change: Mapping[str, str], words: str
+    content: str | bytes, change: dict[str, str], words: str
 ) -> None:
     asked = dict(zip(ASKED[::2], ASKED[1::2], strict=True)) | change
     said = ask(content, *(part for pair in asked.items() for part in pair))

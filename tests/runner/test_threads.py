@@ -17,8 +17,8 @@ from bnbench.runner import settings, threads
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Executed, Settings, thread_limit
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import jobs
-from bnbench.sweep.forecast import is_missing, stored
+from bnbench.sweeps import jobs
+from bnbench.sweeps.forecast import is_missing, stored
 from tests.injection import Killed, dying
 from tests.runs import evidence, experiment_in, seal_again, small_config
 from tests.stub import build_stub

@@ -10,7 +10,7 @@ from bnbench.config import feasible, schema
 from bnbench.config.custom import code_of
 from bnbench.errors import ConfigError
 from bnbench.runner.settings import Fitting, Stop
-from bnbench.sweep import jobs
+from bnbench.sweeps import jobs
 
 WAIT_SECONDS = 0.25
 """How long to wait for an answer before looking at the clock and at Ctrl-C."""

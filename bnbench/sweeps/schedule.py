@@ -24,8 +24,8 @@ from bnbench.errors import (
 from bnbench.runner.settings import Stop, may_use_gpu
 from bnbench.sinks import Sink
 from bnbench.sinks.terminal import Screen
-from bnbench.sweep import forecast, jobs
-from bnbench.sweep.dispatch import Dispatcher
+from bnbench.sweeps import forecast, jobs
+from bnbench.sweeps.dispatch import Dispatcher
 from bnbench.wording import counted
 
 ATTEMPTS = 3

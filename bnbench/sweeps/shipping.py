@@ -20,7 +20,7 @@ from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner.settings import Stop
 from bnbench.store import ExperimentFolder, RunFolder
 from bnbench.store.run_folder import CHECKPOINT, ERROR
-from bnbench.sweep import jobs
+from bnbench.sweeps import jobs
 
 SAVE_SECONDS = 30.0
 """How often a worker sends the files of its run if there is a new checkpoint, and so the work that

@@ -22,8 +22,8 @@ from bnbench.errors import BnbenchError, RunError, StorageError
 from bnbench.runner.belonging import require_same_identity
 from bnbench.runner.settings import Cost, Stop, recorded_bytes
 from bnbench.sinks.terminal import duration
-from bnbench.sweep import jobs
-from bnbench.sweep.dispatch import Dispatcher
+from bnbench.sweeps import jobs
+from bnbench.sweeps.dispatch import Dispatcher
 from bnbench.wording import counted, point_words
 
 LATEST = 1e11

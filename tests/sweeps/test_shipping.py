@@ -17,9 +17,9 @@ from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, read
-from bnbench.sweep.jobs import Check, Failed, SweepOptions, Train
-from bnbench.sweep.schedule import SweepOutcome
-from bnbench.sweep.shipping import Reply, Sent, Shipment, Shipping
+from bnbench.sweeps.jobs import Check, Failed, SweepOptions, Train
+from bnbench.sweeps.schedule import SweepOutcome
+from bnbench.sweeps.shipping import Reply, Sent, Shipment, Shipping
 from tests.executors import Elsewhere, InProcess, sweep
 from tests.injection import Killed, disk, kills, stopping
 from tests.runs import (

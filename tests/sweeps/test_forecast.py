@@ -18,10 +18,10 @@ from bnbench.runner.rehearsal import measure
 from bnbench.runner.settings import Cost, Settings, Stop, recorded_bytes
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, encode_records
-from bnbench.sweep import forecast as forecasting
-from bnbench.sweep import schedule
-from bnbench.sweep.forecast import WORKER_SECONDS, Forecast, as_lines
-from bnbench.sweep.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, SweepOptions
+from bnbench.sweeps import forecast as forecasting
+from bnbench.sweeps import schedule
+from bnbench.sweeps.forecast import WORKER_SECONDS, Forecast, as_lines
+from bnbench.sweeps.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, SweepOptions
 from tests.executors import InProcess, faults_of
 from tests.runs import (
     MANIFEST,

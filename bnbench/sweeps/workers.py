@@ -26,6 +26,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
+from types import ModuleType
 from typing import Any
 
 from bnbench.config.custom import code_of
@@ -33,7 +34,7 @@ from bnbench.errors import RunError
 from bnbench.guard import tell_what_nobody_catches
 from bnbench.runner.settings import Stop
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import jobs
+from bnbench.sweeps import jobs
 
 BEAT_SECONDS = 1.0
 """How often a worker says that it is alive."""
@@ -120,7 +121,7 @@ class Workers:
         arguments = (theirs, *self._arguments, number)
         process = context.Process(target=serve, args=arguments, name="bnbench worker")
         try:
-            with _signals_blocked():
+            with _signals_blocked(), _no_main():
                 process.start()
         except OSError as error:
             raise RunError(
@@ -186,6 +187,18 @@ class Workers:
         self._workers.remove(worker)
         worker.process.join()
         worker.connection.close()
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """A process that is started inside does not run the caller's own script again, as a spawned one
+    does to find what is defined there: a script that calls `bnbench.sweep` needs no guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager

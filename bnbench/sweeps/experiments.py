@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bnbench.config import experiments, files, loading, plans, schema
 from bnbench.errors import ConfigError, Fault, UsageError
-from bnbench.runner.settings import workers_for
+from bnbench.runner.settings import Stop, workers_for
+from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import jobs, studies, workers
+from bnbench.sweeps import jobs, schedule, studies, workers
 
 Say = Callable[[str], None]
 
@@ -77,6 +80,36 @@ def plan_all(
                 said = f"{what}; {do}"
                 say(f"{name}: {said}" if len(planned) > 1 else said)
     return list(planned.values())
+
+
+def train(
+    each: PlannedExperiment,
+    planned: Sequence[PlannedExperiment],
+    options: jobs.SweepOptions,
+    screen: Screen,
+    say: Say,
+) -> schedule.SweepOutcome:
+    """Train what an experiment lacks, and bring its TensorBoard up to date before the first run.
+
+    `planned`: all experiments of the sweep. Raises Interrupted, what is trained being stored.
+    """
+    runs, folder = each.plan.runs, each.folder
+
+    def begin() -> None:
+        from bnbench.board.bands import update_tensorboard  # it imports TensorBoard
+
+        studies.begin(each.experiment, folder, say)
+        update_tensorboard(folder, say)
+
+    stop = Stop(say, saved=partial(schedule.is_saved, runs, folder))
+    with (
+        closing(executor_for(each, options, planned, say)) as executor,
+        stop.listening(),
+        screen,
+    ):
+        return schedule.sweep(
+            runs, folder, executor, screen, stop, options, each.plan.faults, begin
+        )
 
 
 def executor_for(

@@ -19,7 +19,7 @@ from bnbench.errors import UsageError
 from bnbench.report.reading import choose_study, read_study
 from bnbench.report.writing import make, write
 from bnbench.store import ExperimentFolder
-from bnbench.sweep import experiments, studies
+from bnbench.sweeps import experiments, studies
 from tests.report.invented import Told, invented, write_run
 from tests.runs import MANIFEST, SMALL_YAML
 

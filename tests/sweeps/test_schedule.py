@@ -17,7 +17,7 @@ from bnbench.events import Moment
 from bnbench.runner.settings import Fitting, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import (
+from bnbench.sweeps.jobs import (
     Answer,
     Check,
     Failed,
@@ -30,7 +30,7 @@ from bnbench.sweep.jobs import (
     Train,
     Trained,
 )
-from bnbench.sweep.schedule import SweepOutcome
+from bnbench.sweeps.schedule import SweepOutcome
 from tests.executors import Behaviour, Scripted, sweep
 from tests.runs import MANIFEST, a_result, end, experiment_in, no_norm_config, small_config
 
@@ -315,7 +315,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
     screen: tuple[Screen, io.StringIO],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bnbench.sweep.schedule.HELD_SECONDS", 0.01)
+    monkeypatch.setattr("bnbench.sweeps.schedule.HELD_SECONDS", 0.01)
     runs = seeds(2)
     held = 3
 
@@ -467,7 +467,7 @@ def test_a_worker_that_does_not_commit_is_not_waited_for_forever(
     screen: tuple[Screen, io.StringIO],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bnbench.sweep.dispatch.COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr("bnbench.sweeps.dispatch.COMMIT_SECONDS", 0.05)
     stop = Stop()
 
     class Deaf(Scripted):
@@ -534,7 +534,7 @@ def test_the_time_of_a_cell_that_nobody_knows_is_told_from_its_steps(
     told: list[float | None] = []
     screen = Screen(PlainConsole(file=io.StringIO()), runs=4)
     monkeypatch.setattr(screen, "advance", lambda **kinds: told.append(kinds["seconds_left"]))
-    monkeypatch.setattr("bnbench.sweep.schedule.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("bnbench.sweeps.schedule.time.monotonic", lambda: 100.0)
     again = known.model_copy(update={"seed": 1})
     run_sweep([known, other, unknown, again], experiment, trained, screen)
     assert told == [pytest.approx(2.0 + 200 * 6.0 / 400), pytest.approx(2.0)]
@@ -546,7 +546,7 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
     """Four runs of ten seconds, two workers; half of the first has been trained in five."""
     runs = seeds(4)
     now = 100.0
-    monkeypatch.setattr("bnbench.sweep.schedule.time.monotonic", lambda: now)
+    monkeypatch.setattr("bnbench.sweeps.schedule.time.monotonic", lambda: now)
     told: list[tuple[int, float | None]] = []
     screen = Screen(PlainConsole(file=io.StringIO()), runs=4)
     monkeypatch.setattr(

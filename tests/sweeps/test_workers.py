@@ -24,7 +24,7 @@ from bnbench.events import Finished
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.sinks.terminal import Screen
-from bnbench.sweep.jobs import (
+from bnbench.sweeps.jobs import (
     Answer,
     End,
     Failed,
@@ -37,7 +37,7 @@ from bnbench.sweep.jobs import (
     Train,
     Trained,
 )
-from bnbench.sweep.workers import FAILED_STARTS, Workers
+from bnbench.sweeps.workers import FAILED_STARTS, Workers
 from tests.executors import sweep
 from tests.runs import committed_step, evidence, experiment_in, quiet_console, small_config
 
@@ -266,7 +266,7 @@ DEATHS = {
 def test_a_death_is_noticed_and_its_cause_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bnbench.sweep.workers.SILENCE_SECONDS", 15)
+    monkeypatch.setattr("bnbench.sweeps.workers.SILENCE_SECONDS", 15)
     config = in_trouble(tmp_path, *DEATHS)
     experiment = experiment_in(tmp_path)
     with closing(Workers(1, SweepOptions(), experiment)) as workers:
@@ -286,7 +286,7 @@ def test_workers_that_cannot_start_are_an_error_not_a_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(Workers(2, SweepOptions(), experiment_in(tmp_path))) as workers:
-        monkeypatch.setattr("bnbench.sweep.workers.serve", os.abort)
+        monkeypatch.setattr("bnbench.sweeps.workers.serve", os.abort)
         for _ in range(FAILED_STARTS - 1):
             workers.submit(Train(small_config()))
             end = until_end(workers)[-1]
@@ -301,9 +301,9 @@ DRIVER = """
 import os, sys, time
 from pathlib import Path
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import Stated, Train, SweepOptions
-from bnbench.sweep.workers import Workers
-from tests.sweep.test_workers import long_config, processes
+from bnbench.sweeps.jobs import Stated, Train, SweepOptions
+from bnbench.sweeps.workers import Workers
+from tests.sweeps.test_workers import long_config, processes
 
 if __name__ == "__main__":
     workers = Workers(1, SweepOptions(), ExperimentFolder(Path(sys.argv[1])))

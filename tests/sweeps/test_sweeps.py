@@ -23,8 +23,8 @@ from bnbench.config import loading, plans, schema
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweep.jobs import SweepOptions
-from bnbench.sweep.workers import Workers
+from bnbench.sweeps.jobs import SweepOptions
+from bnbench.sweeps.workers import Workers
 from tests import torture
 from tests.executors import InProcess, sweep
 from tests.runs import (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnbench.config.identity import cell_key
-from bnbench.sweep.forecast import makespan
+from bnbench.sweeps.forecast import makespan
 from tests.runs import no_norm_config, small_config
 
 

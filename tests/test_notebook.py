@@ -1,0 +1,166 @@
+"""`bnbench.sweep` and `bnbench.open`: the command line's results from Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bnbench
+from bnbench.errors import ConfigError, UsageError
+from bnbench.notebook import Bar, _screen
+from tests import commands
+from tests.report.invented import Told, invented
+
+STUDY: dict[str, Any] = {
+    "experiment": "x",
+    "question": "Which <one>?",
+    "data": {"dataset": "synthetic", "train_images": 96, "test_images": 32, "classes": 4,
+             "validation_size": 32},
+    "model": {"widths": [4, 4, 4]},
+    "train": {"steps": 2},
+    "setups": {"bn": {}, "none": {"norm": {"kind": "none"}}},
+    "seeds": 2,
+    "claims": [{"id": "a", "says": "bn is better", "metric": "val/running/accuracy",
+                "better": "bn", "worse": "none"}],
+}  # fmt: skip
+TEXT = """\
+question: Which one?
+setups: {none: {norm: {kind: none}}, bn: {}}
+axes: {data.batch_size: [8, 32]}
+seeds: 6
+claims:
+  - {id: a, says: s, metric: test/running/accuracy, better: bn@8, worse: none@8}
+"""
+
+
+def test_a_study_as_a_mapping_is_the_one_of_the_command_line(
+    own_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = bnbench.sweep(STUDY, set={"optim.lr": 0.05}, quiet=True)
+    assert capfd.readouterr() == ("", "")
+    (own_folder / "x.yaml").write_text(json.dumps(STUDY))  # JSON is YAML
+    said = commands.bnbench("sweep", "x.yaml", "--set", "optim.lr=0.05", "--json")
+    assert said.code == 0
+    assert "trained" not in said.err, "all is there"
+    assert {run["run"] for run in json.loads(said.out)} == {
+        run["run"] for run in study.record["runs"]
+    }
+    assert study.path == Path("runs/x")
+    assert len(study.record["runs"]) == 4
+
+
+def test_over_adds_an_axis_and_paths_start_in_the_working_directory(own_folder: Path) -> None:
+    layer = (
+        "from torch import nn\n\n\nclass Mine(nn.Identity):\n    def __init__(self, channels):\n"
+    )
+    (own_folder / "mine.py").write_text(f"{layer}        super().__init__()\n")
+    norm = {"norm": {"kind": "custom", "target": "mine.py:Mine"}}
+    study = bnbench.sweep(
+        STUDY | {"setups": {"mine": norm}, "claims": []},
+        over={"optim.lr": [0.1, 0.2]},
+        seeds=1,
+        quiet=True,
+    )
+    assert [run["point"]["optim.lr"] for run in study.record["runs"]] == [0.1, 0.2]
+    assert {run["state"] for run in study.record["runs"]} == {"completed"}
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize(
+    ("study", "error", "words"),
+    [
+        ({"norm": {"knid": "batch"}}, ConfigError, "study: norm.knid is not a key"),
+        ({"norm": {"kind": print}}, UsageError, "norm.kind: a builtin_function_or_method"),
+        ("nowhere.yaml", UsageError, "no shipped experiment"),
+        ("claims", UsageError, "holds several experiments"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(study: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error) as raised:
+        bnbench.sweep(study, quiet=True)
+    assert words in str(raised.value)
+
+
+def test_what_is_opened_is_what_the_report_says(own_folder: Path) -> None:
+    folder = invented(own_folder, TEXT, lambda config: Told(test=0.5 + 0.01 * config.seed))
+    study = bnbench.open("x")
+    assert commands.bnbench("report", "x").code == 0
+    written = json.loads((folder.path / "report.json").read_text())
+    assert study.verdicts == {"a": written["claims"][0]}
+    assert {**study.record, "written": ""} == {**written, "written": ""}
+    assert repr(study) == "\n".join(["Which one?", *written["answer"]])
+    shown = study._repr_html_()
+    assert shown.startswith("<iframe ")
+    page = unescape(shown.partition('srcdoc="')[2].rpartition('" style=')[0])
+    when = (study.record["written"], written["written"])
+    assert page.replace(*when) == (folder.path / "report.html").read_text()
+
+
+def test_tables(own_folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    folder = invented(own_folder, TEXT, lambda _: Told(curve=[0.25, 0.5], test=0.75))
+    study = bnbench.open(folder.path)
+    runs = study.to_pandas()
+    assert len(runs) == 24
+    assert set(runs["test/running/accuracy"]) == {0.75}
+    assert commands.bnbench("report", "x").code == 0
+    assert list(runs.columns) == list(pandas.read_csv(folder.path / "report.csv").columns)
+    curves = study.curves()
+    one = curves.query("setup == 'bn' and seed == 3 and split == 'val' and stats == 'running'")
+    one = one[one["data.batch_size"] == 8]
+    assert one[["step", "examples", "accuracy"]].values.tolist() == [[10, 1000, 0.25],
+                                                                     [20, 2000, 0.5]]  # fmt: skip
+
+
+def test_without_pandas_it_is_said(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    study = bnbench.open(invented(own_folder, TEXT, lambda _: Told()).path)
+    with pytest.raises(UsageError, match="pip install pandas"):
+        study.to_pandas()
+
+
+def test_opening_needs_no_torch(own_folder: Path) -> None:
+    invented(own_folder, TEXT, lambda _: Told())
+    code = "import sys; sys.modules['torch'] = None; import bnbench; repr(bnbench.open('x'))"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    study = f"bnbench.sweep({STUDY!r}, workers=2, quiet=True)"
+    script.write_text(f"import bnbench\nprint('once')\nprint(len({study}.record['runs']))\n")
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "once\n4\n"), done.stderr
+
+
+def test_in_a_notebook_one_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from rich.console import Console
+
+    shown: list[dict[str, str]] = []
+    handle = SimpleNamespace(update=lambda bundle, **_: shown.append(bundle))
+
+    def display(bundle: dict[str, str], **_: bool) -> SimpleNamespace:
+        shown.append(bundle)
+        return handle
+
+    shell = SimpleNamespace(kernel=object())
+    python = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", python)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    with _screen(Console(), 3) as screen:
+        assert isinstance(screen, Bar)
+        screen.advance(done=2, diverged=1, failed=0, seconds_left=40)
+    assert shown[-1]["text/plain"] == "2 of 3, 1 diverged, 40 s left"
+    assert 'value="2" max="3"' in shown[-1]["text/html"]
+    assert not isinstance(_screen(Console(quiet=True), 3), Bar)
