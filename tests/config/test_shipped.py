@@ -120,7 +120,7 @@ def test_a_folder_without_experiments_is_none(
         files.find_configs(name)
 
 
-CLAIMS = [path for name, path, _ in files.shipped() if name.startswith("claims/")]
+CLAIMS = [path for name, path, _ in files.shipped() if name.startswith(("claims/", "large/"))]
 
 
 @pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)
