@@ -93,7 +93,6 @@ def test_a_folder_means_all_of_its_experiments(
     assert [path.stem for path in claims] == [
         *(
             "batch-size",
-            "converged",
             "covariate-shift",
             "depth",
             "faster-convergence",
