@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -42,11 +43,28 @@ const deep = (selector, root = document) => [
 const shown = (selector, root = document) =>
   deep(selector, root).filter(each => each.getClientRects().length > 0);
 """
+# The ratio of contrast between two colours as CSS has them: WCAG 2.2, "contrast ratio".
+CONTRAST = """
+((one, other) => {
+  const light = color => {
+    const [r, g, b] = color.match(/[0-9.]+/g).slice(0, 3).map(Number)
+      .map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+})"""
 
 
-def find() -> str | None:
-    """Where Chromium is, or None."""
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+def program() -> str:
+    """Where Chromium is. Without it the test is skipped; with BNBENCH_BROWSER=required it fails."""
+    found = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if found is None:
+        message = "there is no Chromium on this machine (Debian: apt-get install chromium)"
+        if os.environ.get("BNBENCH_BROWSER") == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
 
 
 class Page:
@@ -123,9 +141,9 @@ class Page:
 
 
 @contextmanager
-def browser(program: str, folder: Path, *, size: tuple[int, int] = (1500, 1000)) -> Iterator[Page]:
+def browser(folder: Path, *, size: tuple[int, int] = (1500, 1000)) -> Iterator[Page]:
     """A browser that keeps its files in `folder`, and its page."""
-    command = [program, *FLAGS, f"--user-data-dir={folder}", "--window-size={},{}".format(*size)]
+    command = [program(), *FLAGS, f"--user-data-dir={folder}", "--window-size={},{}".format(*size)]
     process = subprocess.Popen(
         [*command, "about:blank"],
         stdout=subprocess.DEVNULL,

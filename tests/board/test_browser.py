@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -11,6 +10,8 @@ import pytest
 
 from bnbench.board.serve import deep_link, setups_of
 from bnbench.palette import color
+from bnbench.report.figures.style import looks
+from bnbench.report.reading import read_study
 from bnbench.sinks.tensorboard.tabs import METRICS
 from bnbench.store import ExperimentFolder
 from tests import chromium
@@ -27,14 +28,8 @@ RUNS = 12
 @pytest.fixture(scope="module")
 def page(study: ExperimentFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A browser on the study's curated view."""
-    program = chromium.find()
-    if program is None:
-        message = "there is no Chromium on this machine (Debian: apt-get install chromium)"
-        if os.environ.get("BNBENCH_BROWSER") == "required":
-            pytest.fail(message)
-        pytest.skip(message)
     files = tmp_path_factory.mktemp("browser")
-    with served(study) as board, chromium.browser(program, files, size=(1280, 1000)) as found:
+    with served(study) as board, chromium.browser(files, size=(1280, 1000)) as found:
         found.resize(1280, 1000)
         found.open(board.link)
         yield found
@@ -57,7 +52,7 @@ def wait_for_counts(page: Page, parent: str, child: str, expected: list[int]) ->
         assert page.evaluate(counts) == expected
 
 
-def test_the_link_opens_pinned_cards_without_the_bands(page: Page) -> None:
+def test_the_link_opens_pinned_cards_without_the_bands(page: Page, study: ExperimentFolder) -> None:
     wait_for_counts(page, "metrics-pinned-view", "card-view", [3])
     # A table below each card has a row for each of its curves.
     wait_for_counts(page, "metrics-pinned-view card-view", "tb-data-table-content-row", [8, 8, 8])
@@ -66,11 +61,16 @@ def test_the_link_opens_pinned_cards_without_the_bands(page: Page) -> None:
     pinned = ("accuracy/val_running", "loss/train", "gap/val_loss")
     for title, tag in zip(titles, pinned, strict=True):
         assert "".join(title.split()).startswith(tag)
-    colours = page.evaluate(
-        "new Set(deep('runs-data-table .run-color-swatch')"
-        ".map(each => getComputedStyle(each).backgroundColor)).size"
+    # The colours of the report.
+    rows: list[list[str]] = page.evaluate(
+        "deep('runs-data-table tb-data-table-content-row').map(row => [row.innerText, "
+        "getComputedStyle(deep('.run-color-swatch', row)[0]).backgroundColor])"
     )
-    assert colours == 3, "one for each setup"
+    colors: dict[str, set[str]] = {}
+    for text, shade in rows:
+        red, green, blue = (int(each) for each in shade[4:-1].split(","))
+        colors.setdefault(text.strip().split("_")[0], set()).add(f"#{red:02x}{green:02x}{blue:02x}")
+    assert colors == {setup: {look.color} for setup, look in looks(read_study(study)).items()}
     # All of a run's name is seen, and its colour next to it.
     cut = page.evaluate(
         "(table => deep('tb-data-table-content-cell', table).filter(cell => "

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from bnbench.data.batches import Standardize
 from bnbench.data.dataset import load_fashion_mnist_12k
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 Pairs = DataLoader[tuple[Tensor, ...]]
 BATCH = 64
 IMAGES = 512
@@ -91,7 +92,7 @@ def once(make: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(make)
     def copied(*args: P.args, **kwargs: P.kwargs) -> T:
-        return copy.deepcopy(kept(*args, **kwargs))
+        return copy.deepcopy(kept(*args, **kwargs))  # type: ignore[arg-type]
 
     return copied
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.diagnosis.patients import norms
+from tests.diagnosis.patients import norms, once
 from tests.diagnosis.truth import resized
 from tests.diagnosis.zoo import Case, healthy
 
@@ -161,6 +161,7 @@ FAULTS: list[Callable[[Case, random.Random], Case | None]] = [
 ]  # fmt: skip
 
 
+@once
 def patient(seed: int, *, images: int) -> Case:
     """A network that has learned a little, with up to two faults."""
     case = healthy(seed, steps=60, sizes=(32, 64), images=images)

@@ -17,9 +17,8 @@ import bnbench
 from bnbench.diagnosis import Diagnosis, page, pictures
 from bnbench.diagnosis.result import Score
 from tests import chromium
-from tests.chromium import Page
+from tests.chromium import CONTRAST, Page
 from tests.diagnosis.patients import loader, network, steps, trained
-from tests.report.test_in_browser import CONTRAST, program
 
 EVIL = "</style><script>alert(1)</script>&$x_1$"
 
@@ -218,7 +217,7 @@ def shown(
     path = tmp_path_factory.mktemp("page")
     for name, found in (("stale", stale), ("deep", deep)):
         (path / f"{name}.html").write_text(found.html())
-    with chromium.browser(program(), path / "browser") as browser:
+    with chromium.browser(path / "browser") as browser:
         yield {"browser": browser, "path": path}  # type: ignore[dict-item]
         assert not browser.errors
 

@@ -221,4 +221,4 @@ def healthy(seed: int, *, steps: int, sizes: tuple[int, ...], images: int) -> Ca
     says = f"{kind}, width {width}, batches of {size}, {'AdamW' if adam else 'SGD'} {rate:g}"
     chosen = torch.randperm(len(y_eval))[:images]
     evaluation = batches(x_eval[chosen], y_eval[chosen], 64)
-    return Case(model, says, batches(x[:images], y[:images], size), evaluation)
+    return Case(model, says, batches(x[:images].clone(), y[:images], size), evaluation)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from bnbench.config import files, identity, loading, plans, schema
 from bnbench.store import ExperimentFolder, Record, Result, encode_records
@@ -54,6 +56,14 @@ def invented(
         if told is not None:
             write_run(config, folder, told)
     return folder
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Reports without figures, which have their own tests, and take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bnbench.report.writing.drawn", lambda *_: [])
+        yield
 
 
 def write_run(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -> None:

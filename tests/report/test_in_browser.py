@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bnbench.config import schema
-from bnbench.report.figures.style import looks
 from bnbench.report.reading import read_study
 from bnbench.report.writing import make, write
-from bnbench.store import ExperimentFolder
 from tests import chromium
-from tests.chromium import Page
+from tests.chromium import CONTRAST, Page
 from tests.report.invented import Told, invented
 from tests.report.test_report import CLAIM
 from tests.runs import SMALL_YAML
-from tests.studies import finished, served
 
 pytestmark = pytest.mark.browser
 
@@ -34,28 +29,6 @@ axes: {{data.batch_size: [4, 16], optim.lr: [0.01, 0.1, 1.0]}}
 seeds: 6
 tune: {{axis: optim.lr, by: val/accuracy}}
 {CLAIM.replace("    worse", "    at: {data.batch_size: 4}" + chr(10) + "    worse")}"""
-
-# The ratio of contrast between two colours as CSS has them: WCAG 2.2, "contrast ratio".
-CONTRAST = """
-((one, other) => {
-  const light = color => {
-    const [r, g, b] = color.match(/[0-9.]+/g).slice(0, 3).map(Number)
-      .map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-})"""
-
-
-def program() -> str:
-    found = chromium.find()
-    if found is None:
-        message = "there is no Chromium on this machine (Debian: apt-get install chromium)"
-        if os.environ.get("BNBENCH_BROWSER") == "required":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 def tell(config: schema.RunConfig) -> Told:
@@ -74,7 +47,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     path = tmp_path_factory.mktemp("page")
     read = read_study(invented(path, SMALL_YAML + TEXT, tell))
     write(read, make(read))
-    with chromium.browser(program(), path / "browser") as found:
+    with chromium.browser(path / "browser") as found:
         found.open((read.folder.path / "report.html").as_uri())
         found.wait_for("document.readyState === 'complete' && location.protocol === 'file:'")
         yield found
@@ -162,21 +135,3 @@ def test_in_print_nothing_is_hidden_behind_a_scroll_bar(page: Page) -> None:
     )
     assert hidden == 0
     shown_as(page, width=1280, dark=False)
-
-
-def test_a_setup_has_the_colour_that_tensorboard_gives_it(tmp_path: Path) -> None:
-    folder: ExperimentFolder = finished(tmp_path)
-    expected = {setup: look.color for setup, look in looks(read_study(folder)).items()}
-    rows = (
-        "deep('runs-data-table tb-data-table-content-row').map(row => [row.innerText, "
-        "getComputedStyle(deep('.run-color-swatch', row)[0]).backgroundColor])"
-    )
-    with served(folder) as board, chromium.browser(program(), tmp_path / "browser") as found:
-        found.open(board.link)
-        found.wait_for(f"{rows}.length === 12")
-        shown = found.evaluate(rows)
-    colors: dict[str, set[str]] = {}
-    for text, color in shown:
-        red, green, blue = (int(each) for each in color[4:-1].split(","))
-        colors.setdefault(text.strip().split("_")[0], set()).add(f"#{red:02x}{green:02x}{blue:02x}")
-    assert colors == {setup: {color} for setup, color in expected.items()}

@@ -23,7 +23,7 @@ from bnbench.report import paper
 from bnbench.report.paper import latex_text, markdown_text
 from bnbench.store import Record
 from tests.commands import bnbench
-from tests.report.invented import Told, invented
+from tests.report.invented import Told, invented, undrawn
 
 HOSTILE = r"""50 % & more_under $x$ {a} ^ ~ \ "q" <b> #1 -- '' `x` [y] *z* | γ ± − … !`"""
 STUDY = f"""
@@ -61,9 +61,7 @@ def told(config: schema.RunConfig) -> Told:
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_figures() -> Iterator[None]:
-    """They have their own tests, and take most of the time of a report."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bnbench.report.writing.drawn", lambda *_: [])
+    with undrawn():
         yield
 
 

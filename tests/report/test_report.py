@@ -28,7 +28,7 @@ from bnbench.report.study import Study
 from bnbench.report.terminal import terminal
 from bnbench.report.writing import Report, make, write
 from bnbench.store import ExperimentFolder
-from tests.report.invented import Told, invented
+from tests.report.invented import Told, invented, undrawn
 from tests.runs import SMALL_YAML, seal_again
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -97,6 +97,12 @@ def reported(folder: ExperimentFolder) -> Report:
     found = make(read, written=WHEN)
     write(read, found)
     return found
+
+
+def in_words(folder: ExperimentFolder) -> dict[str, Any]:
+    """The record of the report, written and returned without figures."""
+    with undrawn():
+        return reported(folder).record
 
 
 def shown(record: dict[str, Any], columns: int = 80) -> str:
@@ -295,14 +301,14 @@ def test_what_users_write_is_text(tmp_path: Path) -> None:
 
 def test_markup_of_rich_is_text(tmp_path: Path) -> None:
     text = f"{SMALL_YAML}question: '[bold]Why?[/bold]'\nsetups: {{'[red]a[/red]': {{}}}}"
-    said = shown(reported(invented(tmp_path, text, lambda _: Told())).record)
+    said = shown(in_words(invented(tmp_path, text, lambda _: Told())))
     assert "[bold]Why?[/bold]" in said
     assert "[red]a[/red]" in said
 
 
 def test_without_claims_the_table_answers(tmp_path: Path) -> None:
     folder = invented(tmp_path, SMALL_YAML + TUNED, spread)
-    best, tuned, mode = reported(folder).record["answer"]
+    best, tuned, mode = in_words(folder)["answer"]
     assert best.startswith(
         "bn (learning rate 0.1) did best: 65.0 [64.2, 65.8] % test accuracy (6 s"
     )
@@ -323,7 +329,7 @@ def noisy(config: schema.RunConfig) -> Told:
 )
 def test_an_answer_within_noise_says_so(tmp_path: Path, seeds: int, words: str) -> None:
     folder = invented(tmp_path, f"{SMALL_YAML}{SETUPS}seeds: {seeds}", noisy)
-    record = reported(folder).record
+    record = in_words(folder)
     assert words in " ".join(record["answer"])
     kinds = [notice["kind"] for notice in record["notices"]]
     assert ("indicative" in kinds) == (seeds < 6)
@@ -334,7 +340,7 @@ def test_few_seeds_are_indicative_only(tmp_path: Path) -> None:
         return Told(test=0.5 + 0.2 * (config.setup == "bn") + 0.001 * config.seed)
 
     folder = invented(tmp_path, f"{SMALL_YAML}{SETUPS}seeds: 4\n{CLAIM}", tell)
-    record = reported(folder).record
+    record = in_words(folder)
     (claim,) = record["claims"]
     assert (claim["outcome"], claim["leaning"]) == ("inconclusive", "for")
     assert record["answer"][0].startswith("Not decided")
@@ -353,7 +359,7 @@ def test_more_claims_need_more_seeds(tmp_path: Path, claims: int, said: bool) ->
     heading, one = CLAIM.split("\n", 1)
     listed = "".join(one.replace("id: better", f"id: better-{n}") for n in range(claims))
     text = f"{SMALL_YAML}{SETUPS}profiles: {{quick: {{seeds: 6}}}}\n{heading}\n{listed}"
-    record = reported(invented(tmp_path, text, tell)).record
+    record = in_words(invented(tmp_path, text, tell))
     indicative = "Indicative only: 6 seeds; 7 are needed to decide 4 claims."
     assert (indicative in shown(record)) == said
     outcomes = {claim["outcome"] for claim in record["claims"]}
@@ -436,7 +442,7 @@ def test_a_damaged_run_does_not_hide_the_others(tmp_path: Path, file: str, conte
 def test_a_single_run_without_an_experiment_file(tmp_path: Path) -> None:
     folder = invented(tmp_path, SMALL_YAML, lambda _: Told(curve=[0.3, 0.6], test=0.55))
     folder.file.unlink()
-    record = reported(folder).record
+    record = in_words(folder)
     assert "55.0 % test accuracy (1 seed)" in record["answer"][0]
     assert record["experiment"]["file"] is None
     assert "single runs of 1 configuration; 1 run, 1 completed." in read_page(folder).words
@@ -446,7 +452,7 @@ def test_the_page_says_which_values_are_of_one_setup(tmp_path: Path) -> None:
     own = "{a: {axes: {optim.lr: [0.1]}}, b: {norm: {kind: none}}}"
     text = f"{SMALL_YAML}setups: {own}\naxes: {{optim.lr: [0.2, 0.3, 0.4]}}\nseeds: 2\n"
     folder = invented(tmp_path, text, lambda _: Told())
-    reported(folder)
+    in_words(folder)
     said = "2 setups × 3 values of optim.lr (a: 1) × 2 seeds; 8 runs, 8 completed."  # 1 + 3, twice
     assert said in read_page(folder).words
 

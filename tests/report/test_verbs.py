@@ -53,7 +53,8 @@ def test_report_as_json_prints_the_file_and_nothing_else(folder: ExperimentFolde
 BEGINNINGS = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
 
 
-def test_figures_are_files_in_the_formats_that_are_asked_for(folder: ExperimentFolder) -> None:
+def test_figures_are_files_in_the_formats_that_are_asked_for(own_folder: Path) -> None:
+    folder = invented(own_folder, TEXT, lambda _: Told())
     code, out, err = bnbench("report", "x", "--figures", "pdf,png")
     assert (code, err) == (0, "")
     drawn = json.loads((folder.path / "report.json").read_text())["figures"]
