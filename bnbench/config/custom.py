@@ -20,6 +20,7 @@ from bnbench.wording import PATH_LENGTH, did_you_mean, listing, nearest, shorten
 
 MODULES = [{"nn.Module"}, {"torch.nn.Module"}, {"Module"}]  # whose own `__init__` takes nothing
 Definition = ast.ClassDef | ast.FunctionDef
+AS_BUILT = "with model.norm: swap it is built as it is, and its BatchNorms are exchanged"
 MAX_BYTES = 1_000_000  # of code of the user's own; parsing takes some hundred times as many
 MAX_WEIGHTS = 10_000_000_000  # bytes of a file of weights
 
@@ -144,7 +145,7 @@ def misfit(config: schema.RunConfig, key: str) -> tuple[str, str | None] | None:
     where = f"{shortened(str(path), PATH_LENGTH)}: {class_name}"
     match _init(content(path), class_name, builds(config, key)):
         case str(fault):
-            return f"{where} {fault}", None
+            return f"{where} {fault}", AS_BUILT if name == "model" else None
         case None:
             return None
         case written, signature:
@@ -157,6 +158,7 @@ def misfit(config: schema.RunConfig, key: str) -> tuple[str, str | None] | None:
             hint = f"write {name}.options: {{{missing[1]}: …}}"
         elif unknown := re.search("unexpected keyword argument '(.+)'", said):
             hint = did_you_mean(nearest(unknown[1], signature.parameters))
+            hint = AS_BUILT if unknown[1] == "make_norm" else hint
         elif "positional" in said:
             hint = "it needs def __init__(self, channels, …)"
         call = ", ".join([*positional, *(f"{each}=…" for each in named)])

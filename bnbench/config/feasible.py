@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bnbench.config import schema
-from bnbench.config.custom import misfit, targets, trouble, weights, weights_hash
+from bnbench.config.custom import builds, misfit, targets, trouble, weights, weights_hash
 from bnbench.config.datasets import DatasetFacts, UnpreparedError, facts, total_steps
 from bnbench.config.faults import named_setups
 from bnbench.errors import DataError
@@ -72,8 +72,8 @@ def _custom(config: schema.RunConfig) -> Iterator[Obstacle]:
         kind, options = key.replace("target", "kind"), key.replace("target", "options")
         if key == "data.target":
             kind = "data.dataset"
-        named = "function" if key == "data.target" else "class"
-        if found := trouble(*target, named):
+        built = key == "data.target" or builds(config, key)
+        if found := trouble(*target, "function" if built else "class"):
             yield Obstacle((key, kind), f"{key}: {found[0]}", found[1])
         elif key != "data.target" and (found := misfit(config, key)):
             yield Obstacle((options, key, kind), f"{options}: {found[0]}", found[1])

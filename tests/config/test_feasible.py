@@ -218,10 +218,44 @@ def test_a_network_of_ones_own_is_asked_for_its_three_arguments(
     assert faults(text) == (
         f"x.yaml:1:45: model.options: {path}: Net(in_channels, classes, depth=2) is made as "
         "Net(in_channels=…, classes=…, make_norm=…, depth=…): got an unexpected keyword argument "
-        "'make_norm'"
+        "'make_norm'\n  with model.norm: swap it is built as it is, and its BatchNorms are "
+        "exchanged"
     )
     path.write_text("class Net(M):\n    def __init__(self, make_norm, **more): ...")
     assert plan(text).only()
+
+
+def test_a_network_that_is_built_as_it_is_is_asked_for_two(
+    faults: Any, plan: Any, tmp_path: Any
+) -> None:
+    text = "model: {kind: custom, target: 'net.py:build', norm: swap, options: {depth: 3}}"
+    path = tmp_path / "net.py"
+    path.write_text("def bild(in_channels, classes, depth): ...\nclass Net(M): ...")
+    assert faults(text) == (
+        f"x.yaml:1:23: model.target: {path} defines no function build\n  did you mean bild?"
+    )
+    path.write_text("def build(in_channels, classes, size): ...")
+    assert "build(in_channels, classes, size) is made as build(in_channels=" in faults(text)
+    path.write_text("def build(in_channels, classes, depth): ...")
+    assert plan(text).only()
+    hint = "\n  with model.norm: swap it is built as it is, and its BatchNorms are exchanged"
+    assert faults(text.replace(" norm: swap,", "")).endswith(
+        f"build is a function; a class that derives from torch.nn.Module is needed{hint}"
+    )
+
+
+def test_weights_are_those_of_a_network_as_it_is_built(faults: Any, tmp_path: Any) -> None:
+    (tmp_path / "w.pt").write_bytes(b"")
+    assert faults("model: {kind: torchvision, name: resnet18, pretrained: w.pt}") == (
+        "x.yaml:1:44: model.pretrained holds the weights of a network as it is built, before its "
+        "norms are exchanged\n  write norm: swap, too"
+    )
+    assert faults("model: {kind: timm, name: resnet18, options: {pretrained: true}}") == (
+        "x.yaml:1:37: model.options may not have pretrained\n  name a file: pretrained: FILE"
+    )
+    assert "model.name must be a name without / and :" in faults(
+        "model: {kind: timm, name: 'hf-hub:timm/resnet18'}"
+    )
 
 
 def test_custom_classes_are_looked_for_without_running_them(

@@ -126,7 +126,7 @@ class SwappedModel(ForeignModel):
     def _as_built(self) -> Self:
         if self.pretrained is not None and self.norm is None:
             raise fault(
-                "pretrained holds the weights of a network as it is built, before its norms are "
+                "{name} holds the weights of a network as it is built, before its norms are "
                 "exchanged",
                 "write norm: swap, too",
                 "pretrained",
@@ -172,7 +172,7 @@ class TimmModel(ForeignModel):
     def _no_download(self) -> Self:
         for key, instead in TIMMS.items():
             if key in self.options:
-                raise fault(f"options may not have {key}", instead, "options")
+                raise fault(f"{{name}} may not have {key}", instead, "options")
         return self
 
 
