@@ -122,6 +122,7 @@ def sound() -> list[dict[str, Any]]:
 WRITTEN = {
     "target": st.just("own.py:Own"),
     "root": st.just("images"),
+    "pretrained": st.none() | st.just("own.py"),
     "name": st.sampled_from(["resnet18", "wide_resnet50_2"]),
     "options": st.dictionaries(st.text(max_size=4), VALUES, max_size=3),
 }
