@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 LIMIT = "BNBENCH_MEMORY_GB"
@@ -53,8 +54,11 @@ def available_memory() -> int | None:
 
 def fits(size: int) -> bool:
     """Whether a process keeps so many bytes of images in memory: up to a quarter of what is free,
-    or of `BNBENCH_MEMORY_GB`. Raises ValueError as `memory_limit`."""
-    free = [each for each in (available_memory(), memory_limit()) if each is not None]
+    or of `BNBENCH_MEMORY_GB`."""
+    limit = None
+    with suppress(ValueError):  # which is said before a run is trained
+        limit = memory_limit()
+    free = [each for each in (available_memory(), limit) if each is not None]
     return size <= RESIDENT_SHARE * min(free, default=size / RESIDENT_SHARE)
 
 

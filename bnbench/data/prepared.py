@@ -78,15 +78,16 @@ def prepared(
         # Another process may have prepared it while this one waited.
         ready = _read(path, fingerprint, lambda _: None)
         if ready is None:
-            ready, said = make(), announce
-            if required:
-                said = partial(_refuse, path)
-            if writable:
-                _keep(path, ready, fingerprint, said)
-            elif required:
+            if required and not writable:
                 _refuse(path, f"no prepared copy can be kept in {path.parent}")
+            ready = made = make()
+            said = partial(_refuse, path) if required else announce
+            if writable:
+                _keep(path, made, fingerprint, said)
             if required:
-                ready = _read(path, fingerprint, said) or ready
+                del ready, made  # two of them may not fit into memory
+                ready = _read(path, fingerprint, said)
+    assert ready is not None, "a copy that was just written is read, or refused"
     return ready
 
 

@@ -6,10 +6,11 @@ A key that several values were trained with is said with all of them: `0.01 or 0
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 from bnbench import __version__
-from bnbench.config import identity
+from bnbench.config import identity, schema
 from bnbench.report import words
 from bnbench.report.study import Point, Study
 from bnbench.stats.verdict import LEVEL
@@ -165,7 +166,11 @@ def _data(study: Study) -> str:
     counts = [f"{count} {part}" for part in ("train", "validation", "test")
               if (count := _stored(study, f"{part}_images"))]  # fmt: skip
     images = f" ({listing(counts, 'and')} images)" if counts else ""
-    return f"{_of('data', 'dataset', study)}{images}"
+    names = (
+        Path(each.target).name if isinstance(each, schema.CustomData) else each.dataset
+        for each in (run.config.data for run in study.runs)
+    )
+    return f"{listing(dict.fromkeys(names))}{images}"
 
 
 def _budget(study: Study) -> str:

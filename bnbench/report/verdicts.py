@@ -45,7 +45,7 @@ class Judged:
     `pairs`: the difference at each seed, oriented so that + favours the claim (two-sided: better
     minus worse); NaN where both sides are infinite: no difference was seen. `objections`: to
     judging by them. `trials`: by arm, among how many values of the tuned axis its setup could
-    choose. `tested_on`: the datasets of its runs, with their folders.
+    choose. `tested_on`: the datasets of its runs, with their folders or functions.
     """
 
     claim: experiments.Claim
@@ -205,8 +205,10 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         value, each = _value(claim, of_seed), _image_values(claim, of_seed)
         values |= {} if value is None else {seed: value}
         images |= {} if each is None else {seed: each}
+    where = "root", "target", "options"
     found.tested_on |= {
-        (run.config.data.dataset, str(getattr(run.config.data, "root", None))) for run in runs
+        (run.config.data.dataset, str([getattr(run.config.data, key, None) for key in where]))
+        for run in runs
     }
     missing = len(study.seeds) - len(values)
     undone = [run for run in runs if run.result is None]
