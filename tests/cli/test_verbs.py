@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from torch import nn
 
 from bnbench import __version__, store
-from bnbench.store import ExperimentFolder, RunFolder, files
+from bnbench.store import ExperimentFolder, RunFolder
 from tests.commands import Said, bnbench
 from tests.runs import SMALL_YAML, result_of, write_experiment
 
@@ -40,26 +36,27 @@ def test_version() -> None:
     assert bnbench("--version") == Said(0, f"bnbench {__version__}\n", "")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["--version"],
-        ["train", "--help"],
-        ["diagnose", "--help"],
-        ["status"],
-        ["configs", "list"],
-        ["explain", "norms"],
-        ["tensorboard"],
-    ],
-)
-def test_light_verbs_import_no_torch(arguments: list[str]) -> None:
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["train", "--help"],
+    ["diagnose", "--help"],
+    ["status"],
+    ["configs", "list"],
+    ["explain", "norms"],
+    ["tensorboard"],
+]
+
+
+def test_light_verbs_import_no_torch() -> None:
+    """One process for all of them: what one has imported, the next ones have, too."""
     code = (
-        "import sys\nfrom bnbench.cli import app\n"
-        f"try: app({arguments!r})\nexcept SystemExit: pass\n"
-        "print('heavy:', *sorted({'torch', 'torchvision', 'tensorboard'} & sys.modules.keys()))"
+        f"import sys\nfrom bnbench.cli import app\nfor arguments in {LIGHT!r}:\n"
+        "    try: app(arguments)\n    except SystemExit: pass\n"
+        "    heavy = {'torch', 'torchvision', 'tensorboard'} & sys.modules.keys()\n"
+        "    if heavy: raise AssertionError(f'{arguments} import {heavy}')"
     )
-    assert python(code).endswith("heavy:")
+    python(code)
 
 
 def test_ctrl_c_while_importing_shows_no_traceback() -> None:
@@ -130,248 +127,6 @@ def test_an_unknown_device_is_said() -> None:
         "there is no device cuda:7 on this machine\n"
         "  use --device cpu, or auto for what there is\n",
     )
-
-
-# --- one run ------------------------------------------------------------------------------------
-
-
-def test_train_and_train_again() -> None:
-    write_experiment(Path("study.yaml"))
-    said = bnbench("train", "study.yaml")
-    assert said.code == 0, said.err
-    (run,) = ExperimentFolder(Path("runs/study")).runs()
-    lines = said.out.splitlines()
-    assert lines[0].startswith(f"{run.path}: completed: 16 steps, 128 images in ")
-    assert lines[-1] == "curves: bnbench tensorboard runs/study"
-    assert max(map(len, lines[1:])) <= 80
-    assert [line.split(": ")[1].split("  ")[0] for line in said.err.splitlines()] == [
-        "step 8/16",
-        "step 16/16",
-    ]
-    metrics = (run.path / "metrics.jsonl").read_bytes()
-    again = bnbench("train", "study.yaml")
-    assert again.code == 0
-    assert again.out.startswith(f"{run.path}: was already there: completed: 16 steps")
-    assert (run.path / "metrics.jsonl").read_bytes() == metrics
-
-
-def test_a_run_can_be_trained_from_its_own_config_file() -> None:
-    write_experiment(Path("study.yaml"))
-    assert bnbench("train", "study.yaml", "--seed", "3").code == 0
-    (run,) = ExperimentFolder(Path("runs/study")).runs()
-    said = bnbench("train", str(run.path / "config.yaml"))
-    assert "was already there" in said.out
-    # Elsewhere the same file makes the same run.
-    said = bnbench("train", str(run.path / "config.yaml"), "--runs-dir", "other", "--quiet")
-    assert said.err == ""
-    (other,) = ExperimentFolder(Path("other/study")).runs()
-    assert other.name == run.name
-
-
-def test_a_divergence_is_a_result() -> None:
-    write_experiment(Path("study.yaml"), "norm: {kind: none}\noptim: {lr: 1.0e+6}\n")
-    said = bnbench("train", "study.yaml")
-    assert said.code == 0
-    assert ": diverged at step " in said.out
-    (run,) = ExperimentFolder(Path("runs/study")).runs()
-    result = result_of(run)
-    assert result["state"] == "diverged"
-    assert result["reason"] in ("loss is not finite", "loss above 10·ln(classes)")
-    assert "test" not in result
-    assert store.read(run).state == "diverged"
-
-
-def test_restart_throws_the_earlier_attempt_away() -> None:
-    write_experiment(Path("study.yaml"))
-    bnbench("train", "study.yaml")
-    (run,) = ExperimentFolder(Path("runs/study")).runs()
-    (run.path / "result.json").write_text("{}")
-    said = bnbench("train", "study.yaml", "--restart")
-    assert said.code == 0
-    assert "was already there" not in said.out
-    assert (run.manifest() or {})["attempts"] == 1
-
-
-def test_an_edited_config_in_a_run_folder_is_refused_with_the_difference() -> None:
-    write_experiment(Path("study.yaml"))
-    bnbench("train", "study.yaml")
-    (run,) = ExperimentFolder(Path("runs/study")).runs()
-    path = run.path / "config.yaml"
-    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
-    said = bnbench("train", "study.yaml")
-    assert said == Said(
-        4,
-        "",
-        f"{path} is not the configuration that the folder is named after:\n"
-        "  optim.lr: 0.2 in the folder, 0.1 given\n"
-        "  undo the change, or train the run again with --restart\n",
-    )
-
-
-def test_a_run_begun_with_other_threads_is_refused_unless_asked() -> None:
-    write_experiment(Path("study.yaml"))
-    bnbench("train", "study.yaml", "--set", "compute.threads=1")
-    (run,) = ExperimentFolder(Path("runs/study")).runs()
-    (run.path / "result.json").unlink()
-    said = bnbench("train", "study.yaml", "--set", "compute.threads=2")
-    assert said.code == 4
-    assert said.err == (
-        f"{run.name} was begun under another threads: 1 then, 2 now\n"
-        "  its numbers would not be those of one machine: start again with --restart, or go on "
-        "with --accept-changes, which marks the run\n"
-    )
-    assert bnbench("train", "study.yaml", "--quiet").code == 0, "auto keeps the recorded threads"
-    (run.path / "result.json").unlink()
-    said = bnbench("train", "study.yaml", "--set", "compute.threads=2", "--accept-changes")
-    assert said.code == 0
-    threads = [each["threads"] for each in (run.manifest() or {})["fingerprints"]]
-    assert threads == [1, 2]
-
-
-def test_a_full_disk_is_exit_4_in_at_most_three_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-
-    write_experiment(Path("study.yaml"))
-
-    def full(_: int) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr("os.fsync", full)
-    said = bnbench("train", "study.yaml", "--quiet")
-    assert said.code == 4
-    assert "no space left on the disk" in said.err
-    assert len(said.err.splitlines()) <= 3
-    monkeypatch.undo()
-
-
-def test_the_unexpected_is_kept_in_error_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnbench import train
-
-    write_experiment(Path("study.yaml"))
-
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError("a bug")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(train, "_step", broken)
-        said = bnbench("train", "study.yaml", "--quiet")
-    (run,) = ExperimentFolder(Path("runs/study")).runs()
-    assert (said.code, said.out) == (1, "")
-    assert re.fullmatch(
-        rf"the run failed: {re.escape(__file__)}:\d+: ZeroDivisionError: a bug\n"
-        rf"  the traceback is in {run.path / 'error.json'}\n",
-        said.err,
-    )
-    assert "in broken" in (run.error() or {})["traceback"]
-    assert store.read(run).state == "failed"
-    assert bnbench("train", "study.yaml", "--quiet").code == 0
-    assert store.read(run).state == "completed"
-    assert run.error() is None
-
-
-# --- a sweep ------------------------------------------------------------------------------------
-
-
-def modified(run: RunFolder) -> int:
-    """When the run's events were last written to."""
-    return (run.path / "metrics.jsonl").stat().st_mtime_ns
-
-
-def test_sweep_trains_only_what_is_missing() -> None:
-    write_experiment(Path("study.yaml"), TWO_BY_TWO)
-    said = bnbench("sweep", "study.yaml")
-    assert said.code == 0, said.err
-    experiment = ExperimentFolder(Path("runs/study"))
-    before = {
-        run.name: (run.path / "metrics.jsonl").stat().st_mtime_ns for run in experiment.runs()
-    }
-    assert len(before) == 4
-    rows = [line.split() for line in said.out.splitlines() if line.startswith(" none ")]
-    # Two convolutions with biases and a head: 40 + 296 + 36 parameters.
-    assert rows[0] == ["none", "372", "372", "0"]
-    assert [row[1] for row in rows[1:]] == ["0.01", "0.1"]
-    assert max(map(len, said.out.splitlines())) <= 80
-    said = bnbench("sweep", "study.yaml", "--seeds", "2")
-    assert said.code == 0
-    after = {run.name: modified(run) for run in experiment.runs()}
-    assert len(after) == 8
-    assert before.items() <= after.items(), "finished runs are only read"
-    text = (experiment.path / "experiment.yaml").read_text()
-    assert "seeds: 2" in text
-
-
-def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
-    write_experiment(Path("study.yaml"))
-    said = bnbench("sweep", "study.yaml", "--over", "norm.kind=none,batch,group", "--dry-run")
-    assert said.code == 0
-    _, *cells, counted, total = said.out.splitlines()
-    assert [line.split()[:2] for line in cells] == [["1", "new"]] * 3
-    assert counted == "3 runs in 3 cells: 3 new"
-    assert total.startswith("to train: 3, about ")
-    assert not Path("runs").exists()
-
-
-def test_a_failing_run_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnbench.models import recipe
-    from bnbench.probes.statistics import batch_norm_layers
-
-    write_experiment(Path("study.yaml"), TWO_BY_TWO)
-    whole = recipe.initialize
-
-    def broken(model: nn.Module, *rest: Any) -> None:
-        if not batch_norm_layers(model):
-            raise ZeroDivisionError("a bug")
-        whole(model, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(recipe, "initialize", broken)
-        said = bnbench("sweep", "study.yaml", "--quiet")
-    assert said.code == 1
-    lines = said.err.splitlines()
-    assert lines[0] == "2 of 4 runs failed:"
-    first = lines[1].split(": ")[0].strip()
-    assert first.startswith("none_lr0.01_s00_")
-    assert lines[1].startswith(f"  {first}: the run failed: {__file__}:")
-    assert lines[1].endswith(": ZeroDivisionError: a bug")
-    assert lines[-1] == "try them again with --retry-failed"
-    assert "1 failed" in said.out
-    again = bnbench("sweep", "study.yaml", "--quiet")
-    assert again.code == 1, "a failed run is not tried again by itself"
-    assert bnbench("sweep", "study.yaml", "--quiet", "--retry-failed").code == 0
-
-
-def test_missing_data_is_exit_4_and_stops_the_sweep() -> None:
-    Path("study.yaml").write_text(
-        "data: {dataset: mnist, root: nowhere, download: false}\nseeds: 2\n"
-    )
-    said = bnbench("sweep", "study.yaml", "--quiet")
-    assert said.code == 4
-    assert str(Path("nowhere").resolve()) in said.err
-    assert "Traceback" not in said.err
-
-
-def test_what_failed_for_lack_of_space_is_tried_again_by_itself(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    write_experiment(Path("study.yaml"), TWO_BY_TWO)
-    commits = []
-
-    def full_at_the_third(folder: RunFolder, content: bytes) -> None:
-        commits.append(content)
-        if len(commits) == 3:
-            with files.translated(folder.path):
-                raise OSError(28, os.strerror(28))
-        commit(folder, content)
-
-    commit = RunFolder.commit
-    with monkeypatch.context() as patched:
-        patched.setattr(RunFolder, "commit", full_at_the_third)
-        said = bnbench("sweep", "study.yaml", "--quiet")
-    assert said.code == 4
-    assert "run the same command again" in said.err
-    first = ExperimentFolder(Path("runs/study")).runs()[0]
-    assert store.read(first).state == "failed"
-    assert bnbench("sweep", "study.yaml", "--quiet").code == 0
-    assert store.read(first).state == "completed"
 
 
 # --- status and configs -------------------------------------------------------------------------
