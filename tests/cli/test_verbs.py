@@ -315,9 +315,11 @@ def test_what_only_building_shows_is_refused_before_the_first_run() -> None:
     network = "{kind: torchvision, name: resnet18}"
     Path("groups.yaml").write_text(text.replace("{widths: [4, 8], blocks: 1}", network))
     said = bnbench("sweep", "groups.yaml", "--quiet")
-    message = "norm.groups: 64 channels do not split into 5 groups (model.name)"
+    layers = "bn1, layer1.0.bn1, layer1.0.bn2 and 2 more"
+    message = f"norm.groups: {layers}: 64 channels do not split into 5 groups"
     assert said.code == 2
-    assert said.err.startswith(f"groups.yaml:12:21: {message}")
+    assert said.err.startswith(f"groups.yaml:12:21: {message}; layer2.0.bn1")
+    assert said.err.endswith(" (model.name)\n")
 
 
 def test_a_damaged_run_does_not_stop_the_others() -> None:
