@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 from bnbench import store
-from bnbench.config import files, loading
+from bnbench.config import custom, files, loading
+from bnbench.config.schema import RunConfig
 from bnbench.config.trust import Trust
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.report import record, writing
@@ -160,10 +161,10 @@ def sweep(
         max_runs=max_runs,
         runs_dir=Path(runs_dir),
         say=say,
+        prepare=partial(_prepared, Trust(say, no_custom), say),
         into=into,
     )
     planned = _planned(study, plan)
-    Trust(say, no_custom).allow(planned.plan.runs)
     options = SweepOptions(
         workers=str(workers),
         device=device,
@@ -182,6 +183,17 @@ def sweep(
 
 def _say(console: Console, line: str) -> None:
     console.print(printable(line, keep="\n\t"), highlight=False, soft_wrap=True)
+
+
+def _prepared(trust: Trust, say: Callable[[str], None], runs: Sequence[RunConfig]) -> bool:
+    """Whether there are images of the user's own, which are prepared from then on; what code is
+    run is said before."""
+    trust.allow(runs)
+    if not custom.own_images(runs):
+        return False
+    from bnbench.assemble.own_images import prepare
+
+    return prepare(runs, say)
 
 
 def _overrides(

@@ -101,7 +101,10 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "wording",
         },
     ),
-    "notebook": (7, {"board", "config", "errors", "report", "sinks", "store", "sweeps", "wording"}),
+    "notebook": (
+        7,
+        {"assemble", "board", "config", "errors", "report", "sinks", "store", "sweeps", "wording"},
+    ),
     "cli": (
         7,
         {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
 from html import unescape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from bnbench.notebook import Bar, _screen
 from tests import commands
 from tests.report.invented import Told, invented
 
+ROOT = Path(__file__).resolve().parents[1]
 STUDY: dict[str, Any] = {
     "experiment": "x",
     "question": "Which <one>?",
@@ -68,6 +71,23 @@ def test_over_adds_an_axis_and_paths_start_in_the_working_directory(own_folder: 
         quiet=True,
     )
     assert [run["point"]["optim.lr"] for run in study.record["runs"]] == [0.1, 0.2]
+    assert {run["state"] for run in study.record["runs"]} == {"completed"}
+
+
+OWN = """\
+import numpy as np
+
+
+def load():
+    images = np.random.default_rng(0).integers(0, 256, (96, 8, 8), np.uint8)
+    return (images, np.arange(96) % 4), (images[:32], np.arange(32) % 4)
+"""
+
+
+def test_images_of_the_users_own_are_prepared(own_folder: Path) -> None:
+    (own_folder / "own.py").write_text(OWN)
+    data = {"dataset": "custom", "target": "own.py:load", "validation_size": 32}
+    study = bnbench.sweep(STUDY | {"data": data, "claims": []}, seeds=1, quiet=True)
     assert {run["state"] for run in study.record["runs"]} == {"completed"}
 
 
@@ -164,3 +184,32 @@ def test_in_a_notebook_one_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPat
     assert shown[-1]["text/plain"] == "2 of 3, 1 diverged, 40 s left"
     assert 'value="2" max="3"' in shown[-1]["text/html"]
     assert not isinstance(_screen(Console(quiet=True), 3), Bar)
+
+
+def cells() -> list[str]:
+    """The code of the notebook, cell by cell."""
+    notebook = json.loads((ROOT / "scripts/claims.ipynb").read_text())
+    return ["".join(each["source"]) for each in notebook["cells"] if each["cell_type"] == "code"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_folder")
+def test_the_notebook_runs_from_top_to_bottom() -> None:
+    quick = {"train.steps": 2, "train.evaluations": 1, "train.evaluation_images": 32,
+             "data.train_size": 512, "data.validation_size": 64,
+             "model.widths": [4, 4, 4]}  # fmt: skip
+    names: dict[str, Any] = {}
+    shown = []
+    for cell in cells():
+        if find_spec("pandas") is None and ("to_pandas" in cell or "curves()" in cell):
+            continue
+        *before, last = ast.parse(cell).body
+        exec(compile(ast.Module(before, []), "cell", "exec"), names)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names))
+        else:
+            exec(compile(ast.Module([last], []), "cell", "exec"), names)
+        if "OPTIONS" in names:
+            names["OPTIONS"] = {"seeds": 1, "set": quick, "quiet": True}
+    pages = [each._repr_html_() for each in shown if isinstance(each, bnbench.Study)]
+    assert len(pages) == 7

@@ -141,7 +141,7 @@ def _prepared(runs: Sequence[RunConfig], quiet: bool) -> bool:
     """Whether there are images of the user's own, which are prepared from then on."""
     from bnbench.config import custom
 
-    if not any("data.target" in custom.targets(run) for run in runs):
+    if not custom.own_images(runs):
         return False
     with root.doing("loading PyTorch", quiet):
         from bnbench.assemble.own_images import prepare

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,11 @@ def targets(config: schema.RunConfig) -> dict[str, tuple[Path, str]]:
     if isinstance(config.data, schema.CustomData):
         found["data.target"] = custom_target(config.data.target)
     return found
+
+
+def own_images(runs: Iterable[schema.RunConfig]) -> bool:
+    """Whether a function of the user's own gives the images of any."""
+    return any("data.target" in targets(run) for run in runs)
 
 
 def network_targets(config: schema.RunConfig) -> dict[str, tuple[Path, str]]:
