@@ -204,6 +204,8 @@ def _risks(config: schema.RunConfig) -> Iterator[tuple[int, tuple[float, ...], s
         return
     if (getattr(norm, "batch_size", None) or config.data.batch_size) == 1:
         yield 3, (), "batch statistics over 1 image: batch norm trains as instance norm"
+    if weights(config):
+        return  # the running statistics begin as they were measured
     steps = planned_steps(config)
     if isinstance(norm, schema.FrozenNormConfig):
         updates = round(norm.freeze_after * steps)

@@ -81,7 +81,10 @@ def test_every_norm_is_probed_without_a_trace(norm: schema.Block) -> None:
 
 NETWORKS = [
     pytest.param(
-        model, marks=pytest.mark.slow if isinstance(model, schema.TorchvisionModel) else ()
+        model,
+        marks=pytest.mark.slow
+        if isinstance(model, schema.TorchvisionModel | schema.TimmModel)
+        else (),
     )
     for model in EXAMPLES["model"]
 ]

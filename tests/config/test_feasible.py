@@ -133,13 +133,16 @@ setups:
     )
 
 
-def test_statistics_that_freeze_before_they_move(plan: Any) -> None:
+def test_statistics_that_freeze_before_they_move(plan: Any, tmp_path: Path) -> None:
     text = "setups: {a: {norm: {kind: frozen, freeze_after: 0.01}}, b: {norm: {kind: none}}}"
     assert plan(text, "train.steps=40").warnings == (
         "norm.freeze_after 0.01: of 40 optimizer steps none comes before the freeze: the running "
         "statistics stay at mean 0 and variance 1 (setup a)",
     )
     assert plan(text, "train.steps=1000").warnings == ()
+    (tmp_path / "w.pt").write_bytes(b"measured statistics")
+    tuned = f"model: {{kind: timm, name: resnet18, pretrained: w.pt}}\n{text}"
+    assert plan(tuned, "train.steps=40").warnings == ()
     assert len(plan(text, "train.steps=1000", "norm.freeze_after=0").warnings) == 1
 
 
