@@ -11,7 +11,7 @@ regular    reading files that others have written: regular ones, up to a size
 wording    words for error texts and tables: counts, lists, the name that was meant
 config     YAML to validated models; crossing of setups, axes and seeds; identity; no torch
 norms      normalization layers: formula, axes, paper
-models     networks that take their normalization as an argument
+models     networks that take their normalization as an argument, or have it exchanged
 data       datasets, splits, batches, augmentation; `bundled/` holds the shipped images
 optim      parameter groups, learning-rate schedules and rules
 probes     measurements that leave no trace; one file a probe
