@@ -41,6 +41,7 @@ setups:
   d: {model: {kind: resnet, depth: 8}, norm: {kind: ghost, batch_size: 2}}
   e: {norm: {kind: frn}, axes: {norm.placement: [before], optim.lr: {linear: [1, 2, 2]}}}
   g: {norm: {kind: custom, target: own.py:Own, options: {a: {b: [1]}}}}
+  i: {data: {dataset: custom, target: own.py:Own, options: {a: 1}}}
   h: {data: {dataset: image-folder, root: images, image_size: 8, validation_size: 4, batch_size: 4}}
 axes: {optim.lr: {log: [0.1, 1, 3]}, norm.placement: [before, after]}
 seeds: 2
