@@ -233,13 +233,16 @@ def _of_mapping(fault: Fault, file: Path) -> Fault:
 
 
 class Bar(Screen):
-    """Progress in a notebook: one line of output, which is replaced."""
+    """Progress in a notebook: one line of output, which is replaced, and goes away at the end."""
 
     def __enter__(self) -> Self:
         from IPython.display import display
 
         self._shown = display(self._bundle(0, "loading PyTorch …"), raw=True, display_id=True)
         return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.update({"text/plain": "", "text/html": ""}, raw=True)
 
     def _bundle(self, done: int, reading: str) -> dict[str, str]:
         bar = f'<progress value="{done}" max="{self._runs}"></progress> {escape(reading)}'
