@@ -20,7 +20,10 @@ from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.foreign import Network
 from bnbench.diagnosis.result import RECALIBRATE, Finding, LayerReading, finding, percent, said_once
 
-NO_REASON = {"distribution-shift", "dead-channels", "eps-dominates"}
+NO_REASON = {
+    *("distribution-shift", "dead-channels", "eps-dominates"),
+    *("padding-counted", "small-last-batch", "no-running-statistics"),
+}
 """Findings that do not say why running statistics are worse than the population's."""
 
 
@@ -107,7 +110,7 @@ class Judge:
         names = {each.name for each in found if each.harmful or each.name in SAY_WHY}
         if not names:
             found += causes.unexplained(evidence, self.tracking, self.norms)
-        if self.tracking and not any(each.harmful for each in found):
+        if self.tracking:
             found += causes.at_chance(evidence)
         order = list(FINDINGS)
         if not self.gap:
@@ -206,7 +209,7 @@ class Judge:
                 f"{self.costs}",
                 fast,
                 harmful=self.gap,
-                do=f"recalibrate (--fix), and train with {1 - momentum:.2g}: TensorFlow and Keras "
+                do=f"{RECALIBRATE}; train with {1 - momentum:.2g}: TensorFlow and Keras "
                 "mean the weight of the old statistics"
                 if momentum > 0.8
                 else "",
@@ -279,12 +282,15 @@ class Judge:
         elif self.batch_size <= criteria.SMALL_BATCH and self.tracking and (enough or differs):
             window = min(each.window for each in self.tracking)
             averaged = f"{window:,.0f}" if window >= 10 else f"{window:.1f}"
+            number = history.batches_per_step(self.evidence, self.tracking)
+            steps = f"{number} batches were tracked for each optimizer step, and accumulated "
+            steps += "gradients do not make them larger; "
             yield finding(
                 "batch-too-small",
                 f"in batches of {self.batch_size}, {self._changed(flips)} with the other images in "
                 f"the batch; {own.figures} under the statistics of {self.batch_size} images, "
                 f"{largest.figures} under those of {size}; running statistics average over "
-                f"{averaged} batches; {self.costs}",
+                f"{averaged} batches; {steps * (number > 1)}{self.costs}",
                 harmful=self.gap or differs,
             )
 

@@ -207,7 +207,7 @@ class Task:
                 return _of_binary(found, labels.reshape(found.shape).double())
             case _:
                 away = found - labels.reshape(found.shape).double()
-                losses = away.square().flatten(1).mean(1) / self.scale
+                losses = away.square().reshape(len(away), -1).mean(1) / self.scale
                 return Predictions(losses, None, some(found) / self.scale**0.5)
 
     def by_constant(self, labels: Tensor) -> Predictions:

@@ -195,3 +195,13 @@ def test_no_healthy_network_is_called_ill(seed: int, sizes: tuple[int, ...], ste
     """`scripts/false_alarms` counts them over more."""
     case = healthy(seed, steps=steps, sizes=sizes, images=1024)
     assert bnbench.diagnose(case.model, case.train, case.evaluation, images=1024).healthy
+
+
+def test_a_risk_does_not_hide_why_running_statistics_are_worse() -> None:
+    """Nor is it said that recalibrating does not help, where it does."""
+    model, batches = causes.features(causes.SMALL + 1)
+    norms(model)["2"].get_buffer("running_var").mul_(30)
+    found = causes.diagnosed(model, batches)
+    assert found.reading("population").loss < found.reading("running").loss - 0.1
+    harmful = {each.name for each in found.findings if each.harmful}
+    assert harmful == {"small-last-batch", "mismatched"}

@@ -73,6 +73,8 @@ def test_a_regression() -> None:
     assert found.reading("running").accuracy is None
     flat = bnbench.diagnose(model, rows(X, y[:, 0]))
     assert flat.reading("running") == found.reading("running")
+    squeezed = bnbench.diagnose(nn.Sequential(model, nn.Flatten(0)), rows(X, y[:, 0]))
+    assert squeezed.readings == found.readings
 
 
 class Times(nn.Module):
