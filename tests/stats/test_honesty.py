@@ -73,7 +73,7 @@ def test_what_is_simulated_is_what_the_package_says(draw: Draw, direction: Direc
     assert found["negligible"] or draw in (never_arriving, bimodal)
 
 
-@pytest.mark.parametrize("n", [6, 8, 10])
+@pytest.mark.parametrize("n", [6, 8, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("draw", DRAWS)
 def test_no_wrong_verdict_comes_often(draw: Draw, n: int) -> None:
     """Supported, refuted or negligible where the truth is the edge itself; 0 is A against A.
