@@ -32,7 +32,8 @@ def test_without_validation_images_the_others_are_evaluated() -> None:
     for measure, expected in ((run.evaluate, ["train"]), (run.evaluate_last, ["train", "test"])):
         splits = [fact.split for fact in measure()]
         assert list(dict.fromkeys(splits)) == expected
-    assert run.batch_at.steps_per_epoch == 60 // 8
+    batches: Any = run.batch_at
+    assert batches.steps_per_epoch == 60 // 8
 
 
 @dataclass

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_a_function_is_called_once_until_its_code_or_options_change() -> None:
     assert "71 is larger than the 70 training images" in said("train", "study.yaml", larger, code=2)
 
 
-def _run() -> object:
+def _run() -> Any:
     from bnbench.config import plans
 
     return plans.expand(loading.load_experiment(Path("study.yaml"))).only()
@@ -143,7 +144,9 @@ def test_a_folder_of_pngs_by_torchvision() -> None:
     expected = torch.from_numpy(np.stack(pixels["train"]).transpose(0, 3, 1, 2))
     assert torch.equal(kept.train.pixels, expected)
     (folder,) = (path.parent for path in Path("runs/study").glob("*/result.json"))
-    assert RunFolder(folder).manifest_or_none()["classes"] == ["cat", "dog"]
+    manifest = RunFolder(folder).manifest_or_none()
+    assert manifest is not None
+    assert manifest["classes"] == ["cat", "dog"]
 
 
 def test_mapped_images_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

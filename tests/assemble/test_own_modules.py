@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,11 +52,12 @@ def test_what_is_imported_is_found_by_reading(tmp_path: Path) -> None:
 def test_each_content_is_run_and_none_leaks_into_another_folder(tmp_path: Path) -> None:
     a, b = written(tmp_path / "a", 2), written(tmp_path / "b", 3)
     for path, factor in ((a, 2), (b, 3), (a, 2)):
-        layer = load_class(f"{path}:Layer", "norm.target")
+        layer: Any = load_class(f"{path}:Layer", "norm.target")
         assert layer.factor == factor
         assert layer().lazily() == factor
     written(tmp_path / "a", 7)
-    assert load_class(f"{a}:Layer", "norm.target").factor == 7
+    again: Any = load_class(f"{a}:Layer", "norm.target")
+    assert again.factor == 7
     assert not {str(tmp_path / "a"), str(tmp_path / "b")} & {*sys.path}
     assert not [*tmp_path.rglob("__pycache__")]
 
@@ -88,4 +90,5 @@ def test_they_come_along_to_another_machine(tmp_path: Path) -> None:
     for path in [*tmp_path.rglob("*.py")]:
         path.unlink()
     with custom.received(sent):
-        assert load_class(f"{layer}:Layer", "norm.target").factor == 4
+        sent_one: Any = load_class(f"{layer}:Layer", "norm.target")
+        assert sent_one.factor == 4

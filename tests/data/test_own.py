@@ -106,13 +106,13 @@ def test_moments_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch
 
 
 def test_names() -> None:
-    named = TensorDataset(torch.from_numpy(PIXELS), torch.from_numpy(LABELS))
+    named: Any = TensorDataset(torch.from_numpy(PIXELS), torch.from_numpy(LABELS))
     named.classes = ["cat", "dog", "elk"]
     assert gathered(named, named).classes == ("cat", "dog", "elk")
     few = Subset(named, range(6))
     assert gathered(few, few).classes == ("cat", "dog", "elk")
     label = type("ClassLabel", (), {"names": ["x", "y", "z"]})()
-    hugging_face = Items(
+    hugging_face: Any = Items(
         *[{"image": image, "label": 2 - each} for image, each in zip(*GOOD, strict=True)]
     )
     hugging_face.features = {"image": object(), "label": label}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
@@ -34,11 +34,11 @@ STEPS, SIZE = 50, 32
 Network = Callable[[], nn.Module]
 
 
-def of_torchvision(name: str, **options: object) -> Network:
+def of_torchvision(name: str, **options: Any) -> Network:
     return lambda: cast(nn.Module, get_model(name, num_classes=10, **options))
 
 
-def of_timm(name: str, **options: object) -> Network:
+def of_timm(name: str, **options: Any) -> Network:
     return lambda: timm.create_model(name, num_classes=10, **options)
 
 
@@ -46,13 +46,14 @@ def designed(squeezed: float | None = None) -> nn.Module:
     blocks = regnet.BlockParams.from_init_params(
         8, 16, 12, 2.2, 8, bottleneck_multiplier=0.25, se_ratio=squeezed
     )
-    return regnet.RegNet(blocks, 10)
+    return cast(nn.Module, regnet.RegNet(blocks, 10))
 
 
 def as_efficientnet_b0(drop: float) -> nn.Module:
     """Half as wide; a block is left out with a probability that rises to `drop`."""
     blocks, last = efficientnet._efficientnet_conf("efficientnet_b0", width_mult=0.5, depth_mult=1)
-    return efficientnet.EfficientNet(blocks, 0.0, drop, num_classes=10, last_channel=last)
+    net = efficientnet.EfficientNet(blocks, 0.0, drop, num_classes=10, last_channel=last)
+    return cast(nn.Module, net)
 
 
 def as_vgg() -> nn.Module:
@@ -64,7 +65,8 @@ def as_vgg() -> nn.Module:
 def as_convnext(drop: float) -> nn.Module:
     widths = [(24, 48, 2), (48, 96, 2), (96, None, 2)]
     blocks = [convnext.CNBlockConfig(*each) for each in widths]
-    return convnext.ConvNeXt(blocks, stochastic_depth_prob=drop, num_classes=10)
+    net = convnext.ConvNeXt(blocks, stochastic_depth_prob=drop, num_classes=10)
+    return cast(nn.Module, net)
 
 
 NETWORKS: dict[str, Network] = {

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -146,7 +147,7 @@ def test_code_that_says_the_opposite_of_the_advice_is_not_shown() -> None:
     for x, y in loader(64, count=6400):
         loss = nn.functional.cross_entropy(model(x), y)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     found = of(model)
     assert found.findings[0].do.startswith("do not recalibrate")
@@ -197,7 +198,7 @@ def test_a_layer_that_is_called_twice_has_a_colour_for_each_call() -> None:
             self.norm, self.head = nn.BatchNorm2d(1), nn.Linear(784, 10)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head((self.norm(x) + self.norm(3 * x + 4)).flatten(1))
+            return cast(torch.Tensor, self.head((self.norm(x) + self.norm(3 * x + 4)).flatten(1)))
 
     (_, channels) = pictures.drawn(of(Twice()))
     assert ">call 1</text>" in channels.svg

@@ -18,10 +18,21 @@ from tests.diagnosis.patients import loader, network, pictures, steps
 
 def layer(name: str, blame: float | None = None) -> LayerReading:
     return LayerReading(
-        **{"name": name, "kind": "BatchNorm2d", "channels": 8, "tracks": True, "used": True},
-        **{"momentum": 0.001, "eps": 1e-5, "updates": 10, "initial_weight": 0.99},
-        **{"mean_error": 0.5, "variance_error": 0.5, "blame": blame},
-        **{"dead": 0, "under_eps": 0, "alone": False},
+        name=name,
+        kind="BatchNorm2d",
+        channels=8,
+        tracks=True,
+        used=True,
+        momentum=0.001,
+        eps=1e-5,
+        updates=10,
+        initial_weight=0.99,
+        mean_error=0.5,
+        variance_error=0.5,
+        blame=blame,
+        dead=0,
+        under_eps=0,
+        alone=False,
     )
 
 
@@ -84,7 +95,7 @@ def test_a_loss_that_is_not_in_nats_has_its_unit() -> None:
     model = network()
     model[-1] = nn.Linear(512, 1)
     x, *_ = pictures()
-    batches = [(part, part.mean((1, 2, 3))[:, None]) for part in x[:128].split(32)]
+    batches = [(part, part.mean((1, 2, 3))[:, None]) for part in torch.split(x[:128], 32)]
     found = bnbench.diagnose(model, batches, images=128)
     assert {each.unit for each in found.readings} == {"of the labels' variance"}
     assert " of the labels' variance under running statistics" in found.findings[-1].evidence

@@ -85,8 +85,8 @@ class Twice(nn.Module):
         return self.body(x) + self.body(x.flip(3))  # type: ignore[no-any-return]
 
 
-def conv(inputs: int, outputs: int, stride: int = 1, **more: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False, **more)
+def conv(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=False)
 
 
 def head(channels: int, *before: nn.Module) -> list[nn.Module]:

@@ -214,8 +214,8 @@ def test_runs_of_no_file_are_named_with_the_reason(tmp_path: Path) -> None:
         "none, optim.lr 0.5, seed 3 (completed, test 25.0 %)"
     ]
     write_run(single(tmp_path, {"optim.lr": 0.25}, 3), folder, Told(test=0.25))
-    (told,) = [each.text for each in notices(read_study(folder), [], None) if each.kind == "other"]
-    assert told.endswith("does not describe it: 3 runs; the page lists them")
+    (last,) = [each.text for each in notices(read_study(folder), [], None) if each.kind == "other"]
+    assert last.endswith("does not describe it: 3 runs; the page lists them")
     record = make(study).record
     assert [each["called"] for each in record["others"]] == [
         "batch-before, seed 3",
