@@ -96,11 +96,11 @@ class MLPModel(Network):
     widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
         (128, 128), description="units of each hidden layer"
     )
-    depth: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+    depth: Annotated[int, Field(ge=1, le=400)] | None = Field(
         None,
         description="hidden layers: the last of widths is repeated until there are so many; null: "
         "as many as widths",
-        json_schema_extra={"x-allowed": "a whole number from 1 to 1,000, or null"},
+        json_schema_extra={"x-allowed": "a whole number from 1 to 400, or null"},
     )
     norm_inputs: bool = Field(False, description="a normalization of the pixels comes first")
 
