@@ -29,7 +29,7 @@ def torchvision_classifier(
     Legal are the models whose constructor takes a `norm_layer` of (N, C, H, W):
     `torchvision_names()`; with `any_name` all. The activations do not work in place here, so that a
     hook on a layer sees the layer's own output. For another number of channels than 3 the first
-    convolution is made anew.
+    convolution is a new one.
 
     `stem` small, for images of about 32 pixels a side: in the resnet family the first convolution
     is 3×3 with stride 1, without a maximum pooling after it (He et al. 2015,

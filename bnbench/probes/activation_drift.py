@@ -9,7 +9,7 @@ where the network has some.
 After a BatchNorm μ = β and σ = |γ|, whatever comes in: its drift is |Δβ|/|γ|, small by
 construction. Ioffe & Szegedy draw that; how a layer's input moves is seen in the raw outputs.
 
-What accumulates grows with k, and noise that is drawn anew at each step does not: which of two
+What accumulates grows with k, and fresh noise at each step does not: which of two
 networks drifts more may depend on how far apart readings are. `step_mean_drift`, `step_std_drift`
 are the same from t to t + 1: the optimizer's own step along the gradient of the first of these
 batches, at the rate of the next step, and the noise of step t + 1.

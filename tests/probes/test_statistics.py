@@ -223,7 +223,7 @@ def _statistics_in(model: nn.Module, name: str) -> Iterator[None]:
         yield
 
 
-GUESTS = [
+NESTED = [
     "evaluating",
     "batch",
     "given",
@@ -238,7 +238,7 @@ class BrokenError(Exception):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("name", GUESTS)
+@pytest.mark.parametrize("name", NESTED)
 def test_no_trace_is_left(name: str, fails: bool) -> None:
     model = network()
     # Flags as a user may have set them: dropout and one norm in eval mode, the rest in training.
