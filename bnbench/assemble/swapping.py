@@ -51,7 +51,21 @@ def swap(
 
 
 def _of_class(norm: Callable[..., nn.Module], keys: dict[str, Any]) -> Callable[[Any], nn.Module]:
-    return lambda old: norm(old.num_features, **keys)
+    way = (
+        "give a kind, a class made as norm(channels), or lambda channels: nn.GroupNorm(8, channels)"
+    )
+    if isinstance(norm, nn.Module) or not callable(norm):
+        raise UsageError(f"the norm is a {type(norm).__name__}", do=way)
+
+    def make(old: _BatchNorm) -> nn.Module:
+        try:
+            return norm(old.num_features, **keys)
+        except Exception as error:  # whatever code of someone else's raises
+            called = getattr(norm, "__name__", "norm")
+            said = f"{called}({old.num_features}) raised {type(error).__name__}: {error}"
+            raise ArgumentError(said, argument="norm", hint=way) from error
+
+    return make
 
 
 def _of_kind(kind: str, keys: dict[str, Any], steps: int | None) -> Callable[[Any], nn.Module]:

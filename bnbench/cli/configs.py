@@ -163,6 +163,9 @@ def _register(path: Path, experiment: ExperimentConfig, plan: Plan) -> None:
     text = registration.registered(files.read_text(path), lines, datetime.now(UTC))
     replace_content(path.resolve(), text.encode())
     show(f"registered: {counted(len(experiment.claims), 'claim')}, {registration.digest(lines)}")
+    before = experiment.registered
+    if before is not None and before.sha256 != registration.digest(lines):
+        say(f"this replaces what was registered on {before.date[:10]}: {before.sha256}")
 
 
 @configs.command("schema", epilog=examples("configs schema > schema.json", "configs schema | less"))

@@ -98,9 +98,11 @@ def as_images(lines: Tensor, like: Tensor) -> Tensor:
     N, C, H, W = like.shape
     images = lines.view(N, H, W, C).permute(0, 3, 1, 2).to(like.dtype)
     if not like.is_contiguous(memory_format=torch.channels_last):
-        return images.contiguous()
+        images = images.contiguous()
+    if torch.is_grad_enabled() or not images._is_view():
+        return images
     # An autograd Function may not return a view: the next layer could not change it in place.
-    return images if torch.is_grad_enabled() else images.new_empty(0).set_(images)  # type: ignore[call-overload]
+    return images.new_empty(0).set_(images)  # type: ignore[call-overload, no-any-return]
 
 
 def divided(

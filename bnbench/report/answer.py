@@ -82,6 +82,8 @@ def _in_a_sentence(claim: Record) -> str:
         said.append(claim["meaning"])
     if images := words.over_images(claim):
         said.append(images)
+    if claim["outcome"] == "refuted" and len(claim["better"]) == len(claim["worse"]) == 1:
+        said.append(f"the other way round: {claim['worse'][0]['words']} does better")
     if claim["leaning"]:
         said.append(words.LEANINGS[claim["leaning"]])
     if reasons:

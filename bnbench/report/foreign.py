@@ -57,6 +57,12 @@ def judged_table(
     states = [at for at, name in enumerate(found.columns) if name.lower() in STATE]
     ended = states[0] if states and arms is not None else None
     asked = Asked(found, source, found.column(pair, "--pair"), arms, ended)
+    compared = (arm.setup for c in asked.claims() for arm in (*c.better_arms, *c.worse_arms))
+    if asked.setup is None and pair in compared:
+        raise UsageError(
+            f"--pair {shortened(pair)} is a column that is compared",
+            do="name one that says which rows belong together, or add one that numbers them",
+        )
     family = [asked.judged(claim) for claim in asked.claims()]
     for (each, _), verdict in zip(
         family, judge([(effect, each.objections) for each, effect in family]), strict=True

@@ -145,7 +145,7 @@ def _listed(
         values = list(dict.fromkeys(row[key] for row in rows if key in row))
         if len(values) == 1 and isinstance(values[0], bool):
             parts.append(named(key) if values[0] else f"no {named(key)}")
-        else:
+        elif any(map(in_words, values)):  # not of an empty list alone
             parts.append(f"{named(key)} {listing(map(in_words, values))}")
     return ", ".join(parts)
 

@@ -298,7 +298,10 @@ def _sanity_objections(found: Judged, study: Study) -> Iterator[str]:
     if isinstance(metric, metrics.EndReading) and metric.quantity == "accuracy":
         best = max(found.values, default=inf) / POINTS
         if study.classes and within_chance(best, study.classes):
-            yield f"sanity: no setup learned; chance is {POINTS / study.classes:g} %"
+            yield (
+                f"sanity: by {claim.metric} no run of either side is clear of chance, "
+                f"{POINTS / study.classes:g} %"
+            )
     elif isinstance(metric, metrics.ToTarget) and found.pairs and set(found.values) == {inf}:
         yield f"sanity: no run reaches an accuracy of {claim.target:g} twice in a row"
 

@@ -114,6 +114,14 @@ def test_batch_norm_for_batch_norm_is_the_same_to_the_bit(
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("norm", ["instance", "rms", "layer", "group"])
+@pytest.mark.parametrize("channels", [8, 16])  # statistics are summed along other axes from 16 on
+def test_what_follows_may_work_in_place(norm: str, channels: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(True))
+    bnbench.swap(model, norm)
+    model(torch.ones(2, 3, 4, 4)).sum().backward()
+
+
 def test_group_norm_is_torchvisions_own() -> None:
     """resnet18 made with GroupNorm, and with BatchNorm and exchanged, with the same weights."""
     torch.manual_seed(0)
@@ -222,9 +230,11 @@ def hooked() -> nn.Module:
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "instance",
          {"example": torch.zeros(2, 3)}, "1: 1 channel of 1 image on a 1×1 map"),
         (3, "group", {}, "the model is a int"),
+        (Shared(), nn.GroupNorm(2, 4), {}, "the norm is a GroupNorm\n  give a kind"),
+        (Shared(), nn.GroupNorm, {}, r"norm: GroupNorm\(4\) raised TypeError: .*num_channels"),
     ],
 )  # fmt: skip
-def test_refused(model: Any, norm: str, keys: dict[str, Any], message: str) -> None:
+def test_refused(model: Any, norm: Any, keys: dict[str, Any], message: str) -> None:
     before = str(model)
     with pytest.raises(UsageError, match=f"^{message}"):
         bnbench.swap(model, norm, **keys)

@@ -336,3 +336,11 @@ def test_no_interval_of_a_difference_leaves_what_is_possible(tmp_path: Path) -> 
         record = answered(tmp_path / name, f"seeds: 3\n{text}", far_apart)
         assert "95 % interval −100.0 … +100.0, 3 seeds" in record["answer"][0]
     assert record["claims"][0]["effect"]["interval"] == [-100, 100]
+
+
+def test_what_is_refuted_is_said_the_other_way_round(tmp_path: Path) -> None:
+    claim = "{id: a, says: BatchNorm is better at 2, metric: test/running/accuracy, better: bn@2, "
+    text = f"{SIZES}seeds: 8\nclaims:\n  - {claim}worse: gn@2, smallest_effect: 1}}\n"
+    (said,) = answered(tmp_path, text)["answer"]
+    assert said.startswith("Refuted: BatchNorm is better at 2 (")
+    assert said.endswith("the other way round: gn@data.batch_size=2 does better).")

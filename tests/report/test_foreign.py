@@ -231,6 +231,7 @@ def test_the_table_for_a_paper(form: str) -> None:
         (LONG, {"--better": "gnn"}, "better: gnn is not a setup\n  did you mean gn?"),
         (LONG, {"--better": "x", "--worse": "y"}, "no column holds x and y"),
         (LONG, {"--pair": "sed"}, "has no column sed\n  did you mean --pair seed?"),
+        ("gn;bn\n1;2\n3;4\n", {"--pair": "gn"}, "--pair gn is a column that is compared"),
         (LONG, {"--setup": "nrom"}, "did you mean --setup norm?"),
         (LONG, {"--smallest-effect": "-1"}, "smallest_effect must be"),
         (LONG, {"--smallest-effect": "nan"}, "smallest_effect"),
