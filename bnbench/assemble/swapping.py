@@ -35,9 +35,10 @@ def swap(
     a bias. `steps`: of the training to come, where a key is a fraction of it ("frozen").
 
     Returns the network, which is changed in place, and what was exchanged, which prints a line a
-    layer. γ and β are carried, running statistics too where the new layer has such, an activation
-    that is fused with the old layer stays, and a layer under two names stays one. The names of
-    parameters get `.norm`: load a checkpoint before, or save one after.
+    layer. γ and β are carried to parameters `weight` and `bias` of shape (C,), running statistics
+    where the new layer has such, an activation that is fused with the old layer stays, and a layer
+    under two names stays one. The names of parameters get `.norm`: load a checkpoint before, or
+    save one after.
 
     Raises UsageError that names what cannot be exchanged, and why; nothing is changed then.
     """
