@@ -130,6 +130,7 @@ def sweep(
     seeds: int | None = None,
     max_runs: int = 10_000,
     workers: int | str = "auto",
+    on: str = "local",
     runs_dir: str | Path = "runs",
     device: str | None = None,
     retry_failed: bool = False,
@@ -167,6 +168,7 @@ def sweep(
     planned = _planned(study, plan)
     options = SweepOptions(
         workers=str(workers),
+        on=on,
         device=device,
         restart=restart,
         accept_changes=accept_changes,

@@ -61,6 +61,16 @@ MaxRuns = Annotated[
 Workers = Annotated[
     str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
 ]
+PLACES = ("local",)
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="|".join(PLACES),
+        parser=root.one_of("--on", PLACES),
+        help="Where runs are trained: in processes of this machine.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only list what would be trained, with its cost.")
 ]
@@ -201,6 +211,7 @@ def sweep(
     seeds: Seeds = None,
     max_runs: MaxRuns = 10_000,
     workers: Workers = "auto",
+    on: On = "local",
     runs_dir: root.RunsDir = Path("runs"),
     device: root.Device = None,
     dry_run: DryRun = False,
@@ -243,6 +254,7 @@ def sweep(
         )
     options = SweepOptions(
         workers=workers,
+        on=on,
         device=device,
         restart=restart,
         accept_changes=accept_changes,

@@ -126,6 +126,10 @@ def executor_for(
         say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
     if any(run.compute.threads == "auto" for run in each.plan.runs):
         say("compute.threads: auto is 1 in a sweep, whose workers fill the cores")
-    size = workers_for(options.workers, each.plan.runs)
     siblings = [other.folder for other in planned if other is not each]
-    return workers.Workers(size, options, each.folder, siblings)
+    match options.on:
+        case "local":
+            size = workers_for(options.workers, each.plan.runs)
+            return workers.Workers(size, options, each.folder, siblings)
+        case unknown:
+            raise UsageError(f"there is no executor {unknown!r}", do="take local")

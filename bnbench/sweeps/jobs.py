@@ -122,9 +122,11 @@ Answer: TypeAlias = Stated | Said | End
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
-    """The command line's. `workers`: a number, or auto for as many as there are cores."""
+    """The command line's. `workers`: a number, or auto for as many as there are cores. `on`: where
+    runs are trained, as `executor_for` of `experiments` knows it."""
 
     workers: str = "auto"
+    on: str = "local"
     device: str | None = None
     accept_changes: bool = False
     restart: bool = False
