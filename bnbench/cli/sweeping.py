@@ -1,0 +1,218 @@
+"""`bnbench sweep`: every run of an experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnbench.cli import root
+from bnbench.cli.training import prepared
+
+if TYPE_CHECKING:
+    from bnbench.config.schema import RunConfig
+    from bnbench.store import Record
+    from bnbench.sweeps.experiments import PlannedExperiment
+    from bnbench.sweeps.jobs import SweepOptions
+
+Configs = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A YAML file, the name of a shipped experiment, or a folder of them."
+    ),
+]
+Over = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--over",
+        metavar="KEY=V1,V2,…",
+        help="Add or replace an axis: optim.lr=0.01,0.1; may be repeated.",
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", parser=root.number("--seeds", 1, 1_000_000), help="Use the seeds 0 … N−1."
+    ),
+]
+MaxRuns = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        parser=root.number("--max-runs", 1, 1_000_000),
+        help="Refuse an experiment of more runs than this.",
+    ),
+]
+Workers = Annotated[
+    str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
+]
+PLACES = ("local",)
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="|".join(PLACES),
+        parser=root.one_of("--on", PLACES),
+        help="Where runs are trained: in processes of this machine.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only list what would be trained, with its cost.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try failed and damaged runs again.")
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed run.")]
+Into = Annotated[
+    bool,
+    typer.Option(
+        "--into",
+        help="Keep another study of this name in the same folder; report --study N shows it.",
+    ),
+]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line per run.")]
+
+
+def sweep(
+    config: Configs = "batch-size",
+    set_: root.Set = None,
+    over: Over = None,
+    seeds: Seeds = None,
+    max_runs: MaxRuns = 10_000,
+    workers: Workers = "auto",
+    on: On = "local",
+    runs_dir: root.RunsDir = Path("runs"),
+    device: root.Device = None,
+    dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
+    into: Into = False,
+    restart: root.Restart = False,
+    accept_changes: root.AcceptChanges = False,
+    no_custom: root.NoCustom = False,
+    quiet: root.Quiet = False,
+    as_json: root.Json = False,
+    csv: Csv = False,
+    debug: root.Debug = False,
+) -> None:
+    """Train every run of an experiment that is missing.
+
+    An experiment is setups × axes × seeds. Of a folder of experiments, each is trained in turn;
+    runs that are the same are trained once. The same command again continues it.
+    """
+    from bnbench.config import loading
+    from bnbench.config.trust import Trust
+    from bnbench.sweeps import experiments
+    from bnbench.sweeps.jobs import SweepOptions
+
+    overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
+
+    def prepare(runs: Sequence[RunConfig]) -> bool:
+        Trust(root.say, no_custom).allow(runs)
+        return prepared(runs, quiet=True)
+
+    with root.doing(f"reading {config}", quiet or as_json or csv):
+        planned = experiments.plan_all(
+            config,
+            overrides,
+            max_runs=max_runs,
+            runs_dir=runs_dir,
+            say=root.say,
+            prepare=prepare,
+            into=into,
+        )
+    options = SweepOptions(
+        workers=workers,
+        on=on,
+        device=device,
+        restart=restart,
+        accept_changes=accept_changes,
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
+    )
+    if dry_run:
+        _forecast(planned, options, quiet=quiet, as_json=as_json)
+    else:
+        _train(planned, options, quiet=quiet, as_json=as_json, csv=csv)
+
+
+def _forecast(
+    planned: Sequence[PlannedExperiment], options: SweepOptions, *, quiet: bool, as_json: bool
+) -> None:
+    from bnbench.sweeps import experiments, forecast
+
+    records = []
+    for each in planned:
+        with (
+            closing(experiments.executor_for(each, options, planned, root.say)) as executor,
+            root.doing(
+                "loading PyTorch, and trying a few steps of each kind of run", quiet or as_json
+            ),
+        ):
+            found = forecast.forecast(
+                each.plan.runs, each.folder, executor, options, each.plan.faults, root.say
+            )
+        records.append(asdict(found))
+        for line in () if as_json else forecast.as_lines(found):
+            root.show(line)
+    if as_json:
+        print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
+
+
+def _train(
+    planned: Sequence[PlannedExperiment],
+    options: SweepOptions,
+    *,
+    quiet: bool,
+    as_json: bool,
+    csv: bool,
+) -> None:
+    with root.doing("reading what is stored", quiet or as_json or csv):
+        from bnbench.board.bands import update_tensorboard
+        from bnbench.report import record, terminal
+        from bnbench.report.reading import results_of
+        from bnbench.sinks.terminal import Screen
+        from bnbench.sweeps import experiments
+
+    shown: list[Record] = []
+    failures: list[tuple[str, str]] = []
+    console = root.progress_console(quiet)
+    for each in planned:
+        runs, folder = each.plan.runs, each.folder
+        screen = Screen(console, runs=len(runs))
+        outcome = experiments.train(each, planned, options, screen, root.say)
+        with root.doing("reading the results", quiet or as_json or csv):
+            update_tensorboard(folder, root.say)
+            curves = bool(each.experiment.claims) and not (as_json or csv)
+            study = results_of(each.experiment, runs, folder, events=curves)
+        failures += outcome.failures
+        if as_json or csv:
+            which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
+            shown += [which | record.flat_row(run) for run in study.runs]
+        else:
+            for table in terminal.closing_tables(study, columns=root.output.width):
+                root.output.print(table)
+            for line in terminal.closing_verdicts(study, columns=root.output.width):
+                root.output.print(line)
+            root.show(f"curves: bnbench tensorboard {folder.path}")
+            option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""
+            root.show(f"report: bnbench report {folder.path}{option}")
+        if failures and options.fail_fast:
+            break
+    if as_json:
+        print(json.dumps(shown, indent=2))
+    elif csv:
+        print(record.as_csv(shown), end="")
+    if failures:
+        root.say(f"{len(failures)} of {sum(len(each.plan.runs) for each in planned)} runs failed:")
+        for name, message in failures[:10]:
+            root.say(f"  {name}: {message}")
+        kept = any(message.startswith("damaged") for _, message in failures)
+        more = ", which renames damaged files to FILE.damaged-1" if kept else ""
+        root.say(f"try them again with --retry-failed{more}")
+        raise typer.Exit(1)
