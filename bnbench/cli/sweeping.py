@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,16 +107,10 @@ def sweep(
     runs that are the same are trained once. The same command again continues it.
     """
     from bnbench.config import loading
-    from bnbench.config.trust import Trust
     from bnbench.sweeps import experiments
     from bnbench.sweeps.jobs import SweepOptions
 
     overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
-
-    def prepare(runs: Sequence[RunConfig]) -> bool:
-        Trust(root.say, no_custom).allow(runs)
-        return prepared(runs, quiet=True)
-
     with root.doing(f"reading {config}", quiet or as_json or csv):
         planned = experiments.plan_all(
             config,
@@ -123,7 +118,7 @@ def sweep(
             max_runs=max_runs,
             runs_dir=runs_dir,
             say=root.say,
-            prepare=prepare,
+            prepare=partial(_prepare, no_custom),
             into=into,
         )
     options = SweepOptions(
@@ -139,6 +134,13 @@ def sweep(
         _forecast(planned, options, quiet=quiet, as_json=as_json)
     else:
         _train(planned, options, quiet=quiet, as_json=as_json, csv=csv)
+
+
+def _prepare(no_custom: bool, runs: Sequence[RunConfig]) -> bool:
+    from bnbench.config.trust import Trust
+
+    Trust(root.say, no_custom).allow(runs)
+    return prepared(runs, quiet=True)
 
 
 def _forecast(
