@@ -15,7 +15,7 @@ from bnbench.config.metrics import Metric
 from bnbench.config.schema import Key
 from bnbench.config.sentences import is_whole_number
 from bnbench.config.yaml import Path, Source
-from bnbench.wording import in_words
+from bnbench.wording import in_words, point_words
 
 Seeds: TypeAlias = Sequence[int]
 """A tuple or, so that `seeds: 1000000000` costs nothing before it is refused, a range."""
@@ -55,6 +55,12 @@ class Arm:
     def __str__(self) -> str:
         values = ",".join(f"{key}={in_words(value)}" for key, value in self.at)
         return f"{self.setup}@{values}" if values else self.setup
+
+    @property
+    def words(self) -> str:
+        """The same in the words of tables and sentences."""
+        point = point_words(dict(self.at))
+        return f"{self.setup} at {point}" if point else self.setup
 
 
 class Claim(schema.ClaimConfig):

@@ -192,6 +192,22 @@ def warnings(configs: Iterable[schema.RunConfig]) -> list[str]:
     return [f"{worst[number][1]} ({named_setups(setups[number])})" for number in sorted(worst)]
 
 
+def initial_weight(config: schema.RunConfig, steps: int) -> float | None:
+    """How much of the running statistics is left of their initial values after so many steps; None
+    where there are none, and where they begin as they were measured."""
+    norm = config.norm
+    if not isinstance(norm, schema.BatchStatistics) or weights(config):
+        return None
+    return 0.0 if norm.momentum is None else (1 - norm.momentum) ** _updates(norm, steps)
+
+
+def _updates(norm: schema.BatchStatistics, steps: int) -> int:
+    """How many of the steps move the running statistics."""
+    if isinstance(norm, schema.FrozenNormConfig):
+        return round(norm.freeze_after * steps)
+    return steps
+
+
 def _risks(config: schema.RunConfig) -> Iterator[tuple[int, tuple[float, ...], str]]:
     """The number of a risk, how bad this case of it is (larger: worse), and a sentence."""
     norm = config.norm
@@ -207,20 +223,18 @@ def _risks(config: schema.RunConfig) -> Iterator[tuple[int, tuple[float, ...], s
     if weights(config):
         return  # the running statistics begin as they were measured
     steps = planned_steps(config)
-    if isinstance(norm, schema.FrozenNormConfig):
-        updates = round(norm.freeze_after * steps)
-        if updates == 0:
-            said = (
-                f"norm.freeze_after {norm.freeze_after:g}: of {counted(steps, 'optimizer step')} "
-                "none comes before the freeze: the running statistics stay at mean 0 and variance 1"
-            )
-            yield 1, (-norm.freeze_after, -steps), said
-            return
-        steps = updates
-    if norm.momentum is not None and steps * norm.momentum < 1:
-        share = (1 - norm.momentum) ** steps
+    updates = _updates(norm, steps)
+    if isinstance(norm, schema.FrozenNormConfig) and updates == 0:
         said = (
-            f"norm.momentum {norm.momentum:g}: after {counted(steps, 'optimizer step')} the "
+            f"norm.freeze_after {norm.freeze_after:g}: of {counted(steps, 'optimizer step')} "
+            "none comes before the freeze: the running statistics stay at mean 0 and variance 1"
+        )
+        yield 1, (-norm.freeze_after, -steps), said
+        return
+    if norm.momentum is not None and updates * norm.momentum < 1:
+        share = (1 - norm.momentum) ** updates
+        said = (
+            f"norm.momentum {norm.momentum:g}: after {counted(updates, 'optimizer step')} the "
             f"running statistics are still {100 * share:.3g} % their initial value"
         )
-        yield 0, (share, steps, norm.momentum), said
+        yield 0, (share, updates, norm.momentum), said

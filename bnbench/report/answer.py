@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from bnbench.config import metrics, registration
 from bnbench.report import words
 from bnbench.report.comparing import of_cells
+from bnbench.report.remarks import LARGE, ends_of_grids, eval_mode, with_batch_size
 from bnbench.report.study import OtherRun, StudiedRun, Study, chance_level
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion, seeds_to_support
@@ -48,7 +49,7 @@ def of_claims(claims: Sequence[Record]) -> Iterator[str]:
             yield f"{said}: {len(found)} of {counted(len(claims), 'claim')}."
             continue
         for each in found:
-            yield f"{said}: {_in_a_sentence(each)}"
+            yield f"{said}{words.limited(each)}: {_in_a_sentence(each)}"
 
 
 def _without_images(claims: Sequence[Record]) -> Iterator[Notice]:
@@ -90,7 +91,8 @@ def _in_a_sentence(claim: Record) -> str:
         more = f" (and {counted(len(reasons) - 1, 'other reason')})" if len(reasons) > 1 else ""
         why = f" Why not decided: {reasons[0].rstrip('.')}{more}."
     size = f" ({'; '.join(said)})" if said else ""
-    return f"{claim['says'].strip().rstrip('.')}{size}.{why}"
+    limits = "".join(f" {remark}." for remark in claim["remarks"])
+    return f"{claim['says'].strip().rstrip('.')}{size}.{limits}{why}"
 
 
 def registered(study: Study) -> Record | None:
@@ -167,6 +169,9 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
         told = f"{counted(lost, 'run')} did not learn: {_where(study, lambda run: run.at_chance)}"
         level, chance = (words.percent(x) for x in (chance_level(study.classes), 1 / study.classes))
         yield Notice("other", f"{told}. Test accuracy is below {level} %; chance is {chance} %.")
+    if claims:  # else they are in the answer
+        for remark in (*with_batch_size(study), *ends_of_grids(study), *eval_mode(study, LARGE)):
+            yield Notice("other", remark)
     yield from () if found is None else _registered(found)
     yield from _without_images(claims)
     yield from (Notice("other", note) for note in study.notes)

@@ -10,9 +10,16 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from bnbench.config.schema.run import BUDGETS
 from bnbench.report import words
 from bnbench.report.means import over_seeds
+from bnbench.report.remarks import (
+    BATCH_SIZE,
+    LR,
+    ends_of_grids,
+    eval_mode,
+    named,
+    with_batch_size,
+)
 from bnbench.report.study import Cell, Point, Study
 from bnbench.stats.differences import (
     SEEDS_FOR_AN_INTERVAL,
@@ -23,7 +30,6 @@ from bnbench.stats.differences import (
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, about
 from bnbench.wording import counted, in_words, key_words, listing
 
-LR, BATCH_SIZE = "optim.lr", "data.batch_size"
 DOWNWARDS = (BATCH_SIZE, "norm.batch_size")
 """What is told from large to small: small batches are what is asked about."""
 MOST_VALUES, MOST_ARMS, MOST_PATHS = 5, 6, 4
@@ -58,8 +64,10 @@ def of_cells(study: Study) -> Iterator[str]:
         yield from _along(study, arms, numbers)
     else:
         yield from _ranked(study, [cell for arm in arms for cell in arm.cells])
-    yield from _tuned(study)
-    yield from _eval_mode(study)
+    if study.choices:
+        yield f"Each setup is at its best {key_words(study.tuned_axis or '')} on validation."
+    yield from ends_of_grids(study)
+    yield from eval_mode(study, POINT)
 
 
 def _numeric(values: Sequence[Any]) -> bool:
@@ -98,24 +106,12 @@ def _along(study: Study, arms: Sequence[Arm], axes: Sequence[str]) -> Iterator[s
             if len(arms) > 1:
                 yield from _ranked(study, there, f"At {key_words(axis)} {in_words(value)} ")
     if BATCH_SIZE in axes:
-        yield from _what_else(study)
+        yield from with_batch_size(study)
     if LR in axes and len(arms) > 1:
         yield (
             f"No learning rate was chosen: with `tune: {{axis: {LR}}}` in the file, the report "
             "takes each setup's best one on validation, and nothing is trained twice."
         )
-
-
-def _tuned(study: Study) -> Iterator[str]:
-    """What was chosen over, and where the choice may not be the best there is."""
-    if not study.choices:
-        return
-    said = f"Each setup is at its best {key_words(study.tuned_axis or '')} on validation."
-    edges = list(dict.fromkeys(each.setup for each in study.choices if each.at_edge))
-    if edges:
-        whose = listing(edges, "and") if len(edges) <= MOST_ARMS else f"{len(edges)} setups"
-        said += f" That of {whose} is an end of its grid: a better one may lie beyond."
-    yield said
 
 
 def _path(study: Study, arms: Sequence[Arm], axis: str, values: Sequence[Any], point: Point) -> str:
@@ -202,11 +198,11 @@ def _ranked(study: Study, cells: Sequence[Cell], where: str = "") -> Iterator[st
         yield f"{where or 'Here '}no run completed."
         return
     first, *others = there
-    name = first.setup if where else _named(study, first)
+    name = first.setup if where else named(study, first)
     score = f"{words.over_seeds(over_seeds(first, 'test_accuracy'))} % test accuracy"
     score += f" ({', '.join([counted(len(first.completed), 'seed'), *_lost(first)])})"
     if others:
-        second = others[0].setup if where else _named(study, others[0])
+        second = others[0].setup if where else named(study, others[0])
         yield f"{where}{name} did best: {score}, {_lead(first, others[0], second)}."
     else:
         rest = "has a completed run" if len(cells) > 1 else "is there to compare it with"
@@ -215,11 +211,6 @@ def _ranked(study: Study, cells: Sequence[Cell], where: str = "") -> Iterator[st
 
 def _mean(cell: Cell) -> float:
     return mean(cell.values("test_accuracy")).value if cell.values("test_accuracy") else -1.0
-
-
-def _named(study: Study, cell: Cell) -> str:
-    point = study.cell_words(cell.point)
-    return f"{cell.setup} ({point})" if point else cell.setup
 
 
 def _lead(first: Cell, second: Cell, name: str) -> str:
@@ -252,58 +243,3 @@ def _lead(first: Cell, second: Cell, name: str) -> str:
     if len(pairs) < SEEDS_FOR_A_VERDICT:
         return f"{told}: indicative, {SEEDS_FOR_A_VERDICT} seeds are needed to decide it"
     return f"{told}; picked after looking, which flatters the lead, as a claim does not"
-
-
-def _eval_mode(study: Study) -> Iterator[str]:
-    """Where eval mode differs from training mode by a point or more, and by more than chance."""
-    found = []
-    for cell in study.chosen:
-        gaps = cell.values("gap")
-        if not gaps or abs(mean(gaps).value) < POINT / 100:
-            continue
-        low, high = mean(gaps).interval or (min(gaps), max(gaps))
-        if low > 0 or high < 0:
-            found.append((abs(mean(gaps).value), cell))
-    if not found:
-        return
-    _, most = max(found, key=lambda each: each[0])
-    gap = over_seeds(most, "gap") or {}
-    more = f"; {len(found) - 1:,} more in the table" * (len(found) > 1)
-    yield (
-        f"{_named(study, most)}: {words.eval_mode(gap['mean'])} on validation images "
-        f"({words.over_seeds(gap, sign=True)} points, {counted(gap['n'], 'seed')}){more}."
-    )
-
-
-def _what_else(study: Study) -> Iterator[str]:
-    """What else changes with the batch size."""
-    budgets = {
-        key for run in study.runs for key in BUDGETS if getattr(run.config.train, key) is not None
-    }
-    there = {
-        run.point[BATCH_SIZE]: run.result
-        for run in study.runs
-        if run.state == "completed" and run.result and run.point.get(BATCH_SIZE) is not None
-    }
-    if len(there) < 2 or len(budgets) > 1:
-        return
-    (budget,) = budgets
-    low, high = min(there), max(there)
-    few, many = there[low], there[high]
-    if budget == "steps":
-        said = (
-            f"Steps are fixed (train.steps): batch size {low} sees {few.examples:,} images, {high} "
-            f"sees {many.examples:,}; train.epochs or train.examples would fix the images"
-        )
-    else:
-        said = (
-            f"Images are fixed (train.{budget}): batch size {low} takes {few.steps:,} steps, "
-            f"{high} takes {many.steps:,}; train.steps would fix the steps"
-        )
-    rules = sorted({run.config.optim.lr_rule for run in study.runs})
-    rate = ""
-    if rules != ["none"]:
-        rate = f" The learning rate changes with it (optim.lr_rule: {listing(rules, 'and')})."
-    elif LR not in study.varying:
-        rate = " The learning rate does not change with it."
-    yield f"{said}.{rate}"

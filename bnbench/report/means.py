@@ -15,6 +15,11 @@ def possible(name: str, scale: float = 1.0) -> Range:
     return Range(scale * low, scale * high)
 
 
+def metrics_of(cell: Cell) -> Record:
+    """All of them."""
+    return {name: over_seeds(cell, name) for name in METRICS}
+
+
 def over_seeds(cell: Cell, name: str) -> Record | None:
     """One of `METRICS` of the runs that have it; None where none has.
 

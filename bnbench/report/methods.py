@@ -12,6 +12,7 @@ from typing import TypeAlias
 from bnbench import __version__
 from bnbench.config import identity, schema
 from bnbench.report import words
+from bnbench.report.means import metrics_of
 from bnbench.report.study import Point, Study
 from bnbench.stats.verdict import LEVEL
 from bnbench.wording import counted, in_words, key_words, listing
@@ -47,8 +48,9 @@ def caption(study: Study) -> str:
             f"Data: {_data(study)}; {_budget(study)}, {_of('data', 'batch_size', study)} images a "
             f"batch, {counted(len(study.seeds), 'seed')}.",
             f"The {_axis(study)} was chosen on {_by(study)}." if study.choices else "",
-            f"Test %: accuracy of test images under running statistics. {words.GAP_MEANS} "
-            f"Values are {VALUES}.",
+            "Test %: accuracy of test images under running statistics.",
+            words.ARROW_MEANS if any(map(words.has_arrow, map(metrics_of, study.cells))) else "",
+            f"{words.GAP_MEANS} Values are {VALUES}.",
             words.AT_CHANCE if any(run.at_chance for run in study.runs) else "",
             f"{_unfinished(study)}{_versions(study)}.",
         ]

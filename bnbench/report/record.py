@@ -19,7 +19,7 @@ from bnbench.config import metrics, plans, schema
 from bnbench.config.custom import custom_target
 from bnbench.report import words
 from bnbench.report.answer import answer, notices, registered
-from bnbench.report.means import over_seeds
+from bnbench.report.means import metrics_of
 from bnbench.report.methods import caption, methods
 from bnbench.report.published import published
 from bnbench.report.quantities import POINTS
@@ -148,6 +148,7 @@ def claim_row(each: Judged) -> Record:
         **_picked(claim, "direction", "smallest_effect", "target", "at"),
         **_picked(verdict, "outcome", "leaning", "reasons"),
         "meaning": _meaning(each),
+        "remarks": each.remarks,
         "effect": effect,
         "superiority": each.superiority,
         "pairs": each.pairs,
@@ -208,7 +209,7 @@ def cell_row(cell: Cell, study: Study) -> Record:
         "diverged": cell.count("diverged"),
         "failed": cell.count("failed", "damaged"),
         "missing": cell.count("running", "interrupted", "new"),
-        "metrics": {name: over_seeds(cell, name) for name in METRICS},
+        "metrics": metrics_of(cell),
     }
 
 

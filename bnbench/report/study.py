@@ -84,6 +84,8 @@ class StudiedRun:
         if name == "gap":
             running, batch = self.score("val"), self.score("val", "batch")
             return None if running is None or batch is None else running - batch
+        if name == "population_accuracy":
+            return self.score("test", "population")
         return self.score(name.removesuffix("_accuracy"))
 
 
@@ -101,12 +103,14 @@ def chance_level(classes: int) -> float:
 METRICS = {
     "val_accuracy": (0.0, 1.0),
     "test_accuracy": (0.0, 1.0),
+    "population_accuracy": (0.0, 1.0),
     "images_per_second": (0.0, inf),
     "train_seconds": (0.0, inf),
     "gap": (-1.0, 1.0),
 }
-"""With the range of possible values. Accuracies are fractions under running statistics; costs are
-of training work; the gap is validation accuracy under running minus under batch statistics."""
+"""With the range of possible values. Accuracies are fractions under running statistics, but for
+`population_accuracy`, of test images under population statistics; costs are of training work; the
+gap is validation accuracy under running minus under batch statistics."""
 
 
 def _finite(value: float | None) -> float | None:

@@ -99,15 +99,18 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
         yield from _lines(said, "    ", columns)
     for said in filter(None, map(words.two_groups, claim["better"] + claim["worse"])):
         yield from _lines(said, "    ", columns)
+    for remark in claim["remarks"]:
+        yield from _lines(remark, "    but: ", columns)
     if claim["reasons"]:
         yield from _lines("; ".join(claim["reasons"]), "    why: ", columns)
 
 
 def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
     """What ends a sweep, to be printed one below the other: the question, what was compared, the
-    results; no wider than `columns` and 80."""
+    results, and a large gap between eval and training mode; no wider than `columns` and 80."""
     columns = min(columns, WIDEST)
     from bnbench.report.record import cell_row  # SciPy takes a while
+    from bnbench.report.remarks import LARGE, eval_mode
 
     shown: list[RenderableType] = []
     if study.experiment.question:
@@ -116,7 +119,10 @@ def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
         shown.append(_setups_table(study.runs))
     rows = [cell_row(cell, study) for cell in study.cells]
     tuned = study.tuned_axis if study.choices else None
-    return [*shown, *_cells(rows, list(study.axes), tuned, columns)]
+    shown += _cells(rows, list(study.axes), tuned, columns)
+    for remark in eval_mode(study, LARGE):
+        shown += _lines(remark, "", columns)
+    return shown
 
 
 def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
@@ -146,7 +152,7 @@ def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
 def outcome(claim: Record) -> str:
     """`inconclusive (leans towards yes)`."""
     leaning = f" ({words.LEANINGS[claim['leaning']]})" if claim["leaning"] else ""
-    return f"{claim['outcome']}{leaning}"
+    return f"{claim['outcome']}{words.limited(claim)}{leaning}"
 
 
 def _new_table(first: str, *rest: str, padding: int = 1) -> Table:
@@ -180,7 +186,7 @@ def cells_in_words(
             [
                 cell["setup"] + star,
                 *(words.value_words(cell["point"].get(axis)) for axis in axes),
-                words.over_seeds(metrics["test_accuracy"]),
+                words.test_accuracy(metrics),
                 words.over_seeds(metrics["gap"], sign=True),
                 "–" if speed is None else f"{speed['mean']:,.0f}",
                 " + ".join(seeds),
@@ -218,7 +224,8 @@ def _cells(
 
 
 def _stacked(text: str) -> str:
-    return text.replace(words.GAP, words.GAP.replace("mode ", "mode\n")).replace(" + ", "\n")
+    text = text.replace(words.GAP, words.GAP.replace("mode ", "mode\n"))
+    return text.replace(" + ", "\n").replace(words.ARROW, "\n→ ")
 
 
 def _what_they_mean(cells: Sequence[Record], tuned: str | None) -> str:
@@ -229,6 +236,8 @@ def _what_they_mean(cells: Sequence[Record], tuned: str | None) -> str:
         "mean [95 % interval] over seeds" * (max(completed, default=0) > 2),
     ]
     said = f"test %: accuracy with running statistics; {', '.join(filter(None, shown))}."
+    if any(words.has_arrow(cell["metrics"]) for cell in cells):
+        said += f" {words.ARROW_MEANS}"
     said += f" {words.GAP_MEANS}"
     if any(cell["at_chance"] for cell in cells):
         said += f" {words.AT_CHANCE}"

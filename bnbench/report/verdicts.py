@@ -15,7 +15,7 @@ from bnbench.report.study import StudiedRun, Study, within_chance
 from bnbench.stats.differences import Array, probability_of_superiority, slope
 from bnbench.stats.effect import Effect, effect
 from bnbench.stats.verdict import Verdict, judge
-from bnbench.wording import counted, in_words
+from bnbench.wording import counted, in_words, key_words, listing, point_words
 
 Seed: TypeAlias = int | str
 """What pairs runs; in the tables of others it may be a word."""
@@ -46,6 +46,7 @@ class Judged:
     minus worse); NaN where both sides are infinite: no difference was seen. `objections`: to
     judging by them. `trials`: by arm, among how many values of the tuned axis its setup could
     choose. `tested_on`: the datasets of its runs, with their folders or functions.
+    `remarks`: what the verdict holds for, where that is less than its sentence says.
     """
 
     claim: experiments.Claim
@@ -56,6 +57,7 @@ class Judged:
     objections: list[str] = field(default_factory=list)
     trials: dict[str, int] = field(default_factory=dict)
     tested_on: set[tuple[str, str]] = field(default_factory=set)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def values(self) -> list[float]:
@@ -178,8 +180,8 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     configs = claims.runs_of(claim, arm, tuple(run.config for run in study.runs))
     runs = [planned[id(config)] for config in configs]
     words = [
-        str(arm),
-        *(f"{key.rpartition('.')[2]} {in_words(v)}" for key, v in claim.at.items()),
+        arm.words,
+        *([point_words(claim.at)] * bool(claim.at)),
     ]
     axis = study.tuned_axis
     open_axes = {claim.slope_over, LR if isinstance(claim.measured, metrics.UsableLr) else None}
@@ -190,15 +192,15 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         choices = [study.choice(cell) for cell, some in inside if some]
         taken = [each for n, each in enumerate(choices) if each and each not in choices[:n]]
         found.objections += [
-            f"{arm}: the chosen {axis} {in_words(each.value)} is an end of its grid "
+            f"{arm.words}: the chosen {axis} {in_words(each.value)} is an end of its grid "
             f"(add a {'smaller' if each.value == min(each.values) else 'larger'} one)"
             for each in taken
             if each.at_edge
         ]
         if taken:
-            count = found.trials[str(arm)] = len(taken[0].values)
+            count = found.trials[arm.words] = len(taken[0].values)
             chosen = in_words(taken[0].value)
-            words.append(f"{axis.rpartition('.')[2]} {chosen} (best of {count})")
+            words.append(f"{key_words(axis)} {chosen} (best of {count})")
     values, images = dict[Seed, float](), dict[Seed, Array]()
     for seed in study.seeds:
         of_seed = [run for run in runs if run.seed == seed]
@@ -215,14 +217,15 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     if missing and undone:
         states = ", ".join(sorted({run.state for run in undone}))
         found.objections.append(
-            f"{arm}: {len(undone)} of {len(runs)} runs have no result ({states})"
+            f"{arm.words}: {len(undone)} of {len(runs)} runs have no result ({states})"
         )
     elif missing:
-        found.objections.append(f"{arm}: no such value of {counted(missing, 'seed')}")
+        found.objections.append(f"{arm.words}: no such value of {counted(missing, 'seed')}")
     if isinstance(claim.measured, metrics.UsableLr):
         found.objections += _at_the_end(claim, arm, runs)
     elif isinstance(claim.measured, metrics.ProbeReading) and claim.target is not None:
         found.objections += _not_learned(arm, runs, claim.target)
+    found.remarks += _at_one_rate(claim, arm, runs, study)
     diverged = sum(run.state == "diverged" for run in runs)
     names = frozenset(run.name for run in runs)
     return Side(arm, ", ".join(words), values, diverged, missing, names, images)
@@ -272,7 +275,7 @@ def _at_the_end(
         return
     most = max((float(run.point[LR]) for run in runs), default=0.0)
     if any(float(run.point[LR]) == most and usable(run, claim.target or 0.0) for run in runs):
-        yield f"{arm}: the largest {LR} tried, {in_words(most)}, is still usable"
+        yield f"{arm.words}: the largest {LR} tried, {in_words(most)}, is still usable"
 
 
 def _not_learned(arm: experiments.Arm, runs: Sequence[StudiedRun], target: float) -> Iterator[str]:
@@ -280,8 +283,26 @@ def _not_learned(arm: experiments.Arm, runs: Sequence[StudiedRun], target: float
     failed = sum(run.result is not None and not usable(run, target) for run in runs)
     if failed:
         yield (
-            f"{arm}: {failed} of {counted(len(runs), 'run')} did not learn: a validation accuracy "
-            f"below {target:g} at the end"
+            f"{arm.words}: {failed} of {counted(len(runs), 'run')} did not learn: a validation "
+            f"accuracy below {target:g} at the end"
+        )
+
+
+def _at_one_rate(
+    claim: experiments.Claim, arm: experiments.Arm, runs: Sequence[StudiedRun], study: Study
+) -> Iterator[str]:
+    """That most runs of an arm did not learn at the only learning rate it was given, which the
+    claim does not ask for: what is judged then is the rate."""
+    asked = {*claim.at, *dict(arm.at), claim.slope_over, study.tuned_axis}
+    if LR in asked or isinstance(claim.measured, metrics.UsableLr | metrics.Speed):
+        return
+    ended = [run for run in runs if run.result is not None]
+    lost = sum(run.at_chance or run.state == "diverged" for run in ended)
+    if 2 * lost > len(ended):
+        rates = listing(dict.fromkeys(in_words(run.config.optim.lr) for run in ended), "and")
+        yield (
+            f"{arm.words}: {lost} of {counted(len(ended), 'run')} did not learn at learning rate "
+            f"{rates}, and no other was tried (tune: {{axis: {LR}}})"
         )
 
 

@@ -17,6 +17,10 @@ GAP_MEANS = (
     "Eval mode better by: validation accuracy with running statistics (eval mode) minus that with "
     "batch statistics (training mode), in points; below 0, training mode is better."
 )
+ARROW = " → "
+ARROW_MEANS = (
+    "→: the same with population statistics (precise BN), where that differs by a point or more."
+)
 AT_CHANCE = "At chance: did not learn."
 LEANINGS = {
     "for": "leans towards yes",
@@ -72,6 +76,23 @@ def over_seeds(
         return ", ".join(shown(value, sign=sign) for value in metric["values"])
     low, high = map(shown, metric["interval"])
     return f"{shown(metric['mean'], sign=sign)} [{low}, {high}]"
+
+
+def test_accuracy(metrics: Mapping[str, Any]) -> str:
+    """That of a cell, and after an arrow with population statistics where that differs.
+
+    `metrics`: of a cell of the record.
+    """
+    said = over_seeds(metrics["test_accuracy"])
+    return f"{said}{ARROW}{over_seeds(metrics['population_accuracy'])}" * has_arrow(metrics) or said
+
+
+def has_arrow(metrics: Mapping[str, Any]) -> bool:
+    """Whether a cell's test accuracy under population statistics is another, by a point or more."""
+    running, population = metrics["test_accuracy"], metrics["population_accuracy"]
+    if running is None or population is None:
+        return False
+    return bool(abs(population["mean"] - running["mean"]) >= 0.01)
 
 
 def middle(found: Mapping[str, Any], unit: str) -> str:
@@ -152,6 +173,15 @@ def two_groups(side: Mapping[str, Any]) -> str | None:
         return None
     parts = (f"{len(each)} from {number(each[0])} to {number(each[-1])}" for each in side["groups"])
     return f"{side['words']}: two groups of seeds, {listing(parts, 'and')}; the mean is near none"
+
+
+def limited(claim: Mapping[str, Any]) -> str:
+    """What is added to an outcome where a side did not learn at the only learning rate it had.
+
+    `claim`: of the record.
+    """
+    decided = claim["outcome"] != "inconclusive"
+    return " at one learning rate" if claim["remarks"] and decided else ""
 
 
 def eval_mode(gap: float) -> str:

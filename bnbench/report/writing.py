@@ -84,6 +84,8 @@ def _filled(template: str, report: Report, **more: object) -> str:
         "over_images": words.over_images,
         "p_value": words.p_value,
         "two_groups": words.two_groups,
+        "test_accuracy": words.test_accuracy,
+        "limited": words.limited,
         "beside": words.beside,
         "counted": counted,
         "in_words": words.value_words,
@@ -100,6 +102,7 @@ def _filled(template: str, report: Report, **more: object) -> str:
         leanings=words.LEANINGS,
         gap_heading=words.GAP,
         gap_means=words.GAP_MEANS,
+        arrow_means=words.ARROW_MEANS,
         states=STATES,
         **more,
     )

@@ -24,7 +24,8 @@ class Told:
     """How a run came out.
 
     `curve`: validation accuracies at evenly spaced evaluations; its last one is the final one.
-    `probes`: values over time by (probe, layer, name). `gap`: running minus batch accuracy.
+    `population`: population minus running accuracy. `probes`: values over time by (probe, layer,
+    name). `gap`: running minus batch accuracy.
     `right`: for each test image whether it is right at the end, under all kinds of statistics, so
     that `test` must be their mean. `steps`: of a batch each, at the end; None: ten for each
     evaluation, of 1,000 images in all.
@@ -34,6 +35,7 @@ class Told:
     test: float = 0.5
     train_loss: float = 0.1
     gap: float = 0.0
+    population: float = 0.0
     probes: Mapping[tuple[str, str, str], Sequence[float]] = field(default_factory=dict)
     state: str = "completed"
     images_per_second: float = 1000.0
@@ -127,7 +129,7 @@ def _records(told: Told) -> tuple[list[Record], Record]:
         for split in splits:
             for kind in KINDS:
                 value = told.test if split == "test" else accuracy
-                value -= told.gap if kind == "batch" else 0.0
+                value += _off(told, kind)
                 loss = told.train_loss if split == "train" else 1 - value
                 records.append(
                     {"event": "eval", **at, "split": split, "stats": kind, "images": 100}
@@ -155,6 +157,11 @@ def _records(told: Told) -> tuple[list[Record], Record]:
     return records, at
 
 
+def _off(told: Told, kind: str) -> float:
+    """Of the accuracy under running statistics."""
+    return {"running": 0.0, "batch": -told.gap, "population": told.population}[kind]
+
+
 def _result(told: Told, at: Record) -> Record:
     cost: dict[str, Any] = {
         "state": told.state,
@@ -173,7 +180,7 @@ def _result(told: Told, at: Record) -> Record:
         cost[split] = {
             kind: {
                 "loss": told.train_loss if split == "train" else 1 - value,
-                "accuracy": value - (told.gap if kind == "batch" else 0.0),
+                "accuracy": value + _off(told, kind),
             }
             for kind in KINDS
         }

@@ -231,9 +231,9 @@ def test_a_tuned_axis_is_chosen_over(tmp_path: Path) -> None:
     text = f"{BOTH}tune: {{axis: optim.lr}}\nseeds: 3\n"
     answer = answered(tmp_path, text, fragile)["answer"]
     assert answer[0] == ("Test accuracy in %, batch size 16 → 2: bn 64.4 → 54.5; gn 54.1 → 61.3.")
+    assert "Each setup is at its best learning rate on validation." in answer
     assert (
-        "Each setup is at its best learning rate on validation. That of bn and gn is an end of its "
-        "grid: a better one may lie beyond."
+        "The chosen learning rate of bn and gn is an end of its grid: a better one may lie beyond."
     ) in answer
     assert not [sentence for sentence in answer if "No learning rate" in sentence]
 
@@ -343,4 +343,4 @@ def test_what_is_refuted_is_said_the_other_way_round(tmp_path: Path) -> None:
     text = f"{SIZES}seeds: 8\nclaims:\n  - {claim}worse: gn@2, smallest_effect: 1}}\n"
     (said,) = answered(tmp_path, text)["answer"]
     assert said.startswith("Refuted: BatchNorm is better at 2 (")
-    assert said.endswith("the other way round: gn@data.batch_size=2 does better).")
+    assert said.endswith("the other way round: gn at batch size 2 does better).")

@@ -179,7 +179,7 @@ def test_each_side_at_its_own_best_rate(tmp_path: Path) -> None:
     (found,) = judged(read_study(invented(tmp_path, TUNED % "", tell)))
     assert found.verdict.outcome == "supported"
     assert list(found.pairs.values()) == pytest.approx([20.0] * 8)
-    assert found.better[0].words == "bn, lr 0.1 (best of 3)"
+    assert found.better[0].words == "bn, learning rate 0.1 (best of 3)"
 
 
 def test_a_choice_at_the_edge_is_no_choice(tmp_path: Path) -> None:

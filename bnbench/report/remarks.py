@@ -1,0 +1,146 @@
+"""What a reader must know of the cells, whatever is claimed of them: where eval mode is another
+network than training mode, which chosen values are ends of their grid, and what else changes with
+the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from bnbench.config.feasible import initial_weight
+from bnbench.config.schema.run import BUDGETS
+from bnbench.report import words
+from bnbench.report.means import over_seeds
+from bnbench.report.study import Cell, Choice, StudiedRun, Study
+from bnbench.stats.differences import mean
+from bnbench.wording import counted, in_words, key_words, listing, point_words
+
+LR, BATCH_SIZE = "optim.lr", "data.batch_size"
+LARGE = 5.0
+"""Points between the modes that are a remark whatever the question: half of what BatchNorm's error
+rises by from 32 images a batch to 2 (Wu & He 2018, https://arxiv.org/abs/1803.08494, table 2)."""
+INITIAL = 0.05
+"""The share of the initial running statistics that explains a gap, as in `diagnosis.criteria`."""
+CLOSED = 0.5
+"""Of a gap: population statistics that close half of it or more explain it."""
+MOST_NAMED = 6
+
+
+def eval_mode(study: Study, least: float) -> Iterator[str]:
+    """Where eval mode differs from training mode by `least` points or more, and by more than
+    chance: of the cell with the largest gap, why, and what to do."""
+    found = []
+    for cell in study.chosen:
+        gaps = cell.values("gap")
+        if not gaps or abs(mean(gaps).value) < least / 100:
+            continue
+        low, high = mean(gaps).interval or (min(gaps), max(gaps))
+        if low > 0 or high < 0:
+            found.append((abs(mean(gaps).value), cell))
+    if not found:
+        return
+    _, most = max(found, key=lambda each: each[0])
+    gap = over_seeds(most, "gap") or {}
+    more = f"; {len(found) - 1:,} more in the table" * (len(found) > 1)
+    why = _why(study, most) if gap["mean"] < 0 else ""
+    yield (
+        f"{named(study, most)}: {words.eval_mode(gap['mean'])} on validation images "
+        f"({words.over_seeds(gap, sign=True)} points, {counted(gap['n'], 'seed')}){more}.{why}"
+    )
+
+
+def named(study: Study, cell: Cell) -> str:
+    """A cell by its setup and values."""
+    point = study.cell_words(cell.point)
+    return f"{cell.setup} ({point})" if point else cell.setup
+
+
+def _why(study: Study, cell: Cell) -> str:
+    """Of a cell that is worse in eval mode: what population statistics tell, and what to do."""
+    scores = [_three(run) for run in cell.completed]
+    known = [score for score in scores if score is not None]
+    if not known:
+        return ""
+    running, batch, population = (fmean(score) for score in zip(*known, strict=True))
+    run = cell.completed[0]
+    diagnose = f"bnbench diagnose {study.folder.path}/{run.name}"
+    reached = f"{words.percent(population)} % instead of {words.percent(running)} %"
+    if population - running < CLOSED * (batch - running):
+        return (
+            f" Population statistics (precise BN) do not close it: {reached}. `{diagnose}` looks "
+            "for the reason."
+        )
+    told = f" With population statistics (precise BN) it has {reached}: the running statistics "
+    steps = run.result.steps if run.result else 0
+    left = initial_weight(run.config, steps) or 0.0
+    do = f"`{diagnose} --fix FILE` recalibrates them"
+    if left < INITIAL:
+        return f"{told}are not those of the final weights. {do}, and says more."
+    momentum = in_words(getattr(run.config.norm, "momentum", None))
+    return (
+        f"{told}have not caught up: after {counted(steps, 'step')} at momentum {momentum} their "
+        f"initial values still weigh {words.percent(left)} %. Train for more steps, or raise "
+        f"norm.momentum; {do}."
+    )
+
+
+def _three(run: StudiedRun) -> tuple[float, float, float] | None:
+    """Validation accuracies under running, batch and population statistics."""
+    running, batch, population = (
+        run.score("val", kind) for kind in ("running", "batch", "population")
+    )
+    if running is None or batch is None or population is None:
+        return None
+    return running, batch, population
+
+
+def ends_of_grids(study: Study) -> Iterator[str]:
+    """Which chosen values are an end of their grid."""
+    by_setup: dict[str, list[Choice]] = {}
+    for choice in study.choices:
+        by_setup.setdefault(choice.setup, []).append(choice)
+    whose: list[str] = []
+    for setup, choices in by_setup.items():
+        edges = [each for each in choices if each.at_edge]
+        if len(edges) == len(choices):
+            whose.append(setup)
+        else:
+            whose += [f"{setup} at {point_words(each.at)}" for each in edges]
+    if whose:
+        many = listing(whose, "and") if len(whose) <= MOST_NAMED else f"{len(whose)} of the choices"
+        axis = key_words(study.tuned_axis or "")
+        yield (f"The chosen {axis} of {many} is an end of its grid: a better one may lie beyond.")
+
+
+def with_batch_size(study: Study) -> Iterator[str]:
+    """What else changes with the batch size."""
+    budgets = {
+        key for run in study.runs for key in BUDGETS if getattr(run.config.train, key) is not None
+    }
+    there = {
+        run.point[BATCH_SIZE]: run.result
+        for run in study.runs
+        if run.state == "completed" and run.result and run.point.get(BATCH_SIZE) is not None
+    }
+    if len(there) < 2 or len(budgets) > 1:
+        return
+    (budget,) = budgets
+    low, high = min(there), max(there)
+    few, many = there[low], there[high]
+    if budget == "steps":
+        said = (
+            f"Steps are fixed (train.steps): batch size {low} sees {few.examples:,} images, {high} "
+            f"sees {many.examples:,}; train.epochs or train.examples would fix the images"
+        )
+    else:
+        said = (
+            f"Images are fixed (train.{budget}): batch size {low} takes {few.steps:,} steps, "
+            f"{high} takes {many.steps:,}; train.steps would fix the steps"
+        )
+    rules = sorted({run.config.optim.lr_rule for run in study.runs})
+    rate = ""
+    if rules != ["none"]:
+        rate = f" The learning rate changes with it (optim.lr_rule: {listing(rules, 'and')})."
+    elif LR not in study.varying:
+        rate = " The learning rate does not change with it."
+    yield f"{said}.{rate}"

@@ -1,0 +1,182 @@
+"""Remarks on the cells, with invented numbers: also where a file's claims say nothing of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bnbench.config import schema
+from bnbench.report.paper import as_latex, as_markdown
+from bnbench.report.reading import read_study
+from bnbench.report.terminal import closing_tables, terminal
+from bnbench.report.writing import Report, page
+from tests.report.invented import Told, invented
+from tests.report.test_answer import SETUPS, SIZES, answered, notices
+from tests.report.test_terminal import printed
+from tests.runs import SMALL_YAML
+
+CLAIM = """\
+claims:
+  - {id: a, says: BatchNorm is better, metric: test/running/accuracy, better: bn, worse: gn,
+     smallest_effect: 1}
+"""
+AT_16 = CLAIM.replace("better: bn", "better: bn@16").replace("worse: gn", "worse: gn@16")
+
+
+def late(population: float) -> Callable[[schema.RunConfig], Told]:
+    """After twenty steps running statistics cost BatchNorm 44 points, of which population ones
+    give so many back."""
+
+    def tell(config: schema.RunConfig) -> Told:
+        bn = config.setup == "bn"
+        value = 0.3 if bn else 0.7
+        gap, given = (-0.44, population) if bn else (0.0, 0.0)
+        return Told(curve=(value,), test=value, gap=gap, population=given, steps=20)
+
+    return tell
+
+
+def told(path: Path, tell: Callable[[schema.RunConfig], Told], text: str = CLAIM) -> list[str]:
+    """The notices of a study of eight seeds that speak of eval mode."""
+    found = notices(answered(path, f"seeds: 8\n{text}", tell))
+    return [each for each in found if "eval mode is" in each]
+
+
+def test_statistics_that_have_not_caught_up_are_told_whatever_is_claimed(tmp_path: Path) -> None:
+    (said,) = told(tmp_path, late(0.43))
+    assert said.startswith(
+        "bn: eval mode is 44.0 points worse than training mode on validation images (−44.0 [−44.0, "
+        "−44.0] points, 8 seeds). With population statistics (precise BN) it has 73.0 % instead of "
+        "30.0 %: the running statistics have not caught up: after 20 steps at momentum 0.1 their "
+        f"initial values still weigh {100 * 0.9**20:.1f} %. Train for more steps, or raise "
+        "norm.momentum; `bnbench diagnose "
+    )
+    assert said.endswith("--fix FILE` recalibrates them.")
+    run = said.partition("bnbench diagnose ")[2].split()[0]
+    assert (Path(run) / "result.json").exists()
+
+
+def test_enough_steps_are_no_reason(tmp_path: Path) -> None:
+    momentum = SETUPS.replace("kind: batch", "kind: batch, momentum: 0.2")
+    record = answered(tmp_path, f"seeds: 8\n{CLAIM}", late(0.43), momentum)
+    (said,) = [each for each in notices(record) if "eval mode is" in each]
+    assert "are not those of the final weights" in said  # 0.8²⁰ is 1.2 %
+    assert "caught up" not in said
+
+
+def test_a_gap_that_population_statistics_leave_has_another_reason(tmp_path: Path) -> None:
+    (said,) = told(tmp_path, late(0.2))
+    assert "Population statistics (precise BN) do not close it: 50.0 % instead of 30.0 %" in said
+    assert "caught up" not in said
+
+
+@pytest.mark.parametrize(("gap", "remarks"), [(-0.04, 0), (-0.06, 1), (0.06, 1), (0.0, 0)])
+def test_a_small_gap_is_no_remark_beside_claims(tmp_path: Path, gap: float, remarks: int) -> None:
+    found = told(tmp_path, lambda config: Told(gap=gap * (config.setup == "bn")))
+    assert len(found) == remarks
+    if gap > 0:
+        assert found[0].endswith("(+6.0 [6.0, 6.0] points, 8 seeds).")
+
+
+def test_without_claims_it_is_in_the_answer_once(tmp_path: Path) -> None:
+    record = answered(tmp_path, "seeds: 3\n", late(0.43))
+    assert not [each for each in notices(record) if "eval mode is" in each]
+    assert "have not caught up" in record["answer"][-1]
+
+
+def test_a_sweep_ends_with_the_gap_and_what_population_statistics_give(tmp_path: Path) -> None:
+    study = read_study(invented(tmp_path, f"{SMALL_YAML}{SETUPS}seeds: 3\n{CLAIM}", late(0.43)))
+    lines = printed(closing_tables(study), 80)
+    text = " ".join(" ".join(lines).split())
+    assert "bn: eval mode is 44.0 points worse than training mode on validation images" in text
+    (row,) = [n for n, line in enumerate(lines) if line.startswith(" bn ") and "[" in line]
+    assert "30.0 [30.0, 30.0]" in lines[row]
+    assert lines[row + 1].split() == ["→", "73.0", "[73.0,", "73.0]"]
+    assert "→: the same with population statistics (precise BN)" in text
+
+
+def test_tables_have_population_statistics_where_they_differ(tmp_path: Path) -> None:
+    record = answered(tmp_path, f"seeds: 3\n{CLAIM}", late(0.43))
+    bn, gn = record["cells"]
+    assert bn["metrics"]["population_accuracy"]["mean"] == pytest.approx(0.73)
+    assert gn["metrics"]["population_accuracy"]["mean"] == pytest.approx(0.7)
+    for text in (as_markdown(record), as_latex(record), page(Report(record, []))):
+        assert text.count("precise BN") >= 1
+        assert "30.0" in text
+        assert "73.0" in text
+    shown = "\n".join(printed(terminal(record), 80))
+    assert shown.count("→ 7") == 1, "that of gn is the same"
+    (tmp_path / "same").mkdir()
+    same = answered(tmp_path / "same", f"seeds: 3\n{CLAIM}", late(0.009))
+    assert "→" not in "\n".join(printed(terminal(same), 80))
+    assert "→" not in as_markdown(same)
+
+
+def test_other_numbers_of_steps_are_told_beside_claims(tmp_path: Path) -> None:
+    def tell(config: schema.RunConfig) -> Told:
+        return Told(steps={2: 1500, 8: 370, 16: 93}[config.data.batch_size])
+
+    found = notices(answered(tmp_path, f"{SIZES}seeds: 8\n{AT_16}", tell))
+    assert [each for each in found if "batch size 2 takes 1,500 steps, 16 takes 93" in each]
+
+
+def test_chosen_ends_of_grids_are_told_beside_claims(tmp_path: Path) -> None:
+    """At batches of 2 the largest rate is the best, at 16 the middle one."""
+
+    def tell(config: schema.RunConfig) -> Told:
+        best = 1.0 if config.data.batch_size == 2 else 0.1
+        value = 0.7 if config.optim.lr == best else 0.6
+        return Told(curve=(value,), test=value)
+
+    axes = "axes: {data.batch_size: [2, 16], optim.lr: [0.01, 0.1, 1.0]}\ntune: {axis: optim.lr}\n"
+    found = notices(answered(tmp_path, f"{axes}seeds: 8\n{AT_16}", tell))
+    assert (
+        "The chosen learning rate of bn at batch size 2 and gn at batch size 2 is an end of its "
+        "grid: a better one may lie beyond."
+    ) in found
+
+
+def lame(config: schema.RunConfig) -> Told:
+    """GroupNorm does not learn, or diverges in a seed of four."""
+    if config.setup == "bn":
+        return Told(curve=(0.7,), test=0.7)
+    return Told(curve=(0.25,), test=0.25, state="completed" if config.seed % 4 else "diverged")
+
+
+REFUTED = CLAIM.replace("better: bn, worse: gn", "better: gn, worse: bn")
+
+
+@pytest.mark.parametrize(("claim", "outcome"), [(CLAIM, "supported"), (REFUTED, "refuted")])
+def test_a_side_that_never_learned_at_its_one_rate(
+    tmp_path: Path, claim: str, outcome: str
+) -> None:
+    record = answered(tmp_path, f"seeds: 8\n{claim}", lame)
+    (found,) = record["claims"]
+    assert found["outcome"] == outcome
+    remark = "gn: 8 of 8 runs did not learn at learning rate 0.1, and no other was tried"
+    assert found["remarks"] == [f"{remark} (tune: {{axis: optim.lr}})"]
+    (said,) = record["answer"]
+    assert said.startswith(f"{outcome.capitalize()} at one learning rate: BatchNorm is better (")
+    assert said.endswith(f" {remark} (tune: {{axis: optim.lr}}).")
+    shown = " ".join(" ".join(printed(terminal(record), 80)).split())
+    assert f"{outcome} at one learning rate: BatchNorm is better" in shown
+    assert f"but: {remark}" in shown
+    assert f"But {remark}" in page(Report(record, []))
+
+
+def test_a_rate_that_was_asked_for_or_chosen_is_no_remark(tmp_path: Path) -> None:
+    asked = "axes: {optim.lr: [0.1, 1.0]}\n"
+    at = CLAIM.replace("smallest_effect", "at: {optim.lr: 0.1}, smallest_effect")
+    for n, text in enumerate((asked + at, f"{asked}tune: {{axis: optim.lr}}\n{CLAIM}")):
+        (tmp_path / str(n)).mkdir()
+        (found,) = answered(tmp_path / str(n), f"seeds: 8\n{text}", lame)["claims"]
+        assert found["remarks"] == []
+    (tmp_path / "few").mkdir()
+
+    def mostly(config: schema.RunConfig) -> Told:
+        return lame(config) if config.seed < 4 else Told(curve=(0.5,), test=0.5)
+
+    (found,) = answered(tmp_path / "few", f"seeds: 8\n{CLAIM}", mostly)["claims"]
+    assert found["remarks"] == [], "half of them learned"
