@@ -142,7 +142,7 @@ def evaluation_steps(total: int, evaluations: int) -> frozenset[int]:
 
 def norm_batch_size(config: schema.RunConfig) -> int:
     """Images per BatchNorm statistic (the ghost batch size, else the batch size)."""
-    if isinstance(config.norm, schema.BatchNormConfig | schema.GhostNormConfig):
+    if isinstance(config.norm, schema.Chunked):
         return config.norm.batch_size or config.data.batch_size
     return config.data.batch_size
 

@@ -137,7 +137,7 @@ def _batches(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
             f"data.batch_size: a batch of {batch} is larger than the {left} training images",
         )
     norm = config.norm
-    if not isinstance(norm, schema.BatchNormConfig | schema.GhostNormConfig):
+    if not isinstance(norm, schema.Chunked):
         return
     if norm.batch_size is None:
         return

@@ -86,19 +86,25 @@ class GhostBatchNorm(BatchNorm):
     1 − (1 − m)^chunks (with m = 0.1: 0.999 for 64 chunks), and the source averages σ, not σ². Here
     the momentum of a step does not depend on `batch_size`, which is what is compared.
 
+    `batch_size` None: the whole batch, which is BatchNorm.
+
     Raises ArgumentError in training mode where the chunks do not fill the batch, or where a channel
     of a chunk has one value.
 
     Source: Hoffer, Hubara & Soudry 2017, https://arxiv.org/abs/1705.08741, Algorithm 1.
     """
 
-    shown = ("batch_size",)
+    shown: tuple[str, ...] = ("batch_size",)
 
-    def __init__(self, channels: int, *, batch_size: int, **common: Unpack[Common]) -> None:
+    def __init__(
+        self, channels: int, *, batch_size: int | None, **common: Unpack[Common]
+    ) -> None:
         super().__init__(channels, **common)
         self.batch_size = batch_size
 
     def sets(self, shape: torch.Size) -> Sets:
+        if self.batch_size is None:
+            return super().sets(shape)
         check_channels(shape, self.num_features)
         chunks, rest = divmod(shape[0], self.batch_size)
         if rest:
@@ -109,7 +115,7 @@ class GhostBatchNorm(BatchNorm):
         return Sets.of(shape, blocks=chunks, groups=self.num_features, argument="batch_size")
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or self.batch_size is None:
             return super().forward(input)
         sets = self.sets(input.shape)
         y, means, variances = Centered.apply(input, self.weight, self.bias, sets, self.eps)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bnbench.norms.batch import BatchNorm, Common
+from bnbench.norms.batch import Common, GhostBatchNorm
 
 
-class FrozenBatchNorm(BatchNorm):
-    """BatchNorm for the first `freeze_after` training steps; from then on its own eval mode.
+class FrozenBatchNorm(GhostBatchNorm):
+    """Ghost BatchNorm for the first `freeze_after` training steps; from then on its own eval mode.
 
         x̂ = (x − μ_run) / √(σ²_run + ε),   y = γ·x̂ + β
 
-    x is (N, C) or (N, C, H, W). Up to the freeze this is BatchNorm: statistics over N (and H, W),
-    biased, and running averages of the mean and of the unbiased variance. After it, training too
+    x is (N, C) or (N, C, H, W). Up to the freeze this is Ghost BatchNorm with chunks of `batch_size`
+    images (None: BatchNorm), with its statistics and running averages. After it, training too
     uses the running ones, which no longer move; no gradient flows through them. γ, β: (C,), learned
     throughout. `num_batches_tracked` counts training steps up to `freeze_after` and stops there.
 
@@ -26,13 +26,20 @@ class FrozenBatchNorm(BatchNorm):
     epochs: `norm.freeze_after: 0.8`; the default here is 0.5.
     """
 
-    shown = ("freeze_after",)
+    shown = ("freeze_after", "batch_size")
     changes_on_the_way = True
 
-    def __init__(self, channels: int, *, freeze_after: int, **common: Unpack[Common]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        freeze_after: int,
+        batch_size: int | None = None,
+        **common: Unpack[Common],
+    ) -> None:
         if freeze_after < 0:
             raise ValueError(f"freeze_after must be 0 steps or more, not {freeze_after}")
-        super().__init__(channels, **common)
+        super().__init__(channels, batch_size=batch_size, **common)
         self.freeze_after = freeze_after
 
     @property

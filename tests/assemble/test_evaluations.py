@@ -246,6 +246,7 @@ def test_statistics_are_shared_by_as_many_images_as_in_training() -> None:
     for norm, expected in (
         (schema.BatchNormConfig(), 8),
         (schema.BatchNormConfig(batch_size=2), 2),
+        (schema.FrozenNormConfig(kind="frozen", batch_size=2), 2),
         (schema.NoNorm(kind="none"), 8),
         (schema.GroupNormConfig(kind="group", groups=2), 8),
     ):

@@ -36,6 +36,8 @@ POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validatio
          "  write data.drop_last: true"),
         ("norm: {batch_size: 48}", "x.yaml:1:8: norm.batch_size: 48 does not divide "
          "data.batch_size 64"),
+        ("norm: {kind: frozen, batch_size: 48}", "x.yaml:1:22: norm.batch_size: 48 does not divide "
+         "data.batch_size 64"),
         ("norm: {batch_size: 128}", "x.yaml:1:8: norm.batch_size: 128 is larger than "
          "data.batch_size 64"),
         ("data: {validation_size: 10000}", "x.yaml:1:8: data.validation_size: 10000 of 10000 "

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnbench.norms.batch import BatchNorm
+from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.frozen import FrozenBatchNorm
 from bnbench.norms.noisy import NoiseAlone, NoisyBatchNorm
 from bnbench.probes.statistics import batch_norm_layers
@@ -20,11 +20,12 @@ def draw(*sizes: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("momentum", [0.3, None])
 @pytest.mark.parametrize("shape", [(6, 3, 2, 2), (6, 3)])
+@pytest.mark.parametrize("size", [None, 2])
 def test_frozen_is_batch_norm_and_then_its_inference_with_learned_scale(
-    shape: tuple[int, ...], momentum: float | None
+    shape: tuple[int, ...], momentum: float | None, size: int | None
 ) -> None:
-    frozen = FrozenBatchNorm(3, freeze_after=2, momentum=momentum)
-    plain = BatchNorm(3, momentum=momentum)
+    frozen = FrozenBatchNorm(3, freeze_after=2, momentum=momentum, batch_size=size)
+    plain = GhostBatchNorm(3, momentum=momentum, batch_size=size)
     for step in range(2):
         x = (draw(*shape, seed=step) * 2 + 100).float()
         assert torch.equal(frozen(x), plain(x))

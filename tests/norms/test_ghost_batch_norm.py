@@ -82,6 +82,9 @@ def test_one_chunk_is_batch_norm(shape: tuple[int, ...]) -> None:
         results.append((y, given.grad, layer.weight.grad, layer.bias.grad, *layer.buffers()))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    whole, plain = GhostBatchNorm(5, batch_size=None), BatchNorm(5)
+    assert torch.equal(whole(x), plain(x))
+    assert torch.equal(whole.get_buffer("running_var"), plain.get_buffer("running_var"))
 
 
 def test_inference_is_batch_norms() -> None:

@@ -327,13 +327,14 @@ def test_flags_of_a_layer_used_twice_are_restored() -> None:
     assert model[1].training
 
 
+@pytest.mark.parametrize("size", [None, 4])
 @pytest.mark.parametrize("freeze_after", [0, 3, 9])
-def test_layers_that_correct_act_as_in_training(freeze_after: int) -> None:
+def test_layers_that_correct_act_as_in_training(freeze_after: int, size: int | None) -> None:
     """Against the layers' own training mode, chunk by chunk, on copies."""
     torch.manual_seed(freeze_after)
     layers = nn.Sequential(
         BatchRenorm(3, r_ramp=(0, 2), d_ramp=(0, 2), momentum=0.1),
-        FrozenBatchNorm(3, freeze_after=freeze_after),
+        FrozenBatchNorm(3, freeze_after=freeze_after, batch_size=size),
     ).double()
     with torch.no_grad():
         for step in range(6):

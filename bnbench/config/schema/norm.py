@@ -12,6 +12,10 @@ Momentum = Annotated[
     Fraction | None,
     Field(description="weight of the new batch, as in PyTorch; null: cumulative average"),
 ]
+SharedBy = Annotated[
+    Count | None,
+    Field(description="examples that share statistics; null: the whole batch"),
+]
 Groups = Annotated[Size, Field(description="groups of channels that share statistics")]
 
 
@@ -38,9 +42,7 @@ class BatchNormConfig(PlacedNorm):
     """
 
     kind: Literal["batch"] = "batch"
-    batch_size: Count | None = Field(
-        None, description="examples that share statistics; null: the whole batch"
-    )
+    batch_size: SharedBy = None
     momentum: Momentum = 0.1
 
 
@@ -82,6 +84,7 @@ class FrozenNormConfig(PlacedNorm):
 
     kind: Literal["frozen"]
     freeze_after: Fraction = Field(0.5, description="fraction of the budget; the paper has 0.8")
+    batch_size: SharedBy = None
     momentum: Momentum = 0.1
 
 
@@ -203,6 +206,9 @@ class CustomNormConfig(Block):
         "before", description="before or after the activation"
     )
 
+
+Chunked: TypeAlias = BatchNormConfig | GhostNormConfig | FrozenNormConfig
+"""What may take its statistics from chunks of a batch: `batch_size`."""
 
 BatchStatistics: TypeAlias = (
     BatchNormConfig | GhostNormConfig | BatchRenormConfig | FrozenNormConfig | NoisyNormConfig
