@@ -96,9 +96,7 @@ class GhostBatchNorm(BatchNorm):
 
     shown: tuple[str, ...] = ("batch_size",)
 
-    def __init__(
-        self, channels: int, *, batch_size: int | None, **common: Unpack[Common]
-    ) -> None:
+    def __init__(self, channels: int, *, batch_size: int | None, **common: Unpack[Common]) -> None:
         super().__init__(channels, **common)
         self.batch_size = batch_size
 
