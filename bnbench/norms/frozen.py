@@ -19,7 +19,8 @@ class FrozenBatchNorm(GhostBatchNorm):
     x is (N, C) or (N, C, H, W). Up to the freeze this is Ghost BatchNorm with chunks of
     `batch_size` images (None: BatchNorm), with its statistics and running averages. After it,
     training too uses the running ones, which no longer move; no gradient flows through them. γ, β:
-    (C,), learned throughout. `num_batches_tracked` counts training steps up to `freeze_after` and stops there.
+    (C,), learned throughout. `num_batches_tracked` counts training steps up to `freeze_after` and
+    stops there.
 
     Source: Wu & Johnson 2021, https://arxiv.org/abs/2105.07576, where it is called
     FrozenBN and keeps training consistent with inference. There it replaces the last 20 of 100
