@@ -9,6 +9,7 @@ from collections.abc import Callable
 from bnbench.cli.configs import configs
 from bnbench.cli.diagnose import diagnose
 from bnbench.cli.explain import explain
+from bnbench.cli.new import new
 from bnbench.cli.reading import compare, report, status, tensorboard
 from bnbench.cli.root import app, examples
 from bnbench.cli.sweeping import sweep
@@ -19,6 +20,7 @@ __all__ = ["app"]
 
 # In the order in which `--help` lists them, each with its examples.
 COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
+    new: ("", "my-study.yaml --compare batch,group,own --yes"),
     train: ("default", "default --set norm.kind=layer --set optim.lr=0.3 --seed 1"),
     sweep: ("my-study.yaml --dry-run", "default --over data.batch_size=2,8,32 --seeds 6"),
     status: ("", "my-study --json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,17 +81,29 @@ def configs_copy(
     target = target or Path()
     if target.is_dir():
         target = target / f"my-{source.name}"
-    if target.exists():
-        raise UsageError(f"{target} already exists", do="name another file to copy to")
-    schema = target.with_name(SCHEMA)
-    text = files.renamed(files.read_text(source), target.stem, SCHEMA)
-    try:
-        target.write_text(text, encoding="utf-8")
-        if not schema.exists():
-            schema.write_text(_schema(), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{target}: {error.strerror}", do="name another file to copy to") from None
+    schema = write_study(target, files.read_text(source), {})
     show(f"copied to {target}, with {schema} for editors\nbnbench sweep {target}")
+
+
+def write_study(path: Path, text: str, code: Mapping[Path, str]) -> Path:
+    """Write a study under the name of its file, Python files that it names, and beside it the JSON
+    Schema, which it names wherever the two lie, and which is returned. Raises UsageError; where one
+    of the files is there already, none is written."""
+    from bnbench.config import files
+
+    for each in (path, *code):
+        if each.exists():
+            raise UsageError(f"{each} already exists", do="name another file to write")
+    schema = path.with_name(SCHEMA)
+    texts = {path: files.renamed(text, path.stem, SCHEMA), **code}
+    if not schema.exists():
+        texts[schema] = _schema()
+    for each, content in texts.items():
+        try:
+            each.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{each}: {error.strerror}", do="name another file to write") from None
+    return schema
 
 
 @configs.command(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bnbench.cli import completion
 from bnbench.cli.root import Debug, Json, output, show
 from bnbench.errors import UsageError
 from bnbench.wording import shortened
@@ -35,6 +36,7 @@ def explain(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
+            autocompletion=completion.explained,
             help="A topic (norms, models, probes, metrics, claims, findings, …), a kind, a key or "
             "a metric; its topic may stand before it. Default: list the topics.",
         ),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bnbench.cli import completion
 from bnbench.cli.root import Debug, Json, RunsDir, doing, number, one_of, output, say, show
 from bnbench.errors import UsageError
 from bnbench.wording import listing, printable
@@ -19,7 +20,9 @@ FORMS = ("latex", "markdown", "csv")
 Experiment = Annotated[
     str | None,
     typer.Argument(
-        metavar="EXPERIMENT", help="Its name below --runs-dir, or its folder; default: all."
+        metavar="EXPERIMENT",
+        autocompletion=completion.experiments,
+        help="Its name below --runs-dir, or its folder; default: all.",
     ),
 ]
 
@@ -84,7 +87,12 @@ def status(
 
 def report(
     experiment: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT", help="Its name below --runs-dir, or its folder.")
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            autocompletion=completion.experiments,
+            help="Its name below --runs-dir, or its folder.",
+        ),
     ],
     runs_dir: RunsDir = Path("runs"),
     study: Study = None,
@@ -152,7 +160,12 @@ def _formats(asked: str | None) -> list[str]:
 
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN", help="Folders of runs, ids, or their beginnings.")
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=completion.runs,
+            help="Folders of runs, ids, or their beginnings.",
+        ),
     ],
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,

@@ -15,6 +15,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from bnbench import __version__
+from bnbench.cli import completion
 from bnbench.errors import BnbenchError, Interrupted, UsageError
 from bnbench.wording import did_you_mean, listing, nearest, printable, shortened
 
@@ -153,13 +154,19 @@ def require_new(option: str, path: Path | None) -> None:
 
 
 Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped experiment.")
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, or the name of a shipped experiment.",
+        autocompletion=completion.configs,
+    ),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        autocompletion=completion.keys,
         help="Override a key, as in optim.lr=0.1; may be repeated. `bnbench explain KEY` says what "
         "one means.",
     ),
@@ -207,6 +214,11 @@ Citation = Annotated[
 
 class Commands(TyperGroup):
     """Turns errors into lines and exit codes."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line, or complete it."""
+        with completion.whole_words():
+            return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """What stands before the command; a slip there is explained, too. An empty argument, as an

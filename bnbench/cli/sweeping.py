@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnbench.cli import root
+from bnbench.cli import completion, root
 from bnbench.cli.training import prepared
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 Configs = Annotated[
     str,
     typer.Argument(
-        metavar="CONFIG", help="A YAML file, the name of a shipped experiment, or a folder of them."
+        metavar="CONFIG",
+        help="A YAML file, the name of a shipped experiment, or a folder of them.",
+        autocompletion=completion.configs,
     ),
 ]
 Over = Annotated[
@@ -32,6 +34,7 @@ Over = Annotated[
     typer.Option(
         "--over",
         metavar="KEY=V1,V2,…",
+        autocompletion=completion.keys,
         help="Add or replace an axis: optim.lr=0.01,0.1; may be repeated.",
     ),
 ]

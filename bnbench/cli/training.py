@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnbench.cli import root
+from bnbench.cli import completion, root
 from bnbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from bnbench.store import Result
 
 Setup = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of the file's setups this one alone.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=completion.setups,
+        help="Of the file's setups this one alone.",
+    ),
 ]
 Seed = Annotated[
     int | None,

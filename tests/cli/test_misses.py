@@ -30,7 +30,7 @@ TYPED = [
     ("help", "write bnbench --help"),
     ("--lr 3", "name a command first: bnbench train CONFIG --set optim.lr=VALUE"),
     ("--bn", "name a command first: bnbench train CONFIG --set norm.kind=batch"),
-    ("--seeds 3 sweep x", "--seeds is an option of sweep: write the command first"),
+    ("--seeds 3 sweep x", "--seeds is an option of new and sweep: write the command first"),
     ("report x --format xml", "take latex, markdown or csv"),
     ("report x --format latx", "did you mean latex?"),
     ("sweep x --seeds 0", "write --seeds 1"),

@@ -1,0 +1,111 @@
+"""`bnbench new`: a study from a few questions, or from options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from bnbench.cli.configs import configs_check, write_study
+from bnbench.cli.root import Debug, say, show
+from bnbench.errors import UsageError
+from bnbench.wording import listing, slug
+
+T = TypeVar("T")
+
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NORM,NORM",
+        help="As `bnbench explain norms` lists them; own: of a class that you write.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="KIND", help="plain, resnet, mlp, torchvision:NAME, timm:NAME, or own."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATASET", help="fashion-mnist-12k, …, a folder with train/ and test/, or own."
+    ),
+]
+BatchSizes = Annotated[str | None, typer.Option(metavar="N,N", help="Of a step of training.")]
+Seeds = Annotated[str | None, typer.Option(metavar="N", help="From six on a claim is decided.")]
+Better = Annotated[
+    str | None, typer.Option(metavar="NORM", help="What is claimed to be more accurate.")
+]
+Worse = Annotated[str | None, typer.Option(metavar="NORM", help="What it is compared to.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing: take the defaults.")]
+
+
+def new(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to write; no file is overwritten.")
+    ] = Path("my-study.yaml"),
+    compare: Compare = None,
+    model: Model = None,
+    data: Data = None,
+    batch_sizes: BatchSizes = None,
+    seeds: Seeds = None,
+    better: Better = None,
+    worse: Worse = None,
+    yes: Yes = False,
+    debug: Debug = False,
+) -> None:
+    """Write a study to start from, with a claim.
+
+    In a terminal, what is not given is asked for; elsewhere it has its default. Of what is your
+    own, a Python file with an example that trains is written beside the study.
+    """
+    from bnbench.config import drafts
+
+    path = file if file.suffix in (".yaml", ".yml") else Path(f"{file}.yaml")
+    if path.exists():
+        raise UsageError(f"{path} already exists", do="name another file to write")
+    if not slug(path.stem):
+        raise UsageError(f"{path} leaves no name for a folder", do="use a letter or a digit")
+    asking = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+
+    def answer(
+        given: str | None, question: str, among: list[str], default: str, read: Callable[[str], T]
+    ) -> T:
+        words = f"{question} ({listing(among)})" if among else question
+        return _asked(words, default, read) if asking and given is None else read(given or default)
+
+    kinds = drafts.norms()
+    norms = answer(compare, "Which norms are compared", kinds, "batch,group", drafts.compared)
+    network = answer(model, "Which network", drafts.models(), "plain", drafts.model)
+    images = [*drafts.datasets(), "a folder"]
+    dataset = answer(data, "Which images", images, "fashion-mnist-12k", drafts.data)
+    sizes = answer(batch_sizes, "Batch sizes", [], "4,64", drafts.batch_sizes)
+    count = answer(seeds, "Seeds, of which six or more decide a claim", [], "6", drafts.seeds)
+    claim, default = "Which is claimed to be more accurate", norms[worse != norms[1]]
+    others = [each for each in norms if each != worse]
+    best = answer(better, claim, others, default, drafts.one_of(others))
+    others = [each for each in norms if each != best]
+    least = answer(worse, "Compared to", others, others[0], drafts.one_of(others))
+    draft = drafts.Draft(norms, network, dataset, sizes, count, best, least)
+
+    text, code = draft.texts(path)
+    schema = write_study(path, text, code)
+    show(f"written: {', '.join(map(str, (path, *code)))}, with {schema} for editors")
+    for each in code:
+        show(f"{each} is an example that trains: put in your own")
+    configs_check(str(path))
+    show(f"bnbench sweep {path} --dry-run")
+
+
+def _asked(question: str, default: str, read: Callable[[str], T]) -> T:
+    """The answer to a question, which is put again until it can be read."""
+    while True:
+        try:
+            return read(typer.prompt(question, default))
+        except UsageError as error:
+            say(str(error))
+        except typer.Abort:  # Ctrl-C or Ctrl-D
+            show("")
+            raise KeyboardInterrupt from None

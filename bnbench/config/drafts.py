@@ -1,0 +1,261 @@
+"""New studies: the text of the file, with comments, and of the Python files that it names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnbench.config import schema
+from bnbench.config.files import inline
+from bnbench.errors import UsageError
+from bnbench.wording import did_you_mean, listing, nearest, shortened
+
+OWN = "own"
+LIBRARIES = ("torchvision", "timm")
+GENERATED = "synthetic"
+
+NETWORK = '''\
+"""The network of {study}."""
+
+from torch import nn
+
+
+def build(in_channels, classes):
+    """Any classifier with BatchNorms; each setup has them exchanged for its norm."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, classes),
+    )
+'''
+IMAGES = '''\
+"""The images of {study}."""
+
+import numpy as np
+
+
+def load():
+    """(train, test), each (images, labels) or a dataset with items (image, label): any images of
+    one size, labels from 0. Here stripes in noise: none, across, down."""
+    draw = np.random.default_rng(0)
+
+    def part(count):
+        labels = draw.integers(0, 3, count)
+        images = draw.normal(128, 60, (count, 24, 24))
+        images[labels == 1, 4:8] += 40
+        images[labels == 2, :, 4:8] += 40
+        return images.clip(0, 255).astype(np.uint8), labels
+
+    return part(2000), part(500)
+'''
+NORM = '''\
+"""The normalization of {study}."""
+
+import torch
+from torch import nn
+
+
+class Norm(nn.Module):
+    """Made as Norm(channels). Here: each image over its root mean square."""
+
+    def __init__(self, channels, eps=1e-5):
+        super().__init__()
+        self.eps, self.weight = eps, nn.Parameter(torch.ones(channels))
+
+    def forward(self, x):  # (N, C, H, W)
+        square = x.square().mean(tuple(range(1, x.ndim)), keepdim=True)
+        weight = self.weight.reshape(-1, *[1] * (x.ndim - 2))
+        return weight * x / (square + self.eps).sqrt()
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a new study asks. `compared`: kinds of norms, or "own"; two or more, of which `better`
+    is claimed to be more accurate than `worse`. `model`: a kind, LIBRARY:NAME or "own"; `data`: a
+    dataset, a folder or "own"."""
+
+    compared: tuple[str, ...]
+    model: str
+    data: str
+    batch_sizes: tuple[int, ...]
+    seeds: int
+    better: str
+    worse: str
+
+    def texts(self, path: Path) -> tuple[str, dict[Path, str]]:
+        """The text of the study at a path, and those of the Python files beside it."""
+        stem = re.sub(r"\W", "_", path.stem)
+        own = {
+            "model": (self.model == OWN, NETWORK, "build"),
+            "data": (self.data == OWN, IMAGES, "load"),
+            "norm": (OWN in self.compared, NORM, "Norm"),
+        }
+        code, targets = {}, {}
+        for part, (wanted, text, name) in own.items():
+            file = path.with_name(f"{stem}_{part}.py")
+            targets[part] = f"{file.name}:{name}"
+            if wanted:
+                code[file] = text.format(study=path.name)
+        return "".join(f"{line}\n" for line in self._lines(targets, path.parent)), code
+
+    def _lines(self, targets: dict[str, str], folder: Path) -> Iterator[str]:
+        several = len(self.batch_sizes) > 1
+        smallest = min(self.batch_sizes)
+        at = f"@{smallest}" if several else ""
+        says = f"at batches of {smallest} {self.better} is more accurate than {self.worse}"
+        yield "# `bnbench explain KEY` says what a key means; every key has a default."
+        yield f"question: {inline(f'Is it so that {says}?')}"
+        yield f"model: {self._model(targets['model'])}"
+        yield f"data: {self._data(targets['data'], folder)}"
+        yield "train: {examples: 2000}                  # or epochs, or steps"
+        yield "setups:                                  # each is a patch on what stands above"
+        for name in self.compared:
+            norm = f"kind: {name}"
+            if name == OWN:
+                norm = f"kind: custom, target: {inline(targets['norm'])}"
+            yield f"  {inline(name)}: {{norm: {{{norm}}}}}"
+        yield "axes:                                    # crossed with every setup"
+        if several:
+            yield f"  data.batch_size: {inline(self.batch_sizes)}"
+        yield "  optim.lr: [0.003, 0.03, 0.3]           # if an end is the best, add values there"
+        yield "tune: {axis: optim.lr, by: val/accuracy} # the report picks it on validation"
+        yield f"seeds: {self.seeds:<34}# from six on a claim can be decided"
+        yield "claims:"
+        yield "  - id: more-accurate"
+        yield f"    says: {inline(says)}"
+        yield "    metric: test/running/accuracy        # `bnbench explain metrics` lists others"
+        yield f"    better: {inline(self.better + at)}"
+        yield f"    worse: {inline(self.worse + at)}"
+        yield "    smallest_effect: 1                   # percentage points; less does not matter"
+
+    def _model(self, target: str) -> str:
+        library, _, name = self.model.partition(":")
+        if self.model == OWN:
+            return f"{{kind: custom, target: {inline(target)}, norm: swap}}"
+        if library == "torchvision":
+            stem = "" if re.match("(wide_)?resne[xt]", name) else ", stem: imagenet"
+            return f"{{kind: torchvision, name: {inline(name)}, norm: swap{stem}}}"
+        return f"{{kind: {library}, name: {inline(name)}}}" if name else f"{{kind: {library}}}"
+
+    def _data(self, target: str, folder: Path) -> str:
+        keys = {"dataset": self.data}
+        if self.data == OWN:
+            keys = {"dataset": "custom", "target": target}
+        elif self.data not in datasets():
+            keys = {"dataset": "image-folder", "root": os.path.relpath(self.data, folder)}
+        words = [f"{key}: {inline(value)}" for key, value in keys.items()]
+        if "root" in keys:
+            words.append("image_size: 32")
+        if len(keys) > 1:
+            words.append("validation_size: 100")
+        if len(self.batch_sizes) == 1:
+            words.append(f"batch_size: {self.batch_sizes[0]}")
+        return f"{{{', '.join(words)}}}"
+
+
+# --- what may be asked ----------------------------------------------------------------------------
+
+
+def norms() -> list[str]:
+    """Kinds that need no key, and "own"."""
+    return [*_without_keys("norm"), OWN]
+
+
+def models() -> list[str]:
+    """Kinds that need no key, examples of those of libraries, and "own"."""
+    return [*_without_keys("model"), *(f"{each}:resnet18" for each in LIBRARIES), OWN]
+
+
+def datasets() -> list[str]:
+    """Those that need no key, and "own"."""
+    return [*(each for each in _without_keys("data") if each != GENERATED), OWN]
+
+
+def _without_keys(block: str) -> list[str]:
+    family = schema.BLOCKS[block]
+    return [
+        kind
+        for kind, model in family.models.items()
+        if kind is not None
+        and not any(info.is_required() for key, info in model.model_fields.items()
+                   if key != family.tag)
+    ]  # fmt: skip
+
+
+def compared(text: str) -> tuple[str, ...]:
+    """Two or more norms with commas between them. Raises UsageError."""
+    names = tuple(dict.fromkeys(_split(text)))
+    for name in names:
+        _known(name, norms(), "norm")
+    if len(names) < 2:
+        raise UsageError(
+            f"{shortened(text)}: two norms or more are compared",
+            do="write commas between them: batch,group",
+        )
+    return names
+
+
+def model(text: str) -> str:
+    """A network. Raises UsageError."""
+    library, _, name = text.partition(":")
+    if library not in LIBRARIES or not re.fullmatch(r"[\w.]+", name):
+        _known(text, models(), "network", f" ({listing(LIBRARIES)} take any name)")
+    return text
+
+
+def data(text: str) -> str:
+    """A dataset, or a folder of images. Raises UsageError."""
+    if not Path(text, "train").is_dir():
+        _known(text, datasets(), "dataset", ", or a folder that holds train/ and test/")
+    return text
+
+
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them, sorted. Raises UsageError."""
+    sizes = _split(text)
+    if not sizes or not all(re.fullmatch("[1-9][0-9]{0,8}", each) for each in sizes):
+        raise UsageError(
+            f"{shortened(text)}: batch sizes are whole numbers from 1",
+            do="write commas between them: 4,64",
+        )
+    return tuple(sorted({*map(int, sizes)}))
+
+
+def seeds(text: str) -> int:
+    """How many. Raises UsageError."""
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise UsageError(f"{shortened(text)}: a whole number from 1 to 999,999 is wanted")
+    return int(text)
+
+
+def one_of(names: list[str]) -> Callable[[str], str]:
+    """Reads one of the norms that are compared. Raises UsageError."""
+
+    def read(text: str) -> str:
+        _known(text, names, "setup")
+        return text
+
+    return read
+
+
+def _split(text: str) -> list[str]:
+    return [each for each in re.split(r"[,\s]+", text) if each]
+
+
+def _known(name: str, among: list[str], what: str, more: str = "") -> None:
+    if name not in among:
+        there = f"there {'is' if len(among) == 1 else 'are'} {listing(among, 'and')}{more}"
+        raise UsageError(
+            f"{shortened(name)} is no {what} that `new` knows",
+            do=did_you_mean(nearest(name, among)) or there,
+        )

@@ -1,0 +1,131 @@
+"""`bnbench new`: studies that are sound as they are written, and whose examples train."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnbench.config import drafts, files, schema
+from tests.commands import Said, bnbench
+from tests.extras import required
+
+pytestmark = pytest.mark.usefixtures("own_folder")
+ALL_OWN = ("--compare", "batch,group,own", "--model", "own", "--data", "own")
+
+
+def pictures(folder: Path) -> None:
+    """80 training and 10 test images of each of two classes."""
+    for part, count in (("train", 80), ("test", 10)):
+        for name in ("a", "b"):
+            folder.joinpath(part, name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.full((8, 8), i, np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{i}.png")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--batch-sizes", "8", "--worse", "group"),
+        ("--compare", ",".join(drafts.norms()), "--better", "own", "--worse", "none"),
+        ("--data", "my pictures", "--model", "mlp", "--batch-sizes", "4"),
+        ALL_OWN,
+        ("--model", "torchvision:shufflenet_v2_x0_5", "--compare", "instance,rms,own"),
+        ("--model", "timm:test_resnet"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_written_is_sound(options: tuple[str, ...]) -> None:
+    if "timm:test_resnet" in options:
+        required("timm")
+    pictures(Path("my pictures"))
+    Path("mine").mkdir()
+    said = bnbench("new", "mine/study", *options)
+    assert said.code == 0, said.err
+    assert ", no faults\n" in said.out, "six seeds can decide the claim"
+    modeline, name, *_ = Path("mine/study.yaml").read_text().splitlines()
+    beside = Path("mine") / modeline.removeprefix(files.MODELINE)
+    assert json.loads(beside.read_text()) == schema.json_schema()
+    assert name == "experiment: study"
+
+
+def test_its_examples_train() -> None:
+    assert bnbench("new", *ALL_OWN, "--batch-sizes", "8").code == 0
+    few = ("--set", "train={steps: 2, evaluations: 1}", "--over", "optim.lr=0.1", "--seeds", "1")
+    said = bnbench("sweep", "my-study.yaml", *few)
+    assert said.code == 0, said.err
+    rows = [line.split() for line in said.out.splitlines()]
+    # Convolutions with the biases that the norm lacks, its scales, and the head.
+    parameters = 144 + 16 + 4608 + 32 + (16 + 32) + 99
+    assert ["own", f"{parameters:,}", f"{parameters:,}", "2"] in rows
+
+
+@pytest.mark.parametrize("there", ["my-study.yaml", "my_study_data.py"])
+def test_nothing_is_overwritten(there: str) -> None:
+    Path(there).write_text("mine")
+    said = bnbench("new", *ALL_OWN)
+    assert said == Said(2, "", f"{there} already exists\n  name another file to write\n")
+    assert [each.name for each in Path().iterdir()] == [there]
+    assert Path(there).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--compare", "batch"), "batch: two norms or more are compared"),
+        (("--compare", "batch,grupe"), "grupe is no norm that `new` knows\n  did you mean group?"),
+        (("--model", "timm:../x"), "timm:../x is no network that `new` knows"),
+        (("--data", "nowhere"), "or a folder that holds train/ and test/"),
+        (("--batch-sizes", "4,x"), "4,x: batch sizes are whole numbers from 1"),
+        (("--seeds", "0"), "0: a whole number from 1 to 999,999 is wanted"),
+        (("--better", "batch", "--worse", "batch"), "batch is no setup that `new` knows"),
+        (("--better", "layer"), "layer is no setup that `new` knows"),
+    ],
+)
+def test_what_no_study_can_have_is_said(options: tuple[str, ...], said: str) -> None:
+    got = bnbench("new", *options)
+    assert (got.code, got.out) == (2, "")
+    assert said in got.err
+    assert not [*Path().iterdir()]
+
+
+def in_terminal(typed: str) -> tuple[int, str]:
+    """How `bnbench new` ends in a terminal of its own, and what stands there."""
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "bnbench", "new"], stdin=its, stdout=its, stderr=its, process_group=0
+    ) as process:
+        os.close(its)
+        os.write(ours, typed.encode())
+        shown = b""
+        try:
+            while more := os.read(ours, 4096):
+                shown += more
+        except OSError:  # the terminal is closed
+            pass
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
+def test_in_a_terminal_it_asks_until_it_can_read_the_answer() -> None:
+    code, shown = in_terminal("batch\nbatch,layer,none\n\n\n16\n\nnone\nlayer\n")
+    assert code == 0, shown
+    assert "two norms or more are compared" in shown
+    text = Path("my-study.yaml").read_text()
+    assert "at batches of 16 none is more accurate than layer" in text
+    assert "data: {dataset: fashion-mnist-12k, batch_size: 16}" in text
+
+
+def test_ctrl_d_writes_nothing() -> None:
+    code, shown = in_terminal("batch,layer\n\x04")
+    assert (code, shown.splitlines()[-1]) == (130, "stopped")
+    assert not [*Path().iterdir()]
