@@ -55,14 +55,22 @@ MaxRuns = Annotated[
 Workers = Annotated[
     str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
 ]
-PLACES = ("local",)
+PLACES = ("local", "ray")
 On = Annotated[
     str,
     typer.Option(
         "--on",
         metavar="|".join(PLACES),
         parser=root.one_of("--on", PLACES),
-        help="Where runs are trained: in processes of this machine.",
+        help="Where runs are trained: in processes of this machine, or on a Ray cluster.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        envvar="RAY_ADDRESS",
+        help="Of the Ray cluster; auto: the one of this machine. Without one, Ray is started here.",
     ),
 ]
 DryRun = Annotated[
@@ -90,6 +98,7 @@ def sweep(
     max_runs: MaxRuns = 10_000,
     workers: Workers = "auto",
     on: On = "local",
+    address: Address = None,
     runs_dir: root.RunsDir = Path("runs"),
     device: root.Device = None,
     dry_run: DryRun = False,
@@ -127,6 +136,7 @@ def sweep(
     options = SweepOptions(
         workers=workers,
         on=on,
+        address=address,
         device=device,
         restart=restart,
         accept_changes=accept_changes,

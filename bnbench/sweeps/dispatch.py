@@ -25,7 +25,7 @@ CUSTOM_KEYS = ("norm.target", "model.target", "model.name", "norm.kind", "model.
 class Dispatcher:
     """Keeps an executor busy with the jobs that are added; its answers come out of `answers`.
 
-    `limit`: how many jobs may be in work at a time. `stopping`: no further job is submitted.
+    `stopping`: no further job is submitted.
     """
 
     def __init__(
@@ -34,7 +34,6 @@ class Dispatcher:
         say: Callable[[str], None],
         stop: Stop,
     ) -> None:
-        self.limit = executor.size
         self.stopping = False
         self._executor = executor
         self._say = say
@@ -42,6 +41,11 @@ class Dispatcher:
         self._waiting: dict[jobs.Job, float] = {}  # with the time from which it may be submitted
         self._submitted: set[jobs.Job] = set()
         self._deadline = math.inf
+
+    @property
+    def limit(self) -> int:
+        """How many jobs may be in work at a time."""
+        return self._executor.size
 
     def add(self, new: Iterable[jobs.Job], *, delay_seconds: float = 0.0) -> None:
         """Have these jobs done, after a delay if one is given."""
@@ -139,6 +143,6 @@ class Dispatcher:
             case jobs.Found(Fitting(runs, gpus)) if gpus > 1 or runs < self.limit:
                 why = "one on each GPU" if gpus > 1 else "as many as the GPU holds"
                 self._say(f"{runs} at a time, {why}")
-                self.limit = self._executor.size = runs
+                self._executor.size = runs
             case _:
                 pass

@@ -131,5 +131,9 @@ def executor_for(
         case "local":
             size = workers_for(options.workers, each.plan.runs)
             return workers.Workers(size, options, each.folder, siblings)
+        case "ray":
+            from bnbench.sweeps import on_ray, shipping
+
+            return shipping.Shipping(on_ray.Cluster(options, each.plan.runs), each.folder)
         case unknown:
-            raise UsageError(f"there is no executor {unknown!r}", do="take local")
+            raise UsageError(f"there is no executor {unknown!r}", do="take local or ray")

@@ -63,6 +63,11 @@ class Check:
 Job: TypeAlias = Train | Check | Measure | Fit
 
 
+def configs(job: Job) -> tuple[schema.RunConfig, ...]:
+    """The runs that a job is about."""
+    return job.configs if isinstance(job, Check) else (job.config,)
+
+
 @dataclass(frozen=True, slots=True)
 class Stated:
     """Moments of a run, oldest first."""
@@ -123,10 +128,11 @@ Answer: TypeAlias = Stated | Said | End
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
     """The command line's. `workers`: a number, or auto for as many as there are cores. `on`: where
-    runs are trained, as `executor_for` of `experiments` knows it."""
+    runs are trained, as `executor_for` of `experiments` knows it; `address`: of that."""
 
     workers: str = "auto"
     on: str = "local"
+    address: str | None = None
     device: str | None = None
     accept_changes: bool = False
     restart: bool = False

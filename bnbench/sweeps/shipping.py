@@ -64,7 +64,6 @@ class Shipping:
     def __init__(
         self, remote: jobs.Executor[Shipment, Reply], experiment: ExperimentFolder
     ) -> None:
-        self.size = remote.size
         self.start = remote.start
         self.ask_to_stop = remote.ask_to_stop
         self._remote = remote
@@ -72,12 +71,20 @@ class Shipping:
         self._held: dict[Shipment, ExitStack] = {}
         self._refused: list[tuple[jobs.Job, jobs.Answer]] = []
 
+    @property
+    def size(self) -> int:
+        return self._remote.size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self._remote.size = size
+
     def submit(self, job: jobs.Job) -> None:
         """Hold the run, and send the job with what it needs."""
         code: dict[str, bytes] = {}
         run, contents, held = None, {}, ExitStack()
         try:
-            for config in job.configs if isinstance(job, jobs.Check) else (job.config,):
+            for config in jobs.configs(job):
                 for target, _ in custom.targets(config).values():
                     code |= {str(path): custom.content(path) for path in custom.files_of(target)}
                 code |= {str(path): custom.content(path) for path in custom.weights(config)}

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -99,8 +99,7 @@ class Workers:
 
     def submit(self, job: jobs.Job) -> None:
         """Start a job in a worker that has none, or in a new one."""
-        configs = job.configs if isinstance(job, jobs.Check) else (job.config,)
-        code = frozenset(path for each in configs for path in code_of(each))
+        code = frozenset(path for each in jobs.configs(job) for path in code_of(each))
         kept = [worker for worker in self._workers if worker.number < self.size]
         idle = [worker for worker in kept if worker.job is None]
         fitting = [worker for worker in idle if worker.ran <= code]
@@ -247,11 +246,7 @@ def serve(
     stop = Stop()
     Thread(target=_listen, args=(connection, waiting, stop), daemon=True).start()
     Thread(target=_beat, args=(pipe,), daemon=True).start()
-    with redirect_stdout(pipe), redirect_stderr(pipe):
-        warnings.showwarning = lambda message, category, *_: pipe.send(
-            jobs.Said(f"warning: {category.__name__}: {message}")
-        )
-        tell_what_nobody_catches(lambda line: pipe.send(jobs.Said(line)))
+    with passed_on(pipe.send):
         broken = None
         try:
             from bnbench.runner.execution import execute  # noqa: F401  and with it torch
@@ -265,13 +260,38 @@ def serve(
             pipe.send(broken or jobs.perform(job, *place))
 
 
-class _Pipe(io.TextIOBase):
-    """The connection to the driver, for several threads; what is written to it is sent in lines."""
+@contextmanager
+def passed_on(send: Callable[[jobs.Said], None]) -> Iterator[None]:
+    """Whatever is printed and warned inside, and what threads raise, is sent in lines."""
+    lines = _Lines(send)
+    with redirect_stdout(lines), redirect_stderr(lines):
+        warnings.showwarning = lambda message, category, *_: send(
+            jobs.Said(f"warning: {category.__name__}: {message}")
+        )
+        tell_what_nobody_catches(lambda line: send(jobs.Said(line)))
+        yield
+
+
+class _Lines(io.TextIOBase):
+    """What is written is sent in lines."""
+
+    def __init__(self, send: Callable[[jobs.Said], None]) -> None:
+        self._send = send
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._send(jobs.Said(line))
+        return len(text)
+
+
+class _Pipe:
+    """The connection to the driver, for several threads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = Lock()
-        self._line = ""
 
     def send(self, message: jobs.Answer | Signal) -> None:
         with self._lock:
@@ -279,12 +299,6 @@ class _Pipe(io.TextIOBase):
                 self._connection.send(message)
             except OSError:
                 os._exit(1)  # the driver is gone
-
-    def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self.send(jobs.Said(line))
-        return len(text)
 
 
 def _listen(connection: Connection, waiting: SimpleQueue[jobs.Job], stop: Stop) -> None:
