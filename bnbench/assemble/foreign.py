@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from bnbench.models.recipe import Recipe, named_norm
 from bnbench.models.swap import swap_norms
 from bnbench.models.timm_classifier import timm_classifier
 from bnbench.models.torchvision_classifier import torchvision_classifier
-from bnbench.wording import PATH_LENGTH, cut, shortened
+from bnbench.wording import PATH_LENGTH, counted, cut, shortened
 
 
 def foreign_network(
@@ -60,7 +60,7 @@ def foreign_network(
             assert_never(config)
     on_meta = any(each.is_meta for each in network.parameters())
     if config.pretrained is not None and not on_meta:
-        load_pretrained(network, config.pretrained, classes)
+        load_pretrained(network, config.pretrained, classes, image_shape[0])
     make, example = recipe.make_norm, None if on_meta else torch.zeros(1, *image_shape)
     network, _ = swap_norms(
         network,
@@ -72,8 +72,8 @@ def foreign_network(
     return _with_copies(network) if isinstance(config, schema.CustomModel) else network
 
 
-def load_pretrained(network: nn.Module, file: str, classes: int) -> None:
-    """Put the weights in a file into the network.
+def load_pretrained(network: nn.Module, file: str, classes: int, channels: int) -> None:
+    """Put the weights in a file into the network, which takes images of so many channels.
 
     The last layer with one output a class stays as it is, where the file has it for other classes.
     Raises ArgumentError where the file is of another network; DataError, StorageError where it
@@ -105,6 +105,8 @@ def load_pretrained(network: nn.Module, file: str, classes: int) -> None:
     missing = [key for key in own if key not in saved and not key.endswith(".num_batches_tracked")]
     unexpected = [key for key in saved if key not in own]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": differ}
+    if differ and not (missing or unexpected):
+        raise _other_shapes(name, [(key, saved[key], own[key]) for key in differ], channels)
     if any(kinds.values()):
         wrong = "; ".join(
             f"{len(keys):,} {kind} ({cut([shortened(key) for key in keys])})"
@@ -119,6 +121,30 @@ def load_pretrained(network: nn.Module, file: str, classes: int) -> None:
     network.load_state_dict(
         {key: saved[key] for key in own.keys() & saved if key not in head}, False
     )
+
+
+def _other_shapes(name: str, differ: list[tuple[str, Any, Tensor]], channels: int) -> ArgumentError:
+    """What to say of weights that fit by name, and not by shape."""
+    said = [
+        f"{shortened(key)} is {_sizes(theirs)} in it, and {_sizes(ours)} in the network"
+        for key, theirs, ours in differ
+    ]
+    hint = "it must fit the network as it is built (torchvision's resnets: with stem: imagenet)"
+    (_, theirs, ours), *others = differ
+    if isinstance(theirs, Tensor) and theirs.ndim == ours.ndim == 4 and not others:
+        sides = theirs.shape[::2] + theirs.shape[3:]
+        if sides == ours.shape[::2] + ours.shape[3:] and ours.shape[1] == channels:
+            hint = (
+                f"it is for images of {counted(theirs.shape[1], 'channel')}, and these have "
+                f"{channels}: give such images (data.dataset: custom), or leave pretrained out"
+            )
+    return ArgumentError(f"{name}: {cut(said)}", argument="pretrained", hint=hint)
+
+
+def _sizes(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return "×".join(map(str, value.shape)) or "a single number"
 
 
 def _with_copies(network: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from bnbench.config import schema
 from bnbench.config.sentences import validated_block
 from bnbench.errors import ArgumentError, UsageError
 from bnbench.models.swap import Swapped, swap_norms
+from bnbench.wording import PATH_LENGTH, shortened
 
 KEPT = ("eps", "momentum", "affine")
 
@@ -49,6 +50,12 @@ def swap(
         return swap_norms(model, make_new, example=example)
     except ArgumentError as error:
         raise UsageError(str(error), do=error.hint) from None
+    except Exception as error:  # the network's own, of the example
+        raise UsageError(
+            f"the network fails with the example: {type(error).__name__}: "
+            f"{shortened(' '.join(str(error).split()), PATH_LENGTH)}",
+            do="give a batch of what it takes in a training step; a tuple where that are several",
+        ) from error
 
 
 def _of_class(norm: Callable[..., nn.Module], keys: dict[str, Any]) -> Callable[[Any], nn.Module]:
@@ -84,6 +91,8 @@ def _of_kind(kind: str, keys: dict[str, Any], steps: int | None) -> Callable[[An
             "the network decides itself where its norms stand", do="leave placement out"
         )
     fractions = {_made(config, each) for each in (1, 10**6)}
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise UsageError(f"steps={steps!r}", do="give a whole number, from 1 on")
     if steps is None and len(fractions) > 1:
         raise UsageError(f"{kind} changes on the way", do="give steps=, those of the training")
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
+from math import gcd
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from bnbench.errors import ArgumentError
+from bnbench.models.exchangeable import STATISTICS, has_statistics, trouble
 
 SHOWN = 3  # layers that an error names of those that share a reason; reasons
-STATISTICS = ("running_mean", "running_var")
-TORCHS_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +25,8 @@ class Exchange:
     """What became of one layer.
 
     `name`: the first under which the network has it. `old`, `new`: classes. `carried`: what the new
-    one has of the old: weight (γ), bias (β), running statistics. `biased`: the layer before it,
-    where that got a bias; else empty.
+    one has of the old: weight (γ), bias (β), running statistics. `biased`: the layer before it (of
+    one that is used several times: the layers), where that got a bias; else empty.
     """
 
     name: str
@@ -56,10 +55,23 @@ class Exchanged(nn.Sequential):
     """The new layer, called `norm`, and then what the old one had inside: an activation.
 
     x is (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W). To a normalization, positions along
-    all axes are one set: the layers see (N, C) or (N, C, H, W).
+    all axes are one set: the layers see (N, C) or (N, C, H, W). Raises ArgumentError with the name
+    of the old layer for shapes that the new one cannot normalize.
     """
 
+    def __init__(self, parts: OrderedDict[str, nn.Module], name: str = "") -> None:
+        super().__init__(parts)
+        self.name = name
+
     def forward(self, input: Tensor) -> Tensor:
+        try:
+            return self._of_images(input)
+        except ArgumentError as error:
+            hint = "" if error.hint is None else f" ({error.hint})"
+            said = f"{self.name}: {error}{hint}"
+            raise ArgumentError(said, argument=error.argument) from error
+
+    def _of_images(self, input: Tensor) -> Tensor:
         if input.ndim in (2, 4):
             return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
         N, C, first = input.shape[:3]
@@ -90,20 +102,21 @@ def swap_norms(
     Raises ArgumentError with the names of what cannot be exchanged, and why.
     """
     names: dict[nn.Module, str] = {}
+    parents = {child: parent for parent in model.modules() for child in parent.children()}
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) or _has_statistics(module):
+        if isinstance(module, _BatchNorm) or has_statistics(module):
             names[module] = name or type(module).__name__
     if not names:
         raise ArgumentError("the network has no BatchNorm layer to exchange", argument="norm")
     plan = _Plan(names)
     for old in names:
-        plan.add(old, make_new)
-    before: Mapping[nn.Module, str] = {}
+        plan.add(old, parents.get(old, model), make_new)
+    before: Mapping[nn.Module, list[str]] = {}
     lacking = [old for old, new in plan.new.items() if biases and _lacks_shift(old, new)]
     if example is not None or (lacking and not plan.refused):
         before = plan.trace(model, example, lacking)
     plan.raise_refused()
-    for each in dict.fromkeys(before.values()):
+    for each in dict.fromkeys(chain(*before.values())):
         layer = model.get_submodule(each)
         weight: Any = layer.weight
         layer.bias = nn.Parameter(weight.new_zeros(getattr(layer, "out_channels", len(weight))))
@@ -113,11 +126,11 @@ def swap_norms(
             type(old).__name__,
             type(new).__name__,
             _carry(old, new),
-            before.get(old, ""),
+            " and ".join(before.get(old, ())),
         )
         for old, new in plan.new.items()
     )
-    placed = {old: _in_place_of(old, new) for old, new in plan.new.items()}
+    placed = {old: _in_place_of(old, new, names[old]) for old, new in plan.new.items()}
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child in placed:
@@ -137,9 +150,9 @@ class _Plan:
         error = ArgumentError(reason, argument="norm") if isinstance(reason, str) else reason
         self.refused.setdefault(self.names[old], error)
 
-    def add(self, old: nn.Module, make_new: MakeNew) -> None:
+    def add(self, old: nn.Module, parent: nn.Module, make_new: MakeNew) -> None:
         """Make the new layer, if the old one is what it says it is."""
-        reason = _trouble(old)
+        reason = trouble(old, parent)
         if reason is not None:
             return self.refuse(old, reason)
         assert isinstance(old, _BatchNorm)
@@ -159,8 +172,8 @@ class _Plan:
 
     def trace(
         self, model: nn.Module, example: Any, lacking: list[nn.Module]
-    ) -> dict[nn.Module, str]:
-        """The weight layer without a bias before each of those that lack a shift, by name; refused
+    ) -> dict[nn.Module, list[str]]:
+        """The weight layers without a bias before each of those that lack a shift, by name; refused
         is what cannot normalize the shapes that the example has there."""
         if example is None:
             self.refuse(
@@ -177,10 +190,11 @@ class _Plan:
             for name, module in model.named_modules()
             if isinstance(module, _ConvNd | nn.Linear)
         }
-        found: dict[nn.Module, str] = {}
+        found: dict[nn.Module, list[str]] = {}
         for old, x, source in _seen(model, example, weighted, self.new):
             if old in lacking and source is not None and source.bias is None:
-                found[old] = weighted[source]
+                names = found.setdefault(old, [])
+                names += [weighted[source]] * (weighted[source] not in names)
             sets = getattr(self.new[old], "sets", None)
             if sets is not None and not isinstance(self.new[old], _NormBase):
                 try:
@@ -197,8 +211,13 @@ class _Plan:
         for name, error in self.refused.items():
             names.setdefault(str(error), []).append(name)
         said = [f"{_shown(layers, ', ')}: {reason}" for reason, layers in names.items()]
-        first = next(iter(self.refused.values()))
-        raise ArgumentError(_shown(said, "; "), argument=first.argument, hint=first.hint)
+        (name, first), *_ = self.refused.items()
+        hint = first.hint
+        if first.argument == "groups" and name not in {self.names[old] for old in self.new}:
+            common = gcd(*(getattr(old, "num_features", 0) for old in self.names))
+            divisors = [str(each) for each in range(1, common + 1) if common % each == 0]
+            hint = f"these divide the channels of every layer: {', '.join(divisors)}"
+        raise ArgumentError(_shown(said, "; "), argument=first.argument, hint=hint)
 
 
 def _shown(each: list[str], between: str) -> str:
@@ -206,55 +225,8 @@ def _shown(each: list[str], between: str) -> str:
     return between.join(each[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _has_statistics(module: nn.Module) -> bool:
-    """Whether a module that is no layer of torch's keeps running statistics."""
-    return not isinstance(module, _NormBase) and all(
-        isinstance(getattr(module, name, None), Tensor) for name in STATISTICS
-    )
-
-
 def _keeps_statistics(module: nn.Module) -> bool:
     return isinstance(module, _NormBase) and module.running_mean is not None
-
-
-def _trouble(old: nn.Module) -> str | None:
-    """Why a layer cannot be exchanged."""
-    if isinstance(old, torch.jit.ScriptModule):
-        return "it is scripted: exchange before torch.jit.script or trace"
-    if isinstance(old, _LazyNormBase):
-        return f"{type(old).__name__} does not know its channels: pass a batch through it first"
-    if not isinstance(old, _BatchNorm):
-        return f"{type(old).__name__} keeps running statistics and is none of torch's BatchNorms"
-    if old._forward_hooks or old._forward_pre_hooks or old._backward_hooks:
-        return "it has hooks, which another layer would lose: remove them first"
-    own = type(old).forward in TORCHS_FORWARDS and "forward" not in vars(old)
-    on_meta = any(each.is_meta for each in (*old.parameters(), *old.buffers()))
-    if (own and not old._modules) or on_meta or _only_normalizes(old):
-        return None
-    return (
-        f"{type(old).__name__} does more in eval mode than to normalize and then to apply the "
-        "modules inside of it"
-    )
-
-
-@torch.no_grad()
-def _only_normalizes(old: _BatchNorm) -> bool:
-    """Whether a subclass is BatchNorm and then its children, in their order: on random inputs."""
-    twin: Any = deepcopy(old).float().eval()
-    sizes = {nn.BatchNorm1d: (8,), nn.BatchNorm3d: (2, 2, 2)}
-    size = next((size for kind, size in sizes.items() if isinstance(old, kind)), (4, 4))
-    x = torch.randn(4, old.num_features, *size, generator=torch.Generator().manual_seed(0))
-    x = 3 * x.to(next((each.device for each in twin.state_dict().values()), x.device))
-    batch = twin.running_mean is None
-    expected = F.batch_norm(
-        x, twin.running_mean, twin.running_var, twin.weight, twin.bias, batch, 0.0, twin.eps
-    )
-    try:
-        for part in twin.children():
-            expected = part(expected)
-        return torch.allclose(twin(x), expected, rtol=1e-3, atol=1e-3)
-    except Exception:  # whatever code of someone else's raises, it is no such layer
-        return False
 
 
 def _lacks_shift(old: nn.Module, new: nn.Module) -> bool:
@@ -272,7 +244,8 @@ def _seen(
     norms: Mapping[nn.Module, nn.Module],
 ) -> list[tuple[nn.Module, Tensor, Any]]:
     """Each norm with an input of it and the weight layer that made that input, or None, as a
-    forward pass in eval mode shows: names and the order of registration do not tell."""
+    forward pass in eval mode shows: names and the order of registration do not tell. Where that
+    passes by some, as by auxiliary heads, one in training mode follows."""
     # The outputs are kept, or a later tensor could have an earlier one's id.
     made: dict[int, tuple[nn.Module, Any]] = {}
     found: list[tuple[nn.Module, Tensor, Any]] = []
@@ -286,10 +259,15 @@ def _seen(
     handles = [each.register_forward_hook(remember) for each in weighted]
     handles += [each.register_forward_pre_hook(look_up) for each in norms]
     modes = [(module, module.training) for module in model.modules()]
+    buffers = [(each, each.clone()) for each in model.buffers()]
     try:
         with torch.random.fork_rng():
-            model.eval()(*(example if isinstance(example, tuple) else (example,)))
+            for training in (False, True):
+                if not norms.keys() <= {norm for norm, *_ in found}:
+                    model.train(training)(*(example if isinstance(example, tuple) else (example,)))
     finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
         for handle in handles:
             handle.remove()
         for module, training in modes:
@@ -322,10 +300,10 @@ def _measured(old: Any) -> bool:
     return not mean.is_meta and bool(mean.any() or (variance != 1.0).any())
 
 
-def _in_place_of(old: nn.Module, new: nn.Module) -> nn.Module:
+def _in_place_of(old: nn.Module, new: nn.Module, name: str) -> nn.Module:
     """The new layer and what was fused with the old one."""
     parts = OrderedDict({} if isinstance(new, nn.Identity) else {"norm": new})
     parts |= {name: part for name, part in old._modules.items() if part is not None}
-    exchanged = Exchanged(parts) if parts else nn.Identity()
+    exchanged = Exchanged(parts, name) if parts else nn.Identity()
     exchanged.training = old.training
     return exchanged

@@ -20,6 +20,10 @@ Their constructors take a `norm_layer`, but a layer for (N, C, H, W) would see o
 (maxvit: it reaches half of the layers).
 """
 
+AUXILIARY = ("googlenet", "inception_v3")
+"""With auxiliary heads these return several outputs in training; their own initialization, which is
+not used, takes half a minute."""
+
 
 def torchvision_classifier(
     name: str, *, in_channels: int, classes: int, stem: Stem = "imagenet", any_name: bool = False
@@ -47,7 +51,8 @@ def torchvision_classifier(
             argument="name",
             hint=f"legal are {', '.join(torchvision_names())}; others with norm: swap",
         )
-    model: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+    keys = {"aux_logits": False, "init_weights": False} if name in AUXILIARY else {}
+    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **keys)
     if stem == "small":
         if not isinstance(model, models.ResNet):
             raise ArgumentError(

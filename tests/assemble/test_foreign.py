@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,6 @@ def test_a_head_for_other_classes_is_drawn(tmp_path: Path, trained: nn.Module) -
     [
         (lambda state: state.pop("up.weight"), r"1 missing \(up.weight\)$"),
         (lambda state: state.update(more=torch.ones(1)), r"1 unexpected \(more\)$"),
-        (
-            lambda state: state.update({"down.0.weight": torch.ones(4, 3, 3, 3)}),
-            r"1 of another shape \(down.0.weight\)$",
-        ),
     ],
 )
 def test_weights_of_another_network(
@@ -108,6 +105,37 @@ def test_weights_of_another_network(
     assert fault.message.startswith("model.pretrained: ")
     assert re.search(f"w.pt is of another network: {message}", fault.message)
     assert fault.hint is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "message", "hint"),
+    [
+        ("down.0.weight", (4, 3, 3, 3), "4×3×3×3 in it, and 4×2×3×3 in the network",
+         "it is for images of 3 channels, and these have 2: give such images"),
+        ("down.0.weight", (4, 2, 5, 5), "4×2×5×5 in it, and 4×2×3×3 in", "it must fit the network"),
+        ("up.weight", (4, 3, 2, 2), "4×3×2×2 in it, and 8×4×2×2 in", "it must fit the network"),
+        ("down.1.weight", (), "a single number in it, and 4 in the network", "it must fit"),
+    ],
+)  # fmt: skip
+def test_weights_of_other_shapes(
+    key: str, shape: tuple[int, ...], message: str, hint: str, trained: nn.Module, tmp_path: Path
+) -> None:
+    torch.save({**trained.state_dict(), key: torch.ones(shape)}, tmp_path / "w.pt")
+    with pytest.raises(ConfigError) as refused:
+        built(config(model=unet(pretrained=str(tmp_path / "w.pt"))))
+    (fault,) = refused.value.faults
+    assert f"w.pt: {key} is {message}" in fault.message
+    assert str(fault.hint).startswith(hint)
+
+
+def test_networks_with_auxiliary_heads_return_one_output() -> None:
+    block = schema.TorchvisionModel(
+        kind="torchvision", name="googlenet", norm="swap", stem="imagenet"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = built(config(model=block, data=synthetic(image_size=32), norm=GROUP)).model
+    assert model.train()(torch.randn(2, 2, 32, 32)).shape == (2, 3)
 
 
 def test_a_file_that_holds_no_weights(tmp_path: Path) -> None:

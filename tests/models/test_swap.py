@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -15,7 +17,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 import bnbench
-from bnbench.errors import UsageError
+from bnbench.errors import ArgumentError, UsageError
 from bnbench.norms.group import GroupNorm
 from tests.custom_layers import PeakNorm, build_small_unet
 from tests.norms import rows
@@ -195,6 +197,67 @@ def test_where_the_shift_is_lost_the_layer_before_gets_it(norm: Any, keys: dict[
     assert all(module.training for module in model.modules())
 
 
+def test_each_layer_before_a_shared_norm_gets_a_bias() -> None:
+    """Moving β into the biases, through the norm that is left out, changes no output."""
+    model: Any = Shared().eval()
+    model.norm.weight.data.fill_((1 + model.norm.eps) ** 0.5)  # of statistics 0 and 1: x + β
+    model.norm.bias.data.normal_()
+    x, shift = torch.randn(2, 4, 5, 5), model.norm.bias.detach().clone()
+    expected = model(x)
+    model, said = bnbench.swap(model, "none", example=x)
+    assert said[0].biased == "one and two"
+    for each in (model.one, model.two):
+        each.bias.data += shift
+    torch.testing.assert_close(model(x), expected)
+
+
+class Auxiliary(nn.Module):
+    """A head that only training sees, as GoogLeNet's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4))
+        self.aux = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.body(x)
+        return (y, self.aux(y)) if self.training else y
+
+
+def test_what_only_training_sees_is_seen() -> None:
+    model, x = Auxiliary(), torch.randn(2, 3, 4, 4)
+    kept = nn.Sequential(nn.BatchNorm2d(3), model)  # whose statistics must not move
+    state = deepcopy(kept[0].state_dict())
+
+    def norm(channels: int) -> nn.Module:
+        return nn.BatchNorm2d(3) if channels == 3 else nn.Identity()
+
+    _, said = bnbench.swap(kept, norm, example=x)
+    assert [each.biased for each in said] == ["", "1.body.0", "1.aux.0"]
+    statistics = kept.get_submodule("0.norm").state_dict()
+    assert all(torch.equal(statistics[key], value) for key, value in state.items())
+    assert kept.training
+
+
+def fused_for_quantization() -> nn.Module:
+    """A convolution that computes with the statistics of the BatchNorm inside of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao is deprecated, and there
+        quantization: Any = importlib.import_module("torch.ao.quantization")
+        model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+        fused = quantization.fuse_modules_qat(model.train(), [["0", "1", "2"]])
+        fused.qconfig = quantization.get_default_qat_qconfig("x86")
+        prepared: nn.Module = quantization.prepare_qat(fused)
+    return prepared
+
+
+def test_a_shape_that_cannot_be_normalized_is_said_with_the_layer() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    bnbench.swap(model, "instance")
+    with pytest.raises(ArgumentError, match=r"^1: 1 channel of 1 image on .*\(batch, group and"):
+        model(torch.zeros(2, 3))
+
+
 def test_what_is_fused_stays_and_what_is_not_understood_is_refused() -> None:
     model, said = bnbench.swap(nn.Sequential(Fused(4)), "group", groups=2)
     x = torch.randn(2, 4, 3, 3)
@@ -220,6 +283,12 @@ def hooked() -> nn.Module:
         (Shared(partial(nn.BatchNorm2d, track_running_stats=False)), "ghost", {"batch_size": 2},
          "norm: it has no running statistics, which GhostBatchNorm needs"),
         (Shared(), "group", {"groups": 3}, "norm: 4 channels do not split into 3 groups"),
+        (nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm2d(12)), "group", {"groups": 8},
+         "1: 12 channels do not .* 8 groups\n  these divide the .* of every layer: 1, 2, 4$"),
+        (fused_for_quantization(), "group", {}, "0.bn: ConvBnReLU2d computes with its statistics"),
+        (Shared(), "none", {"example": torch.zeros(2, 3, 4, 4)},
+         "the network fails with the example: RuntimeError: .*to have 4 channels"),
+        (Shared(), "frozen", {"steps": -3}, "steps=-3\n  give a whole number, from 1 on"),
         (Shared(), "group", {"grops": 2}, r"norm.grops is not a key of kind .group."),
         (Shared(), "gruop", {}, "norm.kind must be .* not .gruop.\n  did you mean group?"),
         (Shared(), "frn", {}, "frn changes more than the norm layers"),
