@@ -220,6 +220,8 @@ class _Commits:
         """Make the present state the one to resume from."""
         with foreign_code(failed):
             of_run = self._run.state_dict()
+        if self._run.position.step == self._run.total_steps:
+            of_run["optimizer"]["state"] = {}  # no step follows that would need it
         state = {
             "run": of_run,
             "metrics_bytes": self.metrics.sync(),

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from math import inf
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnbench.assemble import build_run, demand, resolve_device
 from bnbench.assemble import check as network_check
 from bnbench.assemble.custom import named
-from bnbench.assemble.inputs import POPULATION_IMAGES_BEFORE
+from bnbench.assemble.inputs import POPULATION_IMAGES, POPULATION_IMAGES_BEFORE
 from bnbench.assemble.model import make_recipe
 from bnbench.config import feasible, schema
 from bnbench.config.datasets import facts
 from bnbench.config.feasible import networks
 from bnbench.errors import ConfigError, Fault
-from bnbench.events import Gap
 from bnbench.guard import Raised, awaited, foreign_code
 from bnbench.machine import usable_cores
 from bnbench.runner.settings import (
     BYTES_PER_EVENT,
+    READINGS,
     Cost,
     Fitting,
     Settings,
@@ -30,6 +32,7 @@ from bnbench.runner.settings import (
     recorded_bytes,
 )
 from bnbench.runner.threads import step_seconds
+from bnbench.train import Position, Run
 
 CUDA_CONTEXT_BYTES = 600_000_000
 """CUDA's context with torch's kernels in each process: an allowance, on the large side."""
@@ -39,6 +42,16 @@ MEMORY_SHARE = 0.9
 
 TRIED_PRODUCTS, TRIED_BYTES = 4e10, 500e6
 """What is tried takes some seconds and no more memory than this; the rest is reckoned."""
+
+FEW_IMAGES, FEW_SECONDS = 8, 0.1
+"""Images of a batch that are timed of a large network, and how long: resnet18 takes 16 ms for each
+on one core."""
+
+EVALUATED_SECONDS = 0.2
+"""An evaluation that would take longer is not tried: it is forward passes, whose cost is known."""
+
+BYTES_PER_TENSOR = 310
+"""What a checkpoint adds to each tensor; of torchvision's resnet18 and of an MLP: 315 and 296."""
 
 PRODUCTS_PER_SECOND = 2e10
 """Multiplications in small convolutions on one core: README's quickstart trains 2,144 images/s of
@@ -61,7 +74,7 @@ def check(
         if not feasible.opaque(config) or config.setup in known:
             continue
         try:
-            rehearse(config, settings)
+            rehearse(config, settings, few_images(config))
         except ConfigError as error:
             block = "norm" if isinstance(config.norm, schema.CustomNormConfig) else "model"
             keys = (f"{block}.target", f"{block}.name", f"{block}.kind")
@@ -73,8 +86,9 @@ def check(
     return refused
 
 
-def rehearse(config: schema.RunConfig, settings: Settings) -> None:
-    """Build the run and take one step. Raises ConfigError where it cannot train."""
+def rehearse(config: schema.RunConfig, settings: Settings, most: int | None = None) -> None:
+    """Build the run and take one step, with the batch or at most so many images of it. Raises
+    ConfigError where it cannot train."""
     run, _ = build_run(config, _device(config, settings), announce=settings.announce)
 
     def fails(raised: Raised) -> ConfigError:
@@ -82,7 +96,7 @@ def rehearse(config: schema.RunConfig, settings: Settings) -> None:
         return ConfigError([Fault(f"setup {config.setup}", f"the first step fails: {raised}")])
 
     with awaited(named(config), settings.announce), foreign_code(fails):
-        images, labels = run.batch_at(0)
+        images, labels = (each[:most] for each in run.batch_at(0))
         torch.nn.functional.cross_entropy(run.model(images), labels).backward()  # type: ignore[no-untyped-call]
 
 
@@ -121,41 +135,102 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     wanted = settings.threads if config.compute.threads == "auto" else config.compute.threads
     threads = min(wanted, usable_cores())  # more only make a few steps take minutes
     torch.set_num_threads(threads)
-    run, about = build_run(config, _device(config, settings), announce=settings.announce)
-    per_step = step_seconds(run, [threads])[threads]
-    if per_step == inf:
-        per_step = 0.0  # of its single step
+    device = _device(config, settings)
+    run, about = build_run(config, device, announce=settings.announce)
+    begun, worked = time.perf_counter(), time.process_time()
+    per_step, per_image, basis = _step(config, run, threads)
+    during, last = _passed(config, run.model)
+    evaluation = during * per_image
+    if evaluation < EVALUATED_SECONDS:
+        before = time.perf_counter()
+        run.evaluate()
+        evaluation = time.perf_counter() - before
+    # Of what the clock says, the part that the machine has given to other processes.
+    spent, worked = time.perf_counter() - begun, (time.process_time() - worked) / threads
+    pace = max(1.0, spent / worked) if device.type == "cpu" and worked > 0 else 1.0
 
-    begun = time.perf_counter()
-    readings = run.evaluate()
-    evaluation = time.perf_counter() - begun
-    during = sum(each.images for each in readings if isinstance(each, Gap))
-    at_the_end = about.validation_images + about.test_images
-    evaluations = len(run.evaluate_after) - 1 + at_the_end / max(1, during)
-    events = about.total_steps / run.log_every + len(readings) * (len(run.evaluate_after) + 1)
-    state = io.BytesIO()
-    torch.save(run.state_dict(), state)
+    evaluations = len(run.evaluate_after) - 1 + last / during
+    events = about.total_steps / run.log_every + READINGS * (len(run.evaluate_after) + 1)
+    weights = sum(each.nbytes + BYTES_PER_TENSOR for each in run.model.state_dict().values())
     return Cost(
-        seconds=about.total_steps * per_step + evaluations * evaluation,
-        bytes=state.tell() + round(BYTES_PER_EVENT * events),
+        seconds=(about.total_steps * per_step + evaluations * evaluation) / pace,
+        bytes=weights + round(BYTES_PER_EVENT * events),
+        basis=basis,
+        pace=pace,
     )
+
+
+def _step(config: schema.RunConfig, run: Run, threads: int) -> tuple[float, float, str]:
+    """Seconds of a training step, and of an image that goes through the network once, which is a
+    third of it; and what that was learned from."""
+    batch, few = config.data.batch_size, few_images(config)
+    if few == batch:
+        per_step = step_seconds(run, [threads])[threads]
+        per_step = 0.0 if per_step == inf else per_step  # of its single step
+        return per_step, per_step / (3 * batch), "a few steps"
+    fewer = max(1, few // 4)
+    whole, part = (
+        step_seconds(_of(run, images), [threads], seconds=FEW_SECONDS)[threads]
+        for images in (few, fewer)
+    )
+    if inf in (whole, part):
+        whole = part = 0.0
+    per_image = max(whole - part, 0.0) / (few - fewer) or whole / few
+    per_step = whole + (batch - few) * per_image
+    return per_step, per_image / 3, f"steps of {few} images"
+
+
+def _of(run: Run, images: int) -> Run:
+    """The run from its beginning, with this many images of each batch."""
+
+    def first(step: int) -> tuple[Tensor, Tensor]:
+        x, y = run.batch_at(step)
+        return x[:images], y[:images]
+
+    return replace(run, batch_at=first, position=Position())
+
+
+def few_images(config: schema.RunConfig) -> int:
+    """How many images of a batch show what all of it would do, and take: in networks of torchvision
+    and timm, which are large, a few. Elsewhere all, as the user's own code may count them."""
+    batch = config.data.batch_size
+    large = isinstance(config.model, schema.TorchvisionModel | schema.TimmModel)
+    if not large or isinstance(config.norm, schema.CustomNormConfig):
+        return batch
+    return batch if getattr(config.norm, "batch_size", None) else min(batch, FEW_IMAGES)
+
+
+def _passed(config: schema.RunConfig, model: nn.Module | None = None) -> tuple[int, int]:
+    """How many images go through the network in an evaluation during training, and in the last one:
+    under one kind of statistics, or under three where a layer has batch statistics or no `model` is
+    there to be asked."""
+    data, dataset, few = config.data, facts(config.data), config.train.evaluation_images
+    train, held = feasible.train_images_left(config, dataset), data.validation_size
+    seen, validated = (min(images, few or images) for images in (train, held))
+    seen = min(seen, few or POPULATION_IMAGES)
+    before, population = (
+        min(train, most) for most in (POPULATION_IMAGES_BEFORE, POPULATION_IMAGES)
+    )
+    if model is not None and not any(isinstance(each, _BatchNorm) for each in model.modules()):
+        return seen + validated, population + held + dataset.test_images
+    during = max(before, seen) + 2 * seen + 3 * validated
+    return during, 3 * (population + held + dataset.test_images)
 
 
 def reckoned(config: schema.RunConfig) -> Cost | None:
     """The cost of a run that is too large to be tried, by arithmetic; None for one that is not."""
-    steps, dataset, train = feasible.planned_steps(config), facts(config.data), config.train
+    steps, train = feasible.planned_steps(config), config.train
     shapes = demand.shapes(config, make_recipe(config, steps))
-    held = config.data.validation_size, dataset.test_images
-    splits = feasible.train_images_left(config, dataset), config.data.validation_size
-    few = sum(min(images, train.evaluation_images or images) for images in splits)
     step = 3 * config.data.batch_size * shapes.products  # the backward pass is two
-    evaluation = (POPULATION_IMAGES_BEFORE + 3 * few) * shapes.products
+    during, last = _passed(config)
     needs = {what: size for what, _, size in demand.needs(config, shapes)}
-    if 2 * step + evaluation <= TRIED_PRODUCTS and sum(needs.values()) <= TRIED_BYTES:
+    tried = 2 * step + during * shapes.products
+    if tried <= TRIED_PRODUCTS and sum(needs.values()) <= TRIED_BYTES:
         return None
-    products = steps * step + train.evaluations * evaluation + 3 * sum(held) * shapes.products
+    products = steps * step + (train.evaluations * during + last) * shapes.products
     return Cost(
         seconds=products / PRODUCTS_PER_SECOND,
         bytes=needs["weights"] + recorded_bytes(config),
         rough=True,
+        basis="arithmetic",
     )

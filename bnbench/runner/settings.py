@@ -139,12 +139,15 @@ class Fitting:
 class Cost:
     """What a run takes: seconds from start to result, bytes on disk when it is done.
 
-    `rough`: by arithmetic alone.
+    `rough`: by arithmetic alone. `basis`: what that was learned from, in words. `pace`: how many
+    times as long the machine takes now, whose cores have other work, too.
     """
 
     seconds: float
     bytes: int
     rough: bool = False
+    basis: str = "finished runs"
+    pace: float = 1.0
 
 
 def recorded_bytes(config: schema.RunConfig) -> int:

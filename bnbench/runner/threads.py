@@ -74,24 +74,30 @@ def fastest(run: Run, most: int) -> int:
 
 
 @foreign_code(failed)
-def step_seconds(run: Run, threads: Sequence[int]) -> dict[int, float]:
+def step_seconds(
+    run: Run, threads: Sequence[int], *, seconds: float | None = None
+) -> dict[int, float]:
     """What a training step takes with each of these numbers of threads, by steps of this run.
 
-    The numbers take turns, so that whatever else the machine does slows all of them. Their first
-    steps, which also allocate and compile, do not count; infinite where the run has no more.
+    `seconds`: how long each is tried, or two steps; `MEASURED_SECONDS` unless given. The numbers
+    take turns, so that whatever else the machine does slows all of them. Their first steps, which
+    also allocate and compile, do not count; infinite where the run has no more.
     """
+    seconds = MEASURED_SECONDS if seconds is None else seconds
     before, at = torch.get_num_threads(), run.position
     spent, steps = dict.fromkeys(threads, 0.0), dict.fromkeys(threads, 0)
     try:
         with closing(train(replace(run, evaluate_after=frozenset(), probes={}))) as stated:
-            for seconds in (0.0, *[MEASURED_SECONDS / TURNS] * TURNS):
+            for least in (0.0, *[seconds / TURNS] * TURNS):
                 for number in threads:
+                    if len(threads) == 1 and spent[number] >= seconds:
+                        break  # nothing takes turns with it
                     torch.set_num_threads(number)
                     step, begun = at.step, at.train_seconds
                     for _ in stated:
-                        if at.step > step and at.train_seconds - begun >= seconds:
+                        if at.step > step and at.train_seconds - begun >= least:
                             break
-                    if seconds:
+                    if least:
                         spent[number] += at.train_seconds - begun
                         steps[number] += at.step - step
     finally:

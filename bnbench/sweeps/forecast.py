@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.filesize import decimal
@@ -24,10 +25,13 @@ from bnbench.runner.settings import Cost, Stop, recorded_bytes
 from bnbench.sinks.terminal import duration
 from bnbench.sweeps import jobs
 from bnbench.sweeps.dispatch import Dispatcher
-from bnbench.wording import counted, point_words
+from bnbench.wording import counted, listing, point_words
 
 LATEST = 1e11
 """Seconds, three thousand years: dates end with the year 9999."""
+
+BUSY = 1.3
+"""From this on a busy machine is worth a word: clocks and caches alone make some tenths."""
 
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
@@ -99,8 +103,9 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
 @dataclass(slots=True, kw_only=True)
 class ForecastRun:
     """A run of a sweep, as it is on disk. `trains`: whether the sweep will work on it; `seconds`,
-    `bytes`: what that will take; `measured`: from a few steps just now, not from finished runs;
-    `rough`: by arithmetic, since even a few steps take long."""
+    `bytes`: what that will take, on cores without other work; `measured`: from a few steps just
+    now, not from finished runs; `rough`: by arithmetic, since even a few steps take long; `basis`:
+    the same in words."""
 
     run: str
     setup: str
@@ -112,13 +117,15 @@ class ForecastRun:
     bytes: int = 0
     measured: bool = False
     rough: bool = False
+    basis: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """Every run of a sweep, and what is left to spend: seconds by the clock with all workers.
 
-    The fields are those of `--json`; `finish` is a time in ISO format.
+    The fields are those of `--json`; `finish` is a time in ISO format. `pace`: how many times as
+    long it takes while the machine is as busy with other work as now.
     """
 
     experiment: str
@@ -127,6 +134,7 @@ class Forecast:
     seconds: float
     bytes: int
     finish: str
+    pace: float
     runs: list[ForecastRun]
 
 
@@ -175,6 +183,7 @@ def forecast(
         cost = measured[_work(config)] if unseen else costs[cell_key(config)]
         run.seconds, run.bytes = cost.seconds, cost.bytes
         run.rough, run.measured = cost.rough, unseen and not cost.rough
+        run.basis = cost.basis
         if run.state == "interrupted" and not options.restart:
             run.seconds *= _left(config, found.folder)
     seconds = makespan([run.seconds for *_, run in missing], executor.size)
@@ -186,6 +195,7 @@ def forecast(
         seconds=seconds,
         bytes=sum(run.bytes for *_, run in missing),
         finish=_in(min(seconds, LATEST)),
+        pace=median([cost.pace for cost in measured.values()]) if measured else 1.0,
         runs=forecasts,
     )
 
@@ -261,6 +271,10 @@ def as_lines(forecast: Forecast) -> list[str]:
     finish = datetime.fromisoformat(forecast.finish).astimezone()
     today = forecast.seconds < 24 * 3600
     free = free_bytes(Path(forecast.path))
+    busy = ""
+    if forecast.pace >= BUSY:
+        longer = duration(forecast.pace * forecast.seconds)
+        busy = f"; {longer} while the cores are as busy with other work as now"
     short = ", which is not enough" if forecast.bytes > free else ""
     return [
         *lines,
@@ -268,4 +282,10 @@ def as_lines(forecast: Forecast) -> list[str]:
         f"{counted(forecast.workers, 'worker')}, done at "
         f"{finish:{'%H:%M' if today else '%Y-%m-%d %H:%M'}}; "
         f"{decimal(forecast.bytes)} of {decimal(free)} free{short}",
+        f"from {_bases(forecast.runs)}{busy}",
     ]
+
+
+def _bases(runs: Iterable[ForecastRun]) -> str:
+    """What the costs rest on: `finished runs and steps of 8 images (evaluations: reckoned)`."""
+    return listing(dict.fromkeys(run.basis for run in runs if run.trains), "and")

@@ -52,10 +52,11 @@ def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
     write_experiment(Path("study.yaml"))
     said = bnbench("sweep", "study.yaml", "--over", "norm.kind=none,batch,group", "--dry-run")
     assert said.code == 0
-    _, *cells, counted, total = said.out.splitlines()
+    _, *cells, counted, total, basis = said.out.splitlines()
     assert [line.split()[:2] for line in cells] == [["1", "new"]] * 3
     assert counted == "3 runs in 3 cells: 3 new"
     assert total.startswith("to train: 3, about ")
+    assert basis.startswith("from a few steps")
     assert not Path("runs").exists()
 
 

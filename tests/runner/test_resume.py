@@ -98,6 +98,20 @@ def test_stopped_and_resumed_on_a_gpu(tmp_path: Path, norm: schema.NormConfig) -
     assert found == evidence(whole.folder)
 
 
+def test_the_optimizer_s_state_is_stored_only_while_steps_may_follow(tmp_path: Path) -> None:
+    """It is as large as the weights. A run whose result is lost goes on from what is kept."""
+    experiment, config = experiment_in(tmp_path), small_config()
+    with pytest.raises(Killed):
+        execute(config, experiment, Settings(), dying(build_run, 9))
+    folder = experiment.run(identity.run_id(config))
+    assert run_state(folder)["run"]["optimizer"]["state"]
+    before = evidence(execute(config, experiment, Settings()).folder)
+    assert run_state(folder)["run"]["optimizer"]["state"] == {}
+    assert not folder.path.joinpath("checkpoint.prev.pt").exists()
+    (folder.path / "result.json").unlink()
+    assert evidence(execute(config, experiment, Settings()).folder) == before
+
+
 @pytest.mark.parametrize("item", ["model", "optimizer", "step", "losses", "metrics_bytes"])
 def test_negative_control_a_state_without_this_item_is_noticed(
     tmp_path: Path, undisturbed: dict[str, Any], item: str, monkeypatch: pytest.MonkeyPatch

@@ -164,6 +164,23 @@ def test_measured_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.get_num_threads() == 1
 
 
+def test_a_large_step_is_taken_twice_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One number of threads takes no turns: a step that does not count, and one that does."""
+    run, _ = build_stub(small_config(train=schema.TrainConfig(steps=1000)), torch.device("cpu"))
+
+    def stated(copied: Any) -> Any:
+        while True:
+            copied.position.step += 1
+            copied.position.train_seconds += 4.0
+            yield None
+
+    monkeypatch.setattr(threads, "train", stated)
+    assert threads.step_seconds(run, [1], seconds=3.0) == {1: 4.0}
+    assert run.position.step == 2
+    assert threads.step_seconds(run, [1], seconds=30.0) == {1: 4.0}
+    assert run.position.step == 2 + 1 + 9, "three turns of ten seconds"
+
+
 def test_a_run_without_enough_steps_tells_nothing() -> None:
     run, _ = build_stub(small_config(train=schema.TrainConfig(steps=1)), torch.device("cpu"))
     assert threads.step_seconds(run, [1, 2]) == {1: inf, 2: inf}
