@@ -58,6 +58,12 @@ class DataError(BnbenchError):
     exit_code = 4
 
 
+class ClusterError(BnbenchError):
+    """A cluster does not answer, takes no more work now, or has machines of several kinds."""
+
+    exit_code = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault of a configuration.

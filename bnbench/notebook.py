@@ -131,6 +131,8 @@ def sweep(
     max_runs: int = 10_000,
     workers: int | str = "auto",
     on: str = "local",
+    slurm: Mapping[str, Any] | None = None,
+    detach: bool = False,
     runs_dir: str | Path = "runs",
     device: str | None = None,
     retry_failed: bool = False,
@@ -166,15 +168,11 @@ def sweep(
         into=into,
     )
     planned = _planned(study, plan)
+    settings = tuple(f"{key}={value}" for key, value in (slurm or {}).items())
     options = SweepOptions(
-        workers=str(workers),
-        on=on,
-        device=device,
-        restart=restart,
-        accept_changes=accept_changes,
-        retry_failed=retry_failed,
-        fail_fast=fail_fast,
-    )
+        workers=str(workers), on=on, slurm=settings, detach=detach, device=device, restart=restart,
+        accept_changes=accept_changes, retry_failed=retry_failed, fail_fast=fail_fast,
+    )  # fmt: skip
     screen = _screen(console, len(planned.plan.runs))
     outcome = experiments.train(planned, [planned], options, screen, say)
     update_tensorboard(planned.folder, say)

@@ -30,6 +30,7 @@ from bnbench.sweeps.jobs import (
     Refused,
     Stopped,
     SweepOptions,
+    SweepOutcome,
     Train,
     perform,
 )
@@ -50,7 +51,7 @@ def sweep(
     screen: Screen,
     stop: Stop,
     **options: Any,
-) -> schedule.SweepOutcome:
+) -> SweepOutcome:
     """Sweep runs that are of no file."""
     chosen = SweepOptions(**options)
     return schedule.sweep(runs, experiment, executor, screen, stop, chosen, faults_of)
@@ -60,6 +61,7 @@ class InProcess:
     """Does one job at a time, here, with the code that a worker runs."""
 
     size = 1
+    queues = False
 
     def __init__(
         self,
@@ -103,6 +105,8 @@ class Scripted:
 
     `checks`: whether the test answers for networks, too; else all can train.
     """
+
+    queues = False
 
     def __init__(
         self,
@@ -156,6 +160,8 @@ class Scripted:
 class Elsewhere:
     """Does each shipment in a process of its own, which begins in an empty folder and is told
     nothing but the shipment, through a pipe."""
+
+    queues = False
 
     def __init__(self, size: int = 1, *, save_seconds: float = 30.0) -> None:
         self.size = size

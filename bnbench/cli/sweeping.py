@@ -55,14 +55,14 @@ MaxRuns = Annotated[
 Workers = Annotated[
     str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
 ]
-PLACES = ("local", "ray")
+PLACES = ("local", "ray", "slurm")
 On = Annotated[
     str,
     typer.Option(
         "--on",
         metavar="|".join(PLACES),
         parser=root.one_of("--on", PLACES),
-        help="Where runs are trained: in processes of this machine, or on a Ray cluster.",
+        help="Where runs are trained: in processes of this machine, on a Ray or a SLURM cluster.",
     ),
 ]
 Address = Annotated[
@@ -72,6 +72,17 @@ Address = Annotated[
         envvar="RAY_ADDRESS",
         help="Of the Ray cluster; auto: the one of this machine. Without one, Ray is started here.",
     ),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="An option of sbatch for --on slurm: partition=short, time=60; may be repeated.",
+    ),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Leave when the jobs of --on slurm are submitted.")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only list what would be trained, with its cost.")
@@ -99,6 +110,8 @@ def sweep(
     workers: Workers = "auto",
     on: On = "local",
     address: Address = None,
+    slurm: Slurm = None,
+    detach: Detach = False,
     runs_dir: root.RunsDir = Path("runs"),
     device: root.Device = None,
     dry_run: DryRun = False,
@@ -137,6 +150,8 @@ def sweep(
         workers=workers,
         on=on,
         address=address,
+        slurm=tuple(slurm or ()),
+        detach=detach,
         device=device,
         restart=restart,
         accept_changes=accept_changes,
@@ -201,6 +216,9 @@ def _train(
         runs, folder = each.plan.runs, each.folder
         screen = Screen(console, runs=len(runs))
         outcome = experiments.train(each, planned, options, screen, root.say)
+        if options.detach and outcome.done < len(runs):
+            root.say(f"how they stand: bnbench status {folder.path}")
+            continue
         with root.doing("reading the results", quiet or as_json or csv):
             update_tensorboard(folder, root.say)
             curves = bool(each.experiment.claims) and not (as_json or csv)

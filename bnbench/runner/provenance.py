@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -22,7 +23,7 @@ import bnbench
 from bnbench import store
 from bnbench.assemble import Facts
 from bnbench.config import files, identity, loading, schema
-from bnbench.errors import BnbenchError, StorageError
+from bnbench.errors import BnbenchError, ClusterError, StorageError
 from bnbench.runner.settings import Settings
 from bnbench.store import Record, RunFolder
 
@@ -36,6 +37,34 @@ def fingerprint_of(device: torch.device, threads: int) -> Record:
         "threads": threads,
         "memory_format": "channels_last",
     }
+
+
+def environment() -> dict[str, str]:
+    """What must be the same on all machines that share the runs of a sweep."""
+    return {
+        "bnbench": bnbench.__version__,
+        "torch": str(torch.__version__),
+        "CPU capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def require_same_environment(driver: Mapping[str, str], settings: Settings) -> None:
+    """Refuse to train on a machine where the bits would not be those of the driver's, unless asked
+    to; what a run is trained with is in its manifest. Raises ClusterError."""
+    there = environment()
+    changed = "; ".join(
+        f"{key} {there[key]} there, {ours} here" for key, ours in driver.items()
+        if there[key] != ours
+    )  # fmt: skip
+    node = platform.node()
+    if changed and settings.accept_changes:
+        settings.announce(f"warning: {node} is another kind of machine: {changed}")
+    elif changed:
+        raise ClusterError(
+            f"{node} is another kind of machine: {changed}",
+            do="train on machines like this one, with the same packages, or go on with "
+            "--accept-changes; the manifest of each run says what it was trained with",
+        )
 
 
 def require_same_fingerprint(

@@ -37,9 +37,12 @@ BYTES_PER_EVENT = 700
 class Stop:
     """Ctrl-C, SIGTERM and SIGHUP: finish the step, commit, leave; at the second, leave at once.
 
-    `exit_code` is set by a signal and read by the run between two steps. `saved`: whether the
-    command has stored something to go on from, which whoever leaves at once is told.
+    `exit_code` is set by a signal and read by the run between two steps. `commit_seconds`: how long
+    a sweep waits for its runs to commit before it ends them. `saved`: whether the command has
+    stored something to go on from, which whoever leaves at once is told.
     """
+
+    commit_seconds = 8.0
 
     def __init__(
         self,
@@ -171,12 +174,16 @@ def thread_limit() -> int:
     return min(cores, int(told)) if told.isdecimal() and int(told) else cores
 
 
+def threads_of(runs: Iterable[schema.RunConfig]) -> int:
+    """The most threads that one of these runs asks for; in a sweep, auto is 1."""
+    return max((each for run in runs if (each := run.compute.threads) != "auto"), default=1)
+
+
 def workers_for(wanted: str, runs: Iterable[schema.RunConfig]) -> int:
     """How many workers `wanted` asks for, a number or "auto": then as many as keep every core
     busy with the threads that the runs ask for. Raises UsageError."""
     if wanted == "auto":
-        threads = [run.compute.threads for run in runs if run.compute.threads != "auto"]
-        return max(1, usable_cores() // max(threads, default=1))
+        return max(1, usable_cores() // threads_of(runs))
     if not wanted.isdecimal() or len(wanted) > 3 or int(wanted) < 1:
         raise UsageError(f"--workers {wanted}: not a number of workers", do="1 to 999, or auto")
     return int(wanted)

@@ -93,6 +93,13 @@ class ExperimentFolder:
             files.make_folder((self.path / name).parent, inside=self.path)
             files.replace_content(self.path / name, content, synced=synced)
 
+    def kept(self, pattern: str) -> dict[str, bytes]:
+        """Files that match a pattern, by their path below the folder."""
+        with files.translated(self.path):
+            paths = sorted(self.path.glob(pattern))
+        found = {str(path.relative_to(self.path)): files.read(path) for path in paths}
+        return {name: content for name, content in found.items() if content is not None}
+
     def replace(
         self, folder: str, pattern: str, contents: Mapping[str, bytes], *, synced: bool = True
     ) -> None:

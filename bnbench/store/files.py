@@ -232,6 +232,15 @@ def blocks(path: Path, keep: int | None = None) -> Iterator[bytes]:
             yield block
 
 
+def tail(path: Path, length: int) -> bytes:
+    """The last bytes of a regular file; none where there is no file."""
+    if status_of(path) is None:
+        return b""
+    with translated(path), regular.opened(path, LARGE) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - length))
+        return file.read(length)
+
+
 def digested(path: Path, keep: int | None = None) -> hashlib._Hash:
     """The sha256 of `blocks`."""
     found = hashlib.sha256()

@@ -8,6 +8,9 @@ from pathlib import Path
 from bnbench.store import files, record
 from bnbench.store.record import Record, damaged
 
+LATEST = 2**13
+"""Bytes that hold a few evaluations, and no more than a disk reads at a time."""
+
 
 def events(
     path: Path, without: Collection[str] = (), *, counted: int | None = None
@@ -37,3 +40,9 @@ def events(
             raise damaged(path, why, line=number + 1)
     if counted is not None and (rest or length < counted):
         raise damaged(path, "its last events are not all there")
+
+
+def latest(path: Path) -> list[Record]:
+    """Events at the end, of the last few thousand bytes; none of them where one is no event."""
+    lines = files.tail(path, LATEST).split(b"\n")
+    return record.decode_records(lines[1:-1]) or []

@@ -103,6 +103,11 @@ class RunFolder:
         """Whether there is a checkpoint to go on from."""
         return (self.path / CHECKPOINT).exists()
 
+    def committed(self) -> tuple[int | None, ...]:
+        """Changes with every commit, and when the run ends."""
+        found = (files.status_of(self.path / name) for name in (CHECKPOINT, RESULT))
+        return tuple(about and about.st_ino for about in found)
+
     def config_text(self) -> str | None:
         """The resolved configuration as YAML, or None."""
         content = files.read(self.path / CONFIG)
@@ -157,6 +162,10 @@ class RunFolder:
         `without`: kinds of events that are not wanted; lines of theirs are not even decoded.
         """
         return lines.events(self.path / METRICS, without)
+
+    def latest(self) -> list[Record]:
+        """The last few events, whole ones, whatever the length of the file: for a live view."""
+        return lines.latest(self.path / METRICS)
 
     def size(self) -> int:
         """Bytes of all its files."""
@@ -252,6 +261,10 @@ class RunFolder:
         """Store why this attempt failed, unless the run already has a result."""
         if not (self.path / RESULT).exists():
             files.replace_content(self.path / ERROR, record.encode(error))
+
+    def forget_error(self) -> None:
+        """Let the next attempt decide again whether the run fails."""
+        files.remove(self.path / ERROR)
 
     def contents(self) -> dict[str, bytes]:
         """All its files by name, but for the lock and files that are still being written."""

@@ -15,9 +15,6 @@ from bnbench.sweeps import jobs
 WAIT_SECONDS = 0.25
 """How long to wait for an answer before looking at the clock and at Ctrl-C."""
 
-COMMIT_SECONDS = 8.0
-"""How long a stopped sweep waits for its runs to commit before it ends them."""
-
 CUSTOM_KEYS = ("norm.target", "model.target", "model.name", "norm.kind", "model.kind")
 """What may be wrong where a network kills its worker."""
 
@@ -66,8 +63,8 @@ class Dispatcher:
             if self._stop.exit_code is not None:
                 self.stop()
             ready = [job for job, due in self._waiting.items() if due <= time.monotonic()]
-            while ready and len(self._submitted) < self.limit:
-                job = choose(ready)
+            while ready and (self._executor.queues or len(self._submitted) < self.limit):
+                job = ready[0] if self._executor.queues else choose(ready)
                 ready.remove(job)
                 del self._waiting[job]
                 self._submitted.add(job)
@@ -104,7 +101,7 @@ class Dispatcher:
         if not self.stopping:
             self.stopping = True
             self._executor.ask_to_stop()
-            self._deadline = time.monotonic() + COMMIT_SECONDS
+            self._deadline = time.monotonic() + self._stop.commit_seconds
 
     def _unfinished(self) -> bool:
         if not self.stopping:

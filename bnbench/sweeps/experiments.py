@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnbench.config import experiments, files, loading, plans, schema
 from bnbench.errors import ConfigError, Fault, UsageError
-from bnbench.runner.settings import Stop, workers_for
+from bnbench.runner.settings import Stop, threads_of, workers_for
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweeps import jobs, schedule, studies, workers
@@ -88,7 +88,7 @@ def train(
     options: jobs.SweepOptions,
     screen: Screen,
     say: Say,
-) -> schedule.SweepOutcome:
+) -> jobs.SweepOutcome:
     """Train what an experiment lacks, and bring its TensorBoard up to date before the first run.
 
     `planned`: all experiments of the sweep. Raises Interrupted, what is trained being stored.
@@ -127,6 +127,9 @@ def executor_for(
     if any(run.compute.threads == "auto" for run in each.plan.runs):
         say("compute.threads: auto is 1 in a sweep, whose workers fill the cores")
     siblings = [other.folder for other in planned if other is not each]
+    if options.on != "slurm" and (options.slurm or options.detach):
+        flag = "--slurm" if options.slurm else "--detach"
+        raise UsageError(f"{flag} says how to train on SLURM", do="add --on slurm")
     match options.on:
         case "local":
             size = workers_for(options.workers, each.plan.runs)
@@ -135,5 +138,11 @@ def executor_for(
             from bnbench.sweeps import on_ray, shipping
 
             return shipping.Shipping(on_ray.Cluster(options, each.plan.runs), each.folder)
+        case "slurm":
+            from bnbench.sweeps import on_slurm, scheduler
+
+            workers_for(options.workers, each.plan.runs)  # raises where it is no number
+            cluster = scheduler.connect(options.slurm, threads_of(each.plan.runs))
+            return on_slurm.Slurm(cluster, options, each.folder, siblings, say)
         case unknown:
-            raise UsageError(f"there is no executor {unknown!r}", do="take local or ray")
+            raise UsageError(f"there is no executor {unknown!r}", do="take local, ray or slurm")

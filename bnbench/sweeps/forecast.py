@@ -100,6 +100,16 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
     return max(ends)
 
 
+def shares(trains: Iterable[jobs.Train], number: int) -> list[list[jobs.Train]]:
+    """The same rule for runs that are divided before they begin; an unknown one counts a second."""
+    found: list[tuple[float, int, list[jobs.Train]]] = [(0.0, each, []) for each in range(number)]
+    for train in sorted(trains, key=lambda train: -train.seconds):
+        seconds, each, share = found[0]
+        share.append(train)
+        heapq.heapreplace(found, (seconds + (train.seconds or 1.0), each, share))
+    return [share for _, _, share in found]
+
+
 @dataclass(slots=True, kw_only=True)
 class ForecastRun:
     """A run of a sweep, as it is on disk. `trains`: whether the sweep will work on it; `seconds`,
@@ -234,6 +244,12 @@ def _measure(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> dic
             case _:
                 pass
     return costs
+
+
+def seconds_of(configs: Sequence[schema.RunConfig], dispatcher: Dispatcher) -> list[float]:
+    """How long each of these runs takes, from a few steps; 0 where the sweep is stopped."""
+    costs = _measure(configs, dispatcher)
+    return [costs.get(_work(config), Cost(0.0, 0)).seconds for config in configs]
 
 
 def _states(runs: Iterable[ForecastRun]) -> str:

@@ -41,8 +41,14 @@ class _OfOneRun:
     config: schema.RunConfig
 
 
+@dataclass(frozen=True, eq=False)
 class Train(_OfOneRun):
-    """Train a run to its result, continuing from its last checkpoint."""
+    """Train a run to its result, continuing from its last checkpoint.
+
+    `seconds`: how long that takes, where an executor with a queue has to know; else 0.
+    """
+
+    seconds: float = 0.0
 
 
 class Measure(_OfOneRun):
@@ -66,6 +72,11 @@ Job: TypeAlias = Train | Check | Measure | Fit
 def configs(job: Job) -> tuple[schema.RunConfig, ...]:
     """The runs that a job is about."""
     return job.configs if isinstance(job, Check) else (job.config,)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The run has left the queue of its executor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +133,47 @@ class Lost:
 End: TypeAlias = Trained | Found | Failed | Stopped | Lost
 """Answers after which the job is over; exactly one for each job."""
 
-Answer: TypeAlias = Stated | Said | End
+Answer: TypeAlias = Begun | Stated | Said | End
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
     """The command line's. `workers`: a number, or auto for as many as there are cores. `on`: where
-    runs are trained, as `executor_for` of `experiments` knows it; `address`: of that."""
+    runs are trained, as `executor_for` of `experiments` knows it; `address`: of a Ray cluster;
+    `slurm`: what `scheduler.connect` takes; `detach`: only submit to SLURM."""
 
     workers: str = "auto"
     on: str = "local"
     address: str | None = None
+    slurm: tuple[str, ...] = ()
+    detach: bool = False
     device: str | None = None
     accept_changes: bool = False
     restart: bool = False
     retry_failed: bool = False
     fail_fast: bool = False
+
+
+@dataclass(slots=True)
+class SweepOutcome:
+    """What became of a sweep's runs: counts, and the failures with their reasons.
+
+    Results are on disk; kept here they would grow with their number.
+    """
+
+    runs: int
+    found: int = 0
+    trained: int = 0
+    diverged: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Runs that have ended: found, trained or failed."""
+        return self.found + self.trained + len(self.failures)
+
+    def __str__(self) -> str:
+        return f"[{self.done}/{self.runs}]"
 
 
 J = TypeVar("J")
@@ -152,12 +188,13 @@ class Executor(Protocol[J, A]):
     """
 
     size: int  # how many jobs it does at a time; a driver may change it
+    queues: bool  # whether jobs beyond `size` wait in it: then it answers Begun
 
     def start(self, jobs: int) -> None:
         """Prepare for this many jobs, so that workers start at the same time."""
 
     def submit(self, job: J) -> None:
-        """Start a job; the caller keeps to `size`."""
+        """Start a job; the caller keeps to `size`, unless the executor has a queue."""
 
     def answers(self, seconds: float) -> list[tuple[J, A]]:
         """What has been answered, oldest first, after waiting at most this long for the first.

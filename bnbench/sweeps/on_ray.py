@@ -119,6 +119,8 @@ class Cluster:
     one.
     """
 
+    queues = False
+
     def __init__(self, options: jobs.SweepOptions, runs: Sequence[schema.RunConfig]) -> None:
         connect(options.address)
         import ray

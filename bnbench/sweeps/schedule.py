@@ -38,28 +38,6 @@ HELD_SECONDS = 1.0
 """How often to look again at runs that another process trains."""
 
 
-@dataclass(slots=True)
-class SweepOutcome:
-    """What became of a sweep's runs: counts, and the failures with their reasons.
-
-    Results are on disk; kept here they would grow with their number.
-    """
-
-    runs: int
-    found: int = 0
-    trained: int = 0
-    diverged: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def done(self) -> int:
-        """Runs that have ended: found, trained or failed."""
-        return self.found + self.trained + len(self.failures)
-
-    def __str__(self) -> str:
-        return f"[{self.done}/{self.runs}]"
-
-
 def sweep(
     runs: Sequence[schema.RunConfig],
     experiment: store.ExperimentFolder,
@@ -69,7 +47,7 @@ def sweep(
     options: jobs.SweepOptions,
     faults_of: jobs.FaultsOf,
     begin: Callable[[], None] = lambda: None,
-) -> SweepOutcome:
+) -> jobs.SweepOutcome:
     """Train what is missing of `runs`; finished ones are only looked at. `begin` is called when
     nothing has been found that keeps them from training.
 
@@ -83,7 +61,7 @@ def sweep(
     restarted is being trained by another process.
     """
     dispatcher = Dispatcher(executor, screen.print, stop)
-    work = _Sweep(screen, dispatcher, SweepOutcome(len(runs)), experiment.path)
+    work = _Sweep(screen, dispatcher, jobs.SweepOutcome(len(runs)), experiment.path)
     with stop.deferred():
         if options.restart:
             cleared = sum(map(_clear, experiment.folders_of(map(identity.run_id, runs))))
@@ -95,7 +73,9 @@ def sweep(
             forecast.require_space(work.new(), work.sizes, experiment.path)
             executor.start(len(missing))
             dispatcher.check_networks([config for _, config in work.new()], faults_of)
-            if options.workers == "auto" and may_use_gpu(options.device, runs):
+            if executor.queues:
+                work.expect(forecast.seconds_of(missing, dispatcher))
+            elif options.workers == "auto" and may_use_gpu(options.device, runs):
                 dispatcher.fit_gpus(max(missing, key=lambda config: config.data.batch_size))
         if not dispatcher.stopping:
             begin()
@@ -161,7 +141,7 @@ class _Run:
 class _Sweep:
     screen: Screen
     dispatcher: Dispatcher
-    outcome: SweepOutcome
+    outcome: jobs.SweepOutcome
     place: Path
     missing: dict[jobs.Job, _Run] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)  # bytes of a run of each cell
@@ -197,6 +177,13 @@ class _Sweep:
             said = f"{counted(number, 'finished run')} kept as trained, with other settings"
             self.screen.print(f"note: {said}: {line} (--restart trains all runs again)")
 
+    def expect(self, seconds: Sequence[float]) -> None:
+        """Let an executor with a queue know how long each run takes."""
+        priced = list(zip(self.missing.values(), seconds, strict=True))
+        self.missing = {jobs.Train(run.config, each): run for run, each in priced}
+        for run, each in priced:
+            self.longest.setdefault(run.cell, each)
+
     def train(self, *, fail_fast: bool) -> None:
         """Keep all workers busy until nothing is missing."""
         failed_before = len(self.outcome.failures)
@@ -220,14 +207,20 @@ class _Sweep:
             return unknown, self.guess(run) or float(run.steps)
 
         job = max(ready, key=urgency)  # the first of equals
-        run = self.missing[job]
+        self.begin(self.missing[job])
+        return job
+
+    def begin(self, run: _Run) -> None:
+        """A run begins to train, as far as is known."""
         run.begun, run.fraction = time.monotonic(), 0.0
         run.view = run.view or self.screen.view(run.folder.name, run.steps)
-        return job
 
     def take(self, job: jobs.Job, answer: jobs.Answer) -> None:
         """Act on an answer to a training."""
         run = self.missing[job]
+        if isinstance(answer, jobs.Begun):
+            self.begin(run)
+            return
         if run.view is not None and isinstance(answer, jobs.Stated):
             run.fraction = answer.moments[-1].step / run.steps
             for moment in answer.moments:
@@ -263,7 +256,7 @@ class _Sweep:
                 self.fail(job, error)
             case jobs.Lost(how):
                 self.lost(job, how)
-            case jobs.Stated() | jobs.Said() | jobs.Found():
+            case jobs.Begun() | jobs.Stated() | jobs.Said() | jobs.Found():
                 raise AssertionError(f"no answer to a training: {answer}")
             case _:
                 assert_never(answer)

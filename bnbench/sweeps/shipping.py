@@ -61,6 +61,8 @@ Reply: TypeAlias = jobs.Stated | jobs.Said | jobs.Lost | Sent
 class Shipping:
     """An `Executor[Job, Answer]`, made of one that does shipments."""
 
+    queues = False
+
     def __init__(
         self, remote: jobs.Executor[Shipment, Reply], experiment: ExperimentFolder
     ) -> None:

@@ -81,6 +81,8 @@ class Workers:
     has finished over from there.
     """
 
+    queues = False
+
     def __init__(
         self,
         size: int,
@@ -202,15 +204,16 @@ def _no_main() -> Iterator[None]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block SIGINT, SIGTERM and SIGHUP, which a process that is spawned inside inherits for good;
-    this process gets them afterwards."""
+    """Block what asks a whole group of processes to end, as Ctrl-C and a scheduler's signals do;
+    a process that is spawned inside inherits that for good, this process gets them afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # it would unblock them while it starts
-    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # it unblocks some while it starts
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

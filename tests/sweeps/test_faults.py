@@ -16,8 +16,7 @@ from bnbench.runner.execution import execute
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps.jobs import SweepOptions
-from bnbench.sweeps.schedule import SweepOutcome
+from bnbench.sweeps.jobs import SweepOptions, SweepOutcome
 from tests.executors import InProcess, sweep
 from tests.injection import Disk, Failure, Killed, disk, kills
 from tests.runs import evidence, experiment_in, no_norm_config, quiet_console, small_config

@@ -43,6 +43,8 @@ from tests.stub import build_stub
 class Measuring:
     """An executor that knows what runs cost, and remembers of which it was asked."""
 
+    queues = False
+
     def __init__(self, costs: dict[str, Cost], size: int = 2) -> None:
         self.size = size
         self.asked: list[schema.RunConfig] = []

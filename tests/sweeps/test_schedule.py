@@ -27,10 +27,10 @@ from bnbench.sweeps.jobs import (
     Lost,
     Said,
     Stated,
+    SweepOutcome,
     Train,
     Trained,
 )
-from bnbench.sweeps.schedule import SweepOutcome
 from tests.executors import Behaviour, Scripted, sweep
 from tests.runs import MANIFEST, a_result, end, experiment_in, no_norm_config, small_config
 
@@ -467,7 +467,7 @@ def test_a_worker_that_does_not_commit_is_not_waited_for_forever(
     screen: tuple[Screen, io.StringIO],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bnbench.sweeps.dispatch.COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr(Stop, "commit_seconds", 0.05)
     stop = Stop()
 
     class Deaf(Scripted):

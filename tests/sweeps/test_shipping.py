@@ -17,8 +17,7 @@ from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, read
-from bnbench.sweeps.jobs import Check, Failed, SweepOptions, Train
-from bnbench.sweeps.schedule import SweepOutcome
+from bnbench.sweeps.jobs import Check, Failed, SweepOptions, SweepOutcome, Train
 from bnbench.sweeps.shipping import Reply, Sent, Shipment, Shipping
 from tests.executors import Elsewhere, InProcess, sweep
 from tests.injection import Killed, disk, kills, stopping
@@ -207,6 +206,7 @@ class Nowhere:
     """An executor that is given nothing."""
 
     size = 1
+    queues = False
 
     def start(self, jobs: int) -> None:
         """Nothing is started."""

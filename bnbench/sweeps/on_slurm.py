@@ -1,0 +1,344 @@
+"""The executor of a SLURM cluster, through submitit: job arrays on a disk that all machines share.
+
+A task of an array trains its share of the runs as a sweep of its own, with local workers, and sends
+nothing: the driver reads the run folders, as everybody does. So the driver may leave; the next one
+finds in `slurm/`, below the experiment's folder, which task has which runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bnbench.config import identity, schema
+from bnbench.errors import BnbenchError, ClusterError, DataError, HeldError, RunError, StorageError
+from bnbench.runner.settings import threads_of
+from bnbench.sinks.metrics import to_moments
+from bnbench.sinks.terminal import duration
+from bnbench.store import ExperimentFolder, Record, RunFolder
+from bnbench.sweeps import forecast, jobs, share, workers
+from bnbench.sweeps.scheduler import Cluster
+from bnbench.sweeps.share import FOLDER
+from bnbench.wording import counted, printable
+
+TASK_SECONDS = 600.0
+"""Work of a task, or more: waiting in the queue and loading torch are small against it."""
+
+MOST_TASKS = 1000
+"""Of an array: SLURM's MaxArraySize is 1001 unless it is configured."""
+
+TIME_FACTOR = 3.0
+"""How much of what a share should take is asked for: machines differ. At the limit it goes on."""
+
+LOOK_SECONDS = 1.0
+"""How often to look at the run folders, and at most a twentieth of the time."""
+
+FRUITLESS = 3
+"""So many lost tasks in a row that have trained nothing are not chance."""
+
+CHECKERS = 2
+"""Workers for checks and forecasts: people share the machine of the driver."""
+
+
+@dataclass(slots=True)
+class _Task:
+    """A task that waits or runs. `left`: hashes of its runs that have not ended."""
+
+    id: str
+    left: set[str]
+    absent: int = 0  # so often in a row the scheduler did not know it
+
+
+class Slurm:
+    """An `Executor[Job, Answer]` with a queue: trainings wait there together, and what is to be
+    found out before is done by workers of this machine.
+
+    `size`: how many runs are trained at a time, if no task has to wait.
+    """
+
+    queues = True
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: jobs.SweepOptions,
+        experiment: ExperimentFolder,
+        siblings: Sequence[ExperimentFolder],
+        say: Callable[[str], None],
+    ) -> None:
+        self.size = 1 if options.workers == "auto" else int(options.workers)
+        self._cluster, self._options, self._say = cluster, options, say
+        self._experiment, self._siblings = experiment, siblings
+        self._folder = experiment.path.absolute() / FOLDER
+        self._here = workers.Workers(CHECKERS, options, experiment, siblings)
+        self._asked: list[jobs.Job] = []
+        self._asking = 0
+        self._waiting: list[jobs.Train] = []
+        self._trains: dict[str, jobs.Train] = {}  # what has no answer yet, by the run's hash
+        self._before: dict[str, list[Record]] = {}  # its latest events when it was submitted
+        self._steps: dict[str, int] = {}  # of runs that have begun: the last that was answered
+        self._tasks: dict[str, _Task] = {}
+        self._stopped = False
+        self._lost_tasks = 0
+        self._look_at = self._ask_at = 0.0
+        self._reasons: set[str] = {"", "None", "Priority", "Resources", "JobArrayTaskLimit"}
+        self._find_tasks()
+
+    def start(self, jobs: int) -> None:
+        self._here.start(min(jobs, CHECKERS))
+
+    def submit(self, job: jobs.Job) -> None:
+        if isinstance(job, jobs.Train):
+            self._waiting.append(job)
+        else:
+            self._asked.append(job)
+
+    def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
+        while self._asked and self._asking < CHECKERS:
+            self._here.submit(self._asked.pop(0))
+            self._asking += 1
+        found = self._here.answers(seconds)
+        self._asking -= sum(isinstance(answer, jobs.End) for _, answer in found)
+        if self._waiting and not self._stopped:
+            found += self._submitted()
+        if self._trains and time.monotonic() >= self._look_at:
+            begun = time.monotonic()
+            found += self._looked()
+            ended = time.monotonic()
+            self._look_at = ended + max(LOOK_SECONDS, 20 * (ended - begun))
+        return found
+
+    def ask_to_stop(self) -> None:
+        """Take what waits out of the queue; what runs gets a SIGTERM, and SLURM's KillWait."""
+        self._stopped = True
+        self._look_at = self._ask_at = 0.0
+        try:
+            self._cluster.cancel(self._tasks)
+        except BnbenchError as error:
+            self._say(f"warning: the tasks may go on: {error.what}")
+
+    def close(self) -> None:
+        """End what this machine does. Tasks go on, as they do where the driver is killed."""
+        self._here.close()
+
+    def _submitted(self) -> list[tuple[jobs.Job, jobs.Answer]]:
+        """Have all that waits trained, but for what a task of an earlier driver has."""
+        names = [identity.run_id(job.config) for job in self._waiting]
+        for job, folder in zip(self._waiting, self._experiment.folders_of(names), strict=True):
+            self._trains[_hash(job.config)] = job
+            self._before[_hash(job.config)] = folder.latest()
+        there = set[str]().union(*(task.left for task in self._tasks.values()))
+        new = [job for job in self._waiting if _hash(job.config) not in there]
+        self._waiting.clear()
+        if new:
+            self._say(self._submit(new))
+        if not self._options.detach:
+            return []
+        answered: list[tuple[jobs.Job, jobs.Answer]]
+        answered = [(job, jobs.Stopped()) for job in self._trains.values()]
+        self._trains.clear()
+        self._say("they go on without this command; the same command again looks after them")
+        return answered
+
+    def _submit(self, new: Sequence[jobs.Train]) -> str:
+        """Submit tasks for these; a sentence that says so."""
+        self._clear()
+        for folder in self._experiment.folders_of(identity.run_id(job.config) for job in new):
+            if folder.error() is not None:
+                with suppress(HeldError), folder.hold():
+                    folder.forget_error()
+        each = max(1, self._cluster.cpus // threads_of(job.config for job in new))
+        shares = forecast.shares(new, self._number_of_tasks(new, each))
+        seconds = max(sum(job.seconds for job in some) for some in shares) / each
+        ids = self._cluster.submit(
+            list(map(self._maker(each), shares)),
+            self._folder,
+            f"bnbench-{self._experiment.name}",
+            round(TIME_FACTOR * seconds / 60) + 10,
+            MOST_TASKS if self._options.workers == "auto" else int(self._options.workers),
+        )
+        for number, some in zip(ids, shares, strict=True):
+            self._tasks[number] = _Task(number, {_hash(job.config) for job in some})
+        self.size = each * len(self._tasks)
+        record = {number: sorted(self._tasks[number].left) for number in ids}
+        name = f"{FOLDER}/tasks_{_array(ids[0])}.json"
+        self._experiment.keep({name: json.dumps(record).encode()})
+        about = f", about {duration(seconds)} each" if seconds else ""
+        tasks = f"{counted(len(ids), 'task')}{about}"
+        return f"{counted(len(new), 'run')} submitted as job {_array(ids[0])}: {tasks}"
+
+    def _number_of_tasks(self, new: Sequence[jobs.Train], each: int) -> int:
+        """As many as are asked for, else as keep each busy for `TASK_SECONDS`."""
+        wanted = sum(job.seconds for job in new) / each / TASK_SECONDS
+        if self._options.workers != "auto":
+            wanted = float(self._options.workers)
+        return max(1, min(round(wanted), -(-len(new) // each), MOST_TASKS))
+
+    def _maker(self, each: int) -> Callable[[Sequence[jobs.Train]], share.Share]:
+        """Makes a task of a share of the runs, with so many workers."""
+        from bnbench.runner.provenance import environment  # imports torch
+
+        options = replace(
+            self._options, workers=str(each), on="local", slurm=(), detach=False,
+            restart=False, retry_failed=False, fail_fast=False,
+        )  # fmt: skip
+        siblings = tuple(ExperimentFolder(each.path.absolute()) for each in self._siblings)
+        folder = ExperimentFolder(self._experiment.path.absolute())
+        here = environment()
+        return lambda some: share.Share(
+            tuple(job.config for job in some), folder, options, siblings, here, tuple(sys.argv)
+        )
+
+    def _find_tasks(self) -> None:
+        """Look for tasks that an earlier driver has submitted and that have not ended."""
+        tasks = {
+            number: _Task(number, set(runs))
+            for array in self._arrays().values()
+            for number, runs in array.items()
+        }
+        active = self._cluster.active(tasks, self._folder) if tasks else {}
+        for number, task in tasks.items():
+            if active is None or number in active:
+                self._tasks[number] = task
+            elif (ended := share.ending(self._experiment, number)) is not None:
+                self._say(f"note: task {number} has ended: {ended.error.what}")
+        if self._tasks:
+            self._say(f"{counted(len(self._tasks), 'task')} of an earlier command still there")
+            self.size = max(self.size, len(self._tasks))
+
+    def _arrays(self) -> dict[str, dict[str, list[str]]]:
+        """What was submitted together: the runs of each task, by the file that says so."""
+        records = self._experiment.kept(f"{FOLDER}/tasks_*.json")
+        return {name: _tasks_in(content) for name, content in records.items()}
+
+    def _clear(self) -> None:
+        """Remove what is left of arrays that have ended."""
+        for name, tasks in self._arrays().items():
+            if not self._tasks.keys() & tasks.keys():
+                for array in {_array(number) for number in tasks}:
+                    self._experiment.replace(FOLDER, f"{array}_*", {})
+                self._experiment.replace(FOLDER, name.removeprefix(f"{FOLDER}/"), {})
+
+    def _looked(self) -> list[tuple[jobs.Train, jobs.Answer]]:
+        """What the folders say of the runs that are not answered, and what has become of tasks."""
+        gone = self._gone()  # before the folders are read: what a task has left is there by then
+        found: list[tuple[jobs.Train, jobs.Answer]] = []
+        names = {each: identity.run_id(job.config) for each, job in self._trains.items()}
+        folders = self._experiment.folders_of(names.values())
+        for run, folder in zip(names, folders, strict=True):
+            for answer in self._seen(run, folder):
+                found.append((self._trains[run], answer))
+        for run in [_hash(job.config) for job, answer in found if isinstance(answer, jobs.End)]:
+            del self._trains[run]
+            for task in self._tasks.values():
+                task.left.discard(run)
+        for task in gone:
+            found += self._ended(task)
+        return found
+
+    def _seen(self, run: str, folder: RunFolder) -> Iterable[jobs.Answer]:
+        """What is new of a run."""
+        if not folder.path.exists():
+            return
+        try:
+            result, error = folder.result(), folder.error()
+            latest = folder.latest()
+        except StorageError as damage:
+            yield jobs.failed(damage)
+            return
+        if result is not None:
+            yield jobs.Trained(result, found=False)
+            return
+        if error is not None:
+            yield _failed(error)
+            return
+        if latest == self._before[run]:
+            return
+        if run not in self._steps:
+            self._steps[run] = 0
+            self._lost_tasks = 0
+            yield jobs.Begun()
+        moments = [each for each in to_moments(latest) if each.step > self._steps[run]]
+        if moments:
+            self._steps[run] = moments[-1].step
+            yield jobs.Stated(moments)
+
+    def _gone(self) -> list[_Task]:
+        """Tasks that have ended, which the scheduler is asked for now and then."""
+        if time.monotonic() < self._ask_at or not self._tasks:
+            return []
+        active = self._cluster.active(self._tasks, self._folder)
+        self._ask_at = time.monotonic() + (1.0 if self._stopped else self._cluster.asks_seconds)
+        if active is None:
+            return []
+        for why in set(active.values()) - self._reasons:
+            self._say(f"note: tasks wait: {printable(why)}")
+            self._reasons.add(why)
+        gone = []
+        for number, task in self._tasks.items():
+            task.absent = 0 if number in active else task.absent + 1
+            # Twice: what it has written last may take a while to be seen here.
+            if task.absent > 1 or (task.absent and (self._stopped or not task.left)):
+                gone.append(task)
+        return gone
+
+    def _ended(self, task: _Task) -> list[tuple[jobs.Train, jobs.Answer]]:
+        """Answers for what a task has left undone; what it has not begun is submitted again."""
+        del self._tasks[task.id]
+        left = {run: self._trains.pop(run) for run in task.left & self._trains.keys()}
+        if self._stopped or not left:
+            return [(job, jobs.Stopped()) for job in left.values()]
+        ended = share.ending(self._experiment, task.id)
+        if ended is not None and not ended.told:
+            failed = jobs.Failed(ended.error, hopeless=True)
+            return [(job, failed) for job in left.values()]
+        if ended is not None:
+            self._say(f"warning: task {task.id} {ended.error.what}: its runs queue up again")
+            self._waiting += left.values()
+            return []
+        begun = {run for run in left if run in self._steps}
+        self._lost_tasks += not begun
+        log = self._experiment.path / FOLDER / f"{task.id}_0_log.err"
+        if self._lost_tasks == FRUITLESS:
+            raise ClusterError(
+                f"{FRUITLESS} tasks in a row ended before they trained anything",
+                do=f"look at {log}",
+            )
+        self._waiting += [job for run, job in left.items() if run not in begun]
+        for run in begun:
+            del self._steps[run]
+        lost = jobs.Lost(f"was lost with task {task.id} ({log})", at_start=False)
+        return [(left[run], lost) for run in begun]
+
+
+def _hash(config: schema.RunConfig) -> str:
+    """What the name of a run ends with, whatever its setup is called."""
+    return identity.run_id(config).rpartition("_")[2]
+
+
+def _array(task: str) -> str:
+    return task.partition("_")[0]
+
+
+def _tasks_in(content: bytes) -> dict[str, list[str]]:
+    """Runs by task; none where somebody has written something else."""
+    with suppress(ValueError):
+        found = json.loads(content)
+        if isinstance(found, dict):
+            return {
+                number: [run for run in runs if isinstance(run, str)]
+                for number, runs in found.items()
+                if isinstance(runs, list)
+            }
+    return {}
+
+
+def _failed(error: Mapping[str, Any]) -> jobs.Failed:
+    """What a run's folder says about its failure, as an answer."""
+    kind = DataError if error.get("error") == "DataError" else RunError
+    return jobs.Failed(kind(str(error.get("message"))), hopeless=kind is DataError)

@@ -1,0 +1,228 @@
+"""A cluster that submitit knows: what its jobs ask for, which are there, what it refuses.
+
+`--slurm cluster=local` is submitit's stand-in: each task is a process of this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from bnbench.errors import ClusterError, RunError, UsageError
+from bnbench.wording import printable
+
+ANSWER_SECONDS = 12.0
+"""The scheduler's commands try again for minutes where nobody answers."""
+
+ASK_SECONDS = 30.0
+"""How often to ask the scheduler, in one question, which tasks there are."""
+
+SIGNAL_SECONDS = 60
+"""So long before its time limit a task is told: for a step, a commit and the way back."""
+
+ALWAYS = 10**6
+"""So often a task may reach its time limit: it stops by itself where it does not get on."""
+
+OURS = ("array", "error", "open_mode", "output", "wrap")
+"""What a job is told by us."""
+
+NOT_NOW = re.compile(
+    r"submit limit|(Assoc|QOS)\w*Limit|quota|contact|connect|communication|configuration source"
+    r"|temporarily|timed out",
+    re.IGNORECASE,
+)
+"""In a refusal: the request may be right, but the cluster is full or away."""
+
+
+class Cluster(Protocol):
+    """Where tasks run. `asks_seconds`: how often to ask for the `active` ones."""
+
+    asks_seconds: float
+    cpus: int  # of a task
+
+    def submit(
+        self, tasks: Sequence[Callable[[], None]], folder: Path, name: str, minutes: int, most: int
+    ) -> list[str]:
+        """Have these called, at most so many at a time; their ids. Raises UsageError where the
+        request is refused, ClusterError where the cluster takes nothing now."""
+
+    def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str] | None:
+        """Those of these tasks of a folder that wait or run, each with why it waits; None where
+        nobody answers."""
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Have these end, those that run after a SIGTERM."""
+
+
+def connect(settings: Sequence[str], cpus: int) -> Cluster:
+    """The cluster of `--slurm KEY=VALUE …`, whose tasks have so many cores unless it says so.
+
+    Raises UsageError and ClusterError for what can be known before anything is submitted.
+    """
+    parameters: dict[str, str | bool] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        key = key.strip().lstrip("-").replace("-", "_")
+        if not equals or not re.fullmatch(r"[a-z][a-z_]*", key):
+            raise UsageError(f"--slurm {printable(setting)}: KEY=VALUE is wanted, as partition=gpu")
+        if key in OURS:
+            raise UsageError(f"--slurm {key}: bnbench decides that itself")
+        parameters[key] = value or True  # as sbatch has its flags
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise UsageError("submitit is not installed", do="pip install 'bnbench[slurm]'") from None
+    logging.getLogger("submitit").setLevel(logging.CRITICAL)  # what it says we say in our words
+    place = parameters.pop("cluster", "slurm")
+    if place not in ("slurm", "local"):
+        raise UsageError(
+            f"--slurm cluster={printable(str(place))}: it is slurm, or local for a trial"
+        )
+    wanted = str(parameters.get("cpus_per_task", cpus))
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise UsageError(f"--slurm cpus_per_task={printable(wanted)}: a number of cores is wanted")
+    return (_Slurm if place == "slurm" else _Local)(parameters, int(wanted))
+
+
+class _Slurm:
+    asks_seconds = ASK_SECONDS
+
+    def __init__(self, parameters: Mapping[str, str | bool], cpus: int) -> None:
+        if any(shutil.which(command) is None for command in ("sbatch", "squeue", "srun")):
+            raise UsageError(
+                "there is no sbatch: this machine has no SLURM commands",
+                do="run it on a login node of the cluster; --slurm cluster=local tries it here",
+            )
+        self.cpus = cpus
+        self._asked = {"signal": f"USR2@{SIGNAL_SECONDS}", "requeue": True, **parameters}
+        flags = [
+            f"--{key.replace('_', '-')}" + (f"={value}" if value is not True else "")
+            for key, value in {**parameters, "cpus_per_task": str(cpus)}.items()
+        ]
+        _called("sbatch", "--test-only", *flags, "--wrap=true")
+
+    def submit(
+        self, tasks: Sequence[Callable[[], None]], folder: Path, name: str, minutes: int, most: int
+    ) -> list[str]:
+        import submitit
+
+        found = _submitted(
+            submitit.SlurmExecutor(folder, max_num_timeout=ALWAYS),
+            tasks,
+            job_name=name,
+            time=minutes,
+            cpus_per_task=self.cpus,
+            array_parallelism=most,
+            additional_parameters=self._asked,
+            srun_args=[f"--cpus-per-task={self.cpus}"],  # which a step does not inherit
+        )
+        return [job.job_id for job in found]
+
+    def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str] | None:
+        try:
+            said = _called("squeue", "--me", "--noheader", "--array", "--format=%i|%r|%o")
+        except (ClusterError, UsageError):
+            return None
+        jobs = [line.split("|", 2) for line in said.splitlines() if line.count("|") > 1]
+        there = {number: why for number, why, script in jobs if str(folder) in script}
+        return {each: there[each] for each in ids if each in there}
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        arrays = sorted({each.partition("_")[0] for each in ids})
+        if arrays:
+            _called("scancel", *arrays)
+
+
+class _Local:
+    """`time`: minutes of a task; no other key means anything here."""
+
+    asks_seconds = 0.5
+
+    def __init__(self, parameters: Mapping[str, str | bool], cpus: int) -> None:
+        self.cpus = cpus
+        try:
+            self._minutes = float(parameters.get("time", "0"))
+            self._before = int(str(parameters.get("signal", "USR2@30")).partition("@")[2])
+        except ValueError:
+            raise UsageError(
+                "--slurm cluster=local takes time=MINUTES and signal=USR2@SECONDS"
+            ) from None
+        self._jobs: list[Any] = []
+
+    def submit(
+        self, tasks: Sequence[Callable[[], None]], folder: Path, name: str, minutes: int, most: int
+    ) -> list[str]:
+        import submitit
+
+        del name, most
+        found = _submitted(
+            submitit.LocalExecutor(folder, max_num_timeout=ALWAYS),
+            tasks,
+            timeout_min=self._minutes or minutes,
+            signal_delay_s=self._before,
+        )
+        self._jobs += found  # whose processes would be asked to end where nothing holds them
+        return [job.job_id for job in found]
+
+    def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str]:
+        return {each: "" for each in ids if str(folder).encode() in _command_line(each)}
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        for each in ids:
+            with suppress(OSError):
+                os.kill(int(each), signal.SIGTERM)
+
+
+def _command_line(process: str) -> bytes:
+    """Nothing of one that has ended: another process may have its number."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
+
+
+def _submitted(executor: Any, tasks: Sequence[Callable[[], None]], **asked: Any) -> list[Any]:
+    import submitit
+
+    executor.update_parameters(**asked)
+    try:
+        with executor.batch():
+            return [executor.submit(task) for task in tasks]
+    except submitit.core.utils.UncompletedJobError as error:
+        raise refused(str(error)) from None
+
+
+def _called(*command: str) -> str:
+    """What a command of the scheduler says. Raises UsageError and ClusterError."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise refused(f"{command[0]} timed out after {ANSWER_SECONDS:.0f} s") from None
+    except OSError as error:
+        raise RunError(f"{command[0]} cannot be started: {error.strerror}") from error
+    if done.returncode:
+        raise refused(done.stderr)
+    return done.stdout
+
+
+def refused(said: str) -> UsageError | ClusterError:
+    """What SLURM refuses a request with, as an error."""
+    lines = [re.sub(r"^\w+: (error|fatal)?:? ?", "", line) for line in said.splitlines() if line]
+    line = printable("; ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or "it says no reason")
+    if NOT_NOW.search(said):
+        return ClusterError(
+            f"SLURM takes no jobs now: {line}",
+            do="ask for less with --slurm KEY=VALUE, or wait: the same command then goes on",
+        )
+    return UsageError(
+        f"SLURM refuses the jobs: {line}",
+        do="ask for something else with --slurm KEY=VALUE, as partition, account, qos, time or "
+        "gres; sinfo lists the partitions",
+    )

@@ -1,0 +1,132 @@
+"""What a task of a cluster does: a sweep of its share of the runs, with local workers.
+
+It ends at a signal, and queues up again where that says that its time is up.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from bnbench.config import identity, schema
+from bnbench.errors import BnbenchError, ClusterError, Fault, Interrupted
+from bnbench.runner.settings import Settings, Stop
+from bnbench.sinks.terminal import Screen
+from bnbench.store import ExperimentFolder, Record
+from bnbench.sweeps import jobs, schedule, workers
+
+FOLDER = "slurm"
+"""Below the experiment's folder: which task has which runs, what was submitted, how it ended."""
+
+COMMIT_SECONDS = {signal.SIGTERM: 20.0, signal.SIGUSR1: 45.0, signal.SIGUSR2: 45.0}
+"""How long runs have to commit. SLURM kills them 30 s after SIGTERM (KillWait, unless configured),
+and after the others at the time limit, `scheduler.SIGNAL_SECONDS` later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a task has ended that leaves runs to others. `told`: somebody wanted it to end, and its
+    runs have committed; else none of them could be trained."""
+
+    error: ClusterError
+    told: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Trains these runs when it is called. `environment`: of the machine of the driver, whose
+    `command` the manifests record."""
+
+    configs: tuple[schema.RunConfig, ...]
+    experiment: ExperimentFolder
+    options: jobs.SweepOptions
+    siblings: tuple[ExperimentFolder, ...]
+    environment: Mapping[str, str]
+    command: tuple[str, ...]
+
+    def __call__(self) -> None:
+        """Train what is missing of them. Told that the time is up, commit, and queue up again."""
+        import submitit
+
+        sys.argv = list(self.command)
+        number = submitit.JobEnvironment().job_id
+        self.experiment.replace(FOLDER, _name(number), {})  # of an earlier attempt
+        stop, before, told = Stop(), self._commits(), list[int]()
+
+        def handle(number: int, _: FrameType | None) -> None:
+            told.append(number)
+            stop.commit_seconds = COMMIT_SECONDS[signal.Signals(number)]
+            stop.exit_code = 143
+
+        earlier = {each: signal.signal(each, handle) for each in COMMIT_SECONDS}
+        try:
+            self._train(stop)
+        except Interrupted:
+            queue_up = earlier[signal.Signals(told[0])]
+            if told[0] == signal.SIGTERM or not callable(queue_up):
+                name = signal.Signals(told[0]).name
+                self._leave(number, Ended(ClusterError(f"ended by {name}"), told=True))
+            elif self._commits() == before:
+                what = "its time was up before any run has saved anything"
+                error = ClusterError(what, do="ask for more with --slurm time=MINUTES")
+                self._leave(number, Ended(error, told=False))
+            else:
+                queue_up(told[0], None)  # by submitit; it does not return
+        except BnbenchError as error:
+            self._leave(number, Ended(ClusterError(error.what, do=error.do), told=False))
+            raise
+
+    def checkpoint(self) -> Any:
+        """What submitit is to call when the task has its turn again."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+    def _train(self, stop: Stop) -> None:
+        from bnbench.runner.provenance import require_same_environment  # imports torch
+
+        settings = Settings(accept_changes=self.options.accept_changes, announce=print)
+        require_same_environment(self.environment, settings)
+        screen = Screen(Console(markup=False, emoji=False), runs=len(self.configs))
+        size = int(self.options.workers)
+        local = workers.Workers(size, self.options, self.experiment, self.siblings)
+        with closing(local):
+            schedule.sweep(
+                self.configs, self.experiment, local, screen, stop, self.options, _faults
+            )
+
+    def _commits(self) -> list[tuple[int | None, ...]]:
+        """Changes when one of the runs commits or ends."""
+        folders = self.experiment.folders_of(map(identity.run_id, self.configs))
+        return [folder.committed() for folder in folders]
+
+    def _leave(self, number: str, ended: Ended) -> None:
+        record = {"what": ended.error.what, "do": ended.error.do, "told": ended.told}
+        self.experiment.keep({f"{FOLDER}/{_name(number)}": json.dumps(record).encode()})
+
+
+def ending(experiment: ExperimentFolder, number: str) -> Ended | None:
+    """How a task has ended; None if it was killed, or has trained its runs."""
+    name = f"{FOLDER}/{_name(number)}"
+    with suppress(ValueError, TypeError, KeyError):
+        said: Record = json.loads(experiment.kept(name).get(name, b""))
+        error = ClusterError(str(said["what"]), do=said["do"] and str(said["do"]))
+        return Ended(error, told=said["told"] is True)
+    return None
+
+
+def _name(number: str) -> str:
+    return f"{number}_end.json"
+
+
+def _faults(refused: Iterable[jobs.Refused]) -> list[Fault]:
+    """The driver has found none: where another machine does, without places in a file."""
+    return [Fault(f"setup {config.setup}", obstacle.message) for config, obstacle in refused]
