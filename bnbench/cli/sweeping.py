@@ -147,17 +147,10 @@ def sweep(
             into=into,
         )
     options = SweepOptions(
-        workers=workers,
-        on=on,
-        address=address,
-        slurm=tuple(slurm or ()),
-        detach=detach,
-        device=device,
-        restart=restart,
-        accept_changes=accept_changes,
-        retry_failed=retry_failed,
+        workers=workers, on=on, address=address, slurm=tuple(slurm or ()), detach=detach,
+        device=device, restart=restart, accept_changes=accept_changes, retry_failed=retry_failed,
         fail_fast=fail_fast,
-    )
+    )  # fmt: skip
     if dry_run:
         _forecast(planned, options, quiet=quiet, as_json=as_json)
     else:
