@@ -17,11 +17,11 @@ from bnbench.config import claims, experiments, metrics, yaml
 from bnbench.config.faults import Faults, Place
 from bnbench.config.layers import Layer
 from bnbench.errors import UsageError
-from bnbench.report import record
+from bnbench.report import columns, record
 from bnbench.report.answer import of_claims
 from bnbench.report.figures import drawn_claims
 from bnbench.report.quantities import POINTS
-from bnbench.report.table import Notation, Row, Table, number
+from bnbench.report.table import NO_VALUE, Notation, Row, Table, is_number, number
 from bnbench.report.verdicts import Judged, Seed, Side, amount, paired
 from bnbench.report.writing import Report
 from bnbench.stats.differences import slope
@@ -37,8 +37,6 @@ UNFINISHED = frozenset(
      "preempting", "running", "scheduled"]
 )  # fmt: skip
 """States of runs without a result: bnbench's own, those of W&B and of MLflow."""
-TWIN_COLUMNS = 3
-"""Columns named that tell rows of one seed apart."""
 
 
 def judged_table(
@@ -53,7 +51,7 @@ def judged_table(
     `pair`, `setup`: names of columns; the second is looked for where it is None. Raises ConfigError
     for claims that do not fit the table, UsageError for columns that are not there.
     """
-    arms = _setups(found, source, setup)
+    arms = columns.setup_column(found, source, setup)
     states = [at for at, name in enumerate(found.columns) if name.lower() in STATE]
     ended = states[0] if states and arms is not None else None
     asked = Asked(found, source, found.column(pair, "--pair"), arms, ended)
@@ -89,45 +87,6 @@ def judged_table(
     return Report({key: record.strict(value) for key, value in made.items()}, figures)
 
 
-def _named(source: yaml.Source) -> tuple[set[str], set[str]]:
-    """The metrics and the arms of all claims."""
-    named, arms = set[str](), set[str]()
-    for each in source.data["claims"]:
-        named.add(each["metric"])
-        for side in (each["better"], each.get("worse") or ()):
-            arms |= {side} if isinstance(side, str) else set(side)
-    return named, arms
-
-
-def _setups(found: Table, source: yaml.Source, name: str | None) -> int | None:
-    """The column that tells setups apart; None where each of them is a column itself.
-
-    Raises UsageError where it is not plain which.
-    """
-    if name is not None:
-        return found.column(name, "--setup")
-    named, arms = _named(source)
-    lone = {arm.partition("@")[0] for arm in arms}
-    if lone <= {*found.columns} and not any(map(found.find, named)):
-        return None
-    there = [{text.strip() for text in found.texts(at)} for at in range(len(found.columns))]
-    known = [sum(bool({arm, arm.partition("@")[0]} & texts) for arm in arms) for texts in there]
-    best = [at for at, count in enumerate(known) if count and count == max(known)]
-    # Columns that sort the rows alike are one.
-    kinds = {tuple(text if text in lone | arms else "" for text in found.texts(at)): at
-             for at in reversed(best)}  # fmt: skip
-    if len(kinds) == 1:
-        return min(kinds.values())
-    words = listing(sorted(map(shortened, lone)), "and")
-    columns = cut([shortened(found.columns[at]) for at in best or range(len(found.columns))])
-    if best:
-        raise UsageError(f"{found.name}: several columns hold {words}", do=f"--setup: {columns}")
-    raise UsageError(
-        f"{found.name}: no column holds {words}",
-        do=f"--setup names the column of setups; the columns are {columns}",
-    )
-
-
 @dataclass(slots=True)
 class Asked:
     """Claims about a table: `pair`, `setup` and `ended`, the state, are columns, the last two None
@@ -140,6 +99,7 @@ class Asked:
     ended: int | None
     known: dict[int, Notation] = field(default_factory=dict)  # by column
     diverged: int = 0
+    also: list[str] = field(default_factory=list)  # what else tells the sides of claims apart
 
     def claims(self) -> tuple[experiments.Claim, ...]:
         """Raises ConfigError with all that does not fit the table."""
@@ -223,7 +183,23 @@ class Asked:
         found, seeds = Judged(claim), self.seeds(claim)
         found.better = tuple(self._side(found, arm, seeds) for arm in claim.better_arms)
         found.worse = tuple(self._side(found, arm, seeds) for arm in claim.worse_arms)
+        self._look_for_more(claim)
         return found, amount(found, paired(found, seeds))
+
+    def _look_for_more(self, claim: experiments.Claim) -> None:
+        """Note what else tells the sides of a claim apart."""
+        sides = (claim.better_arms, claim.worse_arms)
+        if self.setup is None or not claim.worse_arms:
+            return
+        said = (claim.metric, *(key for arms in sides for arm in arms for key, _ in arm.at))
+        named = {self.pair, self.ended, *map(self.table.find, said)}
+        rows = [[row for arm in arms for row in self._rows(claim, arm)] for arms in sides]
+        if apart := columns.also_differ(self.table, self.setup, named, rows):
+            better, worse = (listing(map(str, arms), "and") for arms in sides)
+            self.also.append(
+                f"{better} and {worse} also differ in {cut(apart)}: the verdict is about all of it "
+                "together."
+            )
 
     def _side(self, found: Judged, arm: experiments.Arm, seeds: Sequence[Seed]) -> Side:
         """The values of one arm; what speaks against judging by them goes to `found`."""
@@ -233,6 +209,7 @@ class Asked:
         for row in rows:
             if (seed := self._seed(row)) in by_seed:
                 by_seed[seed].append(row)
+        self._require_numbers(at, rows)
         values, lost, twins = dict[Seed, float](), list[str](), list[str]()
         diverged = 0
         for seed, some in by_seed.items():
@@ -253,8 +230,10 @@ class Asked:
         if unpaired:
             found.objections.append(f"{arm}: no {pair} in line {cut(unpaired)}")
         if twins:
-            apart = self._told_apart([row for some in by_seed.values() for row in some])
-            found.objections.append(f"{arm}: several rows for {pair} {cut(twins)}{apart}")
+            rest = [row for some in by_seed.values() for row in some]
+            apart = columns.told_apart(self.table, (at, self.pair, self.setup), rest)
+            do = f"; name one, as in {arm.setup}@{apart[0]}" if apart else "; keep one of each"
+            found.objections.append(f"{arm}: several rows for {pair} {cut(twins)}{do}")
         if lost:
             found.objections.append(f"{arm}: no {claim.metric} for {pair} {cut(lost)}")
         self.diverged += diverged
@@ -262,15 +241,16 @@ class Asked:
         missing = len(seeds) - len(values)
         return Side(arm, ", ".join(words), values, diverged, missing, frozenset(), {})
 
-    def _told_apart(self, rows: Sequence[Row]) -> str:
-        """How to name fewer rows: by columns with the fewest values."""
-        counts = {at: len({row.values[at] for row in rows}) for at in range(len(self.table.columns))
-                  if at not in (self.pair, self.setup)}  # fmt: skip
-        few = sorted((at for at, count in counts.items() if count > 1), key=lambda at: counts[at])
-        if not few:
-            return "; keep one of each"
-        named = cut([shortened(self.table.columns[at]) for at in few[:TWIN_COLUMNS]])
-        return f"; name one with SETUP@COLUMN=VALUE, or keep one of each: they differ in {named}"
+    def _require_numbers(self, at: int, rows: Sequence[Row]) -> None:
+        """Raises UsageError where a column has texts alone: it is another than was meant."""
+        texts = {row.values[at].strip() for row in rows}
+        texts = {each for each in texts if each.lower() not in NO_VALUE | {DIVERGED}}
+        if texts and not any(is_number(each, self._notation(at)) for each in texts):
+            raise UsageError(
+                f"{self.table.name}: {self.table.columns[at]} has no numbers, but "
+                f"{cut(sorted(map(shortened, texts)))}",
+                do="name a column of numbers",
+            )
 
     def _value(self, claim: experiments.Claim, at: int, rows: Sequence[Row]) -> tuple[float, bool]:
         """The metric of one seed, or its slope; whether the run diverged. Raises ValueError."""
@@ -318,6 +298,7 @@ class Asked:
         commas = [named[at] for at, notation in self.known.items() if notation.comma]
         if commas:
             yield f"Decimal commas, 0,5 for 0.5, in {cut(commas)}."
+        yield from dict.fromkeys(self.also)
         if self.diverged:
             yield (
                 f"Values of runs that diverged ({self.diverged}) are beyond any number on the bad "

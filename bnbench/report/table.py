@@ -117,12 +117,28 @@ def number(text: str, notation: Notation) -> float:
     return float(digits.replace("∞", "inf"))
 
 
+def is_number(text: str, notation: Notation) -> bool:
+    """Whether `number` reads it."""
+    try:
+        number(text, notation)
+    except ValueError:
+        return False
+    return True
+
+
 def _plain(text: str) -> str:
     return text.strip().lower().replace("−", "-")
 
 
 def read(path: str) -> Table:
     """The table of a file, or of a pipe. Raises DataError, with the line where one is at fault."""
+    found = _read(path)
+    if not found.rows:
+        raise DataError(f"{path} has a heading and no rows", do="a row for each run is wanted")
+    return found
+
+
+def _read(path: str) -> Table:
     try:
         content = regular.read_piped(path, LIMIT, SILENT)
     except OSError as error:

@@ -122,7 +122,7 @@ def test_a_percentage_counts_in_points() -> None:
         ({5: {"dice": "NaN"}}, "bn: no dice for seed 5 (line 7: NaN)"),
         ({5: {"dice": "#DIV/0!"}}, "bn: no dice for seed 5 (line 7: #DIV/0! is no number)"),
         ({5: {"dice": "1_0"}}, "bn: no dice for seed 5 (line 7: 1_0 is no number)"),
-        ({5: {"seed": 4}}, "bn: several rows for seed 4 (lines 6, 7); name one with"),
+        ({5: {"seed": 4}}, "bn: several rows for seed 4 (lines 6, 7); keep one of each"),
         ({5: {"seed": ""}}, "bn: no seed in line 7"),
         ({11: {"seed": 7}}, "bn: no dice for seed 7 (no row)"),
     ],
@@ -138,6 +138,37 @@ def test_what_is_missing_or_there_twice_is_said_and_nothing_decided(
     (claim,) = told(as_csv(table))["claims"]
     assert claim["outcome"] == "inconclusive"
     assert any(each.startswith(reason) for each in claim["reasons"]), claim["reasons"]
+
+
+def test_rows_of_one_seed_are_to_be_named_by_a_column_that_groups_them() -> None:
+    table = [{key: each[key] for key in ("norm", "seed", "dice")} for each in rows()]
+    (claim,) = told(as_csv([*table, table[0] | {"dice": 0.1}]))["claims"]
+    assert claim["reasons"][0] == "bn: several rows for seed 0 (lines 2, 14); keep one of each"
+    epochs = [each | {"epoch": epoch, "dice": epoch} for epoch in (1, 2) for each in table]
+    (claim,) = told(as_csv(epochs))["claims"]
+    assert claim["reasons"][0].endswith("5 (lines 13, 25); name one, as in gn@epoch=1")
+
+
+@pytest.mark.parametrize(
+    ("more", "asked", "said"),
+    [
+        (lambda _: {}, (), None),
+        (lambda run: {"lr": "0.1" if run["norm"] == "gn" else "0.01"}, (), "lr (0.1, 0.01)"),
+        (lambda run: {"lr": "0.1", "loss": run["dice"] / 2, "kind": run["norm"]}, (), None),
+        (lambda run: {"groups": 8 if run["norm"] == "gn" else ""}, (), None),  # its own key
+        (lambda run: {"lr": "1" if run["norm"] == "gn" else "2"}, ("gn@lr=1", "bn@lr=2"), None),
+    ],
+)
+def test_what_else_tells_the_sides_apart_is_said(
+    more: Any, asked: tuple[str, ...], said: str | None
+) -> None:
+    better, worse = asked or ("gn", "bn")
+    found = told(as_csv([each | more(each) for each in rows()]),
+                 *("--metric", "dice", "--better", better, "--worse", worse))  # fmt: skip
+    expected = f"gn and bn also differ in {said}: the verdict is about all of it together."
+    notices = [each for each in found["notices"] if "also differ" in each]
+    assert notices == ([expected] if said else [])
+    assert found["claims"][0]["outcome"] == "supported"
 
 
 def test_a_crashed_run_has_no_result_and_a_diverged_one_the_worst() -> None:
@@ -237,6 +268,11 @@ def test_the_table_for_a_paper(form: str) -> None:
         (LONG, {"--smallest-effect": "nan"}, "smallest_effect"),
         (LONG, {"--claims": "c.yaml"}, "are both given"),
         ("", {}, "is empty"),
+        ("norm,seed,dice\n", {}, "results.csv has a heading and no rows\n  a row for each run"),
+        ("[]", {}, "results.csv has a heading and no rows"),
+        (LONG, {"--metric": "run"}, "run has no numbers, but gn-0, gn-1, gn-2"),
+        (as_csv([each | {"dice": "good"} for each in rows()]), {}, "has no numbers, but good\n"),
+        ("seed,gn,bn\n1,x,1\n", {}, "results.csv: gn has no numbers, but x\n  name a column"),
         (b"PK\x03\x04\0\0", {}, "save or export the table as CSV"),
         (b"a\0b", {}, "is no text"),
         (LONG + "x,bn,6,0,8\r\n", {}, "results.csv:14: the row has 5 values, and the heading 4"),
