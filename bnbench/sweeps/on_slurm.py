@@ -290,7 +290,7 @@ class Slurm:
     def _ended(self, task: _Task) -> list[tuple[jobs.Train, jobs.Answer]]:
         """Answers for what a task has left undone; what it has not begun is submitted again."""
         del self._tasks[task.id]
-        left = {run: self._trains.pop(run) for run in task.left & self._trains.keys()}
+        left = {run: self._trains.pop(run) for run in sorted(task.left & self._trains.keys())}
         if self._stopped or not left:
             return [(job, jobs.Stopped()) for job in left.values()]
         ended = share.ending(self._experiment, task.id)

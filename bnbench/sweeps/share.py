@@ -75,7 +75,7 @@ class Share:
                 name = signal.Signals(told[0]).name
                 self._leave(number, Ended(ClusterError(f"ended by {name}"), told=True))
             elif self._commits() == before:
-                what = "its time was up before any run has saved anything"
+                what = f"task {number}: its time was up before any run had saved anything"
                 error = ClusterError(what, do="ask for more with --slurm time=MINUTES")
                 self._leave(number, Ended(error, told=False))
             else:

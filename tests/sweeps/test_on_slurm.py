@@ -1,0 +1,394 @@
+"""Runs that wait in a queue: what is submitted together, what is lost, who looks after it."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnbench import store
+from bnbench.cli.root import PlainConsole
+from bnbench.config import files, identity, schema
+from bnbench.errors import ClusterError, Interrupted
+from bnbench.runner import provenance
+from bnbench.runner.settings import Cost, Stop
+from bnbench.sinks.terminal import Screen
+from bnbench.store import ExperimentFolder
+from bnbench.sweeps import on_slurm, share
+from bnbench.sweeps.jobs import Answer, Found, Job, Measure, SweepOptions, SweepOutcome, Trained
+from tests.executors import InProcess, Scripted, sweep
+from tests.extras import required
+from tests.runs import MANIFEST, a_result, end, evidence, experiment_in, small_config
+
+submitit = required("submitit")
+
+Behaviour = Callable[[str, share.Share], None]
+
+
+class Cluster:
+    """Does one task whenever it is asked what there is, as `behaviour` says: it ends all runs."""
+
+    asks_seconds = 0.0
+    cpus = 1
+
+    def __init__(self, behaviour: Behaviour | None = None) -> None:
+        self.queue: dict[str, Any] = {}
+        self.submitted: list[list[schema.RunConfig]] = []
+        self.minutes = 0
+        self.cancelled: list[str] = []
+        self._behaviour = behaviour or (lambda _, share: done(share))
+
+    def submit(
+        self, tasks: Sequence[Any], folder: Path, name: str, minutes: int, most: int
+    ) -> list[str]:
+        """Queue them."""
+        assert (folder.name, name, most) == ("slurm", "bnbench-small", most)
+        ids = [f"{len(self.submitted)}_{each}" for each in range(len(tasks))]
+        self.submitted += [list(task.configs) for task in tasks]
+        self.queue |= dict(zip(ids, tasks, strict=True))
+        self.minutes = minutes
+        return ids
+
+    def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str]:
+        """Those that have not had their turn; the first of them has it now."""
+        assert folder.name == "slurm"
+        there = {each: "" for each in ids if each in self.queue}
+        if there:
+            first = next(iter(there))
+            self._behaviour(first, self.queue.pop(first))
+        return there
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Remember it."""
+        self.cancelled += ids
+        self.queue.clear()
+
+
+def done(task: share.Share, count: int | None = None) -> None:
+    """A task trains its runs, or the first few."""
+    for config in task.configs[:count]:
+        end(task.experiment.run(identity.run_id(config)), files.dump(config), a_result())
+
+
+def begun(task: share.Share) -> None:
+    """A task begins with its first run."""
+    folder = task.experiment.run(identity.run_id(task.configs[0]))
+    folder.begin(config_text=files.dump(task.configs[0]), manifest=MANIFEST)
+    step = {"event": "step", "step": 4, "examples": 32, "train_seconds": 1.0, "lr": 0.1}
+    lines = [step | {"loss": 1.0, "loss_max": 1.0, "step": each} for each in (2, 4)]
+    (folder.path / "metrics.jsonl").write_bytes(store.encode_records(lines))
+
+
+def left(task: share.Share, number: str, what: str, *, told: bool) -> None:
+    """A task says why it ends."""
+    task._leave(number, share.Ended(ClusterError(what, do="do this"), told=told))
+
+
+class Swept:
+    """Sweeps of the same runs, one after the other, and what was said."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.experiment = experiment_in(path)
+        self.said = io.StringIO()
+        self.stop = Stop()
+        self._seconds = seconds
+
+    def __call__(
+        self, runs: Sequence[schema.RunConfig], cluster: Cluster, **options: Any
+    ) -> SweepOutcome:
+        """Sweep, with workers for checks that say what a run costs."""
+
+        def known(job: Job) -> list[Answer]:
+            cost = Cost(self._seconds, 1000)
+            return [Found(cost if isinstance(job, Measure) else ())]
+
+        def here(size: int, _: SweepOptions, folder: ExperimentFolder, __: Any) -> Scripted:
+            return Scripted(folder, known, size, checks=True)
+
+        console = PlainConsole(file=self.said, width=200)
+        chosen = SweepOptions(on="slurm", **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bnbench.sweeps.workers.Workers", here)
+            patch.setattr(on_slurm, "LOOK_SECONDS", 0.0)
+            executor = on_slurm.Slurm(cluster, chosen, self.experiment, (), console.print)
+            with closing(executor):
+                screen = Screen(console, runs=len(runs))
+                return sweep(runs, self.experiment, executor, screen, self.stop, **options)
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Swept:
+    return Swept(tmp_path, seconds=100.0)
+
+
+def seeds(count: int) -> list[schema.RunConfig]:
+    return [small_config(seed=seed) for seed in range(count)]
+
+
+@pytest.mark.parametrize(("workers", "tasks"), [("auto", 2), ("5", 5), ("99", 12)])
+def test_short_runs_share_a_task(swept: Swept, workers: str, tasks: int) -> None:
+    """1,200 seconds are two tasks of ten minutes, unless so many are asked for."""
+    cluster = Cluster()
+    outcome = swept(seeds(12), cluster, workers=workers)
+    assert outcome == SweepOutcome(runs=12, trained=12)
+    sizes = [len(each) for each in cluster.submitted]
+    assert len(sizes) == tasks
+    assert max(sizes) - min(sizes) <= 1
+    assert sorted(run.seed for each in cluster.submitted for run in each) == list(range(12))
+    assert f"12 runs submitted as job 0: {tasks} tasks, about " in swept.said.getvalue()
+    assert cluster.minutes == 10 + round(3 * max(sizes) * 100 / 60)
+
+
+def test_tasks_train_as_many_runs_at_a_time_as_they_have_cores(swept: Swept) -> None:
+    cluster = Cluster()
+    cluster.cpus = 4
+    swept(seeds(12), cluster, workers="auto")
+    assert [len(each) for each in cluster.submitted] == [12], "5 minutes, four at a time"
+
+
+def test_what_is_found_is_not_submitted(swept: Swept) -> None:
+    swept(seeds(3), Cluster())
+    again = Cluster()
+    assert swept(seeds(4), again) == SweepOutcome(runs=4, found=3, trained=1)
+    assert [[run.seed for run in each] for each in again.submitted] == [[3]]
+
+
+def test_a_lost_task_costs_the_run_that_it_trained_an_attempt(swept: Swept) -> None:
+    lost: list[str] = []
+
+    def once(number: str, task: share.Share) -> None:
+        if not lost:
+            lost.append(number)
+            done(task, 1)
+            begun(replaced(task, task.configs[1:]))
+        else:
+            done(task)
+
+    cluster = Cluster(once)
+    assert swept(seeds(4), cluster, workers="1") == SweepOutcome(runs=4, trained=4)
+    assert [{run.seed for run in each} for each in cluster.submitted[1:]] == [{1, 2, 3}]
+    assert "was lost with task 0_0 (" in swept.said.getvalue()
+
+
+def replaced(task: share.Share, configs: tuple[schema.RunConfig, ...]) -> share.Share:
+    """The same task with these runs."""
+    return share.Share(
+        configs, task.experiment, task.options, task.siblings, task.environment, task.command
+    )
+
+
+def test_a_run_that_loses_every_task_fails(swept: Swept) -> None:
+    steps = iter(range(100))
+
+    def dies(_: str, task: share.Share) -> None:
+        begun(task)
+        folder = task.experiment.run(identity.run_id(task.configs[0]))
+        more = folder.path / "metrics.jsonl"
+        more.write_bytes(more.read_bytes() * (2 + next(steps)))
+
+    outcome = swept(seeds(1), cluster := Cluster(dies))
+    assert len(cluster.submitted) == 3
+    ((_, why),) = outcome.failures
+    assert "3 times" in why
+
+
+def test_tasks_that_train_nothing_are_not_submitted_forever(swept: Swept) -> None:
+    cluster = Cluster(lambda *_: None)
+    with pytest.raises(ClusterError, match="3 tasks in a row ended before they trained") as error:
+        swept(seeds(2), cluster, workers="1")
+    assert len(cluster.submitted) == 3
+    assert "_0_log.err" in str(error.value.do)
+
+
+def test_runs_of_a_task_that_was_ended_queue_up_again(swept: Swept) -> None:
+    def twice(number: str, task: share.Share) -> None:
+        if number.startswith(("0", "1")):
+            begun(task)
+            left(task, number, "ended by SIGTERM", told=True)
+        else:
+            done(task)
+
+    outcome = swept(seeds(2), Cluster(twice), workers="1")
+    assert outcome == SweepOutcome(runs=2, trained=2)
+    said = swept.said.getvalue()
+    assert said.count("ended by SIGTERM: its runs queue up again") == 2
+    assert "was lost" not in said
+
+
+def test_a_node_of_another_kind_ends_the_sweep(swept: Swept) -> None:
+    cluster = Cluster(lambda number, task: left(task, number, "n7 is another", told=False))
+    with pytest.raises(ClusterError, match="n7 is another") as error:
+        swept(seeds(4), cluster, workers="2")
+    assert error.value.exit_code == 4
+    assert error.value.do == "do this"
+    assert cluster.cancelled == ["0_1"], "the one that did not have its turn"
+
+
+def test_a_driver_may_leave_and_the_next_one_looks_after_its_tasks(swept: Swept) -> None:
+    cluster = Cluster()
+    assert swept(seeds(3), cluster, workers="2", detach=True).done == 0
+    assert len(cluster.submitted) == 2
+    outcome = swept([*seeds(3), small_config(seed=9)], cluster, workers="2")
+    assert (outcome.done, outcome.failures) == (4, [])
+    assert [[run.seed for run in each] for each in cluster.submitted[2:]] == [[9]]
+    assert "2 tasks of an earlier command still there" in swept.said.getvalue()
+    swept(seeds(5), Cluster(), workers="1")
+    records = [path.name for path in (swept.experiment.path / "slurm").glob("tasks_*")]
+    assert records == ["tasks_0.json"], "of those that have ended nothing is kept"
+
+
+def test_what_an_earlier_task_has_said_at_its_end_is_told(swept: Swept) -> None:
+    cluster = Cluster(lambda number, task: left(task, number, "n7 is another", told=False))
+    swept(seeds(1), cluster, workers="1", detach=True)
+    cluster.active(["0_0"], swept.experiment.path / "slurm")
+    swept(seeds(1), Cluster(), workers="1")
+    assert "note: task 0_0 has ended: n7 is another" in swept.said.getvalue()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"7": 1}', '{"7": [1, null]}', "{"])
+def test_a_record_that_is_none_is_passed_over(swept: Swept, content: str) -> None:
+    folder = swept.experiment.path / "slurm"
+    folder.mkdir(parents=True)
+    (folder / "tasks_7.json").write_text(content)
+    assert swept(seeds(1), Cluster()).trained == 1
+
+
+def test_a_failed_run_fails_and_may_be_tried_again(swept: Swept) -> None:
+    def fails(_: str, task: share.Share) -> None:
+        for config in task.configs:
+            folder = task.experiment.run(identity.run_id(config))
+            folder.begin(config_text=files.dump(config), manifest=MANIFEST)
+            folder.fail({"error": "ValueError", "message": "no", "of_the_machine": False})
+
+    outcome = swept(seeds(1), Cluster(fails))
+    assert [why for _, why in outcome.failures] == ["no"]
+    slow = Cluster(lambda number, task: done(task) if number != "0_0" else begun(task))
+    assert swept(seeds(1), slow, retry_failed=True) == SweepOutcome(runs=1, trained=1)
+
+
+def test_stopping_takes_the_tasks_out_of_the_queue(swept: Swept) -> None:
+    def stops(_: str, task: share.Share) -> None:
+        begun(task)
+        swept.stop.exit_code = 130
+
+    cluster = Cluster(stops)
+    with pytest.raises(Interrupted) as stopped:
+        swept(seeds(4), cluster, workers="4")
+    assert stopped.value.exit_code == 130
+    assert set(cluster.cancelled) >= {"0_1", "0_2", "0_3"}
+
+
+# --- inside a task --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., share.Share]]:
+    """Makes tasks that train in this process."""
+    monkeypatch.setattr("bnbench.sweeps.workers.Workers", InProcess)
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "77")
+    before = {each: signal.getsignal(each) for each in share.COMMIT_SECONDS}
+
+    def make(environment: Mapping[str, str] | None = None, **options: Any) -> share.Share:
+        chosen = SweepOptions(workers="1", **options)
+        here = environment or provenance.environment()
+        return share.Share(
+            tuple(seeds(2)), experiment_in(tmp_path), chosen, (), here, ("bnbench", "sweep", "x")
+        )
+
+    yield make
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+def test_a_task_gives_the_bits_of_a_local_sweep(
+    task: Callable[..., share.Share], tmp_path: Path
+) -> None:
+    task()()
+    local = experiment_in(tmp_path / "local")
+    sweep(seeds(2), local, InProcess(1, SweepOptions(), local), Screen(PlainConsole()), Stop())
+    there = experiment_in(tmp_path)
+    assert {run.name: evidence(run) for run in there.runs()} == {
+        run.name: evidence(run) for run in local.runs()
+    }
+    assert share.ending(there, "77") is None
+    manifest = there.runs()[0].manifest()
+    assert manifest is not None
+    assert manifest["command"] == ["bnbench", "sweep", "x"], "the driver's"
+
+
+def test_another_kind_of_machine_is_refused_unless_it_is_accepted(
+    task: Callable[..., share.Share], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = provenance.environment() | {"torch": "1.0"}
+    with pytest.raises(ClusterError, match=r"another kind of machine: torch .* there, 1\.0 here"):
+        task(other)()
+    ended = share.ending(experiment_in(tmp_path), "77")
+    assert ended is not None
+    assert "--accept-changes" in str(ended.error.do)
+    assert not ended.told
+    assert not experiment_in(tmp_path).runs()
+    task(other, accept_changes=True)()
+    assert "another kind of machine: torch" in capsys.readouterr().out
+    assert len(experiment_in(tmp_path).runs()) == 2
+    assert share.ending(experiment_in(tmp_path), "77") is None, "of an earlier attempt"
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_at_its_time_limit_a_task_commits_and_queues_up(
+    task: Callable[..., share.Share],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    commits: bool,
+) -> None:
+    """Unless it has nothing to show for it: then it would do so forever."""
+    queued: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda number, _: queued.append(number))
+    performed = InProcess.answers
+
+    def answers(self: InProcess, seconds: float) -> Any:
+        found = performed(self, seconds) if commits else []
+        if not commits or any(isinstance(answer, Trained) for _, answer in found):
+            signal.raise_signal(signal.SIGUSR2)
+        return found
+
+    monkeypatch.setattr(InProcess, "answers", answers)
+    monkeypatch.setattr(Stop, "commit_seconds", 0.0)
+    monkeypatch.setattr(share, "COMMIT_SECONDS", dict.fromkeys(share.COMMIT_SECONDS, 0.0))
+    task()()
+    ended = share.ending(experiment_in(tmp_path), "77")
+    assert queued == ([signal.SIGUSR2] if commits else [])
+    assert (ended is None) == commits
+    if ended is not None:
+        assert "before any run had saved anything" in ended.error.what
+
+
+def test_told_to_end_a_task_leaves_its_runs_to_others(
+    task: Callable[..., share.Share], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(*_: object) -> list[Any]:
+        signal.raise_signal(signal.SIGTERM)
+        return []
+
+    monkeypatch.setattr(InProcess, "answers", answers)
+    monkeypatch.setattr(share, "COMMIT_SECONDS", dict.fromkeys(share.COMMIT_SECONDS, 0.0))
+    task()()
+    ended = share.ending(experiment_in(tmp_path), "77")
+    assert ended is not None
+    assert (ended.told, ended.error.what) == (True, "ended by SIGTERM")
+    assert task().checkpoint().function == task()
+
+
+def test_a_torn_ending_is_none(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    for content in (b"", b"[]", b'{"what": "x"}', json.dumps(7).encode()):
+        experiment.keep({"slurm/5_end.json": content})
+        assert share.ending(experiment, "5") is None
