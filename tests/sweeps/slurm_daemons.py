@@ -1,0 +1,122 @@
+"""SLURM itself on this machine: its daemons, started without systemd, on 127.0.0.1 alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
+
+CONFIGURATION = """\
+ClusterName=bnbench
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SlurmUser=root
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=1
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+KillWait=10
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4
+PartitionName=short Nodes={host} Default=YES MaxTime=60
+"""
+"""`cred_expire`: a job that is queued again waits for so many seconds, not for two minutes."""
+
+
+def missing() -> str | None:
+    """Why there can be no SLURM here."""
+    there = [shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin") for name in NEEDED]
+    if None in there:
+        return "SLURM is not installed (Debian: slurm-wlm, munge)"
+    return None if os.geteuid() == 0 else "its daemons are started by root alone"
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[dict[str, str]]:
+    """A cluster of one node with four cores, and the environment in which it is found."""
+    for name in ("munge", "state", "spool"):
+        (folder / name).mkdir(parents=True)
+    (folder / "munge" / "key").write_bytes(os.urandom(128))
+    (folder / "munge" / "key").chmod(0o400)
+    host = socket.gethostname().partition(".")[0]
+    configuration = folder / "slurm.conf"
+    configuration.write_text(
+        CONFIGURATION.format(folder=folder, host=host, ports=(_free_port(), _free_port()))
+    )
+    environment = os.environ | {
+        "SLURM_CONF": str(configuration),
+        "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+    }
+    munge = [
+        f"--{name}={folder}/munge/{file}"
+        for name, file in (
+            ("key-file", "key"),
+            ("socket", "socket"),
+            ("pid-file", "pid"),
+            ("log-file", "log"),
+            ("seed-file", "seed"),
+        )
+    ]
+    commands = (
+        ["munged", "--foreground", "--force", *munge],
+        ["slurmctld", "-D", "-f", str(configuration)],
+        ["slurmd", "-D", "-f", str(configuration)],
+    )
+    daemons: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            daemons.append(_started(command, environment))
+            time.sleep(0.3)  # each needs the one before
+        _wait_for_node(environment)
+        yield environment
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                daemon.wait(timeout=15)
+            daemon.kill()
+            daemon.wait()
+
+
+def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(
+        command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _wait_for_node(environment: dict[str, str]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        said = subprocess.run(
+            ["sinfo", "--noheader", "--format=%T"], env=environment, capture_output=True, text=True
+        )
+        if said.stdout.strip() == "idle":
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no node is idle: {said.stdout}{said.stderr}")
