@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.config import schema
-from bnbench.config.datasets import prepared_copy
+from bnbench.config.datasets import prepared_copy, source
 from bnbench.data import batches as data_batches
 from bnbench.data.batches import Batches, Standardize, subset
 from bnbench.data.dataset import Dataset, load_fashion_mnist_12k, pixel_moments
@@ -32,18 +32,21 @@ _loaded: dict[str, Dataset] = {}
 
 def load_dataset(config: schema.DataConfig, announce: Announce) -> Dataset:
     """The images that a configuration names; kept in memory for the next run. Raises DataError."""
-    usage = {
-        name: field.default
-        for name, field in schema.ImageData.model_fields.items()
-        if name not in ("root", "download")
-    }
-    source = config.model_copy(update=usage).model_dump_json()
-    if isinstance(config, schema.CustomData):
-        source += prepared_copy(config)[1]
-    if source not in _loaded:
-        _loaded.clear()  # one dataset at a time: the next run most likely wants the same
-        _loaded[source] = _load(config, announce)
-    return _loaded[source]
+    if (name := _name(config)) not in _loaded:
+        keep_loaded(config, _load(config, announce))
+    return _loaded[name]
+
+
+def keep_loaded(config: schema.DataConfig, dataset: Dataset) -> None:
+    """Let these be the images that a configuration names. One dataset is kept at a time: the next
+    run most likely wants the same."""
+    _loaded.clear()
+    _loaded[_name(config)] = dataset
+
+
+def _name(config: schema.DataConfig) -> str:
+    code = prepared_copy(config)[1] if isinstance(config, schema.CustomData) else ""
+    return source(config) + code
 
 
 def _load(config: schema.DataConfig, announce: Announce) -> Dataset:

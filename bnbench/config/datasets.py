@@ -6,6 +6,8 @@ import functools
 import hashlib
 import json
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +56,8 @@ IMAGE_SUFFIXES = (
 def facts(data: schema.DataConfig) -> DatasetFacts:
     """The facts of any dataset. Raises DataError for an image folder that is not there, and
     UnpreparedError."""
+    if _received and (there := _received.get(source(data))) is not None:
+        return there
     match data:
         case schema.Fashion12kData() | schema.TorchvisionData():
             return DATASETS[data.dataset]
@@ -64,6 +68,34 @@ def facts(data: schema.DataConfig) -> DatasetFacts:
             return folder_facts(data.root, data.channels, data.image_size)
         case schema.CustomData():
             return prepared_facts(data)
+
+
+_received: dict[str, DatasetFacts] = {}
+
+
+@contextmanager
+def received(elsewhere: Mapping[str, DatasetFacts]) -> Iterator[None]:
+    """While inside, these facts, by source, are those of datasets on another machine."""
+    _received.update(elsewhere)
+    try:
+        yield
+    finally:
+        _received.clear()
+
+
+def source(data: schema.DataConfig) -> str:
+    """The same for all configurations that read the same images."""
+    usage = {
+        name: field.default
+        for name, field in schema.ImageData.model_fields.items()
+        if name not in ("root", "download")
+    }
+    return data.model_copy(update=usage).model_dump_json()
+
+
+def on_disk(data: schema.DataConfig) -> bool:
+    """Whether its images are outside of the package."""
+    return not isinstance(data, schema.Fashion12kData | schema.SyntheticData)
 
 
 class UnpreparedError(DataError):

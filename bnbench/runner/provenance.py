@@ -5,6 +5,7 @@ Identical runs of several experiments are trained once, and taken over by the ot
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -40,9 +41,14 @@ def fingerprint_of(device: torch.device, threads: int) -> Record:
 
 
 def environment() -> dict[str, str]:
-    """What must be the same on all machines that share the runs of a sweep."""
+    """What decides the bits of a result on this machine's processor: versions, bnbench's own files
+    included, which a checkout may change within a version."""
+    package = Path(bnbench.__file__).parent
+    files = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        files.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
     return {
-        "bnbench": bnbench.__version__,
+        "bnbench": f"{bnbench.__version__} ({files.hexdigest()[:8]})",
         "torch": str(torch.__version__),
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
     }

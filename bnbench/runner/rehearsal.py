@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 
@@ -36,6 +37,9 @@ from bnbench.train import Position, Run
 
 CUDA_CONTEXT_BYTES = 600_000_000
 """CUDA's context with torch's kernels in each process: an allowance, on the large side."""
+
+PROCESS_BYTES = 500_000_000
+"""A worker that has imported everything and trained a small run; measured: 430 MB."""
 
 MEMORY_SHARE = 0.9
 """How much of a device's memory runs may be planned to fill: evaluations take more than steps."""
@@ -215,6 +219,16 @@ def _passed(config: schema.RunConfig, model: nn.Module | None = None) -> tuple[i
         return seen + validated, population + held + dataset.test_images
     during = max(before, seen) + 2 * seen + 3 * validated
     return during, 3 * (population + held + dataset.test_images)
+
+
+def memory(configs: Iterable[schema.RunConfig]) -> int:
+    """Bytes of a process that trains any of these runs, as far as they are known."""
+    most = 0
+    for same in networks(configs):
+        with suppress(ValueError):  # it cannot be made, and will be refused
+            shapes = demand.shapes(same[0], make_recipe(same[0], feasible.planned_steps(same[0])))
+            most = max(most, sum(size for *_, size in demand.needs(same[0], shapes)))
+    return PROCESS_BYTES + most
 
 
 def reckoned(config: schema.RunConfig) -> Cost | None:

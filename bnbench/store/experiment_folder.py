@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class ExperimentFolder:
     def name(self) -> str:
         """The experiment's name."""
         return self.path.name
+
+    def absolute(self) -> ExperimentFolder:
+        """The same for a process with another working directory."""
+        return replace(self, path=self.path.absolute())
 
     @property
     def prefix(self) -> str:

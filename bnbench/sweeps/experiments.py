@@ -137,7 +137,8 @@ def executor_for(
         case "ray":
             from bnbench.sweeps import on_ray, shipping
 
-            return shipping.Shipping(on_ray.Cluster(options, each.plan.runs), each.folder)
+            ray = on_ray.Cluster(options, each.plan.runs, say)
+            return shipping.Shipping(ray, each.folder, siblings, ray.sees)
         case "slurm":
             from bnbench.sweeps import on_slurm, scheduler
 

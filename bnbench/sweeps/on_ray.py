@@ -1,101 +1,45 @@
 """The executor of a Ray cluster: an actor for each run that trains at a time.
 
 Ray places the actors, moves bytes and says who has died; what an actor does with a shipment, and
-how it comes back, is `shipping`'s. No disk is shared: the driver keeps every run.
+how it comes back, is `shipping`'s.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
+import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any
 
-from bnbench.config import schema
-from bnbench.config.custom import code_of
-from bnbench.errors import RunError, UsageError
-from bnbench.runner.settings import Stop, workers_for
-from bnbench.sweeps import jobs
-from bnbench.sweeps.shipping import Reply, Sent, Shipment, perform_shipment
-from bnbench.sweeps.workers import FAILED_STARTS, SILENCE_SECONDS, passed_on
+from rich.filesize import decimal
 
-BEAT_SECONDS = 5.0
-"""How often an actor says that it is alive, where it has nothing else to say."""
+from bnbench.config import datasets, schema
+from bnbench.config.custom import code_of
+from bnbench.errors import ClusterError, RunError, StorageError
+from bnbench.runner.images import pack
+from bnbench.runner.provenance import environment
+from bnbench.runner.rehearsal import memory
+from bnbench.runner.settings import workers_for
+from bnbench.store import ExperimentFolder, files
+from bnbench.sweeps import jobs, shipping
+from bnbench.sweeps.ray_actor import About, Actor, is_end, is_there
+from bnbench.sweeps.ray_address import PROBE_SECONDS, connect
+from bnbench.sweeps.shipping import Reply, Shipment
+from bnbench.sweeps.workers import FAILED_STARTS, SILENCE_SECONDS
 
 MESSAGES_PER_SECOND = 100
 """Of all actors together: more of what is only shown would keep the driver busy."""
 
-PROBE_SECONDS = 10.0
-"""How long a cluster may take to say that it is there; Ray itself would wait for 80 s."""
-
-LOCAL_STORE_BYTES = 100_000_000
-"""Of the object store of a Ray that is started here: all that passes is what is shown."""
-
-
-def connect(address: str | None) -> None:
-    """Use the cluster at an address, or at RAY_ADDRESS, or start one on this machine, which ends
-    with this process. Raises UsageError."""
-    # For a Ray that is started here: nothing is reported to its makers, and it listens on
-    # 127.0.0.1 alone, as it does where no cluster can be.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    try:
-        import ray
-    except ImportError:
-        raise UsageError("Ray is not installed", do='pip install "bnbench[ray]"') from None
-    if ray.is_initialized():
-        return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address == "local":
-            here = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
-            ray.init("local", **here, **quiet)
-        else:
-            _require_answer(address)
-            ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        why = str(error).strip().partition("\n")[0]
-        raise UsageError(
-            f"Ray cannot be used at {address}: {why}",
-            do="the cluster needs the Ray and Python of this environment",
-        ) from error
-
-
-def _require_answer(address: str) -> None:
-    """Raises UsageError where no cluster answers: `ray.init` would end this process."""
-    if "://" in address:
-        raise UsageError(
-            f"--address {address}: a cluster is joined, not reached through Ray's client",
-            do="run the command on a node of the cluster, with HOST:PORT (6379 by default) or auto",
-        )
-    do = "look at `ray status` there, or leave out --address and RAY_ADDRESS for a Ray of your own"
-    host, _, port = address.rpartition(":")
-    if address != "auto":
-        try:
-            socket.create_connection((host, int(port)), timeout=PROBE_SECONDS / 2).close()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"no Ray cluster answers at {address}: {error}", do=do) from error
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
-    at = [] if address == "auto" else ["--address", address]
-    try:
-        subprocess.run([*ask, *at], check=True, capture_output=True, timeout=PROBE_SECONDS)
-    except subprocess.SubprocessError as error:
-        raise UsageError(f"no Ray cluster answers at {address}", do=do) from error
+WAITING_SECONDS = 20.0
+"""Without a worker after this long, what is waited for is said."""
 
 
 @dataclass(slots=True)
 class _Worker:
-    """An actor. `starting`: what its answer to `about` will be, until it is ready; `replies`: of
+    """An actor. `starting`: what its answer to `about` will be, until it is ready; `replies`: to
     the shipment that it works on. `ran`: files of the user's own whose code it has run."""
 
     actor: Any
@@ -112,48 +56,129 @@ class _Worker:
 
 class Cluster:
     """An `Executor[Shipment, Reply]`. An actor is started when it is needed and kept for later
-    jobs, but for those that do not run the user's code that it has run.
+    jobs, but for those that do not run the user's code that it has run. A shipment waits here until
+    an actor is ready: Ray may take its time to place one.
 
-    `size`: as many as the cluster has cores for, nodes that join later included, or what
-    `--workers` says. A shipment waits here until an actor is ready: Ray may take its time to place
-    one.
+    `size`: what `--workers` says, else as many as there are cores and GPUs for, also on nodes that
+    join later. A node with another environment than this process is not used, unless changes are
+    accepted.
     """
 
     queues = False
 
-    def __init__(self, options: jobs.SweepOptions, runs: Sequence[schema.RunConfig]) -> None:
+    def __init__(
+        self,
+        options: jobs.SweepOptions,
+        runs: Sequence[schema.RunConfig],
+        say: Callable[[str], None],
+    ) -> None:
         connect(options.address)
         import ray
 
         self._ray = ray
-        threads = [run.compute.threads for run in runs if run.compute.threads != "auto"]
-        self._threads = max(threads, default=1)
-        self._options = options
-        auto = options.workers == "auto"
-        self._size = None if auto else workers_for(options.workers, runs)
+        self._options, self._say = options, say
+        self._size = None if options.workers == "auto" else workers_for(options.workers, runs)
+        self._needs = self._needs_of(runs)
+        self._ours = environment()
+        self._refused: dict[str, str] = {}  # nodes by id, with the reason
+        self._seen: Path | None = None  # a file that all nodes see
+        self._images: dict[str, Any] = {}  # in the object store, by source
         self._workers: list[_Worker] = []
         self._waiting: list[Shipment] = []
         self._failed_starts = 0
+        self._begun: float | None = time.monotonic()  # until an actor is ready
+
+    def _needs_of(self, runs: Sequence[schema.RunConfig]) -> dict[str, float]:
+        """What an actor takes of its node: cores, bytes and, where runs may use one, of a GPU one
+        or what `--workers` leaves it."""
+        threads = [run.compute.threads for run in runs if run.compute.threads != "auto"]
+        needs = {"CPU": float(max(threads, default=1)), "memory": float(memory(runs))}
+        there = self._ray.cluster_resources().get("GPU", 0.0)
+        devices = {self._options.device or run.compute.device for run in runs}
+        if any(each.startswith("cuda") or (each == "auto" and there) for each in devices):
+            needs["GPU"] = min(1.0, int(1e4 * there / (self._size or there or 1)) / 1e4) or 1.0
+        return needs
 
     @property
     def size(self) -> int:
         if self._size is not None:
             return self._size
-        cores = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
-        return max(1, sum(int(each // self._threads) for each in cores))
+        fitting = [
+            min(int(node["Resources"].get(name, 0) // need) for name, need in self._needs.items())
+            for node in self._nodes()
+        ]
+        return max(1, sum(fitting))
 
     @size.setter
     def size(self, size: int) -> None:
         self._size = size
 
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Those on which an actor may be."""
+        nodes = self._ray.nodes()
+        return [each for each in nodes if each["Alive"] and each["NodeID"] not in self._refused]
+
+    def sees(self, experiment: ExperimentFolder) -> bool:
+        """Whether all nodes see this folder: they are asked for a file in it. One that joins later
+        and does not is not used."""
+        name = f"seen-{secrets.token_hex(8)}{files.TEMPORARY}"
+        experiment.keep({name: b""}, synced=False)
+        self._seen = experiment.path.absolute() / name
+        look = self._ray.remote(is_there).options(num_cpus=0)
+        on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        asked = [
+            look.options(scheduling_strategy=on(node["NodeID"], soft=False)).remote(self._seen)
+            for node in self._nodes()
+            if node["Resources"].get("CPU", 0) >= self._needs["CPU"]
+        ]
+        try:
+            seen = all(self._ray.get(asked, timeout=PROBE_SECONDS))
+        except self._ray.exceptions.RayError:
+            seen = False
+        if not seen:
+            self._forget_file()
+        return seen
+
+    def _forget_file(self) -> None:
+        if self._seen is not None:
+            files.remove(self._seen)
+            self._seen = None
+
     def start(self, jobs: int) -> None:
         while len(self._workers) < min(jobs, self.size):
             self._spawn()
 
+    def _spawn(self) -> None:
+        selector = {"ray.io/node-id": f"!in({','.join(self._refused)})"} if self._refused else None
+        actor = self._ray.remote(Actor).options(
+            num_cpus=self._needs["CPU"],
+            num_gpus=self._needs.get("GPU", 0.0),
+            memory=self._needs["memory"],
+            label_selector=selector,
+            max_concurrency=2,  # it trains, and can be asked to stop
+        )
+        made = actor.remote(self._options, sys.argv, shipping.SAVE_SECONDS)
+        self._workers.append(_Worker(made, made.about.remote(self._seen)))
+
     def submit(self, shipment: Shipment) -> None:
-        """Give it to an actor, or have it wait for one."""
+        """Give it to an actor, or have it wait for one. Raises DataError where its images cannot be
+        read, StorageError where the object store has no room for them."""
+        for data in shipment.data:
+            if datasets.source(data) not in self._images:
+                self._images[datasets.source(data)] = self._put(data)
         self._waiting.append(shipment)
         self._hand_out()
+
+    def _put(self, data: schema.DataConfig) -> Any:
+        """A dataset in the object store, from which each node takes it once."""
+        packed = pack(data, self._say)
+        try:
+            return self._ray.put(packed)
+        except self._ray.exceptions.RayError as error:
+            raise StorageError(
+                f"Ray's object store has no room for the images: {_cause(error)}",
+                do="start Ray with a larger --object-store-memory, or make room on its disk",
+            ) from error
 
     def _hand_out(self) -> None:
         for shipment in list(self._waiting):
@@ -165,17 +190,14 @@ class Cluster:
                 worker.ran |= code
                 worker.shipment, worker.silent_seconds = shipment, 0.0
                 self._waiting.remove(shipment)
+                images = [self._images[datasets.source(data)] for data in shipment.data]
                 do = worker.actor.do.options(num_returns="streaming")
-                worker.replies = do.remote(shipment, len(self._workers) / MESSAGES_PER_SECOND)
+                pause = len(self._workers) / MESSAGES_PER_SECOND
+                worker.replies = do.remote(shipment, pause, *images)
             elif idle and len(self._workers) >= self.size:
                 self._end(idle[0])
         busy = sum(worker.shipment is not None for worker in self._workers)
         self.start(busy + len(self._waiting))
-
-    def _spawn(self) -> None:
-        actor = self._ray.remote(Actor).options(num_cpus=self._threads, max_concurrency=2)
-        made = actor.remote(self._options, sys.argv)
-        self._workers.append(_Worker(made, made.about.remote()))
 
     def answers(self, seconds: float) -> list[tuple[Shipment, Reply]]:
         begun = time.monotonic()
@@ -183,11 +205,9 @@ class Cluster:
               if worker.starting or worker.replies}  # fmt: skip
         if not of:
             time.sleep(seconds)
-            return []
-        if self._ray.wait([*of], timeout=seconds)[0]:
-            ready = self._ray.wait([*of], num_returns=len(of), timeout=0)[0]
-        else:
-            ready = []
+        ready = self._ray.wait([*of], timeout=seconds)[0] if of else []
+        ready = self._ray.wait([*of], num_returns=len(of), timeout=0)[0] if ready else []
+        # At most what was asked for: if this process was suspended too, silence proves nothing.
         waited = min(time.monotonic() - begun, seconds)
         found: list[tuple[Shipment, Reply]] = []
         for worker in of.values():
@@ -198,15 +218,25 @@ class Cluster:
             if worker.shipment is not None and worker.silent_seconds > SILENCE_SECONDS:
                 found += self._lost(worker, "stopped responding")
         self._hand_out()
+        if self._begun is not None and time.monotonic() - self._begun > WAITING_SECONDS:
+            self._begun = None
+            self._say(f"waiting for the cluster: each worker needs {self._resources(self._needs)}; "
+                      f"free now: {self._resources(self._ray.available_resources())}")  # fmt: skip
         return found
 
+    def _resources(self, there: Mapping[str, float]) -> str:
+        amounts = {name: there.get(name, 0.0) for name in self._needs}
+        return ", ".join(
+            f"{decimal(int(amount))} of memory" if name == "memory" else f"{amount:g} {name}"
+            for name, amount in amounts.items()
+        )
+
     def _heard(self, worker: _Worker) -> Iterator[tuple[Shipment, Reply]]:
+        """What an actor has said: what it is, or replies. It may have died before."""
         worker.silent_seconds = 0.0
         try:
             if worker.starting is not None:
-                self._ray.get(worker.starting)
-                worker.starting = None
-                self._failed_starts = 0
+                self._ready(worker, self._ray.get(worker.starting))
                 return
             replies = self._ray.get(next(worker.replies))
         except (self._ray.exceptions.RayError, StopIteration) as error:
@@ -215,8 +245,32 @@ class Cluster:
         for reply in replies:
             assert worker.shipment is not None
             yield worker.shipment, reply
-            if isinstance(reply, Sent) and reply.end:
+            if is_end(reply):
                 worker.shipment = worker.replies = None
+
+    def _ready(self, worker: _Worker, about: About) -> None:
+        """An actor can work, unless its environment is another."""
+        worker.starting = None
+        self._failed_starts, self._begun = 0, None
+        differences = [
+            f"{name} {about.environment.get(name)} instead of {ours}"
+            for name, ours in self._ours.items()
+            if about.environment.get(name) != ours
+        ]
+        if differences and self._options.accept_changes:
+            self._say(f"warning: {about.host} trains with {', '.join(differences)}")
+            differences = []
+        if not about.sees:
+            differences.append("another disk")
+        if differences:
+            self._end(worker)
+            self._refused[about.node] = f"{about.host} has {', '.join(differences)}"
+            self._say(f"warning: not used: {self._refused[about.node]}")
+        if not self._nodes():
+            raise ClusterError(
+                f"no node can be used: {'; '.join(self._refused.values())}",
+                do="install there what is here, or go on all the same: --accept-changes",
+            )
 
     def _lost(self, worker: _Worker, how: str) -> list[tuple[Shipment, Reply]]:
         """An actor is no more: its shipment is lost, if it had one."""
@@ -224,7 +278,10 @@ class Cluster:
         if worker.starting is not None:
             self._failed_starts += 1
             if self._failed_starts == FAILED_STARTS:
-                raise RunError(f"{FAILED_STARTS} workers in a row died at their start ({how})")
+                raise RunError(
+                    f"{FAILED_STARTS} workers in a row died at their start: each {how}",
+                    do="each node needs the bnbench and the libraries that are installed here",
+                )
         shipment = worker.shipment
         return [] if shipment is None else [(shipment, jobs.Lost(how, at_start=False))]
 
@@ -235,63 +292,20 @@ class Cluster:
     def close(self) -> None:
         for worker in list(self._workers):
             self._end(worker)
+        self._forget_file()
 
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         self._ray.kill(worker.actor)
 
 
-def _cause(error: Exception) -> str:
-    return f"died: {str(error).strip()}"
-
-
-# --- inside an actor ------------------------------------------------------------------------------
-
-
-class Actor:
-    """Does one shipment after the other."""
-
-    def __init__(self, options: jobs.SweepOptions, arguments: list[str]) -> None:
-        sys.argv = arguments  # a manifest tells the command
-        self._options = options
-        self._stop = Stop()
-
-    def about(self) -> None:
-        """Import what training needs."""
-        from bnbench.runner.execution import execute  # noqa: F401  and with it torch
-
-    def do(self, shipment: Shipment, seconds: float) -> Iterator[list[Reply]]:
-        """The replies to a shipment, those of so many seconds together; none where there is nothing
-        to say but that this process lives."""
-        replies = SimpleQueue[Reply]()
-        Thread(target=self._perform, args=(shipment, replies.put), daemon=True).start()
-        ended = False
-        while not ended:
-            together = _gathered(replies, seconds)
-            ended = _is_end(together)
-            yield together
-
-    def _perform(self, shipment: Shipment, send: Callable[[Any], None]) -> None:
-        with passed_on(send):
-            send(perform_shipment(shipment, self._options, send, self._stop))
-
-    def stop(self) -> None:
-        """Ask for a commit after the current step."""
-        self._stop.exit_code = 130
-
-
-def _is_end(replies: Sequence[Reply]) -> bool:
-    return any(isinstance(each, Sent) and each.end is not None for each in replies)
-
-
-def _gathered(replies: SimpleQueue[Reply], seconds: float) -> list[Reply]:
-    found: list[Reply] = []
-    until = time.monotonic() + BEAT_SECONDS
-    while not _is_end(found):
-        try:
-            found.append(replies.get(timeout=max(0.0, until - time.monotonic())))
-        except Empty:
-            break
-        if len(found) == 1:
-            until = time.monotonic() + seconds
-    return found
+def _cause(error: BaseException) -> str:
+    """How an actor was lost, for people; Ray tells it in a page."""
+    said = str(error).strip()
+    if "its node has died" in said:
+        return "was lost with its node"
+    if "worker process has died" in said:
+        return "was killed or crashed: often the system was out of memory"
+    if "unavailable" in said:
+        return "cannot be reached any more"
+    return f"ended: {said.splitlines()[-1] if said else type(error).__name__}"

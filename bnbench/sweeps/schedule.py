@@ -75,7 +75,11 @@ def sweep(
             dispatcher.check_networks([config for _, config in work.new()], faults_of)
             if executor.queues:
                 work.expect(forecast.seconds_of(missing, dispatcher))
-            elif options.workers == "auto" and may_use_gpu(options.device, runs):
+            elif (
+                options.on == "local"
+                and options.workers == "auto"
+                and may_use_gpu(options.device, runs)
+            ):
                 dispatcher.fit_gpus(max(missing, key=lambda config: config.data.batch_size))
         if not dispatcher.stopping:
             begin()

@@ -2,25 +2,29 @@
 
 The driver holds the lock of a run while it is trained elsewhere. It sends the files of the run that
 it has, and the content of the user's own code files. The worker trains in a temporary folder and
-sends that folder's files back: when the run ends, and now and then before.
+sends that folder's files back: when the run ends, and now and then before. Where it turns out that
+workers do see the driver's disk, a run is trained in its folder, and nothing is copied.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, chdir
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from bnbench.config import custom, identity
+from bnbench.config import custom, datasets, identity, schema
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.runner.settings import Stop
 from bnbench.store import ExperimentFolder, RunFolder
-from bnbench.store.run_folder import CHECKPOINT, ERROR
+from bnbench.store.run_folder import CHECKPOINT, ERROR, RESULT
 from bnbench.sweeps import jobs
+
+if TYPE_CHECKING:
+    from bnbench.runner.images import Packed
 
 SAVE_SECONDS = 30.0
 """How often a worker sends the files of its run if there is a new checkpoint, and so the work that
@@ -37,14 +41,20 @@ Files: TypeAlias = Mapping[str, bytes]
 class Shipment:
     """A job, with all that it needs of the driver's disk.
 
-    `code`: the content of files that custom targets name, by path. `run`: the name of the run's
-    folder, for a training; `files`: what the driver has in it.
+    `code`: the content of files that custom targets name, by path. `data`: the datasets whose
+    images the executor is to bring along. `run`: the name of the run's folder, for a training;
+    `files`: what the driver has in it. `siblings`: what it has of the same run, finished, in other
+    experiments, by their names. `place`: the experiment and its siblings on a disk that the worker
+    sees, which makes all of the others empty.
     """
 
     job: jobs.Job
-    code: Files
-    run: str | None
-    files: Files
+    code: Files = field(default_factory=dict)
+    data: tuple[schema.DataConfig, ...] = ()
+    run: str | None = None
+    files: Files = field(default_factory=dict)
+    siblings: Mapping[str, Files] = field(default_factory=dict)
+    place: tuple[ExperimentFolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +69,28 @@ Reply: TypeAlias = jobs.Stated | jobs.Said | jobs.Lost | Sent
 
 
 class Shipping:
-    """An `Executor[Job, Answer]`, made of one that does shipments."""
+    """An `Executor[Job, Answer]`, made of one that does shipments.
+
+    `shared`: whether all workers see the folder of the experiment, asked when the first run is to
+    be trained. `siblings`: from which a finished run is taken over.
+    """
 
     queues = False
 
     def __init__(
-        self, remote: jobs.Executor[Shipment, Reply], experiment: ExperimentFolder
+        self,
+        remote: jobs.Executor[Shipment, Reply],
+        experiment: ExperimentFolder,
+        siblings: Sequence[ExperimentFolder] = (),
+        shared: Callable[[ExperimentFolder], bool] = lambda _: False,
     ) -> None:
         self.start = remote.start
         self.ask_to_stop = remote.ask_to_stop
         self._remote = remote
         self._experiment = experiment
+        self._siblings = siblings
+        self._is_shared = shared
+        self._shared: bool | None = None
         self._held: dict[Shipment, ExitStack] = {}
         self._refused: list[tuple[jobs.Job, jobs.Answer]] = []
 
@@ -83,24 +104,43 @@ class Shipping:
 
     def submit(self, job: jobs.Job) -> None:
         """Hold the run, and send the job with what it needs."""
-        code: dict[str, bytes] = {}
-        run, contents, held = None, {}, ExitStack()
+        held = ExitStack()
         try:
-            for config in jobs.configs(job):
-                for target, _ in custom.targets(config).values():
-                    code |= {str(path): custom.content(path) for path in custom.files_of(target)}
-                code |= {str(path): custom.content(path) for path in custom.weights(config)}
-            if isinstance(job, jobs.Train):
-                folder = self._experiment.run(identity.run_id(job.config))
-                held.enter_context(folder.hold(wait_seconds=0.0))
-                run, contents = folder.name, folder.contents()
+            shipment = self._shipment(job, held)
+            self._remote.submit(shipment)
         except BnbenchError as error:
             held.close()
             self._refused.append((job, jobs.failed(error)))
         else:
-            shipment = Shipment(job, code, run, contents)
             self._held[shipment] = held
-            self._remote.submit(shipment)
+
+    def _shipment(self, job: jobs.Job, held: ExitStack) -> Shipment:
+        if isinstance(job, jobs.Train):
+            if self._shared is None:
+                self._shared = self._is_shared(self._experiment)
+            if self._shared:
+                places = (self._experiment, *self._siblings)
+                return Shipment(job, place=tuple(each.absolute() for each in places))
+        code: dict[str, bytes] = {}
+        data: dict[str, schema.DataConfig] = {}
+        for config in jobs.configs(job):
+            for target, _ in custom.targets(config).values():
+                code |= {str(path): custom.content(path) for path in custom.files_of(target)}
+            code |= {str(path): custom.content(path) for path in custom.weights(config)}
+            if datasets.on_disk(config.data):
+                data[datasets.source(config.data)] = config.data
+        images = tuple(data.values())
+        if not isinstance(job, jobs.Train):
+            return Shipment(job, code, images)
+        run = identity.run_id(job.config)
+        folder = self._experiment.run(run)
+        held.enter_context(folder.hold(wait_seconds=0.0))
+        finished = {sibling.name: sibling.run(run) for sibling in self._siblings}
+        siblings = {
+            name: each.contents() for name, each in finished.items()
+            if (each.path / RESULT).exists()
+        }  # fmt: skip
+        return Shipment(job, code, images, folder.name, folder.contents(), siblings)
 
     def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
         """What has been answered; files that came along are in the run's folder by then."""
@@ -148,13 +188,19 @@ def perform_shipment(
     options: jobs.SweepOptions,
     send: Callable[[jobs.Answer | Sent], None],
     stop: Stop,
+    images: Sequence[Packed] = (),
     *,
     save_seconds: float = SAVE_SECONDS,
 ) -> Sent:
     """Do a job on any machine, for the worker of an executor; changes the process's working
-    directory meanwhile. `send` gets what there is to see until then, and files to save."""
+    directory meanwhile. `send` gets what there is to see until then, and files to save. `images`:
+    those of the shipment's `data`."""
+    if shipment.place:
+        here, *others = shipment.place
+        return Sent({}, jobs.perform(shipment.job, options, here, send, stop, others))
     saved_at, saved = time.monotonic(), shipment.files.get(CHECKPOINT)
     experiment = ExperimentFolder(Path(PLACE))
+    siblings = [ExperimentFolder(Path(name)) for name in shipment.siblings]
     folder = None if shipment.run is None else RunFolder(experiment.path / shipment.run)
 
     def forward(answer: jobs.Answer) -> None:
@@ -166,15 +212,20 @@ def perform_shipment(
                 send(Sent(files))
             saved_at, saved = time.monotonic(), files.get(CHECKPOINT)
 
-    with (
-        TemporaryDirectory(prefix="bnbench-") as temporary,
-        chdir(temporary),
-        custom.received(shipment.code),
-    ):
+    with ExitStack() as stack:
+        temporary = stack.enter_context(TemporaryDirectory(prefix="bnbench-"))
+        stack.enter_context(chdir(temporary))
+        stack.enter_context(custom.received(shipment.code))
+        if shipment.data:
+            from bnbench.runner.images import received  # it imports torch
+
+            stack.enter_context(received(shipment.data, images))
         try:
             if folder is not None:
                 folder.adopt(shipment.files)
-            end = jobs.perform(shipment.job, options, experiment, forward, stop)
+                for sibling in siblings:
+                    sibling.run(folder.name).adopt(shipment.siblings[sibling.name])
+            end = jobs.perform(shipment.job, options, experiment, forward, stop, siblings)
             found = isinstance(end, jobs.Trained) and end.found
             return Sent({} if folder is None or found else folder.contents(), end)
         except StorageError as error:

@@ -1,0 +1,233 @@
+"""A Ray cluster of three nodes on this machine: the same folders, the same bits, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from bnbench.config import identity, schema
+from bnbench.runner.settings import Stop
+from bnbench.sinks.terminal import Screen
+from bnbench.store import ExperimentFolder
+from bnbench.sweeps.jobs import SweepOptions
+from bnbench.sweeps.shipping import Shipping
+from tests.executors import sweep
+from tests.extras import required
+from tests.runs import committed_step, experiment_in, small_config
+from tests.sweeps.test_shipping import locally, long_config, stored
+
+for name, value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # it listens on 127.0.0.1 alone
+}.items():
+    os.environ[name] = value
+ray = required("ray")
+
+from bnbench.sweeps import on_ray  # noqa: E402  it needs Ray
+from bnbench.sweeps.ray_address import connect  # noqa: E402
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own
+]
+
+STORE_BYTES = 80 * 2**20
+
+
+class Nodes:
+    """A cluster whose head trains nothing, and this process in it."""
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._folder = folder
+        self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,
+                "object_store_memory": STORE_BYTES,
+                "include_dashboard": False,
+            },
+        )
+        self.address = self._cluster.address
+        connect(self.address)
+
+    def add(self, **more: Any) -> Any:
+        """A node with one core and a working directory of its own."""
+        before, own = Path.cwd(), self._folder / f"node-{time.monotonic_ns()}"
+        own.mkdir()
+        os.chdir(own)
+        try:
+            return self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **more)
+        finally:
+            os.chdir(before)
+
+    def kill(self, node: Any) -> None:
+        """As if it lost its power."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        ray.shutdown()
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with closing(Nodes(tmp_path_factory.mktemp("ray"))) as there:
+        for _ in range(3):
+            there.add()
+        yield there
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints come back as soon as they are there; nobody sees the disk of another."""
+    monkeypatch.setattr("bnbench.sweeps.shipping.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(on_ray.Cluster, "sees", lambda *_: False)
+
+
+class Watched(Shipping):
+    """Calls `each_turn` when answers are looked for."""
+
+    def __init__(self, *arguments: Any, each_turn: Callable[[Any], None]) -> None:
+        super().__init__(*arguments)
+        self._each_turn = each_turn
+
+    def answers(self, seconds: float) -> Any:
+        self._each_turn(self._remote)
+        return super().answers(seconds)
+
+
+def swept(
+    nodes: Nodes,
+    runs: list[schema.RunConfig],
+    experiment: ExperimentFolder,
+    each_turn: Callable[[Any], None] = lambda _: None,
+    **options: Any,
+) -> tuple[Any, list[str]]:
+    """Sweep on the cluster; the outcome, and what was said."""
+    said: list[str] = []
+    experiment.path.mkdir(parents=True)
+    with (experiment.path.parent / "said").open("w+") as file:
+        console = Console(file=file, width=300)
+        chosen = SweepOptions(address=nodes.address, on="ray", **options)
+        cluster = on_ray.Cluster(chosen, runs, said.append)
+        with closing(Watched(cluster, experiment, each_turn=each_turn)) as executor:
+            screen = Screen(console, runs=len(runs))
+            outcome = sweep(runs, experiment, executor, screen, Stop(), on="ray", **options)
+        file.seek(0)
+        return outcome, said + file.read().splitlines()
+
+
+def images_in(folder: Path) -> schema.ImageFolderData:
+    """Four classes of a few small images."""
+    for part, count in (("train", 24), ("test", 8)):
+        for label in range(4):
+            where = folder / part / f"class-{label}"
+            where.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = np.random.default_rng((label, number)).integers(0, 256, (8, 8), np.uint8)
+                Image.fromarray(pixels // (label + 1)).save(where / f"{number:02}.png")
+    return schema.ImageFolderData(
+        dataset="image-folder",
+        root=str(folder),
+        image_size=8,
+        channels=1,
+        validation_size=32,
+        batch_size=8,
+        eval_batch_size=16,
+    )
+
+
+def of_worker(cluster: Any, runs: int) -> Any:
+    """The worker that trains a run, once so many are trained at a time."""
+    busy = [each for each in cluster._workers if each.shipment and each.shipment.run]
+    return busy[0] if len(busy) >= runs else None
+
+
+def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Nodes, tmp_path: Path) -> None:
+    long = long_config()
+    runs = [long.model_copy(update={"seed": seed}) for seed in range(4)]
+    experiment = experiment_in(tmp_path)
+    doomed = nodes.add()
+    events: list[str] = []
+
+    def disturb(cluster: Any) -> None:
+        saved = [run for run in map(identity.run_id, runs) if committed_step(experiment.run(run))]
+        if len(saved) < 2:
+            return
+        if not events:
+            events.append("worker")
+            worker = of_worker(cluster, 1)
+            os.kill(ray.get(worker.actor.process.remote()), signal.SIGKILL)
+        elif len(events) == 1 and len(saved) == 4:
+            events.append("node")
+            nodes.kill(doomed)
+            nodes.add()
+
+    outcome, said = swept(nodes, runs, experiment, disturb)
+    print(*said, sep="\n")
+    assert (outcome.trained, outcome.failures) == (4, [])
+    assert events == ["worker", "node"]
+    assert stored(experiment) == stored(locally(tmp_path / "here", runs))
+
+
+def test_images_reach_each_node_once_although_the_object_store_is_full(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    """Ray moves objects to its disk. The folder of images is gone once it has been read."""
+    kept = [ray.put(bytes(10**7)) for _ in range(12)]
+    images = tmp_path / "images"
+    runs = [small_config(seed=seed, data=images_in(images)) for seed in range(2)]
+    here = locally(tmp_path / "here", runs)
+    experiment = experiment_in(tmp_path)
+
+    def remove(cluster: Any) -> None:
+        if cluster._images and images.exists():
+            images.rename(tmp_path / "elsewhere")
+
+    outcome, _ = swept(nodes, runs, experiment, remove)
+    assert (outcome.trained, outcome.failures) == (2, [])
+    assert not images.exists()
+    assert stored(experiment) == stored(here)
+    assert len(kept) * 10**7 > STORE_BYTES
+
+
+def test_another_environment_is_refused_or_recorded(nodes: Nodes, tmp_path: Path) -> None:
+    other = nodes.add(env_vars={"ATEN_CPU_CAPABILITY": "default"})
+    runs = [small_config(seed=seed) for seed in range(4)]
+    try:
+        strict = experiment_in(tmp_path / "strict")
+        outcome, said = swept(nodes, runs, strict)
+        assert outcome.trained == 4
+        refused = [line for line in said if line.startswith("warning: not used: ")]
+        assert len(refused) == 1
+        assert "has CPU capability DEFAULT instead of " in refused[0]
+        assert stored(strict) == stored(locally(tmp_path / "here", runs))
+
+        accepting = experiment_in(tmp_path / "accepting")
+        outcome, said = swept(nodes, runs, accepting, accept_changes=True)
+        assert outcome.trained == 4
+        assert sum(" trains with CPU capability DEFAULT instead of " in line for line in said) == 1
+        capabilities = [
+            fingerprint["cpu_capability"]
+            for run in accepting.runs()
+            for fingerprint in (run.manifest() or {})["fingerprints"]
+        ]
+        assert len(capabilities) == 4
+        assert capabilities.count("DEFAULT") >= 1
+    finally:
+        nodes.kill(other)
