@@ -89,6 +89,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "sweeps": (
         6,
         {
+            "assemble",
             "board",
             "config",
             "errors",

@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from bnbench.assemble.packed import pack
 from bnbench.config import datasets, schema
 from bnbench.config.custom import code_of
 from bnbench.errors import ClusterError, RunError, StorageError
-from bnbench.runner.images import pack
 from bnbench.runner.provenance import environment
 from bnbench.runner.rehearsal import memory
 from bnbench.runner.settings import workers_for

@@ -24,7 +24,7 @@ from bnbench.store.run_folder import CHECKPOINT, ERROR, RESULT
 from bnbench.sweeps import jobs
 
 if TYPE_CHECKING:
-    from bnbench.runner.images import Packed
+    from bnbench.assemble.packed import Packed
 
 SAVE_SECONDS = 30.0
 """How often a worker sends the files of its run if there is a new checkpoint, and so the work that
@@ -217,7 +217,7 @@ def perform_shipment(
         stack.enter_context(chdir(temporary))
         stack.enter_context(custom.received(shipment.code))
         if shipment.data:
-            from bnbench.runner.images import received  # it imports torch
+            from bnbench.assemble.packed import received  # it imports torch
 
             stack.enter_context(received(shipment.data, images))
         try:
