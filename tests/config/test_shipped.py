@@ -91,14 +91,9 @@ def test_a_folder_means_all_of_its_experiments(
     monkeypatch.chdir(tmp_path)
     claims = files.find_configs("claims")
     assert [path.stem for path in claims] == [
-        *(
-            "batch-size",
-            "covariate-shift",
-            "depth",
-            "faster-convergence",
-            "higher-learning-rates",
-        ),
-        *("placement", "regularization", "shifted-images", "speed", "train-vs-inference"),
+        *("batch-size", "covariate-shift", "depth", "faster-convergence"),
+        *("higher-learning-rates", "only-norm", "placement", "regularization"),
+        *("shifted-images", "speed", "train-vs-inference", "weight-decay"),
     ]
     assert files.find_configs("configs/claims/") == claims
     mine = tmp_path / "mine"
