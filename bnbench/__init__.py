@@ -27,6 +27,7 @@ diagnosis  a foreign model, or a stored run: what is wrong in eval mode, and the
 report     stored runs to tables, figures, verdicts, the page
 runner     one run from start to result, resumable
 sweeps     which study is continued; which runs are missing, in which order; who trains them
+watching   a training loop of the user's own: what its normalization layers do
 notebook   from Python: train a study, read one, show it in a notebook
 cli        the commands; heavy packages are imported inside them
 """
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from bnbench.notebook import Study as Study
     from bnbench.notebook import open as open
     from bnbench.notebook import sweep as sweep
+    from bnbench.watching.watch import watch as watch
 
 __version__ = "0.1.0"
 
@@ -51,6 +53,10 @@ def __getattr__(name: str) -> object:
         from bnbench.diagnosis import diagnose
 
         return diagnose
+    if name == "watch":
+        from bnbench.watching import watch
+
+        return watch
     if name == "swap":
         from bnbench.assemble import swap
 

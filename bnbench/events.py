@@ -98,6 +98,16 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Something of what `diagnose` looks for, seen in training: its name in the catalogue, where
+    (modules of the network) and what says so."""
+
+    name: str
+    layers: tuple[str, ...]
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diverged:
     """The run met the divergence criterion of its configuration: a result, not a failure."""
 
@@ -112,7 +122,7 @@ class Finished:
 Measurement: TypeAlias = Evaluation | Gap | Confusion | Correctness
 """What an evaluation states."""
 
-Fact: TypeAlias = Step | Measurement | Reading | Histogram | Diverged | Finished
+Fact: TypeAlias = Step | Measurement | Reading | Histogram | Found | Diverged | Finished
 """What `metrics.jsonl` holds, one line each."""
 
 
@@ -124,6 +134,7 @@ KINDS: dict[str, type[Fact]] = {
     "histogram": Histogram,
     "confusion": Confusion,
     "correct": Correctness,
+    "finding": Found,
     "diverged": Diverged,
     "finished": Finished,
 }

@@ -69,7 +69,7 @@ class Raised:
         if IN_WORKER in message:
             places += re.findall(r'File "(.+?)", line (\d+)', message)
             message = re.split(r"\n +.*\n", message)[-1].removeprefix(f"{self.kind}: ")
-        users = [(path, line) for path, line in places if _is_users(path)]
+        users = [(path, line) for path, line in places if is_users(path)]
         self.place = f"{_shown(users[-1][0])}:{users[-1][1]}: " if users else ""
         text = shortened(" ".join(message.split()), MESSAGE_LENGTH)
         self.message = f": {text}" if text else ""
@@ -178,7 +178,7 @@ def _lines(error: BaseException) -> list[tuple[str, int]]:
     return found
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
     """Whether a file is the user's own: not bnbench's, not Python's, not a library's."""
     path = Path(file)
     known = OURS in path.parents or PYTHONS in path.parents or LIBRARIES & {*path.parts}

@@ -102,6 +102,20 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "wording",
         },
     ),
+    "watching": (
+        6,
+        {
+            "catalogue",
+            "diagnosis",
+            "errors",
+            "events",
+            "guard",
+            "probes",
+            "sinks",
+            "store",
+            "wording",
+        },
+    ),
     "notebook": (
         7,
         {"assemble", "board", "config", "errors", "report", "sinks", "store", "sweeps", "wording"},

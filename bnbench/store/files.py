@@ -138,6 +138,13 @@ def overwrite(path: Path, content: bytes) -> None:
         file.truncate()  # at the end: where it is as long as before, the disk has nothing to do
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add to a file that several processes add to, or begin it; what is added stays together."""
+    status_of(path)  # raises where it is a link
+    with translated(path), path.open("ab", buffering=0) as file:
+        file.write(content)
+
+
 def rename(source: Path, target: Path) -> None:
     """Put `source` in the place of `target`, at once."""
     with translated(target):

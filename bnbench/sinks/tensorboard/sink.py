@@ -73,7 +73,7 @@ def header(card: Card) -> tuple[str, bytes]:
     return f"events.out.tfevents.0000000000.{digest}.hparams", file
 
 
-def tagged(fact: events.Evaluation | events.Gap) -> dict[str, float]:
+def tagged(fact: events.Evaluation | events.Gap | events.Reading) -> dict[str, float]:
     """The values of a measurement by tag. The test split is read once: no curve but a number."""
     match fact:
         case events.Evaluation(split="test"):
@@ -90,6 +90,8 @@ def tagged(fact: events.Evaluation | events.Gap) -> dict[str, float]:
                 f"{which}_disagreement": fact.disagreement,
                 f"{which}_kl": fact.kl,
             }
+        case events.Reading():
+            return {f"probe_{fact.probe}/{fact.layer}/{fact.name}": fact.value}
 
 
 class TensorBoardSink:
@@ -149,11 +151,10 @@ class TensorBoardSink:
                     "row is a class, and shows what its images were taken for."
                 )
                 return [records.image(f"images/confusion_{fact.split}", png, describes=shows)]
-            case events.Correctness():
+            case events.Correctness() | events.Found():
                 return []
             case events.Reading():
-                tag = f"probe_{fact.probe}/{fact.layer}/{fact.name}"
-                return records.scalars({tag: fact.value})
+                return records.scalars(tagged(fact))
             case events.Histogram():
                 tag = f"histogram_{fact.name}/{fact.layer}"
                 return [records.histogram(tag, fact.low, fact.high, fact.counts)]

@@ -1,0 +1,105 @@
+"""Running statistics of the processes of a group, compared.
+
+Through the group's key-value store and not by a collective operation: where one process alone is
+watched, nobody waits for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from bnbench.probes.interception import tables
+
+_numbers = count()
+
+
+class Ranks:
+    """The process group, and the statistics of its ranks at one step.
+
+    They are taken at the beginning of a forward pass, at its first layer: there those of
+    DistributedDataParallel are equal, after it has given every rank those of rank 0 and before the
+    layers take in their own batches.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+        """`layers`: with running statistics, by name. Ranks are watched in the same order."""
+        from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._layers = layers
+        self._store = PrefixStore(f"bnbench.watch/{next(_numbers)}", _get_default_store())
+        self._due = self._posted = -1
+        self._own = b""
+
+    def due(self, step: int) -> None:
+        """Take the statistics at the next call of `post`."""
+        self._due = step
+
+    def post(self) -> None:
+        """Let rank 0 have this rank's statistics, where they are due."""
+        if self._due < 0:
+            return
+        self._posted, self._due = self._due, -1
+        values = [
+            t.detach().flatten() for each in self._layers.values() for _, _, t in tables(each)
+        ]
+        content = torch.cat([each.to("cpu", torch.float32) for each in values]).numpy().tobytes()
+        if self.rank == 0:
+            self._own = content
+        else:
+            self._store.set(f"{self._posted}/{self.rank}", content)  # type: ignore[arg-type]
+
+    def differ(self) -> tuple[list[str], str] | None:
+        """At rank 0: layers whose statistics are not the same everywhere, and by how much; None
+        also where the other ranks have not posted theirs."""
+        if self.rank != 0 or self._posted < 0:
+            return None
+        keys = [f"{self._posted}/{rank}" for rank in range(1, self.size)]
+        self._posted = -1
+        if not self._store.check(keys):
+            return None
+        own, found = self._by_layer(self._own), dict[str, float]()
+        worst = (0.0, "", 0)
+        for rank, key in enumerate(keys, start=1):
+            content = self._store.get(key)
+            self._store.delete_key(key)
+            if content == self._own:
+                continue
+            for name, (mean, variance) in self._by_layer(content).items():
+                means, variances = own[name]
+                if not (np.array_equal(mean, means) and np.array_equal(variance, variances)):
+                    width = np.sqrt(np.maximum(variances, 0) + 1e-5)
+                    found[name] = float(np.mean(np.abs(mean - means) / width))
+                    worst = max(worst, (found[name], name, rank))
+        if not found:
+            return None
+        off, name, rank = worst
+        where = (
+            f"of layer {name}, rank {rank}'s means are {off:.2g} standard deviations from rank 0's"
+        )
+        return list(
+            found
+        ), f"{len(found)} of {len(own)} layers differ between {self.size} ranks; {where}"
+
+    def _by_layer(self, content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        values, at = np.frombuffer(content, np.float32), 0
+        found = {}
+        for name, layer in self._layers.items():
+            parts = []
+            for _, _, tensor in tables(layer):
+                parts.append(values[at : at + tensor.numel()])
+                at += tensor.numel()
+            found[name] = (parts[0], parts[1])
+        return found
+
+
+def ranks_of(layers: Mapping[str, nn.Module]) -> Ranks | None:
+    """The process group's, where there is one of several processes."""
+    there = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return Ranks(layers) if there else None

@@ -1,0 +1,322 @@
+"""`bnbench.watch`: what a user's own training loop does to its normalization layers."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.jit import ScriptModule
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
+
+from bnbench.catalogue import FINDINGS
+from bnbench.diagnosis.foreign import Network, first_tensor, in_a_sentence, plain
+from bnbench.diagnosis.route import Forward
+from bnbench.diagnosis.task import Score
+from bnbench.errors import BnbenchError, UsageError
+from bnbench.events import Fact, Found, Moment, Split
+from bnbench.guard import ForeignCode, foreign_code, is_users
+from bnbench.probes.interception import has_statistics
+from bnbench.sinks import Sink
+from bnbench.sinks.metrics import MetricsSink
+from bnbench.sinks.optional import OptionalSink
+from bnbench.store import Appender
+from bnbench.watching import records
+from bnbench.watching.calls import Passing, Root
+from bnbench.watching.ranks import ranks_of
+from bnbench.watching.readings import Evaluate, Readings, not_finite
+
+IMAGES = 512
+"""Of each loader: an accuracy of 90 % has a standard error of 1.3 points; its difference between
+two kinds of statistics, on the same images, has far less."""
+
+CHECKS = 20
+"""Looks for statistics that are not finite from one reading to the next: each waits for the
+device."""
+
+SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
+
+
+class Watch:
+    """Watches the normalization layers of a model in a training loop of the user's own.
+
+        with bnbench.watch(model, val=val_loader, log=writer):
+            train()
+
+    Every `every` optimizer steps, and at the end, the model is measured on `images` examples of
+    each loader, which are kept: loss and accuracy under running, batch and population statistics,
+    the gap between the first two, and each layer's running error (the probe `running_error`).
+    Population statistics are those of `train`, the training loader; without it, of `val`. Batches
+    are as large as in training. `val`, `train`, `forward` and `score` are as in `bnbench.diagnose`;
+    or `val` is a function of the model that gives a number, or numbers by name.
+
+    In between, a warning says, once for each layer, what `bnbench explain findings` explains.
+
+    `log`: a SummaryWriter, or a function of tag, value and step. `folder`: where the run gets a
+    folder of its own, for `metrics.jsonl`, and a row in `results.jsonl`, with `setup` and `seed`,
+    for `bnbench verdict`; None: nowhere.
+
+    Steps are those of any torch optimizer that has parameters of this model; where there is none,
+    training passes. What is trained stays the same, bit for bit; hooks of the user's see the passes
+    of readings, too. Of several processes, rank 0 measures and logs. What cannot be watched is
+    refused on entering, with UsageError, DataError or StorageError; later, what fails is a warning.
+
+    `step`: the last one. `findings`: what was said. `path`: the run's folder.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        val: Iterable[Any] | Evaluate | None = None,
+        train: Iterable[Any] | None = None,
+        every: int = 500,
+        log: Any = None,
+        folder: str | Path | None = "runs/watch",
+        setup: str = "",
+        seed: int | None = None,
+        images: int = IMAGES,
+        forward: Forward | None = None,
+        score: Score | None = None,
+        begun_at: int = 0,
+    ) -> None:
+        """`begun_at`: steps that were made before. Raises UsageError."""
+        if every < 1 or images < 2:
+            raise UsageError(
+                "every is 1 or more, images 2 or more", do=f"500 and {IMAGES} are usual"
+            )
+        self.model, self.every = model, every
+        self.network = Network(_unwrapped(model), ForeignCode())
+        self.step, self.findings = begun_at, list[Found]()
+        self.path: Path | None = None
+        self._folder = None if folder is None else Path(folder)
+        self._write = None if log is None else records.writes(log)
+        self._row = {"setup": setup or type(self.network.network).__name__, "seed": seed}
+        self._evaluate = None if hasattr(val, "__iter__") or not callable(val) else val
+        given: dict[Split, Any] = {"train": train, "val": None if self._evaluate else val}
+        self._loaders = {split: each for split, each in given.items() if each is not None}
+        self._how: dict[str, Any] = {"images": images, "forward": forward, "score": score}
+        self._begun_at = self._read_at = begun_at
+        self._steps: dict[Optimizer, int] = {}
+        self._passes, self._by_passes, self._finite = 0, False, True
+        self._said: set[tuple[str, str]] = set()
+        self._last: Sequence[Fact] = ()
+
+    def __enter__(self) -> Self:
+        norms = self.network.norms
+        self._tracking = {name: each for name, each in norms.items() if has_statistics(each)}
+        self._passing, self._ranks = Passing(self.network, norms), ranks_of(self._tracking)
+        self._leads = self._ranks is None or self._ranks.rank == 0
+        self._readings: Readings | None = None
+        if self._leads and (self._loaders or self._evaluate):
+            self._readings = Readings(self.network, self._loaders, self._evaluate, **self._how)
+        self._sinks = list(self._opened()) if self._leads else []
+        self._hooks = ExitStack()
+        self._root: RemovableHandle | None = None
+        self._passing.begin()
+        self._hooks.callback(self._passing.end)
+        if self._ranks is not None:
+            self._passing.before_pass = self._ranks.post
+        if not isinstance(self.model, ScriptModule):
+            root = Root(self.model, self._passed)
+            self._root = self.model.register_forward_pre_hook(root)
+            self._hooks.callback(self._root.remove)
+        self._hooks.callback(register_optimizer_step_post_hook(self._stepped).remove)
+        self._begun, self._paused = perf_counter(), 0.0
+        return self
+
+    def _opened(self) -> Iterator[Sink]:
+        if self._folder is not None:
+            setup, seed = self._row.values()
+            self.path = records.new_folder(self._folder, str(setup), seed)
+            file = Appender(self.path / "metrics.jsonl")
+            yield OptionalSink(lambda: MetricsSink(file), _warn)
+        if self._write is not None:
+            write = self._write
+            yield OptionalSink(lambda: records.LogSink(write), _warn)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._hooks.close()
+        self._say()
+        if self._ranks is not None:
+            self._compare_ranks()
+        if kind is None:
+            self.read()
+        for sink in self._sinks:
+            sink.close()
+        if self._leads and self._folder is not None:
+            stopped = "interrupted" if kind is KeyboardInterrupt else "failed"
+            row = self._row | {"state": "completed" if kind is None else stopped}
+            row |= {"steps": self.step, "examples": self._passing.examples}
+            try:
+                records.add_row(self._folder, row, self._last)
+            except BnbenchError as problem:
+                _warn(f"warning: the run has no row in {records.RESULTS}: {problem}")
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def _stepped(self, optimizer: Optimizer, *_: Any) -> None:
+        """After a step of any optimizer. Of several of this model, that with most steps counts."""
+        if torch.compiler.is_compiling() or self._by_passes:
+            return
+        if optimizer not in self._steps:
+            ours = {id(each) for each in self.network.parameters()}
+            theirs = (each for group in optimizer.param_groups for each in group["params"])
+            if ours.isdisjoint(map(id, theirs)):
+                return
+        if self._root is not None and not self._passing.blind:
+            self._root.remove()  # it was there to tell what counts as a step
+            self._root = None
+        self._steps[optimizer] = number = self._steps.get(optimizer, 0) + 1
+        if self._begun_at + number > self.step:
+            self._advance(number)
+
+    def _passed(self, args: Any) -> None:
+        """Before a training pass through the whole network."""
+        if self._passing.blind and self._passing.step:  # compiled, scripted, or without layers
+            x = first_tensor(args)
+            if x is not None and x.ndim:
+                self._passing.look(x)
+        if self._steps:
+            return
+        made, self._passes = self._passes, self._passes + 1
+        if made == self.every:
+            self._by_passes = True
+            _warn(
+                f"bnbench.watch: in {made:,} training passes no torch optimizer with parameters of "
+                "this model has made a step: steps are training passes"
+            )
+        if self._by_passes:
+            self._advance(made)
+
+    def _advance(self, number: int) -> None:
+        """So many steps have been made."""
+        passing, self.step = self._passing, self._begun_at + number
+        passing.stepped()
+        if passing.noted or passing.moved:
+            self._say()
+        due = number % self.every == 0
+        if self._ranks is not None:
+            self._compare_ranks()
+            if due or number == 1:
+                self._ranks.due(number)
+        if due:
+            self.read()
+        elif number % max(self.every // CHECKS, 1) == 0:
+            self._look_for_infinity()
+
+    # --- what is said ---------------------------------------------------------------------------
+
+    def _say(self) -> None:
+        for name, layers, evidence in self._passing.said():
+            self._tell(name, layers, evidence, FINDINGS[name].do)
+
+    def _compare_ranks(self) -> None:
+        assert self._ranks is not None
+        differ = self._ranks.differ()
+        if differ is not None:
+            self._tell("ranks-differ", *differ, FINDINGS["ranks-differ"].do)
+
+    def _look_for_infinity(self) -> None:
+        found = (
+            not_finite(self.network, self._tracking) if self._finite and self._tracking else None
+        )
+        if found is not None:
+            self._finite = False
+            self._tell(found.name, found.layers, found.evidence, found.do)
+
+    def _tell(self, name: str, layers: Sequence[str], evidence: str, do: str) -> None:
+        new = tuple(each for each in layers if (name, each) not in self._said)
+        if not new:
+            return
+        self._said |= {(name, each) for each in new}
+        found = Found(name=name, layers=new, evidence=evidence)
+        self.findings.append(found)
+        self._take([found])
+        rank = "" if self._ranks is None else f", rank {self._ranks.rank}"
+        _warn(
+            f"bnbench.watch, step {self.step:,}{rank}: {name}: {evidence}\n→ {do} (bnbench explain "
+            f"findings {name})"
+        )
+
+    # --- readings -------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Measure the model, unless it was at this step. What fails is a warning."""
+        if self._read_at == self.step:
+            return
+        self._read_at, begun = self.step, perf_counter()
+        self._look_for_infinity()
+        if self._readings is None:
+            return
+        passing = self._passing
+        try:
+            with foreign_code(in_a_sentence("the model", UsageError)):
+                facts = self._readings.facts(passing.batch_size, passing.autocast)
+        except BnbenchError as problem:
+            self._readings = None
+            _warn(f"bnbench.watch, step {self.step:,}: {problem}: the model is measured no more")
+            return
+        finally:
+            self._paused += perf_counter() - begun
+        self._last = facts
+        self._take(facts)
+
+    def _take(self, facts: Sequence[Fact]) -> None:
+        moment = Moment(
+            step=self.step,
+            examples=self._passing.examples,
+            train_seconds=perf_counter() - self._begun - self._paused,
+            facts=tuple(facts),
+        )
+        for sink in self._sinks:
+            sink.take(moment)
+
+
+watch = Watch  # bnbench.watch(model)
+
+
+def _warn(text: str) -> None:
+    """A warning at the line of the user's that led here."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    if frame is None:
+        warnings.warn(text, stacklevel=2)
+    else:
+        warnings.warn_explicit(text, UserWarning, frame.f_code.co_filename, frame.f_lineno)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The user's network inside of what wraps it. Raises UsageError."""
+    inner: Any = model
+    while True:
+        if isinstance(inner, DataParallel | DistributedDataParallel):
+            inner = inner.module
+        elif hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
+        else:
+            break
+    network = plain(inner)
+    for module in network.modules():
+        if SHARDED & {each.__name__ for each in type(module).__mro__}:
+            raise UsageError(
+                "the model's parameters are sharded (FSDP): rank 0 alone cannot measure it",
+                do="train it with DistributedDataParallel, or watch it without FSDP on one process",
+            )
+    return network
