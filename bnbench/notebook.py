@@ -138,6 +138,8 @@ def sweep(
     retry_failed: bool = False,
     fail_fast: bool = False,
     into: bool = False,
+    until: str | None = None,
+    max_seeds: int | None = None,
     restart: bool = False,
     accept_changes: bool = False,
     no_custom: bool = False,
@@ -166,6 +168,8 @@ def sweep(
         say=say,
         prepare=partial(_prepared, Trust(say, no_custom), say),
         into=into,
+        until=until,
+        max_seeds=max_seeds,
     )
     planned = _planned(study, plan)
     settings = tuple(f"{key}={value}" for key, value in (slurm or {}).items())
@@ -173,8 +177,8 @@ def sweep(
         workers=str(workers), on=on, slurm=settings, detach=detach, device=device, restart=restart,
         accept_changes=accept_changes, retry_failed=retry_failed, fail_fast=fail_fast,
     )  # fmt: skip
-    screen = _screen(console, len(planned.plan.runs))
-    outcome = experiments.train(planned, [planned], options, screen, say)
+    screens = partial(_screen, console)
+    outcome = experiments.train(planned, [planned], options, screens, say)
     update_tensorboard(planned.folder, say)
     for name, message in outcome.failures:
         say(f"failed: {name}: {message}")

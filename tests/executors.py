@@ -19,7 +19,7 @@ from bnbench.errors import Fault
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps import schedule
+from bnbench.sweeps import schedule, studies
 from bnbench.sweeps.jobs import (
     Answer,
     Check,
@@ -54,6 +54,8 @@ def sweep(
 ) -> SweepOutcome:
     """Sweep runs that are of no file."""
     chosen = SweepOptions(**options)
+    if chosen.restart:
+        studies.throw_away(runs, experiment, screen.print)
     return schedule.sweep(runs, experiment, executor, screen, stop, chosen, faults_of)
 
 

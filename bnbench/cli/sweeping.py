@@ -84,6 +84,22 @@ Slurm = Annotated[
 Detach = Annotated[
     bool, typer.Option("--detach", help="Leave when the jobs of --on slurm are submitted.")
 ]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="decided",
+        parser=root.one_of("--until", ("decided",)),
+        help="Add seeds while a claim is undecided.",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=root.number("--max-seeds", 6, 1_000_000),
+        help="The most that --until adds (24).",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only list what would be trained, with its cost.")
 ]
@@ -118,6 +134,8 @@ def sweep(
     retry_failed: RetryFailed = False,
     fail_fast: FailFast = False,
     into: Into = False,
+    until: Until = None,
+    max_seeds: MaxSeeds = None,
     restart: root.Restart = False,
     accept_changes: root.AcceptChanges = False,
     no_custom: root.NoCustom = False,
@@ -145,6 +163,8 @@ def sweep(
             say=root.say,
             prepare=partial(_prepare, no_custom),
             into=into,
+            until=until,
+            max_seeds=max_seeds,
         )
     options = SweepOptions(
         workers=workers, on=on, address=address, slurm=tuple(slurm or ()), detach=detach,
@@ -181,7 +201,7 @@ def _forecast(
                 each.plan.runs, each.folder, executor, options, each.plan.faults, root.say
             )
         records.append(asdict(found))
-        for line in () if as_json else forecast.as_lines(found):
+        for line in () if as_json else forecast.as_lines(found, each.experiment.looks):
             root.show(line)
     if as_json:
         print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
@@ -198,24 +218,25 @@ def _train(
     with root.doing("reading what is stored", quiet or as_json or csv):
         from bnbench.board.bands import update_tensorboard
         from bnbench.report import record, terminal
+        from bnbench.report.looks import asked
         from bnbench.report.reading import results_of
         from bnbench.sinks.terminal import Screen
         from bnbench.sweeps import experiments
 
     shown: list[Record] = []
     failures: list[tuple[str, str]] = []
-    console = root.progress_console(quiet)
+    screens, number = partial(Screen, root.progress_console(quiet)), 0
     for each in planned:
-        runs, folder = each.plan.runs, each.folder
-        screen = Screen(console, runs=len(runs))
-        outcome = experiments.train(each, planned, options, screen, root.say)
-        if options.detach and outcome.done < len(runs):
+        folder, outcome = each.folder, experiments.train(each, planned, options, screens, root.say)
+        number += outcome.runs
+        if options.detach and outcome.done < outcome.runs:
             root.say(f"how they stand: bnbench status {folder.path}")
             continue
         with root.doing("reading the results", quiet or as_json or csv):
             update_tensorboard(folder, root.say)
-            curves = bool(each.experiment.claims) and not (as_json or csv)
-            study = results_of(each.experiment, runs, folder, events=curves)
+            told = each.experiment.looks or (each.experiment.claims and not (as_json or csv))
+            study = results_of(each.experiment, each.plan.runs, folder, events=bool(told))
+            study = asked(study)
         failures += outcome.failures
         if as_json or csv:
             which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
@@ -235,7 +256,7 @@ def _train(
     elif csv:
         print(record.as_csv(shown), end="")
     if failures:
-        root.say(f"{len(failures)} of {sum(len(each.plan.runs) for each in planned)} runs failed:")
+        root.say(f"{len(failures)} of {number} runs failed:")
         for name, message in failures[:10]:
             root.say(f"  {name}: {message}")
         kept = any(message.startswith("damaged") for _, message in failures)

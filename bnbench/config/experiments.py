@@ -9,13 +9,13 @@ from pathlib import Path as FilePath
 from typing import Any, TypeAlias
 
 from bnbench.config import layers, schema
-from bnbench.config.faults import Place
+from bnbench.config.faults import Faults, Place
 from bnbench.config.layers import Blocks, Layer
 from bnbench.config.metrics import Metric
 from bnbench.config.schema import Key
 from bnbench.config.sentences import is_whole_number
 from bnbench.config.yaml import Path, Source
-from bnbench.wording import in_words, point_words
+from bnbench.wording import counted, in_words, point_words
 
 Seeds: TypeAlias = Sequence[int]
 """A tuple or, so that `seeds: 1000000000` costs nothing before it is refused, a range."""
@@ -93,6 +93,7 @@ class ExperimentConfig:
     setups: tuple[Setup, ...]
     axes: tuple[Axis, ...]
     seeds: Seeds
+    looks: tuple[int, ...]  # numbers of seeds at which claims are judged; (): once, at all of them
     tune: schema.TuneConfig | None
     claims: tuple[Claim, ...]
     published: tuple[Published, ...]
@@ -113,6 +114,18 @@ class ExperimentConfig:
         """The axes that a setup is crossed with, in the experiment's order."""
         own = {axis.key: axis for axis in setup.axes} if setup else {}
         return tuple(own.get(axis.key, axis) for axis in self.axes)
+
+
+def read_looks(
+    seeds: Seeds, source: Source, values: Sequence[int] | None, faults: Faults
+) -> tuple[int, ...]:
+    """Numbers of seeds at which claims are judged, of which the last is all; () for once."""
+    looks = tuple(values or ())
+    if looks and looks[-1] != len(seeds):
+        said = f"looks ends at {looks[-1]}, and there are {counted(len(seeds), 'seed')}"
+        hint = f"its last number must be that of the seeds: {len(seeds)}"
+        faults.add(source.place(("looks",), key=True), said, hint)
+    return looks
 
 
 def read_axis(name: str, values: Any, source: Source, at: Path, notes: list[str]) -> Axis:

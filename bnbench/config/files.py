@@ -93,6 +93,7 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         or None,
         "axes": _axes(experiment.axes) or None,
         "seeds": len(seeds) if isinstance(seeds, range) else tuple(seeds),
+        "looks": experiment.looks or None,
         "tune": tune.model_dump() if tune is not None else None,
         "claims": experiment.source.data["claims"] if experiment.claims else None,
         "published": experiment.source.data["published"] if experiment.published else None,

@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from bnbench.config import claims, layers, plans, schema, yaml
-from bnbench.config.experiments import Axis, ExperimentConfig, Seeds, Setup, read_axis
+from bnbench.config.experiments import Axis, ExperimentConfig, Seeds, Setup, read_axis, read_looks
 from bnbench.config.faults import Faults
 from bnbench.config.layers import Blocks, Layer
 from bnbench.config.schema import BLOCKS
@@ -155,7 +155,8 @@ class Reader:
             base_layers=tuple(stack),
             setups=self.chosen(setups),
             axes=grid,
-            seeds=self.seeds(),
+            seeds=(numbers := self.seeds()),
+            looks=read_looks(numbers, *self.own("looks"), self.faults),
             tune=tune,
             claims=tuple(each for each in claimed if judged is None or each.id in judged),
             published=reader.published(),

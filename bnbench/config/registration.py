@@ -52,6 +52,7 @@ def decided(experiment: ExperimentConfig, runs: Iterable[schema.RunConfig]) -> t
     tune = experiment.tune
     return (
         f"seeds: {', '.join(map(str, experiment.seeds))}",
+        *([f"looks: {', '.join(map(str, experiment.looks))}"] if experiment.looks else []),
         f"tune: {f'axis {tune.axis}; by {tune.by}' if tune is not None else 'none'}",
         *(_line(block, parts) for block, parts in blocks.items()),
         *(

@@ -14,7 +14,7 @@ from bnbench.report.study import OtherRun, StudiedRun, Study, chance_level
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion, seeds_to_support
 from bnbench.store import Record
-from bnbench.wording import counted
+from bnbench.wording import counted, listing
 
 SAID: dict[Conclusion, str] = {
     "supported": "Supported",
@@ -173,6 +173,13 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
         for remark in (*with_batch_size(study), *ends_of_grids(study), *eval_mode(study, LARGE)):
             yield Notice("other", remark)
     yield from () if found is None else _registered(found)
+    if looks := study.experiment.looks:
+        yield Notice(
+            "other",
+            f"Looks at {listing(map(str, looks), 'and')} seeds, which were added for undecided "
+            "claims alone. What is said of claims is corrected for all looks; intervals of single "
+            "setups are not.",
+        )
     yield from _without_images(claims)
     yield from (Notice("other", note) for note in study.notes)
     for reason in dict.fromkeys(run.reason for run in study.others):

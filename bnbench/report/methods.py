@@ -14,6 +14,7 @@ from bnbench.config import identity, schema
 from bnbench.report import words
 from bnbench.report.means import metrics_of
 from bnbench.report.study import Point, Study
+from bnbench.stats.looks import shares
 from bnbench.stats.verdict import LEVEL
 from bnbench.wording import counted, in_words, key_words, listing
 
@@ -65,6 +66,19 @@ def methods(study: Study, claims: int) -> str:
     return _sentences([*_trained(study, rows), *_compared(study, claims)])
 
 
+def judging(looks: Sequence[int]) -> str:
+    """How claims are judged. `looks`: numbers of seeds at which they are; none: once."""
+    if not looks:
+        return JUDGING
+    spent = listing((f"{share:.2g}" for share in shares(len(looks))), "and")
+    return (
+        f"{JUDGING} Seeds were added for undecided claims alone, at looks set before the first run "
+        f"({listing(map(str, looks), 'and')} seeds), which may spend {spent} of the error "
+        "(Bonferroni): p-values are divided by the look's share, and its intervals have a "
+        "confidence of 1 minus 5 % of it."
+    )
+
+
 def _sentences(each: Iterable[str]) -> str:
     return " ".join(each for each in each if each)
 
@@ -109,7 +123,10 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
     if claims:
         then = study.experiment.registered
         when = "not registered before" if then is None else f"registered on {then.date[:10]}"
-        yield f"The experiment's file states {counted(claims, 'claim')}, {when}. {JUDGING}"
+        yield (
+            f"The experiment's file states {counted(claims, 'claim')}, {when}. "
+            f"{judging(study.experiment.looks)}"
+        )
     if claims and any(run.history.correct for run in study.runs):
         yield IMAGES
     yield f"{_versions(study)}."

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bnbench import __version__
 from bnbench.report import words
-from bnbench.report.methods import JUDGING
+from bnbench.report.methods import judging
 from bnbench.report.record import as_csv
 from bnbench.report.study import METRICS
 from bnbench.report.terminal import cells_in_words, outcome
@@ -62,15 +62,17 @@ def _tables(record: Record) -> Iterator[PaperTable]:
         ["l"] * 3 + ["r"] * (len(headings) - 1),
     )
     if record["claims"]:
-        yield claims_table(f"{experiment['name']}-claims", record["claims"])
+        name = f"{experiment['name']}-claims"
+        yield claims_table(name, record["claims"], experiment["looks"])
 
 
-def claims_table(name: str, claims: Sequence[Record]) -> PaperTable:
-    """Claims of a record with their verdicts."""
+def claims_table(name: str, claims: Sequence[Record], looks: Sequence[int] = ()) -> PaperTable:
+    """Claims of a record with their verdicts. `looks`: numbers of seeds at which they were judged,
+    where these were several."""
     images = any((claim["effect"] or {}).get("over_images") for claim in claims)
     return PaperTable(
         name,
-        f"Claims and verdicts; + favours the claim. {JUDGING}",
+        f"Claims and verdicts; + favours the claim. {judging(looks)}",
         ["claim", "verdict", "effect", "interval", *["and over images"] * images, "seeds", "p"],
         [_verdict(claim, images) for claim in claims],
         [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * (3 + images)],

@@ -186,12 +186,24 @@ def _planned_runs(folder: store.ExperimentFolder) -> Study:
             f"{folder.file} is empty", do="restore it, or remove it: its runs are there without it"
         )
     experiment = loading.load_experiment(folder.file)
-    study = results_of(experiment, plans.stored(experiment), folder, events=True)
-    there = {run.name for run in study.runs}
+    from bnbench.report.looks import asked  # which reads runs by this module
+
+    planned = results_of(experiment, plans.stored(experiment), folder, events=True)
+    study, there = asked(planned), {run.name for run in planned.runs}
     others = [each for each in folder.runs() if each.name not in there]
     under = f" under profile {experiment.profile}" if experiment.profile else ""
     reason = f"the experiment's file does not describe it{under}"
-    return replace(study, others=_others(others, study.runs, reason))
+    left = {run.name for run in planned.runs if run.state != "new"} - {
+        run.name for run in study.runs
+    }
+    unasked = [folder.run(name) for name in sorted(left)]
+    return replace(
+        study,
+        others=(
+            *_others(others, study.runs, reason),
+            *_others(unasked, study.runs, "no look has asked for it"),
+        ),
+    )
 
 
 def results_of(

@@ -54,6 +54,7 @@ def as_record(
             "setups": study.setups,
             "axes": study.axes,
             "seeds": study.seeds,
+            "looks": list(experiment.looks),
             "grid": f"single runs of {counted(len(study.cells), 'configuration')}"
             if content is None
             else plans.grid(experiment),
@@ -149,6 +150,7 @@ def claim_row(each: Judged) -> Record:
         **_picked(verdict, "outcome", "leaning", "reasons"),
         "meaning": _meaning(each),
         "remarks": each.remarks,
+        "look": each.look,
         "effect": effect,
         "superiority": each.superiority,
         "pairs": each.pairs,

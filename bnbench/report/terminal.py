@@ -94,6 +94,8 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
             told += f", P(A > B) = {words.number(claim['superiority'], digits=2)}"
         if claim["meaning"]:
             told += f"; {claim['meaning']}"
+        if claim["look"]:
+            told += f"; {claim['look']}"
         yield from _lines(told, "    ", columns)
     if said := words.over_images(claim):
         yield from _lines(said, "    ", columns)
@@ -127,8 +129,8 @@ def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
 
 def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
     """What follows them where there are claims: a line for each, or how many seeds are missing."""
+    from bnbench.report.looks import judged
     from bnbench.report.record import claim_row
-    from bnbench.report.verdicts import judged
     from bnbench.stats.verdict import seeds_to_support
 
     claims, seeds = study.experiment.claims, study.experiment.seeds
@@ -146,6 +148,7 @@ def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
             said += f", {words.middle(effect, claim['unit']).removeprefix('mean ')}"
             ends = words.interval(effect["interval"], claim["unit"])
             said += f" [{ends}]" * (ends != "–") + f", {counted(effect['n'], 'seed')}"
+        said += f"; {claim['look']}" * bool(claim["look"])
         yield from _lines(f"{claim['id']}: {said}", f"{words.SYMBOLS[claim['outcome']]} ", columns)
 
 

@@ -46,7 +46,8 @@ class Judged:
     minus worse); NaN where both sides are infinite: no difference was seen. `objections`: to
     judging by them. `trials`: by arm, among how many values of the tuned axis its setup could
     choose. `tested_on`: the datasets of its runs, with their folders or functions.
-    `remarks`: what the verdict holds for, where that is less than its sentence says.
+    `remarks`: what the verdict holds for, where that is less than its sentence says. `look`: at how
+    many seeds that was, where they are added in looks.
     """
 
     claim: experiments.Claim
@@ -58,6 +59,12 @@ class Judged:
     trials: dict[str, int] = field(default_factory=dict)
     tested_on: set[tuple[str, str]] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
+    look: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether more seeds might decide it."""
+        return self.verdict.outcome == "inconclusive" and not self.objections
 
     @property
     def values(self) -> list[float]:
@@ -81,24 +88,32 @@ class Judged:
         return 1 - above if self.claim.direction == "down" else above
 
 
-def judged(study: Study) -> list[Judged]:
-    """Every claim of the experiment, in the file's order; one family for Holm's correction."""
+def at_once(study: Study, *, share: float = 1.0, standing: Sequence[Judged] = ()) -> list[Judged]:
+    """Every claim, in the file's order, judged by all runs; one family for Holm's correction, in
+    which those that are `standing` keep their verdict. `share`: of the error that may be spent."""
+    kept = {each.claim.id: each for each in standing}
     configs, tune = tuple(run.config for run in study.runs), study.experiment.tune
     doubted = claims.doubts(study.experiment.claims, configs, tune)
     refused = {claim.id: reason for claim, reason in doubted}
     found, measured = [], list[tuple[Effect | None, Sequence[str]]]()
     for claim in study.experiment.claims:
+        if claim.id in kept:
+            found.append(kept[claim.id])
+            measured.append((found[-1].verdict.effect, found[-1].objections))
+            continue
         each = Judged(claim)
         if claim.id in refused:
             each.objections.append(refused[claim.id])
         found.append(each)
-        measured.append((None if each.objections else _measure(each, study), each.objections))
+        amounts = None if each.objections else _measure(each, study, share)
+        measured.append((amounts, each.objections))
     for each, verdict in zip(found, judge(measured), strict=True):
-        each.verdict = verdict
+        if each.claim.id not in kept:
+            each.verdict = verdict
     return found
 
 
-def _measure(found: Judged, study: Study) -> Effect | None:
+def _measure(found: Judged, study: Study, share: float) -> Effect | None:
     """Fill in sides, differences and objections."""
     claim = found.claim
     found.better = tuple(_side(found, arm, study) for arm in claim.better_arms)
@@ -108,7 +123,7 @@ def _measure(found: Judged, study: Study) -> Effect | None:
         found.objections.append(f"unequal trials to choose from ({counts})")
     seen = paired(found, study.seeds)
     found.objections += _sanity_objections(found, study)
-    return amount(found, seen)
+    return amount(found, seen, share)
 
 
 def paired(found: Judged, seeds: Iterable[Seed]) -> list[float]:
@@ -125,8 +140,9 @@ def paired(found: Judged, seeds: Iterable[Seed]) -> list[float]:
     return seen
 
 
-def amount(found: Judged, seen: Sequence[float]) -> Effect | None:
-    """What the differences amount to; None, with an objection, where there is none."""
+def amount(found: Judged, seen: Sequence[float], share: float = 1.0) -> Effect | None:
+    """What the differences amount to; None, with an objection, where there is none. `share`: of the
+    error that may be spent on them."""
     claim = found.claim
     if found.pairs:
         return effect(
@@ -136,6 +152,7 @@ def amount(found: Judged, seen: Sequence[float]) -> Effect | None:
             ties=len(found.pairs) - len(seen),
             table=_of_images(found),
             most=_most(claim),
+            share=share,
         )
     if not found.objections:
         found.objections.append("no seed has a value on both sides")

@@ -13,8 +13,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from bnbench import palette
 from bnbench.report import record, words
 from bnbench.report.figures import Drawn, drawn
+from bnbench.report.looks import judged
 from bnbench.report.study import Study, short_names
-from bnbench.report.verdicts import judged
 from bnbench.store import Record
 from bnbench.wording import counted
 

@@ -52,7 +52,8 @@ class Effect:
     how often an interval of this `method` covers what it estimates: 0.95, or what n order
     statistics can give. One or two finite differences have the interval −∞ … ∞. `p`: of each
     outcome's test, before Holm's correction. `images`: of a test set, if what each seed did on each
-    of them is known, and `over_images` the interval over seeds and images then.
+    of them is known, and `over_images` the interval over seeds and images then. `share`: what the
+    look may spend, where there are several (`looks`); p and coverage are those after it.
     """
 
     differences: tuple[float, ...]
@@ -69,6 +70,7 @@ class Effect:
     p: Mapping[Decided, float]
     images: int = 0
     over_images: Interval | None = None
+    share: float = 1.0
 
 
 def effect(
@@ -79,14 +81,15 @@ def effect(
     ties: int = 0,
     most: float = inf,
     table: Array | None = None,
+    share: float = 1.0,
 ) -> Effect:
     """Interval, tests and what else there is to say of the differences of one claim.
 
     `ties`: seeds at which both sides are infinite, beside those of `differences`. `most`: no
     difference can be larger, and no interval reaches beyond it: to cut away what is not possible
     leaves its coverage as it is. `table`: (seeds, images), whose means over images are the
-    differences. Raises ValueError for no seeds, for NaN and for a smallest effect
-    that is negative or not finite.
+    differences. `share`: of the error that this look may spend. Raises ValueError for no seeds,
+    for NaN and for a smallest effect that is negative or not finite.
     """
     if not 0 <= smallest_effect < inf:
         raise ValueError(f"the smallest effect {smallest_effect} is not a finite number from 0 up")
@@ -95,16 +98,17 @@ def effect(
     middle = median(ranked)
     infinite = sum(map(isinf, values))
     ranks = bool(infinite or ties)
-    coverage, interval = CONFIDENCE, Interval(-inf, inf)
+    confidence = 1 - (1 - CONFIDENCE) * share
+    coverage, interval = confidence, Interval(-inf, inf)
     if ranks and values:
-        low, high, coverage = median_interval(ranked, confidence=CONFIDENCE)
+        low, high, coverage = median_interval(ranked, confidence=confidence)
         interval = Interval(low, high)
     elif not ranks and len(values) >= SEEDS_FOR_AN_INTERVAL:
-        low, high = paired_t_interval(values, confidence=CONFIDENCE)
+        low, high = paired_t_interval(values, confidence=confidence)
         interval = Interval(max(low, -most), min(high, most))
     over_images = None
     if table is not None and not ranks and len(values) >= SEEDS_FOR_AN_INTERVAL:
-        low, high = crossed_interval(table, confidence=CONFIDENCE)
+        low, high = crossed_interval(table, confidence=confidence)
         over_images = Interval(max(low, -most), min(high, most))
     return Effect(
         differences=values,
@@ -118,9 +122,13 @@ def effect(
         n=len(ranked),
         infinite=infinite,
         ties=ties,
-        p=_tested(values, smallest_effect, direction),
+        p={
+            outcome: min(1.0, p / share)
+            for outcome, p in _tested(values, smallest_effect, direction).items()
+        },
         images=0 if over_images is None or table is None else table.shape[1],
         over_images=over_images,
+        share=share,
     )
 
 

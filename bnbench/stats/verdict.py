@@ -72,16 +72,16 @@ class Verdict:
     over_images: Conclusion | None = None
 
 
-def seeds_to_support(directions: Sequence[Direction]) -> int:
+def seeds_to_support(directions: Sequence[Direction], *, share: float = 1.0) -> int:
     """The fewest seeds at which every claim of a file can be supported: if all seeds agree.
 
     `directions`: of the claims that are judged together. Their smallest possible p is then 2⁻ⁿ,
-    two-sided 2·2⁻ⁿ, and Holm's correction must leave it below 0.05. As many can refute them, or
-    find them negligible.
+    two-sided 2·2⁻ⁿ, and Holm's correction must leave it below 0.05, of which a look may spend a
+    `share`. As many can refute them, or find them negligible.
     """
     for n in count(SEEDS_FOR_A_VERDICT):
         p_values = [(2 if each == "two-sided" else 1) * 2.0**-n for each in directions]
-        if all(p < LEVEL for p in holm(p_values)):
+        if all(p < LEVEL * share for p in holm(p_values)):
             return n
     raise AssertionError("2⁻ⁿ becomes as small as one likes")
 
@@ -131,7 +131,7 @@ def _verdict(
     reasons, outcome = list(objections), points_at(effect, effect.interval)
     tested: Decided = "supported" if outcome == "inconclusive" else outcome
     p = corrected[tested]
-    least = seeds_to_support([each.direction for each in family])
+    least = seeds_to_support([each.direction for each in family], share=effect.share)
     needed = _seeds(effect, least)
     if effect.n < SEEDS_FOR_A_VERDICT:
         reasons.append(_too_few(effect, least, needed))
@@ -161,7 +161,8 @@ def _seeds(effect: Effect, least: int) -> int | None:
     """How many would decide, at least as many as can; None where that has no answer."""
     if effect.n < SEEDS_FOR_AN_INTERVAL or effect.ties:
         return None
-    needed = seeds_needed(effect.differences, effect.smallest_effect, confidence=CONFIDENCE)
+    confidence = 1 - (1 - CONFIDENCE) * effect.share
+    needed = seeds_needed(effect.differences, effect.smallest_effect, confidence=confidence)
     return None if needed is None else max(needed, least)
 
 
@@ -238,7 +239,9 @@ def _may_be_chance(effect: Effect, outcome: Decided, p: float, family: int) -> s
     corrected = f"p = {chance}"
     if family > 1:
         corrected += f" after Holm's correction for {family} claims ({before} before)"
-    seeds = seeds_to_support([effect.direction] * family)
+    if effect.share < 1:
+        corrected += f" and that for looks (this one may spend {effect.share:.3g} of the level)"
+    seeds = seeds_to_support([effect.direction] * family, share=effect.share)
     way = (
         f"{seeds} seeds that all agree would reach it"
         if seeds > effect.n

@@ -13,7 +13,7 @@ from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import Stop, threads_of, workers_for
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps import jobs, schedule, studies, workers
+from bnbench.sweeps import jobs, looks, schedule, studies, workers
 
 Say = Callable[[str], None]
 
@@ -36,19 +36,25 @@ def plan_all(
     say: Say,
     prepare: Callable[[Sequence[schema.RunConfig]], bool] = lambda _: False,
     into: bool = False,
+    until: str | None = None,
+    max_seeds: int | None = None,
 ) -> list[PlannedExperiment]:
     """The experiment of a file, or all of a folder's, checked before the first is trained.
 
     `prepare` has images of the user's own prepared, and says whether there are any: what they are
     decides whether runs can train. `into`: keep another study of the same name in its folder.
+    `until`: "decided" has seeds added until the claims are, `max_seeds` at most.
     Raises ConfigError with the faults of all of them, UsageError for two of the same name, and for
     another study unless `into`.
     """
+    _require_until(until, max_seeds, overrides)
     planned: dict[str, PlannedExperiment] = {}
     faults: list[Fault] = []
     for path in files.find_configs(name):
         try:
             experiment = loading.load_experiment(path, overrides)
+            if until is not None:
+                experiment = looks.until_decided(experiment, max_seeds)
             plan = plans.expand(experiment, max_runs=max_runs)
         except ConfigError as error:
             faults += error.faults
@@ -82,16 +88,26 @@ def plan_all(
     return list(planned.values())
 
 
+def _require_until(until: str | None, max_seeds: int | None, overrides: loading.Overrides) -> None:
+    if until not in (None, "decided"):
+        raise UsageError(f"--until {until}: there is decided", do="write --until decided")
+    if until is None and max_seeds is not None:
+        raise UsageError("--max-seeds is of --until decided", do="give both, or --seeds")
+    if until is not None and overrides.seeds is not None:
+        raise UsageError("--seeds and --until are both given", do="write --max-seeds for --seeds")
+
+
 def train(
     each: PlannedExperiment,
     planned: Sequence[PlannedExperiment],
     options: jobs.SweepOptions,
-    screen: Screen,
+    screens: Callable[..., Screen],
     say: Say,
 ) -> jobs.SweepOutcome:
     """Train what an experiment lacks, and bring its TensorBoard up to date before the first run.
 
-    `planned`: all experiments of the sweep. Raises Interrupted, what is trained being stored.
+    `planned`: all experiments of the sweep. `screens`: what shows so many runs. Raises Interrupted,
+    what is trained being stored.
     """
     runs, folder = each.plan.runs, each.folder
 
@@ -102,14 +118,20 @@ def train(
         update_tensorboard(folder, say)
 
     stop = Stop(say, saved=partial(schedule.is_saved, runs, folder))
-    with (
-        closing(executor_for(each, options, planned, say)) as executor,
-        stop.listening(),
-        screen,
-    ):
-        return schedule.sweep(
-            runs, folder, executor, screen, stop, options, each.plan.faults, begin
-        )
+    outcome = jobs.SweepOutcome(0)
+    with closing(executor_for(each, options, planned, say)) as executor, stop.listening():
+        if options.restart:
+            with stop.deferred():
+                studies.throw_away(runs, folder, say)
+        for some in looks.in_turn(each.experiment, runs, folder, say):
+            with screens(runs=len(some)) as screen:
+                outcome = schedule.sweep(
+                    some, folder, executor, screen, stop, options, each.plan.faults, begin
+                )
+            if outcome.failures and options.fail_fast:
+                break
+            options = replace(options, retry_failed=False)
+    return outcome
 
 
 def executor_for(

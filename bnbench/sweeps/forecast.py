@@ -258,8 +258,9 @@ def _states(runs: Iterable[ForecastRun]) -> str:
     return ", ".join(f"{number:,} {state}" for state, number in states.items())
 
 
-def as_lines(forecast: Forecast) -> list[str]:
-    """A forecast for people: a line per cell with what its seeds cost together, then the total."""
+def as_lines(forecast: Forecast, looks: Sequence[int] = ()) -> list[str]:
+    """A forecast for people: a line per cell with what its seeds cost together, then the total.
+    `looks`: numbers of seeds at which claims are judged, where that is not once."""
     cells: dict[str, list[ForecastRun]] = {}
     for run in forecast.runs:
         cells.setdefault(repr((run.setup, run.point)), []).append(run)
@@ -299,9 +300,22 @@ def as_lines(forecast: Forecast) -> list[str]:
         f"{finish:{'%H:%M' if today else '%Y-%m-%d %H:%M'}}; "
         f"{decimal(forecast.bytes)} of {decimal(free)} free{short}",
         f"from {_bases(forecast.runs)}{busy}",
+        *([_at_least(forecast, looks)] if looks else []),
     ]
 
 
 def _bases(runs: Iterable[ForecastRun]) -> str:
     """What the costs rest on: `finished runs and steps of 8 images (evaluations: reckoned)`."""
     return listing(dict.fromkeys(run.basis for run in runs if run.trains), "and")
+
+
+def _at_least(forecast: Forecast, looks: Sequence[int]) -> str:
+    """The first look is what a study of looks takes at least; the forecast itself is the most."""
+    seeds = list(dict.fromkeys(run.seed for run in forecast.runs))[: looks[0]]
+    first = [run.seconds for run in forecast.runs if run.trains and run.seed in seeds]
+    least = makespan(first, forecast.workers) + WORKER_SECONDS if first else 0.0
+    return (
+        f"that is the most: claims are judged at {listing(map(str, looks), 'and')} seeds; the "
+        f"first look takes {len(first)} of these runs, about {duration(least)}, later ones what "
+        "undecided claims need"
+    )

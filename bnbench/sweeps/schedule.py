@@ -57,16 +57,11 @@ def sweep(
     there are cores, runs on a GPU are no more at a time than its memory holds.
 
     Raises Interrupted; DataError or StorageError where no run could succeed; ConfigError, before
-    the first run, for networks that cannot be trained; HeldError where a run that is to be
-    restarted is being trained by another process.
+    the first run, for networks that cannot be trained.
     """
     dispatcher = Dispatcher(executor, screen.print, stop)
     work = _Sweep(screen, dispatcher, jobs.SweepOutcome(len(runs)), experiment.path)
     with stop.deferred():
-        if options.restart:
-            cleared = sum(map(_clear, experiment.folders_of(map(identity.run_id, runs))))
-            if cleared:
-                screen.print(f"{counted(cleared, 'earlier run')} thrown away")
         work.find_missing(runs, experiment, options)
         missing = [run.config for run in work.missing.values()]
         if missing:
@@ -101,14 +96,6 @@ def sweep(
 def is_saved(runs: Sequence[schema.RunConfig], experiment: store.ExperimentFolder) -> bool:
     """Whether any of the runs has stored something to go on from."""
     return any(run.is_saved() for run in experiment.folders_of(map(identity.run_id, runs)))
-
-
-def _clear(folder: store.RunFolder) -> bool:
-    """Throw an earlier attempt away; whether there was one."""
-    if not folder.path.exists():
-        return False
-    with folder.hold():
-        return folder.clear()
 
 
 def _set_aside(folder: store.RunFolder) -> None:

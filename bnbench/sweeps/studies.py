@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from bnbench import store
 from bnbench.config import experiments, files, loading, plans, schema
 from bnbench.config.faults import Faults
-from bnbench.config.identity import cell_key, differences, identity
-from bnbench.errors import BnbenchError, UsageError
+from bnbench.config.identity import cell_key, differences, identity, run_id
+from bnbench.errors import BnbenchError, ConfigError, DataError, StorageError, UsageError
+from bnbench.sweeps import looks
 from bnbench.wording import counted, cut
 
 
@@ -24,12 +26,15 @@ def folder_for(
     """The study in the folder that is continued, or a new one.
 
     Seeds, setups, values of axes, profiles and claims come and go. Another base or question is
-    another study: one next to those that are there if `into`, else UsageError is raised.
+    another study: one next to those that are there if `into`, else UsageError is raised. So it is
+    for other looks than the study has.
     """
     studies = folder.studies()
     reasons = [_other(experiment, overrides, plan, each) for each in studies]
     for study, reason in zip(studies, reasons, strict=True):
         if reason is None:
+            with suppress(ConfigError, DataError, StorageError):  # `begin` sets it aside
+                looks.require_same(experiment, *_planned(study), study)
             return study
     if not studies:
         return folder
@@ -55,6 +60,23 @@ def begin(
             why = error.what.partition("\n")[0]
             say(f"{study.file} cannot be read, and is renamed to {study.set_aside()}: {why}")
     study.begin(text)
+
+
+def throw_away(
+    runs: Sequence[schema.RunConfig], experiment: store.ExperimentFolder, say: Callable[[str], None]
+) -> None:
+    """Remove what there is of these runs. Raises HeldError where another process trains one."""
+    cleared = sum(map(_clear, experiment.folders_of(map(run_id, runs))))
+    if cleared:
+        say(f"{counted(cleared, 'earlier run')} thrown away")
+
+
+def _clear(folder: store.RunFolder) -> bool:
+    """Throw an earlier attempt away; whether there was one."""
+    if not folder.path.exists():
+        return False
+    with folder.hold():
+        return folder.clear()
 
 
 def _planned(

@@ -18,8 +18,8 @@ from bnbench import store
 from bnbench.config import loading, plans
 from bnbench.errors import Interrupted
 from bnbench.report import reading
+from bnbench.report.looks import judged
 from bnbench.report.record import as_record
-from bnbench.report.verdicts import judged
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.store import ExperimentFolder

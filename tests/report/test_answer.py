@@ -13,9 +13,9 @@ import pytest
 from scipy.stats import t as student
 
 from bnbench.config import schema
+from bnbench.report.looks import judged
 from bnbench.report.reading import read_study
 from bnbench.report.record import as_record
-from bnbench.report.verdicts import judged
 from bnbench.store import Record
 from tests.report.invented import Told, invented
 from tests.runs import SMALL_YAML

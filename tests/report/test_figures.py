@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 
 from bnbench.config import schema
 from bnbench.report.figures import _figures, style
+from bnbench.report.looks import judged
 from bnbench.report.reading import read_study
 from bnbench.report.study import Study
-from bnbench.report.verdicts import judged
 from tests.report.invented import Told, invented
 from tests.runs import SMALL_YAML
 

@@ -12,10 +12,10 @@ import pytest
 
 from bnbench.config import schema
 from bnbench.report import words
+from bnbench.report.looks import judged
 from bnbench.report.paper import as_markdown
 from bnbench.report.reading import read_study
 from bnbench.report.terminal import terminal
-from bnbench.report.verdicts import judged
 from bnbench.report.writing import make, page
 from bnbench.stats.crossed import crossed_interval
 from tests.report.invented import Told, invented

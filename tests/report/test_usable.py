@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bnbench.report.looks import judged
 from bnbench.report.reading import read_study
 from bnbench.report.terminal import terminal
-from bnbench.report.verdicts import judged
 from bnbench.report.writing import make, page
 from tests.report.invented import Told, invented
 from tests.report.test_verdicts import BASE, noise

@@ -9,8 +9,9 @@ from typing import Any, get_args
 import pytest
 
 from bnbench.config import schema
+from bnbench.report.looks import judged
 from bnbench.report.reading import read_study
-from bnbench.report.verdicts import Judged, judged
+from bnbench.report.verdicts import Judged
 from tests.report.invented import Told, invented
 
 BASE = """\

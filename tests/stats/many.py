@@ -19,6 +19,7 @@ from tests.stats.samples import Array
 
 Mask = npt.NDArray[np.bool_]
 ROUNDING = 1e-9
+ALL_UP_TO = 12
 
 
 def ranked(differences: Array) -> Mask:
@@ -26,36 +27,45 @@ def ranked(differences: Array) -> Mask:
     return np.asarray(~np.isfinite(differences).all(axis=1))
 
 
-def intervals(differences: Array) -> tuple[Array, Array]:
-    """(k,), (k,): Student's 95 % interval of each row of (k, n); of rows with infinite values or
-    ties that between order statistics, a tie at 0."""
+def intervals(differences: Array, error: float = 0.05) -> tuple[Array, Array]:
+    """(k,), (k,): Student's interval of each row of (k, n), which misses in 5 %; of rows with
+    infinite values or ties that between order statistics, a tie at 0."""
     n = differences.shape[1]
     infinite = ranked(differences)
     finite = np.where(infinite[:, None], 0.0, differences)
-    half = scipy_stats.t.ppf(0.975, n - 1) * scipy_stats.sem(finite, axis=1)
+    half = scipy_stats.t.ppf(1 - error / 2, n - 1) * scipy_stats.sem(finite, axis=1)
     ordered = np.sort(np.where(np.isnan(differences), 0.0, differences), axis=1)
-    fitting = [r for r in range(1, n // 2 + 1) if 2 * scipy_stats.binom.cdf(r - 1, n, 0.5) <= 0.05]
-    rank = max(fitting)
+    missed = {r: 2 * scipy_stats.binom.cdf(r - 1, n, 0.5) for r in range(1, n // 2 + 1)}
+    rank = max((r for r, rate in missed.items() if rate <= error), default=1)
     low = np.where(infinite, ordered[:, rank - 1], finite.mean(axis=1) - half)
     high = np.where(infinite, ordered[:, n - rank], finite.mean(axis=1) + half)
     return low, high
 
 
 def flipped(differences: Array) -> Array:
-    """(k,): shares of all sign patterns with at least the sum of each row (k, n); of rows with
-    infinite values, with at least its sum of signed ranks. NaN and 0 have no sign."""
+    """(k,): shares of sign patterns with at least the sum of each row (k, n); of rows with infinite
+    values, with at least its sum of signed ranks. NaN and 0 have no sign."""
     n = differences.shape[1]
     infinite = np.asarray(np.isinf(differences).any(axis=1))
     known = np.nan_to_num(differences, nan=0.0, posinf=np.inf, neginf=-np.inf)
     size = np.where(known == 0, np.nan, np.abs(known))
     ranks = np.nan_to_num(scipy_stats.rankdata(size, axis=1, nan_policy="omit"))
     values = np.where(infinite[:, None], np.copysign(ranks, known), known)
-    patterns = np.array(list(product((1.0, -1.0), repeat=n)))
+    patterns = signs(n)
     with np.errstate(invalid="ignore"):
         observed = values.sum(axis=1, keepdims=True)
         slack = ROUNDING * np.abs(values).sum(axis=1, keepdims=True)
         sums = np.abs(values) @ patterns.T
     return np.asarray((sums >= observed - slack).mean(axis=1))
+
+
+def signs(n: int) -> Array:
+    """All patterns; of more than twelve seeds as many that are drawn, and that of the data."""
+    if n <= ALL_UP_TO:
+        return np.array(list(product((1.0, -1.0), repeat=n)))
+    drawn = np.random.default_rng(n).choice([1.0, -1.0], (2**ALL_UP_TO, n))
+    drawn[0] = 1.0
+    return np.asarray(drawn)
 
 
 def p_values(differences: Array, smallest: float, direction: Direction) -> dict[str, Array]:

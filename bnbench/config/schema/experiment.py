@@ -113,6 +113,18 @@ Seeds = Annotated[
 ]
 
 
+def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
+    for i, value in enumerate(values[1:], start=1):
+        if value <= values[i - 1]:
+            raise fault("{around} must rise, and {value} is not above the one before it", at=i)
+    return values
+
+
+Looks = Annotated[
+    tuple[Annotated[int, Field(ge=6, le=1_000_000)], ...],
+    Field(min_length=1, strict=False, json_schema_extra={"x-allowed": "a list of numbers"}),
+    AfterValidator(_rising),
+]
 AnyBlock = dict[str, Any] | None
 
 
@@ -289,6 +301,11 @@ class ExperimentFile(Patch):
         None, description="dotted keys with the values that are crossed with every setup"
     )
     seeds: Seeds = Field(None, description="how many seeds, from 0; or a list of seeds")
+    looks: Looks | None = Field(
+        None,
+        description="numbers of seeds at which claims are judged, up to all; more seeds are added "
+        "for undecided ones alone; `bnbench sweep --until decided` sets them",
+    )
     tune: TuneConfig | None = Field(
         None,
         description="the axis from which the report picks a value per cell",

@@ -1,0 +1,125 @@
+"""Seeds that are added until the claims of a study are decided: when it is looked at, and what each
+look asks for. What a look says is in `report.looks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
+
+from bnbench import store
+from bnbench.config import experiments, schema
+from bnbench.config.identity import run_id
+from bnbench.errors import UsageError
+from bnbench.wording import counted, listing
+
+MOST = 24
+"""Seeds, unless `--max-seeds` says otherwise."""
+
+
+def until_decided(
+    experiment: experiments.ExperimentConfig, most: int | None
+) -> experiments.ExperimentConfig:
+    """The experiment with looks, the last one at `most` seeds; those of its file stay.
+
+    Seeds go on from the largest of the file. Raises UsageError for one whose seeds are fixed, that
+    has no claims, or too few seeds.
+    """
+    from bnbench.stats.looks import planned  # SciPy takes a while
+
+    name = experiment.path
+    if not experiment.claims:
+        raise UsageError(
+            f"{name} has no claims: there is nothing to decide",
+            do="state some in claims: (bnbench explain claims)",
+        )
+    if experiment.looks:
+        if most not in (None, experiment.looks[-1]):
+            raise UsageError(f"{name} has looks up to {experiment.looks[-1]} seeds, not {most}")
+        return experiment
+    if experiment.registered is not None:
+        raise UsageError(
+            f"{name} is registered with {counted(len(experiment.seeds), 'seed')}, and so they stay",
+            do="sweep it without --until; looks: in a file can be registered, too",
+        )
+    try:
+        numbers = planned([claim.direction for claim in experiment.claims], most or MOST)
+    except ValueError as error:
+        raise UsageError(f"--max-seeds: {error}") from None
+    given = experiment.seeds[: numbers[-1]]
+    seeds: experiments.Seeds = range(numbers[-1])
+    if not isinstance(given, range):
+        after = (seed % 2**63 for seed in count(max(given) + 1))
+        others = (seed for seed in after if seed not in given)
+        seeds = (*given, *islice(others, numbers[-1] - len(given)))
+    return replace(experiment, seeds=seeds, looks=numbers, overridden=True)
+
+
+def in_turn(
+    experiment: experiments.ExperimentConfig,
+    runs: Sequence[schema.RunConfig],
+    folder: store.ExperimentFolder,
+    say: Callable[[str], None],
+) -> Iterator[Sequence[schema.RunConfig]]:
+    """What is trained, one after the other: all runs, or what look after look asks for, until none
+    is lacking that training could give. Runs that were asked for before are among them."""
+    if not experiment.looks:
+        yield runs
+        return
+    from bnbench.report.looks import looks
+    from bnbench.report.reading import results_of
+
+    asked = 0
+    while True:
+        *before, last = looks(results_of(experiment, runs, folder, events=True))
+        if len(last.study.runs) == asked:
+            return
+        if before and last.lacking:
+            undecided = [each.claim.id for each in last.claims if each.open]
+            settled = len(last.claims) - len(undecided)
+            say(
+                f"{before[-1].seeds} seeds: {settled} of {counted(len(last.claims), 'claim')} "
+                f"settled; {counted(last.lacking, 'run')} more, to {last.seeds} seeds, for "
+                f"{listing(undecided, 'and')}"
+            )
+        asked = len(last.study.runs)
+        yield [run.config for run in last.study.runs]
+
+
+def require_same(
+    experiment: experiments.ExperimentConfig,
+    old: experiments.ExperimentConfig,
+    runs: Sequence[schema.RunConfig],
+    study: store.ExperimentFolder,
+) -> None:
+    """A study keeps its looks, and gets none after it could be judged without.
+
+    `old`, `runs`: as the study's file has them. Raises UsageError.
+    """
+    if (old.looks, old.looks and tuple(old.seeds)) == (
+        experiment.looks,
+        experiment.looks and tuple(experiment.seeds),
+    ):
+        return
+    named = "or give this one a name of its own with --set experiment=NAME"
+    if old.looks:
+        raise UsageError(
+            f"{study.file} has looks at {listing(map(str, old.looks), 'and')} seeds; verdicts are "
+            "corrected for these, and would not be for others",
+            do=f"sweep {study.file} itself, {named}",
+        )
+    from bnbench.stats.verdict import seeds_to_support  # SciPy takes a while
+
+    needed = seeds_to_support([claim.direction for claim in old.claims])
+    folders = study.folders_of(map(run_id, runs))
+    ended = {
+        run.seed
+        for run, folder in zip(runs, folders, strict=True)
+        if store.read(folder, whole=False).result is not None
+    }
+    if old.claims and len(ended) >= needed:
+        raise UsageError(
+            f"{study.file} has {counted(len(ended), 'seed')}, and its verdicts may have been read: "
+            "looks are set before",
+            do=f"take seeds that nobody has seen, as seeds: [100, 101, …] in the file, {named}",
+        )
