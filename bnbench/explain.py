@@ -174,8 +174,8 @@ def _findings() -> Iterator[Entry]:
 
 
 def _claims() -> Entry:
-    model, verdicts = schema.ClaimConfig, _definition("stats.verdict")
-    return Entry("claims", "claims", _docstring(model), (verdicts,), _keys(model, "claims."))
+    model, details = schema.ClaimConfig, tuple(map(_definition, ("stats.verdict", "stats.looks")))
+    return Entry("claims", "claims", _docstring(model), details, _keys(model, "claims."))
 
 
 # --- where texts come from --------------------------------------------------------------------

@@ -6,10 +6,10 @@ share w, p-values are divided by w and intervals have a confidence of 1 − 0.05
 1, so that by Bonferroni's inequality all looks together are wrong as rarely as one is without them,
 whatever the looks have to do with each other: also where the median takes the mean's place, or
 tuning another learning rate, as seeds are added. Intervals are repeated confidence intervals
-(Jennison & Turnbull 1989, https://doi.org/10.1111/j.2517-6161.1989.tb01764.x), shares spend the
-error (Lan & DeMets 1983, https://doi.org/10.1093/biomet/70.3.659). Holm's correction over claims
-stays valid where a decided claim keeps the p-value of its look: a first wrong rejection is one of
-the m true nulls at p/w ≤ 0.05/m at some look, which Bonferroni bounds over nulls and looks alike.
+(Jennison & Turnbull 1990, https://doi.org/10.1214/ss/1177012099), shares spend the error (Lan &
+DeMets 1983, https://doi.org/10.1093/biomet/70.3.659). Holm's correction over claims stays valid
+where a decided claim keeps the p-value of its look: a first wrong rejection is one of the m true
+nulls at p/w ≤ 0.05/m at some look, which Bonferroni bounds over nulls and looks alike.
 
 The first look has half, so that a large effect costs one seed more than it would alone, the last
 one a quarter, and those between share the rest. `scripts/make_honesty` compares that with other

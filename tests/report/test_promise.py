@@ -132,5 +132,5 @@ def test_an_arm_that_names_its_rate_is_not_tuned(tmp_path: Path) -> None:
 
 def test_the_study_of_the_readme_can_decide_its_claim(tmp_path: Path) -> None:
     readme = Path(__file__).resolve().parents[2] / "README.md"
-    (text,) = re.findall(r"```yaml\n(# my-study\.yaml\n.*?)```", readme.read_text(), re.S)
+    (text,) = re.findall(r"```yaml\n(# my-study\.yaml.*?)```", readme.read_text(), re.S)
     assert lacking(tmp_path, text) == []

@@ -39,14 +39,15 @@ def test_the_first_look_decides_all_claims_whose_seeds_agree(directions: list[Di
     n, *_ = planned(directions, 200)
     share, *_ = shares(2)
     agreeing = [
-        effect(10 + np.arange(n) / n, smallest_effect=1, direction=each, share=share)
+        effect([10 + seed / n for seed in range(n)], smallest_effect=1, direction=each, share=share)
         for each in directions
     ]
     assert {verdict.outcome for verdict in judge([(each, ()) for each in agreeing])} == {
         "supported"
     }
     fewer = [
-        effect(10 + np.arange(n - 2) / n, smallest_effect=1, direction=each) for each in directions
+        effect([10 + seed / n for seed in range(n - 2)], smallest_effect=1, direction=each)
+        for each in directions
     ]
     outcomes = {verdict.outcome for verdict in judge([(each, ()) for each in fewer])}
     assert "inconclusive" in outcomes
