@@ -198,7 +198,7 @@ def test_a_dry_run_says_the_least_and_the_most() -> None:
         for seed in range(9)
     ]
     forecast = Forecast(
-        experiment="x", path=".", workers=1, seconds=544.0, bytes=0,
+        experiment="x", path=".", workers=1, seconds=544.0, bytes=0, pace=1.0,
         finish="2026-01-01T00:00:00+00:00", runs=runs,
     )  # fmt: skip
     *_, total, last = as_lines(forecast, (7, 9))
