@@ -177,8 +177,7 @@ def sweep(
         workers=str(workers), on=on, slurm=settings, detach=detach, device=device, restart=restart,
         accept_changes=accept_changes, retry_failed=retry_failed, fail_fast=fail_fast,
     )  # fmt: skip
-    screens = partial(_screen, console)
-    outcome = experiments.train(planned, [planned], options, screens, say)
+    outcome = experiments.train(planned, [planned], options, partial(_screen, console), say)
     update_tensorboard(planned.folder, say)
     for name, message in outcome.failures:
         say(f"failed: {name}: {message}")

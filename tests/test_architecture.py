@@ -98,6 +98,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "report",
             "runner",
             "sinks",
+            "stats",
             "store",
             "wording",
         },

@@ -15,7 +15,7 @@ from bnbench.config.metrics import Metric
 from bnbench.config.schema import Key
 from bnbench.config.sentences import is_whole_number
 from bnbench.config.yaml import Path, Source
-from bnbench.wording import counted, in_words, point_words
+from bnbench.wording import in_words, listing, point_words
 
 Seeds: TypeAlias = Sequence[int]
 """A tuple or, so that `seeds: 1000000000` costs nothing before it is refused, a range."""
@@ -121,10 +121,10 @@ def read_looks(
 ) -> tuple[int, ...]:
     """Numbers of seeds at which claims are judged, of which the last is all; () for once."""
     looks = tuple(values or ())
-    if looks and looks[-1] != len(seeds):
-        said = f"looks ends at {looks[-1]}, and there are {counted(len(seeds), 'seed')}"
-        hint = f"its last number must be that of the seeds: {len(seeds)}"
-        faults.add(source.place(("looks",), key=True), said, hint)
+    if looks and (looks[-1] != len(seeds) or list(looks) != sorted(set(looks))):
+        numbers = listing(map(str, looks), "and")
+        said = f"looks must rise to {len(seeds)}, the number of seeds, not {numbers}"
+        faults.add(source.place(("looks",), key=True), said)
     return looks
 
 

@@ -173,13 +173,7 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
         for remark in (*with_batch_size(study), *ends_of_grids(study), *eval_mode(study, LARGE)):
             yield Notice("other", remark)
     yield from () if found is None else _registered(found)
-    if looks := study.experiment.looks:
-        yield Notice(
-            "other",
-            f"Looks at {listing(map(str, looks), 'and')} seeds, which were added for undecided "
-            "claims alone. What is said of claims is corrected for all looks; intervals of single "
-            "setups are not.",
-        )
+    yield from _looks(study.experiment.looks)
     yield from _without_images(claims)
     yield from (Notice("other", note) for note in study.notes)
     for reason in dict.fromkeys(run.reason for run in study.others):
@@ -188,6 +182,17 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
         if len(same) > NAMED_OTHERS:
             named = f"{counted(len(same), 'run')}; the page lists them"
         yield Notice("other", f"Not in this report, since {reason}: {named}")
+
+
+def _looks(numbers: Sequence[int]) -> Iterator[Notice]:
+    """At how many seeds claims were judged, where that was not once."""
+    if numbers:
+        yield Notice(
+            "other",
+            f"Looks at {listing(map(str, numbers), 'and')} seeds, which were added for undecided "
+            "claims alone. What is said of claims is corrected for all looks; intervals of single "
+            "setups are not.",
+        )
 
 
 def _where(study: Study, lost: Callable[[StudiedRun], bool]) -> str:

@@ -180,8 +180,8 @@ def test_looks_are_set_before_and_stay(tmp_path: Path) -> None:
 def test_looks_of_a_file_end_with_all_seeds(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     for looks_, said in (
-        ("[6, 8]", "looks ends at 8, and there are 9 seeds"),
-        ("[8, 8, 9]", "looks must rise, and 8 is not above the one before it"),
+        ("[6, 8]", "looks must rise to 9, the number of seeds, not 6 and 8"),
+        ("[8, 8, 9]", "looks must rise to 9, the number of seeds, not 8, 8 and 9"),
         ("[3, 9]", "looks[0] must be a whole number from 6"),
     ):
         file.write_text(SMALL_YAML + STUDY % 9 + f"looks: {looks_}\n")
@@ -201,7 +201,7 @@ def test_a_dry_run_says_the_least_and_the_most() -> None:
         experiment="x", path=".", workers=1, seconds=544.0, bytes=0, pace=1.0,
         finish="2026-01-01T00:00:00+00:00", runs=runs,
     )  # fmt: skip
-    *_, total, last = as_lines(forecast, (7, 9))
+    *_, total, _, last = as_lines(forecast, (7, 9))
     assert total.startswith("to train: 9, about 9 min")
     assert last.startswith(
         "that is the most: claims are judged at 7 and 9 seeds; the first look takes 7 of these "
