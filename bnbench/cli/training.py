@@ -46,7 +46,7 @@ def train(
     debug: root.Debug = False,
 ) -> None:
     """Train one run; the same command again continues it."""
-    from bnbench.config import custom, files, identity, loading, plans
+    from bnbench.config import custom, feasible, files, identity, loading, plans
     from bnbench.config.trust import Trust
     from bnbench.runner.settings import Settings, Stop, thread_limit
     from bnbench.store import ExperimentFolder, RunFolder
@@ -88,6 +88,9 @@ def train(
         )
         done = execute(run, folder, settings)
     _show(done)
+    hint = feasible.short_warmup(run, feasible.planned_steps(run))
+    if done.result.state == "diverged" and hint is not None:
+        root.say(f"note: {hint}")
     root.show(f"curves: bnbench tensorboard {folder.path}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import ceil
 
 from bnbench.config import schema
 from bnbench.config.custom import builds, misfit, targets, trouble, weights, weights_hash
@@ -14,6 +15,9 @@ from bnbench.config.datasets import DatasetFacts, UnpreparedError, facts, total_
 from bnbench.config.faults import named_setups
 from bnbench.errors import DataError
 from bnbench.wording import counted
+
+FEW_STEPS = 5
+"""A warm-up of fewer is none for momentum of 0.9, which averages over ten steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,19 @@ def warnings(configs: Iterable[schema.RunConfig]) -> list[str]:
             worst[number] = max(worst.get(number, ((), "")), (size, sentence))
             setups.setdefault(number, {})[config.setup] = None
     return [f"{worst[number][1]} ({named_setups(setups[number])})" for number in sorted(worst)]
+
+
+def short_warmup(config: schema.RunConfig, steps: int) -> str | None:
+    """What may have made a run of so many steps diverge: a warm-up of few of them; else None."""
+    warmup = config.optim.warmup
+    first = ceil(round(warmup * steps, 9))
+    if first >= FEW_STEPS:
+        return None
+    share = min(0.5, FEW_STEPS / steps)
+    return (
+        f"the learning rate rises for {counted(first, 'step')} of {steps:,} (optim.warmup: "
+        f"{warmup:g}): try optim.warmup: {share:.2g}, or a lower optim.lr"
+    )
 
 
 def initial_weight(config: schema.RunConfig, steps: int) -> float | None:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from bnbench.config import metrics, registration
 from bnbench.report import words
 from bnbench.report.comparing import of_cells
-from bnbench.report.remarks import LARGE, ends_of_grids, eval_mode, with_batch_size
+from bnbench.report.remarks import LARGE, ends_of_grids, eval_mode, short_warmups, with_batch_size
 from bnbench.report.study import OtherRun, StudiedRun, Study, chance_level
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion, seeds_to_support
@@ -163,7 +163,8 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
     if states["diverged"]:
         runs = counted(states["diverged"], "run")
         where = _where(study, lambda run: run.state == "diverged")
-        yield Notice("other", f"{runs} diverged, part of no mean: {where}.")
+        hints = "".join(f" {hint}" for hint in short_warmups(study))
+        yield Notice("other", f"{runs} diverged, part of no mean: {where}.{hints}")
     lost = sum(run.at_chance for run in study.runs)
     if lost and study.classes:
         told = f"{counted(lost, 'run')} did not learn: {_where(study, lambda run: run.at_chance)}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
-from bnbench.config.feasible import initial_weight
+from bnbench.config.feasible import initial_weight, short_warmup
 from bnbench.config.schema.run import BUDGETS
 from bnbench.report import words
 from bnbench.report.means import over_seeds
@@ -47,6 +47,16 @@ def eval_mode(study: Study, least: float) -> Iterator[str]:
         f"{named(study, most)}: {words.eval_mode(gap['mean'])} on validation images "
         f"({words.over_seeds(gap, sign=True)} points, {counted(gap['n'], 'seed')}){more}.{why}"
     )
+
+
+def short_warmups(study: Study) -> Iterator[str]:
+    """What may have made runs diverge: of the first that it may have."""
+    diverged = (run for run in study.runs if run.state == "diverged")
+    for run in diverged:
+        steps = (run.manifest or {}).get("total_steps")
+        if isinstance(steps, int) and steps > 0 and (hint := short_warmup(run.config, steps)):
+            yield f"In {run.setup} {hint}."
+            return
 
 
 def named(study: Study, cell: Cell) -> str:

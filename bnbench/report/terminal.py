@@ -109,10 +109,10 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
 
 def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
     """What ends a sweep, to be printed one below the other: the question, what was compared, the
-    results, and a large gap between eval and training mode; no wider than `columns` and 80."""
+    results, and remarks on what diverged and on eval mode; no wider than `columns` and 80."""
     columns = min(columns, WIDEST)
     from bnbench.report.record import cell_row  # SciPy takes a while
-    from bnbench.report.remarks import LARGE, eval_mode
+    from bnbench.report.remarks import LARGE, eval_mode, short_warmups
 
     shown: list[RenderableType] = []
     if study.experiment.question:
@@ -122,7 +122,7 @@ def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
     rows = [cell_row(cell, study) for cell in study.cells]
     tuned = study.tuned_axis if study.choices else None
     shown += _cells(rows, list(study.axes), tuned, columns)
-    for remark in eval_mode(study, LARGE):
+    for remark in (*short_warmups(study), *eval_mode(study, LARGE)):
         shown += _lines(remark, "", columns)
     return shown
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from bnbench.config import schema
+from bnbench.report.answer import notices as notices_of
 from bnbench.report.paper import as_latex, as_markdown
 from bnbench.report.reading import read_study
+from bnbench.report.remarks import short_warmups
 from bnbench.report.terminal import closing_tables, terminal
 from bnbench.report.writing import Report, page
 from tests.report.invented import Told, invented
@@ -180,3 +182,34 @@ def test_a_rate_that_was_asked_for_or_chosen_is_no_remark(tmp_path: Path) -> Non
 
     (found,) = answered(tmp_path / "few", f"seeds: 8\n{CLAIM}", mostly)["claims"]
     assert found["remarks"] == [], "half of them learned"
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "said"),
+    [
+        (20, 0.05, "for 1 step of 20 (optim.warmup: 0.05): try optim.warmup: 0.25, or a lower"),
+        (20, 0.0, "for 0 steps of 20 (optim.warmup: 0): try optim.warmup: 0.25, or a lower"),
+        (20, 0.25, None),
+        (100, 0.05, None),
+        (2, 0.3, "for 1 step of 2 (optim.warmup: 0.3): try optim.warmup: 0.5, or a lower optim.lr"),
+    ],
+)
+def test_a_short_warm_up_of_what_diverged_is_told(
+    tmp_path: Path, steps: int, warmup: float, said: str | None
+) -> None:
+    text = SMALL_YAML.replace("epochs: 2", f"steps: {steps}") + f"optim: {{warmup: {warmup}}}\n"
+
+    def lame_at_once(config: schema.RunConfig) -> Told:
+        """GroupNorm diverges in one seed of three."""
+        lost = config.setup == "gn" and config.seed == 1
+        return Told(state="diverged" if lost else "completed", steps=steps)
+
+    study = read_study(invented(tmp_path, f"{text}{SETUPS}seeds: 3\n", lame_at_once))
+    hints = [line for line in short_warmups(study) if "the learning rate rises" in line]
+    assert len(hints) == (said is not None)
+    closing = " ".join(" ".join(printed(closing_tables(study), 80)).split())
+    assert ("optim.warmup" in closing) == (said is not None)
+    if said is not None:
+        assert said in hints[0]
+        (notice,) = [each.text for each in notices_of(study, [], None) if "diverged" in each.text]
+        assert notice.endswith(hints[0])
