@@ -95,7 +95,7 @@ def test_the_pages_show_commands() -> None:
 
 
 def test_the_example_of_the_configuration_is_sound(tmp_path: Path) -> None:
-    example, profiles, claims, published, tuning = blocks(CONFIGURATION, "yaml")
+    example, profiles, claims, published, swapped, tuning = blocks(CONFIGURATION, "yaml")
     path = tmp_path / "my-study.yaml"
     path.write_text(example)
     # Three setups at 4 batch sizes and 7 rates, one with rates of its own, and 8 seeds.
@@ -106,6 +106,13 @@ def test_the_example_of_the_configuration_is_sound(tmp_path: Path) -> None:
     path.write_text(re.sub(r"^seeds:.*\n", "", example, flags=re.MULTILINE) + profiles + claims)
     # Of the profile's claim: two setups at one batch size, three rates, six seeds.
     assert len(plans.expand(loading.load_experiment(path)).runs) == 2 * 1 * 3 * 6
+    path.write_text(swapped.replace("my_norm.py", str(tmp_path / "my_norm.py")))
+    (layer,) = (each for each in blocks(README, "python") if "class PeakNorm" in each)
+    (tmp_path / "my_norm.py").write_text(layer)
+    assert [run.setup for run in plans.expand(loading.load_experiment(path)).runs] == [
+        "batch",
+        "peak",
+    ]
     path.write_text(tuning)
     assert len(plans.expand(loading.load_experiment(path)).runs) == 3
 

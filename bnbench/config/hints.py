@@ -97,6 +97,12 @@ INSTEAD = {
     "evaluation measures running, batch and population statistics",
 }
 
+SWAP = (
+    "swap is a value of model.norm: write model: {kind: custom, target: …, norm: swap}, or leave "
+    "it out with torchvision and timm; the layer that comes in stands under norm"
+)
+ALWAYS_SWAPPED = "a network of timm always has its BatchNorms exchanged: leave norm out"
+
 
 def plain(key: str) -> str:
     return key.lower().replace("-", "_")
@@ -164,6 +170,8 @@ def meant_block(family: Family, value: Any) -> str | None:
     if isinstance(value, str) and "custom" in family.kinds and re.fullmatch(TARGET, value):
         target = shortened(value, PATH_LENGTH)
         return f"write {family.name}: {{{family.tag}: custom, target: {target}}}"
+    if write := written_out(family, value):
+        return write
     if isinstance(value, str) and (kind := nearest_kind(family, value)):
         return f"write {in_a_block(f'{family.name}.{family.tag}', kind)}"
     return "write norm: {kind: none} for no normalization" if family.name == "norm" else None
@@ -189,6 +197,14 @@ def meant(dotted: str, value: Any = None, guess: str | None = None) -> str | Non
     of_kind = f"did you mean {kind[0]}, with the value {kind[1]}?" if kind else None
     # norm.group is norm.groups rather than norm.kind, but resnet is not set.
     return guess or of_kind if "." in dotted else of_kind or guess
+
+
+def written_out(family: Family, value: Any) -> str | None:
+    """What to write where a network of torchvision, or to swap, is taken for a kind."""
+    if family.name == "norm" and value == "swap":
+        return SWAP
+    named = isinstance(value, str) and value_called(f"{family.name}.kind", value) == "torchvision"
+    return f"write model: {{kind: torchvision, name: {plain(value)}}}" if named else None
 
 
 def nearest_kind(family: Family, word: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bnbench.config.hints import (
+    ALWAYS_SWAPPED,
     in_a_block,
     meant,
     meant_block,
@@ -18,6 +19,7 @@ from bnbench.config.hints import (
     no_dotted_key,
     value_called,
     value_meant,
+    written_out,
 )
 from bnbench.config.schema import BLOCKS, Block, Family, Key
 from bnbench.config.yaml import Path
@@ -148,6 +150,8 @@ class Subject:
             return message, close
         if family.tag:
             message = f'{self.dotted(path)} is not a key of {family.tag} "{self.kind}"'
+        if (self.kind, key) == ("timm", "norm"):
+            return message, ALWAYS_SWAPPED
         if others := family.kinds_with(key):
             return message, f"{key} is a key of {family.tag} {listing(others)}"
         guess = did_you_mean(nearest(key, self.model.model_fields), f"{family.name}.")
@@ -334,7 +338,7 @@ def _wrong_kind(family: Family, values: Mapping[str, Any]) -> Flaw:
     said = isinstance(value, str) or not value
     if kind == "none" and value != "none":
         return Flaw((tag,), message, "the kind without normalization is none")
-    return Flaw((tag,), message, did_you_mean(kind if said else None))
+    return Flaw((tag,), message, written_out(family, value) or did_you_mean(kind if said else None))
 
 
 def _unknown_to_all(family: Family, values: Mapping[str, Any]) -> Iterator[Flaw]:

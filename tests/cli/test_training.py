@@ -54,6 +54,7 @@ def test_a_divergence_is_a_result() -> None:
     said = bnbench("train", "study.yaml")
     assert said.code == 0
     assert ": diverged at step " in said.out
+    assert "note: the learning rate rises for 1 step of 16 (optim.warmup: 0.05)" in said.err
     (run,) = ExperimentFolder(Path("runs/study")).runs()
     result = result_of(run)
     assert result["state"] == "diverged"

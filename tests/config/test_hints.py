@@ -95,7 +95,6 @@ def test_explain_shows_what_such_a_word_means(typed: str, meant: str) -> None:
     [
         ("norm: {kind: BatchNorm2d}", "batch"),
         ("norm: {placement: pre}", "before"),
-        ("model: {kind: resnet18}", "torchvision"),
         ("data: {dataset: imagenet}", "image-folder"),
         ("data: {augment: true}", "flip-crop"),
         ("optim: {kind: adam}", "adamw"),
@@ -114,7 +113,6 @@ def test_a_value_of_another_program_leads_to_ours(tmp_path: Path, text: str, hin
         ("norm: mine.py:Norm", "norm: {kind: custom, target: mine.py:Norm}"),
         ("norm: BatchNorm2d", "norm: {kind: batch}"),
         ("norm: 3", "norm: {kind: none} for no normalization"),
-        ("model: resnet18", "model: {kind: torchvision}"),
         ("setups: {a: batchnorm}", "{norm: {kind: batch}}"),
         ("setups: {a: {kind: gn}}", "norm: {kind: group}"),
         ("setups: {a: {norm: gn}}", "norm: {kind: group}"),
@@ -155,3 +153,20 @@ def explain_values(key: str) -> str:
     if name == family.tag:
         return " ".join(family.kinds)
     return " ".join(each.allowed for each in explain.find(key) if isinstance(each, explain.Key))
+
+
+NETWORKS = {
+    "norm: swap": "swap is a value of model.norm: ",
+    "norm: {kind: swap, target: my.py:Norm}": "swap is a value of model.norm: ",
+    "model: resnet18": "write model: {kind: torchvision, name: resnet18}",
+    "model: {kind: resnet18}": "write model: {kind: torchvision, name: resnet18}",
+    "model: {kind: timm, name: resnet18, norm: swap}": "a network of timm always has its BatchNo",
+    "model: {kind: torchvison}": "did you mean torchvision?",
+}
+
+
+@pytest.mark.parametrize(("text", "hint"), NETWORKS.items())
+def test_a_network_of_others_is_found_at_the_first_try(
+    tmp_path: Path, text: str, hint: str
+) -> None:
+    assert f"\n  {hint}" in fault(tmp_path, text)
