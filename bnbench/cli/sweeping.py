@@ -69,8 +69,8 @@ Address = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        envvar="RAY_ADDRESS",
-        help="Of the Ray cluster; auto: the one of this machine. Without one, Ray is started here.",
+        help="Of the Ray cluster, by default RAY_ADDRESS; auto: the one of this machine. Without "
+        "one, Ray is started here.",
     ),
 ]
 Slurm = Annotated[

@@ -152,6 +152,8 @@ def executor_for(
     if options.on != "slurm" and (options.slurm or options.detach):
         flag = "--slurm" if options.slurm else "--detach"
         raise UsageError(f"{flag} says how to train on SLURM", do="add --on slurm")
+    if options.on != "ray" and options.address:
+        raise UsageError("--address is of a Ray cluster", do="add --on ray")
     match options.on:
         case "local":
             size = workers_for(options.workers, each.plan.runs)

@@ -124,10 +124,9 @@ class Cluster:
         name = f"seen-{secrets.token_hex(8)}{files.TEMPORARY}"
         experiment.keep({name: b""}, synced=False)
         self._seen = experiment.path.absolute() / name
-        look = self._ray.remote(is_there).options(num_cpus=0)
-        on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        look = self._ray.remote(is_there)
         asked = [
-            look.options(scheduling_strategy=on(node["NodeID"], soft=False)).remote(self._seen)
+            look.options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(self._seen)
             for node in self._nodes()
             if node["Resources"].get("CPU", 0) >= self._needs["CPU"]
         ]
@@ -297,6 +296,13 @@ class Cluster:
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         self._ray.kill(worker.actor)
+
+
+def _on(node: str) -> Any:
+    """There and nowhere else."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _cause(error: BaseException) -> str:

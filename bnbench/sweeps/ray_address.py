@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 
 from bnbench.errors import ClusterError, UsageError
+from bnbench.wording import shortened
 
 PROBE_SECONDS = 10.0
 """How long a cluster may take to say that it is there; Ray itself would wait for 80 s."""
+
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+SETTINGS = b"\x04"
+"""How HTTP/2, which Ray's processes speak, begins, and the kind of frame that answers it: RFC 9113,
+sections 3.4 and 4.1."""
 
 LOCAL_STORE_BYTES = 100_000_000
 """Of the object store of a Ray that is started here: all that passes is what is shown."""
@@ -40,10 +44,11 @@ def connect(address: str | None) -> None:
             here = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
             ray.init("local", **here, **quiet)
         else:
-            _require_answer(address)
+            if address != "auto":
+                _require_answer(address)
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        why = str(error).strip().partition("\n")[0]
+        why = shortened(" ".join(str(error).split()), 300)
         raise ClusterError(
             f"Ray cannot be used at {address}: {why}",
             do="the cluster needs the Ray and Python of this environment",
@@ -58,16 +63,17 @@ def _require_answer(address: str) -> None:
             f"--address {address}: a cluster is joined, not reached through Ray's client",
             do="run the command on a node of the cluster, with HOST:PORT (6379 by default) or auto",
         )
-    do = "look at `ray status` there, or leave out --address and RAY_ADDRESS for a Ray of your own"
     host, _, port = address.rpartition(":")
-    if address != "auto":
-        try:
-            socket.create_connection((host, int(port)), timeout=PROBE_SECONDS / 2).close()
-        except (OSError, ValueError) as error:
-            raise ClusterError(f"no Ray cluster answers at {address}: {error}", do=do) from error
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
-    at = [] if address == "auto" else ["--address", address]
+    why = "what is there is not Ray"
     try:
-        subprocess.run([*ask, *at], check=True, capture_output=True, timeout=PROBE_SECONDS)
-    except subprocess.SubprocessError as error:
-        raise ClusterError(f"no Ray cluster answers at {address}", do=do) from error
+        with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS) as connection:
+            connection.sendall(HELLO)
+            answers = connection.recv(4)[3:] == SETTINGS
+    except (OSError, ValueError) as error:
+        answers, why = False, str(error)
+    if not answers:
+        raise ClusterError(
+            f"no Ray cluster answers at {address}: {why}",
+            do="look at `ray status` there, or leave out --address and RAY_ADDRESS for a Ray of "
+            "your own",
+        )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,12 +21,13 @@ from bnbench.config import identity, schema
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps.jobs import SweepOptions
+from bnbench.sweeps.jobs import SweepOptions, Train
 from bnbench.sweeps.shipping import Shipping
 from tests.executors import sweep
 from tests.extras import required
 from tests.runs import committed_step, experiment_in, small_config
-from tests.sweeps.test_shipping import locally, long_config, stored
+from tests.sweeps.test_shipping import LAYER, locally, long_config, stored
+from tests.sweeps.test_workers import wait_until
 
 for name, value in {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -92,6 +95,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield there
 
 
+SEES = on_ray.Cluster.sees
+
+
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints come back as soon as they are there; nobody sees the disk of another."""
@@ -109,6 +115,79 @@ class Watched(Shipping):
     def answers(self, seconds: float) -> Any:
         self._each_turn(self._remote)
         return super().answers(seconds)
+
+
+STUDY = """
+data: {dataset: image-folder, root: images, image_size: 8, channels: 1,
+       validation_size: 32, batch_size: 8, eval_batch_size: 16}
+model: {widths: [4, 8], blocks: 1}
+train: {epochs: 4, evaluations: 2, checkpoint_every: 4}
+setups: {bn: {}, own: {norm: {kind: custom, target: layer.py:Scaled, options: {scale: 0.5}}}}
+axes: {optim.lr: [0.01, 0.1]}
+seeds: 3
+"""
+
+
+def can_hide() -> bool:
+    """Whether a process may see other files than we at a path."""
+    try:
+        return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not can_hide(), reason="needs a mount namespace")
+def test_twelve_runs_whose_driver_is_killed_and_begins_again(nodes: Nodes, tmp_path: Path) -> None:
+    """The driver alone sees its folder: experiment, layer, images and runs."""
+    kept, seen = tmp_path / "kept", tmp_path / "seen"
+    seen.mkdir()
+    images_in(kept / "images")
+    (kept / "layer.py").write_text(LAYER)
+    (kept / "study.yaml").write_text(STUDY)
+    bnbench = f"{sys.executable} -m bnbench sweep study.yaml --quiet"
+    inside = f"mount --bind {kept} {seen} && cd {seen} && exec {bnbench} --on ray"
+    command = ["unshare", "-m", "sh", "-c", f"{inside} --address {nodes.address}"]
+    experiment = ExperimentFolder(kept / "runs" / "study")
+
+    def finished() -> dict[str, int]:
+        paths = experiment.path.glob("*/result.json")
+        return {path.parent.name: path.stat().st_mtime_ns for path in paths}
+
+    with subprocess.Popen(command) as driver:
+        wait_until(lambda: len(finished()) >= 3, seconds=180)
+        driver.kill()
+    before = finished()
+    assert 3 <= len(before) < 12
+    assert not list(seen.iterdir())
+    cores = ray.cluster_resources()["CPU"]
+    wait_until(lambda: ray.available_resources().get("CPU") == cores, seconds=60)
+    subprocess.run(command, check=True, timeout=300)
+    assert before.items() <= finished().items(), "what was finished is only read"
+    here = [*bnbench.split(), "--runs-dir", "local", "--workers", "1"]
+    subprocess.run(here, check=True, cwd=kept, timeout=300)
+    local = stored(ExperimentFolder(kept / "local" / "study"))
+    assert len(local) == 12
+    assert stored(experiment) == local
+
+
+def test_on_a_shared_disk_nothing_is_copied(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray.Cluster, "sees", SEES)
+    runs = [small_config(seed=seed) for seed in range(2)]
+    experiment = experiment_in(tmp_path)
+    shipments = []
+
+    def watch(cluster: Any) -> None:
+        worker = of_worker(cluster, 1)
+        shipments.extend([worker.shipment] if worker else [])
+
+    outcome, _ = swept(nodes, runs, experiment, watch)
+    assert (outcome.trained, outcome.failures) == (2, [])
+    assert shipments
+    assert all(each.place and not each.files for each in shipments)
+    assert not list(experiment.path.glob("*.tmp"))
+    assert stored(experiment) == stored(locally(tmp_path / "here", runs))
 
 
 def swept(
@@ -154,7 +233,9 @@ def images_in(folder: Path) -> schema.ImageFolderData:
 
 def of_worker(cluster: Any, runs: int) -> Any:
     """The worker that trains a run, once so many are trained at a time."""
-    busy = [each for each in cluster._workers if each.shipment and each.shipment.run]
+    busy = [
+        each for each in cluster._workers if each.shipment and isinstance(each.shipment.job, Train)
+    ]
     return busy[0] if len(busy) >= runs else None
 
 
