@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from bnbench.errors import BnbenchError, Interrupted
+from bnbench.errors import ArgumentError, BnbenchError, Interrupted
 from bnbench.wording import PATH_LENGTH, shortened
 
 MESSAGE_LENGTH = 300
@@ -73,6 +73,8 @@ class Raised:
         self.place = f"{_shown(users[-1][0])}:{users[-1][1]}: " if users else ""
         text = shortened(" ".join(message.split()), MESSAGE_LENGTH)
         self.message = f": {text}" if text else ""
+        if isinstance(error, ArgumentError):  # our own words, of what the user's code gave
+            self.kind, self.message = text, f" ({error.hint})" if error.hint else ""
 
     def __str__(self) -> str:
         return f"{self.place}{self.kind}{self.message}"

@@ -147,6 +147,27 @@ def _sizes(value: Any) -> str:
     return "×".join(map(str, value.shape)) or "a single number"
 
 
+def require_logits(network: nn.Module, classes: int) -> None:
+    """From now on, what the network returns is a row of outputs for each image, one a class or
+    more; else it raises ArgumentError."""
+
+    def check(_: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        images = len(inputs[0])
+        said, hint = "", f"return ({images}, {classes}): a row for each image, an output a class"
+        if not isinstance(outputs, Tensor):
+            said = f"a {type(outputs).__name__}"
+        elif not outputs.is_floating_point() or outputs.ndim != 2 or len(outputs) != images:
+            said = f"{_sizes(outputs)} of {outputs.dtype}".replace("torch.", "")
+            if outputs.ndim > 2:
+                hint += "; of a map, for example y.mean((2, 3))"
+        elif outputs.shape[1] < classes:
+            said = f"{counted(outputs.shape[1], 'output')} an image, for {classes} classes"
+        if said:
+            raise ArgumentError(f"the network returns {said}", argument="target", hint=hint)
+
+    network.register_forward_hook(check)
+
+
 def _with_copies(network: nn.Module) -> nn.Module:
     # It may change its inputs in place, and a probe passes the same images several times.
     network.register_forward_pre_hook(_copied)

@@ -12,6 +12,7 @@ from torch import nn
 from bnbench import optim
 from bnbench.assemble.check import obstacle_of
 from bnbench.assemble.custom import guarded, named
+from bnbench.assemble.foreign import require_logits
 from bnbench.assemble.inputs import (
     Announce,
     RunImages,
@@ -123,6 +124,8 @@ def _built(
     if device.type == "cuda":  # cuDNN's other algorithms add up in any order
         torch.backends.cudnn.deterministic = True
     model = make_model(config, tuple(shape), classes, steps).to(device)
+    if feasible.opaque(config):
+        require_logits(model, classes)
     evaluate, evaluate_last = evaluations(config, images, model)
     run = Run(
         model=model,

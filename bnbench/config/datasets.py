@@ -104,12 +104,38 @@ class UnpreparedError(DataError):
 
 def prepared_copy(data: schema.CustomData) -> tuple[Path | None, str]:
     """The file in which the images of a function are kept, and the hash of the code that returned
-    them. Raises DataError where that cannot be read."""
+    them and of `files`. Raises DataError where those cannot be read."""
     path, function = custom_target(data.target)
     words = json.dumps([str(path), function, data.options], sort_keys=True)
     name = f"custom-{hashlib.sha256(words.encode()).hexdigest()[:16]}.zip"
     folder = cache_folder()
-    return folder and folder / "prepared" / name, content_hash(path)
+    fingerprint = content_hash(path)
+    if data.files:
+        fingerprint = hashlib.sha256((fingerprint + files_hash(data.files)).encode()).hexdigest()
+    return folder and folder / "prepared" / name, fingerprint
+
+
+@functools.cache
+def files_hash(files: tuple[str, ...]) -> str:
+    """The sha256, in hex, of the content of files and of all files in folders, with their names
+    from there on; read once a process. Raises DataError where one cannot be read."""
+    digest = hashlib.sha256()
+    for each in files:
+        top, where = Path(each), shortened(each, PATH_LENGTH)
+        try:
+            inside = sorted(path for path in top.rglob("*") if path.is_file())
+            paths = inside if top.is_dir() else [top]
+            if not all(path.is_file() for path in paths) or not paths:
+                do = "name files, or folders that hold some"
+                raise DataError(f"{where} is no file and no folder of files", do=do)
+            for path in paths:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                name = path.relative_to(top.parent).as_posix()
+                digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
+        except OSError as error:
+            raise DataError(f"{where} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 _prepared: dict[tuple[Path, str], DatasetFacts] = {}
@@ -176,6 +202,12 @@ def _images(top: Path) -> list[tuple[str, int]]:
 
 def _visible(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def forget() -> None:
+    """Read folders and files anew: they may change between two studies of one process."""
+    folder_facts.cache_clear()
+    files_hash.cache_clear()
 
 
 # --- budgets ---------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def obstacles(config: schema.RunConfig) -> list[Obstacle]:
     except UnpreparedError:
         return result
     except DataError as error:
-        return [Obstacle(("data.root", "data.dataset"), f"data.root: {error.what}", error.do)]
+        key = "data.files" if isinstance(config.data, schema.CustomData) else "data.root"
+        return [*result, Obstacle((key, "data.dataset"), f"{key}: {error.what}", error.do)]
     result += _splits(config, dataset)
     if not result:
         result.extend(_batches(config, train_images_left(config, dataset)))

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from bnbench.config import schema
 from bnbench.config.custom import content_hash, custom_target, targets, weights, weights_hash
-from bnbench.config.datasets import facts
+from bnbench.config.datasets import facts, files_hash
 from bnbench.wording import SLUG_LENGTH, in_words, slug
 
 # Raise it when the same configuration begins to mean other numbers.
@@ -31,6 +31,7 @@ LATER = {
     *("norm.mean_jitter", "norm.std_jitter"),
     *("data.inputs", "model.kernel", "model.halving", "model.features", "model.hidden"),
     "model.norm_inputs",
+    "data.files",
 }
 SHORT_NAMES = {
     "data.batch_size": "bs",
@@ -90,6 +91,8 @@ def _facts(config: schema.RunConfig) -> dict[str, Any]:
         blocks[key.partition(".")[0]] |= {"target": class_name, "content": content_hash(path)}
     for path in weights(config):
         blocks["model"]["pretrained"] = weights_hash(path)
+    if isinstance(config.data, schema.CustomData) and config.data.files:
+        blocks["data"]["files"] = files_hash(config.data.files)
     return blocks
 
 

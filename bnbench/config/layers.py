@@ -125,7 +125,7 @@ def fitting(below: Blocks, above: Blocks) -> tuple[dict[str, Block], set[Key]]:
 # The keys that name files; in `target` a name follows the path.
 PATH_KEYS = {
     *(("data", "root"), ("data", "target"), ("norm", "target")),
-    *(("model", "pretrained"), ("model", "target")),
+    *(("model", "pretrained"), ("model", "target"), ("data", "files")),
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from bnbench.config import claims, layers, plans, schema, yaml
+from bnbench.config import claims, datasets, layers, plans, schema, yaml
 from bnbench.config.experiments import Axis, ExperimentConfig, Seeds, Setup, read_axis, read_looks
 from bnbench.config.faults import Faults
 from bnbench.config.layers import Blocks, Layer
@@ -38,6 +38,7 @@ def load_experiment(path: FilePath, overrides: Overrides | None = None) -> Exper
     Raises ConfigError with every fault, those of the single runs included if the file itself has
     any; `plans.expand` raises for the runs of a file that is sound in itself.
     """
+    datasets.forget()
     faults = Faults()
     source = yaml.read(str(path), str(path.parent), faults)
     readable = isinstance(source.data, dict) or not faults.found

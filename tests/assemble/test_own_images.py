@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from PIL import Image
 from bnbench.assemble import inputs, own_images
 from bnbench.config import loading
 from bnbench.config.datasets import UnpreparedError, facts
+from bnbench.config.identity import identity
 from bnbench.data import prepared
 from bnbench.store import RunFolder
 from tests.commands import bnbench
@@ -120,6 +124,36 @@ def test_a_function_is_called_once_until_its_code_or_options_change() -> None:
     assert (Path("calls").read_text(), len(copies())) == ("xxx", 2)
     larger = "--set=data.batch_size=71"
     assert "71 is larger than the 70 training images" in said("train", "study.yaml", larger, code=2)
+
+
+def test_images_are_prepared_anew_and_runs_are_others_once_a_file_has_changed() -> None:
+    """And only then: neither when it is named, nor when it is touched or moved."""
+    Path("data.py").write_text(ARRAYS)
+    Path("mine/images").mkdir(parents=True)
+    Path("mine/images/one").write_text("1")
+    plain = identity(_run())
+    study = STUDY.replace("validation", "files: [mine/images, table.csv], validation")
+    Path("study.yaml").write_text(study)
+    missing = said("train", "study.yaml", code=2)
+    assert f"data.files: {Path.cwd() / 'table.csv'} is no file and no folder of files" in missing
+    Path("table.csv").write_text("a")
+    before = identity(_run())
+    assert before != plain
+    said("train", "study.yaml", "--quiet")
+    for path in ("table.csv", "mine/images/one"):
+        os.utime(path, (0, 0))
+    assert identity(_run()) == before
+    shutil.copytree(".", "../elsewhere")
+    with contextlib.chdir("../elsewhere"):
+        assert identity(_run()) == before
+    assert "as prepared " in said("train", "study.yaml", "--quiet")
+    Path("mine/images/one").write_text("2")
+    assert identity(_run()) != before
+    assert "preparing the images of data.py:load" in said("train", "study.yaml", "--quiet")
+    assert (Path("calls").read_text(), len(copies())) == ("xx", 1)
+    assert len([*Path("runs/study").glob("*/result.json")]) == 2
+    Path("study.yaml").write_text(study.replace("table.csv", "table.csv, mine/none"))
+    assert "mine/none is no file" in said("sweep", "study.yaml", "--dry-run", code=2)
 
 
 def _run() -> Any:

@@ -63,6 +63,7 @@ CHANGES = [
     (SYNTHETIC, "data.data_seed", "1"),
     (CUSTOM_DATA, "data.target", "layers.py:Other"),
     (CUSTOM_DATA, "data.options", "{size: 3}"),
+    (CUSTOM_DATA, "data.files", "[weights.pt]"),
     (PLAIN, "model.kind", "mlp"),
     (PLAIN, "model.widths", "[8]"),
     (PLAIN, "model.blocks", "1"),

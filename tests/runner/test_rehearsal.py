@@ -70,6 +70,60 @@ def test_custom_code_that_fails_names_the_setup(
         rehearse(small_config(setup="mine", norm=norm), Settings())
 
 
+NETWORK = """\
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_channels, classes, make_norm):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(in_channels, 4, 3), make_norm(4))
+        self.head, self.classes = nn.Conv2d(4, %s, 1), classes
+
+    def forward(self, x):
+        y = self.head(self.body(x)).mean((2, 3))
+        return %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("outputs", "returned", "message"),
+    [
+        ("classes", "{'logits': y}", "a dict (return (8, 4): a row for each image, an output a "),
+        ("classes", "(y, y)", "a tuple (return (8, 4)"),
+        ("classes", "y.detach().numpy()", "a ndarray"),
+        ("classes", "y[:3]", "3×4 of float32 (return (8, 4)"),
+        ("classes", "y[..., None, None]", "8×4×1×1 of float32 (return (8, 4): a row for each "
+         "image, an output a class; of a map, for example y.mean((2, 3)))"),
+        ("classes", "y.argmax(1)", "8 of int64"),
+        ("classes - 1", "y", "3 outputs an image, for 4 classes"),
+        ("classes", "y", None),
+    ],
+)  # fmt: skip
+def test_what_a_network_returns_that_is_no_row_an_image(
+    outputs: str, returned: str, message: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(NETWORK % (outputs, returned))
+    model = schema.CustomModel(kind="custom", target=f"{tmp_path / 'net.py'}:Net")
+    run = small_config(model=model, setup="a")
+    if message is None:
+        assert rehearse(run, Settings()) is None
+        return
+    with pytest.raises(ConfigError) as refused:
+        rehearse(run, Settings())
+    assert f"the first step fails: the network returns {message}" in str(refused.value)
+
+
+def test_outputs_without_a_class_are_said_once(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NETWORK % ("classes + 2", "y"))
+    model = schema.CustomModel(kind="custom", target=f"{tmp_path / 'net.py'}:Net")
+    group = schema.GroupNormConfig(kind="group", groups=2)
+    runs = [small_config(model=model, setup="a"), small_config(model=model, setup="b", norm=group)]
+    told: list[str] = []
+    assert check(runs, Settings(announce=told.append)) == []
+    said = "the network has 6 outputs for 4 classes: the others are never right"
+    assert told == [f"{said} (setups a, b)"]
+
+
 def test_every_network_that_cannot_train_is_named_whoever_has_made_it(tmp_path: Path) -> None:
     path = tmp_path / "layer.py"
     path.write_text("def Breaks(channels):\n    ...\n")

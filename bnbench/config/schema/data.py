@@ -82,13 +82,20 @@ class CustomData(ImageData):
 
     Each is a dataset with a length and items (image, label), such as torchvision's ImageFolder or
     Hugging Face's `datasets`, or a pair (images, labels) of arrays or tensors. It is called once as
-    function(**options); the images are kept in the cache folder until the file's code or the
-    options change. Pixels are uint8, or floats, which are taken as they are.
+    function(**options); the images are kept in the cache folder until the file's code, the options
+    or the content of `files` change. Pixels are uint8, or floats, which are taken as they are.
     """
 
     dataset: Literal["custom"]
     target: FunctionTarget = Field(description="path/to/file.py:function")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments")
+    files: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=1000, strict=False)
+    ] = Field(
+        (),
+        description="files and folders that the function reads: what is in them is part of the "
+        "run's identity",
+    )
 
 
 DataConfig: TypeAlias = Annotated[
