@@ -62,13 +62,13 @@ class Raised:
         self.kind = shortened(type(error).__name__)
         message, places = "", _lines(error)
         with suppress(BaseException):  # its `__str__` is the user's code as well
-            message = str(error)
+            message = " ".join([str(error), *getattr(error, "__notes__", ())])
         if isinstance(error, SyntaxError):
             message = str(error.msg or "")
             places.append((str(error.filename or ""), error.lineno or 0))
         if IN_WORKER in message:
             places += re.findall(r'File "(.+?)", line (\d+)', message)
-            message = re.split(r"\n +.*\n", message)[-1].removeprefix(f"{self.kind}: ")
+            message = re.split(r"(?:\n +.*)+\n", message)[-1].removeprefix(f"{self.kind}: ")
         users = [(path, line) for path, line in places if is_users(path)]
         self.place = f"{_shown(users[-1][0])}:{users[-1][1]}: " if users else ""
         text = shortened(" ".join(message.split()), MESSAGE_LENGTH)

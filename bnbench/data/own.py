@@ -25,13 +25,10 @@ from PIL import Image
 from torch import Tensor
 
 from bnbench.data.dataset import Dataset, Images, moments
+from bnbench.data.labels import IMAGE_NAMES, LABEL_NAMES, class_names, first_of
 from bnbench.data.prepared import require_disk
 from bnbench.errors import BnbenchError, DataError
 from bnbench.machine import fits, usable_cores
-
-IMAGE_NAMES = ("image", "img", "pixel_values", "pixels")
-LABEL_NAMES = ("label", "labels", "fine_label", "target")
-"""What a dictionary calls its image and its label; the first that it has counts."""
 
 FEW = 4
 """Channels of gray, gray with transparency, colors, colors with transparency."""
@@ -66,51 +63,8 @@ def gathered(returned: Any, where: str, scratch: Path) -> Dataset:
     if first != second:
         said = f"{where}: images of train are {first}, of test {second}".replace("torch.", "")
         raise DataError(said, do="make them alike")
-    classes = _classes(returned, train.labels, test.labels, where)
+    classes = class_names(returned, train.labels, test.labels, where)
     return Dataset("custom", classes, train, test, *moments(train.pixels))
-
-
-# --- labels and names -----------------------------------------------------------------------------
-
-
-def _classes(returned: Sequence[Any], train: Tensor, test: Tensor, where: str) -> tuple[str, ...]:
-    """The names of the classes, after checking that every label has one."""
-    names = returned[2] if len(returned) == 3 else _names(returned[0])
-    if names is not None:
-        names = tuple(map(str, names))
-    count = int(train.max()) + 1 if names is None else len(names)
-    for part, labels in (("train", train), ("test", test)):
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= count:
-            raise DataError(
-                f"{where}: labels of {part} are {low} to {high}; {count} classes are numbered 0 to "
-                f"{count - 1}",
-                do=None if names is None else f"the classes are {', '.join(names[:10])}",
-            )
-    missing = (torch.bincount(train, minlength=count) == 0).nonzero().flatten().tolist()
-    if missing:
-        raise DataError(
-            f"{where}: class {missing[0]} has no image in train, and {len(missing) - 1} others",
-            do="number the classes from 0, without gaps",
-        )
-    return tuple(f"class {label}" for label in range(count)) if names is None else names
-
-
-def _names(source: Any) -> Sequence[Any] | None:
-    """The names that a dataset knows: torchvision's `classes`, Hugging Face's features."""
-    while source is not None:
-        features = getattr(source, "features", None)
-        if isinstance(features, Mapping):
-            return getattr(features.get(_first(LABEL_NAMES, features)), "names", None)
-        found = getattr(source, "classes", None)
-        if isinstance(found, list | tuple):
-            return found
-        source = getattr(source, "dataset", None)  # of a Subset
-    return None
-
-
-def _first(names: Sequence[str], among: Any) -> str:
-    return next((name for name in names if name in among), "")
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -199,6 +153,9 @@ def _pixels(values: NDArray[Any], said: str, start: int | None = None) -> NDArra
     if kind not in "iub":
         raise DataError(f"{said} has pixels of {values.dtype}", do="uint8 or floats are taken")
     if values.dtype != np.uint8 and values.size and (values.min() < 0 or values.max() > 255):
+        if start is not None:
+            bad = ((values < 0) | (values > 255)).reshape(len(values), -1).any(1)
+            said = f"{said}: image {start + int(bad.argmax())}"
         raise DataError(
             f"{said} has whole numbers from {values.min()} to {values.max()} as pixels",
             do="0 to 255 are taken, or floats",
@@ -226,7 +183,7 @@ def _from_items(source: Any, said: str, scratch: Path) -> Images:
     count = len(source)
     if not count:
         raise DataError(f"{said} has no images")
-    first, _ = _item(source[0], f"{said}[0]")
+    first, _ = _item(_at(source, 0, said), f"{said}[0]")
     pixels, labels = _room((count, *first.shape), first.dtype, scratch, said), np.empty(count, int)
     get = _Get(source, said, first)
     done, begun = 0, time.perf_counter()
@@ -236,6 +193,15 @@ def _from_items(source: Any, said: str, scratch: Path) -> Images:
     for index, item in enumerate(_by_workers(get, done, count), start=done):
         pixels[index], labels[index] = _checked(item)
     return _images(pixels, labels)
+
+
+def _at(source: Any, index: int, said: str) -> Any:
+    """An item; what the user's code raises says of which."""
+    try:
+        return source[index]
+    except Exception as error:
+        error.add_note(f"(for {said}[{index}])")
+        raise
 
 
 def _left(begun: float, done: int, count: int) -> float:
@@ -252,7 +218,7 @@ class _Get:
     def __getitem__(self, index: int) -> tuple[NDArray[Any], int] | BnbenchError:
         said, first = f"{self._said}[{index}]", self._first
         try:
-            image, label = _item(self._source[index], said)
+            image, label = _item(_at(self._source, index, self._said), said)
             if image.shape == first.shape and image.dtype == first.dtype:
                 return image, label
             raise DataError(
@@ -298,7 +264,7 @@ def _by_workers(get: Any, start: int, count: int) -> Iterator[Any]:
 def _item(item: Any, said: str) -> tuple[NDArray[Any], int]:
     """The image (C, H, W) and the label of an item. Raises DataError."""
     if isinstance(item, Mapping):
-        image, label = _first(IMAGE_NAMES, item), _first(LABEL_NAMES, item)
+        image, label = first_of(IMAGE_NAMES, item), first_of(LABEL_NAMES, item)
         if not (image and label):
             raise DataError(
                 f"{said} has {', '.join(map(str, item))}",

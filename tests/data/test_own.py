@@ -177,7 +177,8 @@ GOOD = PIXELS, LABELS
         (((PIXELS, LABELS + 1), GOOD), "class 0 has no image in train"),
         ((GOOD, GOOD, ["a", "b"]), "labels of train are 0 to 2; 2 classes"),
         (((NAN, LABELS), GOOD), r"train: image 7 has pixels that are not finite"),
-        (((PIXELS.astype(np.int64) * 9, LABELS), GOOD), r"whole numbers from 0 to \d{4} as pixels"),
+        (((PIXELS.astype(np.int64) * 9, LABELS), GOOD),
+         r"train: image \d has whole numbers from 0 to \d{4} as pixels"),
         (((PIXELS.astype(complex), LABELS), GOOD), "train has pixels of complex128"),
         (((PIXELS / 255, LABELS), GOOD), "train are 3×5×7 float32, of test 3×5×7 uint8"),
         (((PIXELS[..., :3], LABELS), GOOD), "its images are 12×3×5×3, of which channels"),
@@ -199,6 +200,13 @@ def test_what_is_said_of_the_rest(returned: Any, said: str) -> None:
     assert re.search(said, caught.value.what), caught.value.what
     assert caught.value.what.startswith(("data.py:load", "the ")), caught.value.what
     assert "\n" not in caught.value.what
+
+
+def test_a_label_without_a_class_is_said_with_its_image() -> None:
+    labels = np.where(np.arange(12) == 7, 3, LABELS)
+    with pytest.raises(DataError) as caught:
+        own.gathered((GOOD, (PIXELS, labels)), "data.py:load", Path())
+    assert str(caught.value.do).startswith("look at test[7], which has 3: number the classes from")
 
 
 @pytest.mark.parametrize(
