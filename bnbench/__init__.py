@@ -28,6 +28,7 @@ report     stored runs to tables, figures, verdicts, the page
 runner     one run from start to result, resumable
 sweeps     which study is continued; which runs are missing, in which order; who trains them
 watching   a training loop of the user's own: what its normalization layers do
+callbacks  the same in the loops of Lightning, Hugging Face's Trainer and Accelerate
 notebook   from Python: train a study, read one, show it in a notebook
 cli        the commands; heavy packages are imported inside them
 """

@@ -117,6 +117,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "wording",
         },
     ),
+    "callbacks": (7, {"errors", "probes", "watching"}),
     "notebook": (
         7,
         {"assemble", "board", "config", "errors", "report", "sinks", "store", "sweeps", "wording"},
