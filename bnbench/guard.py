@@ -211,7 +211,7 @@ def _parts() -> tuple[Part, ...]:
     import torch  # only where it is imported anyway
 
     devices = ("cpu", "cuda")
-    of_sys = ("stdin", "stdout", "stderr", "excepthook", "unraisablehook")
+    of_sys = ("stdin", "stdout", "stderr", "exit", "excepthook", "unraisablehook")
     return (
         (os.getcwd, os.chdir),
         (lambda: dict(ENVIRONMENT), _set_environment),

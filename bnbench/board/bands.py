@@ -13,8 +13,8 @@ from bnbench.config.identity import folder_part
 from bnbench.errors import StorageError
 from bnbench.events import Evaluation, Gap
 from bnbench.sinks.metrics import to_fact
+from bnbench.sinks.scalars import tagged
 from bnbench.sinks.tensorboard.records import encoded, record, scalars, text, version
-from bnbench.sinks.tensorboard.sink import tagged
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, Band
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Range, mean
 from bnbench.store import ExperimentFolder, Record, RunRecord, cell_of, read
@@ -47,8 +47,11 @@ class Replicates:
 
 
 def update_tensorboard(experiment: ExperimentFolder, warn: Callable[[str], None]) -> None:
-    """Update TensorBoard's files for the whole experiment; failures are warnings."""
+    """Update TensorBoard's files for the whole experiment, if its runs have any; failures are
+    warnings."""
     try:
+        if not any(run.views() for run in experiment.runs()):
+            return
         refresh(experiment)
         write_seed_bands(experiment)
     except StorageError as error:

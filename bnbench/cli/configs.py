@@ -127,12 +127,13 @@ def configs_check(
     ] = False,
 ) -> None:
     """Check a file as train and sweep do; say what it describes."""
-    from bnbench.config import feasible, files, loading, plans
+    from bnbench.config import feasible, files, loading, loggers, plans
 
     path = files.find_config(config)
     overrides = loading.Overrides(set=tuple(set_ or ()))
     experiment = loading.load_experiment(path, overrides)
     plan = plans.expand(experiment)
+    loggers.require(experiment)
     with doing("loading PyTorch, and checking the networks"):
         from bnbench.assemble.check import check
         from bnbench.report.promise import shortfalls

@@ -217,6 +217,7 @@ def _train(
 ) -> None:
     with root.doing("reading what is stored", quiet or as_json or csv):
         from bnbench.board.bands import update_tensorboard
+        from bnbench.config import loggers
         from bnbench.report import record, terminal
         from bnbench.report.looks import asked
         from bnbench.report.reading import results_of
@@ -246,7 +247,8 @@ def _train(
                 root.output.print(table)
             for line in terminal.closing_verdicts(study, columns=root.output.width):
                 root.output.print(line)
-            root.show(f"curves: bnbench tensorboard {folder.path}")
+            for place in loggers.curves(each.experiment, folder.path):
+                root.show(f"curves: {place}")
             option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""
             root.show(f"report: bnbench report {folder.path}{option}")
         if failures and options.fail_fast:

@@ -46,7 +46,7 @@ def train(
     debug: root.Debug = False,
 ) -> None:
     """Train one run; the same command again continues it."""
-    from bnbench.config import custom, feasible, files, identity, loading, plans
+    from bnbench.config import custom, feasible, files, identity, loading, loggers, plans
     from bnbench.config.trust import Trust
     from bnbench.runner.settings import Settings, Stop, thread_limit
     from bnbench.store import ExperimentFolder, RunFolder
@@ -56,6 +56,7 @@ def train(
     experiment = loading.load_experiment(path, overrides)
     plan = plans.expand(experiment)
     run = plan.only()
+    loggers.require(experiment)
     trust = Trust(root.say, no_custom, accept_changes)
     trust.allow([run])
     if prepared([run], quiet):
@@ -87,11 +88,9 @@ def train(
             stop=stop,
         )
         done = execute(run, folder, settings)
-    _show(done)
-    hint = feasible.short_warmup(run, feasible.planned_steps(run))
-    if done.result.state == "diverged" and hint is not None:
-        root.say(f"note: {hint}")
-    root.show(f"curves: bnbench tensorboard {folder.path}")
+    _show(done, feasible.short_warmup(run, feasible.planned_steps(run)))
+    for place in loggers.curves(experiment, folder.path):
+        root.show(f"curves: {place}")
 
 
 def prepared(runs: Sequence[RunConfig], quiet: bool) -> bool:
@@ -105,8 +104,8 @@ def prepared(runs: Sequence[RunConfig], quiet: bool) -> bool:
     return prepare(runs, root.say)
 
 
-def _show(done: Executed) -> None:
-    """How a run ended, and its scores."""
+def _show(done: Executed, if_diverged: str | None) -> None:
+    """How a run ended, and its scores; `if_diverged`: what that may come from."""
     before = "was already there: " if done.found else ""
     root.show(f"{done.folder.path}: {before}{_run_summary(done.result)}")
     if done.otherwise:
@@ -114,6 +113,8 @@ def _show(done: Executed) -> None:
         root.say("  they decide no result; --restart trains it again with those that are given")
     if done.result.state == "completed":
         root.output.print(_run_table(done.result))
+    elif if_diverged is not None:
+        root.say(f"note: {if_diverged}")
 
 
 def _run_table(result: Result) -> Table:

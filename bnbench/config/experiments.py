@@ -94,6 +94,8 @@ class ExperimentConfig:
     axes: tuple[Axis, ...]
     seeds: Seeds
     looks: tuple[int, ...]  # numbers of seeds at which claims are judged; (): once, at all of them
+    log: tuple[schema.Logger, ...]
+    log_place: Place
     tune: schema.TuneConfig | None
     claims: tuple[Claim, ...]
     published: tuple[Published, ...]

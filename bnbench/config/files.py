@@ -29,7 +29,9 @@ CONTROL = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
 def dump(config: schema.RunConfig) -> str:
     """A resolved run as a file that `load_experiment` reads back to an equal run."""
     header = "# One run, fully resolved: every key has its value. `bnbench train` accepts it.\n"
-    return header + _block(config.model_dump())
+    # A key that came later: at its default, a run's file is the one that it was before.
+    unsaid = {"log"} if config.log == schema.LOGGERS else set()
+    return header + _block(config.model_dump(exclude=unsaid))
 
 
 def dump_experiment(experiment: ExperimentConfig) -> str:
@@ -94,6 +96,7 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         "axes": _axes(experiment.axes) or None,
         "seeds": len(seeds) if isinstance(seeds, range) else tuple(seeds),
         "looks": experiment.looks or None,
+        "log": experiment.log if experiment.log != schema.LOGGERS else None,
         "tune": tune.model_dump() if tune is not None else None,
         "claims": experiment.source.data["claims"] if experiment.claims else None,
         "published": experiment.source.data["published"] if experiment.published else None,

@@ -49,6 +49,7 @@ ALSO_CALLED = {
     "compute.threads": "num_workers workers num_threads",
     "compute.precision": "dtype amp fp16 bf16 half mixed_precision",
     "experiment": "name experiment_name project",
+    "log": "logger loggers logging tracker trackers report_to wandb mlflow trackio",
     "setups": "arms variants methods",
     "axes": "grid sweep search hyperparameters hparams",
     "seeds": "repeats repetitions replicates trials n_seeds num_seeds n_runs",

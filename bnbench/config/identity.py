@@ -19,7 +19,7 @@ IDENTITY_VERSION = 1
 
 # A block or a key.
 NOT_IDENTITY = {
-    *("experiment", "setup", "swept", "probes", "data.root", "data.download"),
+    *("experiment", "setup", "swept", "probes", "log", "data.root", "data.download"),
     *("train.evaluations", "train.evaluation_images", "train.log_every", "train.checkpoint_every"),
     *("compute.device", "compute.threads"),
 }

@@ -18,7 +18,7 @@ from bnbench.config.sentences import validated, validated_block
 from bnbench.config.yaml import Path, Source
 from bnbench.wording import cut, did_you_mean, found, listing, nearest, shortened, slug
 
-OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "tune")  # `--set` may name these
+OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "log", "tune")  # of `--set` too
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,12 @@ class Reader:
         self.said = [(self.source, file), *also]
         profile = self.profile(_part(file, "profiles"))
         stack = [Layer(self.source, layers.given(file))]
-        listed: list[tuple[Source, Path, dict[str, Any]]]
-        listed = [(self.source, ("axes",), _part(file, "axes"))]
+        listed: list[tuple[Source, Path, Any]] = [(self.source, ("axes",), _part(file, "axes"))]
         if profile is not None:
             patch, at = file["profiles"][profile] or {}, ("profiles", profile)
             stack.append(Layer(self.source, layers.given(patch), at))
             listed.append((self.source, (*at, "axes"), _part(patch, "axes")))
-            seeds = {key: value for key, value in patch.items() if key == "seeds"}
-            self.said.insert(1, (self.source, seeds))
+            self.said.insert(1, (self.source, {key: patch[key] for key in {"seeds"} & {*patch}}))
         overs = self.overs(len(self.overrides.set) + 1)
         listed += [(source, ("axes",), {name: value}) for name, (source, value) in overs.items()]
         axes = {name: (value, source, at) for source, at, each in listed
@@ -158,6 +156,8 @@ class Reader:
             axes=grid,
             seeds=(numbers := self.seeds()),
             looks=read_looks(numbers, *self.own("looks"), self.faults),
+            log=schema.LOGGERS if (given := self.own("log"))[1] is None else given[1],
+            log_place=given[0].place(("log",)),
             tune=tune,
             claims=tuple(each for each in claimed if judged is None or each.id in judged),
             published=reader.published(),

@@ -303,6 +303,7 @@ class Crossing:
             setup=point.setup or self.experiment.label or default_setup(blocks["norm"]),
             swept=(*(key for key in self.experiment.swept if key not in names), *names),
             seed=self.experiment.seeds[0],
+            log=self.experiment.log,
             **blocks,
         )
         hindered = obstacles(config)

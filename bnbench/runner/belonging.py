@@ -32,4 +32,7 @@ def require_same_identity(folder: store.RunFolder, config: schema.RunConfig) -> 
             f"{path} is not the configuration that the folder is named after:\n  {first}{more}",
             do="undo the change, or train the run again with --restart",
         )
-    return identity.recorded_differences(kept, config)
+    # TensorBoard's files are made at any time: bnbench tensorboard --rebuild.
+    lacking = [each for each in config.log if each not in (*kept.log, *schema.LOGGERS)]
+    later = [f"log: it ended without {', '.join(lacking)}"] if lacking else []
+    return identity.recorded_differences(kept, config) + later

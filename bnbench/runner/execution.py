@@ -33,6 +33,7 @@ from bnbench.errors import (
 )
 from bnbench.events import Diverged, Evaluation, Moment
 from bnbench.guard import Entered, Raised, awaited, foreign_code, items
+from bnbench.runner import views
 from bnbench.runner.belonging import require_same_identity
 from bnbench.runner.provenance import (
     fingerprint_of,
@@ -78,7 +79,7 @@ def execute(
                 return Executed(folder, found, found=True, otherwise=tuple(otherwise))
             result = _attempt(config, folder, settings, build)
         if config.probes.chosen():
-            _add_pictures(folder, settings.announce)
+            _add_pictures(folder, settings.announce, shown="tensorboard" in config.log)
         return Executed(folder, result, found=False)
 
 
@@ -131,12 +132,17 @@ def _attempt(
         with foreign_code(failed):
             checkpoints.resume(run, str(folder.path / CHECKPOINT), state)
         begun -= state["wall_seconds"]
+    logged = views.LOGGED_AS in (folder.manifest_or_none() or {})
     manifest = manifest_of(config, folder, facts, fingerprint, resumed=state is not None)
     folder.begin(config_text=files.dump(config), manifest=manifest)
     kept = (state["metrics_bytes"], state.get("metrics_sha256")) if state is not None else ()
     with closing(folder.metrics(*kept)) as metrics:
         commits = _Commits(config, fingerprint, folder, run, metrics, begun)
-        sinks = _sinks(config, folder, run, facts, metrics, settings)
+        keep_first_batch = partial(_keep_first_batch, folder, run, facts)
+        logs = views.of_log(
+            config, folder, settings, resumed=logged, before_tensorboard=keep_first_batch
+        )
+        sinks = (MetricsSink(metrics), *logs, *_sinks(config, folder, run, settings))
         entered = partial(guarded, config, failed)
         first = awaited(named(config), settings.announce)
         result = _train(run, sinks, commits, settings.stop, entered, first)
@@ -236,45 +242,37 @@ class _Commits:
 
 
 def _sinks(
-    config: schema.RunConfig,
-    folder: RunFolder,
-    run: Run,
-    facts: Facts,
-    metrics: Appender,
-    settings: Settings,
-) -> tuple[Sink, ...]:
-    """Where the moments of a run go. A further logger is its class, and its name here.
-
-    Metrics are the truth: the run fails where they cannot be kept. The others are optional.
-    """
-    optional = [lambda: _open_tensorboard(folder, run, facts)]
+    config: schema.RunConfig, folder: RunFolder, run: Run, settings: Settings
+) -> Iterator[Sink]:
+    """What the user sees of a run in the terminal."""
     if settings.view is not None:
-        optional.append(partial(settings.view, folder.name, run.total_steps))
+        opened = partial(settings.view, folder.name, run.total_steps)
+        yield OptionalSink(opened, settings.announce)
     if advice_is_due(config, run, settings):
-        optional.append(lambda: ThreadAdvice(run, settings.threads, settings.announce))
-    return (MetricsSink(metrics), *(OptionalSink(each, settings.announce) for each in optional))
+        advice = partial(ThreadAdvice, run, settings.threads, settings.announce)
+        yield OptionalSink(advice, settings.announce)
 
 
-def _open_tensorboard(folder: RunFolder, run: Run, facts: Facts) -> Sink:
-    """TensorBoard's files, begun again from what the folder holds, with the first images."""
-    from bnbench.board.views import open_view  # slow to import
-    from bnbench.sinks.tensorboard.records import first_images
+def _keep_first_batch(folder: RunFolder, run: Run, facts: Facts) -> None:
+    """The first images, for TensorBoard."""
+    from bnbench.sinks.tensorboard.records import first_images  # slow to import
 
     images, labels = run.batch_at(0)
     names = [facts.classes[label] for label in labels.tolist()]
     folder.keep_first_batch(first_images(images.cpu().numpy(), names))
-    return open_view(folder)
 
 
-def _add_pictures(folder: RunFolder, announce: Callable[[str], None]) -> None:
-    """Show what the probes of a finished run have read; a failure does not harm the run."""
+def _add_pictures(folder: RunFolder, announce: Callable[[str], None], *, shown: bool) -> None:
+    """Draw what the probes of a finished run have read, and, if it is `shown`, show it in
+    TensorBoard; a failure does not harm the run."""
     from bnbench.board.views import open_view  # slow to import
 
     try:
         from bnbench.report.figures.probes import probe_pictures
 
         folder.keep_pictures(probe_pictures(folder))
-        open_view(folder).close()
+        if shown:
+            open_view(folder).close()
     except Exception as error:
         announce(f"warning: {folder.name}: no pictures of its probes ({error})")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import secrets
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from bnbench import store
 from bnbench.assemble import Facts
 from bnbench.config import files, identity, loading, schema
 from bnbench.errors import BnbenchError, ClusterError, StorageError
+from bnbench.runner import views
 from bnbench.runner.settings import Settings
 from bnbench.store import Record, RunFolder
 
@@ -114,7 +116,7 @@ def manifest_of(
 
 
 def _described(config: schema.RunConfig, folder: RunFolder) -> Record:
-    return {
+    described: Record = {
         "run": folder.name,
         "identity": identity.identity(config),
         "experiment": config.experiment,
@@ -126,6 +128,11 @@ def _described(config: schema.RunConfig, folder: RunFolder) -> Record:
         "log_every": config.train.log_every,
         "probes": sorted(config.probes.chosen()),
     }
+    if set(config.log) - set(schema.LOGGERS):
+        # As long as there is a folder, also where an attempt has left nothing to go on from.
+        before = (folder.manifest_or_none() or {}).get(views.LOGGED_AS)
+        described[views.LOGGED_AS] = before or secrets.token_hex(8)
+    return described
 
 
 @cache
@@ -185,12 +192,8 @@ def take_over(
         except (StorageError, KeyError):
             continue  # a damaged run is not taken over
         folder.finish(result)
-        try:
-            from bnbench.board.views import open_view  # slow to import
-
-            open_view(folder).close()
-        except BnbenchError as error:  # a view, whose failure loses nothing
-            settings.announce(f"warning: {folder.name} has no TensorBoard files: {error.what}")
+        for view in views.of_log(config, folder, settings, resumed=False):
+            view.close()
         settings.announce(f"{folder.name} is {sibling.name}/{source.name}: taken over")
         return result
     return None

@@ -105,6 +105,7 @@ class Settings:
     `siblings`: folders of experiments from which an identical finished run is taken over.
     `view`: given a run's name and its number of steps, opens what shows it while it trains; None
     shows nothing. `announce` gets notes and warnings. `worker`: which of the sweep's it is, from 0.
+    `lasting`: whether what loggers write beside the run's folder stays there.
     """
 
     device: str | None = None
@@ -116,6 +117,7 @@ class Settings:
     view: Callable[[str, int], Sink] | None = None
     announce: Callable[[str], None] = lambda _: None
     stop: Stop = field(default_factory=Stop)
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)

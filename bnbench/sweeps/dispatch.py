@@ -38,6 +38,7 @@ class Dispatcher:
         self._waiting: dict[jobs.Job, float] = {}  # with the time from which it may be submitted
         self._submitted: set[jobs.Job] = set()
         self._deadline = math.inf
+        self._warned: set[str] = set()
 
     @property
     def limit(self) -> int:
@@ -75,7 +76,11 @@ class Dispatcher:
                     self._submitted.discard(job)
                 match answer:
                     case jobs.Said(line):
-                        self._say(line)
+                        # Each worker may have the same to say, and again for each of its runs.
+                        if line not in self._warned:
+                            self._say(line)
+                        if line.startswith("warning: "):
+                            self._warned.add(line)
                     case jobs.Lost(how, at_start=True) if not self.stopping:
                         self._say(f"warning: a worker {how} at its start; another takes its job")
                         self.add([job])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bnbench.config import experiments, files, loading, plans, schema
+from bnbench.config import experiments, files, loading, loggers, plans, schema
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import Stop, threads_of, workers_for
 from bnbench.sinks.terminal import Screen
@@ -56,6 +56,7 @@ def plan_all(
             if until is not None:
                 experiment = looks.until_decided(experiment, max_seeds)
             plan = plans.expand(experiment, max_runs=max_runs)
+            loggers.require(experiment)
         except ConfigError as error:
             faults += error.faults
             continue

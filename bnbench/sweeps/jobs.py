@@ -217,6 +217,8 @@ def perform(
     stop: Stop,
     siblings: Sequence[ExperimentFolder] = (),
     worker: int = 0,
+    *,
+    lasting: bool = True,
 ) -> End:
     """Do a job, in the worker of this number. `send` gets what there is to see until then; whatever
     goes wrong is an answer. A run is trained in its folder of `experiment`."""
@@ -230,6 +232,7 @@ def perform(
         view=lambda *_: _Forwarder(send),
         announce=lambda line: send(Said(line)),
         stop=stop,
+        lasting=lasting,
     )
     try:
         match job:

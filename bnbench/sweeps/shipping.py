@@ -225,7 +225,8 @@ def perform_shipment(
                 folder.adopt(shipment.files)
                 for sibling in siblings:
                     sibling.run(folder.name).adopt(shipment.siblings[sibling.name])
-            end = jobs.perform(shipment.job, options, experiment, forward, stop, siblings)
+            place = (options, experiment, forward, stop, siblings)
+            end = jobs.perform(shipment.job, *place, lasting=False)
             found = isinstance(end, jobs.Trained) and end.found
             return Sent({} if folder is None or found else folder.contents(), end)
         except StorageError as error:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from bnbench.errors import UsageError
 from bnbench.events import Evaluation, Fact, Found, Gap, Moment, Reading
 from bnbench.probes import NETWORK
-from bnbench.sinks.tensorboard.sink import tagged
+from bnbench.sinks.scalars import tagged
 from bnbench.store import files
 
 RESULTS = "results.jsonl"

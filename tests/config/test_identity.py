@@ -169,6 +169,7 @@ def test_every_key_is_classified() -> None:
         "setup",
         "swept",
         "seed",
+        "log",
         *schema.BLOCKS,
     }
     for block in schema.BLOCKS.values():

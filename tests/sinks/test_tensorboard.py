@@ -30,9 +30,10 @@ from bnbench.events import (
     Step,
 )
 from bnbench.probes.histograms import histogram
+from bnbench.sinks.scalars import POINTS
 from bnbench.sinks.tensorboard import records
 from bnbench.sinks.tensorboard.records import encoded, first_images, is_whole
-from bnbench.sinks.tensorboard.sink import POINTS, Card, TensorBoardSink, header
+from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
 from bnbench.sinks.tensorboard.tabs import METRICS, Plain, columns
 
 STARTED = 1_700_000_000.0

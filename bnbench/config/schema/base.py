@@ -19,6 +19,14 @@ def fault(message: str, hint: str | None = None, at: Any = None) -> PydanticCust
     return PydanticCustomError("fault", message, context)
 
 
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A validator: lists name nothing twice."""
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise fault("{around} lists {value} twice", at=i)
+    return values
+
+
 Target = Annotated[
     str,
     Field(pattern=f"^({TARGET})$", json_schema_extra={"x-allowed": "path/to/file.py:ClassName"}),

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic import WithJsonSchema as Shown
 
-from bnbench.config.schema.base import Block, NonNegative, Positive, Seed, fault
-from bnbench.config.schema.run import BLOCKS, RunConfig, every_key, known
+from bnbench.config.schema.base import Block, NonNegative, Positive, Seed, distinct, fault
+from bnbench.config.schema.run import BLOCKS, LOGGERS, Loggers, RunConfig, every_key, known
 from bnbench.wording import slug
 
 MAX_POINTS = 10_000  # of one range; a grid has its own limit
@@ -45,13 +45,6 @@ def _plain(values: tuple[Any, ...]) -> tuple[Any, ...]:
     for i, value in enumerate(values):
         if isinstance(value, dict):
             raise fault("{around} takes plain values, not a mapping", at=i)
-    return values
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            raise fault("{around} lists {value} twice", at=i)
     return values
 
 
@@ -105,7 +98,7 @@ Values = Annotated[
     Field(json_schema_extra={"x-allowed": "a list, {log: [a, b, n]} or {linear: [a, b, n]}"}),
 ]
 Axes = dict[AxisKey, Values] | None
-SeedList = Annotated[tuple[Seed, ...], Field(min_length=1, strict=False), AfterValidator(_distinct)]
+SeedList = Annotated[tuple[Seed, ...], Field(min_length=1, strict=False), AfterValidator(distinct)]
 SEEDS = "a whole number from 1 to 1,000,000, or a list of seeds"
 Seeds = Annotated[
     Annotated[int, Field(ge=1, le=1_000_000)] | SeedList | None,
@@ -140,9 +133,7 @@ class SetupPatch(Patch):
     )
 
 
-ClaimNames = Annotated[
-    tuple[str, ...], Field(min_length=1, strict=False), AfterValidator(_distinct)
-]
+ClaimNames = Annotated[tuple[str, ...], Field(min_length=1, strict=False), AfterValidator(distinct)]
 
 
 class ProfilePatch(Patch):
@@ -268,7 +259,7 @@ class ExperimentFile(Patch):
     setup: Name | None = Field(
         None, description="label of a single run; for several arms see setups"
     )
-    swept: Annotated[tuple[AxisKey, ...], Field(strict=False), AfterValidator(_distinct)] | None = (
+    swept: Annotated[tuple[AxisKey, ...], Field(strict=False), AfterValidator(distinct)] | None = (
         Field(
             None,
             description="dotted keys that were varied, in a resolved run's own file",
@@ -277,6 +268,13 @@ class ExperimentFile(Patch):
     )
     seed: Seed = Field(
         0, description="initial weights, split and order of the data; the same in every setup"
+    )
+    log: Loggers = Field(
+        LOGGERS,
+        description="where runs are shown while they train, with TensorBoard's names of curves; "
+        "no part of what a run is. wandb, mlflow and trackio are extras: pip install "
+        "'bnbench[wandb]'. []: metrics.jsonl alone",
+        json_schema_extra={"x-allowed": "a list of tensorboard, wandb, mlflow and trackio"},
     )
     profile: str | None = Field(
         None, description="which of the profiles is in force; default: the first"

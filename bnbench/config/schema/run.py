@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
-from pydantic import Discriminator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, model_validator
 
 from bnbench.config.schema.base import (
     Block,
@@ -17,6 +17,7 @@ from bnbench.config.schema.base import (
     NonNegative,
     Positive,
     Seed,
+    distinct,
     fault,
 )
 from bnbench.config.schema.data import DataConfig, Fashion12kData
@@ -26,8 +27,11 @@ from bnbench.config.schema.probes import ProbesConfig
 
 DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,3})?"
 SECONDS = r"[0-9]*[1-9][0-9]*(\.[0-9]+)?s|[0-9]+\.[0-9]*[1-9][0-9]*s"  # above 0
+Logger: TypeAlias = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 BUDGETS = ("epochs", "steps", "examples")
 DEFAULT_EPOCHS = 3.0
+LOGGERS: tuple[Logger, ...] = ("tensorboard",)
+"""Those of a run that names none."""
 
 
 Device = Annotated[
@@ -36,6 +40,7 @@ Device = Annotated[
         pattern=f"^({DEVICE})$", json_schema_extra={"x-allowed": "auto, cpu, cuda, cuda:N or mps"}
     ),
 ]
+Loggers = Annotated[tuple[Logger, ...], Field(strict=False), AfterValidator(distinct)]
 Seconds = Annotated[str, Field(pattern=f"^({SECONDS})$", max_length=20)]
 
 
@@ -162,6 +167,7 @@ class RunConfig(Block):
     seed: Seed = Field(
         0, description="initial weights, split and order of the data; the same in every setup"
     )
+    log: Loggers = Field(LOGGERS, description="what shows the run: no part of what it is")
 
 
 # --- kinds --------------------------------------------------------------------------------

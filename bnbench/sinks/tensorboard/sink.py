@@ -17,16 +17,9 @@ from typing import assert_never
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from bnbench import events
+from bnbench.sinks.scalars import Scalars
 from bnbench.sinks.tensorboard import records, tabs
 from bnbench.store import Appender
-
-LAST = (
-    *(f"summary/val_{kind}_accuracy" for kind in ("running", "batch", "population")),
-    "summary/train_running_loss",
-)
-"""Scalars of the end that are the last of a curve."""
-POINTS = 1000
-"""TensorBoard samples a longer series down to this many points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,41 +66,16 @@ def header(card: Card) -> tuple[str, bytes]:
     return f"events.out.tfevents.0000000000.{digest}.hparams", file
 
 
-def tagged(fact: events.Evaluation | events.Gap | events.Reading) -> dict[str, float]:
-    """The values of a measurement by tag. The test split is read once: no curve but a number."""
-    match fact:
-        case events.Evaluation(split="test"):
-            which = f"summary/test_{fact.stats}"
-            return {f"{which}_loss": fact.loss, f"{which}_accuracy": fact.accuracy}
-        case events.Evaluation():
-            which = f"{fact.split}_{fact.stats}"
-            return {f"loss/{which}": fact.loss, f"accuracy/{which}": fact.accuracy}
-        case events.Gap():
-            which = "summary/test_gap" if fact.split == "test" else f"gap/{fact.split}"
-            return {
-                f"{which}_loss": fact.loss,
-                f"{which}_accuracy": fact.accuracy,
-                f"{which}_disagreement": fact.disagreement,
-                f"{which}_kl": fact.kl,
-            }
-        case events.Reading():
-            return {f"probe_{fact.probe}/{fact.layer}/{fact.name}": fact.value}
-
-
 class TensorBoardSink:
     """Writes what a run states into its folder; all values of a moment in one record."""
 
     def __init__(self, folder: Path, card: Card) -> None:
-        """Begins a file with the card's texts and picture. Beyond `POINTS` reports are thinned:
-        means of losses, and the largest of the largest."""
+        """Begins a file with the card's texts and picture."""
         # A new name each time: TensorBoard's faster loader keeps reading a file that it has opened.
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
         name = f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}"
         self._card = card
-        self._thinning = -(-card.reports // POINTS)
-        self._steps: list[events.Step] = []
-        self._last: tuple[int, float] = (0, 0.0)
-        self._evaluated: dict[str, float] = {}
+        self._scalars = Scalars(examples_per_epoch=card.examples_per_epoch, reports=card.reports)
         values = [records.text(tag, markdown) for tag, markdown in card.texts.items()]
         if card.first_batch is not None:
             shows = "The first images of the first batch, as trained: augmented, standardized."
@@ -133,71 +101,33 @@ class TensorBoardSink:
         self._file.close()
 
     def _values(self, fact: events.Fact, at: events.Moment) -> list[Summary.Value]:
+        values = records.scalars(self._scalars.of(fact, at))
         match fact:
-            case events.Step():
-                return self._step(fact, at)
-            case events.Evaluation() | events.Gap():
-                values = tagged(fact)
-                for tag, value in values.items():
-                    quantity, _, which = tag.partition("/")  # loss/val_running
-                    last = f"summary/{which}_{quantity}"
-                    if last in LAST:
-                        self._evaluated[last] = value
-                return records.scalars(values)
             case events.Confusion():
                 png = records.confusion_matrix(fact.counts, self._card.classes)
                 shows = (
                     f"{fact.split.capitalize()} images at the end, {fact.stats} statistics: each "
                     "row is a class, and shows what its images were taken for."
                 )
-                return [records.image(f"images/confusion_{fact.split}", png, describes=shows)]
-            case events.Correctness() | events.Found():
-                return []
-            case events.Reading():
-                return records.scalars(tagged(fact))
+                values.append(records.image(f"images/confusion_{fact.split}", png, describes=shows))
             case events.Histogram():
                 tag = f"histogram_{fact.name}/{fact.layer}"
-                return [records.histogram(tag, fact.low, fact.high, fact.counts)]
-            case events.Diverged():
-                ending = {"summary/diverged": 1.0, "summary/diverged_at_step": float(at.step)}
-                return self._end(at, ending, completed=False)
-            case events.Finished():
-                return self._end(at, {"summary/diverged": 0.0} | self._evaluated, completed=True)
+                values.append(records.histogram(tag, fact.low, fact.high, fact.counts))
+            case events.Diverged() | events.Finished():
+                values += self._end(at, completed=isinstance(fact, events.Finished))
+            case events.Step() | events.Evaluation() | events.Gap() | events.Reading():
+                pass  # numbers alone
+            case events.Correctness() | events.Found():
+                pass
             case _:
                 assert_never(fact)
+        return values
 
-    def _step(self, step: events.Step, at: events.Moment) -> list[Summary.Value]:
-        self._steps.append(step)
-        if len(self._steps) < self._thinning:
-            return []
-        steps, self._steps = self._steps, []
-        values = {
-            "loss/train": sum(each.loss for each in steps) / len(steps),
-            "loss/train_max": max(each.loss_max for each in steps),
-            "lr": step.lr,
-            "progress/optimizer_step": at.step,
-            "progress/epoch": at.examples / self._card.examples_per_epoch,
-        }
-        examples, seconds = self._last
-        self._last = (at.examples, at.train_seconds)
-        elapsed = at.train_seconds - seconds
-        if elapsed > 0:
-            values["progress/images_per_second"] = (at.examples - examples) / elapsed
-        return records.scalars(values)
-
-    def _end(
-        self, at: events.Moment, values: dict[str, float], *, completed: bool
-    ) -> list[Summary.Value]:
-        seconds = at.train_seconds
-        cost = {
-            "summary/steps": float(at.step),
-            "summary/train_seconds": seconds,
-            "summary/images_per_second": at.examples / seconds if seconds > 0 else 0.0,
-        }
-        session = tabs.end(completed=completed, wall_time=self._card.started + seconds)
+    def _end(self, at: events.Moment, *, completed: bool) -> list[Summary.Value]:
+        session = tabs.end(completed=completed, wall_time=self._card.started + at.train_seconds)
         shows = "Drawn from the readings of the run's probes when it had ended."
         pictures = [
             records.image(f"images/{name}", png, describes=shows)
             for name, png in self._card.pictures.items()
         ]
-        return [*records.scalars(values | cost), *pictures, session]
+        return [*pictures, session]

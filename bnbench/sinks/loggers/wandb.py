@@ -1,0 +1,89 @@
+"""Weights & Biases: online where the user is logged in, else in files that `wandb sync` sends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+from wandb.errors import AuthenticationError, CommError, UsageError
+
+from bnbench.sinks.loggers import Labels, lost
+
+TAG_LENGTH = 64
+"""W&B refuses longer tags."""
+
+SECONDS_TO_CONNECT, SECONDS_TO_SEND = 30.0, 60.0
+"""Then a run goes on without W&B's server; what it was not sent is in the local files."""
+
+
+class WandbLogger:
+    """A run of W&B. `WANDB_MODE`, `WANDB_ENTITY`, `WANDB_DIR` and the like hold."""
+
+    def __init__(self, labels: Labels, folder: Path | None) -> None:
+        place = Path(os.environ.get("WANDB_DIR", folder or ".")).absolute()
+        try:
+            self._run = _begun(labels, place)
+        except (AuthenticationError, CommError, UsageError) as error:
+            # The other runs of this process would wait as long for the same.
+            os.environ["WANDB_MODE"] = "offline"
+            wandb.teardown()  # it has read the environment
+            why = str(error).partition("\n")[0].rstrip(".")
+            said = f"offline ({why}): wandb sync {place / 'wandb'}/offline-run-*"
+            warnings.warn(said, stacklevel=2)
+            self._run = _begun(labels, place)
+        self._from = 0
+        if not self._run.offline:
+            self._from = self._run.starting_step
+            return
+        if folder is None:
+            self.close(ended=False)
+            raise lost("offline files", "set WANDB_API_KEY there")
+        # A new folder each time, which is given the whole run: the earlier ones would be sent, too.
+        ours = Path(self._run.dir).parent
+        for each in ours.parent.glob(f"offline-run-*-{labels.identifier}"):
+            if each != ours:
+                shutil.rmtree(each, ignore_errors=True)
+
+    def has(self, tag: str, step: int) -> bool:  # noqa: ARG002 - steps are whole
+        """W&B says from which step on a run is resumed."""
+        return step < self._from
+
+    def log(self, values: Mapping[str, float], *, step: int, seconds: float) -> None:  # noqa: ARG002
+        """W&B keeps the time by the clock."""
+        self._run.log(dict(values), step=step)
+
+    def close(self, *, ended: bool) -> None:
+        """End the run, and W&B's own process."""
+        self._run.finish(exit_code=0 if ended else 1)
+        wandb.teardown()
+
+
+def _begun(labels: Labels, place: Path) -> Any:
+    """The run, new or resumed. Nothing is printed or asked, and no code is read or kept."""
+    settings = {
+        "console": "off",
+        "silent": True,
+        "disable_git": True,
+        "save_code": False,
+        "symlink": False,
+        "init_timeout": SECONDS_TO_CONNECT,
+        "finish_timeout": SECONDS_TO_SEND,  # from 0.31 on
+        "x_disable_stats": True,
+    }
+    known = wandb.Settings.model_fields
+    return wandb.init(
+        project=labels.project,
+        group=labels.group,
+        name=labels.name,
+        id=labels.identifier,
+        resume="allow",
+        tags=[tag[:TAG_LENGTH] for tag in labels.tags],
+        config=dict(labels.settings),
+        dir=place,
+        settings=wandb.Settings(**{key: value for key, value in settings.items() if key in known}),
+    )
