@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from itertools import permutations
+from pathlib import Path
 
-from bnbench.palette import COLORS, color, places
+import pytest
+
+import bnbench
+from bnbench.palette import COLORS, DARK, color, places
 
 NONE = ("none", {"norm.kind": "none"})
 BEFORE = ("bn-before", {"norm.kind": "batch", "norm.placement": "before"})
@@ -14,6 +19,28 @@ AFTER = ("bn-after", {"norm.kind": "batch", "norm.placement": "after"})
 GROUP = ("gn", {"norm.kind": "group", "norm.placement": "before"})
 OTHERS = [(f"mine-{number}", {"norm.kind": "custom"}) for number in range(12)]
 TWINS = [(f"batch-{number}", BEFORE[1]) for number in range(12)]
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2.2."""
+
+    def light(colour: str) -> float:
+        parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_each_colour_is_seen_on_a_light_and_on_a_dark_page() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#ffa90e", "#ffffff") < 2, "a pale one is found out"
+    head = (Path(bnbench.__file__).parent / "report/head.html").read_text()
+    light, dark = re.findall(r"--ground: (#[0-9a-f]{6}); --page", head)[:2]
+    assert min(contrast(each, light) for each in COLORS) >= 3
+    assert min(contrast(DARK.get(each, each), dark) for each in COLORS) >= 3
+    assert len({DARK.get(each, each) for each in COLORS}) == len(COLORS)
 
 
 def test_well_known_normalizations_have_their_colour_in_every_experiment() -> None:

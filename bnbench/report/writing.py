@@ -102,7 +102,9 @@ def _filled(template: str, report: Report, **more: object) -> str:
         leanings=words.LEANINGS,
         gap_heading=words.GAP,
         gap_means=words.GAP_MEANS,
-        arrow_means=words.ARROW_MEANS,
+        arrow_means=words.ARROW_MEANS
+        if any(words.has_arrow(cell["metrics"]) for cell in report.record.get("cells", ()))
+        else "",
         states=STATES,
         **more,
     )

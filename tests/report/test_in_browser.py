@@ -19,6 +19,11 @@ from tests.runs import SMALL_YAML
 pytestmark = pytest.mark.browser
 
 LONG = "a-setup-with-a-name-that-does-not-end-and-has-no-place-to-break-at-all"
+JUDGED = CLAIM.replace(
+    "    worse",
+    "    literature: of eleven points, for two images a batch, of nine for four, of three for 8\n"
+    "    at: {data.batch_size: 4}\n    worse",
+)
 TEXT = f"""\
 question: Which of these survives, and why would {LONG} be a part of the question?
 setups:
@@ -28,7 +33,7 @@ setups:
 axes: {{data.batch_size: [4, 16], optim.lr: [0.01, 0.1, 1.0]}}
 seeds: 6
 tune: {{axis: optim.lr, by: val/accuracy}}
-{CLAIM.replace("    worse", "    at: {data.batch_size: 4}" + chr(10) + "    worse")}"""
+{JUDGED}"""
 
 
 def tell(config: schema.RunConfig) -> Told:
@@ -74,11 +79,20 @@ def test_nothing_sticks_out(page: Page, width: int, dark: bool) -> None:
     assert out == []
 
 
-@pytest.mark.parametrize("width", [800, 1100, 1280])
-def test_the_table_of_cells_is_seen_whole(page: Page, width: int) -> None:
+@pytest.mark.parametrize("width", [800, 1000, 1100, 1280])
+def test_tables_are_seen_whole(page: Page, width: int) -> None:
     shown_as(page, width=width, dark=False)
-    table = "document.querySelector('[aria-label=\"Table of cells\"]')"
-    assert page.evaluate(f"{table}.scrollWidth") <= page.evaluate(f"{table}.clientWidth")
+    tables = page.evaluate(
+        "[...document.querySelectorAll('.table')]"
+        ".map(each => [each.getAttribute('aria-label'), each.scrollWidth - each.clientWidth])"
+    )
+    assert [label for label, _ in tables] == [
+        "Claims and verdicts",
+        "Table of cells",
+        "Tuning",
+        "Every run",
+    ]
+    assert [label for label, beyond in tables if beyond > 0] == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
