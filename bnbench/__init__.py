@@ -19,7 +19,7 @@ stats      paired differences to intervals, tests, verdicts; NumPy and SciPy, no
 guard      code of the user's own: a sentence for what it raises; the process as it was
 store      run folders: lock, commit, append, read; all file writing but TensorBoard's
 explain    what a name means: kinds, keys, probes, metrics, findings
-sinks      facts to metrics.jsonl, TensorBoard, terminal
+sinks      facts to metrics.jsonl, TensorBoard, other loggers, terminal
 train      the training loop
 assemble   from configuration to model, batches, optimizer, probes
 board      TensorBoard for an experiment: rewrite event files, average over seeds, start it

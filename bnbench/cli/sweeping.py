@@ -29,6 +29,9 @@ Configs = Annotated[
         autocompletion=completion.configs,
     ),
 ]
+SCHEMA = 1
+"""Of `--json`, as runs/README.md describes it; a key that changes its meaning raises it."""
+
 Over = Annotated[
     list[str] | None,
     typer.Option(
@@ -200,7 +203,7 @@ def _forecast(
             found = forecast.forecast(
                 each.plan.runs, each.folder, executor, options, each.plan.faults, root.say
             )
-        records.append(asdict(found))
+        records.append({"schema": SCHEMA} | asdict(found))
         for line in () if as_json else forecast.as_lines(found, each.experiment.looks):
             root.show(line)
     if as_json:
@@ -240,7 +243,8 @@ def _train(
             study = asked(study)
         failures += outcome.failures
         if as_json or csv:
-            which = {"experiment": each.experiment.name} if len(planned) > 1 else {}
+            which: Record = {"schema": SCHEMA} if as_json else {}
+            which |= {"experiment": each.experiment.name} if len(planned) > 1 else {}
             shown += [which | record.flat_row(run) for run in study.runs]
         else:
             for table in terminal.closing_tables(study, columns=root.output.width):

@@ -60,9 +60,11 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
 
 @uncollected()
 def as_record(experiment: ExperimentFolder) -> Record:
-    """The same for programs."""
+    """The same for programs, as runs/README.md describes it; a key that changes its meaning raises
+    `schema`."""
     runs = [read(folder, whole=False) for folder in experiment.runs()]
     return {
+        "schema": 1,
         "experiment": experiment.name,
         "path": str(experiment.path),
         "runs": [
