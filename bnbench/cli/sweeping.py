@@ -190,7 +190,7 @@ def _prepare(no_custom: bool, runs: Sequence[RunConfig]) -> bool:
 def _forecast(
     planned: Sequence[PlannedExperiment], options: SweepOptions, *, quiet: bool, as_json: bool
 ) -> None:
-    from bnbench.sweeps import experiments, forecast
+    from bnbench.sweeps import experiments, forecast, looks
 
     records = []
     for each in planned:
@@ -200,8 +200,9 @@ def _forecast(
                 "loading PyTorch, and trying a few steps of each kind of run", quiet or as_json
             ),
         ):
+            runs = looks.possible(each.experiment, each.plan.runs, each.folder)
             found = forecast.forecast(
-                each.plan.runs, each.folder, executor, options, each.plan.faults, root.say
+                runs, each.folder, executor, options, each.plan.faults, root.say
             )
         records.append({"schema": SCHEMA} | asdict(found))
         for line in () if as_json else forecast.as_lines(found, each.experiment.looks):

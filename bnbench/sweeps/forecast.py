@@ -310,12 +310,14 @@ def _bases(runs: Iterable[ForecastRun]) -> str:
 
 
 def _at_least(forecast: Forecast, looks: Sequence[int]) -> str:
-    """The first look is what a study of looks takes at least; the forecast itself is the most."""
-    seeds = list(dict.fromkeys(run.seed for run in forecast.runs))[: looks[0]]
-    first = [run.seconds for run in forecast.runs if run.trains and run.seed in seeds]
-    least = makespan(first, forecast.workers) + WORKER_SECONDS if first else 0.0
+    """What the next look of a study takes; the forecast itself is of all that may follow."""
+    order = list(dict.fromkeys(run.seed for run in forecast.runs))
+    waiting = [(order.index(run.seed), run.seconds) for run in forecast.runs if run.trains]
+    seeds = min(each for each in looks if any(at < each for at, _ in waiting))
+    some = [seconds for at, seconds in waiting if at < seeds]
+    least = duration(makespan(some, forecast.workers) + WORKER_SECONDS)
     return (
-        f"that is the most: claims are judged at {listing(map(str, looks), 'and')} seeds; the "
-        f"first look takes {len(first)} of these runs, about {duration(least)}, later ones what "
+        f"that is the most: claims are judged at {listing(map(str, looks), 'and')} seeds; the next "
+        f"look, at {seeds}, takes {len(some)} of these runs, about {least}, later ones what "
         "undecided claims need"
     )

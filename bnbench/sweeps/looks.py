@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import count, islice
 
 from bnbench import store
-from bnbench.config import experiments, schema
-from bnbench.config.identity import run_id
+from bnbench.config import claims, experiments, schema
+from bnbench.config.identity import identity, run_id
 from bnbench.errors import UsageError
 from bnbench.wording import counted, listing
 
@@ -84,6 +84,26 @@ def in_turn(
             )
         asked = len(last.study.runs)
         yield [run.config for run in last.study.runs]
+
+
+def possible(
+    experiment: experiments.ExperimentConfig,
+    runs: Sequence[schema.RunConfig],
+    folder: store.ExperimentFolder,
+) -> Sequence[schema.RunConfig]:
+    """The runs that looks have asked for or still may: all, where there are no looks."""
+    if not experiment.looks:
+        return runs
+    from bnbench.report.looks import looks
+    from bnbench.report.reading import results_of
+
+    *_, last = looks(results_of(experiment, runs, folder, events=True))
+    undecided = tuple(each.claim for each in last.claims if each.open)
+    asked = {identity(run.config) for run in last.study.runs}
+    return [
+        run for run in runs
+        if not last.claims or identity(run) in asked or claims.concern(undecided, run)
+    ]  # fmt: skip
 
 
 def require_same(

@@ -14,7 +14,8 @@ from bnbench.config import files, loading, registration, schema
 from bnbench.errors import ConfigError, UsageError
 from bnbench.report.reading import read_study
 from bnbench.sinks.terminal import Screen
-from bnbench.sweeps import experiments
+from bnbench.store import ExperimentFolder
+from bnbench.sweeps import experiments, looks
 from bnbench.sweeps.forecast import Forecast, ForecastRun, as_lines
 from bnbench.sweeps.jobs import Job, SweepOptions, Train, Trained
 from tests.commands import bnbench
@@ -96,6 +97,9 @@ def test_seeds_are_added_for_what_is_undecided_alone(
     assert trained(again, monkeypatch) == ([], [])
     study = read_study(planned.folder)
     assert len(study.runs) == len(given)
+    possible = looks.possible(again.experiment, again.plan.runs, again.folder)
+    assert {(run.setup, run.seed) for run in possible} == set(given)
+    assert len(looks.possible(again.experiment, again.plan.runs, ExperimentFolder(tmp_path))) == 36
     assert study.experiment.looks == (7, 9, 12)
 
 
@@ -179,12 +183,12 @@ def test_looks_are_set_before_and_stay(tmp_path: Path) -> None:
 
 def test_looks_of_a_file_end_with_all_seeds(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
-    for looks_, said in (
+    for numbers, said in (
         ("[6, 8]", "looks must rise to 9, the number of seeds, not 6 and 8"),
         ("[8, 8, 9]", "looks must rise to 9, the number of seeds, not 8, 8 and 9"),
         ("[3, 9]", "looks[0] must be a whole number from 6"),
     ):
-        file.write_text(SMALL_YAML + STUDY % 9 + f"looks: {looks_}\n")
+        file.write_text(SMALL_YAML + STUDY % 9 + f"looks: {numbers}\n")
         with pytest.raises(ConfigError) as error:
             loading.load_experiment(file)
         assert said in str(error.value)
@@ -204,8 +208,8 @@ def test_a_dry_run_says_the_least_and_the_most() -> None:
     *_, total, _, last = as_lines(forecast, (7, 9))
     assert total.startswith("to train: 9, about 9 min")
     assert last.startswith(
-        "that is the most: claims are judged at 7 and 9 seeds; the first look takes 7 of these "
-        "runs, about 7 min"
+        "that is the most: claims are judged at 7 and 9 seeds; the next look, at 7, takes 7 of "
+        "these runs, about 7 min"
     )
 
 
