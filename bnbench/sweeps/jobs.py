@@ -7,7 +7,7 @@ path of the driver's machine; `shipping` adds what a machine without the driver'
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from errno import EDQUOT, ENOSPC, EROFS
 from typing import Protocol, TypeAlias, TypeVar, assert_never
@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias, TypeVar, assert_never
 from bnbench.config import feasible, schema
 from bnbench.errors import (
     BnbenchError,
+    ClusterError,
     DataError,
     Fault,
     Interrupted,
@@ -140,7 +141,8 @@ Answer: TypeAlias = Begun | Stated | Said | End
 class SweepOptions:
     """The command line's. `workers`: a number, or auto for as many as there are cores. `on`: where
     runs are trained, as `executor_for` of `experiments` knows it; `address`: of a Ray cluster;
-    `slurm`: what `scheduler.connect` takes; `detach`: only submit to SLURM."""
+    `slurm`: what `scheduler.connect` takes; `detach`: only submit to SLURM. `environment`: of the
+    driver's machine, `provenance.environment`, for workers on another."""
 
     workers: str = "auto"
     on: str = "local"
@@ -152,6 +154,7 @@ class SweepOptions:
     restart: bool = False
     retry_failed: bool = False
     fail_fast: bool = False
+    environment: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -235,6 +238,10 @@ def perform(
         lasting=lasting,
     )
     try:
+        if options.environment is not None:
+            from bnbench.runner.provenance import require_same_environment
+
+            require_same_environment(options.environment, settings)
         match job:
             case Train(config):
                 executed = execution.execute(config, experiment, settings)
@@ -259,7 +266,7 @@ def failed(error: BnbenchError) -> Failed:
     """The answer to a job that ended with this error."""
     cause = error.__cause__
     full = isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT, EROFS)
-    everywhere = isinstance(error, DataError | UsageError)
+    everywhere = isinstance(error, ClusterError | DataError | UsageError)
     return Failed(error, everywhere or (full and isinstance(error, StorageError)))
 
 

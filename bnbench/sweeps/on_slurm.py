@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -41,9 +42,6 @@ LOOK_SECONDS = 1.0
 FRUITLESS = 3
 """So many lost tasks in a row that have trained nothing are not chance."""
 
-CHECKERS = 2
-"""Workers for checks and forecasts: people share the machine of the driver."""
-
 
 @dataclass(slots=True)
 class _Task:
@@ -55,8 +53,8 @@ class _Task:
 
 
 class Slurm:
-    """An `Executor[Job, Answer]` with a queue: trainings wait there together, and what is to be
-    found out before is done by workers of this machine.
+    """An `Executor[Job, Answer]` with a queue: trainings wait there together. What is to be found
+    out before is done by one worker of this machine, which people share.
 
     `size`: how many runs are trained at a time, if no task has to wait.
     """
@@ -75,9 +73,8 @@ class Slurm:
         self._cluster, self._options, self._say = cluster, options, say
         self._experiment, self._siblings = experiment, siblings
         self._folder = experiment.path.absolute() / FOLDER
-        self._here = workers.Workers(CHECKERS, options, experiment, siblings)
-        self._asked: list[jobs.Job] = []
-        self._asking = 0
+        self._here = workers.Workers(1, options, experiment, siblings)
+        self._asked: deque[jobs.Job] = deque()
         self._waiting: list[jobs.Train] = []
         self._trains: dict[str, jobs.Train] = {}  # what has no answer yet, by the run's hash
         self._before: dict[str, list[Record]] = {}  # its latest events when it was submitted
@@ -90,20 +87,22 @@ class Slurm:
         self._find_tasks()
 
     def start(self, jobs: int) -> None:
-        self._here.start(min(jobs, CHECKERS))
+        self._here.start(min(jobs, 1))
 
     def submit(self, job: jobs.Job) -> None:
         if isinstance(job, jobs.Train):
             self._waiting.append(job)
         else:
             self._asked.append(job)
+            if len(self._asked) == 1:
+                self._here.submit(job)
 
     def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
-        while self._asked and self._asking < CHECKERS:
-            self._here.submit(self._asked.pop(0))
-            self._asking += 1
         found = self._here.answers(seconds)
-        self._asking -= sum(isinstance(answer, jobs.End) for _, answer in found)
+        if any(isinstance(answer, jobs.End) for _, answer in found):
+            self._asked.popleft()
+            if self._asked:
+                self._here.submit(self._asked[0])
         if self._waiting and not self._stopped:
             found += self._submitted()
         if self._trains and time.monotonic() >= self._look_at:
@@ -184,14 +183,13 @@ class Slurm:
         from bnbench.runner.provenance import environment  # imports torch
 
         options = replace(
-            self._options, workers=str(each), on="local", slurm=(), detach=False,
-            restart=False, retry_failed=False, fail_fast=False,
+            self._options, workers="auto", on="local", slurm=(), detach=False,
+            restart=False, retry_failed=False, fail_fast=False, environment=environment(),
         )  # fmt: skip
-        siblings = tuple(ExperimentFolder(each.path.absolute()) for each in self._siblings)
+        siblings = tuple(ExperimentFolder(there.path.absolute()) for there in self._siblings)
         folder = ExperimentFolder(self._experiment.path.absolute())
-        here = environment()
         return lambda some: share.Share(
-            tuple(job.config for job in some), folder, options, siblings, here, tuple(sys.argv)
+            tuple(job.config for job in some), each, folder, options, siblings, tuple(sys.argv)
         )
 
     def _find_tasks(self) -> None:

@@ -303,13 +303,14 @@ class _Sweep:
 
     def guess(self, run: _Run) -> float | None:
         """Seconds of a run, from others of its cell, else from what a step costs; None: unknown."""
+        if run.cell in self.longest:
+            return self.longest[run.cell]
         seconds, steps = self.seconds, float(self.steps)
         if not steps:  # no run is done: those that train say what a step costs
             told = [each for each in self.missing.values() if each.tells()]
             seconds = sum(each.elapsed() for each in told)
             steps = sum(each.fraction * each.steps for each in told)
-        average = seconds / steps * run.steps if steps else None
-        return self.longest.get(run.cell, average)
+        return seconds / steps * run.steps if steps else None
 
     def show(self) -> None:
         self.screen.advance(

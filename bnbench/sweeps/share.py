@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from bnbench.config import identity, schema
 from bnbench.errors import BnbenchError, ClusterError, Fault, Interrupted
-from bnbench.runner.settings import Settings, Stop
+from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, Record
 from bnbench.sweeps import jobs, schedule, workers
@@ -42,14 +42,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Trains these runs when it is called. `environment`: of the machine of the driver, whose
-    `command` the manifests record."""
+    """Trains these runs when it is called, with so many workers or, on a GPU, with as many as fit.
+    The manifests record the `command` of its driver."""
 
     configs: tuple[schema.RunConfig, ...]
+    workers: int
     experiment: ExperimentFolder
     options: jobs.SweepOptions
     siblings: tuple[ExperimentFolder, ...]
-    environment: Mapping[str, str]
     command: tuple[str, ...]
 
     def __call__(self) -> None:
@@ -91,13 +91,8 @@ class Share:
         return submitit.helpers.DelayedSubmission(self)
 
     def _train(self, stop: Stop) -> None:
-        from bnbench.runner.provenance import require_same_environment  # imports torch
-
-        settings = Settings(accept_changes=self.options.accept_changes, announce=print)
-        require_same_environment(self.environment, settings)
         screen = Screen(Console(markup=False, emoji=False), runs=len(self.configs))
-        size = int(self.options.workers)
-        local = workers.Workers(size, self.options, self.experiment, self.siblings)
+        local = workers.Workers(self.workers, self.options, self.experiment, self.siblings)
         with closing(local):
             schedule.sweep(
                 self.configs, self.experiment, local, screen, stop, self.options, _faults

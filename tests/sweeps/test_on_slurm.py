@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -42,6 +43,7 @@ class Cluster:
         self.queue: dict[str, Any] = {}
         self.submitted: list[list[schema.RunConfig]] = []
         self.minutes = 0
+        self.at_a_time: set[int] = set()
         self.cancelled: list[str] = []
         self._behaviour = behaviour or (lambda _, share: done(share))
 
@@ -54,6 +56,7 @@ class Cluster:
         self.submitted += [list(task.configs) for task in tasks]
         self.queue |= dict(zip(ids, tasks, strict=True))
         self.minutes = minutes
+        self.at_a_time |= {task.workers for task in tasks}
         return ids
 
     def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str]:
@@ -109,8 +112,13 @@ class Swept:
             cost = Cost(self._seconds, 1000)
             return [Found(cost if isinstance(job, Measure) else ())]
 
+        class Here(Scripted):
+            def answers(self, seconds: float) -> list[tuple[Job, Answer]]:
+                time.sleep(0.002)
+                return super().answers(seconds)
+
         def here(size: int, _: SweepOptions, folder: ExperimentFolder, __: Any) -> Scripted:
-            return Scripted(folder, known, size, checks=True)
+            return Here(folder, known, size, checks=True)
 
         console = PlainConsole(file=self.said, width=200)
         chosen = SweepOptions(on="slurm", **options)
@@ -151,6 +159,7 @@ def test_tasks_train_as_many_runs_at_a_time_as_they_have_cores(swept: Swept) -> 
     cluster.cpus = 4
     swept(seeds(12), cluster, workers="auto")
     assert [len(each) for each in cluster.submitted] == [12], "5 minutes, four at a time"
+    assert cluster.at_a_time == {4}
 
 
 def test_what_is_found_is_not_submitted(swept: Swept) -> None:
@@ -179,9 +188,7 @@ def test_a_lost_task_costs_the_run_that_it_trained_an_attempt(swept: Swept) -> N
 
 def replaced(task: share.Share, configs: tuple[schema.RunConfig, ...]) -> share.Share:
     """The same task with these runs."""
-    return share.Share(
-        configs, task.experiment, task.options, task.siblings, task.environment, task.command
-    )
+    return share.Share(configs, 1, task.experiment, task.options, task.siblings, task.command)
 
 
 def test_a_run_that_loses_every_task_fails(swept: Swept) -> None:
@@ -298,11 +305,10 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     before = {each: signal.getsignal(each) for each in share.COMMIT_SECONDS}
 
     def make(environment: Mapping[str, str] | None = None, **options: Any) -> share.Share:
-        chosen = SweepOptions(workers="1", **options)
         here = environment or provenance.environment()
-        return share.Share(
-            tuple(seeds(2)), experiment_in(tmp_path), chosen, (), here, ("bnbench", "sweep", "x")
-        )
+        chosen = SweepOptions(environment=here, **options)
+        command = ("bnbench", "sweep", "x")
+        return share.Share(tuple(seeds(2)), 1, experiment_in(tmp_path), chosen, (), command)
 
     yield make
     for each, handler in before.items():
