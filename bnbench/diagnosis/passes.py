@@ -104,6 +104,7 @@ class Passes:
     ) -> None:
         self.model, self.autocast, self.seed = model, autocast, seed
         self.references: dict[str, Tensor] = {}
+        self.scaled_by = images.loader
         self.tell: Tell = lambda _: None
         self.whole, self.done = 1, 0
         first = images.as_they_come()[0]
@@ -178,7 +179,7 @@ class Passes:
                 "the model's outputs differ in shape, and there are no labels", do=CODE
             )
         scale = max(found.var(0, correction=0).mean().item(), 1e-24)
-        if images.loader == "train":
+        if images.loader == self.scaled_by:
             self.task = replace(self.task, scale=scale)
         else:
             scale = self.task.scale

@@ -25,7 +25,7 @@ from bnbench.errors import BnbenchError, DataError, UsageError
 from bnbench.sinks.metrics import to_moments
 from bnbench.store import lines
 from bnbench.watching import readings
-from tests.watching.loops import NORMS, Net, data, epoch, network, optimizer, step
+from tests.watching.loops import NORMS, Net, backward, data, epoch, network, optimizer, step
 
 Logged = dict[str, dict[int, float]]
 
@@ -213,6 +213,39 @@ def test_batches_as_dicts_and_a_training_loader() -> None:
         epoch(model, by)
     assert {"gap/val_accuracy", "gap/train_accuracy"} <= found.keys()
     assert found["loss/val_population"][4] == pytest.approx(found["loss/train_population"][4])
+
+
+def test_readings_are_in_the_precision_of_training() -> None:
+    model, seen = network(), set[torch.dtype]()
+    model.neck.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    by, (found, log) = optimizer(model), logged()
+    with bnbench.watch(model, val=data(), every=4, log=log, folder=None):
+        assert seen == {torch.float32}, "nothing was trained yet"
+        seen.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            for x, y in data():
+                loss = F.cross_entropy(model(x), y)
+                by.zero_grad()
+                backward(loss)
+                with torch.autocast("cpu", enabled=False):
+                    by.step()
+    assert seen == {torch.bfloat16}
+    assert 4 in found["gap/val_loss"]
+
+
+def test_without_labels_distances_are_a_share_of_the_outputs_variance() -> None:
+    x = torch.cat([each for each, _ in data()])
+    found = []
+    for scale in (1.0, 100.0):
+        model, (values, log) = network(), logged()
+        model.head[-1].weight.data.mul_(scale)  # type: ignore[operator]
+        model.head[-1].bias.data.mul_(scale)  # type: ignore[operator]
+        by = torch.optim.SGD(model.parameters(), 0.0)
+        with bnbench.watch(model, val=[x], every=1, log=log, folder=None):
+            step(model, by, x, torch.zeros(len(x), dtype=torch.long))
+        found.append(values["loss/val_running"][1])
+    assert found[0] > 0.01
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 def test_a_network_without_such_layers_has_a_gap_of_zero() -> None:
