@@ -32,7 +32,11 @@ from tests.foreign_code import DELETES, RAISED, SET, Way
 from tests.runs import all_probes, evidence, small_config, write_experiment
 
 BOTH = RAISED | SET
-CUSTOM = "norm: {kind: custom, target: layer.py:Layer}\n"
+BLOCKS = {
+    "norm": "{{kind: custom, target: {}.py:Layer}}",
+    "model": "{{kind: custom, target: {}.py:Network}}",
+}
+"""Where the code stands in a configuration, with the name of its file."""
 
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -74,11 +78,20 @@ def assert_a_sentence(text: str, way: Way, file: str = "layer") -> None:
         assert f"{file}.py:" in text
 
 
-@pytest.mark.parametrize("name", BOTH)
-def test_train(name: str) -> None:
+OF_NETWORKS = ("another shape", "a tuple", "sys.exit(0)", "at import", "when made", "early")
+"""Ways that are tried in a network, too: of a layer, `train` tries all."""
+
+
+@pytest.mark.parametrize(
+    ("block", "name"),
+    [*(("norm", each) for each in BOTH), *(("model", each) for each in OF_NETWORKS)],
+)
+def test_train(block: str, name: str) -> None:
     way = BOTH[name]
     Path("layer.py").write_text(way.source)
-    write_experiment(Path("study.yaml"), CUSTOM)
+    write_experiment(
+        Path("study.yaml"), f"setups: {{a: {{{block}: {BLOCKS[block].format('layer')}}}}}\n"
+    )
     before = process()
     code, _, err = bnbench("train", "study.yaml", "--quiet")
     assert process() == before
@@ -93,20 +106,22 @@ def test_train(name: str) -> None:
         assert store.read(run).state == "failed"
 
 
-def write_sweep(ways: dict[str, Way]) -> dict[str, Way]:
-    """An experiment with a setup of each way, and last a good one; the ways by setup."""
+def write_sweep(ways: dict[str, Way], block: str = "norm") -> dict[str, Way]:
+    """An experiment with a setup of each way, in that block, and last a good one; the ways by
+    setup."""
     setups = {f"w{number:02}": way for number, way in enumerate(ways.values())}
     lines = ["setups:"]
     for name, way in setups.items():
         Path(f"{name}.py").write_text(way.source)
-        lines.append(f"  {name}: {{norm: {{kind: custom, target: {name}.py:Layer}}}}")
+        lines.append(f"  {name}: {{{block}: {BLOCKS[block].format(name)}}}")
     write_experiment(Path("study.yaml"), "\n".join([*lines, "  good: {}\n"]))
     return setups
 
 
 @pytest.mark.slow
-def test_a_sweep_in_which_all_but_one_misbehave(alone: dict[str, Any]) -> None:
-    setups = write_sweep({name: way for name, way in BOTH.items() if not way.early})
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_sweep_in_which_all_but_one_misbehave(block: str, alone: dict[str, Any]) -> None:
+    setups = write_sweep({name: way for name, way in BOTH.items() if not way.early}, block)
     before = process()
     code, _, err = bnbench("sweep", "study.yaml", "--quiet")
     assert process() == before
@@ -125,8 +140,9 @@ def test_a_sweep_in_which_all_but_one_misbehave(alone: dict[str, Any]) -> None:
     )
 
 
-def test_a_sweep_in_which_none_can_begin() -> None:
-    setups = write_sweep({name: way for name, way in BOTH.items() if way.early})
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_sweep_in_which_none_can_begin(block: str) -> None:
+    setups = write_sweep({name: way for name, way in BOTH.items() if way.early}, block)
     before = process()
     code, _, err = bnbench("sweep", "study.yaml", "--quiet")
     assert process() == before

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -255,8 +256,9 @@ def test_what_a_function_does_wrong_is_one_sentence(code: str, message: str, num
 
 def test_what_a_function_sets_stays_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("data.py").write_text(
-        "import os, random, numpy as np, torch\n"
+        "import os, random, signal, numpy as np, torch\n"
         "def load():\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN); os.environ['X_MINE'] = 'x'\n"
         "    os.chdir('/'); torch.set_default_dtype(torch.float64); print('noise')\n"
         "    drawn = [random.random(), np.random.rand(), float(torch.rand(()))]\n"
         "    images = (np.ones((9, 5, 3)) * drawn).astype(np.float32)\n"
@@ -269,6 +271,8 @@ def test_what_a_function_sets_stays_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     first = own_images.load(_run().data, lambda _: None)
     assert torch.equal(torch.rand(()), expected)
     assert torch.get_default_dtype() == torch.float32
+    assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN
+    assert "X_MINE" not in os.environ
     assert Path("data.py").is_file()
     assert not out.getvalue()
     copies()[0].unlink()
