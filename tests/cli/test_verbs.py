@@ -319,7 +319,9 @@ def test_what_only_building_shows_is_refused_before_the_first_run() -> None:
     message = f"norm.groups: {layers}: 64 channels do not split into 5 groups"
     assert said.code == 2
     assert said.err.startswith(f"groups.yaml:12:21: {message}; layer2.0.bn1")
-    assert said.err.endswith(" (model.name)\n")
+    assert said.err.endswith(
+        " (model.name)\n  these divide the channels of every layer: 1, 2, 4, 8, 16, 32, 64\n"
+    )
 
 
 def test_a_damaged_run_does_not_stop_the_others() -> None:
