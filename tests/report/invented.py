@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from bnbench.config import files, identity, loading, plans, schema
+from bnbench.report.study import Study
+from bnbench.report.writing import make
 from bnbench.store import ExperimentFolder, Record, Result, encode_records
 
 KINDS = ("running", "batch", "population")
@@ -66,6 +68,12 @@ def undrawn() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bnbench.report.writing.drawn", lambda *_: [])
         yield
+
+
+def recorded(study: Study) -> Record:
+    """The record of a report without figures."""
+    with undrawn():
+        return make(study).record
 
 
 def write_run(config: schema.RunConfig, experiment: ExperimentFolder, told: Told) -> None:

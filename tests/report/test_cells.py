@@ -21,9 +21,8 @@ from bnbench.report.compare import compared
 from bnbench.report.reading import read_study
 from bnbench.report.record import cell_row, flat_row
 from bnbench.report.status import as_record, runs_text
-from bnbench.report.writing import make
 from bnbench.store import ExperimentFolder, cell_of
-from tests.report.invented import Told, invented, write_run
+from tests.report.invented import Told, invented, recorded, write_run
 from tests.runs import SMALL_YAML
 
 CHANGES = st.fixed_dictionaries(
@@ -106,7 +105,7 @@ def two_rates(path: Path, *more: Mapping[str, object]) -> ExperimentFolder:
 
 def test_rows_are_named_by_what_differs(tmp_path: Path) -> None:
     folder = two_rates(tmp_path)
-    record = make(read_study(folder)).record
+    record = recorded(read_study(folder))
     assert {(row["setup"], row["completed"]) for row in record["cells"]} == {
         ("batch-before, optim.lr 0.1", 1),
         ("batch-before, optim.lr 0.0001", 1),
@@ -216,7 +215,7 @@ def test_runs_of_no_file_are_named_with_the_reason(tmp_path: Path) -> None:
     write_run(single(tmp_path, {"optim.lr": 0.25}, 3), folder, Told(test=0.25))
     (last,) = [each.text for each in notices(read_study(folder), [], None) if each.kind == "other"]
     assert last.endswith("does not describe it: 3 runs; the page lists them")
-    record = make(study).record
+    record = recorded(study)
     assert [each["called"] for each in record["others"]] == [
         "batch-before, seed 3",
         "none, optim.lr 0.5, seed 3",

@@ -18,7 +18,7 @@ from bnbench.report.reading import read_study
 from bnbench.report.terminal import terminal
 from bnbench.report.writing import make, page
 from bnbench.stats.crossed import crossed_interval
-from tests.report.invented import Told, invented
+from tests.report.invented import Told, invented, recorded
 
 TEXT = """\
 setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group}}}
@@ -126,7 +126,7 @@ def test_runs_of_earlier_versions_have_no_such_interval_and_that_is_said_once(
         found.right = None if config.seed == 2 else found.right
         return found
 
-    record = make(asked(tmp_path, old)).record
+    record = recorded(asked(tmp_path, old))
     assert record["claims"][0]["effect"]["over_images"] is None
     assert record["claims"][0]["outcome"] == "supported"
     assert "over images" not in as_markdown(record)
@@ -137,7 +137,7 @@ def test_runs_of_earlier_versions_have_no_such_interval_and_that_is_said_once(
 
 @pytest.mark.parametrize("metric", ["val/running/accuracy", "test/running/loss"])
 def test_other_metrics_have_none_and_nothing_is_said(tmp_path: Path, metric: str) -> None:
-    record = make(asked(tmp_path, told, metric)).record
+    record = recorded(asked(tmp_path, told, metric))
     assert record["claims"][0]["effect"]["over_images"] is None
     assert not any("over seeds and images" in each["text"] for each in record["notices"])
 

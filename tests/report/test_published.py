@@ -12,9 +12,8 @@ from bnbench.config import loading, schema
 from bnbench.errors import ConfigError
 from bnbench.report.published import one_more
 from bnbench.report.reading import read_study
-from bnbench.report.writing import make
 from tests.commands import bnbench
-from tests.report.invented import Told, invented
+from tests.report.invented import Told, invented, recorded
 
 TEXT = """\
 setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group}}}
@@ -32,7 +31,7 @@ def tell(config: schema.RunConfig) -> Told:
 
 def test_the_runs_of_the_arm_stand_beside_what_is_published(tmp_path: Path) -> None:
     folder = invented(tmp_path, TEXT, tell)
-    (row,) = make(read_study(folder)).record["published"]
+    (row,) = recorded(read_study(folder))["published"]
     ours = row["ours"]
     low, high = stats.norm.fit([60, 61, 62, 63])[0] + np.array([-1, 1]) * (
         stats.t(3).ppf(0.975) * np.std([60, 61, 62, 63], ddof=1) * (1 + 1 / 4) ** 0.5
@@ -54,7 +53,7 @@ def test_a_run_that_diverged_counts_and_leaves_no_interval(tmp_path: Path) -> No
     def told(config: schema.RunConfig) -> Told:
         return Told(state="diverged") if config.seed == 0 else tell(config)
 
-    (row,) = make(read_study(invented(tmp_path, TEXT, told))).record["published"]
+    (row,) = recorded(read_study(invented(tmp_path, TEXT, told)))["published"]
     assert (row["ours"]["n"], row["ours"]["low"]) == (4, "-inf")
     assert (row["ours"]["one_more"], row["ours"]["below"]) == (None, [2, 1])
 

@@ -9,10 +9,9 @@ import pytest
 
 from bnbench.config import registration
 from bnbench.report.reading import read_study
-from bnbench.report.writing import make
 from bnbench.store import Record
 from tests.commands import bnbench
-from tests.report.invented import Told, invented
+from tests.report.invented import Told, invented, recorded
 
 TEXT = """\
 setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group}}}
@@ -24,7 +23,7 @@ claims: [{id: a, says: s, metric: val/running/accuracy, better: bn, worse: gn, s
 def record(path: Path, text: str) -> Record:
     """Its runs began on 2026-01-01."""
     tell = lambda config: Told(curve=[0.8 if config.setup == "bn" else 0.7])  # noqa: E731
-    return make(read_study(invented(path, text, tell))).record
+    return recorded(read_study(invented(path, text, tell)))
 
 
 def registered(path: Path, year: int) -> str:
