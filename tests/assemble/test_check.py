@@ -99,7 +99,8 @@ def said(text: str, folder: Path) -> str:
          "norm.groups: bn1, layer1.0.bn1, layer1.0.bn2 and 2 more: 64 channels do not split into 5 "
          "groups; layer2.0.bn1, layer2.0.bn2, layer2.0.downsample.1 and 2 more: 128 channels do "
          "not split into 5 groups; layer3.0.bn1, layer3.0.bn2, layer3.0.downsample.1 and 2 more: "
-         "256 channels do not split into 5 groups and 1 more (model.name)"),
+         "256 channels do not split into 5 groups and 1 more (model.name)\n"
+         "  these divide the channels of every layer: 1, 2, 4, 8, 16, 32, 64"),
         ("model: {kind: torchvision, name: mobilenet_v2}", "model.stem model.name model.kind | "
          'model.stem: "mobilenet_v2" has no small stem, only torchvision\'s resnets have one\n'
          "  write stem: imagenet"),
