@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ from bnbench.store import ExperimentFolder, files
 from bnbench.sweeps import jobs, shipping
 from bnbench.sweeps.ray_actor import About, Actor, is_end, is_there
 from bnbench.sweeps.ray_address import PROBE_SECONDS, connect
-from bnbench.sweeps.shipping import Reply, Shipment
+from bnbench.sweeps.shipping import Reply, Sent, Shipment
 from bnbench.sweeps.workers import FAILED_STARTS, SILENCE_SECONDS
 
 MESSAGES_PER_SECOND = 100
 """Of all actors together: more of what is only shown would keep the driver busy."""
+
+NODES_SECONDS = 2.0
+"""How often to look which nodes there are."""
 
 WAITING_SECONDS = 20.0
 """Without a worker after this long, what is waited for is said."""
@@ -83,9 +87,11 @@ class Cluster:
         self._refused: dict[str, str] = {}  # nodes by id, with the reason
         self._seen: Path | None = None  # a file that all nodes see
         self._images: dict[str, Any] = {}  # in the object store, by source
+        self._known: tuple[float, list[dict[str, Any]]] = (-inf, [])
         self._workers: list[_Worker] = []
         self._waiting: list[Shipment] = []
         self._failed_starts = 0
+        self._stopping = False
         self._begun: float | None = time.monotonic()  # until an actor is ready
 
     def _needs_of(self, runs: Sequence[schema.RunConfig]) -> dict[str, float]:
@@ -103,20 +109,24 @@ class Cluster:
     def size(self) -> int:
         if self._size is not None:
             return self._size
-        fitting = [
-            min(int(node["Resources"].get(name, 0) // need) for name, need in self._needs.items())
-            for node in self._nodes()
-        ]
-        return max(1, sum(fitting))
+        return max(1, sum(map(self._room, self._nodes())))
 
     @size.setter
     def size(self, size: int) -> None:
         self._size = size
 
     def _nodes(self) -> list[dict[str, Any]]:
-        """Those on which an actor may be."""
-        nodes = self._ray.nodes()
+        """Those that are there and not refused, as they were a moment ago."""
+        looked, nodes = self._known
+        if time.monotonic() - looked > NODES_SECONDS:
+            nodes = self._ray.nodes()
+            self._known = time.monotonic(), nodes
         return [each for each in nodes if each["Alive"] and each["NodeID"] not in self._refused]
+
+    def _room(self, node: Mapping[str, Any]) -> int:
+        """How many actors a node has room for."""
+        there = node["Resources"]
+        return min(int(there.get(name, 0) // need) for name, need in self._needs.items())
 
     def sees(self, experiment: ExperimentFolder) -> bool:
         """Whether all nodes see this folder: they are asked for a file in it. One that joins later
@@ -128,7 +138,7 @@ class Cluster:
         asked = [
             look.options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(self._seen)
             for node in self._nodes()
-            if node["Resources"].get("CPU", 0) >= self._needs["CPU"]
+            if self._room(node)
         ]
         try:
             seen = all(self._ray.get(asked, timeout=PROBE_SECONDS))
@@ -209,6 +219,9 @@ class Cluster:
         # At most what was asked for: if this process was suspended too, silence proves nothing.
         waited = min(time.monotonic() - begun, seconds)
         found: list[tuple[Shipment, Reply]] = []
+        if self._stopping:
+            found += [(shipment, Sent({}, jobs.Stopped())) for shipment in self._waiting]
+            self._waiting.clear()
         for worker in of.values():
             worker.silent_seconds += waited
         for each in ready:
@@ -265,7 +278,7 @@ class Cluster:
             self._end(worker)
             self._refused[about.node] = f"{about.host} has {', '.join(differences)}"
             self._say(f"warning: not used: {self._refused[about.node]}")
-        if not self._nodes():
+        if self._refused and not any(map(self._room, self._nodes())):
             raise ClusterError(
                 f"no node can be used: {'; '.join(self._refused.values())}",
                 do="install there what is here, or go on all the same: --accept-changes",
@@ -285,6 +298,7 @@ class Cluster:
         return [] if shipment is None else [(shipment, jobs.Lost(how, at_start=False))]
 
     def ask_to_stop(self) -> None:
+        self._stopping = True
         for worker in self._workers:
             worker.actor.stop.remote()
 

@@ -39,15 +39,12 @@ def connect(address: str | None) -> None:
     # Of a node that dies it would print the log, to standard output; what is lost, we say.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    here = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
+    if address not in ("local", "auto"):
+        _require_answer(address)
     try:
-        if address == "local":
-            here = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
-            ray.init("local", **here, **quiet)
-        else:
-            if address != "auto":
-                _require_answer(address)
-            ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        ray.init(address, **(here if address == "local" else {}), **quiet)
+    except Exception as error:  # of all kinds, with what is wrong in the text
         why = shortened(" ".join(str(error).split()), 300)
         raise ClusterError(
             f"Ray cannot be used at {address}: {why}",

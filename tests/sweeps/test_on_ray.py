@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from bnbench.config import identity, schema
+from bnbench.errors import ClusterError
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
@@ -179,7 +180,7 @@ def test_on_a_shared_disk_nothing_is_copied(
     shipments = []
 
     def watch(cluster: Any) -> None:
-        worker = of_worker(cluster, 1)
+        worker = of_worker(cluster)
         shipments.extend([worker.shipment] if worker else [])
 
     outcome, _ = swept(nodes, runs, experiment, watch)
@@ -233,39 +234,53 @@ def images_in(folder: Path) -> schema.ImageFolderData:
     )
 
 
-def of_worker(cluster: Any, runs: int) -> Any:
-    """The worker that trains a run, once so many are trained at a time."""
+def of_worker(cluster: Any) -> Any:
+    """A worker that trains, or None."""
     busy = [
         each for each in cluster._workers if each.shipment and isinstance(each.shipment.job, Train)
     ]
-    return busy[0] if len(busy) >= runs else None
+    return busy[0] if busy else None
 
 
 def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Nodes, tmp_path: Path) -> None:
     long = long_config()
-    runs = [long.model_copy(update={"seed": seed}) for seed in range(4)]
+    runs = [long.model_copy(update={"seed": seed}) for seed in range(6)]
     experiment = experiment_in(tmp_path)
     doomed = nodes.add()
     events: list[str] = []
 
     def disturb(cluster: Any) -> None:
-        saved = [run for run in map(identity.run_id, runs) if committed_step(experiment.run(run))]
-        if len(saved) < 2:
-            return
-        if not events:
+        saved = sum(committed_step(experiment.run(identity.run_id(run))) > 0 for run in runs)
+        busy = sum(each.shipment is not None for each in cluster._workers)
+        if not events and saved and busy == 4:
             events.append("worker")
-            worker = of_worker(cluster, 1)
-            os.kill(ray.get(worker.actor.process.remote()), signal.SIGKILL)
-        elif len(events) == 1 and len(saved) == 4:
+            os.kill(ray.get(of_worker(cluster).actor.process.remote()), signal.SIGKILL)
+        elif events == ["worker"] and saved >= 2:
             events.append("node")
             nodes.kill(doomed)
+            wait_until(lambda: cluster.size == 3, seconds=60)
             nodes.add()
+            wait_until(lambda: cluster.size == 4, seconds=60)
+        elif events == ["worker", "node"] and len(cluster._workers) == 4:
+            events.append("another")
 
     outcome, said = swept(nodes, runs, experiment, disturb)
-    print(*said, sep="\n")
-    assert (outcome.trained, outcome.failures) == (4, [])
-    assert events == ["worker", "node"]
+    assert (outcome.trained, outcome.failures) == (6, [])
+    assert events == ["worker", "node", "another"]
+    assert sum("the run goes on in another" in line for line in said) >= 2
+    attempts = [(run.manifest() or {})["attempts"] for run in experiment.runs()]
+    assert max(attempts) >= 2, "it went on, and did not begin again"
     assert stored(experiment) == stored(locally(tmp_path / "here", runs))
+
+
+def test_where_no_node_is_like_this_machine_nothing_is_trained(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "environment", lambda: {"torch": "1.0"})
+    with pytest.raises(
+        ClusterError, match=r"^no node can be used: .* has torch .* instead of 1\.0"
+    ):
+        swept(nodes, [small_config()], experiment_in(tmp_path))
 
 
 def test_images_reach_each_node_once_although_the_object_store_is_full(
