@@ -23,10 +23,6 @@ from bnbench.store import RunFolder
 LOGGED_AS = "logged_as"
 """The key of a manifest with the identifier of the run in loggers."""
 
-LIBRARIES = ForeignCode()
-"""What the loggers' libraries have set of this process: it is theirs, and there for their next call
-alone."""
-
 
 def of_log(
     config: schema.RunConfig,
@@ -44,7 +40,7 @@ def of_log(
             yield OptionalSink(opened, settings.announce)
         else:
             opened = partial(_logger, name, folder, resumed=resumed, lasting=settings.lasting)
-            entered = partial(_library, name, settings.announce)
+            entered = partial(_library, ForeignCode(), name, settings.announce)
             yield OptionalSink(opened, settings.announce, name, entered)
 
 
@@ -73,12 +69,12 @@ def _logger(name: str, folder: RunFolder, *, resumed: bool, lasting: bool) -> Si
 
 
 @contextmanager
-def _library(name: str, announce: Callable[[str], None]) -> Iterator[None]:
+def _library(library: ForeignCode, name: str, announce: Callable[[str], None]) -> Iterator[None]:
     """A library's code: it prints nothing, and the process is afterwards as it was. What it warns
     its users of is said."""
     silent = io.StringIO()
     with (
-        LIBRARIES.entered(lambda raised: RunError(f"{raised.kind}{raised.message}")),
+        library.entered(lambda raised: RunError(f"{raised.kind}{raised.message}")),
         redirect_stdout(silent),
         redirect_stderr(silent),
         warnings.catch_warnings(record=True) as told,

@@ -108,6 +108,7 @@ def test_negative_control_a_number_too_few_or_too_many_is_noticed(run: RunFolder
             same(run, curves | {"loss/train": points})
 
 
+@pytest.mark.usefixtures("run")  # torch itself sets something at the first run of a process
 def test_loggers_change_no_bit_and_leave_the_process_as_it_was(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,29 @@ def test_loggers_change_no_bit_and_leave_the_process_as_it_was(
     alone = logged(seed=1).model_copy(update={"log": ()})
     without = execute(alone, experiment_in(here / "alone"), Settings(), build_stub).folder
     assert evidence(with_them) == evidence(without)
+
+
+def test_a_run_is_offline_where_the_server_does_not_answer(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("bnbench.sinks.loggers.wandb.SECONDS_TO_CONNECT", 1.0)
+    monkeypatch.setattr("bnbench.sinks.loggers.wandb.WandbLogger.unreachable", False)
+    said: list[str] = []
+    for seed in (3, 4):
+        config = logged(seed=seed).model_copy(update={"log": ("wandb",)})
+        folder = execute(
+            config, experiment_in(here), Settings(announce=said.append), build_stub
+        ).folder
+        assert len(said) == 1
+        (found,) = kept(folder, "wandb")
+        same(folder, found.curves)
+    (line,) = said
+    assert line.startswith("warning: wandb: offline (")
+    assert line.endswith(f"): wandb sync {folder.path.parent}/wandb/offline-run-*")
+    assert children() == []
 
 
 def children() -> list[int]:

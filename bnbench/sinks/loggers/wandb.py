@@ -24,18 +24,20 @@ SECONDS_TO_CONNECT, SECONDS_TO_SEND = 30.0, 60.0
 class WandbLogger:
     """A run of W&B. `WANDB_MODE`, `WANDB_ENTITY`, `WANDB_DIR` and the like hold."""
 
+    unreachable = False
+    """Whether a run of this process has found no server: the others would wait as long."""
+
     def __init__(self, labels: Labels, folder: Path | None) -> None:
         place = Path(os.environ.get("WANDB_DIR", folder or ".")).absolute()
         try:
-            self._run = _begun(labels, place)
+            self._run = _begun(labels, place, offline=self.unreachable)
         except (AuthenticationError, CommError, UsageError) as error:
-            # The other runs of this process would wait as long for the same.
-            os.environ["WANDB_MODE"] = "offline"
-            wandb.teardown()  # it has read the environment
+            WandbLogger.unreachable = True
+            wandb.teardown()  # of what has begun
             why = str(error).partition("\n")[0].rstrip(".")
             said = f"offline ({why}): wandb sync {place / 'wandb'}/offline-run-*"
             warnings.warn(said, stacklevel=2)
-            self._run = _begun(labels, place)
+            self._run = _begun(labels, place, offline=True)
         self._from = 0
         if not self._run.offline:
             self._from = self._run.starting_step
@@ -63,7 +65,7 @@ class WandbLogger:
         wandb.teardown()
 
 
-def _begun(labels: Labels, place: Path) -> Any:
+def _begun(labels: Labels, place: Path, *, offline: bool) -> Any:
     """The run, new or resumed. Nothing is printed or asked, and no code is read or kept."""
     settings = {
         "console": "off",
@@ -82,6 +84,7 @@ def _begun(labels: Labels, place: Path) -> Any:
         name=labels.name,
         id=labels.identifier,
         resume="allow",
+        mode="offline" if offline else None,  # None: as W&B's own settings say
         tags=[tag[:TAG_LENGTH] for tag in labels.tags],
         config=dict(labels.settings),
         dir=place,
