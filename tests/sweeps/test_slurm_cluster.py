@@ -197,10 +197,10 @@ def test_slurm_queues_limits_requeues_and_cancels(cluster: dict[str, str], tmp_p
     said = Driver(tmp_path, cluster, *asked, "--detach").ends(0)
     assert "2 runs submitted as job " in said
     (tmp_path / "slow").touch()
-    task = next(
-        iter(until(lambda: [each for each in tasks_of(experiment) if trains(experiment, each)]))
-    )
-    (slow,) = tasks_of(experiment)[task]
+    until(lambda: any(run.is_saved() for run in experiment.runs() if "slow" in run.name))
+    runs_of = tasks_of(experiment)
+    (task,) = (each for each, (run,) in runs_of.items() if "slow" in run.name)
+    (slow,) = runs_of[task]
     job = f"JobId={task}"
     elapsed = said_by(cluster, "squeue", "--noheader", f"--jobs={task}", "--format=%M")
     minutes = int(elapsed.rpartition(":")[0]) + 1
