@@ -199,8 +199,9 @@ def test_slurm_queues_limits_requeues_and_cancels(cluster: dict[str, str], tmp_p
     (tmp_path / "slow").touch()
     until(lambda: any(run.is_saved() for run in experiment.runs() if "slow" in run.name))
     runs_of = tasks_of(experiment)
-    (task,) = (each for each, (run,) in runs_of.items() if "slow" in run.name)
-    (slow,) = runs_of[task]
+    ((task, slow),) = (
+        (each, run) for each, runs in runs_of.items() for run in runs if "slow" in run.name
+    )
     job = f"JobId={task}"
     elapsed = said_by(cluster, "squeue", "--noheader", f"--jobs={task}", "--format=%M")
     minutes = int(elapsed.rpartition(":")[0]) + 1
