@@ -296,7 +296,7 @@ class Slurm:
             failed = jobs.Failed(ended.error, hopeless=True)
             return [(job, failed) for job in left.values()]
         if ended is not None:
-            self._say(f"warning: task {task.id} {ended.error.what}: its runs queue up again")
+            self._say(f"warning: task {task.id} was {ended.error.what}: its runs queue up again")
             self._waiting += left.values()
             return []
         begun = {run for run in left if run in self._steps}

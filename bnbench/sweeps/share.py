@@ -73,7 +73,7 @@ class Share:
             queue_up = earlier[signal.Signals(told[0])]
             if told[0] == signal.SIGTERM or not callable(queue_up):
                 name = signal.Signals(told[0]).name
-                self._leave(number, Ended(ClusterError(f"ended by {name}"), told=True))
+                self._leave(number, Ended(ClusterError(f"told to end by {name}"), told=True))
             elif self._commits() == before:
                 what = f"task {number}: its time was up before any run had saved anything"
                 error = ClusterError(what, do="ask for more with --slurm time=MINUTES")

@@ -218,14 +218,14 @@ def test_runs_of_a_task_that_was_ended_queue_up_again(swept: Swept) -> None:
     def twice(number: str, task: share.Share) -> None:
         if number.startswith(("0", "1")):
             begun(task)
-            left(task, number, "ended by SIGTERM", told=True)
+            left(task, number, "told to end by SIGTERM", told=True)
         else:
             done(task)
 
     outcome = swept(seeds(2), Cluster(twice), workers="1")
     assert outcome == SweepOutcome(runs=2, trained=2)
     said = swept.said.getvalue()
-    assert said.count("ended by SIGTERM: its runs queue up again") == 2
+    assert said.count("was told to end by SIGTERM: its runs queue up again") == 2
     assert "was lost" not in said
 
 
@@ -278,6 +278,15 @@ def test_a_failed_run_fails_and_may_be_tried_again(swept: Swept) -> None:
     assert [why for _, why in outcome.failures] == ["no"]
     slow = Cluster(lambda number, task: done(task) if number != "0_0" else begun(task))
     assert swept(seeds(1), slow, retry_failed=True) == SweepOutcome(runs=1, trained=1)
+
+
+def test_why_tasks_wait_is_said_once_where_waiting_may_not_help(swept: Swept) -> None:
+    class Waiting(Cluster):
+        def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str]:
+            return dict.fromkeys(super().active(ids, folder), "PartitionTimeLimit")
+
+    swept(seeds(3), Waiting(), workers="3")
+    assert swept.said.getvalue().count("note: tasks wait: PartitionTimeLimit") == 1
 
 
 def test_stopping_takes_the_tasks_out_of_the_queue(swept: Swept) -> None:
@@ -389,7 +398,7 @@ def test_told_to_end_a_task_leaves_its_runs_to_others(
     task()()
     ended = share.ending(experiment_in(tmp_path), "77")
     assert ended is not None
-    assert (ended.told, ended.error.what) == (True, "ended by SIGTERM")
+    assert (ended.told, ended.error.what) == (True, "told to end by SIGTERM")
     assert task().checkpoint().function == task()
 
 
