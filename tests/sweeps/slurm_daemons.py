@@ -89,6 +89,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         _wait_for_node(environment)
         yield environment
     finally:
+        _end_jobs(environment)
         for daemon in reversed(daemons):
             daemon.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -102,6 +103,17 @@ def _started(command: list[str], environment: dict[str, str]) -> subprocess.Pope
     return subprocess.Popen(
         command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
     )
+
+
+def _end_jobs(environment: dict[str, str]) -> None:
+    """Those that a failed test has left would go on without their daemons."""
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(["scancel", "--user=root"], env=environment, timeout=10)
+        for _ in range(15):
+            queue = ["squeue", "--noheader"]
+            if not subprocess.run(queue, env=environment, capture_output=True, timeout=10).stdout:
+                return
+            time.sleep(1)
 
 
 def _free_port() -> int:
