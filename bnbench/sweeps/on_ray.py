@@ -26,8 +26,8 @@ from bnbench.runner.rehearsal import memory
 from bnbench.runner.settings import workers_for
 from bnbench.store import ExperimentFolder, files
 from bnbench.sweeps import jobs, shipping
-from bnbench.sweeps.ray_actor import About, Actor, is_end, is_there
-from bnbench.sweeps.ray_address import PROBE_SECONDS, connect
+from bnbench.sweeps.ray_actor import About, Actor, is_end
+from bnbench.sweeps.ray_address import connect
 from bnbench.sweeps.shipping import Reply, Sent, Shipment
 from bnbench.sweeps.workers import FAILED_STARTS, SILENCE_SECONDS
 
@@ -36,6 +36,9 @@ MESSAGES_PER_SECOND = 100
 
 NODES_SECONDS = 2.0
 """How often to look which nodes there are."""
+
+SEEN_SECONDS = 30.0
+"""How long nodes may take to say whether they see a file; those that say nothing do not."""
 
 WAITING_SECONDS = 20.0
 """Without a worker after this long, what is waited for is said."""
@@ -134,14 +137,15 @@ class Cluster:
         name = f"seen-{secrets.token_hex(8)}{files.TEMPORARY}"
         experiment.keep({name: b""}, synced=False)
         self._seen = experiment.path.absolute() / name
-        look = self._ray.remote(is_there)
+        # By value: importing this package would take a node as long as starting an actor.
+        look = self._ray.remote(lambda path: path.exists())
         asked = [
             look.options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(self._seen)
             for node in self._nodes()
             if self._room(node)
         ]
         try:
-            seen = all(self._ray.get(asked, timeout=PROBE_SECONDS))
+            seen = all(self._ray.get(asked, timeout=SEEN_SECONDS))
         except self._ray.exceptions.RayError:
             seen = False
         if not seen:

@@ -57,7 +57,7 @@ class Actor:
         from bnbench.runner.execution import execute  # noqa: F401  and with it torch
 
         node = ray.get_runtime_context().get_node_id()
-        sees = seen is None or is_there(seen)
+        sees = seen is None or seen.exists()
         return About(node, socket.gethostname(), environment(), sees)
 
     def do(self, shipment: Shipment, pause: float, *images: Packed) -> Iterator[list[Reply]]:
@@ -84,10 +84,6 @@ class Actor:
     def stop(self) -> None:
         """Ask for a commit after the current step."""
         self._stop.exit_code = 130
-
-
-def is_there(path: Path) -> bool:
-    return path.exists()
 
 
 def is_end(reply: Reply) -> bool:
