@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,15 +15,14 @@ from bnbench import store
 from bnbench.cli.root import PlainConsole
 from bnbench.config import files, identity, schema
 from bnbench.errors import ClusterError, Interrupted
-from bnbench.runner import provenance
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweeps import on_slurm, share
-from bnbench.sweeps.jobs import Answer, Found, Job, Measure, SweepOptions, SweepOutcome, Trained
-from tests.executors import InProcess, Scripted, sweep
+from bnbench.sweeps.jobs import Answer, Found, Job, Measure, SweepOptions, SweepOutcome
+from tests.executors import Scripted, sweep
 from tests.extras import required
-from tests.runs import MANIFEST, a_result, end, evidence, experiment_in, small_config
+from tests.runs import MANIFEST, a_result, end, experiment_in, small_config
 
 submitit = required("submitit")
 
@@ -299,111 +295,3 @@ def test_stopping_takes_the_tasks_out_of_the_queue(swept: Swept) -> None:
         swept(seeds(4), cluster, workers="4")
     assert stopped.value.exit_code == 130
     assert set(cluster.cancelled) >= {"0_1", "0_2", "0_3"}
-
-
-# --- inside a task --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., share.Share]]:
-    """Makes tasks that train in this process."""
-    monkeypatch.setattr("bnbench.sweeps.workers.Workers", InProcess)
-    monkeypatch.setattr(sys, "argv", ["pytest"])
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
-    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "77")
-    before = {each: signal.getsignal(each) for each in share.COMMIT_SECONDS}
-
-    def make(environment: Mapping[str, str] | None = None, **options: Any) -> share.Share:
-        here = environment or provenance.environment()
-        chosen = SweepOptions(environment=here, **options)
-        command = ("bnbench", "sweep", "x")
-        return share.Share(tuple(seeds(2)), 1, experiment_in(tmp_path), chosen, (), command)
-
-    yield make
-    for each, handler in before.items():
-        signal.signal(each, handler)
-
-
-def test_a_task_gives_the_bits_of_a_local_sweep(
-    task: Callable[..., share.Share], tmp_path: Path
-) -> None:
-    task()()
-    local = experiment_in(tmp_path / "local")
-    sweep(seeds(2), local, InProcess(1, SweepOptions(), local), Screen(PlainConsole()), Stop())
-    there = experiment_in(tmp_path)
-    assert {run.name: evidence(run) for run in there.runs()} == {
-        run.name: evidence(run) for run in local.runs()
-    }
-    assert share.ending(there, "77") is None
-    manifest = there.runs()[0].manifest()
-    assert manifest is not None
-    assert manifest["command"] == ["bnbench", "sweep", "x"], "the driver's"
-
-
-def test_another_kind_of_machine_is_refused_unless_it_is_accepted(
-    task: Callable[..., share.Share], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = provenance.environment() | {"torch": "1.0"}
-    with pytest.raises(ClusterError, match=r"another kind of machine: torch .* there, 1\.0 here"):
-        task(other)()
-    ended = share.ending(experiment_in(tmp_path), "77")
-    assert ended is not None
-    assert "--accept-changes" in str(ended.error.do)
-    assert not ended.told
-    assert not experiment_in(tmp_path).runs()
-    task(other, accept_changes=True)()
-    assert "another kind of machine: torch" in capsys.readouterr().out
-    assert len(experiment_in(tmp_path).runs()) == 2
-    assert share.ending(experiment_in(tmp_path), "77") is None, "of an earlier attempt"
-
-
-@pytest.mark.parametrize("commits", [True, False])
-def test_at_its_time_limit_a_task_commits_and_queues_up(
-    task: Callable[..., share.Share],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    commits: bool,
-) -> None:
-    """Unless it has nothing to show for it: then it would do so forever."""
-    queued: list[int] = []
-    signal.signal(signal.SIGUSR2, lambda number, _: queued.append(number))
-    performed = InProcess.answers
-
-    def answers(self: InProcess, seconds: float) -> Any:
-        found = performed(self, seconds) if commits else []
-        if not commits or any(isinstance(answer, Trained) for _, answer in found):
-            signal.raise_signal(signal.SIGUSR2)
-        return found
-
-    monkeypatch.setattr(InProcess, "answers", answers)
-    monkeypatch.setattr(Stop, "commit_seconds", 0.0)
-    monkeypatch.setattr(share, "COMMIT_SECONDS", dict.fromkeys(share.COMMIT_SECONDS, 0.0))
-    task()()
-    ended = share.ending(experiment_in(tmp_path), "77")
-    assert queued == ([signal.SIGUSR2] if commits else [])
-    assert (ended is None) == commits
-    if ended is not None:
-        assert "before any run had saved anything" in ended.error.what
-
-
-def test_told_to_end_a_task_leaves_its_runs_to_others(
-    task: Callable[..., share.Share], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def answers(*_: object) -> list[Any]:
-        signal.raise_signal(signal.SIGTERM)
-        return []
-
-    monkeypatch.setattr(InProcess, "answers", answers)
-    monkeypatch.setattr(share, "COMMIT_SECONDS", dict.fromkeys(share.COMMIT_SECONDS, 0.0))
-    task()()
-    ended = share.ending(experiment_in(tmp_path), "77")
-    assert ended is not None
-    assert (ended.told, ended.error.what) == (True, "told to end by SIGTERM")
-    assert task().checkpoint().function == task()
-
-
-def test_a_torn_ending_is_none(tmp_path: Path) -> None:
-    experiment = experiment_in(tmp_path)
-    for content in (b"", b"[]", b'{"what": "x"}', json.dumps(7).encode()):
-        experiment.keep({"slurm/5_end.json": content})
-        assert share.ending(experiment, "5") is None
