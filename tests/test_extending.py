@@ -197,7 +197,8 @@ def add_a_sink(package: Path) -> None:
     insert(
         chosen,
         "    if settings.view is not None:\n",
-        '    optional.append(lambda: TextSink(folder.path / "losses.txt"))\n',
+        '    kept = partial(TextSink, folder.path / "losses.txt")\n'
+        "    yield OptionalSink(kept, settings.announce)\n",
     )
 
 

@@ -30,8 +30,10 @@ PATIENTS = faults.PATIENTS | causes.PATIENTS
 PLANTED_ELSEWHERE = {
     *("reused-layer", "instance-norm-tracks", "overflowed-variance"),
     *("missing-buffers", "averaged-weights", "micro-batches"),
+    *("no-longer-frozen", "moved-without-gradients", "ranks-differ"),
 }
-"""In `test_layers`, `test_user_errors` and `test_history`."""
+"""In `test_layers`, `test_user_errors` and `test_history`; the last three, which a loop shows, in
+`tests/watching`."""
 
 
 def test_every_fault_is_planted() -> None:
