@@ -108,13 +108,12 @@ def _runs(place: Path) -> dict[str, Any]:
 
 
 def _report(place: Path) -> dict[str, Any]:
-    """All that the report has written, but for the time of writing."""
+    """All that the report has written, but for the time of writing and the place."""
     folder = place / "runs" / "small"
     texts = {path.name: path.read_text() for path in folder.glob("figures/*.svg")}
     texts["report.csv"] = (folder / "report.csv").read_text()
-    about = json.loads((folder / "report.json").read_text())
+    about = json.loads((folder / "report.json").read_text().replace(str(folder), "small"))
     about.pop("written")
-    about["experiment"].pop("path")
     assert (folder / "report.html").read_text().rstrip().endswith("</html>")
     return {"about": about, "texts": texts, "runs": _runs(place)}
 
