@@ -49,9 +49,11 @@ class TransformersWatch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, *given: Any, **_: Any) -> None:
         """Log what was read; after the last step, read."""
         control: TrainerControl = given[2]
+        due = control.should_log
         if self._watch is not None and control.should_training_stop:
             self._watch.read()
         self._log()
+        control.should_log = due  # the trainer takes what we log for its own figures of this step
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Let go of the model."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, TypeVar
 
 import typer
 
-from bnbench.cli.configs import configs_check, write_study
+from bnbench.cli.configs import SCHEMA, configs_check, write_study
 from bnbench.cli.root import Debug, say, show
-from bnbench.errors import UsageError
+from bnbench.errors import BnbenchError, UsageError
 from bnbench.wording import listing, slug
 
 T = TypeVar("T")
@@ -66,8 +67,10 @@ def new(
     path = file if file.suffix in (".yaml", ".yml") else Path(f"{file}.yaml")
     if path.exists():
         raise UsageError(f"{path} already exists", do="name another file to write")
-    if not slug(path.stem):
+    if path.name.startswith(".") or not slug(path.stem):
         raise UsageError(f"{path} leaves no name for a folder", do="use a letter or a digit")
+    if better is not None and better == worse:
+        raise UsageError(f"--better and --worse are both {better}", do="name two setups")
     asking = not yes and sys.stdin.isatty() and sys.stdout.isatty()
 
     def answer(
@@ -91,12 +94,18 @@ def new(
     draft = drafts.Draft(norms, network, dataset, sizes, count, best, least)
 
     text, code = draft.texts(path)
+    there = path.with_name(SCHEMA).exists()
     schema = write_study(path, text, code)
+    try:
+        configs_check(str(path))
+    except BnbenchError:
+        for each in (path, *code, *([] if there else [schema])):
+            each.unlink()
+        raise
     show(f"written: {', '.join(map(str, (path, *code)))}, with {schema} for editors")
     for each in code:
         show(f"{each} is an example that trains: put in your own")
-    configs_check(str(path))
-    show(f"bnbench sweep {path} --dry-run")
+    show(f"bnbench sweep {quote(str(path))} --dry-run")
 
 
 def _asked(question: str, default: str, read: Callable[[str], T]) -> T:

@@ -126,7 +126,7 @@ def require_same(
         raise UsageError(
             f"{study.file} has looks at {listing(map(str, old.looks), 'and')} seeds; verdicts are "
             "corrected for these, and would not be for others",
-            do=f"sweep {study.file} itself, {named}",
+            do=f"go on with --until decided --max-seeds {old.looks[-1]}, {named}",
         )
     from bnbench.stats.verdict import seeds_to_support  # SciPy takes a while
 

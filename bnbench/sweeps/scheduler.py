@@ -35,7 +35,7 @@ OURS = ("array", "error", "open_mode", "output", "wrap")
 """What a job is told by us."""
 
 NOT_NOW = re.compile(
-    r"submit limit|(Assoc|QOS)\w*Limit|quota|contact|connect|communication|configuration source"
+    r"submit limit|(Assoc|QOS)\w*Limit|quota|contact|connect|communication"
     r"|temporarily|timed out",
     re.IGNORECASE,
 )
@@ -216,6 +216,11 @@ def refused(said: str) -> UsageError | ClusterError:
     """What SLURM refuses a request with, as an error."""
     lines = [re.sub(r"^\w+: (error|fatal)?:? ?", "", line) for line in said.splitlines() if line]
     line = printable("; ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or "it says no reason")
+    if "configuration source" in said:
+        return ClusterError(
+            f"this machine knows no SLURM cluster: {line}",
+            do="start the sweep where sbatch works; --slurm cluster=local tries it on this machine",
+        )
     if NOT_NOW.search(said):
         return ClusterError(
             f"SLURM takes no jobs now: {line}",

@@ -86,8 +86,9 @@ def test_nothing_is_overwritten(there: str) -> None:
         (("--model", "timm:../x"), "timm:../x is no network that `new` knows"),
         (("--data", "nowhere"), "or a folder that holds train/ and test/"),
         (("--batch-sizes", "4,x"), "4,x: batch sizes are whole numbers from 1"),
+        (("--batch-sizes", "99999"), "larger than the 9000 training images"),
         (("--seeds", "0"), "0: a whole number from 1 to 999,999 is wanted"),
-        (("--better", "batch", "--worse", "batch"), "batch is no setup that `new` knows"),
+        (("--better", "batch", "--worse", "batch"), "--better and --worse are both batch"),
         (("--better", "layer"), "layer is no setup that `new` knows"),
     ],
 )

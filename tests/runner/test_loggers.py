@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,19 @@ def test_a_run_is_offline_where_the_server_does_not_answer(
     assert line.startswith("warning: wandb: offline (")
     assert line.endswith(f"): wandb sync {folder.path.parent}/wandb/offline-run-*")
     assert children() == []
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow itself would try for minutes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    said: list[str] = []
+    config = logged(seed=5).model_copy(update={"log": ("mlflow",)})
+    begun = time.monotonic()
+    execute(config, experiment_in(here), Settings(announce=said.append), build_stub)
+    assert time.monotonic() - begun < 60
+    assert "mlflow failed and is left out (ConnectionRefusedError" in " ".join(said)
 
 
 def children() -> list[int]:

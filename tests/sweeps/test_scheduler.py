@@ -85,7 +85,7 @@ def test_what_is_asked_for_is_tried_before_anything_is_submitted(commands: Path)
             "resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\n"
             "sbatch: fatal: Could not establish a configuration source",
             ClusterError,
-            "Unknown host; Could not establish a configuration source",
+            "this machine knows no SLURM cluster: res_nsearch error: Unknown host",
         ),
         (
             "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing "
@@ -104,7 +104,7 @@ def test_a_refusal_says_why_in_the_words_of_slurm(
     with pytest.raises(kind) as refused:
         scheduler.connect((), cpus=1)
     assert words in refused.value.what
-    assert "--slurm KEY=VALUE" in str(refused.value.do)
+    assert "--slurm" in str(refused.value.do)
     assert refused.value.exit_code == (2 if kind is UsageError else 4)
 
 

@@ -43,7 +43,7 @@ def trained(folder: Path, *, watched: bool, accumulated: int = 1) -> tuple[nn.Mo
         per_device_train_batch_size=16,
         gradient_accumulation_steps=accumulated,
         max_steps=7,
-        logging_steps=5,
+        logging_steps=3,
         save_strategy="no",
         disable_tqdm=True,
         use_cpu=True,
@@ -60,7 +60,11 @@ def trained(folder: Path, *, watched: bool, accumulated: int = 1) -> tuple[nn.Mo
 
 def test_the_gap_is_in_its_logs_and_training_is_the_same(tmp_path: Path) -> None:
     model, trainer = trained(tmp_path / "a", watched=True)
-    alone, _ = trained(tmp_path / "b", watched=False)
+    alone, other = trained(tmp_path / "b", watched=False)
+    losses = [
+        [each["loss"] for each in by.state.log_history if "loss" in each] for by in (trainer, other)
+    ]
+    assert losses[0] == losses[1] != []  # its own rows, at the same steps
     logged = [each for each in trainer.state.log_history if "gap/val_accuracy" in each]
     assert [each["step"] for each in logged] == [3, 6, 7]
     assert all("probe_running_error/network/mean" in each for each in logged)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -20,6 +22,8 @@ STORE = "mlflow.db"
 IDENTIFIER = "bnbench.run"
 NAME_LENGTH, VALUE_LENGTH = 250, 6000
 """MLflow refuses longer names, and longer parameters."""
+
+SECONDS_TO_CONNECT = 10
 
 PARAMS, METRICS = 100, 1000
 """The most that MLflow takes at a time."""
@@ -42,6 +46,7 @@ class MLflowLogger:
             artifacts = (folder.absolute() / "mlflow-artifacts").as_uri()
             # Two workers that make the tables at the same time would fail.
             making = FileLock(folder / f"{STORE}.lock")
+        _reach(uri)
         with making:
             self._client = MlflowClient(tracking_uri=uri)
             experiment = self._experiment(labels.project, artifacts)
@@ -107,3 +112,11 @@ def _allowed(name: str) -> str:
 
 def _parts(items: Sequence[T], size: int) -> list[Any]:
     return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def _reach(uri: str) -> None:
+    """Raises OSError where no server answers: MLflow would try for minutes."""
+    server = urlsplit(uri)
+    if server.scheme in ("http", "https") and server.hostname:
+        port = server.port or (443 if server.scheme == "https" else 80)
+        socket.create_connection((server.hostname, port), SECONDS_TO_CONNECT).close()
