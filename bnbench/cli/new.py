@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, TypeVar
@@ -94,6 +94,16 @@ def new(
     draft = drafts.Draft(norms, network, dataset, sizes, count, best, least)
 
     text, code = draft.texts(path)
+    schema = _written(path, text, code)
+    show(f"written: {', '.join(map(str, (path, *code)))}, with {schema} for editors")
+    for each in code:
+        show(f"{each} is an example that trains: put in your own")
+    show(f"bnbench sweep {quote(str(path))} --dry-run")
+
+
+def _written(path: Path, text: str, code: Mapping[Path, str]) -> Path:
+    """Write the study and check it; the schema beside it. Raises BnbenchError, and nothing is
+    written, where it has faults."""
     there = path.with_name(SCHEMA).exists()
     schema = write_study(path, text, code)
     try:
@@ -102,10 +112,7 @@ def new(
         for each in (path, *code, *([] if there else [schema])):
             each.unlink()
         raise
-    show(f"written: {', '.join(map(str, (path, *code)))}, with {schema} for editors")
-    for each in code:
-        show(f"{each} is an example that trains: put in your own")
-    show(f"bnbench sweep {quote(str(path))} --dry-run")
+    return schema
 
 
 def _asked(question: str, default: str, read: Callable[[str], T]) -> T:
