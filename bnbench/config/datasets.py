@@ -205,7 +205,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def forget() -> None:
-    """Read folders and files anew: they may change between two studies of one process."""
+    """Read folders and files again: they may change between two studies of one process."""
     folder_facts.cache_clear()
     files_hash.cache_clear()
 

@@ -5,6 +5,7 @@ the batch size."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from statistics import fmean
 
 from bnbench.config.feasible import initial_weight, short_warmup
@@ -73,7 +74,7 @@ def _why(study: Study, cell: Cell) -> str:
         return ""
     running, batch, population = (fmean(score) for score in zip(*known, strict=True))
     run = cell.completed[0]
-    diagnose = f"bnbench diagnose {study.folder.path}/{run.name}"
+    diagnose = f"bnbench diagnose {quote(f'{study.folder.path}/{run.name}')}"
     reached = f"{words.percent(population)} % instead of {words.percent(running)} %"
     if population - running < CLOSED * (batch - running):
         return (

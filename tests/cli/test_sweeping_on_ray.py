@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,9 @@ def study(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(write_experiment(own_folder / "study.yaml"))
 
 
-def within_15_seconds(*arguments: str) -> Said:
-    """Run a command that has nothing to wait for."""
-    begun = time.monotonic()
+def refused(*arguments: str) -> Said:
+    """Run a sweep of which nothing is begun."""
     said = bnbench("sweep", *arguments)
-    assert time.monotonic() - begun < 15
     assert not Path("runs").exists()
     return said
 
@@ -37,31 +34,31 @@ def test_without_ray_it_is_said_what_to_install(
     study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    said = within_15_seconds(study, "--on", "ray")
+    said = refused(study, "--on", "ray")
     assert (said.code, said.err) == (2, 'Ray is not installed\n  pip install "bnbench[ray]"\n')
 
 
 def test_an_address_is_of_ray(study: str) -> None:
-    said = within_15_seconds(study, "--address", "127.0.0.1:6379")
+    said = refused(study, "--address", "127.0.0.1:6379")
     assert (said.code, said.err.splitlines()[0]) == (2, "--address is of a Ray cluster")
-    said = within_15_seconds(study, "--on", "rai")
+    said = refused(study, "--on", "rai")
     assert said.code == 2
     assert "did you mean ray?" in said.err
 
 
 def test_what_does_not_answer_as_ray_does(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     required("ray")
-    said = within_15_seconds(study, "--on", "ray", "--address", "ray://127.0.0.1:10001")
+    said = refused(study, "--on", "ray", "--address", "ray://127.0.0.1:10001")
     assert said.code == 2
     assert "not reached through Ray's client" in said.err
     monkeypatch.setattr("bnbench.sweeps.ray_address.PROBE_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        said = within_15_seconds(study, "--on", "ray", "--address", address)
+        said = refused(study, "--on", "ray", "--address", address)
     assert said.code == 4
     assert said.err.startswith(f"no Ray cluster answers at {address}: timed out\n")
     monkeypatch.setenv("RAY_ADDRESS", address)  # where nobody listens any more
-    said = within_15_seconds(study, "--on", "ray")
+    said = refused(study, "--on", "ray")
     assert said.code == 4
     assert said.err.startswith(f"no Ray cluster answers at {address}: [Errno 111]")
 
@@ -73,7 +70,7 @@ def test_another_version_of_ray_is_said(study: str, monkeypatch: pytest.MonkeyPa
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.9.0")
 
     monkeypatch.setattr(ray, "init", init)
-    said = within_15_seconds(study, "--on", "ray")
+    said = refused(study, "--on", "ray")
     assert said.code == 4
     assert "Version mismatch: The cluster was started with" in said.err
     assert "Ray: 2.9.0" in said.err
