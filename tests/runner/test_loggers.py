@@ -212,8 +212,8 @@ def test_a_run_that_is_killed_twice_and_goes_on_is_one_run(here: Path) -> None:
 
 
 def test_a_run_that_is_trained_again_is_another(here: Path) -> None:
-    settings = Settings(restart=True)
-    folder = execute(logged(seed=1), experiment_in(here), settings, build_stub).folder
+    for settings in (Settings(), Settings(restart=True)):
+        folder = execute(logged(seed=6), experiment_in(here), settings, build_stub).folder
     assert [len(kept(folder, each)) for each in READERS] == [2, 2, 2]
     for library in READERS:
         for each in kept(folder, library):
