@@ -6,13 +6,15 @@ Identical runs of several experiments are trained once, and taken over by the ot
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -50,27 +52,56 @@ def environment() -> dict[str, str]:
     for path in sorted(package.rglob("*.py")):
         files.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
     return {
-        "bnbench": f"{bnbench.__version__} ({files.hexdigest()[:8]})",
+        "bnbench": bnbench.__version__,
+        "code of bnbench": files.hexdigest()[:8],
         "torch": str(torch.__version__),
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
     }
 
 
-def require_same_environment(driver: Mapping[str, str], settings: Settings) -> None:
-    """Refuse to train on a machine where the bits would not be those of the driver's, unless asked
-    to; what a run is trained with is in its manifest. Raises ClusterError."""
-    there = environment()
-    changed = "; ".join(
-        f"{key} {there[key]} there, {ours} here" for key, ours in driver.items()
-        if there[key] != ours
+def first_environment(runs: Iterable[RunFolder]) -> dict[str, str]:
+    """What the first of these runs that has begun was begun with, in the words of `environment`,
+    as far as its manifest tells; nothing where none has begun."""
+    for folder in runs:
+        if (manifest := folder.manifest_or_none()) is not None:
+            with suppress(KeyError, IndexError, TypeError):  # somebody else has written it
+                first = manifest["fingerprints"][0]
+                return {
+                    "bnbench": str(manifest["versions"]["bnbench"]),
+                    "torch": str(first["torch"]),
+                    "CPU capability": str(first["cpu_capability"]),
+                }
+    return {}
+
+
+def other_environment(first: Mapping[str, str], there: Mapping[str, str]) -> str:
+    """What of an environment is not as in the first; empty where nothing is."""
+    return ", ".join(
+        f"{name} {there[name]} instead of {before}"
+        for name, before in first.items() if there.get(name, before) != before
     )  # fmt: skip
-    node = platform.node()
+
+
+def require_first_environment(
+    experiment: store.ExperimentFolder, name: str, settings: Settings
+) -> None:
+    """Refuse to train on a machine where the bits would not be those of the one that came first and
+    has written this file, unless asked to; what a run is trained with is in its manifest.
+
+    Raises ClusterError, StorageError.
+    """
+    there = environment()
+    try:
+        first = dict(json.loads(experiment.settled(name, json.dumps(there).encode())))
+    except (ValueError, TypeError):
+        first = {}
+    changed, node = other_environment(first, there), platform.node()
     if changed and settings.accept_changes:
         settings.announce(f"warning: {node} is another kind of machine: {changed}")
     elif changed:
         raise ClusterError(
-            f"{node} is another kind of machine: {changed}",
-            do="train on machines like this one, with the same packages, or go on with "
+            f"{node} is another kind of machine than this study was begun on: {changed}",
+            do="train on machines of that kind, with the same packages, or go on with "
             "--accept-changes; the manifest of each run says what it was trained with",
         )
 

@@ -97,6 +97,12 @@ class ExperimentFolder:
             files.make_folder((self.path / name).parent, inside=self.path)
             files.replace_content(self.path / name, content, synced=synced)
 
+    def settled(self, name: str, content: bytes) -> bytes:
+        """What a file says below the folder that whoever comes first has written."""
+        files.make_folder((self.path / name).parent, inside=self.path)
+        files.write_first(self.path / name, content)
+        return files.read(self.path / name) or b""
+
     def kept(self, pattern: str) -> dict[str, bytes]:
         """Files that match a pattern, by their path below the folder."""
         with files.translated(self.path):

@@ -214,6 +214,18 @@ def write_new(path: Path, content: bytes) -> None:
         raise StorageError(error.what, do="choose another place or name for it") from error
 
 
+def write_first(path: Path, content: bytes) -> None:
+    """Write a file, whole, unless another process was before us."""
+    refuse_link(path.parent)
+    temporary = _temporary(path)
+    write(temporary, content)
+    try:
+        with translated(path), suppress(FileExistsError):
+            path.hardlink_to(temporary)
+    finally:
+        remove(temporary)
+
+
 def read(path: Path, *, follow: bool = False) -> bytes | None:
     """The content of a regular file of a size, or None where there is none.
 

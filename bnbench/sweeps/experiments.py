@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnbench.config import experiments, files, loading, loggers, plans, schema
 from bnbench.errors import ConfigError, Fault, UsageError
-from bnbench.runner.settings import Stop, threads_of, workers_for
+from bnbench.runner.settings import Stop, workers_for
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweeps import jobs, looks, schedule, studies, workers
@@ -162,13 +162,13 @@ def executor_for(
         case "ray":
             from bnbench.sweeps import on_ray, shipping
 
-            ray = on_ray.Cluster(options, each.plan.runs, say)
+            ray = on_ray.Cluster(options, each.plan.runs, each.folder, say)
             return shipping.Shipping(ray, each.folder, siblings, ray.sees)
         case "slurm":
             from bnbench.sweeps import on_slurm, scheduler
 
             workers_for(options.workers, each.plan.runs)  # raises where it is no number
-            cluster = scheduler.connect(options.slurm, threads_of(each.plan.runs))
+            cluster = scheduler.connect(options.slurm, each.plan.runs, options.device)
             return on_slurm.Slurm(cluster, options, each.folder, siblings, say)
         case unknown:
             raise UsageError(f"there is no executor {unknown!r}", do="take local, ray or slurm")

@@ -33,6 +33,12 @@ LATEST = 1e11
 BUSY = 1.3
 """From this on a busy machine is worth a word: clocks and caches alone make some tenths."""
 
+TASK_SECONDS = 600.0
+"""Work of a task of a queue: waiting in it and loading torch are small against that."""
+
+MOST_TASKS = 1000
+"""Of an array: SLURM's MaxArraySize is 1001 unless it is configured."""
+
 WORKER_SECONDS = 4.0
 """What a worker needs to start: most of it is torch."""
 
@@ -98,6 +104,13 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
     for each in sorted(seconds, reverse=True):
         heapq.heapreplace(ends, ends[0] + each)
     return max(ends)
+
+
+def tasks(seconds: Sequence[float], each: int, workers: str) -> int:
+    """How many tasks runs are divided into that train `each` at a time: as `--workers` says, else
+    as many as have `TASK_SECONDS` of work."""
+    wanted = sum(seconds) / each / TASK_SECONDS if workers == "auto" else float(workers)
+    return max(1, min(round(wanted), -(-len(seconds) // each), MOST_TASKS))
 
 
 def shares(trains: Iterable[jobs.Train], number: int) -> list[list[jobs.Train]]:
@@ -191,17 +204,17 @@ def forecast(
     for config, found, run in missing:
         unseen = cell_key(config) not in costs
         cost = measured[_work(config)] if unseen else costs[cell_key(config)]
-        run.seconds, run.bytes = cost.seconds, cost.bytes
+        run.seconds, run.bytes, run.basis = cost.seconds, cost.bytes, cost.basis
         run.rough, run.measured = cost.rough, unseen and not cost.rough
-        run.basis = cost.basis
         if run.state == "interrupted" and not options.restart:
             run.seconds *= _left(config, found.folder)
-    seconds = makespan([run.seconds for *_, run in missing], executor.size)
-    seconds = seconds + WORKER_SECONDS if missing else 0.0
+    left, workers = [run.seconds for *_, run in missing], executor.size
+    workers *= tasks(left, workers, options.workers) if executor.queues else 1
+    seconds = makespan(left, workers) + WORKER_SECONDS if missing else 0.0
     return Forecast(
         experiment=experiment.name,
         path=str(experiment.path),
-        workers=executor.size,
+        workers=workers,
         seconds=seconds,
         bytes=sum(run.bytes for *_, run in missing),
         finish=_in(min(seconds, LATEST)),

@@ -7,7 +7,7 @@ path of the driver's machine; `shipping` adds what a machine without the driver'
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from errno import EDQUOT, ENOSPC, EROFS
 from typing import Protocol, TypeAlias, TypeVar, assert_never
@@ -141,8 +141,8 @@ Answer: TypeAlias = Begun | Stated | Said | End
 class SweepOptions:
     """The command line's. `workers`: a number, or auto for as many as there are cores. `on`: where
     runs are trained, as `executor_for` of `experiments` knows it; `address`: of a Ray cluster;
-    `slurm`: what `scheduler.connect` takes; `detach`: only submit to SLURM. `environment`: of the
-    driver's machine, `provenance.environment`, for workers on another."""
+    `slurm`: what `scheduler.connect` takes; `detach`: only submit to SLURM. `environment`: a file
+    below the experiment's folder that says what `provenance.environment` workers must have."""
 
     workers: str = "auto"
     on: str = "local"
@@ -154,7 +154,7 @@ class SweepOptions:
     restart: bool = False
     retry_failed: bool = False
     fail_fast: bool = False
-    environment: Mapping[str, str] | None = None
+    environment: str | None = None
 
 
 @dataclass(slots=True)
@@ -239,9 +239,9 @@ def perform(
     )
     try:
         if options.environment is not None:
-            from bnbench.runner.provenance import require_same_environment
+            from bnbench.runner.provenance import require_first_environment
 
-            require_same_environment(options.environment, settings)
+            require_first_environment(experiment, options.environment, settings)
         match job:
             case Train(config):
                 executed = execution.execute(config, experiment, settings)

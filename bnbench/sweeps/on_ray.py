@@ -18,10 +18,10 @@ from typing import Any
 from rich.filesize import decimal
 
 from bnbench.assemble.packed import pack
-from bnbench.config import datasets, schema
+from bnbench.config import datasets, identity, schema
 from bnbench.config.custom import code_of
 from bnbench.errors import ClusterError, RunError, StorageError
-from bnbench.runner.provenance import environment
+from bnbench.runner import provenance
 from bnbench.runner.rehearsal import memory
 from bnbench.runner.settings import workers_for
 from bnbench.store import ExperimentFolder, files
@@ -67,8 +67,8 @@ class Cluster:
     an actor is ready: Ray may take its time to place one.
 
     `size`: what `--workers` says, else as many as there are cores and GPUs for, also on nodes that
-    join later. A node with another environment than this process is not used, unless changes are
-    accepted.
+    join later. A node with another environment than the first run, or this process where none has
+    begun, is not used, unless changes are accepted.
     """
 
     queues = False
@@ -77,6 +77,7 @@ class Cluster:
         self,
         options: jobs.SweepOptions,
         runs: Sequence[schema.RunConfig],
+        experiment: ExperimentFolder,
         say: Callable[[str], None],
     ) -> None:
         connect(options.address)
@@ -86,7 +87,8 @@ class Cluster:
         self._options, self._say = options, say
         self._size = None if options.workers == "auto" else workers_for(options.workers, runs)
         self._needs = self._needs_of(runs)
-        self._ours = environment()
+        folders = experiment.folders_of(map(identity.run_id, runs))
+        self._first = provenance.environment() | provenance.first_environment(folders)
         self._refused: dict[str, str] = {}  # nodes by id, with the reason
         self._seen: Path | None = None  # a file that all nodes see
         self._images: dict[str, Any] = {}  # in the object store, by source
@@ -268,24 +270,21 @@ class Cluster:
         """An actor can work, unless its environment is another."""
         worker.starting = None
         self._failed_starts, self._begun = 0, None
-        differences = [
-            f"{name} {about.environment.get(name)} instead of {ours}"
-            for name, ours in self._ours.items()
-            if about.environment.get(name) != ours
-        ]
-        if differences and self._options.accept_changes:
-            self._say(f"warning: {about.host} trains with {', '.join(differences)}")
-            differences = []
+        other = provenance.other_environment(self._first, about.environment)
+        if other and self._options.accept_changes:
+            self._say(f"warning: {about.host} trains with {other}")
+            other = ""
         if not about.sees:
-            differences.append("another disk")
-        if differences:
+            other = "another disk"
+        if other:
             self._end(worker)
-            self._refused[about.node] = f"{about.host} has {', '.join(differences)}"
+            self._refused[about.node] = f"{about.host} has {other}"
             self._say(f"warning: not used: {self._refused[about.node]}")
         if self._refused and not any(map(self._room, self._nodes())):
             raise ClusterError(
                 f"no node can be used: {'; '.join(self._refused.values())}",
-                do="install there what is here, or go on all the same: --accept-changes",
+                do="install there what the study was begun with, or go on all the same: "
+                "--accept-changes",
             )
 
     def _lost(self, worker: _Worker, how: str) -> list[tuple[Shipment, Reply]]:

@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bnbench.config import identity, schema
 from bnbench.errors import BnbenchError, ClusterError, DataError, HeldError, RunError, StorageError
-from bnbench.runner.settings import threads_of
 from bnbench.sinks.metrics import to_moments
 from bnbench.sinks.terminal import duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
@@ -26,12 +26,6 @@ from bnbench.sweeps import forecast, jobs, share, workers
 from bnbench.sweeps.scheduler import Cluster
 from bnbench.sweeps.share import FOLDER
 from bnbench.wording import counted, printable
-
-TASK_SECONDS = 600.0
-"""Work of a task, or more: waiting in the queue and loading torch are small against it."""
-
-MOST_TASKS = 1000
-"""Of an array: SLURM's MaxArraySize is 1001 unless it is configured."""
 
 TIME_FACTOR = 3.0
 """How much of what a share should take is asked for: machines differ. At the limit it goes on."""
@@ -56,7 +50,7 @@ class Slurm:
     """An `Executor[Job, Answer]` with a queue: trainings wait there together. What is to be found
     out before is done by one worker of this machine, which people share.
 
-    `size`: how many runs are trained at a time, if no task has to wait.
+    `size`: how many runs are trained at a time, if no task has to wait; at first, of one task.
     """
 
     queues = True
@@ -69,7 +63,7 @@ class Slurm:
         siblings: Sequence[ExperimentFolder],
         say: Callable[[str], None],
     ) -> None:
-        self.size = 1 if options.workers == "auto" else int(options.workers)
+        self.size = cluster.workers
         self._cluster, self._options, self._say = cluster, options, say
         self._experiment, self._siblings = experiment, siblings
         self._folder = experiment.path.absolute() / FOLDER
@@ -151,15 +145,16 @@ class Slurm:
             if folder.error() is not None:
                 with suppress(HeldError), folder.hold():
                     folder.forget_error()
-        each = max(1, self._cluster.cpus // threads_of(job.config for job in new))
-        shares = forecast.shares(new, self._number_of_tasks(new, each))
+        each = self._cluster.workers
+        wanted = [job.seconds for job in new]
+        shares = forecast.shares(new, forecast.tasks(wanted, each, self._options.workers))
         seconds = max(sum(job.seconds for job in some) for some in shares) / each
         ids = self._cluster.submit(
             list(map(self._maker(each), shares)),
             self._folder,
             f"bnbench-{self._experiment.name}",
             round(TIME_FACTOR * seconds / 60) + 10,
-            MOST_TASKS if self._options.workers == "auto" else int(self._options.workers),
+            forecast.MOST_TASKS if self._options.workers == "auto" else int(self._options.workers),
         )
         for number, some in zip(ids, shares, strict=True):
             self._tasks[number] = _Task(number, {_hash(job.config) for job in some})
@@ -171,20 +166,11 @@ class Slurm:
         tasks = f"{counted(len(ids), 'task')}{about}"
         return f"{counted(len(new), 'run')} submitted as job {_array(ids[0])}: {tasks}"
 
-    def _number_of_tasks(self, new: Sequence[jobs.Train], each: int) -> int:
-        """As many as are asked for, else as keep each busy for `TASK_SECONDS`."""
-        wanted = sum(job.seconds for job in new) / each / TASK_SECONDS
-        if self._options.workers != "auto":
-            wanted = float(self._options.workers)
-        return max(1, min(round(wanted), -(-len(new) // each), MOST_TASKS))
-
     def _maker(self, each: int) -> Callable[[Sequence[jobs.Train]], share.Share]:
         """Makes a task of a share of the runs, with so many workers."""
-        from bnbench.runner.provenance import environment  # imports torch
-
         options = replace(
             self._options, workers="auto", on="local", slurm=(), detach=False,
-            restart=False, retry_failed=False, fail_fast=False, environment=environment(),
+            restart=False, retry_failed=False, fail_fast=False, environment=share.ENVIRONMENT,
         )  # fmt: skip
         siblings = tuple(ExperimentFolder(there.path.absolute()) for there in self._siblings)
         folder = ExperimentFolder(self._experiment.path.absolute())
@@ -207,7 +193,7 @@ class Slurm:
                 self._say(f"note: task {number} has ended: {ended.error.what}")
         if self._tasks:
             self._say(f"{counted(len(self._tasks), 'task')} of an earlier command still there")
-            self.size = max(self.size, len(self._tasks))
+            self.size *= len(self._tasks)
 
     def _arrays(self) -> dict[str, dict[str, list[str]]]:
         """What was submitted together: the runs of each task, by the file that says so."""
@@ -215,12 +201,20 @@ class Slurm:
         return {name: _tasks_in(content) for name, content in records.items()}
 
     def _clear(self) -> None:
-        """Remove what is left of arrays that have ended."""
+        """Remove what is left of arrays that have ended, and have the next tasks work as the first
+        run has, or the first of them if there is none."""
         for name, tasks in self._arrays().items():
             if not self._tasks.keys() & tasks.keys():
                 for array in {_array(number) for number in tasks}:
                     self._experiment.replace(FOLDER, f"{array}_*", {})
                 self._experiment.replace(FOLDER, name.removeprefix(f"{FOLDER}/"), {})
+        if not self._tasks:
+            from bnbench.runner.provenance import first_environment  # imports torch
+
+            first = first_environment(self._experiment.runs())
+            name = Path(share.ENVIRONMENT).name
+            kept = {name: json.dumps(first).encode()} if first else {}
+            self._experiment.replace(FOLDER, name, kept)
 
     def _looked(self) -> list[tuple[jobs.Train, jobs.Answer]]:
         """What the folders say of the runs that are not answered, and what has become of tasks."""

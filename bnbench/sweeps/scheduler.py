@@ -16,8 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from bnbench.config import schema
 from bnbench.errors import ClusterError, RunError, UsageError
-from bnbench.wording import printable
+from bnbench.runner.settings import threads_of
+from bnbench.wording import nearest, printable
 
 ANSWER_SECONDS = 12.0
 """The scheduler's commands try again for minutes where nobody answers."""
@@ -27,6 +29,9 @@ ASK_SECONDS = 30.0
 
 SIGNAL_SECONDS = 60
 """So long before its time limit a task is told: for a step, a commit and the way back."""
+
+MEMORY_FACTOR = 2
+"""How much of what runs need, as far as it is known, is asked for: SLURM kills what takes more."""
 
 ALWAYS = 10**6
 """So often a task may reach its time limit: it stops by itself where it does not get on."""
@@ -43,10 +48,11 @@ NOT_NOW = re.compile(
 
 
 class Cluster(Protocol):
-    """Where tasks run. `asks_seconds`: how often to ask for the `active` ones."""
+    """Where tasks run. `asks_seconds`: how often to ask for the `active` ones. `workers`: how many
+    runs a task trains at a time."""
 
     asks_seconds: float
-    cpus: int  # of a task
+    workers: int
 
     def submit(
         self, tasks: Sequence[Callable[[], None]], folder: Path, name: str, minutes: int, most: int
@@ -62,8 +68,11 @@ class Cluster(Protocol):
         """Have these end, those that run after a SIGTERM."""
 
 
-def connect(settings: Sequence[str], cpus: int) -> Cluster:
-    """The cluster of `--slurm KEY=VALUE …`, whose tasks have so many cores unless it says so.
+def connect(
+    settings: Sequence[str], runs: Sequence[schema.RunConfig], device: str | None
+) -> Cluster:
+    """The cluster of `--slurm KEY=VALUE …`, whose tasks have what one of these runs needs at a time
+    unless it says so: cores, memory and, where `device` or the run names one, a GPU.
 
     Raises UsageError and ClusterError for what can be known before anything is submitted.
     """
@@ -86,26 +95,54 @@ def connect(settings: Sequence[str], cpus: int) -> Cluster:
         raise UsageError(
             f"--slurm cluster={printable(str(place))}: it is slurm, or local for a trial"
         )
-    wanted = str(parameters.get("cpus_per_task", cpus))
+    threads = threads_of(runs)
+    wanted = str(parameters.pop("cpus_per_task", threads))
     if not wanted.isdecimal() or int(wanted) < 1:
         raise UsageError(f"--slurm cpus_per_task={printable(wanted)}: a number of cores is wanted")
-    return (_Slurm if place == "slurm" else _Local)(parameters, int(wanted))
+    workers = max(1, int(wanted) // threads)
+    if place == "local":
+        return _Local(parameters, workers)
+    return _Slurm(parameters, int(wanted), workers, runs, device)
+
+
+def _needs(
+    given: Iterable[str], runs: Sequence[schema.RunConfig], device: str | None
+) -> dict[str, str]:
+    """What runs need besides their cores, in options of sbatch, unless one like it is given."""
+    from bnbench.runner.rehearsal import memory  # imports torch
+
+    found: dict[str, str] = {}
+    if not any(key.startswith("mem") for key in given):
+        megabytes = -(-MEMORY_FACTOR * memory(runs) // (threads_of(runs) * 2**20))
+        found["mem_per_cpu"] = f"{megabytes}M"
+    named = {each for run in runs if (each := device or run.compute.device).startswith("cuda")}
+    if named and not any(key.startswith(("gpu", "gres")) for key in given):
+        found["gres"] = f"gpu:{max(int(each.partition(':')[2] or 0) for each in named) + 1}"
+    return found
 
 
 class _Slurm:
     asks_seconds = ASK_SECONDS
 
-    def __init__(self, parameters: Mapping[str, str | bool], cpus: int) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, str | bool],
+        cpus: int,
+        workers: int,
+        runs: Sequence[schema.RunConfig],
+        device: str | None,
+    ) -> None:
         if any(shutil.which(command) is None for command in ("sbatch", "squeue", "srun")):
             raise UsageError(
                 "there is no sbatch: this machine has no SLURM commands",
                 do="run it on a login node of the cluster; --slurm cluster=local tries it here",
             )
-        self.cpus = cpus
-        self._asked = {"signal": f"USR2@{SIGNAL_SECONDS}", "requeue": True, **parameters}
+        self.workers, self._cpus = workers, cpus
+        asked = {**_needs(parameters, runs, device), **parameters}
+        self._asked = {"signal": f"USR2@{SIGNAL_SECONDS}", "requeue": True, **asked}
         flags = [
             f"--{key.replace('_', '-')}" + (f"={value}" if value is not True else "")
-            for key, value in {**parameters, "cpus_per_task": str(cpus)}.items()
+            for key, value in {**asked, "cpus_per_task": str(cpus)}.items()
         ]
         _called("sbatch", "--test-only", *flags, "--wrap=true")
 
@@ -119,10 +156,10 @@ class _Slurm:
             tasks,
             job_name=name,
             time=minutes,
-            cpus_per_task=self.cpus,
+            cpus_per_task=self._cpus,
             array_parallelism=most,
             additional_parameters=self._asked,
-            srun_args=[f"--cpus-per-task={self.cpus}"],  # which a step does not inherit
+            srun_args=[f"--cpus-per-task={self._cpus}"],  # which a step does not inherit
         )
         return [job.job_id for job in found]
 
@@ -142,12 +179,20 @@ class _Slurm:
 
 
 class _Local:
-    """`time`: minutes of a task; no other key means anything here."""
+    """`time`: minutes of a task; `signal`: how long before their end it is told."""
 
     asks_seconds = 0.5
 
-    def __init__(self, parameters: Mapping[str, str | bool], cpus: int) -> None:
-        self.cpus = cpus
+    def __init__(self, parameters: Mapping[str, str | bool], workers: int) -> None:
+        self.workers = workers
+        for key in parameters.keys() - {"time", "signal"}:
+            meant = nearest(key, ("time", "signal", "cpus_per_task"))
+            raise UsageError(
+                f"--slurm {key}: cluster=local knows time, signal and cpus_per_task alone",
+                do=f"did you mean {meant}?"
+                if meant
+                else "leave it out, or leave out cluster=local",
+            )
         try:
             self._minutes = float(parameters.get("time", "0"))
             self._before = int(str(parameters.get("signal", "USR2@30")).partition("@")[2])

@@ -26,6 +26,9 @@ from bnbench.sweeps import jobs, schedule, workers
 FOLDER = "slurm"
 """Below the experiment's folder: which task has which runs, what was submitted, how it ended."""
 
+ENVIRONMENT = f"{FOLDER}/environment.json"
+"""What the first run was trained with, or the first task: the others need the same."""
+
 COMMIT_SECONDS = {signal.SIGTERM: 20.0, signal.SIGUSR1: 45.0, signal.SIGUSR2: 45.0}
 """How long runs have to commit. SLURM kills them 30 s after SIGTERM (KillWait, unless configured),
 and after the others at the time limit, `scheduler.SIGNAL_SECONDS` later."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,20 @@ def test_only_run_folders_count_as_runs(tmp_path: Path) -> None:
     (experiment.path / "empty_s00_00000000").mkdir()
     assert [run.name for run in experiment.runs()] == ["a_s00_89abcdef", "b_s00_01234567"]
     assert (experiment.path / "experiment.yaml").read_text() == "seeds: 1\n"
+
+
+def test_a_file_says_what_the_first_writer_wrote(tmp_path: Path) -> None:
+    """However many write it at the same time, all read the same, whole."""
+    experiment = ExperimentFolder(tmp_path / "study")
+    contents = [str(each).encode() * 10_000 for each in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda each: experiment.settled("a/first.json", each), contents))
+    assert len(found) == 1
+    assert found < set(contents)
+    assert [path.name for path in (experiment.path / "a").iterdir()] == ["first.json"]
+    (experiment.path / "link.json").symlink_to("a/first.json")
+    with pytest.raises(StorageError, match="link"):
+        experiment.settled("link.json", b"{}")
 
 
 def test_experiments_are_found_by_name_and_by_path(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 KillWait=10
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=64000
 PartitionName=short Nodes={host} Default=YES MaxTime=60
 """
 """`cred_expire`: a job that is queued again waits for so many seconds, not for two minutes."""

@@ -162,6 +162,18 @@ def test_failed_runs_count_only_if_a_sweep_tries_them_again(
     assert found.seconds == (WORKER_SECONDS + 40.0 if trains else 0.0)
 
 
+def test_a_queue_has_as_many_tasks_as_there_is_work(tmp_path: Path) -> None:
+    """Each has ten minutes of it, two runs at a time: 60 runs of 40 s are two tasks."""
+
+    class Queue(Measuring):
+        queues = True
+
+    runs = [small_config(seed=seed) for seed in range(60)]
+    for workers, expected in (("auto", 4), ("7", 14), ("99", 60)):
+        found = forecast(runs, experiment_in(tmp_path), Queue(COSTS), workers=workers)
+        assert found.workers == expected
+
+
 def test_a_damaged_folder_is_listed(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
     finish(experiment, small_config(), 1.0)

@@ -204,7 +204,7 @@ def swept(
     with (experiment.path.parent / "said").open("w+") as file:
         console = Console(file=file, width=300)
         chosen = SweepOptions(address=nodes.address, on="ray", **options)
-        cluster = on_ray.Cluster(chosen, runs, said.append)
+        cluster = on_ray.Cluster(chosen, runs, experiment, said.append)
         with closing(
             Watched(cluster, experiment, (), cluster.sees, each_turn=each_turn)
         ) as executor:
@@ -274,7 +274,7 @@ def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Nodes, tmp_path:
 def test_where_no_node_is_like_this_machine_nothing_is_trained(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_ray, "environment", lambda: {"torch": "1.0"})
+    monkeypatch.setattr("bnbench.runner.provenance.environment", lambda: {"torch": "1.0"})
     with pytest.raises(
         ClusterError, match=r"^no node can be used: .* has torch .* instead of 1\.0"
     ):

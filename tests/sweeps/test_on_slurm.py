@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -26,6 +28,8 @@ from tests.runs import MANIFEST, a_result, end, experiment_in, small_config
 
 submitit = required("submitit")
 
+PRINTED = {"torch": "1.0", "cpu_capability": "NO"}
+
 Behaviour = Callable[[str, share.Share], None]
 
 
@@ -33,7 +37,7 @@ class Cluster:
     """Does one task whenever it is asked what there is, as `behaviour` says: it ends all runs."""
 
     asks_seconds = 0.0
-    cpus = 1
+    workers = 1
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.queue: dict[str, Any] = {}
@@ -152,7 +156,7 @@ def test_short_runs_share_a_task(swept: Swept, workers: str, tasks: int) -> None
 
 def test_tasks_train_as_many_runs_at_a_time_as_they_have_cores(swept: Swept) -> None:
     cluster = Cluster()
-    cluster.cpus = 4
+    cluster.workers = 4
     swept(seeds(12), cluster, workers="auto")
     assert [len(each) for each in cluster.submitted] == [12], "5 minutes, four at a time"
     assert cluster.at_a_time == {4}
@@ -223,6 +227,32 @@ def test_runs_of_a_task_that_was_ended_queue_up_again(swept: Swept) -> None:
     said = swept.said.getvalue()
     assert said.count("was told to end by SIGTERM: its runs queue up again") == 2
     assert "was lost" not in said
+
+
+def test_tasks_work_as_the_first_run_of_the_study_has(swept: Swept) -> None:
+    """Whoever has driven it, and on which machine; of a run that somebody has removed nothing is
+    left."""
+    record = swept.experiment.path / share.ENVIRONMENT
+    asked: list[bool] = []
+
+    def once(_: str, task: share.Share) -> None:
+        asked.append(record.exists())
+        assert task.options.environment == share.ENVIRONMENT
+        done(task)
+
+    swept(seeds(1), Cluster(once))
+    manifest = {"versions": {"bnbench": "0.0"}, "fingerprints": [PRINTED, {"torch": "9"}]}
+    (swept.experiment.runs()[0].path / "manifest.json").write_text(json.dumps(MANIFEST | manifest))
+    swept(seeds(2), Cluster(once))
+    assert json.loads(record.read_bytes()) == {
+        "bnbench": "0.0",
+        "torch": "1.0",
+        "CPU capability": "NO",
+    }
+    shutil.rmtree(swept.experiment.runs()[0].path)
+    shutil.rmtree(swept.experiment.runs()[0].path)
+    swept(seeds(1), Cluster(once))
+    assert asked == [False, True, False]
 
 
 def test_a_node_of_another_kind_ends_the_sweep(swept: Swept) -> None:

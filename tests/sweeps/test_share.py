@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,8 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "77")
     before = {each: signal.getsignal(each) for each in share.COMMIT_SECONDS}
 
-    def make(environment: Mapping[str, str] | None = None, **options: Any) -> share.Share:
-        here = environment or provenance.environment()
-        chosen = SweepOptions(environment=here, **options)
+    def make(**options: Any) -> share.Share:
+        chosen = SweepOptions(environment=share.ENVIRONMENT, **options)
         command = ("bnbench", "sweep", "x")
         return share.Share(tuple(seeds(2)), 1, experiment_in(tmp_path), chosen, (), command)
 
@@ -54,6 +53,9 @@ def test_a_task_gives_the_bits_of_a_local_sweep(
     task: Callable[..., share.Share], tmp_path: Path
 ) -> None:
     task()()
+    assert json.loads(experiment_in(tmp_path).kept(share.ENVIRONMENT)[share.ENVIRONMENT]) == (
+        provenance.environment()
+    ), "what the next task must have"
     local = experiment_in(tmp_path / "local")
     sweep(seeds(2), local, InProcess(1, SweepOptions(), local), Screen(PlainConsole()), Stop())
     there = experiment_in(tmp_path)
@@ -70,14 +72,15 @@ def test_another_kind_of_machine_is_refused_unless_it_is_accepted(
     task: Callable[..., share.Share], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = provenance.environment() | {"torch": "1.0"}
-    with pytest.raises(ClusterError, match=r"another kind of machine: torch .* there, 1\.0 here"):
-        task(other)()
+    experiment_in(tmp_path).keep({share.ENVIRONMENT: json.dumps(other).encode()})
+    with pytest.raises(ClusterError, match=r"than this .* begun on: torch .* instead of 1\.0\n"):
+        task()()
     ended = share.ending(experiment_in(tmp_path), "77")
     assert ended is not None
     assert "--accept-changes" in str(ended.error.do)
     assert not ended.told
     assert not experiment_in(tmp_path).runs()
-    task(other, accept_changes=True)()
+    task(accept_changes=True)()
     assert "another kind of machine: torch" in capsys.readouterr().out
     assert len(experiment_in(tmp_path).runs()) == 2
     assert share.ending(experiment_in(tmp_path), "77") is None, "of an earlier attempt"
