@@ -155,6 +155,7 @@ def unit(metric: Metric) -> str:
         case (
             EndReading(quantity="accuracy" | "error")
             | GapReading(quantity="accuracy" | "disagreement")
+            | ProbeReading(probe="shifted_images")
         ):
             return "points"
         case EndReading() | GapReading():

@@ -177,11 +177,10 @@ def _of_images(found: Judged) -> Array | None:
 def _most(claim: experiments.Claim) -> float:
     """How large a difference can be: shares are between 0 and 100 %, their gaps within ± 100."""
     metric, arms = claim.measured, len(claim.better_arms) + len(claim.worse_arms)
-    if claim.log or claim.slope_over is not None:
+    if claim.log or claim.slope_over is not None or metrics.unit(metric) != "points":
         return inf
-    if isinstance(metric, metrics.GapReading) and metric.quantity == "accuracy":
-        return POINTS * arms
-    return POINTS * max(1.0, arms / 2) if metrics.unit(metric) == "points" else inf
+    share = isinstance(metric, metrics.EndReading) or "disagreement" in claim.metric
+    return POINTS * (max(1.0, arms / 2) if share else arms)  # others are differences themselves
 
 
 def _parts(values: Sequence[float | None]) -> float:

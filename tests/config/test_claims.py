@@ -165,6 +165,9 @@ METRICS = {
     "usable_lr_max": (metrics.UsableLr("usable_lr_max"), None, "decades"),
     "images_per_second": (metrics.Speed("images_per_second"), None, "doublings"),
     "probe/batch_noise/noise": (metrics.ProbeReading("batch_noise", "*", "noise"), None, ""),
+    "probe/shifted_images/blur.2/lost": (
+        metrics.ProbeReading("shifted_images", "blur.2", "lost"), None, "points",
+    ),
     "probe/activation_drift/inputs/mean_drift": (
         metrics.ProbeReading("activation_drift", "inputs", "mean_drift"), None, "",
     ),
