@@ -95,12 +95,13 @@ data:
 model: {widths: [4, 8], blocks: 1}
 train: {epochs: 2, evaluations: 2, checkpoint_every: 4}
 """
-"""A file that describes one small run."""
+"""A file that describes one small run, of 16 steps."""
 
 
 def write_experiment(path: Path, more: str = "") -> Path:
-    """A file with `SMALL_YAML` and more."""
-    path.write_text(SMALL_YAML + more)
+    """A file with `SMALL_YAML` and more; running statistics catch up in its few steps."""
+    momentum = "" if "\nnorm:" in f"\n{more}" else "norm: {momentum: 0.2}\n"
+    path.write_text(SMALL_YAML + more + momentum)
     return path
 
 

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from bnbench.assemble import checkpoints
 from bnbench.assemble.custom import load_class, load_function
-from bnbench.assemble.inputs import derived
+from bnbench.assemble.inputs import Announce, derived
 from bnbench.config import custom, schema
 from bnbench.errors import ArgumentError, StorageError
 from bnbench.models.recipe import Recipe, named_norm
@@ -147,11 +147,13 @@ def _sizes(value: Any) -> str:
     return "×".join(map(str, value.shape)) or "a single number"
 
 
-def require_logits(network: nn.Module, classes: int) -> None:
+def require_logits(network: nn.Module, classes: int, announce: Announce) -> None:
     """From now on, what the network returns is a row of outputs for each image, one a class or
-    more; else it raises ArgumentError."""
+    more; else it raises ArgumentError. `announce` is told, once, of outputs without a class."""
+    told = False
 
     def check(_: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        nonlocal told
         images = len(inputs[0])
         said, hint = "", f"return ({images}, {classes}): a row for each image, an output a class"
         if not isinstance(outputs, Tensor):
@@ -164,6 +166,10 @@ def require_logits(network: nn.Module, classes: int) -> None:
             said = f"{counted(outputs.shape[1], 'output')} an image, for {classes} classes"
         if said:
             raise ArgumentError(f"the network returns {said}", argument="target", hint=hint)
+        if outputs.shape[1] > classes and not told:
+            told = True
+            many = f"{counted(outputs.shape[1], 'output')} for {classes} classes"
+            announce(f"warning: the network has {many}: the others are never right")
 
     network.register_forward_hook(check)
 

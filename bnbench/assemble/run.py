@@ -83,7 +83,7 @@ def build_run(
 ) -> tuple[Run, Facts]:
     """Everything that training needs, and what a user wants to know about it.
 
-    `announce` is told what takes long (a download). Raises ConfigError, DataError.
+    `announce` is told what takes long (a download), and what is odd. Raises ConfigError, DataError.
     """
     dataset = load_dataset(config.data, announce)
     try:
@@ -125,7 +125,7 @@ def _built(
         torch.backends.cudnn.deterministic = True
     model = make_model(config, tuple(shape), classes, steps).to(device)
     if feasible.opaque(config):
-        require_logits(model, classes)
+        require_logits(model, classes, announce)
     evaluate, evaluate_last = evaluations(config, images, model)
     run = Run(
         model=model,

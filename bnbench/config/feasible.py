@@ -14,10 +14,14 @@ from bnbench.config.custom import builds, misfit, targets, trouble, weights, wei
 from bnbench.config.datasets import DatasetFacts, UnpreparedError, facts, total_steps
 from bnbench.config.faults import named_setups
 from bnbench.errors import DataError
-from bnbench.wording import counted
+from bnbench.wording import counted, in_words
 
 FEW_STEPS = 5
 """A warm-up of fewer is none for momentum of 0.9, which averages over ten steps."""
+
+INITIAL = 0.05
+"""The share of the initial running statistics, (1 − momentum)^updates, that is too much: 28 updates
+at 0.1 leave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +242,10 @@ def _risks(config: schema.RunConfig) -> Iterator[tuple[int, tuple[float, ...], s
         return
     if (getattr(norm, "batch_size", None) or config.data.batch_size) == 1:
         yield 3, (), "batch statistics over 1 image: batch norm trains as instance norm"
-    if weights(config):
-        return  # the running statistics begin as they were measured
     steps = planned_steps(config)
-    updates = _updates(norm, steps)
+    share, updates = initial_weight(config, steps), _updates(norm, steps)
+    if share is None:
+        return
     if isinstance(norm, schema.FrozenNormConfig) and updates == 0:
         said = (
             f"norm.freeze_after {norm.freeze_after:g}: of {counted(steps, 'optimizer step')} "
@@ -249,10 +253,9 @@ def _risks(config: schema.RunConfig) -> Iterator[tuple[int, tuple[float, ...], s
         )
         yield 1, (-norm.freeze_after, -steps), said
         return
-    if norm.momentum is not None and updates * norm.momentum < 1:
-        share = (1 - norm.momentum) ** updates
+    if share >= INITIAL:
         said = (
-            f"norm.momentum {norm.momentum:g}: after {counted(updates, 'optimizer step')} the "
-            f"running statistics are still {100 * share:.3g} % their initial value"
+            f"norm.momentum {in_words(norm.momentum)}: after {counted(updates, 'optimizer step')} "
+            f"the running statistics are still {100 * share:.3g} % their initial value"
         )
-        yield 0, (share, updates, norm.momentum), said
+        yield 0, (share, updates), said

@@ -16,6 +16,7 @@ from math import inf, sqrt
 import torch
 from torch import Tensor
 
+from bnbench.config.feasible import INITIAL
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.evidence import InBatches, Measured
 from bnbench.diagnosis.foreign import first_tensor
@@ -37,10 +38,6 @@ STANDARD_ERRORS = 4.0
 OFF, OFF_VARIANCE = 0.1, 0.2
 """A layer is off if its running means differ from the population's by 0.1 standard deviations or
 more, or its variances by 20 % or more. Healthy layers: 0.01 to 0.06, and 1 to 10 %."""
-
-INITIAL = 0.05
-"""The share of the initial statistics, (1 − momentum)^updates, that is too much: 28 updates at 0.1
-leave it."""
 
 SLOW = 0.02
 """A momentum that averages over (2 − m)/m = 99 batches or more, in which weights move."""

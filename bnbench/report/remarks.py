@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from shlex import quote
 from statistics import fmean
 
-from bnbench.config.feasible import initial_weight, short_warmup
+from bnbench.config.feasible import INITIAL, initial_weight, short_warmup
 from bnbench.config.schema.run import BUDGETS
 from bnbench.report import words
 from bnbench.report.means import over_seeds
@@ -20,8 +20,6 @@ LR, BATCH_SIZE = "optim.lr", "data.batch_size"
 LARGE = 5.0
 """Points between the modes that are a remark whatever the question: half of what BatchNorm's error
 rises by from 32 images a batch to 2 (Wu & He 2018, https://arxiv.org/abs/1803.08494, table 2)."""
-INITIAL = 0.05
-"""The share of the initial running statistics that explains a gap, as in `diagnosis.criteria`."""
 CLOSED = 0.5
 """Of a gap: population statistics that close half of it or more explain it."""
 MOST_NAMED = 6

@@ -19,7 +19,6 @@ from bnbench.assemble.inputs import POPULATION_IMAGES, POPULATION_IMAGES_BEFORE
 from bnbench.assemble.model import make_recipe
 from bnbench.config import feasible, schema
 from bnbench.config.datasets import facts
-from bnbench.config.faults import named_setups
 from bnbench.config.feasible import networks
 from bnbench.errors import ConfigError, Fault
 from bnbench.guard import Raised, awaited, foreign_code
@@ -74,14 +73,12 @@ def check(
     configs = list(configs)
     refused = network_check.check(configs)
     known = {config.setup for config, _ in refused}
-    odd: dict[str, list[str]] = {}
     for same in networks(configs):
         config = same[0]
         if not feasible.opaque(config) or config.setup in known:
             continue
         try:
-            if said := rehearse(config, settings, few_images(config)):
-                odd.setdefault(said, []).append(config.setup)
+            rehearse(config, settings, few_images(config))
         except ConfigError as error:
             block = "norm" if isinstance(config.norm, schema.CustomNormConfig) else "model"
             keys = (f"{block}.target", f"{block}.name", f"{block}.kind")
@@ -90,15 +87,13 @@ def check(
                 for one in network_check.one_of_each_setup(same)
                 for fault in error.faults
             ]
-    for said, setups in odd.items():
-        settings.announce(f"{said} ({named_setups(dict.fromkeys(setups))})")
     return refused
 
 
-def rehearse(config: schema.RunConfig, settings: Settings, most: int | None = None) -> str | None:
-    """Build the run and take one step, with the batch or at most so many images of it. Returns what
-    should be known of a network that trains; raises ConfigError where it cannot."""
-    run, about = build_run(config, _device(config, settings), announce=settings.announce)
+def rehearse(config: schema.RunConfig, settings: Settings, most: int | None = None) -> None:
+    """Build the run and take one step, with the batch or at most so many images of it. Raises
+    ConfigError where that fails."""
+    run, _ = build_run(config, _device(config, settings), announce=settings.announce)
 
     def fails(raised: Raised) -> ConfigError:
         # It would in every run of this setup.
@@ -108,10 +103,6 @@ def rehearse(config: schema.RunConfig, settings: Settings, most: int | None = No
         images, labels = (each[:most] for each in run.batch_at(0))
         logits = run.model(images)
         torch.nn.functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
-    outputs, classes = logits.shape[1], len(about.classes)
-    if outputs == classes:
-        return None
-    return f"the network has {outputs} outputs for {classes} classes: the others are never right"
 
 
 def fitting(config: schema.RunConfig, settings: Settings) -> Fitting | None:

@@ -246,7 +246,7 @@ def test_a_run_of_ours(tmp_path: Path) -> None:
     assert record["batch_size"] == 8
     assert record["images"] == {"train": 64, "eval": 32}
     assert [each["updates"] for each in record["layers"]] == [16, 16]
-    assert {each["initial_weight"] for each in record["layers"]} == {0.9**16}
+    assert {each["initial_weight"] for each in record["layers"]} == {0.8**16}
     # What the run itself has measured on its validation images, with the same weights:
     result = result_of(run)
     running = next(

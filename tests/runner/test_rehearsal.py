@@ -9,8 +9,10 @@ import torch
 
 from bnbench.config import schema
 from bnbench.errors import ConfigError
+from bnbench.runner.execution import execute
 from bnbench.runner.rehearsal import CUDA_CONTEXT_BYTES, MEMORY_SHARE, check, fitting, rehearse
 from bnbench.runner.settings import Fitting, Settings
+from bnbench.store import ExperimentFolder
 from tests.runs import small_config
 
 
@@ -106,22 +108,24 @@ def test_what_a_network_returns_that_is_no_row_an_image(
     model = schema.CustomModel(kind="custom", target=f"{tmp_path / 'net.py'}:Net")
     run = small_config(model=model, setup="a")
     if message is None:
-        assert rehearse(run, Settings()) is None
+        rehearse(run, Settings())
         return
     with pytest.raises(ConfigError) as refused:
         rehearse(run, Settings())
     assert f"the first step fails: the network returns {message}" in str(refused.value)
 
 
-def test_outputs_without_a_class_are_said_once(tmp_path: Path) -> None:
+def test_outputs_without_a_class_are_said_by_rehearsal_and_run(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK % ("classes + 2", "y"))
     model = schema.CustomModel(kind="custom", target=f"{tmp_path / 'net.py'}:Net")
-    group = schema.GroupNormConfig(kind="group", groups=2)
-    runs = [small_config(model=model, setup="a"), small_config(model=model, setup="b", norm=group)]
+    said = "warning: the network has 6 outputs for 4 classes: the others are never right"
     told: list[str] = []
-    assert check(runs, Settings(announce=told.append)) == []
-    said = "the network has 6 outputs for 4 classes: the others are never right"
-    assert told == [f"{said} (setups a, b)"]
+    settings, config = Settings(announce=told.append), small_config(model=model, setup="a")
+    assert check([config], settings) == []
+    assert told == [said]
+    told.clear()
+    execute(config, ExperimentFolder(tmp_path / "runs"), settings)
+    assert told == [said]
 
 
 def test_every_network_that_cannot_train_is_named_whoever_has_made_it(tmp_path: Path) -> None:
