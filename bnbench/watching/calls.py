@@ -3,18 +3,21 @@ optimizer steps, without waiting for a device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bnbench.probes.interception import class_name, has_statistics
+from bnbench.watching.hooks import Layer, Pass, Root
+from bnbench.watching.stack import Place, in_function, users_line
 from bnbench.wording import counted, cut
 
 SAMPLED = 32
@@ -22,77 +25,14 @@ SAMPLED = 32
 pushed Python out of the caches."""
 
 
-def _nothing(*_: object) -> None:
-    """The hook of a network that was pickled."""
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What is to be said: `step`: at which; `place`: the user's line, None: that which runs."""
 
-
-def _nothing_instead() -> Callable[..., None]:
-    return _nothing
-
-
-class Hook:
-    """A forward pre-hook of one module: copies of the network, which have other modules, are left
-    alone."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def __reduce__(self) -> Any:
-        return _nothing_instead, ()
-
-
-class Root(Hook):
-    """Runs before each training pass through the whole network."""
-
-    def __init__(self, module: nn.Module, begins: Callable[[Any], object]) -> None:
-        super().__init__(module)
-        self._begins = begins
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        if torch.compiler.is_compiling() or not module.training or module is not self.module:
-            return
-        if torch.is_grad_enabled() and not in_backward():
-            self._begins(args)
-
-
-def in_backward() -> bool:
-    """Whether this is called by a backward pass, as activation checkpointing does."""
-    return torch._C._current_graph_task_id() != -1
-
-
-class Layer(Hook):
-    """A normalization layer: its `calls` in the step `step`."""
-
-    def __init__(self, name: str, module: nn.Module, passes: Passing) -> None:
-        super().__init__(module)
-        self.name, self.passes = name, passes
-        self.step, self.calls = -1, 0
-        self.of_batch = not isinstance(module, _InstanceNorm)
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        """Runs in each forward pass, before the layer: every microsecond counts."""
-        # A compiled network would be compiled again for every count.
-        if torch.compiler.is_compiling() or not module.training or module is not self.module:
-            return
-        passes = self.passes
-        if not torch.is_grad_enabled():
-            if not passes.moved:
-                passes.moved = passes.moving()
-            return
-        if self.step != passes.step:
-            self.step, self.calls = passes.step, 1
-        elif in_backward():
-            return  # the same batch again
-        else:
-            self.calls += 1
-            passes.again[self.name] = self
-        if passes.first is None:
-            passes.first, passes.blind = self, False
-        if passes.first is self and args and isinstance(args[0], Tensor):
-            passes.look(args[0])
+    layers: Sequence[str]
+    step: int
+    evidence: str
+    place: Place | None = None
 
 
 def _acts(module: nn.Module) -> bool:
@@ -103,63 +43,81 @@ def _acts(module: nn.Module) -> bool:
 class Passing:
     """Forward and backward passes since the last optimizer step.
 
-    Every layer is looked at in the first steps, and in one of `SAMPLED`; in between the first layer
-    of a pass alone, unless it is called in another way than before: hooks of Python's take time.
+    Every layer is looked at in the first steps, and in one of `SAMPLED` (`all_seen`); in between
+    the first layer of a pass, `first`, and `traced`, the first one whose input has a gradient:
+    hooks of Python's take time.
 
-    `first`: the layer that was called first since then. `blind`: no layer has been seen called.
-    `moved`: those in train() when a pass had no gradients. `examples`, `batch_size`: rows of the
-    first one's inputs in all, and the most of them at once. `autocast`: what the last pass ran in.
-    `noted`: layers by name, by what there is to say of them.
+    `step`: steps made. `blind`: no layer was seen called. `passes`: through `traced`, in order.
+    `calls`: of a layer in a forward pass of the whole network, `within` (0: outside of any).
+    `examples`, `batch_size`: rows of the first layer's inputs in all, and the most of them at once.
+    `autocast`: what the last pass ran in. `noted`: what there is to say, by name.
     """
 
-    def __init__(self, network: nn.Module, norms: Mapping[str, nn.Module]) -> None:
+    def __init__(self, root: nn.Module, network: nn.Module, norms: Mapping[str, nn.Module]) -> None:
         self.layers = {name: Layer(name, each, self) for name, each in norms.items() if _acts(each)}
-        self.step, self.backwards = 0, 0
+        self.step = 0
         self.first: Layer | None = None
-        self.blind = True
-        self.moved: dict[str, Layer] = {}
+        self.traced: Layer | None = None
+        self.blind = self.all_seen = True
+        self.passes: list[Pass] = []
+        self.calls: Counter[tuple[str, int]] = Counter()
+        self.within = 0
         self.examples, self.batch_size, self._rows = 0, 0, 0
         self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
-        self.noted: dict[str, dict[str, Layer]] = {}
-        self.again: dict[str, Layer] = {}
-        self.evidence: dict[str, str] = {}
+        self.noted: dict[str, Noted] = {}
         self.before_pass: Callable[[], object] | None = None
-        self._network = network
+        self._root, self._roots = root, 0
+        self._weights = [each for each in network.parameters() if each.requires_grad]
         self._hooks = ExitStack()
-        self._lone: Layer | None = None
-        self._known: set[int] = set()
+        self._lone, self._moved = False, set[str]()
+        self._made = 0
+        self._called: list[str] = []
+        self._reused: dict[str, int] = {}
+        self._accumulates = False
+        self._unsure: dict[str, Noted] = {}
         self._modules = [layer.module for layer in self.layers.values()]
         self._modes: list[bool] = []
+        # Of optimizers whose steps follow passes: the last one, the one before it, whether one has
+        # made two in succession, whether two take turns.
+        self._optimizer, self._before, self._steady, self._turns = 0, -1, False, False
+        self._led, self._others = False, False
+
+    # --- hooks ------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """See every layer called from now on, until `end`."""
+        """See every layer called from now on."""
         self.end()
-        self._lone = None
+        self.all_seen, self._lone = True, False
         for layer in self.layers.values():
-            if not isinstance(layer.module, ScriptModule):  # which takes no hooks
-                self._hook(layer)
-        known = next((each for each in self._network.parameters() if each.grad is not None), None)
-        if known is not None:
-            handle = known.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                self._backward
-            )
-            self._hooks.callback(handle.remove)
+            self._hook(layer)
+        if not isinstance(self._root, ScriptModule):
+            enter, leave = (Root(self._root, each) for each in (self._entered, self._left))
+            self._hooks.callback(self._root.register_forward_pre_hook(enter).remove)
+            self._hooks.callback(self._root.register_forward_hook(leave).remove)
 
     def end(self) -> None:
         """Remove the hooks."""
         self._hooks.close()
 
     def _hook(self, layer: Layer) -> None:
-        self._hooks.callback(layer.module.register_forward_pre_hook(layer).remove)
+        if not isinstance(layer.module, ScriptModule):  # which takes no hooks
+            self._hooks.callback(layer.module.register_forward_pre_hook(layer).remove)
+
+    def _entered(self, _: Any) -> None:
+        self._roots += 1
+        self.within = self._roots
+
+    def _left(self, _: Any) -> None:
+        self.within = 0
 
     def look(self, x: Tensor) -> None:
         """At the input of the first layer, or of the network, (N, *), in a pass with gradients."""
         examples, kind = x.shape[0], x.device.type
-        self._rows = examples
+        self._rows, self._led = examples, True
         self.examples += examples
         if examples == 1 and self.first is not None and self.first.of_batch:
             name = "small-last-batch" if self.batch_size > 1 else "batch-too-small"
-            self.noted.setdefault(name, {})[self.first.name] = self.first
+            self._note(name, [self.first.name])
         elif examples > self.batch_size:
             self.batch_size = examples
         self.autocast = nullcontext
@@ -168,76 +126,161 @@ class Passing:
         if self.before_pass is not None:
             self.before_pass()
 
-    def moving(self) -> dict[str, Layer]:
-        """Layers whose running statistics a pass would move now."""
-        training = {name: each for name, each in self.layers.items() if each.module.training}
-        return {name: each for name, each in training.items() if has_statistics(each.module)}
+    def trace(self, x: Tensor) -> None:
+        """Follow the pass that this is in into its backward pass."""
+        if self._others:  # what came before led to the step of another network's optimizer
+            self._others = False
+            self.passes.clear()
+        last = self.passes[-1] if self.passes else None
+        # Of several passes before one backward pass, all are as the first.
+        held = last is not None and (last.held if last.backward < 0 else self._hold())
+        traced = Pass(self.step, held)
+        self.passes.append(traced)
+        x.register_hook(traced)  # type: ignore[no-untyped-call]
 
-    def _backward(self, _: Tensor) -> None:
-        self.backwards += 1
+    def _hold(self) -> bool:
+        """Whether weights hold a gradient, as those do to which another is added."""
+        if self._accumulates:  # it was said; looking waits for the device
+            return True
+        found = (each.grad for each in self._weights)
+        gradient = next((each for each in found if each is not None and not each.is_sparse), None)
+        return gradient is not None and bool(gradient.any())
 
-    def stepped(self) -> None:
-        """An optimizer step has been made: note what the passes before it were."""
-        lone, odd = self._lone, False
-        if self.again and lone is None:
-            self._judge_calls()
-        elif lone is not None:
-            calls = lone.calls if lone.step == self.step else 0
-            odd = calls != 1 and calls not in self._known
-            self._known.add(calls)
-        modes = [module.training for module in self._modules]
+    def without_gradients(self, layer: Layer) -> None:
+        """A layer in train() is called while gradients are off."""
+        if layer.name in self._moved or not has_statistics(layer.module) or in_function():
+            return
+        self._moved.add(layer.name)
+        known = self.noted.get("moved-without-gradients")
+        if known is None:
+            known = Noted([], self.step, MOVED, users_line())
+            if self._lone:  # see which others are called; how often is not seen in this step
+                self.begin()
+                self.all_seen = False
+        self.noted["moved-without-gradients"] = replace(known, layers=[*known.layers, layer.name])
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def modes(self) -> list[bool]:
+        """Whether each layer is in train()."""
+        return [module.training for module in self._modules]
+
+    def optimized(self, optimizer: int, ours: bool) -> bool:
+        """Any optimizer has made a step; `ours`: with parameters of this network. Returns whether
+        passes came before. Where two take turns with passes before each, as in a GAN, it is not
+        known which passes belong to whom."""
+        led = self._led
+        if led:
+            self._turns = self._turns or optimizer == self._before
+            if optimizer == self._optimizer:
+                self._steady = True
+            else:
+                self._before, self._optimizer = self._optimizer, optimizer
+        self._led, self._others = False, self._others or not ours
+        return led
+
+    def stepped(self, step: int, modes: list[bool]) -> None:
+        """So many steps have been made: note what the passes before the last one were."""
+        self._made += 1
+        if self.all_seen and self.calls:
+            self._judge_calls(step)
+        usual = len(self.passes) == 1 and self.passes[0].backward >= 0
+        found = {} if usual else dict(self._judge_passes(step))
         if modes != self._modes:
-            self._judge_modes(modes)
-        first, self.first = self.first, None
-        self.step += 1
-        self.backwards = 0
-        self.again.clear()
-        if odd or self.step < SAMPLED // 8 or self.step % SAMPLED == 0:
+            self._judge_modes(modes, step)
+        self._unsure = {} if self._turns else found | self._unsure
+        if self._steady:
+            self.noted, self._unsure = self._unsure | self.noted, {}
+        first, self.step = self.first, step
+        self._clear()
+        if self._made < SAMPLED // 8 or self._made % SAMPLED == 0:
+            self.traced = None
             self.begin()
-        elif lone is None and first is not None:
+        elif not self._lone and first is not None:
             self.end()
-            self._lone = first
-            self._hook(first)
+            self.all_seen, self._lone = False, True
+            for layer in {first, self.traced or first}:
+                self._hook(layer)
 
-    def _judge_calls(self) -> None:
-        again, backwards = dict(self.again), self.backwards
-        if backwards > 1:
-            self.noted["micro-batches"] = again
-            self.evidence["micro-batches"] = (
-                f"{backwards} backward passes make one optimizer step, so that each forward pass "
-                f"normalizes by its own {counted(self._rows, 'example')}"
-            )
-        reused = {name: each for name, each in again.items() if 0 < backwards < each.calls}
-        if reused:
-            worst = max(reused.values(), key=lambda each: each.calls)
-            self.noted["reused-layer"] = reused
-            passes = "one backward pass" if backwards == 1 else f"{backwards} backward passes"
-            self.evidence["reused-layer"] = (
-                f"layer {worst.name} was called {worst.calls} times for {passes}"
-            )
+    def ended(self) -> None:
+        """The loop has ended: no step follows what is here."""
+        if not self._turns and (self._steady or self._before <= 0):
+            self.noted = dict(self._unused()) | self._unsure | self.noted
 
-    def _judge_modes(self, modes: list[bool]) -> None:
+    def _clear(self) -> None:
+        self.first, self._others = None, False
+        self.passes.clear()
+        self.calls.clear()
+        self._roots = self.within = 0
+
+    def _note(self, name: str, layers: Sequence[str], evidence: str = "") -> None:
+        """Of the step that is being made."""
+        self.noted.setdefault(name, Noted(layers, self.step + 1, evidence or EVIDENCE[name]))
+
+    def _judge_calls(self, step: int) -> None:
+        """Layers that are called several times in a forward pass. Where the whole network is not
+        called, but parts of it, that which is called least is called once in each."""
+        self._called = list(dict.fromkeys(name for name, _ in self.calls))
+        whole = {key: number for key, number in self.calls.items() if key[1]}
+        counts, least = whole or self.calls, 1 if whole else min(self.calls.values())
+        self._reused = {name: -(-n // least) for (name, _), n in counts.items() if n > least}
+        if self._reused:
+            most = max(self._reused, key=lambda name: self._reused[name])
+            evidence = f"layer {most} was called {self._reused[most]} times in one forward pass"
+            self.noted["reused-layer"] = Noted([*self._reused], step, evidence)
+
+    def _judge_passes(self, step: int) -> Iterator[tuple[str, Noted]]:
+        together = set[int]()  # backward passes since gradients were zero
+        for each in self.passes:
+            if not each.held:
+                together.clear()
+            together |= {each.backward} - {-1}
+        if len(together) > 1:
+            self._accumulates = not self._turns
+            evidence = (
+                f"{len(together)} backward passes make one optimizer step, so that each forward "
+                f"pass normalizes by its own {counted(self._rows, 'example')}"
+            )
+            yield "micro-batches", Noted(self._training(), step, evidence)
+        yield from self._unused()
+
+    def _unused(self) -> Iterator[tuple[str, Noted]]:
+        """Passes with gradients that no backward pass has followed."""
+        unused = [each for each in self.passes if each.backward < 0]
+        layers = [name for name in self._training() if has_statistics(self.layers[name].module)]
+        if unused and layers and self.traced is not None and self.traced.name not in self._reused:
+            passes = "a pass" if len(unused) == 1 else f"{len(unused):,} passes"
+            evidence = f"{passes} in train() with no backward pass moved {STATISTICS}"
+            yield "moved-without-gradients", Noted(layers, unused[0].step, evidence)
+
+    def _training(self) -> list[str]:
+        """Layers in train() that were called when all were seen."""
+        return [name for name in self._called if self.layers[name].module.training]
+
+    def _judge_modes(self, modes: list[bool], step: int) -> None:
         begun, self._modes = self._modes, self._modes or modes
-        for layer, mode, before in zip(self.layers.values(), modes, begun, strict=False):
-            if mode != before:
-                name = "no-longer-frozen" if mode else "frozen"
-                self.noted.setdefault(name, {})[layer.name] = layer
+        changed = [
+            (layer.name, mode)
+            for layer, mode, before in zip(self.layers.values(), modes, begun, strict=False)
+            if mode != before
+        ]
+        for now, name in ((False, "frozen"), (True, "no-longer-frozen")):
+            layers = [layer for layer, mode in changed if mode is now]
+            if layers:
+                self.noted[name] = Noted(layers, step, EVIDENCE[name])
 
-    def said(self) -> Iterator[tuple[str, list[str], str]]:
-        """What has been noted: name, layers, evidence."""
+    def said(self) -> Iterator[tuple[str, Noted]]:
+        """What has been noted, by name, with the layers in the evidence."""
         noted, self.noted = self.noted, {}
-        if self.moved:
-            noted["moved-without-gradients"], self.moved = self.moved, {}
-        for name, layers in noted.items():
-            names = list(layers)
-            some = (
-                f"{counted(len(names), 'layer')} ({cut([each or 'the model' for each in names])})"
-            )
-            yield name, names, self.evidence.get(name) or EVIDENCE[name].format(some)
+        for name, each in noted.items():
+            names = [layer or "the model" for layer in each.layers]
+            some = f"{counted(len(names), 'layer')} ({cut(names)})"
+            yield name, replace(each, evidence=each.evidence.replace("{}", some))
 
 
+STATISTICS = "running statistics of {}"
+MOVED = f"a pass in train() with gradients switched off moved {STATISTICS}"
 EVIDENCE = {
-    "moved-without-gradients": "a pass without gradients moved running statistics: {} in train()",
     "frozen": "{} began in train() and trained in eval() in this step",
     "no-longer-frozen": "{} began in eval() and trained in train() in this step",
     "small-last-batch": "a batch of one among larger ones, in {}",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -21,20 +19,24 @@ from torch.utils.hooks import RemovableHandle
 
 from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis.foreign import Network, first_tensor, in_a_sentence, plain
+from bnbench.diagnosis.result import RECALIBRATE
 from bnbench.diagnosis.route import Forward
 from bnbench.diagnosis.task import Score
 from bnbench.errors import BnbenchError, UsageError
 from bnbench.events import Fact, Found, Moment, Split
-from bnbench.guard import ForeignCode, foreign_code, is_users
+from bnbench.guard import ForeignCode, foreign_code
 from bnbench.probes.interception import has_statistics
 from bnbench.sinks import Sink
 from bnbench.sinks.metrics import MetricsSink
 from bnbench.sinks.optional import OptionalSink
 from bnbench.store import Appender
 from bnbench.watching import records
-from bnbench.watching.calls import Passing, Root
+from bnbench.watching.calls import Noted, Passing
+from bnbench.watching.hooks import Root
 from bnbench.watching.ranks import ranks_of
 from bnbench.watching.readings import Evaluate, Readings, not_finite
+from bnbench.watching.stack import warn
+from bnbench.watching.steps import Steps
 
 IMAGES = 512
 """Of each loader: an accuracy of 90 % has a standard error of 1.3 points; its difference between
@@ -43,6 +45,8 @@ two kinds of statistics, on the same images, has far less."""
 CHECKS = 20
 """Looks for statistics that are not finite from one reading to the next: each waits for the
 device."""
+
+IN_PYTHON = "recalibrate (torch.optim.swa_utils.update_bn)"
 
 SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
 
@@ -67,9 +71,10 @@ class Watch:
     for `bnbench verdict`; None: nowhere.
 
     Steps are those of any torch optimizer that has parameters of this model; where there is none,
-    training passes. What is trained stays the same, bit for bit; hooks of the user's see the passes
-    of readings, too. Of several processes, rank 0 measures and logs. What cannot be watched is
-    refused on entering, with UsageError, DataError or StorageError; later, what fails is a warning.
+    changes of its weights. What is trained stays the same, bit for bit; hooks of the user's see the
+    passes of readings, too. Of several processes, rank 0 measures and logs. What cannot be watched
+    is refused on entering, with UsageError, DataError or StorageError; later, what fails is a
+    warning.
 
     `step`: the last one. `findings`: what was said. `path`: the run's folder.
     """
@@ -107,15 +112,17 @@ class Watch:
         self._loaders = {split: each for split, each in given.items() if each is not None}
         self._how: dict[str, Any] = {"images": images, "forward": forward, "score": score}
         self._begun_at = self._read_at = begun_at
-        self._steps: dict[Optimizer, int] = {}
-        self._passes, self._by_passes, self._finite = 0, False, True
+        self._finite = True
         self._said: set[tuple[str, str]] = set()
         self._last: Sequence[Fact] = ()
 
     def __enter__(self) -> Self:
         norms = self.network.norms
         self._tracking = {name: each for name, each in norms.items() if has_statistics(each)}
-        self._passing, self._ranks = Passing(self.network, norms), ranks_of(self._tracking)
+        self._passing = Passing(self.model, self.network, norms)
+        self._passing.step = self._begun_at
+        self._modes = self._passing.modes()
+        self._steps, self._ranks = Steps(self.network.network), ranks_of(self._tracking)
         self._leads = self._ranks is None or self._ranks.rank == 0
         self._readings: Readings | None = None
         if self._leads and (self._loaders or self._evaluate):
@@ -140,10 +147,10 @@ class Watch:
             setup, seed = self._row.values()
             self.path = records.new_folder(self._folder, str(setup), seed)
             file = Appender(self.path / "metrics.jsonl")
-            yield OptionalSink(lambda: MetricsSink(file), _warn)
+            yield OptionalSink(lambda: MetricsSink(file), warn, "metrics.jsonl")
         if self._write is not None:
             write = self._write
-            yield OptionalSink(lambda: records.LogSink(write), _warn)
+            yield OptionalSink(lambda: records.LogSink(write), warn, "log=")
 
     def __exit__(
         self,
@@ -152,6 +159,15 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self._hooks.close()
+        if kind is None:
+            self._advance_by_hand(ended=True)
+            self._passing.ended()
+            if self.step == self._begun_at and any(e.backward >= 0 for e in self._passing.passes):
+                warn(
+                    "bnbench.watch: no step was seen, and nothing is measured: no torch optimizer "
+                    f"has parameters of this model, and {self._steps.weight} is what it was. Is "
+                    "this the module that is trained?"
+                )
         self._say()
         if self._ranks is not None:
             self._compare_ranks()
@@ -166,71 +182,81 @@ class Watch:
             try:
                 records.add_row(self._folder, row, self._last)
             except BnbenchError as problem:
-                _warn(f"warning: the run has no row in {records.RESULTS}: {problem}")
+                warn(f"warning: the run has no row in {records.RESULTS}: {problem}")
 
     # --- steps --------------------------------------------------------------------------------
 
     def _stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        """After a step of any optimizer. Of several of this model, that with most steps counts."""
-        if torch.compiler.is_compiling() or self._by_passes:
+        """After a step of any optimizer."""
+        if torch.compiler.is_compiling():
             return
-        if optimizer not in self._steps:
-            ours = {id(each) for each in self.network.parameters()}
-            theirs = (each for group in optimizer.param_groups for each in group["params"])
-            if ours.isdisjoint(map(id, theirs)):
-                return
+        ours = self._steps.is_ours(optimizer)
+        led = self._passing.optimized(id(optimizer), ours)
+        if not ours:
+            return
         if self._root is not None and not self._passing.blind:
             self._root.remove()  # it was there to tell what counts as a step
             self._root = None
-        self._steps[optimizer] = number = self._steps.get(optimizer, 0) + 1
-        if self._begun_at + number > self.step:
-            self._advance(number)
+        made = self._steps.made_by(optimizer, led)
+        if made:
+            self._advance(made, self._passing.modes())
 
     def _passed(self, args: Any) -> None:
-        """Before a training pass through the whole network."""
-        if self._passing.blind and self._passing.step:  # compiled, scripted, or without layers
-            x = first_tensor(args)
+        """Before a pass with gradients through the whole network."""
+        passing = self._passing
+        if passing.blind and self.step > self._begun_at and self.network.network.training:
+            x = first_tensor(args)  # compiled, scripted, or without layers
             if x is not None and x.ndim:
-                self._passing.look(x)
-        if self._steps:
-            return
-        made, self._passes = self._passes, self._passes + 1
-        if made == self.every:
-            self._by_passes = True
-            _warn(
-                f"bnbench.watch: in {made:,} training passes no torch optimizer with parameters of "
-                "this model has made a step: steps are training passes"
-            )
-        if self._by_passes:
-            self._advance(made)
+                passing.look(x)
+        self._advance_by_hand()
+        self._modes = passing.modes()
 
-    def _advance(self, number: int) -> None:
-        """So many steps have been made."""
-        passing, self.step = self._passing, self._begun_at + number
-        passing.stepped()
-        if passing.noted or passing.moved:
+    def _advance_by_hand(self, *, ended: bool = False) -> None:
+        known = self._steps.by_hand
+        made = self._steps.made_by_hand(ended=ended)
+        if self._steps.by_hand and not known:
+            warn(
+                "bnbench.watch: the weights change, but no torch optimizer with parameters of this "
+                "model has made a step: a step is each call of the model that finds "
+                f"{self._steps.weight} changed"
+            )
+        if made:
+            self._passing.optimized(0, ours=True)
+            self._advance(made, self._modes)
+
+    def _advance(self, made: int, modes: list[bool]) -> None:
+        """So many more steps have been made, the last one with layers in these modes."""
+        passing, before = self._passing, self.step - self._begun_at
+        self.step += made
+        passing.stepped(self.step, modes)
+        if passing.noted:
             self._say()
-        due = number % self.every == 0
+        number = before + made
+        due = number // self.every > before // self.every
         if self._ranks is not None:
             self._compare_ranks()
-            if due or number == 1:
+            if due or not before:
                 self._ranks.due(number)
+        check = max(self.every // CHECKS, 1)
         if due:
             self.read()
-        elif number % max(self.every // CHECKS, 1) == 0:
+        elif number // check > before // check:
             self._look_for_infinity()
 
     # --- what is said ---------------------------------------------------------------------------
 
     def _say(self) -> None:
-        for name, layers, evidence in self._passing.said():
-            self._tell(name, layers, evidence, FINDINGS[name].do)
+        for name, noted in self._passing.said():
+            self._tell(name, noted, FINDINGS[name].do)
 
     def _compare_ranks(self) -> None:
         assert self._ranks is not None
         differ = self._ranks.differ()
         if differ is not None:
-            self._tell("ranks-differ", *differ, FINDINGS["ranks-differ"].do)
+            layers, evidence = differ
+            self._tell(
+                "ranks-differ", Noted(layers, self.step, evidence), FINDINGS["ranks-differ"].do
+            )
 
     def _look_for_infinity(self) -> None:
         found = (
@@ -238,20 +264,21 @@ class Watch:
         )
         if found is not None:
             self._finite = False
-            self._tell(found.name, found.layers, found.evidence, found.do)
+            self._tell(found.name, Noted(found.layers, self.step, found.evidence), found.do)
 
-    def _tell(self, name: str, layers: Sequence[str], evidence: str, do: str) -> None:
-        new = tuple(each for each in layers if (name, each) not in self._said)
+    def _tell(self, name: str, noted: Noted, do: str) -> None:
+        new = tuple(each for each in noted.layers if (name, each) not in self._said)
         if not new:
             return
         self._said |= {(name, each) for each in new}
-        found = Found(name=name, layers=new, evidence=evidence)
+        found = Found(name=name, layers=new, evidence=noted.evidence)
         self.findings.append(found)
-        self._take([found])
+        self._take([found], noted.step)
         rank = "" if self._ranks is None else f", rank {self._ranks.rank}"
-        _warn(
-            f"bnbench.watch, step {self.step:,}{rank}: {name}: {evidence}\n→ {do} (bnbench explain "
-            f"findings {name})"
+        warn(
+            f"bnbench.watch, step {noted.step:,}{rank}: {name}: {noted.evidence}\n"
+            f"→ {do.replace(RECALIBRATE, IN_PYTHON)} (bnbench explain findings {name})",
+            noted.place,
         )
 
     # --- readings -------------------------------------------------------------------------------
@@ -270,16 +297,16 @@ class Watch:
                 facts = self._readings.facts(passing.batch_size, passing.autocast)
         except BnbenchError as problem:
             self._readings = None
-            _warn(f"bnbench.watch, step {self.step:,}: {problem}: the model is measured no more")
+            warn(f"bnbench.watch, step {self.step:,}: {problem}: the model is measured no more")
             return
         finally:
             self._paused += perf_counter() - begun
         self._last = facts
-        self._take(facts)
+        self._take(facts, self.step)
 
-    def _take(self, facts: Sequence[Fact]) -> None:
+    def _take(self, facts: Sequence[Fact], step: int) -> None:
         moment = Moment(
-            step=self.step,
+            step=step,
             examples=self._passing.examples,
             train_seconds=perf_counter() - self._begun - self._paused,
             facts=tuple(facts),
@@ -289,17 +316,6 @@ class Watch:
 
 
 watch = Watch  # bnbench.watch(model)
-
-
-def _warn(text: str) -> None:
-    """A warning at the line of the user's that led here."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not is_users(frame.f_code.co_filename):
-        frame = frame.f_back
-    if frame is None:
-        warnings.warn(text, stacklevel=2)
-    else:
-        warnings.warn_explicit(text, UserWarning, frame.f_code.co_filename, frame.f_lineno)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -131,13 +131,137 @@ def _frozen_all_along(model: Net) -> None:
         epoch(model, by)
 
 
+def _two_views(model: Net) -> None:
+    """Contrastive: two views, one loss; later parts of the network alone."""
+    by = optimizer(model)
+    for _ in range(3):
+        for x, _ in data():
+            by.zero_grad()
+            backward((model(x) - model(x + 1)).square().mean())
+            by.step()
+    for x, _ in data():
+        by.zero_grad()
+        backward((model(x) - model.head(model.neck(model.backbone(x)))).square().mean())
+        by.step()
+
+
+def _climbing(model: Net) -> None:
+    """Sharpness-aware: the gradient where it is steepest nearby."""
+    by = optimizer(model)
+    for x, y in (batch for _ in range(3) for batch in data()):
+        backward(F.cross_entropy(model(x), y))
+        climbed = []
+        with torch.no_grad():
+            for each in model.parameters():
+                climbed.append((each, 0.01 * each.grad))  # type: ignore[operator]
+                each.add_(climbed[-1][1])
+        by.zero_grad()
+        backward(F.cross_entropy(model(x), y))
+        with torch.no_grad():
+            for each, by_how_much in climbed:
+                each.sub_(by_how_much)
+        by.step()
+        by.zero_grad()
+
+
+def _searching(model: Net) -> None:
+    by = torch.optim.LBFGS(model.parameters(), 0.1, max_iter=4)
+    for x, y in (batch for _ in range(2) for batch in data()):
+
+        def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
+            by.zero_grad(set_to_none=False)
+            loss = F.cross_entropy(model(x), y)
+            backward(loss)
+            return loss
+
+        by.step(closure)
+
+
+def _attacked(model: Net) -> None:
+    by = optimizer(model)
+    for x, y in (batch for _ in range(2) for batch in data()):
+        away = torch.zeros_like(x, requires_grad=True)
+        for _ in range(3):
+            (slope,) = torch.autograd.grad(F.cross_entropy(model(x + away), y), away)
+            away.data.add_(slope.sign(), alpha=0.01)
+        step(model, by, x + away.detach(), y)
+
+
+class Made(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(4, 192), nn.BatchNorm1d(192), nn.Unflatten(1, (3, 8, 8))
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        found: Tensor = self.layers(z)
+        return found
+
+
+def _adversarial(model: Net) -> None:
+    """The model tells real images from made ones: a backward pass for each, one step."""
+    maker = Made()
+    mine, makers = optimizer(model), optimizer(maker)
+    for x, _ in (batch for _ in range(3) for batch in data()):
+        mine.zero_grad()
+        backward(F.softplus(-model(x)).mean())
+        made = maker(torch.randn(len(x), 4))
+        backward(F.softplus(model(made.detach())).mean())
+        mine.step()
+        makers.zero_grad()
+        backward(F.softplus(-model(made)).mean())
+        makers.step()
+
+
+def _both_in_one(model: Net) -> None:
+    """Two parts of the model that take turns, of which one passes without a gradient."""
+    body, head = (optimizer(each) for each in (model.backbone, model.neck))
+    for x, y in (batch for _ in range(3) for batch in data()):
+        hidden = model.backbone(x)
+        head.zero_grad()
+        backward(F.cross_entropy(model.head(model.neck(hidden.detach())), y))
+        head.step()
+        step(model, body, x, y)
+
+
+def _checkpointed_by_function(model: Net) -> None:
+    by = optimizer(model)
+    for x, y in (batch for _ in range(3) for batch in data()):
+        by.zero_grad()
+        hidden: Tensor = checkpoint(model.neck, model.backbone(x), use_reentrant=True)
+        backward(F.cross_entropy(model.head(hidden), y))
+        by.step()
+
+
+def by_hand(model: Net) -> None:
+    """A step without an optimizer, as tutorials make it."""
+    for each in model.parameters():
+        if each.grad is not None:
+            each.data.sub_(0.1 * each.grad)
+            each.grad = None
+
+
+def _by_hand(model: Net) -> None:
+    for x, y in (batch for _ in range(2) for batch in data()):
+        backward(F.cross_entropy(model(x), y))
+        by_hand(model)
+
+
 HEALTHY: dict[str, Loop] = {
     "plain": _plain,
     "zeroed late": _zeroed_late,
     "checkpointed": _checkpointed,
+    "checkpointed by a function": _checkpointed_by_function,
     "averaged": _averaged,
     "closure": _closure,
     "frozen all along": _frozen_all_along,
+    "two views": _two_views,
+    "climbing": _climbing,
+    "searching": _searching,
+    "attacked": _attacked,
+    "adversarial": _adversarial,
+    "both in one": _both_in_one,
 }
 
 
@@ -164,21 +288,41 @@ def _validated_in_train(model: Net) -> None:
             model(next(iter(data()))[0])
 
 
-def _siamese(model: Net) -> None:
-    by = optimizer(model)
-    for x, y in data():
-        by.zero_grad()
-        backward(F.cross_entropy(model(x), y) + model(x + 1).square().mean())
-        by.step()
-
-
-def _siamese_later(model: Net) -> None:
+def _validated_with_gradients(model: Net) -> None:
     by = optimizer(model)
     for _ in range(3):
         epoch(model, by)
+    model(next(iter(data()))[0])
+    epoch(model, by)
+
+
+def _validated_at_the_end(model: Net) -> None:
+    epoch(model, optimizer(model))
+    for x, _ in data():
+        model(x)
+
+
+def _skipped(model: Net) -> None:
+    by = optimizer(model)
+    for number, (x, y) in enumerate(batch for _ in range(3) for batch in data()):
+        loss = F.cross_entropy(model(x), y)
+        if number == 6:  # as where the loss is not finite
+            continue
+        by.zero_grad()
+        backward(loss)
+        by.step()
+
+
+def _twice(model: Net) -> None:
+    model.forward = lambda x: model.head(model.neck(model.neck(model.backbone(x))))  # type: ignore
+    epoch(model, optimizer(model))
+
+
+def _twice_in_parts(model: Net) -> None:
+    by = optimizer(model)
     for x, y in data():
         by.zero_grad()
-        backward(F.cross_entropy(model(x), y) + model.head(model.neck(model.backbone(x))).mean())
+        backward(F.cross_entropy(model.head(model.neck(model.neck(model.backbone(x)))), y))
         by.step()
 
 
@@ -189,6 +333,19 @@ def _accumulated(model: Net) -> None:
         for part in range(4):
             backward(F.cross_entropy(model(x[part::4]), y[part::4]))
         by.step()
+
+
+def _accumulated_later(model: Net) -> None:
+    by = optimizer(model)
+    for _ in range(2):
+        epoch(model, by)
+    _accumulated(model)
+
+
+def _by_hand_in_eval(model: Net) -> None:
+    _by_hand(model)
+    model.eval()
+    _by_hand(model)
 
 
 def _batch_of_one(model: Net) -> None:
@@ -221,19 +378,24 @@ def _nan_weights(model: Net) -> None:
     epoch(model, by)
 
 
-FAULTS: dict[str, tuple[Loop, set[tuple[str, int]]]] = {
-    "left in eval": (_left_in_eval, {("frozen", 2)}),
-    "not frozen any more": (_not_frozen_any_more, {("no-longer-frozen", 1)}),
-    "validated in train": (_validated_in_train, {("moved-without-gradients", 2)}),
-    "siamese": (_siamese, {("reused-layer", 2)}),
-    "siamese later": (_siamese_later, {("reused-layer", 2)}),
-    "accumulated": (_accumulated, {("micro-batches", 2)}),
-    "a batch of one": (_batch_of_one, {("small-last-batch", 1)}),
-    "all of one": (_all_of_one, {("batch-too-small", 1)}),
+FAULTS: dict[str, tuple[Loop, set[tuple[str, int, int]]]] = {
+    "left in eval": (_left_in_eval, {("frozen", 2, 5)}),
+    "not frozen any more": (_not_frozen_any_more, {("no-longer-frozen", 1, 5)}),
+    "validated in train": (_validated_in_train, {("moved-without-gradients", 2, 4)}),
+    "validated with gradients": (_validated_with_gradients, {("moved-without-gradients", 2, 12)}),
+    "validated at the end": (_validated_at_the_end, {("moved-without-gradients", 2, 4)}),
+    "a loss left out": (_skipped, {("moved-without-gradients", 2, 6)}),
+    "called twice": (_twice, {("reused-layer", 1, 1)}),
+    "called twice in parts": (_twice_in_parts, {("reused-layer", 1, 1)}),
+    "accumulated": (_accumulated, {("micro-batches", 2, 1)}),
+    "accumulated later": (_accumulated_later, {("micro-batches", 2, 9)}),
+    "a batch of one": (_batch_of_one, {("small-last-batch", 1, 3)}),
+    "all of one": (_all_of_one, {("batch-too-small", 1, 1)}),
     "infinite": (
         _infinite,
-        {("overflowed-variance", 2), ("moved-without-gradients", 2), ("frozen", 2)},
+        {("overflowed-variance", 2, 5), ("moved-without-gradients", 2, 4), ("frozen", 2, 5)},
     ),
-    "nan in the weights": (_nan_weights, {("non-finite", 1)}),
+    "nan in the weights": (_nan_weights, {("non-finite", 1, 5)}),
+    "by hand in eval": (_by_hand_in_eval, {("frozen", 2, 9)}),
 }
-"""With what is said of how many layers."""
+"""With what is said of how many layers, and at which step."""

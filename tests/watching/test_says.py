@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import linecache
 import pickle
+import re
 import warnings
 from collections import Counter
 
@@ -19,6 +22,7 @@ from tests.watching.loops import (
     Loop,
     Net,
     backward,
+    by_hand,
     data,
     epoch,
     network,
@@ -27,22 +31,27 @@ from tests.watching.loops import (
 )
 
 
-def said(loop: Loop) -> set[tuple[str, int]]:
-    """Findings with their layers, and how often each was warned of: once."""
+def said(loop: Loop) -> set[tuple[str, int, int]]:
+    """Findings with their layers and steps, and how often each was warned of: once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with bnbench.watch(network(), every=20, folder=None) as watching:
             loop(watching.network.network)  # type: ignore[arg-type]
-    texts = [str(each.message) for each in caught]
-    assert len(texts) == len(watching.findings)
-    for text, found in zip(texts, watching.findings, strict=True):
+    warned = [each for each in caught if "the weights change" not in str(each.message)]
+    steps = []
+    for each, found in zip(warned, watching.findings, strict=True):
+        text = str(each.message)
         assert f"{found.name}: {found.evidence}" in text
         assert f"explain findings {found.name}" in text
         assert found.name in FINDINGS
-    assert all(each.filename.startswith(__file__[:-12]) for each in caught), "at the user's line"
+        steps += re.findall(r"^bnbench.watch, step (\d+):", text)
+    assert all(each.filename.startswith(__file__[:-12]) for each in warned), "at the user's line"
     layers = Counter((each.name, layer) for each in watching.findings for layer in each.layers)
     assert not layers or max(layers.values()) == 1
-    return set(Counter(name for name, _ in layers).items())
+    return {
+        (each.name, len(each.layers), int(step))
+        for each, step in zip(watching.findings, steps, strict=True)
+    }
 
 
 @pytest.mark.parametrize("name", HEALTHY)
@@ -148,26 +157,81 @@ def test_which_steps_count() -> None:
     assert watching.step == 4
 
 
-def test_without_an_optimizer_of_torch_training_passes_count() -> None:
+def test_an_optimizer_that_takes_over_counts_on() -> None:
+    model = network()
+    with bnbench.watch(model, folder=None) as watching:
+        epoch(model, optimizer(model))
+        by = optimizer(model)
+        epoch(model, by)
+        model.eval()
+        with pytest.warns(UserWarning, match="step 9: frozen"):
+            epoch(model, by)
+    assert watching.step == 12
+
+
+@pytest.mark.parametrize("how", ["weight.data", "weight"])
+def test_without_an_optimizer_of_torch_changes_of_weights_count(how: str) -> None:
     model, steps = network(), list[int]()
 
     def train() -> None:
         for x, y in (batch for _ in range(3) for batch in data()):
-            backward(torch.nn.functional.cross_entropy(model(x), y))
+            for part in (x[::2], x[1::2]):
+                backward(torch.nn.functional.cross_entropy(model(part), y[::2]))
+            if how == "weight.data":
+                by_hand(model)
+            else:
+                with torch.no_grad():
+                    for each in model.parameters():
+                        each.sub_(0.1 * each.grad)  # type: ignore[operator]
+                        each.grad = None
+            model.eval()
             with torch.no_grad():
-                for each in model.parameters():
-                    assert each.grad is not None
-                    each.sub_(0.1 * each.grad)
-                    each.grad = None
-                model.eval()
                 model(x)
-                model.train()
+            model.train()
 
     log = lambda tag, value, step: steps.append(step)  # noqa: E731, ARG005
     with (
+        warnings.catch_warnings(record=True) as caught,
         bnbench.watch(model, val=data(), every=5, log=log, folder=None) as watching,
-        pytest.warns(UserWarning, match="5 training passes no torch optimizer"),
     ):
+        warnings.simplefilter("always")
         train()
-    assert sorted({*steps}) == [5, 10, 11]
-    assert watching.findings == []
+    texts = [str(each.message) for each in caught]
+    assert "a step is each call of the model that finds head.3.bias changed" in texts[0]
+    assert "step 2: micro-batches: 2 backward passes make one optimizer step" in texts[1]
+    assert len(texts) == 2
+    assert sorted({*steps}) == [2, 5, 10, 12]
+    assert watching.step == 12
+
+
+def test_where_no_step_can_be_seen_that_is_said() -> None:
+    model = network()
+    copied = copy.deepcopy(model)
+    by = optimizer(copied)
+
+    def train() -> None:
+        with bnbench.watch(model, val=data(), folder=None):
+            for x, y in data():
+                backward(torch.nn.functional.cross_entropy(model(x), y))
+                by.step()
+
+    with pytest.warns(UserWarning, match=r"no step was seen.* head.3.bias is what it was"):
+        train()
+
+
+def test_it_is_said_at_the_line_of_the_pass() -> None:
+    model = network()
+    by = optimizer(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with bnbench.watch(model, folder=None):
+            for _ in range(2):
+                epoch(model, by)
+            with torch.no_grad():
+                model(next(iter(data()))[0])  # here
+            epoch(model, by)
+    (warned,) = caught
+    assert (warned.filename, linecache.getline(warned.filename, warned.lineno).split()[-1]) == (
+        __file__,
+        "here",
+    )
