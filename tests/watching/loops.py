@@ -174,7 +174,7 @@ def _searching(model: Net) -> None:
             backward(loss)
             return loss
 
-        by.step(closure)
+        by.step(closure)  # type: ignore[no-untyped-call]
 
 
 def _attacked(model: Net) -> None:
