@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ import typer
 
 from bnbench.cli import root
 from bnbench.cli.root import say, show
-from bnbench.errors import UsageError
+from bnbench.errors import BnbenchError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +89,7 @@ def diagnose(
 
     trust = Trust(say, no_custom, accept_changes)
     measuring = root.doing("measuring", quiet or as_json)
-    with Stop().listening(), redirect_stdout(sys.stderr), measuring as live:
+    with Stop().listening(), redirect_stdout(sys.stderr), _without_tracebacks(), measuring as live:
         found = targets.find_target(target, device, images, trust)
         model, saved = found.model, found.checkpoint
         if checkpoint is not None:
@@ -122,6 +122,19 @@ def diagnose(
             _write_page(html, target, result, read_back, tell_where)
     if not as_json:
         _say_more(result, html)
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """The advice of errors for Python, which shows tracebacks, as it is for the command line."""
+    from bnbench.diagnosis.foreign import ITS_TRACEBACK
+
+    try:
+        yield
+    except BnbenchError as error:
+        if error.do == ITS_TRACEBACK:
+            error.do = "--debug shows the traceback"
+        raise
 
 
 def _say_more(diagnosis: Diagnosis, html: Path | None) -> None:

@@ -18,6 +18,7 @@ from bnbench.diagnosis.route import Route
 from bnbench.diagnosis.task import answer
 from bnbench.probes.interception import STATISTICS
 from bnbench.probes.statistics import Autocast
+from bnbench.wording import counted
 
 _finding = partial(Finding, name="non-finite", harmful=True)
 
@@ -70,18 +71,19 @@ def _overflowed(first: str, layers: Sequence[str], bad: Mapping[str, Tensor]) ->
     """Running statistics that are not finite between weights that are."""
     keys = [f"{first}.{part}".removeprefix(".") for part in STATISTICS]
     key = next(each for each in reversed(keys) if each in bad)
-    one_of = f" (the first of {len(layers)} such layers in a pass)" if len(layers) > 1 else ""
+    more = len(layers) - 1
+    others = f", and so are those of {counted(more, 'layer')} more" if more else ""
     do = FINDINGS["overflowed-variance"].do
     precision = ""
     if bad[key].dtype == torch.float16:
-        precision = ", and float16 ends at 65,504"
+        precision = " (float16 ends at 65,504)"
         do = "keep BatchNorm layers in float32 (layer.float()), or use bfloat16; then " + do
     return Finding(
         name="overflowed-variance",
         harmful=True,
         layers=(first, *(each for each in layers if each != first)),
-        evidence=f"all weights are finite, but {key}{one_of} holds {_count(bad[key])} that are "
-        f"not{precision}",
+        evidence=f"{_count(bad[key])} of {key} are not finite{precision}{others}; all weights are "
+        "finite",
         do=do,
     )
 

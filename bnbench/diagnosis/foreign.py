@@ -19,6 +19,9 @@ from bnbench.errors import BnbenchError, DataError, UsageError
 from bnbench.guard import ForeignCode, Raised
 from bnbench.probes.interception import has_statistics
 
+ITS_TRACEBACK = "its traceback, which comes first, shows how it came to that"
+"""What Python shows of an error and of its cause."""
+
 # --- the network ------------------------------------------------------------------------------
 
 
@@ -53,7 +56,12 @@ class Network(nn.Module):
     def forward(self, batch: Any) -> Any:
         assert self.route is not None
         found = first_tensor(batch)
-        where = "" if found is None else f" on inputs of shape {shape(found)}"
+        where = ""
+        if found is not None:
+            vector = found.ndim < 2
+            where = (
+                f" on {found.numel()} values" if vector else f" on inputs of shape {shape(found)}"
+            )
         with self.code.entered(in_a_sentence("the model", UsageError, where)):
             return self.route(self.network, batch)
 
@@ -168,7 +176,7 @@ def in_a_sentence(
                 do="num_workers=0 shows where",
             )
         said = f"{raised.place}{what} raised {raised.kind}{where}{raised.message}"
-        return kind(said, do="--debug shows the traceback")
+        return kind(said, do=ITS_TRACEBACK)
 
     return sentence
 

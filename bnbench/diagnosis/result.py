@@ -20,7 +20,8 @@ Kind: TypeAlias = Literal["running", "batch", "shuffled", "population"]
 """`batch`: of the loader's batches as they come; `shuffled`: of the same images in random batches;
 `population`: pooled over the shuffled batches."""
 
-Loader: TypeAlias = Literal["train", "eval"]
+Loader: TypeAlias = Literal["train", "eval", "val"]
+"""`val`: of `bnbench.watch`."""
 
 RECALIBRATE = "recalibrate (--fix)"
 NATS = "nats"

@@ -55,7 +55,7 @@ class Readings:
         with untouched(network, loaders.values()), uncompiled():
             self.images = {
                 split: collect(
-                    source, "train" if split == "train" else "eval", images, device, network.code
+                    source, "train" if split == "train" else "val", images, device, network.code
                 )
                 for split, source in loaders.items()
             }

@@ -110,6 +110,12 @@ class Watch:
         self._evaluate = None if hasattr(val, "__iter__") or not callable(val) else val
         given: dict[Split, Any] = {"train": train, "val": None if self._evaluate else val}
         self._loaders = {split: each for split, each in given.items() if each is not None}
+        for split, each in self._loaders.items():
+            if not (hasattr(each, "__iter__") or hasattr(each, "__getitem__")):
+                or_else = ", or a function of the model that gives a number" * (split == "val")
+                raise UsageError(
+                    f"{split} is {type(each).__name__}", do=f"give a loader or a dataset{or_else}"
+                )
         self._how: dict[str, Any] = {"images": images, "forward": forward, "score": score}
         self._begun_at = self._read_at = begun_at
         self._finite = True
@@ -297,7 +303,9 @@ class Watch:
                 facts = self._readings.facts(passing.batch_size, passing.autocast)
         except BnbenchError as problem:
             self._readings = None
-            warn(f"bnbench.watch, step {self.step:,}: {problem}: the model is measured no more")
+            warn(
+                f"bnbench.watch, step {self.step:,}: {problem.what}: the model is measured no more"
+            )
             return
         finally:
             self._paused += perf_counter() - begun

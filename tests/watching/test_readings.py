@@ -263,7 +263,9 @@ def test_a_network_without_such_layers_has_a_gap_of_zero() -> None:
 @pytest.mark.parametrize(
     ("how", "kind", "text"),
     [
-        ({"val": []}, DataError, "no batch"),
+        ({"val": []}, DataError, "the val loader gave no batch"),
+        ({"val": 3}, UsageError, "val is int\n  give a loader or a dataset, or a function"),
+        ({"train": 3}, UsageError, "train is int\n  give a loader or a dataset$"),
         ({"val": [torch.randn(4, 5)]}, UsageError, "raised RuntimeError"),
         ({"every": 0}, UsageError, "every is 1 or more"),
         ({"log": 3}, UsageError, "log is int"),
@@ -295,12 +297,12 @@ def test_what_fails_later_is_a_warning_and_training_goes_on(tmp_path: Path) -> N
     by = optimizer(model)
     with (
         bnbench.watch(model, val=evaluate, every=2, folder=None),
-        pytest.warns(UserWarning, match=r"val\(\) raised ArithmeticError: not Net"),
+        pytest.warns(UserWarning, match=r"val\(\) raised ArithmeticError: not Net: the model"),
     ):
         epoch(model, by)
     with (
         bnbench.watch(model, val=data(), every=2, log=log, folder=tmp_path) as watching,
-        pytest.warns(UserWarning, match=r"left out \(no logger\); training goes on"),
+        pytest.warns(UserWarning, match=r"log= failed and is left out \(no logger\)"),
     ):
         epoch(model, by)
     assert watching.path is not None
