@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Protocol
 
 from bnbench.errors import RunError
 from bnbench.events import Diverged, Finished, Moment
 from bnbench.sinks.scalars import Scalars
 from bnbench.store import Record
+
+ROOM = 100_000
+"""Bytes that a small run takes in a logger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,19 @@ class Logger(Protocol):
 def lost(what: str, do: str) -> RunError:
     """The error where what a logger keeps on this machine would be lost."""
     return RunError(f"{what} would be lost with this worker: {do}")
+
+
+def require_room(folder: Path, variable: str) -> None:
+    """Asked where an environment variable has named a folder, before a library writes there: some
+    try for minutes, some write elsewhere, some lose what they are told, without a word. Raises
+    RunError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM))
+    except OSError as error:
+        do = f"set {variable} to another place"
+        raise RunError(f"{folder} cannot be written: {error.strerror}; {do}") from None
 
 
 class LoggerSink:

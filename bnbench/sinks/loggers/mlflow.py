@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
-from bnbench.sinks.loggers import Labels, lost
+from bnbench.sinks.loggers import Labels, lost, require_room
 
 STORE = "mlflow.db"
 IDENTIFIER = "bnbench.run"
@@ -115,8 +115,11 @@ def _parts(items: Sequence[T], size: int) -> list[Any]:
 
 
 def _reach(uri: str) -> None:
-    """Raises OSError where no server answers: MLflow would try for minutes."""
+    """Raises OSError where no server answers, and RunError where a SQLite file cannot be: MLflow
+    would try for minutes."""
     server = urlsplit(uri)
+    if server.scheme.startswith("sqlite") and server.path:
+        require_room(Path(server.path[1:]).absolute().parent, "MLFLOW_TRACKING_URI")
     if server.scheme in ("http", "https") and server.hostname:
         port = server.port or (443 if server.scheme == "https" else 80)
         socket.create_connection((server.hostname, port), SECONDS_TO_CONNECT).close()

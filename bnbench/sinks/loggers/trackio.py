@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import trackio
+from trackio import sqlite_storage
 
-from bnbench.sinks.loggers import Labels, lost
+from bnbench.sinks.loggers import Labels, lost, require_room
 
 
 class TrackioLogger:
     """A run of trackio, found again by its name."""
 
     def __init__(self, labels: Labels, folder: Path | None) -> None:
-        if folder is None and not {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & {*os.environ}:
-            raise lost("trackio's database", "set TRACKIO_SPACE_ID or TRACKIO_SERVER_URL there")
+        if not {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & {*os.environ}:
+            if folder is None:
+                raise lost("trackio's database", "set TRACKIO_SPACE_ID or TRACKIO_SERVER_URL there")
+            require_room(sqlite_storage.TRACKIO_DIR, "TRACKIO_DIR")
         self._run = trackio.init(
             labels.project,
             name=labels.name,

@@ -12,7 +12,7 @@ from typing import Any
 import wandb
 from wandb.errors import AuthenticationError, CommError, UsageError
 
-from bnbench.sinks.loggers import Labels, lost
+from bnbench.sinks.loggers import Labels, lost, require_room
 
 TAG_LENGTH = 64
 """W&B refuses longer tags."""
@@ -28,7 +28,9 @@ class WandbLogger:
     """Whether a run of this process has found no server: the others would wait as long."""
 
     def __init__(self, labels: Labels, folder: Path | None) -> None:
-        place = Path(os.environ.get("WANDB_DIR", folder or ".")).absolute()
+        place = Path(os.environ.get("WANDB_DIR") or folder or ".").absolute()
+        self._place = place
+        require_room(place, "WANDB_DIR")
         try:
             self._run = _begun(labels, place, offline=self.unreachable)
         except (AuthenticationError, CommError, UsageError) as error:
@@ -60,9 +62,10 @@ class WandbLogger:
         self._run.log(dict(values), step=step)
 
     def close(self, *, ended: bool) -> None:
-        """End the run, and W&B's own process."""
+        """End the run, and W&B's own process. Raises RunError where its files may be cut."""
         self._run.finish(exit_code=0 if ended else 1)
         wandb.teardown()
+        require_room(self._place, "WANDB_DIR")
 
 
 def _begun(labels: Labels, place: Path, *, offline: bool) -> Any:
