@@ -35,8 +35,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v3_small": partial(of_torchvision, "mobilenet_v3_small"),
     "googlenet": partial(of_torchvision, "googlenet", init_weights=False),
     "efficientnet_b0": partial(of_timm, "efficientnet_b0"),
-    "mobilenetv3_small_050": partial(of_timm, "mobilenetv3_small_050"),
-    "regnetx_002": partial(of_timm, "regnetx_002"),
     "densenet121": partial(of_timm, "densenet121"),
 }
 
