@@ -246,19 +246,17 @@ def test_a_misspelling_of_what_was_added_is_found(copy: Path) -> None:
     assert "sized-rms" in done.stderr
 
 
-def require_passing(copy: Path, *tests: str) -> None:
-    """The quick ones; what follows from the schema is rewritten, as a contributor does."""
+def test_no_test_needs_a_further_place_or_has_a_list_of_kinds_by_hand(copy: Path) -> None:
+    """The quick ones of each kind, in one process; what follows from the schema is rewritten, as a
+    contributor does."""
     (copy / "configs/schema.json").write_text(run(copy, "bnbench", "configs", "schema"))
-    quick = ("-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not browser")
-    run(copy, "pytest", *quick, *tests)
-
-
-def test_what_is_tested_of_each_kind_needs_no_further_place(copy: Path) -> None:
-    named = "every_kind or sized or SizedRMS or weight_size"
-    require_passing(copy, "tests/norms/test_properties.py", "tests/assemble", "-k", named)
-
-
-def test_no_test_has_a_list_of_kinds_by_hand(copy: Path) -> None:
-    probes = ("tests/probes/test_weight_size.py", "tests/probes/test_no_trace.py")
-    others = ("tests/config", "tests/cli/test_explain.py", "tests/test_architecture.py")
-    require_passing(copy, *probes, *others, "--ignore=tests/config/test_fuzz.py")
+    of_what_was_added = "every_kind or sized or SizedRMS or weight_size"
+    whole = "config and not assemble or test_no_trace or test_explain or test_architecture"
+    run(
+        copy,
+        *("pytest", "-q", "-x", "-p", "no:cacheprovider"),
+        *("-m", "not slow and not browser", "-k", f"{of_what_was_added} or {whole}"),
+        *("tests/norms/test_properties.py", "tests/assemble", "tests/probes/test_weight_size.py"),
+        *("tests/probes/test_no_trace.py", "tests/config", "tests/cli/test_explain.py"),
+        *("tests/test_architecture.py", "--ignore=tests/config/test_fuzz.py"),
+    )
