@@ -196,8 +196,10 @@ def cells() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_folder")
 def test_the_notebook_runs_from_top_to_bottom() -> None:
-    quick = {"train.steps": 2, "train.evaluations": 1, "train.evaluation_images": 32,
-             "data.train_size": 512, "data.validation_size": 64,
+    data = {"dataset": "synthetic", "train_images": 544, "validation_size": 32, "test_images": 32,
+            "train_size": None, "image_size": 8}  # fmt: skip
+    quick = {**{f"data.{key}": value for key, value in data.items()},
+             "train.steps": 2, "train.evaluations": 1, "train.evaluation_images": 32,
              "model.widths": [4, 4, 4]}  # fmt: skip
     names: dict[str, Any] = {}
     shown = []
