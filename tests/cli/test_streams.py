@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -227,14 +228,17 @@ def test_sighup_commits_unless_nohup_has_it_ignored(tmp_path: Path, ignored: boo
         start_new_session=True,
     )
     signal.signal(signal.SIGHUP, before)
-    try:
-        while committed_step(folder) < 20:
+
+    def wait_for_step(step: int) -> None:
+        while committed_step(folder) < step:
             assert process.poll() is None
+            time.sleep(0.02)
+
+    try:
+        wait_for_step(20)
         process.send_signal(signal.SIGHUP)
         if ignored:
-            step = committed_step(folder)
-            while committed_step(folder) < step + 20:
-                assert process.poll() is None
+            wait_for_step(committed_step(folder) + 20)
             process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == (143 if ignored else 129)
     finally:
