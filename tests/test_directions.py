@@ -119,15 +119,14 @@ def test_sorted_batches_ruin_inference_with_batch_and_not_with_group(runs: Any) 
     assert value(found["group-sorted",], "test/gap/accuracy") == 0.0
 
 
-@pytest.mark.parametrize("seed", [100, 101])
-def test_sorted_batches_are_classified_better_by_their_own_statistics(runs: Any, seed: int) -> None:
+def test_sorted_batches_are_classified_better_by_their_own_statistics(runs: Any) -> None:
     """Composed as in training. Sorted as a whole, most batches would hold one class, which training
     hardly has: there running statistics seem to be the better ones by 20 points."""
     (run,) = runs(
         "data: {train_size: 3000, batch_size: 128, order: class-sorted-batches}\n"
         "optim: {lr_rule: linear}\ntrain: {epochs: 4, evaluations: 1}\n"
         "norm: {kind: batch, batch_size: 16}",
-        seed,
+        seed=100,
     ).values()
     for split in ("train", "val", "test"):
         assert value(run, f"{split}/gap/accuracy") < -5

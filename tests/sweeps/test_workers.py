@@ -257,7 +257,6 @@ DEATHS = {
     "os._exit(7)": "ended with exit code 7",
     "os.kill(os.getpid(), signal.SIGKILL)": "was killed by SIGKILL: often the system was out of",
     "import ctypes; ctypes.string_at(0)": "was killed by SIGSEGV",
-    "os.abort()": "was killed by SIGABRT",
     "os.kill(os.getpid(), signal.SIGSTOP)": "stopped responding",
 }
 
