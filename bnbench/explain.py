@@ -1,4 +1,4 @@
-"""What a name means: kinds, keys, probes, metrics, findings, and how claims are judged.
+"""What a name means: kinds, keys, probes, metrics, findings, functions, how claims are judged.
 
 Every text comes from where the thing is defined: docstrings and descriptions of the schema; the
 docstrings of layers, networks and probes, read as text so that nothing imports torch;
@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from bnbench import catalogue
 from bnbench.config import hints, metrics, schema, sentences
 from bnbench.errors import UsageError
-from bnbench.wording import did_you_mean, listing, nearest, shortened
+from bnbench.wording import cut, did_you_mean, listing, nearest, shortened
 
 PACKAGE = Path(__file__).parent
 PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"
@@ -29,6 +29,11 @@ TOPICS = {"norms": "norm", "models": "model", "datasets": "data", "optimizers": 
 # Words of the field that are part of a metric's name.
 IN_METRICS = {"population": "test/population/accuracy", "precise bn": "test/population/accuracy"}
 IN_METRICS |= {"running": "test/running/accuracy", "gap": "val/gap/accuracy"}
+NO_VALUES = ("null", "text")
+"""Words among what a key takes that say nothing of it."""
+PYTHON = ("assemble.swapping.swap", "watching.watch.Watch", "diagnosis.diagnose.diagnose",
+          "notebook.sweep", "notebook.open")  # fmt: skip
+"""What `bnbench.swap` and the like are, by file."""
 TOPICS |= {"probe": "probes", "metric": "metrics", "finding": "findings", "claim": "claims"}
 
 
@@ -70,7 +75,7 @@ class Entry:
 def entries() -> tuple[Entry, ...]:
     """Everything that has a name of its own, topic by topic."""
     of_metrics = map(_metric, get_args(metrics.Metric))
-    return (*_blocks(), *_probes(), *of_metrics, *_findings(), _claims())
+    return (*_blocks(), *_probes(), *of_metrics, *_findings(), _claims(), *map(_function, PYTHON))
 
 
 def topics() -> list[str]:
@@ -87,7 +92,11 @@ def topic(word: str) -> str | None:
 def find(word: str) -> Sequence[Entry | Key]:
     """What a topic, a name, a metric or a key means. Raises UsageError with the nearest name."""
     meant = _meant(word)
-    found = [each for each in entries() if meant in (each.topic, each.name)]
+    found = [
+        each
+        for each in entries()
+        if meant in (each.topic, each.name, each.name.removeprefix("bnbench."))
+    ]
     if found:
         return found
     keys = _keys_called(meant)
@@ -102,11 +111,16 @@ def find(word: str) -> Sequence[Entry | Key]:
             return [_metric(type(metrics.parse_metric(metric)))]
         except ValueError as error:
             raise UsageError(f"{word} is not a metric", do=str(error)) from None
+    if keys := _keys_called(word, in_values=True):
+        return keys
     every = [key.name for each in entries() for key in each.keys]
     names = [*topics(), *TOPICS, *(each.name for each in entries())]
     close = nearest(word, [*names, *every, *(key.rpartition(".")[2] for key in every)])
     close = close or hints.called(nearest(word, " ".join(hints.ALSO_CALLED.values()).split()) or "")
-    hint = hints.meant(word, guess=did_you_mean(close))
+    there = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+    speak = [each.name for each in entries() if there.search(repr(each))]
+    spoken_of = f"`bnbench explain NAME` speaks of it: {cut(speak)}" if speak else None
+    hint = hints.meant(word, guess=spoken_of or did_you_mean(close))
     raise UsageError(
         f"nothing is called {shortened(word)}", do=hint or "`bnbench explain` lists the topics"
     )
@@ -114,7 +128,7 @@ def find(word: str) -> Sequence[Entry | Key]:
 
 def _meant(word: str) -> str:
     """The topic, key or kind that is also called so; else the word itself."""
-    names = {entry.name for entry in entries()} | {*topics()}
+    names = {entry.name.removeprefix("bnbench.") for entry in entries()} | {*topics()}
     key = word
     if word not in names | TOPICS.keys() and not _keys_called(word):
         kind = hints.value_meant(word)
@@ -123,11 +137,14 @@ def _meant(word: str) -> str:
     return TOPICS.get(key, key).removesuffix(".kind").removesuffix(".dataset")
 
 
-def _keys_called(word: str) -> list[Key]:
-    """Keys of that name, dotted or not; kinds that have the same one are named together."""
+def _keys_called(word: str, *, in_values: bool = False) -> list[Key]:
+    """Keys of that name, dotted or not, or with such a value; kinds that have the same one are
+    named together."""
     found: dict[str, Key] = {}
     for key in (key for entry in entries() for key in entry.keys):
-        if word in (key.name, key.name.rpartition(".")[2]):
+        values = re.split(", | or | and ", key.allowed.removeprefix("a list of "))
+        names = values if in_values else (key.name, key.name.rpartition(".")[2])
+        if word in names and word not in NO_VALUES:
             same = repr(replace(key, kinds=()))
             kinds = found[same].kinds if same in found else ()
             found[same] = replace(key, kinds=kinds + key.kinds)
@@ -178,6 +195,11 @@ def _claims() -> Entry:
     return Entry("claims", "claims", _docstring(model), details, _keys(model, "claims."))
 
 
+def _function(place: str) -> Entry:
+    name = place.rpartition(".")[2].lower()
+    return Entry("python", f"bnbench.{name}", _definition(place))
+
+
 # --- where texts come from --------------------------------------------------------------------
 
 
@@ -206,9 +228,11 @@ def _details(text: str) -> tuple[str, ...]:
 
 
 def _definition(name: str) -> str:
-    """The docstring of a module, or of a class in one, without importing it; "" for neither."""
-    folder, module, *inside = name.split(".")
-    path = PACKAGE / folder / f"{module}.py"
+    """The docstring of a module, or of what stands in one, without importing it; "" for neither."""
+    first, *inside = name.split(".")
+    path = PACKAGE / f"{first}.py"
+    if not path.is_file():
+        path = PACKAGE / first / f"{inside.pop(0)}.py"
     if not path.is_file():
         return ""
     tree: Any = ast.parse(path.read_text(encoding="utf-8"))

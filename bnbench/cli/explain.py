@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bnbench.cli import completion
 from bnbench.cli.root import Debug, Json, output, show
 from bnbench.errors import UsageError
-from bnbench.wording import shortened
+from bnbench.wording import listing, shortened
 
 if TYPE_CHECKING:
     from bnbench.explain import Entry, Key
@@ -32,30 +33,40 @@ PARTS = {
 
 
 def explain(
+    ctx: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="NAME",
             autocompletion=completion.explained,
-            help="A topic (norms, models, probes, metrics, claims, findings, …), a kind, a key or "
-            "a metric; its topic may stand before it. Default: list the topics.",
+            help="A topic (norms, models, probes, metrics, claims, findings, …), a kind, a key, a "
+            "metric, a command or an option; its topic may stand before it. Default: list the "
+            "topics.",
         ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a kind, key, probe or metric means."""
+    """Say what a kind, key, probe, metric, command or option means."""
     from bnbench import explain
 
     name = words[-1] if words else None
     before = words[:-1] if words else []
-    found: Sequence[Entry | Key] = explain.entries() if name is None else explain.find(name)
     of = [explain.topic(word) for word in before]
     if len(of) > 1 or None in of:
         raise UsageError(
             f"{shortened(' '.join(words or ()))}: not a name, nor a topic and a name",
             do="`bnbench explain` lists both",
         )
+    found: Sequence[Entry | Key] = explain.entries()
+    if name is not None:
+        more = [] if explain.topic(name) else [*_of_command_line(ctx.find_root().command, name)]
+        try:
+            found = [*explain.find(name), *more]
+        except UsageError:
+            found = more
+            if not found:
+                raise
     found = [
         each for each in found if isinstance(each, explain.Entry) and each.topic in of
     ] or found
@@ -79,6 +90,26 @@ def explain(
                 _show_entry(each)
             else:
                 _show_key(each)
+
+
+def _of_command_line(root: Any, word: str) -> Iterator[Entry]:
+    """The command of this name, and options: of it, or with such a value (slurm: --on)."""
+    from bnbench.explain import Entry
+
+    commands = {**root.commands}
+    configs = commands.pop("configs")
+    commands |= {f"configs {name}": each for name, each in configs.commands.items()}
+    options: dict[tuple[str, str], list[str]] = {}
+    for name, command in commands.items():
+        if word in (name, name.removeprefix("configs ")):
+            typed = command.epilog.removeprefix("\b\n")
+            details = (typed, f"bnbench {name} --help lists its options")
+            yield Entry("commands", f"bnbench {name}", inspect.cleandoc(command.help), details)
+        for each in command.params:
+            if f"--{word}" in each.opts or word in (each.metavar or "").split("|"):
+                options.setdefault((each.opts[0], each.help), []).append(name)
+    for (option, text), names in options.items():
+        yield Entry("options", f"{option} of {listing(names, 'and')}", text)
 
 
 def _show_entry(entry: Entry) -> None:

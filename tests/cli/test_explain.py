@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
+import bnbench
 from bnbench import cli, explain
 from bnbench.catalogue import FINDINGS
 from bnbench.config import metrics, schema
@@ -201,6 +203,43 @@ def test_a_misspelling_is_recognized(word: str, meant: str) -> None:
     result = CliRunner().invoke(cli.app, ["explain", word])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"nothing is called {word}\n  did you mean {meant}?\n"
+
+
+def test_functions_of_python_are_explained() -> None:
+    # Their stubs: what `import bnbench` offers to type checkers.
+    offered = re.findall(r" as (\w+)$", inspect.getsource(bnbench), re.MULTILINE)
+    functions = [f"bnbench.{each}" for each in offered if each.islower()]
+    found = [each for each in explain.entries() if each.topic == "python"]
+    assert sorted(each.name for each in found) == sorted(functions)
+    assert all(each.text for each in found)
+    assert said("watch").startswith("python: bnbench.watch\nWatches the normalization layers")
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("slurm", "options: --on of sweep\n"),
+        ("ray", "options: --on of sweep\n"),
+        ("until", "options: --until of sweep\nAdd seeds while"),
+        ("runs-dir", "options: --runs-dir of train, sweep, "),
+        ("verdict", "commands: bnbench verdict\nJudge claims about anybody's results"),
+        ("verdict", "  bnbench verdict results.csv --claims"),
+        ("copy", "commands: bnbench configs copy\n"),
+        ("sweep", "python: bnbench.sweep\n"),
+        ("sweep", "commands: bnbench sweep\n"),
+        ("workers", "compute.threads: "),
+        ("workers", "options: --workers of sweep\n"),
+        ("cosine", "optim.schedule (sgd, adamw): constant, cosine or step"),
+        ("tensorboard", "log: a list of tensorboard, "),
+    ],
+)
+def test_commands_options_and_values_are_names_too(word: str, words: str) -> None:
+    assert words in said(word)
+
+
+def test_a_word_of_an_explanation_leads_to_it() -> None:
+    with pytest.raises(UsageError, match=r"NAME` speaks of it: claims$"):
+        explain.find("Holm")
 
 
 def test_what_is_nothing_like_a_name() -> None:
