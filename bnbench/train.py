@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from math import fsum, isfinite
 from time import perf_counter
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnbench import events
+from bnbench import events, replay
 
 
 @dataclass(slots=True)
@@ -76,7 +77,11 @@ class Probe:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One training, ready to go: parts that know nothing of configuration."""
+    """One training, ready to go: parts that know nothing of configuration.
+
+    `replayable`: whether what a step computes is decided by tensors alone, so that it need not be
+    traced through Python each time.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -90,6 +95,7 @@ class Run:
     divergence: Divergence
     autocast: Callable[[], AbstractContextManager[object]]
     reseed: Callable[[int], None]
+    replayable: bool = False
     probes: dict[str, Probe] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
 
@@ -151,6 +157,9 @@ def train(run: Run) -> Generator[events.Moment | events.SafePoint, None, None]:
     Close the generator (`contextlib.closing`) when leaving early.
     """
     at = run.position
+    update: replay.Update = partial(_update, run)
+    if run.replayable:
+        update = replay.Replayed(update, run.reseed)
     while True:
         facts: list[events.Fact] = []
         if at.step in run.evaluate_after:
@@ -165,7 +174,7 @@ def train(run: Run) -> Generator[events.Moment | events.SafePoint, None, None]:
         if facts:
             yield _moment(at, facts)
 
-        _step(run)
+        _step(run, update)
 
         if at.step % run.log_every == 0 or at.step == run.total_steps:
             if diverged := _divergence(run):
@@ -181,23 +190,30 @@ def _moment(at: Position, facts: Iterable[events.Fact]) -> events.Moment:
     )
 
 
-def _step(run: Run) -> None:
+def _step(run: Run, update: replay.Update) -> None:
     """One optimizer step on the clock."""
     at = run.position
     started = perf_counter()
-    run.reseed(at.step)
     images, labels = run.batch_at(at.step)
+    lr = run.lr_at(at.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    loss = update(at.step, images, labels, lr)
+    at.step += 1
+    at.examples += len(labels)
+    at.losses.append((loss, at.examples))
+    at.train_seconds += perf_counter() - started
+
+
+def _update(run: Run, step: int, images: Tensor, labels: Tensor, _lr: float) -> Tensor:
+    """Forward pass, backward pass, and the optimizer's step at the rate that it has: the loss."""
+    run.reseed(step)
     with run.autocast():
         loss = F.cross_entropy(run.model(images), labels)
     run.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    for group in run.optimizer.param_groups:
-        group["lr"] = run.lr_at(at.step)
     run.optimizer.step()
-    at.step += 1
-    at.examples += len(labels)
-    at.losses.append((loss.detach(), at.examples))
-    at.train_seconds += perf_counter() - started
+    return loss.detach()
 
 
 def _divergence(run: Run) -> events.Moment | None:

@@ -27,12 +27,13 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "data": (1, {"errors", "machine", "regular"}),
     "optim": (1, set()),
     "probes": (1, {"events"}),
+    "replay": (1, set()),
     "stats": (1, set()),
     "store": (1, {"errors", "events", "regular", "wording"}),
     "guard": (1, {"errors", "wording"}),
     "explain": (2, {"catalogue", "config", "errors", "wording"}),
     "sinks": (2, {"errors", "events", "store", "wording"}),
-    "train": (2, {"events", "probes"}),
+    "train": (2, {"events", "probes", "replay"}),
     "assemble": (
         3,
         {

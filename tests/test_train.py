@@ -152,9 +152,9 @@ def test_moments_come_in_order() -> None:
         "5 Evaluation Finished",
     ]
     assert stub.diary == [
-        *("reseed 0", "batch 0", "reseed 1", "batch 1"),
+        *("batch 0", "reseed 0", "batch 1", "reseed 1"),
         "evaluate",
-        *("reseed 2", "batch 2", "reseed 3", "batch 3", "reseed 4", "batch 4"),
+        *("batch 2", "reseed 2", "batch 3", "reseed 3", "batch 4", "reseed 4"),
         "evaluate_last",
     ]
 
@@ -191,7 +191,7 @@ def test_nothing_is_trained_ahead_of_a_moment() -> None:
     stub = Stub([0.5] * 3)
     with closing(train(stub.run())) as stated:
         assert words([next(stated)]) == ["1 Step"]
-        assert stub.diary == ["reseed 0", "batch 0"]
+        assert stub.diary == ["batch 0", "reseed 0"]
 
 
 def test_reports_by_hand() -> None:

@@ -144,6 +144,7 @@ def _built(
         ),
         autocast=autocast(config, device),
         reseed=partial(reseed_layers, config.seed, device),
+        replayable=device.type == "cpu" and not feasible.opaque(config),
     )
     if config.probes.chosen():
         from bnbench.assemble.probes import Parts, make_probes

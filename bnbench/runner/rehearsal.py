@@ -171,7 +171,7 @@ def _step(config: schema.RunConfig, run: Run, threads: int) -> tuple[float, floa
     batch, few = config.data.batch_size, few_images(config)
     if few == batch:
         per_step = step_seconds(run, [threads])[threads]
-        per_step = 0.0 if per_step == inf else per_step  # of its single step
+        per_step = 0.0 if per_step == inf else per_step  # of one or two steps
         return per_step, per_step / (3 * batch), "a few steps"
     fewer = max(1, few // 4)
     whole, part = (

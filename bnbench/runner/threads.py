@@ -21,7 +21,10 @@ from bnbench.runner.settings import Settings, failed
 from bnbench.train import Run, train
 
 MEASURED_SECONDS = 0.4
-"""Training that tells the cost of a step: tens of steps, or the two that it takes at least."""
+"""Training that tells the cost of a step: tens of steps, or the three that it takes at least."""
+
+UNCOUNTED = 2
+"""The first step allocates and compiles; in the second one its kernels are captured."""
 
 TURNS = 3
 """In how many parts a number of threads takes that time."""
@@ -79,9 +82,9 @@ def step_seconds(
 ) -> dict[int, float]:
     """What a training step takes with each of these numbers of threads, by steps of this run.
 
-    `seconds`: how long each is tried, or two steps; `MEASURED_SECONDS` unless given. The numbers
-    take turns, so that whatever else the machine does slows all of them. Their first steps, which
-    also allocate and compile, do not count; infinite where the run has no more.
+    `seconds`: how long each is tried, or a step; `MEASURED_SECONDS` unless given. The numbers take
+    turns, so that whatever else the machine does slows all of them. Their first `UNCOUNTED` steps
+    come before; infinite where the run has no more.
     """
     seconds = MEASURED_SECONDS if seconds is None else seconds
     before, at = torch.get_num_threads(), run.position
@@ -94,8 +97,9 @@ def step_seconds(
                         break  # nothing takes turns with it
                     torch.set_num_threads(number)
                     step, begun = at.step, at.train_seconds
+                    enough = step + (1 if least else UNCOUNTED)
                     for _ in stated:
-                        if at.step > step and at.train_seconds - begun >= least:
+                        if at.step >= enough and at.train_seconds - begun >= least:
                             break
                     if least:
                         spent[number] += at.train_seconds - begun

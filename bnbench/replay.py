@@ -1,0 +1,156 @@
+"""A training step as the kernels that it calls: captured once, then replayed.
+
+Replayed are the same kernels with the same arguments in the same order, and so the same bits,
+without the modules and the autograd around them, which take a third of a step where a batch is of
+two images. What Python decides on the way is decided once, when it is captured, as in CUDA graphs
+(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). A step that reads a number from
+a tensor may decide otherwise next time, and is never replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+Update: TypeAlias = Callable[[int, Tensor, Tensor, float], Tensor]
+"""A training step, from its number, images, labels and learning rate: its loss."""
+
+
+class Replayed:
+    """An update whose kernels are captured at the first batch of each shape, and then replayed.
+
+    `reseed`: what the update draws random numbers after, by the number of the step. The first step
+    of all is not captured: optimizers make their state in it.
+    """
+
+    def __init__(self, update: Update, reseed: Callable[[int], None]) -> None:
+        self._update, self._reseed = update, reseed
+        self._kernels: dict[torch.Size, _Kernels | None] = {}
+        self._begun = False
+
+    def __call__(self, step: int, images: Tensor, labels: Tensor, lr: float) -> Tensor:
+        if not self._begun:
+            self._begun = True
+            return self._update(step, images, labels, lr)
+        if images.shape not in self._kernels:
+            with _Capture(images=images, labels=labels) as capture:
+                loss = self._update(step, images, labels, lr)
+            self._kernels[images.shape] = capture.kernels(loss)
+            return loss
+        kernels = self._kernels[images.shape]
+        if kernels is None:
+            return self._update(step, images, labels, lr)
+        if kernels.random:
+            self._reseed(step)
+        return kernels.replay(images, labels, lr)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernels:
+    """A step of images, labels and learning rate; `random`: whether it draws random numbers."""
+
+    replay: Callable[[Tensor, Tensor, float], Tensor]
+    random: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A kernel's call as a line of Python, and the names of the tensors in it."""
+
+    line: str
+    names: tuple[str, ...]
+
+
+class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down the kernels that are called inside, below autograd, as Python."""
+
+    def __init__(self, **inputs: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._calls: list[_Call] = []
+        self._fixed: dict[str, object] = {}  # the same in each step: kernels, numbers, parameters
+        # Weak: what the step frees is freed here, too, and gradients are not copied for our sake.
+        self._names = WeakIdKeyDictionary({each: name for name, each in inputs.items()})
+        self._numbers = count()
+        self._replayable, self._random, self._has_rate = True, False, False
+
+    def kernels(self, loss: Tensor) -> _Kernels | None:
+        """What was called, where it can be replayed to this result."""
+        if not (self._replayable and self._has_rate):
+            return None
+        lines: list[str] = []
+        later = {self._names[loss]}
+        for call in reversed(self._calls):
+            if done := sorted({*call.names} - later):
+                lines.append(f"del {', '.join(done)}")
+            lines.append(call.line)
+            later.update(done)
+        body = "\n    ".join([*reversed(lines), f"return {self._names[loss]}"])
+        names = dict(self._fixed)
+        exec(f"def replay(images, labels, lr):\n    {body}", names)
+        replay = cast(Callable[[Tensor, Tensor, float], Tensor], names["replay"])
+        return _Kernels(torch.no_grad()(replay), self._random)
+
+    def _captured(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is torch.ops.aten.detach.default:
+            self._names[result] = self._name(args[0], [])
+        else:
+            self._write(func, args, kwargs, result)
+        return result
+
+    def _write(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        """Add a line for this call, unless no tensor is in it."""
+        used: list[str] = []
+        given = [self._name(each, used) for each in args]
+        # The one number that differs from step to step.
+        rate = {"lr": "lr"} if "lr" in kwargs else {}
+        given += [f"{key}={rate.get(key) or self._name(kwargs[key], used)}" for key in kwargs]
+        results = result if isinstance(result, list | tuple) else [result]
+        numbers = any(not (each is None or isinstance(each, Tensor)) for each in results)
+        self._replayable &= not (numbers and used)  # Python may decide on what it has read
+        made = [self._made(each) for each in results]
+        names = [each for each in (*used, *made) if each != "_"]
+        if not names:
+            return
+        line = f"{self._keep(func._op)}({', '.join(given)})"
+        if {*made} - {"_"}:
+            line = f"{', '.join(made)}{',' * isinstance(result, list | tuple)} = {line}"
+        self._calls.append(_Call(line, tuple(each for each in names if each.startswith("t"))))
+        self._has_rate |= bool(rate)
+        self._random |= torch.Tag.nondeterministic_seeded in func.tags
+
+    def _name(self, value: Any, used: list[str]) -> str:
+        """What an argument is called in a line; names of tensors are added to `used`."""
+        if isinstance(value, list | tuple) and any(isinstance(each, Tensor) for each in value):
+            return f"[{', '.join(self._name(each, used) for each in value)}]"
+        if not isinstance(value, Tensor):
+            return self._keep(value)
+        if value not in self._names:
+            self._names[value] = self._keep(value)
+        name = cast(str, self._names[value])
+        used.append(name)
+        return name
+
+    def _keep(self, value: object) -> str:
+        name = f"fixed{len(self._fixed)}"
+        self._fixed[name] = value
+        return name
+
+    def _made(self, value: Any) -> str:
+        """What a result is called from now on; what has a name is an argument, changed in place."""
+        if not isinstance(value, Tensor) or value in self._names:
+            return "_"
+        self._names[value] = name = f"t{next(self._numbers)}"
+        return name
+
+
+# Not in the body of the class: torch would wrap it for its compiler, whose import takes a second.
+_Capture.__torch_dispatch__ = _Capture._captured  # type: ignore[method-assign, assignment]
