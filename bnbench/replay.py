@@ -97,7 +97,7 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         replay = cast(Callable[[Tensor, Tensor, float], Tensor], names["replay"])
         return _Kernels(torch.no_grad()(replay), self._random)
 
-    def _captured(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+    def _captured(self, func: Any, _: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is torch.ops.aten.detach.default:

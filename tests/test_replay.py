@@ -17,6 +17,7 @@ from bnbench.events import Step
 from bnbench.replay import Replayed
 from bnbench.train import Run, train
 from tests.assemble.examples import EXAMPLES, built, config, smooth, synthetic
+from tests.runs import all_probes
 
 STEPS = 12
 """Two epochs of five batches, the last of them smaller, and two steps more."""
@@ -80,6 +81,7 @@ CHANGES = [
     {"model": schema.PlainModel(widths=(4,), blocks=1, dropout=0.5)},
     {"optim": schema.SGDConfig(train_only="norm")},
     {"compute": schema.ComputeConfig(precision="bf16")},
+    {"probes": all_probes()},
 ]
 
 
