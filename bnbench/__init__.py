@@ -15,6 +15,7 @@ models     networks that take their normalization as an argument, or have it exc
 data       datasets, splits, batches, augmentation; `bundled/` holds the shipped images
 optim      parameter groups, learning-rate schedules and rules
 probes     measurements that leave no trace; one file a probe
+replay     a training step as its kernels, captured once: the same bits, less around them
 stats      paired differences to intervals, tests, verdicts; NumPy and SciPy, no files
 guard      code of the user's own: a sentence for what it raises; the process as it was
 store      run folders: lock, commit, append, read; all file writing but TensorBoard's
