@@ -52,6 +52,7 @@ class Stop:
         self.exit_code: int | None = None
         self._announce, self._saved = announce, saved
         self._deferring = False
+        self._leaving: Interrupted | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -71,6 +72,10 @@ class Stop:
         before = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
+        except KeyboardInterrupt as error:
+            if isinstance(error, Interrupted) or self._leaving is None:
+                raise
+            raise self._leaving from None  # of which a library made its own, as Ray while it waits
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -92,8 +97,10 @@ class Stop:
             return
         if self._saved():
             do = "the same command goes on from the last checkpoint"
-            raise Interrupted("stopped", exit_code=code, do=do)
-        raise Interrupted("stopped; nothing is saved", exit_code=code)
+            self._leaving = Interrupted("stopped", exit_code=code, do=do)
+        else:
+            self._leaving = Interrupted("stopped; nothing is saved", exit_code=code)
+        raise self._leaving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

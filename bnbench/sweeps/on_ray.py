@@ -80,12 +80,12 @@ class Cluster:
         experiment: ExperimentFolder,
         say: Callable[[str], None],
     ) -> None:
+        self._size = None if options.workers == "auto" else workers_for(options.workers, runs)
         connect(options.address)
         import ray
 
         self._ray = ray
         self._options, self._say = options, say
-        self._size = None if options.workers == "auto" else workers_for(options.workers, runs)
         self._needs = self._needs_of(runs)
         folders = experiment.folders_of(map(identity.run_id, runs))
         self._first = provenance.environment() | provenance.first_environment(folders)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
+import signal
 import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from bnbench.errors import ClusterError, UsageError
-from bnbench.wording import shortened
+from bnbench.errors import BnbenchError, ClusterError, UsageError
+from bnbench.wording import printable, shortened
 
-PROBE_SECONDS = 10.0
-"""How long a cluster may take to say that it is there; Ray itself would wait for 80 s."""
+PROBE_SECONDS = 4.0
+"""How long a cluster may take to be reached, and again to answer; Ray itself would wait for 40 s at
+each of 20 attempts."""
+
+MEMBER_SECONDS = "10"
+"""How long it may take to say whether this machine is one of its nodes; Ray would ask for 60 s."""
 
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 SETTINGS = b"\x04"
@@ -30,6 +40,8 @@ def connect(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    else:
+        os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", MEMBER_SECONDS)
     try:
         import ray
     except ImportError:
@@ -38,18 +50,48 @@ def connect(address: str | None) -> None:
         return
     # Of a node that dies it would print the log, to standard output; what is lost, we say.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    here = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
-    if address not in ("local", "auto"):
-        _require_answer(address)
+    warnings.filterwarnings("ignore", module=r"ray\.")
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
-        ray.init(address, **(here if address == "local" else {}), **quiet)
+        if address == "local":
+            here = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
+            with _silence():
+                ray.init(address, **here, **quiet)
+            # Its processes take seconds to end, which another Ctrl-C would cut short.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+            return
+        if address == "auto":
+            address = str(ray._private.services.canonicalize_bootstrap_address(address))
+        _require_answer(address)
+        with _silence():
+            ray._raylet.GcsClient(address)
+        ray.init(address, **quiet)
+    except BnbenchError:
+        raise
     except Exception as error:  # of all kinds, with what is wrong in the text
         why = shortened(" ".join(str(error).split()), 300)
-        raise ClusterError(
-            f"Ray cannot be used at {address}: {why}",
-            do="the cluster needs the Ray and Python of this environment",
-        ) from error
+        do = (
+            "the command runs on a node of the cluster, with the Ray and Python of its others; "
+            "where it asks for a token, with RAY_AUTH_MODE=token"
+        )
+        if address == "local":
+            do = "where this machine is busy, wait; local workers do without Ray"
+        raise ClusterError(f"Ray cannot be used at {address}: {why}", do=do) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What this process writes to stderr inside is lost: Ray's C++ code, which no logging reaches,
+    complains while it waits for a process that a busy machine has not started yet."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _require_answer(address: str) -> None:
@@ -61,12 +103,14 @@ def _require_answer(address: str) -> None:
             do="run the command on a node of the cluster, with HOST:PORT (6379 by default) or auto",
         )
     host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--address {printable(address)}: HOST:PORT is wanted, or auto")
     why = "what is there is not Ray"
     try:
         with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS) as connection:
             connection.sendall(HELLO)
             answers = connection.recv(4)[3:] == SETTINGS
-    except (OSError, ValueError) as error:
+    except OSError as error:
         answers, why = False, str(error)
     if not answers:
         raise ClusterError(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +17,9 @@ import pytest
 from bnbench.store import ExperimentFolder
 from tests.commands import Said, bnbench
 from tests.extras import required
-from tests.runs import write_experiment
+from tests.runs import committed_step, write_experiment
 from tests.sweeps.test_shipping import stored
+from tests.sweeps.test_workers import wait_until
 
 
 @pytest.fixture
@@ -58,9 +64,13 @@ def test_what_does_not_answer_as_ray_does(study: str, monkeypatch: pytest.Monkey
     assert said.code == 4
     assert said.err.startswith(f"no Ray cluster answers at {address}: timed out\n")
     monkeypatch.setenv("RAY_ADDRESS", address)  # where nobody listens any more
-    said = refused(study, "--on", "ray")
-    assert said.code == 4
-    assert said.err.startswith(f"no Ray cluster answers at {address}: [Errno 111]")
+    for auto in ((), ("--address", "auto")):
+        said = refused(study, "--on", "ray", *auto)
+        assert said.code == 4
+        assert said.err.startswith(f"no Ray cluster answers at {address}: [Errno 111]")
+    said = refused(study, "--on", "ray", "--address", "nowhere")
+    assert said.code == 2
+    assert "HOST:PORT is wanted" in said.err
 
 
 def test_another_version_of_ray_is_said(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,25 +119,93 @@ assert len(listening) >= 3, listening
 assert all(each.partition(":")[0].endswith("0100007F") for each in listening), listening
 
 from bnbench.__main__ import main
+from bnbench.sweeps import shipping
+shipping.SAVE_SECONDS = 0.0
 sys.argv = ["bnbench", "sweep", "study.yaml", "--on", "ray", "--quiet", "--json"]
-main()
+for code in 130, 130, 0:
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == code, end.code
+"""
+SLOW = """
+import os, time
+from torch import nn
+
+class Slow(nn.BatchNorm2d):
+    def forward(self, x):
+        time.sleep(5 if self.training and os.path.exists(os.environ["SLOW"]) else 0)
+        return super().forward(x)
 """
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-def test_a_ray_of_its_own_listens_on_this_machine_alone(study: str) -> None:
-    """And trains what local workers train."""
+def test_a_ray_of_its_own_is_left_with_ctrl_c_and_goes_on(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once at the second one, with what the driver has; else after a commit. It gives the bits
+    of local workers, listens on this machine alone, says nothing of its own although its dashboard
+    does not start, and leaves no process."""
     required("ray")
-    ray = subprocess.run(
-        [sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=200
-    )
-    assert (ray.returncode, ray.stderr) == (0, "")
-    assert ray.stdout.startswith("[\n  {"), "and nothing else"
-    assert bnbench("sweep", study, "--runs-dir", "here", "--quiet").code == 0
-    found = stored(ExperimentFolder(Path("runs/study")))
-    assert len(found) == 1
-    assert found == stored(ExperimentFolder(Path("here/study")))
-    (run,) = ExperimentFolder(Path("runs/study")).runs()
-    assert (run.manifest() or {})["command"][:3] == ["bnbench", "sweep", "study.yaml"]
+    norm = "norm: {kind: custom, target: slow.py:Slow}"
+    train = "train: {steps: 1500, checkpoint_every: 20}"
+    (own_folder / "slow.py").write_text(SLOW)
+    write_experiment(own_folder / "study.yaml", f"setups: {{own: {{{norm}, {train}}}}}\n")
+    slow, said, printed = own_folder / "slowly", own_folder / "said", own_folder / "printed"
+    monkeypatch.setenv("SLOW", str(slow))
+    environment = os.environ | {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "0"}
+    environment.pop("RAY_ADDRESS", None)
+    with said.open("wb") as stderr, printed.open("wb") as stdout:
+        ray = subprocess.Popen(
+            [sys.executable, "-c", LISTENING],
+            env=environment, stdout=stdout, stderr=stderr, start_new_session=True,
+        )  # fmt: skip
+    experiment = ExperimentFolder(Path("runs/study"))
+
+    def commits(after: int) -> int:
+        """The step of the next commit that the driver has."""
+        wait_until(lambda: ray.poll() is not None or step() > after, seconds=200)
+        assert ray.poll() is None, said.read_text()
+        return step()
+
+    def step() -> int:
+        return max(map(committed_step, experiment.runs()), default=0)
+
+    def presses(until: str) -> None:
+        """Ctrl-C, which reaches all processes of a terminal."""
+        os.killpg(ray.pid, signal.SIGINT)
+        wait_until(lambda: until in said.read_text(), seconds=60)
+
+    first = commits(0)
+    slow.touch()
+    time.sleep(0.5)  # for a step that takes long
+    presses("(again: at once)")
+    presses("stopped\n  the same command goes on from the last checkpoint\n")
+    wait_until(lambda: not of_session(ray.pid, "ray::Actor"), seconds=30)
+    slow.unlink()
+    second = commits(step())
+    presses("stopped with 0 of 1 runs done; of 1 more, what was trained is saved\n")
+    assert ray.wait(timeout=200) == 0, said.read_text()
+    assert 0 < first < second < 1500
+    wait_until(lambda: not of_session(ray.pid), seconds=30)
+    assert not [line for line in said.read_text().splitlines() if "stop" not in line
+                and "same command" not in line and "runs the code" not in line]  # fmt: skip
+    assert json.loads(printed.read_text())[0]["state"] == "completed"
+    assert bnbench("sweep", "study.yaml", "--runs-dir", "here", "--quiet").code == 0
+    assert stored(experiment) == stored(ExperimentFolder(Path("here/study")))
+    (run,) = experiment.runs()
+    manifest = run.manifest() or {}
+    assert (manifest["attempts"], manifest["command"][:2]) == (3, ["bnbench", "sweep"])
+
+
+def of_session(number: int, name: str = "") -> list[str]:
+    """The processes of a session that are called so."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(state[3]) == number and state[0] != "Z":
+                found.append((process / "cmdline").read_text())
+    return [each for each in found if name in each]

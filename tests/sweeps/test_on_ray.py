@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from bnbench.config import identity, schema
+from bnbench.config import schema
 from bnbench.errors import ClusterError
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
@@ -66,22 +66,25 @@ class Nodes:
                 "include_dashboard": False,
             },
         )
+        self._nodes: dict[str, Any] = {}
         self.address = self._cluster.address
         connect(self.address)
 
-    def add(self, **more: Any) -> Any:
-        """A node with one core and a working directory of its own."""
+    def add(self, **more: Any) -> str:
+        """A node with one core and a working directory of its own; its id."""
         before, own = Path.cwd(), self._folder / f"node-{time.monotonic_ns()}"
         own.mkdir()
         os.chdir(own)
         try:
-            return self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **more)
+            node = self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **more)
         finally:
             os.chdir(before)
+        self._nodes[node.node_id] = node
+        return str(node.node_id)
 
-    def kill(self, node: Any) -> None:
+    def kill(self, node: str) -> None:
         """As if it lost its power."""
-        self._cluster.remove_node(node, allow_graceful=False)
+        self._cluster.remove_node(self._nodes.pop(node), allow_graceful=False)
 
     def close(self) -> None:
         ray.shutdown()
@@ -177,11 +180,10 @@ def test_on_a_shared_disk_nothing_is_copied(
     monkeypatch.setattr(on_ray.Cluster, "sees", SEES)
     runs = [small_config(seed=seed) for seed in range(2)]
     experiment = experiment_in(tmp_path)
-    shipments = []
+    shipments: list[Any] = []
 
     def watch(cluster: Any) -> None:
-        worker = of_worker(cluster)
-        shipments.extend([worker.shipment] if worker else [])
+        shipments.extend(each.shipment for each in trainers(cluster))
 
     outcome, _ = swept(nodes, runs, experiment, watch)
     assert (outcome.trained, outcome.failures) == (2, [])
@@ -234,40 +236,48 @@ def images_in(folder: Path) -> schema.ImageFolderData:
     )
 
 
-def of_worker(cluster: Any) -> Any:
-    """A worker that trains, or None."""
-    busy = [
+def trainers(cluster: Any) -> list[Any]:
+    """The workers that train."""
+    return [
         each for each in cluster._workers if each.shipment and isinstance(each.shipment.job, Train)
     ]
-    return busy[0] if busy else None
 
 
 def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Nodes, tmp_path: Path) -> None:
+    """Each while it trains a run of which the driver has a checkpoint, from which it goes on."""
     long = long_config()
-    runs = [long.model_copy(update={"seed": seed}) for seed in range(6)]
+    runs = [long.model_copy(update={"seed": seed}) for seed in range(5)]
     experiment = experiment_in(tmp_path)
-    doomed = nodes.add()
-    events: list[str] = []
+    lost: dict[str, int] = {}  # runs, and the step that the driver had of them
+    again: dict[str, int] = {}  # the step that they were sent elsewhere with
 
     def disturb(cluster: Any) -> None:
-        saved = sum(committed_step(experiment.run(identity.run_id(run))) > 0 for run in runs)
-        busy = sum(each.shipment is not None for each in cluster._workers)
-        if not events and saved and busy == 4:
-            events.append("worker")
-            os.kill(ray.get(of_worker(cluster).actor.process.remote()), signal.SIGKILL)
-        elif events == ["worker"] and saved >= 2:
-            events.append("node")
-            nodes.kill(doomed)
-            wait_until(lambda: cluster.size == 3, seconds=60)
+        training = {each.shipment.run: each for each in trainers(cluster)}
+        for name in lost.keys() & training.keys() - again.keys():
+            again[name] = committed_step(experiment.run(name))
+            assert training[name].shipment.files["checkpoint.pt"]
+        saved = {name: committed_step(experiment.run(name)) for name in training.keys() - lost}
+        name, step = max(saved.items(), key=lambda each: each[1], default=("", 0))
+        if not step or len(training) < 3 or len(lost) == 2:
+            return
+        actor = training[name].actor
+        if not lost:
+            os.kill(ray.get(actor.process.remote()), signal.SIGKILL)
+        else:
+            nodes.kill(ray.get(actor.about.remote(None)).node)
+            wait_until(lambda: cluster.size == 2, seconds=60)
             nodes.add()
-            wait_until(lambda: cluster.size == 4, seconds=60)
-        elif events == ["worker", "node"] and len(cluster._workers) == 4:
-            events.append("another")
+            wait_until(lambda: cluster.size == 3, seconds=60)
+        lost[name] = committed_step(experiment.run(name))
 
     outcome, said = swept(nodes, runs, experiment, disturb)
-    assert (outcome.trained, outcome.failures) == (6, [])
-    assert events == ["worker", "node", "another"]
-    assert any("the run goes on in another" in line for line in said)
+    assert (outcome.trained, outcome.failures) == (5, [])
+    assert len(lost) == 2
+    assert lost.keys() == again.keys()
+    assert all(0 < step <= again[name] < 600 for name, step in lost.items())
+    attempts = {run.name: (run.manifest() or {})["attempts"] for run in experiment.runs()}
+    assert {name for name, number in attempts.items() if number > 1} == lost.keys()
+    assert sum("the run goes on in another" in line for line in said) == 2
     assert stored(experiment) == stored(locally(tmp_path / "here", runs))
 
 
