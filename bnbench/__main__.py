@@ -1,5 +1,6 @@
 """Where a process begins: `bnbench`, and `python -m bnbench`."""
 
+import gc
 import os
 import sys
 
@@ -11,6 +12,7 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is being imported shows no traceback either."""
+    gc.disable()  # what works long, not only reads, calls `garbage.collect`
     try:
         from bnbench.cli import app, root, streams
         from bnbench.guard import tell_what_nobody_catches
@@ -23,6 +25,8 @@ def main() -> None:
         sys.exit(130)
     except SystemExit as end:
         sys.exit(end.code or streams.finish())
+    finally:
+        gc.freeze()
 
 
 if __name__ == "__main__":

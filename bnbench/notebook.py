@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
@@ -163,21 +164,18 @@ def sweep(
     plan = partial(
         experiments.plan_all,
         overrides=_overrides(set or {}, over or {}, seeds),
-        max_runs=max_runs,
-        runs_dir=Path(runs_dir),
-        say=say,
         prepare=partial(_prepared, Trust(say, no_custom), say),
-        into=into,
-        until=until,
+        max_runs=max_runs, runs_dir=Path(runs_dir), say=say, into=into, until=until,
         max_seeds=max_seeds,
-    )
-    planned = _planned(study, plan)
+    )  # fmt: skip
     settings = tuple(f"{key}={value}" for key, value in (slurm or {}).items())
     options = SweepOptions(
         workers=str(workers), on=on, slurm=settings, detach=detach, device=device, restart=restart,
         accept_changes=accept_changes, retry_failed=retry_failed, fail_fast=fail_fast,
     )  # fmt: skip
-    outcome = experiments.train(planned, [planned], options, partial(_screen, console), say)
+    with closing(experiments.executors([_planned(study, plan)], options, say)) as executors:
+        planned, executor = next(executors)
+        outcome = experiments.train(planned, executor, options, partial(_screen, console), say)
     update_tensorboard(planned.folder, say)
     for name, message in outcome.failures:
         say(f"failed: {name}: {message}")

@@ -72,10 +72,16 @@ class InProcess:
         experiment: ExperimentFolder,
         siblings: Sequence[ExperimentFolder] = (),
     ) -> None:
-        self._place = (options, experiment)
-        self._siblings = siblings
+        self._options = options
+        self.turn_to(_size, experiment, siblings)
         self._stop = Stop()
         self._submitted: list[Job] = []
+
+    def turn_to(
+        self, _size: int, experiment: ExperimentFolder, siblings: Sequence[ExperimentFolder]
+    ) -> None:
+        """Train there from now on."""
+        self._experiment, self._siblings = experiment, siblings
 
     def start(self, jobs: int) -> None:
         """There is nothing to start."""
@@ -91,7 +97,8 @@ class InProcess:
             return []
         job = self._submitted.pop()
         said: list[Answer] = []
-        end = perform(job, *self._place, said.append, self._stop, self._siblings)
+        place = (self._options, self._experiment, said.append, self._stop, self._siblings)
+        end = perform(job, *place)
         return [(job, answer) for answer in (*said, end)]
 
     def ask_to_stop(self) -> None:

@@ -17,6 +17,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "catalogue": (0, set()),
     "errors": (0, set()),
     "events": (0, set()),
+    "garbage": (0, set()),
     "machine": (0, set()),
     "palette": (0, set()),
     "regular": (0, set()),
@@ -70,7 +71,10 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "wording",
         },
     ),
-    "report": (4, {"config", "errors", "palette", "regular", "stats", "store", "wording"}),
+    "report": (
+        4,
+        {"config", "errors", "garbage", "palette", "regular", "stats", "store", "wording"},
+    ),
     "runner": (
         5,
         {
@@ -95,6 +99,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "config",
             "errors",
             "events",
+            "garbage",
             "guard",
             "report",
             "runner",
@@ -132,6 +137,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "diagnosis",
             "errors",
             "explain",
+            "garbage",
             "report",
             "runner",
             "sinks",

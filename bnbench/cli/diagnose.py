@@ -14,6 +14,7 @@ import typer
 from bnbench.cli import root
 from bnbench.cli.root import say, show
 from bnbench.errors import BnbenchError, UsageError
+from bnbench.garbage import collect
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +87,7 @@ def diagnose(
         from bnbench.diagnosis import target as targets
         from bnbench.diagnosis import words
         from bnbench.runner.settings import Stop
-
+    collect()
     trust = Trust(say, no_custom, accept_changes)
     measuring = root.doing("measuring", quiet or as_json)
     with Stop().listening(), redirect_stdout(sys.stderr), _without_tracebacks(), measuring as live:

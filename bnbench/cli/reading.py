@@ -11,6 +11,7 @@ import typer
 from bnbench.cli import completion
 from bnbench.cli.root import Debug, Json, RunsDir, doing, number, one_of, output, say, show
 from bnbench.errors import UsageError
+from bnbench.garbage import collect
 from bnbench.wording import listing, printable
 
 FIGURES = ("pdf", "png", "svg")
@@ -213,4 +214,5 @@ def tensorboard(
 
         if rebuild:
             raise typer.Exit(0 if rebuild_all(chosen, show=tell, warn=say) else 1)
+        collect()
         serve(chosen, runs_dir, port=port, browser=open_, show=tell, warn=say)

@@ -14,6 +14,7 @@ import typer
 
 from bnbench.cli import completion, root
 from bnbench.cli.training import prepared
+from bnbench.garbage import collect
 
 if TYPE_CHECKING:
     from bnbench.config.schema import RunConfig
@@ -174,6 +175,7 @@ def sweep(
         device=device, restart=restart, accept_changes=accept_changes, retry_failed=retry_failed,
         fail_fast=fail_fast,
     )  # fmt: skip
+    collect()
     if dry_run:
         _forecast(planned, options, quiet=quiet, as_json=as_json)
     else:
@@ -193,20 +195,17 @@ def _forecast(
     from bnbench.sweeps import experiments, forecast, looks
 
     records = []
-    for each in planned:
-        with (
-            closing(experiments.executor_for(each, options, planned, root.say)) as executor,
-            root.doing(
-                "loading PyTorch, and trying a few steps of each kind of run", quiet or as_json
-            ),
-        ):
-            runs = looks.possible(each.experiment, each.plan.runs, each.folder)
-            found = forecast.forecast(
-                runs, each.folder, executor, options, each.plan.faults, root.say
-            )
-        records.append({"schema": SCHEMA} | asdict(found))
-        for line in () if as_json else forecast.as_lines(found, each.experiment.looks):
-            root.show(line)
+    doing = "loading PyTorch, and trying a few steps of each kind of run"
+    with closing(experiments.executors(planned, options, root.say)) as executors:
+        for each, executor in executors:
+            with root.doing(doing, quiet or as_json):
+                runs = looks.possible(each.experiment, each.plan.runs, each.folder)
+                found = forecast.forecast(
+                    runs, each.folder, executor, options, each.plan.faults, root.say
+                )
+            records.append({"schema": SCHEMA} | asdict(found))
+            for line in () if as_json else forecast.as_lines(found, each.experiment.looks):
+                root.show(line)
     if as_json:
         print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
 
@@ -229,35 +228,36 @@ def _train(
         from bnbench.sweeps import experiments
 
     shown: list[Record] = []
-    failures: list[tuple[str, str]] = []
-    screens, number = partial(Screen, root.progress_console(quiet)), 0
-    for each in planned:
-        folder, outcome = each.folder, experiments.train(each, planned, options, screens, root.say)
-        number += outcome.runs
-        if options.detach and outcome.done < outcome.runs:
-            root.say(f"how they stand: bnbench status {folder.path}")
-            continue
-        with root.doing("reading the results", quiet or as_json or csv):
-            update_tensorboard(folder, root.say)
-            told = each.experiment.looks or (each.experiment.claims and not (as_json or csv))
-            study = results_of(each.experiment, each.plan.runs, folder, events=bool(told))
-            study = asked(study)
-        failures += outcome.failures
-        if as_json or csv:
-            which: Record = {"schema": SCHEMA} if as_json else {}
-            which |= {"experiment": each.experiment.name} if len(planned) > 1 else {}
-            shown += [which | record.flat_row(run) for run in study.runs]
-        else:
-            for table in terminal.closing_tables(study, columns=root.output.width):
-                root.output.print(table)
-            for line in terminal.closing_verdicts(study, columns=root.output.width):
-                root.output.print(line)
-            for place in loggers.curves(each.experiment, folder.path):
-                root.show(f"curves: {place}")
-            option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""
-            root.show(f"report: bnbench report {folder.path}{option}")
-        if failures and options.fail_fast:
-            break
+    screens, failures, number = partial(Screen, root.progress_console(quiet)), [], 0
+    with closing(experiments.executors(planned, options, root.say)) as executors:
+        for each, executor in executors:
+            outcome = experiments.train(each, executor, options, screens, root.say)
+            folder = each.folder
+            number += outcome.runs
+            if options.detach and outcome.done < outcome.runs:
+                root.say(f"how they stand: bnbench status {folder.path}")
+                continue
+            with root.doing("reading the results", quiet or as_json or csv):
+                update_tensorboard(folder, root.say)
+                told = each.experiment.looks or (each.experiment.claims and not (as_json or csv))
+                study = results_of(each.experiment, each.plan.runs, folder, events=bool(told))
+                study = asked(study)
+            failures += outcome.failures
+            if as_json or csv:
+                which: Record = {"schema": SCHEMA} if as_json else {}
+                which |= {"experiment": each.experiment.name} if len(planned) > 1 else {}
+                shown += [which | record.flat_row(run) for run in study.runs]
+            else:
+                for table in terminal.closing_tables(study, columns=root.output.width):
+                    root.output.print(table)
+                for line in terminal.closing_verdicts(study, columns=root.output.width):
+                    root.output.print(line)
+                for place in loggers.curves(each.experiment, folder.path):
+                    root.show(f"curves: {place}")
+                option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""
+                root.show(f"report: bnbench report {folder.path}{option}")
+            if failures and options.fail_fast:
+                break
     if as_json:
         print(json.dumps(shown, indent=2))
     elif csv:

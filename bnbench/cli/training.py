@@ -10,6 +10,7 @@ import typer
 
 from bnbench.cli import completion, root
 from bnbench.errors import ConfigError
+from bnbench.garbage import collect
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,6 +76,7 @@ def train(
         from bnbench.sinks.terminal import Screen
 
         refused = check([run])
+    collect()
     if refused:
         raise ConfigError(plan.faults(refused))
     with stop.listening(), Screen(root.progress_console(quiet)) as screen:

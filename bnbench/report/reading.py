@@ -12,6 +12,7 @@ from typing import Any
 from bnbench import store
 from bnbench.config import experiments, identity, loading, plans, schema
 from bnbench.errors import BnbenchError, ConfigError, DataError, StorageError, UsageError
+from bnbench.garbage import uncollected
 from bnbench.report.study import OtherRun, StudiedRun, Study
 from bnbench.store.run_folder import METRICS
 from bnbench.wording import column_words, cut, told_apart
@@ -130,7 +131,7 @@ def _asked(study: store.ExperimentFolder) -> str:
     return experiment.question or plans.grid(experiment)
 
 
-@store.uncollected()
+@uncollected()
 def read_study(folder: store.ExperimentFolder) -> Study:
     """Read an experiment with all that its runs recorded. A damaged run does not hide the others.
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from bnbench.store import STATES, ExperimentFolder, Record, RunRecord, cell_of, read, uncollected
+from bnbench.store import STATES, ExperimentFolder, Record, RunRecord, cell_of, read
 from bnbench.wording import column_words, printable, told_apart
 
 
-@uncollected()
 def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
     """A line per run: name, state, result; in a narrow terminal the result has a line of its own.
     The result of single runs begins with what tells them apart.
@@ -42,7 +41,6 @@ def runs_text(experiment: ExperimentFolder, *, columns: int) -> str:
     return "\n".join(lines)
 
 
-@uncollected()
 def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
     """A line per experiment, with how many runs are in which state."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -58,7 +56,6 @@ def experiments_table(experiments: Sequence[ExperimentFolder]) -> Table:
     return table
 
 
-@uncollected()
 def as_record(experiment: ExperimentFolder) -> Record:
     """The same for programs, as runs/README.md describes it; a key that changes its meaning raises
     `schema`."""

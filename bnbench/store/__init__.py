@@ -15,15 +15,7 @@ from bnbench.store.experiment_folder import (
 from bnbench.store.files import Appender, replace_content, write_new
 from bnbench.store.record import Record, Result, Score, cell_of, damaged, encode_records, other_run
 from bnbench.store.run_folder import Checkpoint, RunFolder
-from bnbench.store.state import (
-    STATES,
-    RunRecord,
-    State,
-    examined,
-    read,
-    set_aside,
-    uncollected,
-)
+from bnbench.store.state import STATES, RunRecord, State, examined, read, set_aside
 
 __all__ = [
     "STATES",
@@ -48,6 +40,5 @@ __all__ = [
     "read",
     "replace_content",
     "set_aside",
-    "uncollected",
     "write_new",
 ]

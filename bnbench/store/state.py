@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -47,19 +44,6 @@ class RunRecord:
     result: Result | None = None
     error: Record | None = None
     problem: str | None = None
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """To read thousands of runs: the search for cycles, of which records have none, would look at
-    all that has been read again and again, for a fifth of the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def read(run: RunFolder, *, whole: bool = True) -> RunRecord:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -100,15 +100,14 @@ def _require_until(until: str | None, max_seeds: int | None, overrides: loading.
 
 def train(
     each: PlannedExperiment,
-    planned: Sequence[PlannedExperiment],
+    executor: jobs.Executor[jobs.Job, jobs.Answer],
     options: jobs.SweepOptions,
     screens: Callable[..., Screen],
     say: Say,
 ) -> jobs.SweepOutcome:
     """Train what an experiment lacks, and bring its TensorBoard up to date before the first run.
 
-    `planned`: all experiments of the sweep. `screens`: what shows so many runs. Raises Interrupted,
-    what is trained being stored.
+    `screens`: what shows so many runs. Raises Interrupted, what is trained being stored.
     """
     runs, folder = each.plan.runs, each.folder
 
@@ -120,7 +119,7 @@ def train(
 
     stop = Stop(say, saved=partial(schedule.is_saved, runs, folder))
     outcome = jobs.SweepOutcome(0)
-    with closing(executor_for(each, options, planned, say)) as executor, stop.listening():
+    with stop.listening():
         if options.restart:
             with stop.deferred():
                 studies.throw_away(runs, folder, say)
@@ -135,30 +134,46 @@ def train(
     return outcome
 
 
-def executor_for(
-    each: PlannedExperiment,
-    options: jobs.SweepOptions,
-    planned: Sequence[PlannedExperiment],
-    say: Say,
-) -> jobs.Executor[jobs.Job, jobs.Answer]:
-    """Who trains the runs of an experiment: the one place where an executor is chosen.
+def executors(
+    planned: Sequence[PlannedExperiment], options: jobs.SweepOptions, say: Say
+) -> Generator[tuple[PlannedExperiment, jobs.Executor[jobs.Job, jobs.Answer]], None, None]:
+    """Each experiment with who trains its runs: the one place where an executor is chosen.
 
-    `planned`: all experiments of the sweep; a run that another of them has is trained once.
+    Close the iterator (`contextlib.closing`) when done. A run that several experiments have is
+    trained once. Workers of this machine, which take seconds to start, are kept for the next.
     """
-    if len(planned) > 1:
-        say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
-    if any(run.compute.threads == "auto" for run in each.plan.runs):
-        say("compute.threads: auto is 1 in a sweep, whose workers fill the cores")
-    siblings = [other.folder for other in planned if other is not each]
     if options.on != "slurm" and (options.slurm or options.detach):
         flag = "--slurm" if options.slurm else "--detach"
         raise UsageError(f"{flag} says how to train on SLURM", do="add --on slurm")
     if options.on != "ray" and options.address:
         raise UsageError("--address is of a Ray cluster", do="add --on ray")
-    match options.on:
-        case "local":
+    with ExitStack() as kept:
+        local: workers.Workers | None = None
+        for each in planned:
+            if len(planned) > 1:
+                say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
+            if any(run.compute.threads == "auto" for run in each.plan.runs):
+                say("compute.threads: auto is 1 in a sweep, whose workers fill the cores")
+            siblings = [other.folder for other in planned if other is not each]
+            if options.on != "local":
+                with closing(_cluster_for(each, options, siblings, say)) as cluster:
+                    yield each, cluster
+                continue
             size = workers_for(options.workers, each.plan.runs)
-            return workers.Workers(size, options, each.folder, siblings)
+            if local is None:
+                local = workers.Workers(size, options, each.folder, siblings)
+                kept.enter_context(closing(local))
+            local.turn_to(size, each.folder, siblings)
+            yield each, local
+
+
+def _cluster_for(
+    each: PlannedExperiment,
+    options: jobs.SweepOptions,
+    siblings: Sequence[ExperimentFolder],
+    say: Say,
+) -> jobs.Executor[jobs.Job, jobs.Answer]:
+    match options.on:
         case "ray":
             from bnbench.sweeps import on_ray, shipping
 

@@ -140,7 +140,7 @@ Answer: TypeAlias = Begun | Stated | Said | End
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
     """The command line's. `workers`: a number, or auto for as many as there are cores. `on`: where
-    runs are trained, as `executor_for` of `experiments` knows it; `address`: of a Ray cluster;
+    runs are trained, as `executors` of `experiments` knows it; `address`: of a Ray cluster;
     `slurm`: what `scheduler.connect` takes; `detach`: only submit to SLURM. `environment`: a file
     below the experiment's folder that says what `provenance.environment` workers must have."""
 

@@ -8,6 +8,7 @@ for each process, and the standard library's `multiprocessing.connection.wait`.
 from __future__ import annotations
 
 import ctypes
+import gc
 import io
 import multiprocessing
 import os
@@ -27,8 +28,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
+from bnbench import garbage
 from bnbench.config.custom import code_of
 from bnbench.errors import RunError
 from bnbench.guard import tell_what_nobody_catches
@@ -44,6 +46,10 @@ SILENCE_SECONDS = 60.0
 
 FAILED_STARTS = 5
 """This many deaths in a row of workers that had not started are not chance."""
+
+
+Task: TypeAlias = tuple[jobs.Job, ExperimentFolder, Sequence[ExperimentFolder]]
+"""A job, the folder of its experiment, and those of its siblings."""
 
 
 class Signal(Enum):
@@ -67,7 +73,7 @@ class _Worker:
     ready: bool = False
     silent_seconds: float = 0.0
 
-    def send(self, message: jobs.Job | Signal) -> None:
+    def send(self, message: Task | Signal) -> None:
         with suppress(OSError):  # it has died: `answers` will say so
             self.connection.send(message)
 
@@ -78,7 +84,7 @@ class Workers:
     torch at the same time.
 
     Workers train in the folder of the experiment itself, and take a run that a sibling experiment
-    has finished over from there.
+    has finished over from there. `turn_to` has them do so for another.
     """
 
     queues = False
@@ -90,10 +96,16 @@ class Workers:
         experiment: ExperimentFolder,
         siblings: Sequence[ExperimentFolder] = (),
     ) -> None:
-        self.size = size
-        self._arguments = (options, experiment, siblings, os.getpid())
+        self.turn_to(size, experiment, siblings)
+        self._options = options
         self._workers: list[_Worker] = []
         self._failed_starts = 0
+
+    def turn_to(
+        self, size: int, experiment: ExperimentFolder, siblings: Sequence[ExperimentFolder]
+    ) -> None:
+        """Train in this folder from now on, so many runs at a time."""
+        self.size, self._place = size, (experiment, siblings)
 
     def start(self, jobs: int) -> None:
         while len(self._workers) < min(jobs, self.size):
@@ -112,14 +124,14 @@ class Workers:
         worker.ran |= code
         worker.job = job
         worker.silent_seconds = 0.0
-        worker.send(job)
+        worker.send((job, *self._place))
 
     def _spawn(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         taken = {worker.number for worker in self._workers}
         number = next(each for each in count() if each not in taken)
-        arguments = (theirs, *self._arguments, number)
+        arguments = (theirs, self._options, os.getpid(), number)
         process = context.Process(target=serve, args=arguments, name="bnbench worker")
         try:
             with _signals_blocked(), _no_main():
@@ -230,14 +242,7 @@ def _cause(exit_code: int) -> str:
 # --- inside a worker ------------------------------------------------------------------------------
 
 
-def serve(
-    connection: Connection,
-    options: jobs.SweepOptions,
-    experiment: ExperimentFolder,
-    siblings: Sequence[ExperimentFolder],
-    driver: int,
-    number: int,
-) -> None:
+def serve(connection: Connection, options: jobs.SweepOptions, driver: int, number: int) -> None:
     """Do jobs that come through `connection` until the process `driver` closes it or ends."""
     # Ctrl-C and a scheduler's SIGTERM reach the whole group, but the driver asks us to commit.
     # `_signals_blocked` blocks these signals; Windows only has this one, and cannot block it.
@@ -245,20 +250,22 @@ def serve(
     _die_with(driver)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch makes its threads
     pipe = _Pipe(connection)
-    waiting: SimpleQueue[jobs.Job] = SimpleQueue()
+    waiting: SimpleQueue[Task] = SimpleQueue()
     stop = Stop()
     Thread(target=_listen, args=(connection, waiting, stop), daemon=True).start()
     Thread(target=_beat, args=(pipe,), daemon=True).start()
     with passed_on(pipe.send):
         broken = None
+        gc.disable()
         try:
             from bnbench.runner.execution import execute  # noqa: F401  and with it torch
         except Exception as error:
             why = f"no worker can be started: {type(error).__name__}: {error}"
             broken = jobs.Failed(RunError(why), hopeless=True)
+        garbage.collect()
         pipe.send(Signal.READY)
         while True:
-            job = waiting.get()
+            job, experiment, siblings = waiting.get()
             place = (options, experiment, pipe.send, stop, siblings, number)
             pipe.send(broken or jobs.perform(job, *place))
 
@@ -304,10 +311,10 @@ class _Pipe:
                 os._exit(1)  # the driver is gone
 
 
-def _listen(connection: Connection, waiting: SimpleQueue[jobs.Job], stop: Stop) -> None:
+def _listen(connection: Connection, waiting: SimpleQueue[Task], stop: Stop) -> None:
     while True:
         try:
-            message: jobs.Job | Signal = connection.recv()
+            message: Task | Signal = connection.recv()
         except (EOFError, OSError):
             # The driver is gone. The last checkpoint is intact; exiting releases the lock.
             os._exit(1)

@@ -52,7 +52,7 @@ def told(config: schema.RunConfig) -> Told:
 
 
 def trained(
-    planned: experiments.PlannedExperiment, monkeypatch: pytest.MonkeyPatch, **options: Any
+    planned: experiments.PlannedExperiment, **options: Any
 ) -> tuple[list[tuple[str, int]], list[str]]:
     """Sweep it with invented results: what was trained, in order, and what was said."""
 
@@ -67,9 +67,8 @@ def trained(
         return [Trained(result, found=False)]
 
     executor, said = Scripted(planned.folder, behave), list[str]()
-    monkeypatch.setattr(experiments, "executor_for", lambda *_: executor)
     screens: Callable[..., Screen] = lambda runs: Screen(Console(file=io.StringIO()), runs=runs)  # noqa: E731
-    experiments.train(planned, [planned], SweepOptions(**options), screens, said.append)
+    experiments.train(planned, executor, SweepOptions(**options), screens, said.append)
     return [(config.setup, config.seed) for config in executor.given], said
 
 
@@ -79,12 +78,10 @@ def name_of(config: schema.RunConfig) -> str:
     return identity(config)[:8]
 
 
-def test_seeds_are_added_for_what_is_undecided_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeds_are_added_for_what_is_undecided_alone(tmp_path: Path) -> None:
     planned = plan(tmp_path, STUDY % 2, until="decided", max_seeds=12)
     assert planned.experiment.looks == (7, 9, 12)
-    given, said = trained(planned, monkeypatch)
+    given, said = trained(planned)
     assert sorted(given) == sorted(
         [("batch", seed) for seed in range(7)]
         + [(setup, seed) for setup in ("group", "none") for seed in range(12)]
@@ -94,7 +91,7 @@ def test_seeds_are_added_for_what_is_undecided_alone(
         "9 seeds: 1 of 2 claims settled; 6 runs more, to 12 seeds, for none",
     ]
     again = plan(tmp_path, STUDY % 2, until="decided", max_seeds=12)
-    assert trained(again, monkeypatch) == ([], [])
+    assert trained(again) == ([], [])
     study = read_study(planned.folder)
     assert len(study.runs) == len(given)
     possible = looks.possible(again.experiment, again.plan.runs, again.folder)
@@ -103,14 +100,14 @@ def test_seeds_are_added_for_what_is_undecided_alone(
     assert study.experiment.looks == (7, 9, 12)
 
 
-def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """And what is thrown away is trained in the same order as before."""
     planned = plan(tmp_path, STUDY % 2, until="decided", max_seeds=9)
-    first, _ = trained(planned, monkeypatch)
-    restarted, said = trained(planned, monkeypatch, restart=True)
+    first, _ = trained(planned)
+    restarted, said = trained(planned, restart=True)
     assert (restarted, said[0]) == (first, f"{len(first)} earlier runs thrown away")
     planned.folder.runs()[0].clear()
-    some, _ = trained(planned, monkeypatch)
+    some, _ = trained(planned)
     assert len(some) == 1
 
 

@@ -18,16 +18,18 @@ from typing import Any, ClassVar
 import pytest
 
 from bnbench import store
-from bnbench.config import identity, schema
+from bnbench.config import identity, loading, schema
 from bnbench.errors import RunError
 from bnbench.events import Finished
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.sinks.terminal import Screen
+from bnbench.sweeps.experiments import executors, plan_all
 from bnbench.sweeps.jobs import (
     Answer,
     End,
     Failed,
+    Found,
     Job,
     Lost,
     Said,
@@ -39,7 +41,14 @@ from bnbench.sweeps.jobs import (
 )
 from bnbench.sweeps.workers import FAILED_STARTS, Workers
 from tests.executors import sweep
-from tests.runs import committed_step, evidence, experiment_in, quiet_console, small_config
+from tests.runs import (
+    committed_step,
+    evidence,
+    experiment_in,
+    quiet_console,
+    small_config,
+    write_experiment,
+)
 
 TROUBLE = '''
 """A layer that does to its process what a file beside it says, once for each of its lines."""
@@ -251,6 +260,35 @@ def test_workers_have_numbers_from_0_and_only_those_below_the_size_work(
         for job in jobs[2:]:
             workers.submit(job)
         assert [each.number for each in Numbered.all if each.alive] == [0, 2, 1, 3]
+
+
+def test_experiments_of_a_folder_have_the_same_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Numbered, "all", [])
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Numbered)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    for name in "ab":
+        write_experiment(tmp_path / f"{name}.yaml", "seeds: 2")
+    planned = plan_all(
+        str(tmp_path),
+        loading.Overrides(),
+        max_runs=4,
+        runs_dir=tmp_path / "runs",
+        say=lambda _: None,
+    )
+    a, b = (each.folder for each in planned)
+    with closing(executors(planned, SweepOptions(workers="1"), lambda _: None)) as found:
+        for each, executor in found:
+            executor.start(2)
+            (worker,) = Numbered.all
+            executor.submit(Train(each.plan.runs[0]))
+            job, *place = worker.inbox.recv()
+            assert job.config == each.plan.runs[0]
+            assert place == ([a, [b]] if each is planned[0] else [b, [a]])
+            worker.inbox.send(Found(()))
+            executor.answers(0)
+    assert not worker.alive
 
 
 DEATHS = {
