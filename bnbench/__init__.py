@@ -5,6 +5,7 @@ The packages, from the lowest level to the highest; bnbench/README.md draws how 
 catalogue  what `diagnose` may find: what it looks like, its cause, what to do
 errors     the errors that users see: what happened, where, what to do
 events     the facts that a run can state, and the moments at which they hold
+garbage    when Python looks for cycles, which takes time in a large process
 machine    cores and memory that this process may use; the cache folder
 palette    the colour of each setup, in figures and in TensorBoard
 regular    reading files that others have written: regular ones, up to a size
