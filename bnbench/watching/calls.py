@@ -72,14 +72,13 @@ class Passing:
         self._lone, self._moved = False, set[str]()
         self._made = 0
         self._called: list[str] = []
-        self._reused: dict[str, int] = {}
+        self._reused: set[str] = set()
         self._accumulates = False
         self._unsure: dict[str, Noted] = {}
         self._modules = [layer.module for layer in self.layers.values()]
         self._modes: list[bool] = []
-        # Of optimizers whose steps follow passes: the last one, the one before it, whether one has
-        # made two in succession, whether two take turns.
-        self._optimizer, self._before, self._steady, self._turns = 0, -1, False, False
+        # Optimizers whose steps follow passes, the last one, whether one has made two in turn.
+        self._optimizers, self._optimizer, self._steady = set[int](), 0, False
         self._led, self._others = False, False
 
     # --- hooks ------------------------------------------------------------------------------------
@@ -167,28 +166,27 @@ class Passing:
 
     def optimized(self, optimizer: int, ours: bool) -> bool:
         """Any optimizer has made a step; `ours`: with parameters of this network. Returns whether
-        passes came before. Where two take turns with passes before each, as in a GAN, it is not
-        known which passes belong to whom."""
+        passes came before."""
         led = self._led
         if led:
-            self._turns = self._turns or optimizer == self._before
-            if optimizer == self._optimizer:
-                self._steady = True
-            else:
-                self._before, self._optimizer = self._optimizer, optimizer
+            self._steady = self._steady or optimizer == self._optimizer
+            self._optimizer = optimizer
+            self._optimizers.add(optimizer)
         self._led, self._others = False, self._others or not ours
         return led
 
     def stepped(self, step: int, modes: list[bool]) -> None:
         """So many steps have been made: note what the passes before the last one were."""
         self._made += 1
+        found = dict[str, Noted]()
         if self.all_seen and self.calls:
-            self._judge_calls(step)
-        usual = len(self.passes) == 1 and self.passes[0].backward >= 0
-        found = {} if usual else dict(self._judge_passes(step))
+            self._judge_calls(step, found)
+        if len(self.passes) != 1 or self.passes[0].backward < 0:
+            found |= self._judge_passes(step)
         if modes != self._modes:
             self._judge_modes(modes, step)
-        self._unsure = {} if self._turns else found | self._unsure
+        # Where two optimizers take turns, as in a GAN, it is not known which passes are whose.
+        self._unsure = found | self._unsure
         if self._steady:
             self.noted, self._unsure = self._unsure | self.noted, {}
         first, self.step = self.first, step
@@ -204,7 +202,7 @@ class Passing:
 
     def ended(self) -> None:
         """The loop has ended: no step follows what is here."""
-        if not self._turns and (self._steady or self._before <= 0):
+        if self._steady or len(self._optimizers) < 2:
             self.noted = dict(self._unused()) | self._unsure | self.noted
 
     def _clear(self) -> None:
@@ -217,17 +215,21 @@ class Passing:
         """Of the step that is being made."""
         self.noted.setdefault(name, Noted(layers, self.step + 1, evidence or EVIDENCE[name]))
 
-    def _judge_calls(self, step: int) -> None:
+    def _judge_calls(self, step: int, found: dict[str, Noted]) -> None:
         """Layers that are called several times in a forward pass. Where the whole network is not
-        called, but parts of it, that which is called least is called once in each."""
+        called, but parts of it, those that are called more often than others."""
         self._called = list(dict.fromkeys(name for name, _ in self.calls))
         whole = {key: number for key, number in self.calls.items() if key[1]}
         counts, least = whole or self.calls, 1 if whole else min(self.calls.values())
-        self._reused = {name: -(-n // least) for (name, _), n in counts.items() if n > least}
+        self._reused = {name for (name, _), number in counts.items() if number > least}
         if self._reused:
-            most = max(self._reused, key=lambda name: self._reused[name])
-            evidence = f"layer {most} was called {self._reused[most]} times in one forward pass"
-            self.noted["reused-layer"] = Noted([*self._reused], step, evidence)
+            (most, _), number = max(counts.items(), key=lambda each: each[1])
+            times = f"{number} times in one forward pass"
+            if not whole:
+                times = f"{number} times in one step, others {least}"
+            layers = [name for name in self._called if name in self._reused]
+            said = Noted(layers, step, f"layer {most} was called {times}")
+            (self.noted if whole else found)["reused-layer"] = said
 
     def _judge_passes(self, step: int) -> Iterator[tuple[str, Noted]]:
         together = set[int]()  # backward passes since gradients were zero
@@ -236,13 +238,14 @@ class Passing:
                 together.clear()
             together |= {each.backward} - {-1}
         if len(together) > 1:
-            self._accumulates = not self._turns
+            self._accumulates = True
             evidence = (
                 f"{len(together)} backward passes make one optimizer step, so that each forward "
                 f"pass normalizes by its own {counted(self._rows, 'example')}"
             )
             yield "micro-batches", Noted(self._training(), step, evidence)
-        yield from self._unused()
+        if any(each.backward >= 0 for each in self.passes):  # else the step was of another part
+            yield from self._unused()
 
     def _unused(self) -> Iterator[tuple[str, Noted]]:
         """Passes with gradients that no backward pass has followed."""

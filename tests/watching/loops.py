@@ -221,8 +221,23 @@ def _both_in_one(model: Net) -> None:
         hidden = model.backbone(x)
         head.zero_grad()
         backward(F.cross_entropy(model.head(model.neck(hidden.detach())), y))
+        backward(-model.head(model.neck(1 - hidden.detach())).logsumexp(1).mean())
         head.step()
         step(model, body, x, y)
+
+
+def _with_a_critic(model: Net) -> None:
+    """Another network learns from what the model gives, twice for each step of the model."""
+    critic = nn.Linear(CLASSES, 1)
+    mine, critics = optimizer(model), optimizer(critic)
+    for x, _ in (batch for _ in range(3) for batch in data()):
+        for _ in range(2):
+            critics.zero_grad()
+            backward(critic(model(x).detach()).square().mean())
+            critics.step()
+        mine.zero_grad()
+        backward(critic(model(x)).mean())
+        mine.step()
 
 
 def _checkpointed_by_function(model: Net) -> None:
@@ -262,6 +277,7 @@ HEALTHY: dict[str, Loop] = {
     "attacked": _attacked,
     "adversarial": _adversarial,
     "both in one": _both_in_one,
+    "with a critic": _with_a_critic,
 }
 
 
