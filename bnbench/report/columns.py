@@ -29,7 +29,7 @@ def setup_column(found: Table, source: yaml.Source, name: str | None) -> int | N
         return found.column(name, "--setup")
     named, arms = _named(source)
     lone = {arm.partition("@")[0] for arm in arms}
-    if lone <= {*found.columns} and not any(map(found.find, named)):
+    if lone <= {*found.columns} and not any(found.find(each) is not None for each in named):
         return None
     there = [{text.strip() for text in found.texts(at)} for at in range(len(found.columns))]
     known = [sum(bool({arm, arm.partition("@")[0]} & texts) for arm in arms) for texts in there]

@@ -210,11 +210,12 @@ class Asked:
             if (seed := self._seed(row)) in by_seed:
                 by_seed[seed].append(row)
         self._require_numbers(at, rows)
-        values, lost, twins = dict[Seed, float](), list[str](), list[str]()
+        self._look_for_spellings(arm.setup)
+        values, lost, twins = dict[Seed, float](), dict[Seed, str](), list[str]()
         diverged = 0
         for seed, some in by_seed.items():
             if not some:
-                lost.append(f"{seed} (no row)")
+                lost[seed] = "no row"
                 continue
             if claim.slope_over is None and len(some) > 1:
                 twins.append(f"{seed} (lines {', '.join(str(row.line) for row in some)})")
@@ -224,7 +225,7 @@ class Asked:
                 diverged += bad
             except ValueError as error:
                 lines = ", ".join(str(row.line) for row in some)
-                lost.append(f"{seed} (line{'s' * (len(some) > 1)} {lines}: {error})")
+                lost[seed] = f"line{'s' * (len(some) > 1)} {lines}: {error}"
         pair = self.table.columns[self.pair]
         unpaired = [str(row.line) for row in rows if self._seed(row) == ""]
         if unpaired:
@@ -235,11 +236,23 @@ class Asked:
             do = f"; name one, as in {arm.setup}@{apart[0]}" if apart else "; keep one of each"
             found.objections.append(f"{arm}: several rows for {pair} {cut(twins)}{do}")
         if lost:
-            found.objections.append(f"{arm}: no {claim.metric} for {pair} {cut(lost)}")
+            why = cut([f"{seed} ({each})" for seed, each in lost.items()])
+            found.objections.append(
+                f"{arm}: no {claim.metric} for {pair} {why}: give what is missing (diverged, of a "
+                f"run that did); or, if by chance alone it is, leave {pair} "
+                f"{cut(list(map(str, lost)))} out of all setups"
+            )
         self.diverged += diverged
         words = [str(arm), *(f"{key} {in_words(value)}" for key, value in claim.at.items())]
         missing = len(seeds) - len(values)
         return Side(arm, ", ".join(words), values, diverged, missing, frozenset(), {})
+
+    def _look_for_spellings(self, setup: str) -> None:
+        """Note names of other setups that are this one's but for capitals."""
+        if self.setup is not None:
+            texts = {text.strip() for text in self.table.texts(self.setup)} - {setup}
+            other = sorted(text for text in texts if text.casefold() == setup.casefold())
+            self.also += [f"{shortened(each)} is another setup than {setup}." for each in other]
 
     def _require_numbers(self, at: int, rows: Sequence[Row]) -> None:
         """Raises UsageError where a column has texts alone: it is another than was meant."""

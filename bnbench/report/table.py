@@ -58,11 +58,14 @@ class Table:
 
     def find(self, name: str) -> int | None:
         """Which column has this name, or alone ends with it after a dot or a slash, as `seed` is
-        `params.seed`. Raises UsageError where there are several."""
-        for found in (
-            [at for at, each in enumerate(self.columns) if each == name],
-            [at for at, each in enumerate(self.columns) if re.split(r"[./]", each)[-1] == name],
+        `params.seed`, or is it but for capitals. Raises UsageError where there are several."""
+        ends = [re.split(r"[./]", each)[-1] for each in self.columns]
+        for names, wanted in (
+            (self.columns, name),
+            (ends, name),
+            ([each.casefold() for each in ends], name.casefold()),
         ):
+            found = [at for at, each in enumerate(names) if each == wanted]
             if len(found) > 1:
                 named = cut([shortened(self.columns[at]) for at in found])
                 raise UsageError(
@@ -78,6 +81,13 @@ class Table:
         found = self.find(name)
         if found is None:
             close = did_you_mean(nearest(name, self.columns), f"{option} ")
+            numbered = rf"{re.escape(name)}[ _=.-]*[0-9]+"
+            each = [it for it in self.columns if re.fullmatch(numbered, it, re.IGNORECASE)]
+            if len(each) > 1:
+                close = (
+                    f"it has a column for each ({cut(each)}): transpose it, so that a row is a "
+                    f"{name} and a column a setup"
+                )
             raise UsageError(
                 f"{self.name} has no column {shortened(name)}",
                 do=close or f"{option} names one of {cut(list(map(shortened, self.columns)))}",
@@ -171,16 +181,21 @@ def _decoded(content: bytes, path: str) -> str:
 def _of_lines(text: str, path: str) -> Table:
     first, _, rest = text.partition("\n")
     told = re.fullmatch(r"sep=(.)\s*", first)  # Excel's own first line
-    delimiter = told[1] if told else _delimiter(text)
+    delimiter = told[1] if told else _delimiter(text.lstrip("\r\n"))
     csv.field_size_limit(LIMIT)  # a histogram in one cell is longer than csv's 128 KiB
     reader = csv.reader(io.StringIO(rest if told else text, newline=""), delimiter=delimiter)
     before = int(bool(told))
     try:
-        columns = [each.strip() for each in next(reader, [])]
+        columns = next((line for line in reader if any(line)), [])
+        columns, heading = [each.strip() for each in columns], reader.line_num + before
         rows = [Row(reader.line_num + before, [_typed(each) for each in line])
                 for line in reader if any(map(str.strip, line))]  # fmt: skip
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num + before}: {error}") from None
+    if sum(map(bool, columns)) < 2 <= len(columns):
+        many = f"names 1 of {len(columns)} columns"
+        do = "remove what stands above the names of the columns"
+        raise DataError(f"{path}:{heading}: the heading {many}", do=do)
     for row in rows:
         if len(row.values) != len(columns):
             many = f"{len(row.values)} values, and the heading {len(columns)}"

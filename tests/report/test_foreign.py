@@ -89,6 +89,9 @@ FORMS: dict[str, str | bytes] = {
     "json lines": "\n".join(map(json.dumps, rows())),
     "json list": json.dumps(rows(), indent=1),
     "nested, as MLflow's": "\n".join(map(json.dumps, NESTED)),
+    "capitals, empty columns and rows": COMMAS.replace("run;norm;seed;dice", "run;Norm;SEED;Dice")
+    .replace("\r\n", ";;\r\n;;;;;\r\n"),
+    "a line above": f"\r\n{LONG}",
     "prefixed columns, as MLflow's": LONG.replace("run,norm,seed,dice",
                                                   "run,params.norm,params.seed,metrics.dice"),
 }  # fmt: skip
@@ -140,6 +143,22 @@ def test_what_is_missing_or_there_twice_is_said_and_nothing_decided(
     assert any(each.startswith(reason) for each in claim["reasons"]), claim["reasons"]
 
 
+def test_what_would_decide_a_claim_is_said_and_does() -> None:
+    table = [each for each in rows([*BN, 0.8], [*GN, 0.85]) if each["run"] != "gn-2"]
+    (claim,) = told(as_csv(table))["claims"]
+    assert claim["reasons"] == [
+        "gn: no dice for seed 2 (no row): give what is missing (diverged, of a run that did); or, "
+        "if by chance alone it is, leave seed 2 out of all setups"
+    ]
+    (claim,) = told(as_csv([each for each in table if each["seed"] != 2]))["claims"]
+    assert claim["outcome"] == "supported"
+
+
+def test_setups_that_differ_in_capitals_are_told() -> None:
+    table = [each | {"norm": "GN" if each["run"] == "gn-5" else each["norm"]} for each in rows()]
+    assert "GN is another setup than gn." in told(as_csv(table))["notices"]
+
+
 def test_rows_of_one_seed_are_to_be_named_by_a_column_that_groups_them() -> None:
     table = [{key: each[key] for key in ("norm", "seed", "dice")} for each in rows()]
     (claim,) = told(as_csv([*table, table[0] | {"dice": 0.1}]))["claims"]
@@ -175,7 +194,7 @@ def test_a_crashed_run_has_no_result_and_a_diverged_one_the_worst() -> None:
     table = [each | {"State": "finished"} for each in rows()]
     table[0]["State"] = "crashed"
     (claim,) = told(as_csv(table))["claims"]
-    assert claim["reasons"][0] == "bn: no dice for seed 0 (line 2: the run is crashed)"
+    assert claim["reasons"][0].startswith("bn: no dice for seed 0 (line 2: the run is crashed): ")
     for way in ({"State": "diverged", "dice": ""}, {"dice": "Diverged"}, {"dice": "-Infinity"}):
         found = told(as_csv([table[0] | {"State": "finished"} | way, *table[1:]]))
         (claim,) = found["claims"]
@@ -268,6 +287,8 @@ def test_the_table_for_a_paper(form: str) -> None:
         (LONG, {"--smallest-effect": "nan"}, "smallest_effect"),
         (LONG, {"--claims": "c.yaml"}, "are both given"),
         ("", {}, "is empty"),
+        ("Results;;\nnorm;seed;dice\nbn;1;2\n", {}, "1: the heading names 1 of 3 columns"),
+        ("norm,Seed 1,Seed 2\nbn,1,2\ngn,1,2\n", {}, "for each (Seed 1, Seed 2): transpose it"),
         ("norm,seed,dice\n", {}, "results.csv has a heading and no rows\n  a row for each run"),
         ("[]", {}, "results.csv has a heading and no rows"),
         (LONG, {"--metric": "run"}, "run has no numbers, but gn-0, gn-1, gn-2"),
