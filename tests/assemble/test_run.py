@@ -1,25 +1,19 @@
-"""Every kind is built and trains, seeds pair setups, evaluations have their sizes."""
+"""Every kind is built and trains, facts are those of the configuration, refusals name it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from bnbench.assemble import Facts, build_run, inputs, resolve_device
-from bnbench.assemble.inputs import evaluation_steps, generator
+from bnbench.assemble import Facts, build_run
+from bnbench.assemble.inputs import evaluation_steps
 from bnbench.config import schema
-from bnbench.data import synthetic as generated
-from bnbench.data import torchvision_sets
-from bnbench.data.dataset import Dataset
-from bnbench.errors import ConfigError, UsageError
+from bnbench.errors import ConfigError
 from bnbench.events import Evaluation, Finished, Moment, Step
 from bnbench.norms.batch import BatchNorm, GhostBatchNorm
 from bnbench.norms.group import GroupNorm, LayerNorm
@@ -30,7 +24,6 @@ from tests.assemble.examples import (
     SMALL,
     built,
     config,
-    epoch,
     kinds,
     smooth,
     synthetic,
@@ -207,116 +200,6 @@ def test_divergence_is_that_of_the_configuration() -> None:
     assert run.divergence.reason(5, limit * 1.001) == "loss above 2.5·ln(classes)"
 
 
-# --- datasets -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_dataset_kept() -> Iterator[None]:
-    inputs._loaded.clear()
-    yield
-    inputs._loaded.clear()
-
-
-def datasets(folder: Path) -> list[schema.DataConfig]:
-    return [
-        schema.Fashion12kData(train_size=30, validation_size=20, batch_size=8),
-        schema.TorchvisionData(dataset="cifar10", validation_size=12, batch_size=8, root="/x"),
-        schema.ImageFolderData(
-            dataset="image-folder",
-            root=str(folder),
-            image_size=8,
-            validation_size=4,
-            batch_size=4,
-        ),
-        synthetic(),
-        schema.CustomData(
-            dataset="custom", target=f"{folder}/own.py:load", validation_size=4, batch_size=4
-        ),
-    ]
-
-
-OWN = """\
-import numpy as np
-
-
-def load():
-    part = np.arange(12 * 5 * 64, dtype=np.float32).reshape(12, 5, 8, 8), np.arange(12) % 3
-    return part, part
-"""
-
-
-@pytest.mark.usefixtures("no_dataset_kept")
-def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.default_rng(0)
-    for part in ("train", "test"):
-        for label in ("cat", "dog"):
-            (tmp_path / part / label).mkdir(parents=True)
-            for i in range(6):
-                pixels = random.integers(0, 256, (9, 8, 3), np.uint8)
-                Image.fromarray(pixels).save(tmp_path / part / label / f"{i}.png")
-
-    (tmp_path / "own.py").write_text(OWN)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asked: list[tuple[object, ...]] = []
-
-    def fetched(name: str, *, root: Path | None, download: bool, **_: object) -> Dataset:
-        asked.append((name, root, download))
-        return generated.generate_synthetic(
-            train_images=40,
-            test_images=10,
-            classes=10,
-            channels=3,
-            image_size=8,
-            noise=0.5,
-            seed=0,
-        )
-
-    # tests/data look into the real one.
-    monkeypatch.setattr(torchvision_sets, "load_torchvision", fetched)
-    configs = datasets(tmp_path)
-    assert {type(one) for one in configs} == set(kinds(schema.DataConfig))
-    assert len(kinds(schema.DataConfig)) == 5
-    channels = []
-    for one in configs:
-        run, _ = build_run(
-            config(
-                data=one,
-                model=schema.PlainModel(widths=(4, 8), blocks=1, activation="sigmoid"),
-                train=schema.TrainConfig(steps=2, evaluations=1, evaluation_images=8),
-            ),
-            CPU,
-        )
-        channels.append(run.batch_at(0)[0].shape[1])
-        run.evaluate_last = run.evaluate  # 2,000 test images would take a second
-        assert list(train(run))[-1].facts[-1] == Finished()  # type: ignore[union-attr]
-    assert channels == [1, 3, 3, 2, 5]
-    assert asked == [("cifar10", Path("/x"), True)]
-
-
-@pytest.mark.usefixtures("no_dataset_kept")
-def test_a_dataset_is_loaded_once_whatever_is_done_with_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    loads: list[dict[str, Any]] = []
-    real = generated.generate_synthetic
-
-    def counted(**options: Any) -> Dataset:
-        loads.append(options)
-        return real(**options)
-
-    monkeypatch.setattr(generated, "generate_synthetic", counted)
-    for changed in (
-        {"batch_size": 4},
-        {"validation_size": 6},
-        {"augment": "flip-crop"},
-        {"train_size": 24},
-    ):
-        build_run(config(data=synthetic(**changed)), CPU)
-    assert len(loads) == 1
-    build_run(config(data=synthetic(data_seed=1)), CPU)
-    assert len(loads) == 2
-
-
 # --- facts --------------------------------------------------------------------------------
 
 
@@ -372,103 +255,6 @@ def test_evaluations_are_evenly_spaced_and_end_at_the_end() -> None:
                 assert found == list(range(1, total + 1))
 
 
-# --- randomness ---------------------------------------------------------------------------
-
-
-def test_no_two_purposes_or_seeds_share_random_numbers() -> None:
-    """The streams themselves: torch's CPU generator keeps 32 bits of a seed."""
-    purposes: list[tuple[object, ...]] = [
-        *((word,) for word in ("split", "order", "augment", "init", "layers", "evaluation")),
-        *((word, i) for word in ("order", "augment", "layers") for i in range(100)),
-        *(("evaluation", word) for word in ("train", "val", "test", "population")),
-        *(("init", f"stage{s}.block{b}.conv.weight") for s in (1, 2) for b in (1, 2)),
-    ]
-    seeds = range(12)
-    firsts = Counter(
-        tuple(torch.randint(2**62, (2,), generator=generator(seed, *purpose)).tolist())
-        for seed in seeds
-        for purpose in purposes
-    )
-    assert len(firsts) == len(purposes) * len(seeds)
-    for values in zip(*firsts, strict=True):
-        assert len(set(values)) == len(purposes) * len(seeds)
-
-
-def test_seeds_are_derived_as_they_always_were() -> None:
-    """Written down: another derivation would silently make every stored run another one."""
-    # blake2b of "0/order/3", 8 bytes, halved; worked out with hashlib alone.
-    assert inputs.derived(0, "order", 3) == 228_291_028_133_782_092
-    draws = [torch.rand(4, generator=generator(0, "order", 3)) for _ in range(2)]
-    assert torch.equal(draws[0], draws[1])
-
-
-def test_dropout_draws_what_seed_and_step_say_and_nothing_else() -> None:
-    run, other = built(config()), built(config(seed=1))
-
-    def drawn(run: Run, step: int) -> list[float]:
-        torch.manual_seed(len(draws))  # whatever was drawn before
-        run.reseed(step)
-        return torch.rand(3).tolist()
-
-    draws: list[list[float]] = []
-    for one, step in ((run, 0), (run, 1), (other, 0), (run, 0)):
-        draws.append(drawn(one, step))
-    assert draws[3] == draws[0]
-    assert draws[1] != draws[0] != draws[2] != draws[1]
-
-
-SETUPS: list[dict[str, Any]] = [
-    {},
-    {"norm": schema.NoNorm(kind="none")},
-    {"norm": schema.BatchNormConfig(batch_size=2, placement="after")},
-    {"norm": schema.GroupNormConfig(kind="group", groups=4)},
-    {"optim": schema.AdamWConfig(kind="adamw")},
-    {"model": schema.PlainModel(widths=(4, 8), blocks=1, activation="tanh", dropout=0.5)},
-    {"data": synthetic(eval_batch_size=3)},
-]
-
-
-def test_setups_of_one_seed_share_images_order_and_weights() -> None:
-    reference = built(config())
-    images, labels = epoch(reference, 12)  # two epochs of six
-    assert not torch.equal(images[:48], images[48:])
-    weights = dict(reference.model.named_parameters())
-    shared = 0
-    for setup in SETUPS:
-        torch.manual_seed(len(setup) + shared)
-        run = built(config(**setup))
-        theirs = epoch(run, 12)
-        assert torch.equal(theirs[0], images)
-        assert torch.equal(theirs[1], labels)
-        for name, parameter in run.model.named_parameters():
-            if name.endswith("conv.weight") or name == "head.weight":
-                assert torch.equal(parameter, weights[name])
-                shared += 1
-    assert shared == 3 * len(SETUPS)
-
-
-def test_batch_sizes_cut_one_order() -> None:
-    images, _ = epoch(built(config()), 6)
-    for batch_size, steps in ((2, 24), (4, 12), (16, 3), (48, 1)):
-        found, _ = epoch(built(config(data=synthetic(batch_size=batch_size))), steps)
-        assert torch.equal(found, images)
-    # 48 = 4·11 + 4: only the dropped tail differs; the next epoch has an order of its own.
-    found, _ = epoch(built(config(data=synthetic(batch_size=11))), 4)
-    assert torch.equal(found, images[:44])
-
-
-def test_other_seeds_have_other_images_orders_and_weights() -> None:
-    runs = [built(config(seed=seed)) for seed in range(3)]
-    kept = [{tuple(x.flatten().tolist()) for x in epoch(run, 6)[0]} for run in runs]
-    firsts = [run.batch_at(0)[0] for run in runs]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert kept[one] != kept[other]  # another split …
-        assert not torch.equal(firsts[one], firsts[other])
-        for name in ("stage1.block1.conv.weight", "head.weight"):
-            a, b = (runs[i].model.get_parameter(name) for i in (one, other))
-            assert not (a == b).any()
-
-
 # --- refusals -----------------------------------------------------------------------------
 
 
@@ -494,89 +280,9 @@ def test_other_seeds_have_other_images_orders_and_weights() -> None:
         ),
     ],
 )
-def test_what_a_room_refuses_is_a_fault_of_the_setup(parts: dict[str, Any], message: str) -> None:
+def test_what_a_layer_refuses_is_a_fault_of_the_setup(parts: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_run(config(**parts), CPU)
     assert str(caught.value) == message
     assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.exit_code == 2
-
-
-# --- devices ------------------------------------------------------------------------------
-
-
-def machine(monkeypatch: pytest.MonkeyPatch, *, gpus: int, mps: bool = False) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "mps", "name", "expected"),
-    [
-        (0, False, "auto", "cpu"),
-        (0, True, "auto", "mps"),
-        (2, False, "auto", "cuda:0"),
-        (2, False, "cpu", "cpu"),
-        (2, False, "cuda", "cuda:0"),
-        (2, False, "cuda:0", "cuda:0"),
-        (2, False, "cuda:1", "cuda:1"),
-        (0, True, "mps", "mps"),
-    ],
-)
-def test_devices_that_there_are(
-    gpus: int, mps: bool, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine(monkeypatch, gpus=gpus, mps=mps)
-    assert str(resolve_device(name)) == expected
-
-
-def test_workers_take_gpus_in_turn_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, gpus=3)
-    taken = [str(resolve_device("cuda", worker)) for worker in range(5)]
-    assert taken == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
-    for name, expected in (("cuda:0", "cuda:0"), ("cuda:2", "cuda:2"), ("auto", "cuda:0")):
-        assert str(resolve_device(name, 1)) == expected
-
-
-@pytest.mark.parametrize(
-    ("gpus", "name"),
-    [
-        (0, "cuda"),
-        (0, "cuda:0"),
-        (1, "cuda:1"),
-        (1, "cuda:200"),  # torch.device reads the index as a signed byte: −56 …
-        (1, "cuda:256"),  # … and 0
-        (1, "mps"),
-    ],
-)
-def test_devices_that_there_are_not(gpus: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, gpus=gpus)
-    with pytest.raises(UsageError) as caught:
-        resolve_device(name)
-    assert str(caught.value) == (
-        f"there is no device {name} on this machine\n  use --device cpu, or auto for what there is"
-    )
-
-
-@pytest.mark.parametrize("name", ["xpu", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1_0", "cpu:²"])
-def test_what_is_no_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, gpus=1)
-    with pytest.raises(UsageError, match="is not a device"):
-        resolve_device(name)
-
-
-def test_precision_is_that_of_the_configuration() -> None:
-    dtypes: list[torch.dtype] = []
-
-    def see(_: nn.Module, __: object, y: Tensor) -> None:
-        dtypes.append(y.dtype)
-
-    for precision in ("fp32", "bf16"):
-        run = built(config(compute=schema.ComputeConfig(precision=precision)))
-        run.model.get_submodule("stage1.block1.conv").register_forward_hook(see)
-        list(train(run))
-        assert {p.dtype for p in run.model.parameters()} == {torch.float32}
-        expected = torch.float32 if precision == "fp32" else torch.bfloat16
-        assert set(dtypes) == {expected}  # in training and in the evaluations alike
-        dtypes.clear()
