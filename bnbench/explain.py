@@ -191,7 +191,8 @@ def _findings() -> Iterator[Entry]:
 
 
 def _claims() -> Entry:
-    model, details = schema.ClaimConfig, tuple(map(_definition, ("stats.verdict", "stats.looks")))
+    model, modules = schema.ClaimConfig, ("stats.verdict", "stats.looks", "stats.racing")
+    details = tuple(map(_definition, modules))
     return Entry("claims", "claims", _docstring(model), details, _keys(model, "claims."))
 
 

@@ -192,6 +192,7 @@ def _prepare(no_custom: bool, runs: Sequence[RunConfig]) -> bool:
 def _forecast(
     planned: Sequence[PlannedExperiment], options: SweepOptions, *, quiet: bool, as_json: bool
 ) -> None:
+    from bnbench.report.looks import stops
     from bnbench.sweeps import experiments, forecast, looks
 
     records = []
@@ -204,7 +205,8 @@ def _forecast(
                     runs, each.folder, executor, options, each.plan.faults, root.say
                 )
             records.append({"schema": SCHEMA} | asdict(found))
-            for line in () if as_json else forecast.as_lines(found, each.experiment.looks):
+            numbers = each.experiment.looks, stops(each.experiment)
+            for line in () if as_json else forecast.as_lines(found, *numbers):
                 root.show(line)
     if as_json:
         print(json.dumps(records[0] if len(planned) == 1 else records, indent=2))
@@ -239,7 +241,7 @@ def _train(
                 continue
             with root.doing("reading the results", quiet or as_json or csv):
                 update_tensorboard(folder, root.say)
-                told = each.experiment.looks or (each.experiment.claims and not (as_json or csv))
+                told = each.experiment.stages or (each.experiment.claims and not (as_json or csv))
                 study = results_of(each.experiment, each.plan.runs, folder, events=bool(told))
                 study = asked(study)
             failures += outcome.failures

@@ -246,13 +246,23 @@ def runs_of(claim: Claim, arm: Arm, runs: tuple[schema.RunConfig, ...]) -> list[
     return [run for run in runs if _fits(claim, arm, run)]
 
 
-def concern(claims: tuple[Claim, ...], run: schema.RunConfig) -> bool:
-    """Whether a run is of an arm of any of the claims."""
+def concern(
+    claims: tuple[Claim, ...], run: schema.RunConfig, but_tuned: schema.TuneConfig | None = None
+) -> bool:
+    """Whether a run is of an arm of any of the claims. `but_tuned`: of one that asks for its value
+    of that axis, whichever is the best."""
     return any(
-        _fits(claim, arm, run)
+        _fits(claim, arm, run) and not takes_best(claim, arm, but_tuned)
         for claim in claims
         for arm in (*claim.better_arms, *claim.worse_arms)
     )
+
+
+def takes_best(claim: Claim, arm: Arm, tune: schema.TuneConfig | None) -> bool:
+    """Whether an arm has the value of the tuned axis that is chosen on validation."""
+    asked = {*claim.at, *dict(arm.at), claim.slope_over}
+    asked |= {LR} if isinstance(claim.measured, UsableLr) else set()
+    return tune is not None and tune.axis not in asked
 
 
 def _fits(claim: Claim, arm: Arm, run: schema.RunConfig) -> bool:

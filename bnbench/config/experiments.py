@@ -112,6 +112,16 @@ class ExperimentConfig:
     overridden: bool  # whether the command line changed anything
     source: Source = field(repr=False)
 
+    @property
+    def raced(self) -> bool:
+        """Whether values of the tuned axis that are worse are given up on the way."""
+        return self.tune is not None and self.tune.race
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The looks; all seeds for a race without any; () where all runs are asked for at once."""
+        return self.looks or ((len(self.seeds),) if self.raced else ())
+
     def axes_of(self, setup: Setup | None) -> tuple[Axis, ...]:
         """The axes that a setup is crossed with, in the experiment's order."""
         own = {axis.key: axis for axis in setup.axes} if setup else {}

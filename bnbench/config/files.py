@@ -97,7 +97,7 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         "seeds": len(seeds) if isinstance(seeds, range) else tuple(seeds),
         "looks": experiment.looks or None,
         "log": experiment.log if experiment.log != schema.LOGGERS else None,
-        "tune": tune.model_dump() if tune is not None else None,
+        "tune": None if tune is None else tune.model_dump(exclude=None if tune.race else {"race"}),
         "claims": experiment.source.data["claims"] if experiment.claims else None,
         "published": experiment.source.data["published"] if experiment.published else None,
         "registered": None if experiment.registered is None else experiment.registered.model_dump(),

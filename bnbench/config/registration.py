@@ -53,7 +53,8 @@ def decided(experiment: ExperimentConfig, runs: Iterable[schema.RunConfig]) -> t
     return (
         f"seeds: {', '.join(map(str, experiment.seeds))}",
         *([f"looks: {', '.join(map(str, experiment.looks))}"] if experiment.looks else []),
-        f"tune: {f'axis {tune.axis}; by {tune.by}' if tune is not None else 'none'}",
+        f"tune: {'none' if tune is None else f'axis {tune.axis}; by {tune.by}'}"
+        + "; race" * (tune is not None and tune.race),
         *(_line(block, parts) for block, parts in blocks.items()),
         *(
             _line(f"setup {setup}", {k: v for k, v in keys.items() if k not in common})

@@ -175,6 +175,7 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
             yield Notice("other", remark)
     yield from () if found is None else _registered(found)
     yield from _looks(study.experiment.looks)
+    yield from _given_up(study)
     yield from _without_images(claims)
     yield from (Notice("other", note) for note in study.notes)
     for reason in dict.fromkeys(run.reason for run in study.others):
@@ -193,6 +194,21 @@ def _looks(numbers: Sequence[int]) -> Iterator[Notice]:
             f"Looks at {listing(map(str, numbers), 'and')} seeds, which were added for undecided "
             "claims alone. What is said of claims is corrected for all looks; intervals of single "
             "setups are not.",
+        )
+
+
+def _given_up(study: Study) -> Iterator[Notice]:
+    """What racing left out, which is neither diverged nor missing."""
+    cells = [cell for cell in study.cells if cell.key in study.given_up]
+    if cells:
+        after = sorted({len(cell.runs) for cell in cells})
+        seeds = f"{after[0]} to {after[-1]} seeds" if len(after) > 1 else counted(after[0], "seed")
+        of = counted(sum(map(len, study.trials)), "cell")
+        yield Notice(
+            "other",
+            f"Tuned by racing: {len(cells)} of {of} were given up after {seeds}, worse on "
+            "validation than the chosen one. They did not diverge for it: their other seeds were "
+            "never trained.",
         )
 
 

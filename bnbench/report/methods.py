@@ -14,6 +14,7 @@ from bnbench.config import identity, schema
 from bnbench.report import words
 from bnbench.report.means import metrics_of
 from bnbench.report.study import Point, Study
+from bnbench.stats import racing
 from bnbench.stats.looks import shares
 from bnbench.stats.verdict import LEVEL
 from bnbench.wording import counted, in_words, key_words, listing
@@ -111,6 +112,12 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
             f"The {_axis(study)} was chosen for each setup and each value of the other axes by "
             f"{_by(study)}: of the values with the fewest diverged seeds the one with the best "
             "mean over seeds."
+        )
+    if study.experiment.raced:
+        yield (
+            "A value got no further seeds once it was worse than the best one (racing: a one-sided "
+            f"paired t-test at {racing.LEVEL:g} from {racing.FIRST} seeds on), or had diverged in "
+            f"{racing.DIVERGED} seeds more, and was not chosen then."
         )
     yield f"Test images were evaluated once, after training; no choice rests on them. {READING}"
     lost = study.count("diverged")

@@ -58,7 +58,7 @@ def as_record(
             "grid": f"single runs of {counted(len(study.cells), 'configuration')}"
             if content is None
             else plans.grid(experiment),
-            "tune": None if tune is None else {"axis": tune.axis, "by": tune.by},
+            "tune": None if tune is None else tune.model_dump(),
         },
         "registered": before,
         "caption": caption(study),
@@ -205,6 +205,7 @@ def cell_row(cell: Cell, study: Study) -> Record:
         "norm": _norm(cell.runs[0].config),
         "point": cell.point,
         "chosen": None if study.tuned_axis is None else study.is_chosen(cell),
+        "given_up": cell.key in study.given_up,
         "seeds": len(cell.runs),
         "completed": len(cell.completed),
         "at_chance": sum(run.at_chance for run in cell.runs),

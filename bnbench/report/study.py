@@ -10,14 +10,14 @@ one training in eight is not a setup's best.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from bnbench import store
-from bnbench.config import experiments, identity, schema
+from bnbench.config import experiments, schema
 from bnbench.wording import point_words
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Point: TypeAlias = Mapping[str, Any]
 """Values of the axes by dotted key; None where an axis has no meaning in a setup."""
 Quantity: TypeAlias = Literal["accuracy", "loss"]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,11 @@ class Cell:
     runs: tuple[StudiedRun, ...]
 
     @property
+    def key(self) -> str:
+        """The `cell` of its runs."""
+        return self.runs[0].cell
+
+    @property
     def completed(self) -> list[StudiedRun]:
         """The runs with final scores."""
         return [run for run in self.runs if run.state == "completed"]
@@ -151,11 +157,11 @@ class Cell:
         """One of `METRICS` for each run that has it."""
         return [value for run in self.runs if (value := run.metric(name)) is not None]
 
-    def validation(self, quantity: Quantity = "accuracy") -> list[float | None]:
+    def validation(self, quantity: Quantity = "accuracy") -> dict[int, float | None]:
         """What cells are chosen by: for each seed with a result its validation score, None where
         the run diverged or the score is not finite."""
         ended = (run for run in self.runs if run.result is not None)
-        return [run.score("val", quantity=quantity) for run in ended]
+        return {run.seed: run.score("val", quantity=quantity) for run in ended}
 
 
 class Choice(NamedTuple):
@@ -175,13 +181,14 @@ class Choice(NamedTuple):
 @dataclass(frozen=True)
 class Study:
     """An experiment and its runs, in the order of the plan; no run twice. `notes`: what a reader
-    must know of how they were read."""
+    must know of how they were read. `given_up`: the `cell` of those that racing gives up."""
 
     experiment: experiments.ExperimentConfig
     folder: store.ExperimentFolder
     runs: tuple[StudiedRun, ...]
     others: tuple[OtherRun, ...] = ()
     notes: tuple[str, ...] = ()
+    given_up: frozenset[str] = frozenset()
 
     @cached_property
     def setups(self) -> list[str]:
@@ -229,25 +236,40 @@ class Study:
         """The axis of which each setup takes its best value, or None."""
         return None if self.experiment.tune is None else self.experiment.tune.axis
 
+    @property
+    def tuned_by(self) -> Quantity:
+        """On validation."""
+        tune = self.experiment.tune
+        return "loss" if tune is not None and tune.by.endswith("loss") else "accuracy"
+
     @cached_property
-    def choices(self) -> list[Choice]:
-        """For each setup and each value of the other axes; [] where nothing is tuned."""
-        tune, axis = self.experiment.tune, self.tuned_axis
-        if tune is None or axis is None:
-            return []
+    def trials(self) -> list[list[Cell]]:
+        """The cells among which each setup chooses, at each value of the other axes."""
         groups: dict[str, list[Cell]] = {}
+        axis = self.tuned_axis or ""
         for cell in self.cells:
             if cell.point.get(axis) is not None:
                 along = repr((cell.setup, sorted(_others(cell, axis).items())))
                 groups.setdefault(along, []).append(cell)
-        quantity: Quantity = "accuracy" if tune.by.endswith("accuracy") else "loss"
-        found = []
-        for cells in groups.values():
-            trials = {cell.point[axis]: cell.validation(quantity) for cell in cells}
-            if any(trials.values()):
-                value = best_trial(trials, higher=quantity == "accuracy")
-                at = _others(cells[0], axis)
-                found.append(Choice(cells[0].setup, at, value, tuple(sorted(trials))))
+        return list(groups.values())
+
+    def taken(self, cells: Sequence[Cell]) -> Cell | None:
+        """Which of `trials` is the best that is not given up; None without a result."""
+        tried = [cell for cell in cells if cell.key not in self.given_up]
+        scores = {
+            place: cell.validation(self.tuned_by).values() for place, cell in enumerate(tried)
+        }
+        higher = self.tuned_by == "accuracy"
+        return tried[best_trial(scores, higher=higher)] if any(scores.values()) else None
+
+    @cached_property
+    def choices(self) -> list[Choice]:
+        """For each of `trials` with a result; [] where nothing is tuned."""
+        axis, found = self.tuned_axis or "", []
+        for cells in self.trials:
+            if (cell := self.taken(cells)) is not None:
+                values = tuple(sorted({cell.point[axis] for cell in cells}))
+                found.append(Choice(cell.setup, _others(cell, axis), cell.point[axis], values))
         return found
 
     def choice(self, cell: Cell) -> Choice | None:
@@ -282,13 +304,13 @@ class Study:
         return point_words({key: point.get(key) for key in self.varying})
 
 
-def best_trial(trials: Mapping[Any, Sequence[float | None]], *, higher: bool) -> Any:
+def best_trial(trials: Mapping[Key, Collection[float | None]], *, higher: bool) -> Key:
     """The key of the best trial: scores of its seeds, None for one that diverged.
 
     Keys without any seed are no trial. Raises ValueError where there is none.
     """
 
-    def rank(key: Any) -> tuple[float, float]:
+    def rank(key: Key) -> tuple[float, float]:
         finite = [value for value in trials[key] if value is not None]
         mean = sum(finite) / len(finite) if finite else float("-inf")
         diverged = 1 - len(finite) / len(trials[key])
@@ -309,18 +331,8 @@ def best_at(cells: Sequence[Cell], setup: str, point: Point) -> Cell | None:
         if cell.setup == setup
         and all(cell.point.get(key) in (None, value) for key, value in point.items())
     ]
-    trials = {place: cell.validation() for place, cell in enumerate(fitting)}
+    trials = {place: cell.validation().values() for place, cell in enumerate(fitting)}
     return fitting[best_trial(trials, higher=True)] if any(trials.values()) else None
-
-
-def short_names(axes: Sequence[str]) -> dict[str, str]:
-    """The last part of each dotted key; if two have the same, what the runs' ids call it (`bs`,
-    `nbs`), or all of it."""
-    ends = [axis.rpartition(".")[2] for axis in axes]
-    return {
-        axis: identity.SHORT_NAMES.get(axis, axis) if ends.count(end) > 1 else end
-        for axis, end in zip(axes, ends, strict=True)
-    }
 
 
 def _others(cell: Cell, axis: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnbench.report import words
-from bnbench.report.study import StudiedRun, Study, short_names
+from bnbench.report.study import StudiedRun, Study
 from bnbench.store import Record
 from bnbench.wording import counted
 
@@ -176,7 +176,7 @@ def cells_in_words(
 
     The terminal and the tables of papers say the same words.
     """
-    lines = [["setup", *short_names(axes).values(), "test %", words.GAP, "img/s", "seeds"]]
+    lines = [["setup", *words.short_names(axes).values(), "test %", words.GAP, "img/s", "seeds"]]
     for cell in cells:
         metrics = cell["metrics"]
         speed = metrics["images_per_second"]
@@ -192,7 +192,7 @@ def cells_in_words(
                 words.test_accuracy(metrics),
                 words.over_seeds(metrics["gap"], sign=True),
                 "–" if speed is None else f"{speed['mean']:,.0f}",
-                " + ".join(seeds),
+                " + ".join(seeds) + " (given up)" * cell["given_up"],
             ]
         )
     return lines
@@ -246,6 +246,8 @@ def _what_they_mean(cells: Sequence[Record], tuned: str | None) -> str:
         said += f" {words.AT_CHANCE}"
     if tuned is not None:
         said += f" *: {tuned} chosen on validation."
+    if any(cell["given_up"] for cell in cells):
+        said += f" {words.GIVEN_UP}"
     return said
 
 

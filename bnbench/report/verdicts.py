@@ -199,9 +199,8 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         arm.words,
         *([point_words(claim.at)] * bool(claim.at)),
     ]
-    axis = study.tuned_axis
-    open_axes = {claim.slope_over, LR if isinstance(claim.measured, metrics.UsableLr) else None}
-    if axis is not None and axis not in open_axes | {*claim.at, *dict(arm.at)}:
+    axis = study.tuned_axis or ""
+    if claims.takes_best(claim, arm, study.experiment.tune):
         wanted = {id(run) for run in runs}
         inside = [(cell, [run for run in cell.runs if id(run) in wanted]) for cell in study.chosen]
         runs = [run for _, some in inside for run in some]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isinf, isnan
 from typing import Any
 
+from bnbench.config import identity
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.wording import counted, in_words, listing
 
@@ -22,6 +23,9 @@ ARROW_MEANS = (
     "→: the same with population statistics (precise BN), where that differs by a point or more."
 )
 AT_CHANCE = "At chance: did not learn."
+GIVEN_UP = (
+    "Given up: worse on validation than the chosen one, so that no further seeds were trained."
+)
 LEANINGS = {
     "for": "leans towards yes",
     "against": "leans towards no",
@@ -244,3 +248,13 @@ def value_words(value: object) -> str:
     if value is None:
         return "–"
     return in_words(tuple(value) if isinstance(value, list) else value)
+
+
+def short_names(axes: Sequence[str]) -> dict[str, str]:
+    """The last part of each dotted key; if two have the same, what the runs' ids call it (`bs`,
+    `nbs`), or all of it."""
+    ends = [axis.rpartition(".")[2] for axis in axes]
+    return {
+        axis: identity.SHORT_NAMES.get(axis, axis) if ends.count(end) > 1 else end
+        for axis, end in zip(axes, ends, strict=True)
+    }

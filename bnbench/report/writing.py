@@ -14,7 +14,7 @@ from bnbench import palette
 from bnbench.report import record, words
 from bnbench.report.figures import Drawn, drawn
 from bnbench.report.looks import judged
-from bnbench.report.study import Study, short_names
+from bnbench.report.study import Study
 from bnbench.store import Record
 from bnbench.wording import counted
 
@@ -67,7 +67,7 @@ def page(report: Report) -> str:
     """report.html, which needs no other file. What users wrote is escaped; figures are ours."""
     axes = report.record["experiment"]["axes"]
     varying = [key for key, values in axes.items() if len(values) > 1]
-    return _filled("report.html", report, axes=varying, names=short_names(varying))
+    return _filled("report.html", report, axes=varying, names=words.short_names(varying))
 
 
 def verdict_page(report: Report) -> str:
@@ -102,6 +102,7 @@ def _filled(template: str, report: Report, **more: object) -> str:
         leanings=words.LEANINGS,
         gap_heading=words.GAP,
         gap_means=words.GAP_MEANS,
+        given_up_means=words.GIVEN_UP,
         arrow_means=words.ARROW_MEANS
         if any(words.has_arrow(cell["metrics"]) for cell in report.record.get("cells", ()))
         else "",

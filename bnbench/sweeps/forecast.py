@@ -271,9 +271,10 @@ def _states(runs: Iterable[ForecastRun]) -> str:
     return ", ".join(f"{number:,} {state}" for state, number in states.items())
 
 
-def as_lines(forecast: Forecast, looks: Sequence[int] = ()) -> list[str]:
+def as_lines(forecast: Forecast, looks: Sequence[int] = (), stops: Sequence[int] = ()) -> list[str]:
     """A forecast for people: a line per cell with what its seeds cost together, then the total.
-    `looks`: numbers of seeds at which claims are judged, where that is not once."""
+    `looks`: numbers of seeds at which claims are judged, where that is not once; `stops`: those at
+    which it is decided what is trained next."""
     cells: dict[str, list[ForecastRun]] = {}
     for run in forecast.runs:
         cells.setdefault(repr((run.setup, run.point)), []).append(run)
@@ -313,7 +314,7 @@ def as_lines(forecast: Forecast, looks: Sequence[int] = ()) -> list[str]:
         f"{finish:{'%H:%M' if today else '%Y-%m-%d %H:%M'}}; "
         f"{decimal(forecast.bytes)} of {decimal(free)} free{short}",
         f"from {_bases(forecast.runs)}{busy}",
-        *([_at_least(forecast, looks)] if looks else []),
+        *([_at_least(forecast, looks, stops)] if stops else []),
     ]
 
 
@@ -322,15 +323,16 @@ def _bases(runs: Iterable[ForecastRun]) -> str:
     return listing(dict.fromkeys(run.basis for run in runs if run.trains), "and")
 
 
-def _at_least(forecast: Forecast, looks: Sequence[int]) -> str:
+def _at_least(forecast: Forecast, looks: Sequence[int], stops: Sequence[int]) -> str:
     """What the next look of a study takes; the forecast itself is of all that may follow."""
     order = list(dict.fromkeys(run.seed for run in forecast.runs))
     waiting = [(order.index(run.seed), run.seconds) for run in forecast.runs if run.trains]
-    seeds = min(each for each in looks if any(at < each for at, _ in waiting))
+    seeds = min(each for each in stops if any(at < each for at, _ in waiting))
     some = [seconds for at, seconds in waiting if at < seeds]
     least = duration(makespan(some, forecast.workers) + WORKER_SECONDS)
+    raced = f"values are given up in tuning from {stops[0]} seeds on" * (len(stops) > len(looks))
+    judged = f"claims are judged at {listing(map(str, looks), 'and')} seeds" if looks else ""
     return (
-        f"that is the most: claims are judged at {listing(map(str, looks), 'and')} seeds; the next "
-        f"look, at {seeds}, takes {len(some)} of these runs, about {least}, later ones what "
-        "undecided claims need"
+        f"that is the most: {', '.join(filter(None, (raced, judged)))}; the next look, at {seeds}, "
+        f"takes {len(some)} of these runs, about {least}, later ones what is needed then"
     )

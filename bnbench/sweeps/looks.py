@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import count, islice
 
 from bnbench import store
-from bnbench.config import claims, experiments, schema
-from bnbench.config.identity import identity, run_id
+from bnbench.config import experiments, schema
+from bnbench.config.identity import run_id
 from bnbench.errors import UsageError
 from bnbench.wording import counted, listing
 
@@ -20,7 +20,8 @@ MOST = 24
 def until_decided(
     experiment: experiments.ExperimentConfig, most: int | None
 ) -> experiments.ExperimentConfig:
-    """The experiment with looks, the last one at `most` seeds; those of its file stay.
+    """The experiment with looks, the last one at `most` seeds; those of its file stay. Values of
+    the tuned axis are raced, unless the file says otherwise.
 
     Seeds go on from the largest of the file. Raises UsageError for one whose seeds are fixed, that
     has no claims, or too few seeds.
@@ -52,7 +53,10 @@ def until_decided(
         after = (seed % 2**63 for seed in count(max(given) + 1))
         others = (seed for seed in after if seed not in given)
         seeds = (*given, *islice(others, numbers[-1] - len(given)))
-    return replace(experiment, seeds=seeds, looks=numbers, overridden=True)
+    tune = experiment.tune
+    if tune is not None and "race" not in tune.model_fields_set:
+        tune = tune.model_copy(update={"race": True})
+    return replace(experiment, seeds=seeds, looks=numbers, tune=tune, overridden=True)
 
 
 def in_turn(
@@ -63,7 +67,7 @@ def in_turn(
 ) -> Iterator[Sequence[schema.RunConfig]]:
     """What is trained, one after the other: all runs, or what look after look asks for, until none
     is lacking that training could give. Runs that were asked for before are among them."""
-    if not experiment.looks:
+    if not experiment.stages:
         yield runs
         return
     from bnbench.report.looks import looks
@@ -74,7 +78,12 @@ def in_turn(
         *before, last = looks(results_of(experiment, runs, folder, events=True))
         if len(last.study.runs) == asked:
             return
-        if before and last.lacking:
+        if before and last.lacking and not last.claims:
+            say(
+                f"{before[-1].seeds} seeds: {counted(len(last.study.given_up), 'cell')} given up "
+                f"in tuning; {counted(last.lacking, 'run')} more, to {last.seeds} seeds"
+            )
+        elif before and last.lacking:
             undecided = [each.claim.id for each in last.claims if each.open]
             settled = len(last.claims) - len(undecided)
             say(
@@ -92,18 +101,16 @@ def possible(
     folder: store.ExperimentFolder,
 ) -> Sequence[schema.RunConfig]:
     """The runs that looks have asked for or still may: all, where there are no looks."""
-    if not experiment.looks:
+    if not experiment.stages:
         return runs
-    from bnbench.report.looks import looks
+    from bnbench.report.looks import looks, needed
     from bnbench.report.reading import results_of
 
-    *_, last = looks(results_of(experiment, runs, folder, events=True))
-    undecided = tuple(each.claim for each in last.claims if each.open)
-    asked = {identity(run.config) for run in last.study.runs}
-    return [
-        run for run in runs
-        if not last.claims or identity(run) in asked or claims.concern(undecided, run)
-    ]  # fmt: skip
+    study = results_of(experiment, runs, folder, events=True)
+    *_, last = looks(study)
+    cells = needed(replace(study, given_up=last.study.given_up), last.claims)
+    asked = {run.name for run in last.study.runs}
+    return [run.config for run in study.runs if run.cell in cells or run.name in asked]
 
 
 def require_same(
@@ -116,12 +123,18 @@ def require_same(
 
     `old`, `runs`: as the study's file has them. Raises UsageError.
     """
-    if (old.looks, old.looks and tuple(old.seeds)) == (
-        experiment.looks,
-        experiment.looks and tuple(experiment.seeds),
-    ):
+    before, now = (
+        each.looks and (each.looks, tuple(each.seeds), each.raced) for each in (old, experiment)
+    )
+    if before == now:
         return
     named = "or give this one a name of its own with --set experiment=NAME"
+    if before[:2] == now[:2]:
+        said = "races" if old.raced else "does not race"
+        raise UsageError(
+            f"{study.file} {said} what is tuned, and so it stays",
+            do=f"go on with tune: {{…, race: {str(old.raced).lower()}}}, {named}",
+        )
     if old.looks:
         raise UsageError(
             f"{study.file} has looks at {listing(map(str, old.looks), 'and')} seeds; verdicts are "

@@ -9,7 +9,8 @@ https://doi.org/10.1214/23-STS894).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ class Said(NamedTuple):
 
 
 def in_looks(
-    rows: Array,
+    rows: Array | Callable[[int], Array],
     smallest: float,
     direction: Direction = "up",
     *,
@@ -43,26 +44,33 @@ def in_looks(
     numbers: Sequence[int] = (),
     spent: Sequence[float] = (),
 ) -> Said:
-    """Files of so many claims, (k, most) differences: undecided ones get further seeds. `numbers`,
-    `spent`: looks and their shares, those of the package unless given."""
-    numbers = numbers or planned([direction] * claims, rows.shape[1])
+    """Files of so many claims, (k, most) differences, or those that a look at n seeds reads, (k,
+    n): undecided ones get further seeds. `numbers`, `spent`: looks and their shares, those of the
+    package unless given."""
+    numbers = numbers or planned([direction] * claims, MOST)
     spent = spent or shares(len(numbers))
-    said = np.full(len(rows), "inconclusive", dtype="<U12")
-    seeds = np.full(len(rows), numbers[-1])
+    at = rows if callable(rows) else partial(_first, rows)
+    count = len(at(numbers[0]))
+    said = np.full(count, "inconclusive", dtype="<U12")
+    seeds = np.full(count, numbers[-1])
     kept = dict[str, Array]()
     for n, share in zip(numbers, spent, strict=True):
         undecided = said == "inconclusive"
         if not undecided.any():
             break
-        found = p_values(rows[undecided, :n], smallest, direction)
+        found = p_values(at(n)[undecided], smallest, direction)
         for name, each in found.items():
-            kept.setdefault(name, np.ones(len(rows)))[undecided] = np.minimum(1, each / share)
+            kept.setdefault(name, np.ones(count))[undecided] = np.minimum(1, each / share)
         p = {name: adjusted(each.reshape(-1, claims)).reshape(-1) for name, each in kept.items()}
-        ends = intervals(rows[:, :n], 0.05 * share)
+        ends = intervals(at(n), 0.05 * share)
         now = decided(ends, p, smallest=smallest, direction=direction)
         new = undecided & (now != "inconclusive")
         said[new], seeds[new] = now[new], n
     return Said(said, seeds)
+
+
+def _first(rows: Array, n: int) -> Array:
+    return np.asarray(rows[:, :n])
 
 
 def at_once(rows: Array, smallest: float, n: int, *, claims: int = 1) -> Said:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +54,15 @@ def told(config: schema.RunConfig) -> Told:
 
 
 def trained(
-    planned: experiments.PlannedExperiment, **options: Any
+    planned: experiments.PlannedExperiment,
+    tell: Callable[[schema.RunConfig], Told] = told,
+    **options: Any,
 ) -> tuple[list[tuple[str, int]], list[str]]:
     """Sweep it with invented results: what was trained, in order, and what was said."""
 
     def behave(job: Job) -> list[Any]:
         assert isinstance(job, Train)
-        write_run(job.config, planned.folder, told(job.config))
+        write_run(job.config, planned.folder, tell(job.config))
         folder = next(
             each for each in planned.folder.runs() if each.name.endswith(name_of(job.config))
         )
@@ -98,6 +102,63 @@ def test_seeds_are_added_for_what_is_undecided_alone(tmp_path: Path) -> None:
     assert {(run.setup, run.seed) for run in possible} == set(given)
     assert len(looks.possible(again.experiment, again.plan.runs, ExperimentFolder(tmp_path))) == 36
     assert study.experiment.looks == (7, 9, 12)
+
+
+TUNED = (STUDY % 2).replace(
+    "claims:",
+    """axes: {optim.lr: [0.01, 0.1, 1.0]}
+tune: {axis: optim.lr}
+claims:""",
+)
+
+
+def told_by_rate(config: schema.RunConfig) -> Told:
+    """The rate in the middle is the best of each."""
+    lost = {0.01: 0.2, 0.1: 0.0, 1.0: 0.1}[config.optim.lr] + 0.01 * (config.seed % 3 == 0)
+    found = told(config)
+    return replace(found, test=found.test - lost, curve=(0.7 - lost,))
+
+
+def test_rates_that_are_worse_get_no_further_seeds(tmp_path: Path) -> None:
+    planned = plan(tmp_path, TUNED, until="decided", max_seeds=9)
+    assert planned.experiment.raced
+    given, said = trained(planned, tell=told_by_rate)
+    counts = Counter(setup for setup, _ in given)
+    assert counts == {"none": 3 * 2 + 9, "group": 3 * 2 + 9, "batch": 3 * 2 + 7}
+    assert said == [
+        "3 seeds: 6 cells given up in tuning; 6 runs more, to 5 seeds",
+        "5 seeds: 6 cells given up in tuning; 6 runs more, to 7 seeds",
+        "7 seeds: 1 of 2 claims settled; 4 runs more, to 9 seeds, for none",
+    ]
+    study = read_study(planned.folder)
+    assert study.count("completed") == len(given)
+    possible = looks.possible(planned.experiment, planned.plan.runs, planned.folder)
+    assert len(possible) == len(given)
+    again = plan(tmp_path, TUNED, until="decided", max_seeds=9)
+    assert trained(again, tell=told_by_rate) == ([], [])
+
+
+def test_what_a_file_says_of_the_race_stays(tmp_path: Path) -> None:
+    """And a study that was begun without one goes on without."""
+    off = TUNED.replace("axis: optim.lr", "axis: optim.lr, race: false")
+    begun = plan(tmp_path, off, until="decided", max_seeds=9)
+    assert not begun.experiment.raced
+    text = files.dump_experiment(begun.experiment)
+    assert "race" not in text
+    begun.folder.begin(text)
+    write_run(begun.plan.runs[0], begun.folder, told(begun.plan.runs[0]))
+    assert plan(tmp_path, off, until="decided", max_seeds=9).folder == begun.folder
+    with pytest.raises(UsageError) as error:
+        plan(tmp_path, TUNED, until="decided", max_seeds=9)
+    assert "does not race what is tuned, and so it stays" in str(error.value)
+    assert "go on with tune: {…, race: false}" in str(error.value)
+    lines = [
+        registration.decided(each.experiment, each.plan.runs)
+        for each in (begun, plan(tmp_path / "y", TUNED, until="decided"))
+    ]
+    tuned = "tune: axis optim.lr; by val/accuracy"
+    assert [tuned in each for each in lines] == [True, False]
+    assert f"{tuned}; race" in lines[1]
 
 
 def test_a_study_that_was_stopped_goes_on(tmp_path: Path) -> None:
@@ -202,12 +263,19 @@ def test_a_dry_run_says_the_least_and_the_most() -> None:
         experiment="x", path=".", workers=1, seconds=544.0, bytes=0, pace=1.0,
         finish="2026-01-01T00:00:00+00:00", runs=runs,
     )  # fmt: skip
-    *_, total, _, last = as_lines(forecast, (7, 9))
+    *_, total, _, last = as_lines(forecast, (7, 9), (7, 9))
     assert total.startswith("to train: 9, about 9 min")
     assert last.startswith(
         "that is the most: claims are judged at 7 and 9 seeds; the next look, at 7, takes 7 of "
         "these runs, about 7 min"
     )
+    *_, raced = as_lines(forecast, (7, 9), (3, 5, 7, 9))
+    assert raced.startswith(
+        "that is the most: values are given up in tuning from 3 seeds on, claims are judged at 7 "
+        "and 9 seeds; the next look, at 3, takes 3 of these runs, about 3 min"
+    )
+    *_, alone = as_lines(forecast, (), (3, 5, 7, 9))
+    assert alone.startswith("that is the most: values are given up in tuning from 3 seeds on; the")
 
 
 @pytest.mark.usefixtures("own_folder")

@@ -149,12 +149,21 @@ class ProfilePatch(Patch):
 
 
 class TuneConfig(Block):
-    """The axis from which the report picks a value per cell, on validation only."""
+    """The axis from which the report picks a value per cell, on validation only.
+
+    With `race`, values that are worse than the best one get no further seeds after the first three:
+    they are given up, which is said of them, and are no missing or diverged runs.
+    """
 
     axis: Annotated[str, Shown(KEY | {"x-allowed": "one of the axes"})] = Field(
         description="it names one of the axes"
     )
     by: Literal["val/accuracy", "val/loss"] = Field("val/accuracy", description="what it picks by")
+    race: bool = Field(
+        False,
+        description="values that are worse on validation get no further seeds; `bnbench sweep "
+        "--until decided` sets it",
+    )
 
 
 Arms = Annotated[tuple[str, ...], Field(min_length=1, max_length=2, strict=False)]
@@ -296,8 +305,9 @@ class ExperimentFile(Patch):
     )
     tune: TuneConfig | None = Field(
         None,
-        description="the axis from which the report picks a value per cell",
-        json_schema_extra={"x-allowed": "{axis: …, by: …} or null"},
+        description="the axis from which the report picks a value per cell; race: true gives up "
+        "values that are worse on validation, from three seeds on",
+        json_schema_extra={"x-allowed": "{axis: …, by: …, race: …} or null"},
     )
     claims: Annotated[tuple[ClaimConfig, ...], Field(strict=False)] | None = Field(
         None, description="what is judged from the runs by `bnbench report`"
