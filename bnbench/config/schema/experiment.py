@@ -149,21 +149,13 @@ class ProfilePatch(Patch):
 
 
 class TuneConfig(Block):
-    """The axis from which the report picks a value per cell, on validation only.
-
-    With `race`, values that are worse than the best one get no further seeds after the first three:
-    they are given up, which is said of them, and are no missing or diverged runs.
-    """
+    """The axis from which the report picks a value per cell, on validation only."""
 
     axis: Annotated[str, Shown(KEY | {"x-allowed": "one of the axes"})] = Field(
         description="it names one of the axes"
     )
     by: Literal["val/accuracy", "val/loss"] = Field("val/accuracy", description="what it picks by")
-    race: bool = Field(
-        False,
-        description="values that are worse on validation get no further seeds; `bnbench sweep "
-        "--until decided` sets it",
-    )
+    race: bool = Field(False, description="give up values that are worse, from three seeds on")
 
 
 Arms = Annotated[tuple[str, ...], Field(min_length=1, max_length=2, strict=False)]
