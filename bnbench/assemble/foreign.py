@@ -62,14 +62,29 @@ def foreign_network(
     if config.pretrained is not None and not on_meta:
         load_pretrained(network, config.pretrained, classes, image_shape[0])
     make, example = recipe.make_norm, None if on_meta else torch.zeros(1, *image_shape)
-    network, _ = swap_norms(
-        network,
-        lambda old: nn.Identity() if make is None else make(old.num_features),
-        example=example,
-        # torchvision's own norm_layer makes no bias, whatever the norm.
-        biases=swapped or make is None,
-    )
+    try:
+        network, _ = swap_norms(
+            network,
+            lambda old: nn.Identity() if make is None else make(old.num_features),
+            example=example,
+            # torchvision's own norm_layer makes no bias, whatever the norm.
+            biases=swapped or make is None,
+        )
+    except (AssertionError, RuntimeError) as error:
+        if isinstance(config, schema.CustomModel):
+            raise
+        raise _too_small(config.name, image_shape, error) from error
     return _with_copies(network) if isinstance(config, schema.CustomModel) else network
+
+
+def _too_small(name: str, image_shape: tuple[int, ...], error: Exception) -> ArgumentError:
+    """What to say where an image does not go through a network of a library."""
+    size, why = "×".join(map(str, image_shape[1:])), shortened(str(error), PATH_LENGTH)
+    return ArgumentError(
+        f"images of {size} do not go through {name}: {why}",
+        argument="name",
+        hint="give larger images (Inception v3: 75×75 at least), or take another network",
+    )
 
 
 def load_pretrained(network: nn.Module, file: str, classes: int, channels: int) -> None:

@@ -73,7 +73,7 @@ def configs_copy(
     """Copy a shipped experiment, to change it.
 
     The copy has a name of its own, so that its runs are stored in a folder of their own. The JSON
-    Schema comes along, with which editors complete keys.
+    Schema of this version comes along, with which editors complete keys.
     """
     from bnbench.config import files
 
@@ -87,17 +87,16 @@ def configs_copy(
 
 def write_study(path: Path, text: str, code: Mapping[Path, str]) -> Path:
     """Write a study under the name of its file, Python files that it names, and beside it the JSON
-    Schema, which it names wherever the two lie, and which is returned. Raises UsageError; where one
-    of the files is there already, none is written."""
+    Schema, which it names wherever the two lie, and which is returned; one that is there may be of
+    an earlier version, and is replaced. Raises UsageError; where one of the other files is there
+    already, none is written."""
     from bnbench.config import files
 
     for each in (path, *code):
         if each.exists():
             raise UsageError(f"{each} already exists", do="name another file to write")
     schema = path.with_name(SCHEMA)
-    texts = {path: files.renamed(text, path.stem, SCHEMA), **code}
-    if not schema.exists():
-        texts[schema] = _schema()
+    texts = {path: files.renamed(text, path.stem, SCHEMA), **code, schema: _schema()}
     for each, content in texts.items():
         try:
             each.write_text(content, encoding="utf-8")

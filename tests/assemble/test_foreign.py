@@ -138,6 +138,17 @@ def test_networks_with_auxiliary_heads_return_one_output() -> None:
     assert model.train()(torch.randn(2, 2, 32, 32)).shape == (2, 3)
 
 
+def test_images_that_are_too_small_for_a_network_are_said_before_training() -> None:
+    block = schema.TorchvisionModel(
+        kind="torchvision", name="inception_v3", norm="swap", stem="imagenet"
+    )
+    with pytest.raises(ConfigError) as refused:
+        built(config(model=block, data=synthetic(image_size=32), norm=GROUP))
+    (fault,) = refused.value.faults
+    assert "model.name: images of 32×32 do not go through inception_v3: " in fault.message
+    assert "Inception v3: 75×75" in str(fault.hint)
+
+
 def test_a_file_that_holds_no_weights(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(b"no")
     with pytest.raises(StorageError, match=r"w\.pt is not a checkpoint of PyTorch"):

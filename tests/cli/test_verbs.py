@@ -227,6 +227,7 @@ def test_configs_list_show_copy_check() -> None:
     assert "quickstart" in listed
     assert max(map(len, listed.splitlines())) <= 80
     text = bnbench("configs", "show", "default").out
+    Path("bnbench.schema.json").write_text('{"of": "an earlier version"}')
     said = bnbench("configs", "copy", "default")
     copied = "copied to my-default.yaml, with bnbench.schema.json for editors\n"
     assert said == Said(0, f"{copied}bnbench sweep my-default.yaml\n", "")
