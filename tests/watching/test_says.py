@@ -16,19 +16,9 @@ from torch.optim.optimizer import _global_optimizer_post_hooks
 
 import bnbench
 from bnbench.catalogue import FINDINGS
-from tests.watching.loops import (
-    FAULTS,
-    HEALTHY,
-    Loop,
-    Net,
-    backward,
-    by_hand,
-    data,
-    epoch,
-    network,
-    optimizer,
-    step,
-)
+from tests.watching.faults import FAULTS
+from tests.watching.healthy import HEALTHY, Loop
+from tests.watching.loops import Net, backward, by_hand, data, epoch, network, optimizer, step
 
 
 def said(loop: Loop) -> set[tuple[str, int, int]]:
