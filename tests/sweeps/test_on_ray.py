@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from bnbench.config import schema
+from bnbench.config import loading, plans, schema
 from bnbench.errors import ClusterError
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
@@ -167,11 +167,9 @@ def test_twelve_runs_whose_driver_is_killed_and_begins_again(nodes: Nodes, tmp_p
     wait_until(lambda: ray.available_resources().get("CPU") == cores, seconds=60)
     subprocess.run(command, check=True, timeout=300)
     assert before.items() <= finished().items(), "what was finished is only read"
-    here = [*bnbench.split(), "--runs-dir", "local", "--workers", "1"]
-    subprocess.run(here, check=True, cwd=kept, timeout=300)
-    local = stored(ExperimentFolder(kept / "local" / "study"))
-    assert len(local) == 12
-    assert stored(experiment) == local
+    runs = list(plans.expand(loading.load_experiment(kept / "study.yaml")).runs)
+    assert len(runs) == 12
+    assert stored(experiment) == stored(locally(tmp_path / "here", runs))
 
 
 def test_on_a_shared_disk_nothing_is_copied(
