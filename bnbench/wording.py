@@ -18,12 +18,12 @@ def printable(text: str, keep: str = "") -> str:
     """The text with what a terminal would obey written as escapes; all of `keep` stays."""
     if text.isprintable():
         return text
-    return "".join(
-        char
-        if char.isprintable() or char in keep
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
+    written = {
+        ord(char): char.encode("unicode_escape").decode("ascii")
+        for char in set(text).difference(keep)
+        if not char.isprintable()
+    }
+    return text.translate(written)
 
 
 def shortened(text: str, length: int = FOUND_LENGTH) -> str:

@@ -188,7 +188,7 @@ def parsed(
 
 def _with_shared_keys(read: Record) -> Record:
     """Ten thousand runs have their keys in memory once."""
-    return {sys.intern(key): value for key, value in read.items()}
+    return dict(zip(map(sys.intern, read), read.values(), strict=True))
 
 
 def manifest_in(path: Path, content: bytes | None) -> Record | None:
@@ -209,7 +209,7 @@ def _is_manifest(record: Record) -> bool:
     return (
         isinstance(record["hparams"].get("setup"), str)
         and all(_is(each, (int,)) for each in numbers.values())
-        and all(_is(each, (*_NUMBER, bool, str)) for each in plain)
+        and all(type(each) in (str, bool) or _is(each, _NUMBER) for each in plain)
         and bool(listed)
         and all(isinstance(each, dict) for each in listed)
     )

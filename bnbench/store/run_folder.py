@@ -291,8 +291,9 @@ class RunFolder:
             files.remove(self.path / PREVIOUS)
 
     def keep_first_batch(self, png: bytes) -> None:
-        """Keep a picture of the first images that are trained on."""
-        files.replace_content(self.path / FIRST_BATCH, png)
+        """Keep a picture of the first images that are trained on, which is worth no wait for the
+        disk: one that a power cut has torn is not shown."""
+        files.replace_content(self.path / FIRST_BATCH, png, synced=False)
 
     def keep_pictures(self, pngs: Mapping[str, bytes]) -> None:
         """Keep pictures of the run, by name."""
