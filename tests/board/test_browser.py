@@ -16,7 +16,7 @@ from bnbench.sinks.tensorboard.tabs import METRICS
 from bnbench.store import ExperimentFolder
 from tests import chromium
 from tests.chromium import Page
-from tests.studies import QUESTION, served
+from tests.studies import QUESTION, Served, served
 
 pytestmark = pytest.mark.browser
 
@@ -26,15 +26,21 @@ RUNS = 12
 
 
 @pytest.fixture(scope="module")
-def page(study: ExperimentFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A browser on the study's curated view."""
-    files = tmp_path_factory.mktemp("browser")
-    with served(study) as board, chromium.browser(files, size=(1280, 1000)) as found:
+def board(study: ExperimentFolder) -> Iterator[Served]:
+    """TensorBoard on the study."""
+    with served(study) as found:
+        yield found
+    assert found.process.returncode == 130
+
+
+@pytest.fixture(scope="module")
+def page(board: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser on it, on whatever tab."""
+    with chromium.browser(tmp_path_factory.mktemp("browser"), size=(1280, 1000)) as found:
         found.resize(1280, 1000)
         found.open(board.link)
         yield found
         assert not found.errors
-    assert board.process.returncode == 130
 
 
 def tab(page: Page, name: str) -> None:
@@ -52,7 +58,10 @@ def wait_for_counts(page: Page, parent: str, child: str, expected: list[int]) ->
         assert page.evaluate(counts) == expected
 
 
-def test_the_link_opens_pinned_cards_without_the_bands(page: Page, study: ExperimentFolder) -> None:
+def test_the_link_opens_pinned_cards_without_the_bands(
+    page: Page, board: Served, study: ExperimentFolder
+) -> None:
+    page.open(board.link)
     wait_for_counts(page, "metrics-pinned-view", "card-view", [3])
     # A table below each card has a row for each of its curves.
     wait_for_counts(page, "metrics-pinned-view card-view", "tb-data-table-content-row", [8, 8, 8])

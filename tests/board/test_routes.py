@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -57,7 +58,10 @@ class Asked:
         )
 
     def close(self) -> None:
-        """End the loader that is a process of its own."""
+        """End the loader that is a process of its own, when nobody asks it any more."""
+        for thread in threading.enumerate():
+            if thread.name == "ProjectorPluginIsActiveThread":  # begun by a route, and not joined
+                thread.join()
         if self._server is not None:
             self._server.terminate()
             self._server.communicate()
