@@ -12,7 +12,8 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -190,8 +191,9 @@ def _from_items(source: Any, said: str, scratch: Path) -> Images:
     while done < count and _left(begun, done, count) < SERIAL_SECONDS:
         pixels[done], labels[done] = _checked(get[done])
         done += 1
-    for index, item in enumerate(_by_workers(get, done, count), start=done):
-        pixels[index], labels[index] = _checked(item)
+    with closing(_by_workers(get, done, count)) as items:
+        for index, item in enumerate(items, start=done):
+            pixels[index], labels[index] = _checked(item)
     return _images(pixels, labels)
 
 
@@ -237,7 +239,7 @@ def _checked(item: tuple[NDArray[Any], int] | BnbenchError) -> tuple[NDArray[Any
     return item
 
 
-def _by_workers(get: Any, start: int, count: int) -> Iterator[Any]:
+def _by_workers(get: Any, start: int, count: int) -> Generator[Any, None, None]:
     """Items from `start` on, in order; by this process where it can have no others."""
     cores, fork = usable_cores(), "fork" in multiprocessing.get_all_start_methods()
     if start == count or cores == 1 or not fork or multiprocessing.current_process().daemon:
@@ -247,9 +249,8 @@ def _by_workers(get: Any, start: int, count: int) -> Iterator[Any]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of forking with threads: none of ours holds a lock
-        yield from (
-            item
-            for batch in DataLoader(
+        loader: Any = iter(
+            DataLoader(
                 get,
                 batch_size=16,
                 sampler=range(start, count),
@@ -257,8 +258,13 @@ def _by_workers(get: Any, start: int, count: int) -> Iterator[Any]:
                 multiprocessing_context="fork",  # the user's classes have no name to import
                 collate_fn=list,
             )
-            for item in batch
         )
+        try:
+            for batch in loader:
+                yield from batch
+        finally:
+            # Collected later, with the error that holds it, it would wait 5 s for each worker.
+            loader._shutdown_workers()
 
 
 def _item(item: Any, said: str) -> tuple[NDArray[Any], int]:

@@ -138,6 +138,7 @@ def test_networks_with_auxiliary_heads_return_one_output() -> None:
     assert model.train()(torch.randn(2, 2, 32, 32)).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_images_that_are_too_small_for_a_network_are_said_before_training() -> None:
     block = schema.TorchvisionModel(
         kind="torchvision", name="inception_v3", norm="swap", stem="imagenet"

@@ -129,6 +129,7 @@ def test_loggers_change_no_bit_and_leave_the_process_as_it_was(
     assert evidence(with_them) == evidence(without)
 
 
+@pytest.mark.slow
 def test_a_run_is_offline_where_the_server_does_not_answer(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from tests.watching.loops import NORMS, data, epoch, network, optimizer
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_ranks_whose_statistics_differ_are_found_and_nobody_waits(tmp_path: Path) -> None:
     """Those that DistributedDataParallel makes equal are; one process alone may be watched."""
     command = [sys.executable, "-m", "tests.watching.two_processes"]
