@@ -303,3 +303,23 @@ def test_a_real_ctrl_c_commits_and_says_how_to_go_on(tmp_path: Path) -> None:
             f"stopped after step {step} of 100000; it is saved",
             "  the same command goes on from there",
         ]
+
+
+def test_a_library_may_make_an_interrupt_of_its_own_from_ours() -> None:
+    """As Ray does, where a signal comes while it waits: the sentence and the exit code stay."""
+
+    def library() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as stopped, Stop(saved=lambda: True).listening():
+        library()
+    assert (stopped.value.what, stopped.value.exit_code) == ("stopped", 143)
+    assert "goes on from the last checkpoint" in str(stopped.value.do)
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(KeyboardInterrupt) as other, Stop().listening():
+        raise KeyboardInterrupt
+    assert not isinstance(other.value, Interrupted)
