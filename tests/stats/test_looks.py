@@ -17,7 +17,7 @@ from tests.stats.honesty import same_arms
 from tests.stats.looks import FAMILY, MOST, any_time, at_once, exact, in_looks, wrong
 from tests.stats.samples import DRAWS, Draw, four_errors, gaussian
 
-FILES = 250
+FILES = 200
 DIRECTIONS = st.lists(st.sampled_from(["up", "down", "two-sided"]), min_size=1, max_size=20)
 
 
