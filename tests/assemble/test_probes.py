@@ -93,6 +93,8 @@ NETWORKS = [
 @pytest.mark.parametrize("model", NETWORKS, ids=repr)
 def test_every_network_is_probed_without_a_trace(model: schema.Block) -> None:
     _same_with_and_without(probed(model=smooth(model)))
+    if isinstance(model, schema.TorchvisionModel):
+        return  # large; timm's has its normalization exchanged by the same code
     facts, _, _ = facts_of(probed(model=smooth(model), norm=schema.NoNorm(kind="none")))
     assert {fact.probe for fact in readings(facts)} == set(schema.ProbesConfig.model_fields)
 

@@ -13,7 +13,7 @@ from bnbench.report.writing import make, write
 from tests import chromium
 from tests.chromium import CONTRAST, Page
 from tests.report.invented import Told, invented
-from tests.report.test_report import CLAIM
+from tests.report.pages import CLAIM
 from tests.runs import SMALL_YAML
 
 pytestmark = pytest.mark.browser
