@@ -137,7 +137,8 @@ def bench_growth(arguments: argparse.Namespace, print_table: Callable[..., None]
         "Training: per second of the CPU, medians of "
         f"{arguments.rounds} interleaved rounds; one thread. Sweeps of {STUDY.strip()}: by the "
         f"clock, from the shell to the end, with their evaluations; {arguments.sweep_rounds} "
-        f"rounds. torch {torch.__version__.partition('+')[0]}, {os.cpu_count()} cores of {platform.machine()}."
+        f"rounds. torch {torch.__version__.partition('+')[0]}, {os.cpu_count()} cores of "
+        f"{platform.machine()}."
     )
     for name, line in found.items():
         rows = [["images/s", *(f"{rate:,.0f}" for rate in line.values())]]
