@@ -269,7 +269,7 @@ def test_experiments_of_a_folder_have_the_same_workers(
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Numbered)
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
     for name in "ab":
-        write_experiment(tmp_path / f"{name}.yaml", "seeds: 2")
+        write_experiment(tmp_path / f"{name}.yaml", "seeds: 2\n")
     planned = plan_all(
         str(tmp_path),
         loading.Overrides(),
