@@ -26,7 +26,10 @@ def main() -> None:
     except SystemExit as end:
         sys.exit(end.code or streams.finish())
     finally:
-        gc.freeze()
+        if gc.isenabled():
+            gc.unfreeze()  # what the user's code has left is finalized
+        else:
+            gc.freeze()
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def _of_wandb(content: bytes) -> Kept:
 
 
 def of_mlflow(folder: Path) -> list[Kept]:
-    """By MLflow's client, from the SQLite file."""
+    """By MLflow's client, from the SQLite file, by step: its order is by time, and a stretch that
+    is trained again has another time."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
@@ -85,10 +86,10 @@ def of_mlflow(folder: Path) -> list[Kept]:
             run.data.tags["cell"],
             dict(run.data.params),
             {
-                name: [
+                name: sorted(
                     (each.step, each.value)
                     for each in client.get_metric_history(run.info.run_id, name)
-                ]
+                )
                 for name in run.data.metrics
             },
         )

@@ -81,11 +81,10 @@ def serve(
             f"{names} runs and means: beyond {SELECTED}, the older tabs (Custom Scalars, Scalars, "
             f"Text, Images) begin with none; tick all of them, or those that match {FOLDER}"
         )
-    taken = free_port(port)
+    setups = setups_of(experiments)
+    taken = start(folder, free_port(port), setups, warn)
     if taken != port:
         warn(f"port {port} is busy: using {taken}")
-    setups = setups_of(experiments)
-    start(folder, taken, setups, warn)
     link = deep_link(setups, port=taken)
     show(f"TensorBoard on {folder}; Ctrl-C ends it\n\n  {link}\n")
     there = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -169,8 +168,8 @@ def free_port(wanted: int) -> int:
     )
 
 
-def start(folder: Path, port: int, setups: Setups, warn: Say) -> None:
-    """Start TensorBoard on `folder` in this process, and return when it answers.
+def start(folder: Path, port: int, setups: Setups, warn: Say) -> int:
+    """Start TensorBoard on `folder` in this process, and return its port when it answers.
 
     It ends with the process, its data server too. Raises RunError.
     """
@@ -190,9 +189,11 @@ def start(folder: Path, port: int, setups: Setups, warn: Say) -> None:
                 argv=["tensorboard", "--logdir", str(folder), "--host", HOST, "--port", str(port)]
             )
             board.launch()
+    except program.TensorBoardPortInUseError:  # another server was faster
+        return start(folder, free_port(port + 1), setups, warn)
     except (Exception, SystemExit) as error:
-        lines = said.getvalue().strip().splitlines() or [str(error)]
-        raise RunError(f"TensorBoard did not start: {lines[-1]}") from error
+        told = said.getvalue().strip() if isinstance(error, SystemExit) else ""
+        raise RunError(f"TensorBoard did not start: {told or error}".splitlines()[-1]) from error
     if setups.regex and ours is None:
         warn("this version of TensorBoard takes no colours: setups have other ones than in reports")
     opener = build_opener(ProxyHandler({}))
@@ -200,7 +201,7 @@ def start(folder: Path, port: int, setups: Setups, warn: Say) -> None:
     while True:
         try:
             with opener.open(f"http://{HOST}:{port}/data/environment", timeout=5.0):
-                return
+                return port
         except (URLError, OSError) as error:
             if time.monotonic() > deadline:
                 raise RunError(f"TensorBoard does not answer on port {port}: {error}") from error

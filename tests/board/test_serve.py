@@ -224,6 +224,25 @@ def test_a_tensorboard_that_does_not_start_is_a_sentence(
         serve.start(tmp_path, 6006, setups_of([]), pytest.fail)
 
 
+def test_where_another_server_was_faster_the_next_port_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard import program
+
+    tried: list[int] = []
+
+    def race(board: program.TensorBoard) -> str:
+        tried.append(board.flags.port)
+        if len(tried) == 1:
+            raise program.TensorBoardPortInUseError("taken")
+        raise program.TensorBoardServerException("the second try")
+
+    monkeypatch.setattr(program.TensorBoard, "launch", race)
+    with pytest.raises(RunError, match="the second try"):
+        serve.start(tmp_path, 7006, setups_of([]), pytest.fail)
+    assert tried[0] == 7006 < tried[1]
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "projector"])
 def test_it_is_not_started_on_what_leads_out_of_the_folder(tmp_path: Path, kind: str) -> None:
     """TensorBoard itself follows links, waits for pipes, and shows files that a projector names."""
