@@ -20,7 +20,7 @@ replay     a training step as its kernels, captured once: the same bits, less ar
 stats      paired differences to intervals, tests, verdicts; NumPy and SciPy, no files
 guard      code of the user's own: a sentence for what it raises; the process as it was
 store      run folders: lock, commit, append, read; all file writing but TensorBoard's
-explain    what a name means: kinds, keys, probes, metrics, findings
+explain    what a name means: kinds, keys, probes, metrics, findings, functions
 sinks      facts to metrics.jsonl, TensorBoard, other loggers, terminal
 train      the training loop
 assemble   from configuration to model, batches, optimizer, probes

@@ -1,8 +1,9 @@
 """Where a process begins: `bnbench`, and `python -m bnbench`."""
 
-import gc
 import os
 import sys
+
+from bnbench import garbage
 
 # Threads of torch's OpenMP, GNU's or Intel's, that wait for work leave their core to other
 # processes. Read when torch is imported.
@@ -12,7 +13,7 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is being imported shows no traceback either."""
-    gc.disable()  # what works long, not only reads, calls `garbage.collect`
+    garbage.pause()  # what works long, not only reads, calls `garbage.resume`
     try:
         from bnbench.cli import app, root, streams
         from bnbench.guard import tell_what_nobody_catches
@@ -26,10 +27,7 @@ def main() -> None:
     except SystemExit as end:
         sys.exit(end.code or streams.finish())
     finally:
-        if gc.isenabled():
-            gc.unfreeze()  # what the user's code has left is finalized
-        else:
-            gc.freeze()
+        garbage.finish()
 
 
 if __name__ == "__main__":

@@ -21,8 +21,21 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def collect() -> None:
+def pause() -> None:
+    """Do not look for it until `resume`, while libraries are imported."""
+    gc.disable()
+
+
+def resume() -> None:
     """Look for it from now on, in what is made from now on; where that was so, nothing changes."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
+
+
+def finish() -> None:
+    """At the end of the process: finalize what code of the user's has left, if any has run."""
+    if gc.isenabled():
+        gc.unfreeze()
+    else:
+        gc.freeze()

@@ -1,4 +1,4 @@
-"""When Python looks for garbage: not while it reads, and from `collect` on again."""
+"""When Python looks for garbage: not while it reads, and from `resume` on again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bnbench.garbage import collect, uncollected
+from bnbench.garbage import resume, uncollected
 
 
 class Cycle:
@@ -23,10 +23,10 @@ def as_before() -> Iterator[None]:
     gc.enable()
 
 
-def test_from_collect_on_only_later_garbage_is_found() -> None:
+def test_from_resume_on_only_later_garbage_is_found() -> None:
     gc.disable()
     earlier = weakref.ref(Cycle())
-    collect()
+    resume()
     later = weakref.ref(Cycle())
     assert gc.isenabled()
     gc.collect()
@@ -36,7 +36,7 @@ def test_from_collect_on_only_later_garbage_is_found() -> None:
 
 def test_a_process_that_looks_anyway_is_left_alone() -> None:
     earlier = weakref.ref(Cycle())
-    collect()
+    resume()
     gc.collect()
     assert earlier() is None
 

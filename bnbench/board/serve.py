@@ -192,8 +192,8 @@ def start(folder: Path, port: int, setups: Setups, warn: Say) -> int:
     except program.TensorBoardPortInUseError:  # another server was faster
         return start(folder, free_port(port + 1), setups, warn)
     except (Exception, SystemExit) as error:
-        told = said.getvalue().strip() if isinstance(error, SystemExit) else ""
-        raise RunError(f"TensorBoard did not start: {told or error}".splitlines()[-1]) from error
+        told = said.getvalue().splitlines() if isinstance(error, SystemExit) else []
+        raise RunError(f"TensorBoard did not start: {told[-1] if told else error}") from error
     if setups.regex and ours is None:
         warn("this version of TensorBoard takes no colours: setups have other ones than in reports")
     opener = build_opener(ProxyHandler({}))

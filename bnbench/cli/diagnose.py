@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bnbench import garbage
 from bnbench.cli import root
 from bnbench.cli.root import say, show
 from bnbench.errors import BnbenchError, UsageError
-from bnbench.garbage import collect
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +87,7 @@ def diagnose(
         from bnbench.diagnosis import target as targets
         from bnbench.diagnosis import words
         from bnbench.runner.settings import Stop
-    collect()
+    garbage.resume()
     trust = Trust(say, no_custom, accept_changes)
     measuring = root.doing("measuring", quiet or as_json)
     with Stop().listening(), redirect_stdout(sys.stderr), _without_tracebacks(), measuring as live:

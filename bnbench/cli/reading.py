@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from bnbench import garbage
 from bnbench.cli import completion
 from bnbench.cli.root import Debug, Json, RunsDir, doing, number, one_of, output, say, show
 from bnbench.errors import UsageError
-from bnbench.garbage import collect
 from bnbench.wording import listing, printable
 
 FIGURES = ("pdf", "png", "svg")
@@ -214,5 +214,5 @@ def tensorboard(
 
         if rebuild:
             raise typer.Exit(0 if rebuild_all(chosen, show=tell, warn=say) else 1)
-        collect()
+        garbage.resume()
         serve(chosen, runs_dir, port=port, browser=open_, show=tell, warn=say)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bnbench import garbage
 from bnbench.cli import completion, root
 from bnbench.cli.training import prepared
-from bnbench.garbage import collect
 
 if TYPE_CHECKING:
     from bnbench.config.schema import RunConfig
@@ -175,7 +175,7 @@ def sweep(
         device=device, restart=restart, accept_changes=accept_changes, retry_failed=retry_failed,
         fail_fast=fail_fast,
     )  # fmt: skip
-    collect()
+    garbage.resume()
     if dry_run:
         _forecast(planned, options, quiet=quiet, as_json=as_json)
     else:

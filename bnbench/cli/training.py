@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bnbench import garbage
 from bnbench.cli import completion, root
 from bnbench.errors import ConfigError
-from bnbench.garbage import collect
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,7 +76,7 @@ def train(
         from bnbench.sinks.terminal import Screen
 
         refused = check([run])
-    collect()
+    garbage.resume()
     if refused:
         raise ConfigError(plan.faults(refused))
     with stop.listening(), Screen(root.progress_console(quiet)) as screen:

@@ -239,8 +239,8 @@ class Asked:
             why = cut([f"{seed} ({each})" for seed, each in lost.items()])
             found.objections.append(
                 f"{arm}: no {claim.metric} for {pair} {why}: give what is missing (diverged, of a "
-                f"run that did); or, if by chance alone it is, leave {pair} "
-                f"{cut(list(map(str, lost)))} out of all setups"
+                f"run that did); or, if it is missing by chance, leave {pair} "
+                f"{cut(list(map(str, lost)))} out of every setup"
             )
         self.diverged += diverged
         words = [str(arm), *(f"{key} {in_words(value)}" for key, value in claim.at.items())]

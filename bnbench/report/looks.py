@@ -83,11 +83,11 @@ def _compared(study: Study, names: Collection[str], found: Sequence[Judged]) -> 
     if not study.experiment.raced:
         return study
     wanted = tuple(each.claim for each in found if each.open) or study.experiment.claims
-    asked = {
+    named = {
         cell for cell, config in _cells(study)
         if claims.concern(wanted, config, study.experiment.tune)
     }  # fmt: skip
-    may_go = needed(study, found) - asked
+    may_go = needed(study, found) - named
     here = replace(study, runs=tuple(run for run in study.runs if run.name in names))
     worse = set[str]()
     for cells in here.trials:

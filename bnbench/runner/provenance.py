@@ -94,7 +94,8 @@ def require_first_environment(
     try:
         first = dict(json.loads(experiment.settled(name, json.dumps(there).encode())))
     except (ValueError, TypeError):
-        first = {}
+        path = experiment.path / name
+        raise StorageError(f"{path}: names no environment", do="remove it") from None
     changed, node = other_environment(first, there), platform.node()
     if changed and settings.accept_changes:
         settings.announce(f"warning: {node} is another kind of machine: {changed}")

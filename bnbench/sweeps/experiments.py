@@ -163,7 +163,8 @@ def executors(
             if local is None:
                 local = workers.Workers(size, options, each.folder, siblings)
                 kept.enter_context(closing(local))
-            local.turn_to(size, each.folder, siblings)
+            else:
+                local.turn_to(size, each.folder, siblings)
             yield each, local
 
 

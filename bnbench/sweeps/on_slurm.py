@@ -209,11 +209,12 @@ class Slurm:
                     self._experiment.replace(FOLDER, f"{array}_*", {})
                 self._experiment.replace(FOLDER, name.removeprefix(f"{FOLDER}/"), {})
         if not self._tasks:
-            from bnbench.runner.provenance import first_environment  # imports torch
+            from bnbench.runner import provenance  # imports torch
 
-            first = first_environment(self._experiment.runs())
+            first = provenance.first_environment(self._experiment.runs())
             name = Path(share.ENVIRONMENT).name
-            kept = {name: json.dumps(first).encode()} if first else {}
+            known = json.dumps(provenance.environment() | first).encode()
+            kept = {name: known} if first else {}
             self._experiment.replace(FOLDER, name, kept)
 
     def _looked(self) -> list[tuple[jobs.Train, jobs.Answer]]:

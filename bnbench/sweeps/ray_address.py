@@ -65,7 +65,7 @@ def connect(address: str | None) -> None:
             address = str(ray._private.services.canonicalize_bootstrap_address(address))
         _require_answer(address)
         with _silence():
-            ray._raylet.GcsClient(address)
+            ray._raylet.GcsClient(address)  # fails at once where `init` would try for minutes
         ray.init(address, **quiet)
     except BnbenchError:
         raise

@@ -117,6 +117,7 @@ def _needs(
         found["mem_per_cpu"] = f"{megabytes}M"
     named = {each for run in runs if (each := device or run.compute.device).startswith("cuda")}
     if named and not any(key.startswith(("gpu", "gres")) for key in given):
+        # cuda:3 is there only among four.
         found["gres"] = f"gpu:{max(int(each.partition(':')[2] or 0) for each in named) + 1}"
     return found
 
@@ -185,7 +186,7 @@ class _Local:
 
     def __init__(self, parameters: Mapping[str, str | bool], workers: int) -> None:
         self.workers = workers
-        for key in parameters.keys() - {"time", "signal"}:
+        for key in sorted(parameters.keys() - {"time", "signal"}):
             meant = nearest(key, ("time", "signal", "cpus_per_task"))
             raise UsageError(
                 f"--slurm {key}: cluster=local knows time, signal and cpus_per_task alone",

@@ -8,7 +8,6 @@ for each process, and the standard library's `multiprocessing.connection.wait`.
 from __future__ import annotations
 
 import ctypes
-import gc
 import io
 import multiprocessing
 import os
@@ -256,13 +255,13 @@ def serve(connection: Connection, options: jobs.SweepOptions, driver: int, numbe
     Thread(target=_beat, args=(pipe,), daemon=True).start()
     with passed_on(pipe.send):
         broken = None
-        gc.disable()
+        garbage.pause()
         try:
             from bnbench.runner.execution import execute  # noqa: F401  and with it torch
         except Exception as error:
             why = f"no worker can be started: {type(error).__name__}: {error}"
             broken = jobs.Failed(RunError(why), hopeless=True)
-        garbage.collect()
+        garbage.resume()
         pipe.send(Signal.READY)
         while True:
             job, experiment, siblings = waiting.get()

@@ -227,7 +227,7 @@ class Watch:
                 f"{self._steps.weight} changed"
             )
         if made:
-            self._passing.optimized(0, ours=True)
+            self._passing.optimized(0, ours=True)  # no optimizer's id
             self._advance(made, self._modes)
 
     def _advance(self, made: int, modes: list[bool]) -> None:

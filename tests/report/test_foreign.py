@@ -148,7 +148,7 @@ def test_what_would_decide_a_claim_is_said_and_does() -> None:
     (claim,) = told(as_csv(table))["claims"]
     assert claim["reasons"] == [
         "gn: no dice for seed 2 (no row): give what is missing (diverged, of a run that did); or, "
-        "if by chance alone it is, leave seed 2 out of all setups"
+        "if it is missing by chance, leave seed 2 out of every setup"
     ]
     (claim,) = told(as_csv([each for each in table if each["seed"] != 2]))["claims"]
     assert claim["outcome"] == "supported"

@@ -49,12 +49,13 @@ def scores(seed: int) -> dict[str, Any]:
 def study_of(
     path: Path, table: dict[str, Any], more: str = "", race: bool = True, looks: Sequence[int] = ()
 ) -> ExperimentFolder:
-    """All runs are there. Batch is half a point better on test: undecided to the end."""
+    """All runs are there. On test batch is three points better, then one worse, in turn: a point on
+    average, which is the smallest effect, and undecided to the end."""
 
     def tell(run: schema.RunConfig) -> Told:
         value = float(table[run.setup][0, RATES.index(run.optim.lr), run.seed]) / 100
         lost = value < -1
-        test = 0.6 + (0.02 if run.setup == "batch" else 0.0) + 0.01 * (-1) ** run.seed
+        test = 0.6 + (0.01 + 0.02 * (-1) ** run.seed) * (run.setup == "batch")
         return Told((0.5 if lost else value,), test, state="diverged" if lost else "completed")
 
     path.mkdir()
@@ -73,6 +74,7 @@ def test_what_is_trained_and_chosen_is_what_the_simulation_says(tmp_path: Path, 
     table["none"][0, 0, 1:3] = -np.inf if seed == 2 else table["none"][0, 0, 1:3]
     study = read_study(study_of(tmp_path / "x", table, looks=LOOKS))
     n = max(asked(study).values())
+    assert n == LOOKS[-1]
     expected = {setup: raced(each, looks=LOOKS) for setup, each in table.items()}
     for setup, each in expected.items():
         counts = [asked(study)[setup, rate] for rate in RATES]
@@ -118,7 +120,9 @@ def test_the_report_says_given_up_and_not_diverged(tmp_path: Path) -> None:
     assert not any(row["diverged"] or row["missing"] for row in rows.values())
     assert record["counts"]["diverged"] == 0
     (said,) = [each["text"] for each in record["notices"] if "racing" in each["text"]]
-    assert said.startswith(f"Tuned by racing: {len(gone)} of 10 cells were given up after 3 seeds")
+    seeds = {n for key, n in asked(study).items() if key in gone}
+    after = f"after {min(seeds)} to {max(seeds)} seeds"
+    assert said.startswith(f"Tuned by racing: {len(gone)} of 10 cells were given up {after}")
     assert "a one-sided paired t-test at 0.02 from 3 seeds on" in record["methods"]
     assert record["experiment"]["tune"]["race"] is True
     shown = "\n".join(map(str, closing_tables(study)))

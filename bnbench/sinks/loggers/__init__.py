@@ -74,9 +74,9 @@ def lost(what: str, do: str) -> RunError:
 
 
 def require_room(folder: Path, variable: str) -> None:
-    """Asked where an environment variable has named a folder, before a library writes there: some
-    try for minutes, some write elsewhere, some lose what they are told, without a word. Raises
-    RunError."""
+    """Ask before a library writes to a folder, which this environment variable may name, and, if it
+    does not tell, after it: some try for minutes, some write elsewhere, some lose what they are
+    told, without a word. Raises RunError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:
