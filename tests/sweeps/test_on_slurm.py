@@ -17,6 +17,7 @@ from bnbench import store
 from bnbench.cli.root import PlainConsole
 from bnbench.config import files, identity, schema
 from bnbench.errors import ClusterError, Interrupted
+from bnbench.runner.provenance import environment
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
@@ -230,8 +231,8 @@ def test_runs_of_a_task_that_was_ended_queue_up_again(swept: Swept) -> None:
 
 
 def test_tasks_work_as_the_first_run_of_the_study_has(swept: Swept) -> None:
-    """Whoever has driven it, and on which machine; of a run that somebody has removed nothing is
-    left."""
+    """Whoever has driven it, and on which machine, but with the code of this bnbench; of a run that
+    somebody has removed nothing is left."""
     record = swept.experiment.path / share.ENVIRONMENT
     asked: list[bool] = []
 
@@ -244,11 +245,8 @@ def test_tasks_work_as_the_first_run_of_the_study_has(swept: Swept) -> None:
     manifest = {"versions": {"bnbench": "0.0"}, "fingerprints": [PRINTED, {"torch": "9"}]}
     (swept.experiment.runs()[0].path / "manifest.json").write_text(json.dumps(MANIFEST | manifest))
     swept(seeds(2), Cluster(once))
-    assert json.loads(record.read_bytes()) == {
-        "bnbench": "0.0",
-        "torch": "1.0",
-        "CPU capability": "NO",
-    }
+    first = {"bnbench": "0.0", "torch": "1.0", "CPU capability": "NO"}
+    assert json.loads(record.read_bytes()) == environment() | first
     shutil.rmtree(swept.experiment.runs()[0].path)
     shutil.rmtree(swept.experiment.runs()[0].path)
     swept(seeds(1), Cluster(once))
