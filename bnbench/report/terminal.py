@@ -201,20 +201,13 @@ def cells_in_words(
 def _cells(
     cells: Sequence[Record], axes: Sequence[str], tuned: str | None, columns: int
 ) -> Iterator[RenderableType]:
-    """The same as a table. Where a row does not fit, its values are below its name. Then what the
-    columns mean."""
+    """The same as a table. Where a row does not fit, it is without its speed, or its values are
+    below its name. Then what the columns mean."""
     lines = cells_in_words(cells, axes, tuned)
-    headings, *rows = [[_stacked(text) for text in line] for line in lines]
-    widths = [
-        max(cell_len(line) for text in column for line in text.split("\n"))
-        for column in zip(headings, *rows, strict=True)
-    ]
-    free = columns - sum(widths[1:]) - min(widths[0], NARROWEST_NAME) - 2  # at the edges
-    between = len(widths) - 1
-    if free >= between:
-        table = _new_table(*headings, padding=int(free >= 2 * between))
-        for row in rows:
-            table.add_row(*row)
+    speed = lines[0].index("img/s")
+    without = [[*line[:speed], *line[speed + 1 :]] for line in lines]
+    table = _table_of(lines, columns) or _table_of(without, columns)
+    if table is not None:
         yield table
     else:
         yield Text("")
@@ -224,6 +217,23 @@ def _cells(
             yield from _lines("; ".join(said), "  ", columns)
         yield Text("")
     yield from _lines(_what_they_mean(cells, tuned), "", columns)
+
+
+def _table_of(lines: Sequence[Sequence[str]], columns: int) -> Table | None:
+    """Headings and rows as a table; None where it would be wider."""
+    headings, *rows = [[_stacked(text) for text in line] for line in lines]
+    widths = [
+        max(cell_len(line) for text in column for line in text.split("\n"))
+        for column in zip(headings, *rows, strict=True)
+    ]
+    free = columns - sum(widths[1:]) - min(widths[0], NARROWEST_NAME) - 2  # at the edges
+    between = len(widths) - 1
+    if free < between:
+        return None
+    table = _new_table(*headings, padding=int(free >= 2 * between))
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _stacked(text: str) -> str:

@@ -120,6 +120,16 @@ def test_no_width_loses_a_setup_or_a_number(three: Record, columns: int) -> None
     assert first.count("plain") == first.count("bn") == 4
 
 
+def test_where_a_row_does_not_fit_its_speed_goes_first_then_the_table(three: Record) -> None:
+    headings = [
+        [line for line in shown(three, columns) if line.startswith(" setup ")]
+        for columns in range(80, 40, -1)
+    ]
+    kinds = ["img/s" in each[0] if each else None for each in headings]
+    assert kinds == sorted(kinds, key=[True, False, None].index)
+    assert {*kinds} == {True, False, None}
+
+
 def test_a_number_stays_with_its_unit(three: Record) -> None:
     for columns in range(20, 132, 3):
         lines = shown(three, columns)
