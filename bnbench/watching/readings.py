@@ -33,6 +33,11 @@ Evaluate: TypeAlias = Callable[[nn.Module], Any]
 Autocast: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 
+HARM = 0.05
+"""Share of right answers that running statistics may cost without a word; of few examples more: two
+standard errors of a share."""
+
+
 class Readings:
     """Measures a network on the same examples each time, kept from the loaders; the first loader's
     in batches as in training are the population."""
@@ -116,6 +121,19 @@ class Readings:
             for quantity in ("mean", "variance")
         }
         yield from readings("running_error", errors | {NETWORK: overall})
+
+
+def harm(facts: Iterable[Fact]) -> str | None:
+    """What a reading says where running statistics cost much; None where they do not."""
+    found = {(each.split, each.stats): each for each in facts if isinstance(each, Evaluation)}
+    for (split, stats), each in found.items():
+        right = found[split, "population"].accuracy
+        if stats == "running" and right - each.accuracy > max(HARM, each.images**-0.5):
+            return (
+                f"in eval mode {each.accuracy:.1%} of the {split} examples are right, with "
+                f"population statistics {right:.1%}: bnbench.diagnose says why"
+            )
+    return None
 
 
 def not_finite(network: Network, layers: Mapping[str, nn.Module]) -> Finding | None:

@@ -34,7 +34,7 @@ from bnbench.watching import records
 from bnbench.watching.calls import Noted, Passing
 from bnbench.watching.hooks import Root
 from bnbench.watching.ranks import ranks_of
-from bnbench.watching.readings import Evaluate, Readings, not_finite
+from bnbench.watching.readings import Evaluate, Readings, harm, not_finite
 from bnbench.watching.stack import warn
 from bnbench.watching.steps import Steps
 
@@ -64,7 +64,8 @@ class Watch:
     are as large as in training. `val`, `train`, `forward` and `score` are as in `bnbench.diagnose`;
     or `val` is a function of the model that gives a number, or numbers by name.
 
-    In between, a warning says, once for each layer, what `bnbench explain findings` explains.
+    In between, a warning says, once for each layer, what `bnbench explain findings` explains;
+    at the end, if running statistics cost more than 5 points.
 
     `log`: a SummaryWriter, or a function of tag, value and step. `folder`: where the run gets a
     folder of its own, for `metrics.jsonl`, and a row in `results.jsonl`, with `setup` and `seed`,
@@ -179,6 +180,8 @@ class Watch:
             self._compare_ranks()
         if kind is None:
             self.read()
+            if (said := harm(self._last)) is not None:
+                warn(f"bnbench.watch, step {self.step:,}: {said}")
         for sink in self._sinks:
             sink.close()
         if self._leads and self._folder is not None:

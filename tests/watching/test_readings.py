@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 import bnbench
 from bnbench import cli
 from bnbench.errors import BnbenchError, DataError, UsageError
+from bnbench.events import Evaluation
 from bnbench.sinks.metrics import to_moments
 from bnbench.store import lines
 from bnbench.watching import readings
@@ -106,6 +108,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
     return equal and one[2:] == other[2:]
 
 
+@pytest.mark.filterwarnings("ignore:bnbench.watch, step 20. in eval mode")
 def test_what_is_trained_stays_the_same_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     alone, val = trained(None), data(shuffle=True)
     assert same(trained(None), alone)
@@ -152,24 +155,42 @@ def test_a_summary_writer_and_the_files_have_all_of_it(tmp_path: Path) -> None:
 def study(tmp_path: Path) -> Path:
     """Two setups, six seeds."""
     for seed in range(6):
-        for setup, momentum in (("slow", 0.001), ("usual", 0.1)):
+        for setup, momentum in (("slow", 0.001), ("quick", 0.5)):
             torch.manual_seed(seed)
             model = Net()
             for name in NORMS:
                 model.get_submodule(name).momentum = momentum  # type: ignore[assignment]
             by = optimizer(model)
-            with bnbench.watch(model, val=data(), folder=tmp_path, setup=setup, seed=seed):
+            worse = pytest.warns(UserWarning, match="step 20: in eval mode .* of the val examples")
+            said = worse if setup == "slow" else nullcontext()
+            with said, bnbench.watch(model, val=data(), folder=tmp_path, setup=setup, seed=seed):
                 for _ in range(5):
                     epoch(model, by)
     return tmp_path / "results.jsonl"
 
 
 def test_runs_are_judged_as_pairs(study: Path) -> None:
-    asked = ["--metric", "probe/running_error/variance", "--better", "slow", "--worse", "usual"]
+    asked = ["--metric", "probe/running_error/variance", "--better", "slow", "--worse", "quick"]
     result = CliRunner().invoke(cli.app, ["verdict", str(study), *asked])
     assert result.exit_code == 0, result.output
     assert "6 seeds" in result.output
     assert "✓ supported" in result.output
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_harm_is_what_population_statistics_would_give_back(split: Any) -> None:
+    def reading(running: float, population: float) -> list[Evaluation]:
+        kinds: Any = {"running": running, "batch": 1.0, "population": population}
+        return [
+            Evaluation(split=split, stats=stats, images=64, loss=1.0, accuracy=accuracy)
+            for stats, accuracy in kinds.items()
+        ]
+
+    said = readings.harm(reading(0.5, 0.75))
+    assert said is not None
+    assert said.startswith(f"in eval mode 50.0% of the {split} examples are right, with population")
+    for healthy in (reading(0.75, 0.5), reading(0.5, 0.62), reading(nan, nan), []):
+        assert readings.harm(healthy) is None
 
 
 def test_a_run_that_stops_has_its_state(tmp_path: Path) -> None:
