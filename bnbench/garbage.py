@@ -21,21 +21,29 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+_paused = False
+
+
 def pause() -> None:
     """Do not look for it until `resume`, while libraries are imported."""
+    global _paused
+    _paused = True
     gc.disable()
 
 
 def resume() -> None:
-    """Look for it from now on, in what is made from now on; where that was so, nothing changes."""
-    if not gc.isenabled():
+    """Where it is paused: look for it from now on, in what is made from now on. To be called before
+    code of the user's runs, or what that leaves is never found."""
+    global _paused
+    if _paused:
+        _paused = False
         gc.freeze()
         gc.enable()
 
 
 def finish() -> None:
     """At the end of the process: finalize what code of the user's has left, if any has run."""
-    if gc.isenabled():
-        gc.unfreeze()
-    else:
+    if _paused:
         gc.freeze()
+    else:
+        gc.unfreeze()

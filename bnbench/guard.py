@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from bnbench import garbage
 from bnbench.errors import ArgumentError, BnbenchError, Interrupted
 from bnbench.wording import PATH_LENGTH, shortened
 
@@ -91,6 +92,7 @@ class ForeignCode:
     def entered(self, raises: Callable[[Raised], BnbenchError]) -> Iterator[None]:
         """Call the user's code inside, and never `yield`. Whatever it raises is raised as what
         `raises` makes of it; our own errors and the user's Ctrl-C pass."""
+        garbage.resume()
         try:
             ours, modules = {part: _read(part) for part in _parts()}, dict(sys.modules)
             _write(self._theirs)

@@ -31,7 +31,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "replay": (1, set()),
     "stats": (1, set()),
     "store": (1, {"errors", "events", "regular", "wording"}),
-    "guard": (1, {"errors", "wording"}),
+    "guard": (1, {"errors", "garbage", "wording"}),
     "explain": (2, {"catalogue", "config", "errors", "wording"}),
     "sinks": (2, {"errors", "events", "store", "wording"}),
     "train": (2, {"events", "probes", "replay"}),

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from bnbench.garbage import resume, uncollected
+from bnbench.errors import UsageError
+from bnbench.garbage import pause, resume, uncollected
+from bnbench.guard import foreign_code
 
 
 class Cycle:
@@ -24,7 +26,7 @@ def as_before() -> Iterator[None]:
 
 
 def test_from_resume_on_only_later_garbage_is_found() -> None:
-    gc.disable()
+    pause()
     earlier = weakref.ref(Cycle())
     resume()
     later = weakref.ref(Cycle())
@@ -34,11 +36,22 @@ def test_from_resume_on_only_later_garbage_is_found() -> None:
     assert later() is None
 
 
-def test_a_process_that_looks_anyway_is_left_alone() -> None:
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_process_in_which_it_is_not_paused_is_left_alone(enabled: bool) -> None:
+    (gc.enable if enabled else gc.disable)()
     earlier = weakref.ref(Cycle())
     resume()
+    assert gc.isenabled() == enabled
     gc.collect()
     assert earlier() is None
+
+
+def test_code_of_the_user_s_leaves_none() -> None:
+    pause()
+    with foreign_code(lambda raised: UsageError(str(raised))):
+        theirs = weakref.ref(Cycle())
+    gc.collect()
+    assert theirs() is None
 
 
 @pytest.mark.parametrize("enabled", [True, False])
