@@ -193,7 +193,8 @@ class ClaimReader:
             if not equals and len(free) == 1:
                 axis = free[0]
             elif not axis:
-                hint = f"write {name}@{(free or ['data.batch_size'])[0]}={value}"
+                fits = [each.name for each in axes if value in map(str, each.values)]
+                hint = f"write {name}@{(fits or free or ['data.batch_size'])[0]}={value}"
                 message = f".{key}: {shortened(part)} could be a value of several axes or none"
                 self.add(key, message, hint)
                 return None

@@ -88,6 +88,11 @@ class Table:
                     f"it has a column for each ({cut(each)}): transpose it, so that a row is a "
                     f"{name} and a column a setup"
                 )
+            if {"setup", "seeds", "completed"} <= {*self.columns}:
+                close = (
+                    "its rows are means over seeds: the experiment's report.csv has a row for each "
+                    "run"
+                )
             raise UsageError(
                 f"{self.name} has no column {shortened(name)}",
                 do=close or f"{option} names one of {cut(list(map(shortened, self.columns)))}",
