@@ -238,12 +238,18 @@ class Numbered:
         self.inbox.close()
 
 
-def test_workers_have_numbers_from_0_and_only_those_below_the_size_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are stand-ins."""
     monkeypatch.setattr(Numbered, "all", [])
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Numbered)
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+
+
+@pytest.mark.usefixtures("numbered")
+def test_workers_have_numbers_from_0_and_only_those_below_the_size_work(
+    tmp_path: Path,
+) -> None:
     jobs = [Train(small_config(seed=seed)) for seed in range(4)]
     with closing(Workers(3, SweepOptions(), experiment_in(tmp_path))) as workers:
         workers.start(9)
@@ -262,12 +268,10 @@ def test_workers_have_numbers_from_0_and_only_those_below_the_size_work(
         assert [each.number for each in Numbered.all if each.alive] == [0, 2, 1, 3]
 
 
+@pytest.mark.usefixtures("numbered")
 def test_experiments_of_a_folder_have_the_same_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(Numbered, "all", [])
-    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Numbered)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
     for name in "ab":
         write_experiment(tmp_path / f"{name}.yaml", "seeds: 2\n")
     planned = plan_all(
