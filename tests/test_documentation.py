@@ -157,11 +157,6 @@ def test_the_table_of_packages_is_what_the_architecture_allows() -> None:
     assert {name: int(level) for level, name in rows} == levels
 
 
-def test_the_package_docstring_is_the_same_table() -> None:
-    rows = re.findall(r"^\| \d \| `(\w+)/?` \| (.*) \|$", ARCHITECTURE, re.MULTILINE)
-    assert re.findall(r"^(\w+)  +(.*)$", bnbench.__doc__ or "", re.MULTILINE) == rows
-
-
 def test_where_to_change_names_files_that_exist() -> None:
     _, section = ARCHITECTURE.split("## Where to change X")
     named = re.findall(r"`((?:\w+/)[\w./]*)`", section.split("## Rules")[0])
