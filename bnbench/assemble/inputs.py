@@ -7,7 +7,7 @@ split, order and initial weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from bnbench.config import schema
 from bnbench.config.datasets import prepared_copy, source
 from bnbench.data import batches as data_batches
-from bnbench.data.batches import Batches, Standardize, subset
-from bnbench.data.dataset import Dataset, load_fashion_mnist_12k, pixel_moments
+from bnbench.data.batches import Batches, Standardize, split, subset
+from bnbench.data.dataset import Dataset, Images, load_fashion_mnist_12k, pixel_moments
 from bnbench.events import Measurement, Split
 from bnbench.probes.statistics import Autocast, Discrepancy, Sample
 
@@ -150,29 +150,6 @@ def norm_batch_size(config: schema.RunConfig) -> int:
     return config.data.batch_size
 
 
-def sorted_together(config: schema.RunConfig, train_images: int) -> int:
-    """How many images in a row training sorts by class; 1: it shuffles them.
-
-    Of an epoch that is sorted, most batches hold one class; a sample has too few images of a class
-    for that, and comes nearest to it sorted as a whole.
-    """
-    match config.data.order:
-        case "shuffled":
-            return 1
-        case "class-sorted":
-            return train_images
-        case "class-sorted-batches":
-            return config.data.batch_size
-        case _:
-            assert_never(config.data.order)
-
-
-def whole(config: schema.RunConfig) -> int:
-    """Images that belong together: those of one statistic, or the batch that training sorts."""
-    by_batch = config.data.order == "class-sorted-batches"
-    return config.data.batch_size if by_batch else norm_batch_size(config)
-
-
 def autocast(config: schema.RunConfig, device: torch.device) -> Autocast:
     match config.compute.precision:
         case "fp32":
@@ -183,19 +160,11 @@ def autocast(config: schema.RunConfig, device: torch.device) -> Autocast:
             assert_never(config.compute.precision)
 
 
-def discrepancy(config: schema.RunConfig, device: torch.device) -> Discrepancy:
-    """How images are passed under each kind of statistics."""
-    return Discrepancy(
-        norm_batch_size=norm_batch_size(config),
-        pass_size=config.data.eval_batch_size,
-        autocast=autocast(config, device),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class RunImages:
     """The dataset of a run, which of its training images train and validate, and their batches."""
 
+    config: schema.RunConfig
     dataset: Dataset
     train: Tensor
     validation: Tensor
@@ -203,9 +172,42 @@ class RunImages:
     batches: Batches
     device: torch.device
 
+    @property
+    def how(self) -> Discrepancy:
+        """How images are passed under each kind of statistics."""
+        return Discrepancy(
+            norm_batch_size=norm_batch_size(self.config),
+            pass_size=self.config.data.eval_batch_size,
+            autocast=autocast(self.config, self.device),
+        )
+
+    @property
+    def whole(self) -> int:
+        """Images that belong together: those of one statistic, or the batch that training sorts."""
+        data = self.config.data
+        by_batch = data.order == "class-sorted-batches"
+        return data.batch_size if by_batch else norm_batch_size(self.config)
+
+    @property
+    def together(self) -> int:
+        """How many images in a row training sorts by class; 1: it shuffles them.
+
+        Of an epoch that is sorted, most batches hold one class; a sample has too few images of a
+        class for that, and comes nearest to it sorted as a whole.
+        """
+        match self.config.data.order:
+            case "shuffled":
+                return 1
+            case "class-sorted":
+                return len(self.train)
+            case "class-sorted-batches":
+                return self.config.data.batch_size
+            case _:
+                assert_never(self.config.data.order)
+
     def sample(self, split: Split, indices: Tensor) -> Sample:
         """The images at `indices` of the training or, for that split, of the test images."""
-        images = self.dataset.test if split == "test" else self.dataset.train
+        images = self._of(split)
         return Sample(
             split=split,
             images=len(indices),
@@ -214,6 +216,58 @@ class RunImages:
                 images, indices, size=size, standardize=self.standardize, device=self.device
             ),
         )
+
+    def stratified(
+        self,
+        split: Split,
+        sizes: Iterable[int],
+        *purpose: object,
+        whole: int = 1,
+        together: int | None = None,
+    ) -> list[Tensor]:
+        """Where the images of a stratified sample are, for each size, and at last all of a split.
+
+        Each is the beginning of the next larger one. Sizes are rounded up to a multiple of
+        `whole`, as far as there are enough images. `purpose`: of the random numbers. `together`:
+        as in `ordered`; unless given, as training sorts them.
+        """
+        every = {"train": self.train, "val": self.validation}
+        indices = every[split] if split in every else torch.arange(len(self.dataset.test))
+        counts = [min(-(-size // whole) * whole, len(indices)) for size in sizes]
+        order = ordered(
+            self._of(split).labels[indices],
+            counts,
+            generator(self.config.seed, *purpose),
+            together=self.together if together is None else together,
+        )
+        return [indices[order[:n]] for n in (*counts, len(indices))]
+
+    def _of(self, split: Split) -> Images:
+        return self.dataset.test if split == "test" else self.dataset.train
+
+
+def run_images(config: schema.RunConfig, dataset: Dataset, device: torch.device) -> RunImages:
+    """Raises ValueError where the dataset has too few images."""
+    random, data = partial(generator, config.seed), config.data
+    train, validation = split(
+        dataset.train.labels,
+        validation_size=data.validation_size,
+        train_size=data.train_size,
+        generator=random("split"),
+    )
+    standardize = standardization(data, dataset).to(device)
+    batches = Batches(
+        dataset.train,
+        train,
+        batch_size=data.batch_size,
+        drop_last=data.drop_last,
+        order=data.order,
+        standardize=standardize,
+        augment=data.augment,
+        generator_for=random,
+        device=device,
+    )
+    return RunImages(config, dataset, train, validation, standardize, batches, device)
 
 
 def ordered(
@@ -242,40 +296,24 @@ def by_class(labels: Tensor, together: int) -> Tensor:
     return order[(order // together).argsort(stable=True)]
 
 
-def evaluations(
-    config: schema.RunConfig, images: RunImages, model: nn.Module
-) -> tuple[Evaluate, Evaluate]:
+def evaluations(images: RunImages, model: nn.Module) -> tuple[Evaluate, Evaluate]:
     """What measures the model during training, and what does at its end.
 
     Numbers of images are `whole` ones, as far as there are enough.
     """
-    unit = whole(config)
-    few = config.train.evaluation_images
 
-    def samples(split: Split, indices: Tensor, *sizes: int | None) -> list[Sample]:
-        """A stratified sample for each size (None: all images), each the beginning of the next
-        larger one; then all images in the same order."""
-        counts = [
-            len(indices) if size is None else min(len(indices), -(-size // unit) * unit)
-            for size in sizes
-        ]
-        dataset = images.dataset
-        order = ordered(
-            (dataset.test if split == "test" else dataset.train).labels[indices],
-            counts,
-            generator(config.seed, "evaluation", split),
-            together=sorted_together(config, len(images.train)),
-        )
-        return [images.sample(split, indices[order[:n]]) for n in (*counts, len(indices))]
+    def samples(split: Split, *sizes: int) -> list[Sample]:
+        chosen = images.stratified(split, sizes, "evaluation", split, whole=images.whole)
+        return [images.sample(split, each) for each in chosen]
 
+    few, held = images.config.train.evaluation_images, len(images.validation)
     sizes = few or POPULATION_IMAGES, POPULATION_IMAGES_BEFORE, POPULATION_IMAGES
-    few_train, before, population, _ = samples("train", images.train, *sizes)
-    few_validation, validation = samples("val", images.validation, few)
-    test, _ = samples("test", torch.arange(len(images.dataset.test.labels)), None)
-    measure = partial(discrepancy(config, images.device).measure, model)
+    few_train, before, population, _ = samples("train", *sizes)
+    few_validation, validation = samples("val", few or held)
+    test, _ = samples("test", len(images.dataset.test))
+    measure = partial(images.how.measure, model)
     enough = max(before, few_train, key=lambda sample: sample.images)
-    held = len(images.validation) > 0
     return (
-        partial(measure, enough, (few_train, *[few_validation] * held)),
-        partial(measure, population, (population, *[validation] * held, test)),
+        partial(measure, enough, (few_train, *[few_validation] * (held > 0))),
+        partial(measure, population, (population, *[validation] * (held > 0), test)),
     )

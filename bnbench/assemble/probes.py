@@ -35,7 +35,7 @@ from bnbench.probes import (
     stand_in,
     step_stability,
 )
-from bnbench.probes.statistics import Batch, Discrepancy, Sample, batch_norm_layers
+from bnbench.probes.statistics import Batch, Sample, batch_norm_layers
 from bnbench.train import Probe, Run
 
 Read: TypeAlias = Callable[[int], Sequence[Reading | Histogram]]
@@ -55,19 +55,13 @@ class LeftOutError(Exception):
 class Parts:
     """The parts of a run that probes look at."""
 
-    config: schema.RunConfig
     images: inputs.RunImages
     run: Run
 
     @property
-    def chunk(self) -> int:
-        """Images that share batch statistics in training."""
-        return inputs.norm_batch_size(self.config)
-
-    @property
-    def how(self) -> Discrepancy:
-        """How images are passed under each kind of statistics."""
-        return inputs.discrepancy(self.config, self.images.device)
+    def config(self) -> schema.RunConfig:
+        """The run's configuration."""
+        return self.images.config
 
     @property
     def training(self) -> stand_in.AsInTraining:
@@ -81,11 +75,6 @@ class Parts:
             autocast=self.run.autocast,
         )
 
-    @property
-    def together(self) -> int:
-        """Images that training sorts by class, in a row."""
-        return inputs.sorted_together(self.config, len(self.images.train))
-
     def sample(
         self, probe: str, split: Literal["train", "val"], images: int, whole: int | None = None
     ) -> Sample:
@@ -95,18 +84,11 @@ class Parts:
         A stratified sample of the probe's own, the same in every setup; neighbours share batches
         as in training. Raises LeftOutError where there are no validation images.
         """
-        indices = self.images.train if split == "train" else self.images.validation
-        if not len(indices):
+        if split == "val" and not len(self.images.validation):
             raise LeftOutError("it reads validation images, and data.validation_size is 0")
-        whole = whole or inputs.whole(self.config)
-        count = min(-(-images // whole) * whole, len(indices))
-        order = inputs.ordered(
-            self.images.dataset.train.labels[indices],
-            (count,),
-            generator(self.config.seed, "probe", probe, split),
-            together=self.together,
-        )
-        return self.images.sample(split, indices[order[:count]])
+        purpose, whole = ("probe", probe, split), whole or self.images.whole
+        chosen, _ = self.images.stratified(split, [images], *purpose, whole=whole)
+        return self.images.sample(split, chosen)
 
     def batches(self, probe: str, count: int) -> list[Batch]:
         """Training batches of the probe's own, without augmentation."""
@@ -156,16 +138,16 @@ def _reader(
     match settings:
         case schema.RunningErrorProbe():
             population = parts.sample(name, "train", settings.images)
-            return lambda _: running_error.read(model, parts.how, population)
+            return lambda _: running_error.read(model, parts.images.how, population)
         case schema.GapByLayerProbe():
             images = parts.sample(name, "val", settings.images)
-            return lambda _: gap_by_layer.read(model, parts.how, images)
+            return lambda _: gap_by_layer.read(model, parts.images.how, images)
         case schema.DecompositionProbe():
-            count = max(settings.images, BATCHES_AT_LEAST * parts.chunk)
+            count = max(settings.images, BATCHES_AT_LEAST * inputs.norm_batch_size(parts.config))
             train = parts.sample(name, "train", count)
             val = parts.sample(name, "val", settings.images)
             sizes = settings.norm_batch_sizes
-            return lambda _: decomposition.read(model, parts.how, sizes, train, val)
+            return lambda _: decomposition.read(model, parts.images.how, sizes, train, val)
         case schema.BatchNoiseProbe():
             return _batch_noise(name, settings, parts)
         case schema.ActivationDriftProbe():
@@ -199,37 +181,36 @@ def _reader(
             return lambda step: histograms.read(model, how, batch, step)
         case schema.ShiftedImagesProbe():
             samples = _shifted(name, settings.images, parts)
-            return lambda _: shifted_images.read(model, parts.how, samples)
+            return lambda _: shifted_images.read(model, parts.images.how, samples)
         case _:
             assert_never(settings)
 
 
-def _shifted(name: str, images: int, parts: Parts) -> dict[str, Sample]:
+def _shifted(name: str, count: int, parts: Parts) -> dict[str, Sample]:
     """The same test images as they are and under each shift, in batches as in training."""
-    test, random = parts.images.dataset.test, partial(generator, parts.config.seed, "probe", name)
-    count = min(images, len(test))
-    order = inputs.ordered(test.labels, (count,), random("test"), together=parts.together)[:count]
-    chosen, every = Images(test.pixels[order], test.labels[order]), torch.arange(count)
+    places, _ = parts.images.stratified("test", [count], "probe", name, "test")
+    chosen, every = Images(*parts.images.dataset.test.at(places)), torch.arange(len(places))
 
     def batches(shift: str, size: int) -> Iterator[Batch]:
         seen = chosen
         if shift in shifts.SHIFTS:  # made when read: no copy of them is kept
-            pixels = shifts.shifted(chosen.pixels, *shifts.SHIFTS[shift], random(shift))
+            random = generator(parts.config.seed, "probe", name, shift)
+            pixels = shifts.shifted(chosen.pixels, *shifts.SHIFTS[shift], random)
             seen = Images(pixels, chosen.labels)
         standardize, device = parts.images.standardize, parts.images.device
         return data_batches.chunks(seen, every, size=size, standardize=standardize, device=device)
 
     return {
-        shift: Sample(split="test", images=count, batches=partial(batches, shift))
+        shift: Sample(split="test", images=len(places), batches=partial(batches, shift))
         for shift in (shifted_images.UNSHIFTED, *shifts.SHIFTS)
     }
 
 
 def _batch_noise(name: str, settings: schema.BatchNoiseProbe, parts: Parts) -> Read:
-    images, chosen, model = parts.images, parts.images.train, parts.run.model
-    available, unit = len(chosen), inputs.whole(parts.config)
-    random = partial(generator, parts.config.seed, "probe", name)
+    images, model = parts.images, parts.run.model
+    available, unit = len(images.train), images.whole
     fixed = min(settings.images, available - unit)
+    chosen = images.train
     draws: list[tuple[Tensor, Tensor]] = []
     if batch_norm_layers(model):
         if fixed < 2:
@@ -237,14 +218,14 @@ def _batch_noise(name: str, settings: schema.BatchNoiseProbe, parts: Parts) -> R
                 f"a batch of {unit} of {available} training images leaves no other images to draw"
             )
         others = min(available - fixed, max(MOST_OTHERS, unit))
+        _, every = images.stratified("train", [fixed], "probe", name, "images", together=1)
+        chosen = every[: fixed + others]
         labels = images.dataset.train.labels[chosen]
-        order = inputs.ordered(labels, (fixed,), random("images"), together=1)
-        chosen, labels = (each[order[: fixed + others]] for each in (chosen, labels))
-        draw = random("companions")
+        draw = generator(parts.config.seed, "probe", name, "companions")
         for _ in range(settings.companions):
             positions, places = batch_noise.draw_batches(fixed, others, unit, draw)
-            order = inputs.by_class(labels[positions], parts.together)
+            order = inputs.by_class(labels[positions], images.together)
             draws.append((positions[order], order.argsort()[places]))
     return lambda _: batch_noise.read(
-        model, parts.how, draws, lambda positions: images.sample("train", chosen[positions])
+        model, images.how, draws, lambda positions: images.sample("train", chosen[positions])
     )

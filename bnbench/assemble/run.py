@@ -19,16 +19,13 @@ from bnbench.assemble.inputs import (
     autocast,
     evaluation_steps,
     evaluations,
-    generator,
     load_dataset,
     reseed_layers,
-    standardization,
+    run_images,
 )
 from bnbench.assemble.model import learning_rate, make_model, make_optimizer
 from bnbench.config import datasets, feasible, schema
 from bnbench.config.hints import value_called
-from bnbench.data.batches import Batches, split
-from bnbench.data.dataset import Dataset
 from bnbench.errors import ArgumentError, ConfigError, Fault, UsageError
 from bnbench.guard import awaited
 from bnbench.models.recipe import counts
@@ -87,7 +84,7 @@ def build_run(
     """
     dataset = load_dataset(config.data, announce)
     try:
-        images = _images(config, dataset, device)
+        images = run_images(config, dataset, device)
         steps = datasets.total_steps(
             config.train, len(images.train), config.data.batch_size, config.data.drop_last
         )
@@ -126,7 +123,7 @@ def _built(
     model = make_model(config, tuple(shape), classes, steps).to(device)
     if feasible.opaque(config):
         require_logits(model, classes, announce)
-    evaluate, evaluate_last = evaluations(config, images, model)
+    evaluate, evaluate_last = evaluations(images, model)
     run = Run(
         model=model,
         optimizer=make_optimizer(config.optim, model),
@@ -149,32 +146,8 @@ def _built(
     if config.probes.chosen():
         from bnbench.assemble.probes import Parts, make_probes
 
-        run = replace(run, probes=make_probes(Parts(config, images, run), announce))
+        run = replace(run, probes=make_probes(Parts(images, run), announce))
     return run, _facts(images, model, steps)
-
-
-def _images(config: schema.RunConfig, dataset: Dataset, device: torch.device) -> RunImages:
-    """Raises ValueError where the dataset has too few images."""
-    random = partial(generator, config.seed)
-    train, validation = split(
-        dataset.train.labels,
-        validation_size=config.data.validation_size,
-        train_size=config.data.train_size,
-        generator=random("split"),
-    )
-    standardize = standardization(config.data, dataset).to(device)
-    batches = Batches(
-        dataset.train,
-        train,
-        batch_size=config.data.batch_size,
-        drop_last=config.data.drop_last,
-        order=config.data.order,
-        standardize=standardize,
-        augment=config.data.augment,
-        generator_for=random,
-        device=device,
-    )
-    return RunImages(dataset, train, validation, standardize, batches, device)
 
 
 def _facts(images: RunImages, model: nn.Module, steps: int) -> Facts:

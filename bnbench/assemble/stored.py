@@ -5,16 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnbench.assemble.inputs import (
-    generator,
-    load_dataset,
-    norm_batch_size,
-    ordered,
-    standardization,
-)
+from bnbench.assemble.inputs import load_dataset, norm_batch_size, run_images
 from bnbench.config import schema
-from bnbench.data import batches as data_batches
-from bnbench.data.batches import split
 from bnbench.train import Run
 
 Batch = tuple[Tensor, Tensor]
@@ -39,21 +31,6 @@ def training_batches(
 def validation_batches(config: schema.RunConfig, images: int) -> list[Batch]:
     """A stratified sample of the validation images, on the CPU, as they are evaluated."""
     dataset = load_dataset(config.data, lambda _: None)
-    _, validation = split(
-        dataset.train.labels,
-        validation_size=config.data.validation_size,
-        train_size=config.data.train_size,
-        generator=generator(config.seed, "split"),
-    )
-    count = min(images, len(validation))
-    random = generator(config.seed, "diagnosis")
-    order = ordered(dataset.train.labels[validation], (count,), random, together=1)
-    return list(
-        data_batches.chunks(
-            dataset.train,
-            validation[order[:count]],
-            size=config.data.eval_batch_size,
-            standardize=standardization(config.data, dataset),
-            device=torch.device("cpu"),
-        )
-    )
+    of_run = run_images(config, dataset, torch.device("cpu"))
+    chosen, _ = of_run.stratified("val", [images], "diagnosis", together=1)
+    return list(of_run.sample("val", chosen).batches(config.data.eval_batch_size))
