@@ -21,12 +21,7 @@ from bnbench.report.remarks import (
     with_batch_size,
 )
 from bnbench.report.study import Cell, Point, Study
-from bnbench.stats.differences import (
-    SEEDS_FOR_AN_INTERVAL,
-    mean,
-    paired_t_interval,
-    seeds_needed,
-)
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Interval, mean, seeds_needed
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, about
 from bnbench.wording import counted, in_words, key_words, listing
 
@@ -168,9 +163,9 @@ def _changes(arms: Sequence[Arm], axis: str, values: Sequence[Any]) -> Iterator[
         if first is None or last is None or first is last:
             continue
         pairs = _pairs(last, first)
-        if len(pairs) >= SEEDS_FOR_AN_INTERVAL:
+        if pairs and (ends := mean(pairs).interval):
             middle = words.difference(mean(pairs).value, "points")
-            said.append(f"{arm.name} {middle} [{words.interval(_interval(pairs), 'points')}]")
+            said.append(f"{arm.name} {middle} [{words.interval(_possible(ends), 'points')}]")
     if said:
         ends = f"{in_words(values[0])} to {in_words(values[-1])}"
         yield f"Change from {ends} at the same seeds [95 % interval]: {'; '.join(said)}."
@@ -185,10 +180,9 @@ def _pairs(first: Cell, second: Cell) -> list[float]:
     return [100 * (mine[seed] - its[seed]) for seed in mine if seed in its]
 
 
-def _interval(pairs: Sequence[float]) -> tuple[float, float]:
-    """Student's, as far as it is possible: accuracies differ by at most 100 points."""
-    low, high = paired_t_interval(pairs)
-    return max(low, -100.0), min(high, 100.0)
+def _possible(interval: Interval) -> Interval:
+    """Accuracies differ by at most 100 points."""
+    return Interval(max(interval.low, -100.0), min(interval.high, 100.0))
 
 
 def _ranked(study: Study, cells: Sequence[Cell], where: str = "") -> Iterator[str]:
@@ -221,7 +215,8 @@ def _lead(first: Cell, second: Cell, name: str) -> str:
         return f"{gap} over {name}, with which it shares no completed seed"
     if not any(pairs):
         return f"the same as {name} at every seed"
-    if len(pairs) < SEEDS_FOR_AN_INTERVAL:
+    middle, ends = mean(pairs)
+    if ends is None:
         each = listing((words.bare(pair, "points") for pair in pairs), "and")
         seeds = "the same seeds" if len(pairs) > 1 else "the one seed"
         way = "a direction, no more" if min(pairs) * max(pairs) > 0 else "they disagree"
@@ -229,12 +224,11 @@ def _lead(first: Cell, second: Cell, name: str) -> str:
             f"{each} points over {name} at {seeds}: {way}; {SEEDS_FOR_A_VERDICT} seeds are needed "
             "to decide it"
         )
-    low, high = _interval(pairs)
     told = (
-        f"{words.difference(mean(pairs).value, 'points')} over {name} (95 % interval "
-        f"{words.interval((low, high), 'points')}, {len(pairs)} seeds)"
+        f"{words.difference(middle, 'points')} over {name} (95 % interval "
+        f"{words.interval(_possible(ends), 'points')}, {len(pairs)} seeds)"
     )
-    if low <= 0 <= high:
+    if ends.low <= 0 <= ends.high:
         needed = max(seeds_needed(pairs, POINT) or 0, SEEDS_FOR_A_VERDICT)
         return (
             f"{told}: not decided, it leans towards {first.setup}; {about(needed)} seeds would "

@@ -33,6 +33,6 @@ def over_seeds(cell: Cell, name: str) -> Record | None:
         "mean": found.value,
         "interval": found.interval,
         "median": median(values),
-        "n": found.n,
+        "n": len(values),
         "values": values,
     }

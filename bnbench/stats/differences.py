@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp, inf, isfinite, isinf, log
 from typing import NamedTuple
 
@@ -43,14 +42,19 @@ SEEDS_FOR_AN_INTERVAL = 3
 """Student's t is 12.7 for two values and 4.3 for three: two say more than their interval."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """A mean over n replicates and its 95 % interval: None below three, and where a value is
-    outside of what is possible."""
+class Interval(NamedTuple):
+    """From low to high, both included."""
+
+    low: float
+    high: float
+
+
+class Mean(NamedTuple):
+    """A mean over replicates and its interval: None below three, and where a value is outside of
+    what is possible."""
 
     value: float
     interval: Interval | None
-    n: int
 
 
 def mean(values: Sequence[float], *, within: Range = ANY, confidence: float = 0.95) -> Mean:
@@ -70,18 +74,13 @@ def mean(values: Sequence[float], *, within: Range = ANY, confidence: float = 0.
 
     Raises ValueError where there is no value and where one is not finite.
     """
-    array = _finite(values)
-    n, value = len(array), mean_and_deviation(array)[0]
-    if n < SEEDS_FOR_AN_INTERVAL or array.min() < within.low or array.max() > within.high:
-        return Mean(value, None, n)
-    return Mean(value, _around(value, _half_width(array, confidence), within), n)
-
-
-def _half_width(array: Array, confidence: float) -> float:
-    """Of Student's interval of (n,) values, n ≥ 2."""
+    array = _checked(values, finite=True)
     n = len(array)
-    quantile = float(stdtrit(n - 1, 0.5 + confidence / 2))
-    return float(quantile * mean_and_deviation(array)[1] / n**0.5)
+    value, deviation = mean_and_deviation(array)
+    if n < SEEDS_FOR_AN_INTERVAL or array.min() < within.low or array.max() > within.high:
+        return Mean(value, None)
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * deviation / n**0.5
+    return Mean(value, _around(value, half, within))
 
 
 def _around(value: float, half: float, within: Range) -> Interval:
@@ -115,33 +114,6 @@ def mean_and_deviation(array: Array) -> tuple[float, float]:
     return float(value), float(deviation)
 
 
-class Interval(NamedTuple):
-    """From low to high, both included."""
-
-    low: float
-    high: float
-
-
-class MedianInterval(NamedTuple):
-    """From low to high, both included; it covers the median with probability `coverage`."""
-
-    low: float
-    high: float
-    coverage: float
-
-
-def paired_t_interval(differences: Sequence[float], *, confidence: float = 0.95) -> Interval:
-    """Student's interval for the mean of n ≥ 2 finite differences.
-
-    Equal differences have an interval of width 0. Raises ValueError for fewer than two, and for
-    one that is not finite.
-    """
-    array = _finite(differences)
-    if len(array) < 2:
-        raise ValueError("one difference has no interval: it says nothing about the spread")
-    return _around(mean_and_deviation(array)[0], _half_width(array, confidence), ANY)
-
-
 def median(values: Sequence[float]) -> float:
     """The middle value, or the midpoint of the middle two: 0 where these are −∞ and ∞.
 
@@ -154,8 +126,9 @@ def median(values: Sequence[float]) -> float:
     return low if low == high else low / 2 + high / 2
 
 
-def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> MedianInterval:
-    """Between the k-th smallest and the k-th largest of n ≥ 1 values, which may be infinite.
+def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[Interval, float]:
+    """Between the k-th smallest and the k-th largest of n ≥ 1 values, which may be infinite; and
+    its coverage.
 
     It covers the median of any continuous distribution with probability 1 − 2·P(X < k),
     X ~ Binomial(n, ½), and that of a distribution with ties at least as often (David & Nagaraja,
@@ -169,7 +142,7 @@ def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> Med
     enough = np.flatnonzero(coverages >= confidence)
     skipped = int(enough[-1]) if len(enough) else 0
     low, high = ordered[skipped], ordered[n - 1 - skipped]
-    return MedianInterval(float(low), float(high), float(coverages[skipped]))
+    return Interval(float(low), float(high)), float(coverages[skipped])
 
 
 def sign_flip(differences: Sequence[float]) -> float:
@@ -321,21 +294,13 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return float(across @ up / (across @ across)) / span
 
 
-def _finite(values: Sequence[float]) -> Array:
-    """(n,), n ≥ 1, all of them finite."""
+def _checked(values: Sequence[float], *, finite: bool = False) -> Array:
+    """(n,), n ≥ 1, numbers; infinite ones only if they need not be `finite`."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
         raise ValueError("there are no values")
-    if not np.isfinite(array).all():
+    if finite and not np.isfinite(array).all():
         raise ValueError("a value is not finite: count it, do not average it")
-    return array
-
-
-def _checked(values: Sequence[float]) -> Array:
-    """(n,), n ≥ 1, infinite values among them."""
-    array = np.asarray(values, dtype=np.float64)
-    if not len(array):
-        raise ValueError("there are no values")
     if np.isnan(array).any():
         raise ValueError("a value is not a number")
     return array

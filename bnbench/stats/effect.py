@@ -26,13 +26,11 @@ import numpy as np
 from bnbench.stats.crossed import crossed_interval
 from bnbench.stats.differences import (
     ROUNDING,
-    SEEDS_FOR_AN_INTERVAL,
     Array,
     Interval,
     mean,
     median,
     median_interval,
-    paired_t_interval,
     sign_flip,
 )
 
@@ -99,22 +97,19 @@ def effect(
     infinite = sum(map(isinf, values))
     ranks = bool(infinite or ties)
     confidence = 1 - (1 - CONFIDENCE) * share
-    coverage, interval = confidence, Interval(-inf, inf)
+    coverage, interval, over_images = confidence, Interval(-inf, inf), None
+    average = None if ranks else mean(values, confidence=confidence)
     if ranks and values:
-        low, high, coverage = median_interval(ranked, confidence=confidence)
-        interval = Interval(low, high)
-    elif not ranks and len(values) >= SEEDS_FOR_AN_INTERVAL:
-        low, high = paired_t_interval(values, confidence=confidence)
-        interval = Interval(max(low, -most), min(high, most))
-    over_images = None
-    if table is not None and not ranks and len(values) >= SEEDS_FOR_AN_INTERVAL:
-        low, high = crossed_interval(table, confidence=confidence)
-        over_images = Interval(max(low, -most), min(high, most))
+        interval, coverage = median_interval(ranked, confidence=confidence)
+    elif average is not None and average.interval is not None:
+        interval = _possible(average.interval, most)
+        if table is not None:
+            over_images = _possible(crossed_interval(table, confidence=confidence), most)
     return Effect(
         differences=values,
         smallest_effect=float(smallest_effect),
         direction=direction,
-        mean=None if ranks else mean(values).value,
+        mean=None if average is None else average.value,
         median=middle,
         interval=interval,
         method="order statistics" if ranks else "paired t",
@@ -130,6 +125,10 @@ def effect(
         over_images=over_images,
         share=share,
     )
+
+
+def _possible(interval: Interval, most: float) -> Interval:
+    return Interval(max(interval.low, -most), min(interval.high, most))
 
 
 def _tested(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from bnbench.stats.differences import Interval, mean
+
 Array = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
@@ -54,6 +56,13 @@ DRAWS: list[Draw] = [
     never_arriving,
     bimodal,
 ]
+
+
+def students(values: list[float]) -> Interval:
+    """Student's 95 % interval of the mean."""
+    interval = mean(values).interval
+    assert interval is not None
+    return interval
 
 
 def paired_differences(a: Array, b: Array) -> Array:

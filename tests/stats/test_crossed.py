@@ -9,9 +9,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bnbench.stats.crossed import crossed_interval
-from bnbench.stats.differences import paired_t_interval
 from tests.stats.honesty import over_images
-from tests.stats.samples import four_errors
+from tests.stats.samples import four_errors, students
 
 
 def mean_squares(table: list[list[float]]) -> tuple[float, float, float]:
@@ -46,10 +45,10 @@ def test_it_is_of_the_two_way_tables_mean_squares(images_vary: float) -> None:
 def test_where_images_add_nothing_it_is_students() -> None:
     """All seeds differ in the same images, or answers are noise alone: never narrower than that."""
     table = np.repeat([[1.0], [2.0], [4.0]], 50, axis=1)
-    assert crossed_interval(table) == pytest.approx(paired_t_interval([1, 2, 4]))
+    assert crossed_interval(table) == pytest.approx(students([1, 2, 4]))
     noise = np.random.default_rng(0).normal(0, 1, (8, 300))
     low, high = crossed_interval(noise)
-    student = paired_t_interval(noise.mean(1).tolist())
+    student = students(noise.mean(1).tolist())
     assert low <= student.low + 1e-12
     assert student.high <= high + 1e-12
     assert crossed_interval(np.zeros((6, 9))) == (0, 0)

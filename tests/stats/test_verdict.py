@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnbench.stats.differences import Interval, median, paired_t_interval, sign_flip
+from bnbench.stats.differences import Interval, median, sign_flip
 from bnbench.stats.effect import Direction, effect
 from bnbench.stats.verdict import Conclusion, Verdict, judge
+from tests.stats.samples import students
 
 DIRECTIONS: list[Direction] = ["up", "down", "two-sided"]
 ONE_SIDED = DIRECTIONS[:2]
@@ -38,7 +39,7 @@ def verdict(
 def around(centre: float, half_width: float, n: int = 8) -> list[float]:
     """n differences, evenly spaced, whose 95 % interval is centre ± half_width."""
     values = np.linspace(-1, 1, n)
-    low, high = paired_t_interval(values.tolist())
+    low, high = students(values.tolist())
     return list(centre + values * half_width / ((high - low) / 2))
 
 
@@ -320,7 +321,7 @@ def test_an_interval_and_a_p_value_can_be_recomputed(seed: int) -> None:
         ],
     }
     for position, sample in enumerate(samples):
-        low, high = paired_t_interval(sample.tolist())
+        low, high = students(sample.tolist())
         where = "supported" if low > 0.5 else "refuted" if high < -0.5 else ""
         if not where and low > -0.5 and high < 0.5:
             where = "negligible"
