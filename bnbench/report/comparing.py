@@ -40,9 +40,8 @@ class Arm(NamedTuple):
     cells: list[Cell]
 
     def at(self, point: Point) -> Cell | None:
-        """The cell at these values, where an axis without a meaning fits all."""
-        fitting = (cell for cell in self.cells if _fits(cell, point))
-        return next(fitting, None)
+        """The cell at these values."""
+        return next((cell for cell in self.cells if cell.fits(point)), None)
 
 
 def of_cells(study: Study) -> Iterator[str]:
@@ -67,10 +66,6 @@ def of_cells(study: Study) -> Iterator[str]:
 
 def _numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def _fits(cell: Cell, point: Point) -> bool:
-    return all(cell.point.get(key) in (None, value) for key, value in point.items())
 
 
 def _arms(study: Study, kinds: Sequence[str]) -> list[Arm]:
@@ -163,9 +158,9 @@ def _changes(arms: Sequence[Arm], axis: str, values: Sequence[Any]) -> Iterator[
         if first is None or last is None or first is last:
             continue
         pairs = _pairs(last, first)
-        if pairs and (ends := mean(pairs).interval):
+        if pairs and (sure := mean(pairs).interval):
             middle = words.difference(mean(pairs).value, "points")
-            said.append(f"{arm.name} {middle} [{words.interval(_possible(ends), 'points')}]")
+            said.append(f"{arm.name} {middle} [{words.interval(_possible(sure), 'points')}]")
     if said:
         ends = f"{in_words(values[0])} to {in_words(values[-1])}"
         yield f"Change from {ends} at the same seeds [95 % interval]: {'; '.join(said)}."

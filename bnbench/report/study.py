@@ -10,11 +10,11 @@ one training in eight is not a setup's best.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from bnbench import store
 from bnbench.config import experiments, schema
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Point: TypeAlias = Mapping[str, Any]
 """Values of the axes by dotted key; None where an axis has no meaning in a setup."""
 Quantity: TypeAlias = Literal["accuracy", "loss"]
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +162,10 @@ class Cell:
         ended = (run for run in self.runs if run.result is not None)
         return {run.seed: run.score("val", quantity=quantity) for run in ended}
 
+    def fits(self, point: Point) -> bool:
+        """Whether it has these values; an axis without a meaning fits all."""
+        return all(self.point.get(key) in (None, value) for key, value in point.items())
+
 
 class Choice(NamedTuple):
     """The value of the tuned axis that a setup takes at its values `at` of the other axes."""
@@ -255,12 +258,7 @@ class Study:
 
     def taken(self, cells: Sequence[Cell]) -> Cell | None:
         """Which of `trials` is the best that is not given up; None without a result."""
-        tried = [cell for cell in cells if cell.key not in self.given_up]
-        scores = {
-            place: cell.validation(self.tuned_by).values() for place, cell in enumerate(tried)
-        }
-        higher = self.tuned_by == "accuracy"
-        return tried[best_trial(scores, higher=higher)] if any(scores.values()) else None
+        return best_of((cell for cell in cells if cell.key not in self.given_up), self.tuned_by)
 
     @cached_property
     def choices(self) -> list[Choice]:
@@ -304,35 +302,22 @@ class Study:
         return point_words({key: point.get(key) for key in self.varying})
 
 
-def best_trial(trials: Mapping[Key, Collection[float | None]], *, higher: bool) -> Key:
-    """The key of the best trial: scores of its seeds, None for one that diverged.
+def best_of(cells: Iterable[Cell], by: Quantity = "accuracy") -> Cell | None:
+    """The best cell on validation: the fewest diverged seeds, then the best mean over seeds. None
+    without a result."""
 
-    Keys without any seed are no trial. Raises ValueError where there is none.
-    """
+    def rank(cell: Cell) -> tuple[float, float]:
+        scores = cell.validation(by).values()
+        finite = [score for score in scores if score is not None]
+        mean = sum(finite) / len(finite) if finite else inf
+        return len(finite) / len(scores), mean if by == "accuracy" else -mean
 
-    def rank(key: Key) -> tuple[float, float]:
-        finite = [value for value in trials[key] if value is not None]
-        mean = sum(finite) / len(finite) if finite else float("-inf")
-        diverged = 1 - len(finite) / len(trials[key])
-        return -diverged, mean if higher or not finite else -mean
-
-    tried = [key for key, scores in trials.items() if scores]
-    if not tried:
-        raise ValueError("no trial has a result")
-    return max(tried, key=rank)
+    return max((cell for cell in cells if cell.validation(by)), key=rank, default=None)
 
 
-def best_at(cells: Sequence[Cell], setup: str, point: Point) -> Cell | None:
-    """The setup's best cell on validation at these values, where an axis without a meaning fits
-    all; None without a result."""
-    fitting = [
-        cell
-        for cell in cells
-        if cell.setup == setup
-        and all(cell.point.get(key) in (None, value) for key, value in point.items())
-    ]
-    trials = {place: cell.validation().values() for place, cell in enumerate(fitting)}
-    return fitting[best_trial(trials, higher=True)] if any(trials.values()) else None
+def best_at(cells: Iterable[Cell], setup: str, point: Point) -> Cell | None:
+    """The setup's best cell on validation at these values; None without a result."""
+    return best_of(cell for cell in cells if cell.setup == setup and cell.fits(point))
 
 
 def _others(cell: Cell, axis: str) -> dict[str, Any]:

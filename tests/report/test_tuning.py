@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 
 from bnbench.report.reading import read_study
-from bnbench.report.study import best_trial
+from bnbench.report.study import Cell, Quantity, best_of
 from tests.report.invented import Told, invented
+
+
+class Tried(Cell):
+    """A cell of which nothing but the scores of its seeds is known."""
+
+    def validation(self, quantity: Quantity = "accuracy") -> dict[int, float | None]:
+        return dict(enumerate(self.point[quantity]))
+
 
 TEXT = """\
 setups: {a: , b: {norm: {kind: group}, axes: {optim.lr: [1, 2]}}}
@@ -51,12 +59,11 @@ def test_losses_are_tuned_downwards(tmp_path: Path) -> None:
         ({1: [], 2: [0.1]}, True, 2),  # not tried
         ({1: [0.5], 2: [0.6]}, False, 1),
         ({1: [None], 2: [0.6]}, False, 2),
+        ({1: [None], 2: [None]}, False, 1),
+        ({1: [], 2: []}, True, None),
     ],
 )
-def test_best(trials: dict[int, list[float | None]], higher: bool, expected: int) -> None:
-    assert best_trial(trials, higher=higher) == expected
-
-
-def test_without_results_nothing_is_chosen() -> None:
-    with pytest.raises(ValueError, match="no trial"):
-        best_trial({1: [], 2: []}, higher=True)
+def test_best(trials: dict[int, list[float | None]], higher: bool, expected: int | None) -> None:
+    by: Quantity = "accuracy" if higher else "loss"
+    found = best_of([Tried(str(name), {by: scores}, ()) for name, scores in trials.items()], by)
+    assert (found and found.setup) == (expected and str(expected))
