@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,7 +25,7 @@ class LightningWatch(Callback):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         self._options = options
-        self._watch: Watch | None = None
+        self._watching = ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin. Raises what `bnbench.watch` raises."""
@@ -37,21 +38,16 @@ class LightningWatch(Callback):  # type: ignore[misc]
         if isinstance(val, list | tuple) and val and isinstance(val[0], DataLoader):
             val = val[0]
         how = {"val": val, "log": Together(write), "begun_at": trainer.global_step}
-        self._watch = Watch(_called(pl_module, self._options), **how | self._options)
-        self._watch.__enter__()
+        watch = Watch(_called(pl_module, self._options), **how | self._options)
+        self._watching.enter_context(watch)
 
     def on_train_end(self, *_: Any) -> None:
         """Measure a last time."""
-        self._end(None)
+        self._watching.close()
 
     def on_exception(self, *given: Any) -> None:
         """Let go of the module; `given`: trainer, module, error."""
-        self._end(given[-1])
-
-    def _end(self, error: BaseException | None) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.__exit__(None if error is None else type(error), error, None)
+        self._watching.__exit__(type(given[-1]), given[-1], None)
 
 
 def _called(module: LightningModule, options: Mapping[str, Any]) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
@@ -23,18 +24,18 @@ class TransformersWatch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, trainer: Trainer, **options: Any) -> None:
         self._trainer, self._options = trainer, options
-        self._watch: Watch | None = None
+        self._watching = ExitStack()
         self._held: list[Mapping[str, float]] = []
 
     def on_train_begin(self, *given: Any, model: nn.Module, **_: Any) -> None:
         """Begin. Raises what `bnbench.watch` raises."""
-        self._end(RuntimeError("the training before did not end"))
+        unended = RuntimeError("the training before did not end")
+        self._watching.__exit__(RuntimeError, unended, None)
         state: TrainerState = given[1]
         how = {"log": Together(self._hold), "begun_at": state.global_step} | self._options
         if "val" not in how and self._trainer.eval_dataset is not None:
             how["val"] = self._trainer.get_eval_dataloader()
-        self._watch = Watch(model, **how)
-        self._watch.__enter__()
+        self._watch = self._watching.enter_context(Watch(model, **how))
 
     def _hold(self, values: Mapping[str, float], _: int) -> None:
         """The trainer has not counted this step yet."""
@@ -50,14 +51,14 @@ class TransformersWatch(TrainerCallback):  # type: ignore[misc]
         """Log what was read; after the last step, read."""
         control: TrainerControl = given[2]
         due = control.should_log
-        if self._watch is not None and control.should_training_stop:
+        if control.should_training_stop:
             self._watch.read()
         self._log()
         control.should_log = due  # the trainer takes what we log for its own figures of this step
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Let go of the model."""
-        self._end(None)
+        self._watching.close()
         self._log()
 
     def _log(self) -> None:
@@ -65,8 +66,3 @@ class TransformersWatch(TrainerCallback):  # type: ignore[misc]
         for values in held:
             if values:
                 self._trainer.log(dict(values))
-
-    def _end(self, error: BaseException | None) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.__exit__(None if error is None else type(error), error, None)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.probes.interception import class_name, has_statistics
@@ -88,19 +87,13 @@ class Passing:
         self.end()
         self.all_seen, self._lone = True, False
         for layer in self.layers.values():
-            self._hook(layer)
-        if not isinstance(self._root, ScriptModule):
-            enter, leave = (Root(self._root, each) for each in (self._entered, self._left))
-            self._hooks.callback(self._root.register_forward_pre_hook(enter).remove)
-            self._hooks.callback(self._root.register_forward_hook(leave).remove)
+            layer.put(self._hooks)
+        Root(self._root, self._entered).put(self._hooks)
+        Root(self._root, self._left).put(self._hooks, after=True)
 
     def end(self) -> None:
         """Remove the hooks."""
         self._hooks.close()
-
-    def _hook(self, layer: Layer) -> None:
-        if not isinstance(layer.module, ScriptModule):  # which takes no hooks
-            self._hooks.callback(layer.module.register_forward_pre_hook(layer).remove)
 
     def _entered(self, _: Any) -> None:
         self._roots += 1
@@ -198,7 +191,7 @@ class Passing:
             self.end()
             self.all_seen, self._lone = False, True
             for layer in {first, self.traced or first}:
-                self._hook(layer)
+                layer.put(self._hooks)
 
     def ended(self) -> None:
         """The loop has ended: no step follows what is here."""

@@ -4,10 +4,12 @@ passes a backward pass follows."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 if TYPE_CHECKING:
@@ -27,6 +29,15 @@ class Hook:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+
+    def put(self, hooks: ExitStack, *, after: bool = False) -> None:
+        """Have it called before or after the module, until the stack is closed; a module of
+        TorchScript takes no hooks."""
+        if not isinstance(self.module, ScriptModule):
+            register = self.module.register_forward_pre_hook
+            if after:
+                register = self.module.register_forward_hook
+            hooks.callback(register(self).remove)
 
     def __deepcopy__(self, memo: object) -> Self:
         return self

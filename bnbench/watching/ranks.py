@@ -6,12 +6,15 @@ watched, nobody waits for the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import count
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import nn
 
 from bnbench.probes.interception import tables
@@ -35,7 +38,7 @@ class Ranks:
         self._layers = layers
         self._store = PrefixStore(f"bnbench.watch/{next(_numbers)}", _get_default_store())
         self._due = self._posted = -1
-        self._own = b""
+        self._own: dict[str, list[NDArray[np.float32]]] = {}
 
     def due(self, step: int) -> None:
         """Take the statistics at the next call of `post`."""
@@ -46,14 +49,11 @@ class Ranks:
         if self._due < 0:
             return
         self._posted, self._due = self._due, -1
-        values = [
-            t.detach().flatten() for each in self._layers.values() for _, _, t in tables(each)
-        ]
-        content = torch.cat([each.to("cpu", torch.float32) for each in values]).numpy().tobytes()
+        own = {name: list(_values(layer)) for name, layer in self._layers.items()}
         if self.rank == 0:
-            self._own = content
+            self._own = own
         else:
-            self._store.set(f"{self._posted}/{self.rank}", content)  # type: ignore[arg-type]
+            self._store.set(f"{self._posted}/{self.rank}", pickle.dumps(own))  # type: ignore[arg-type]
 
     def differ(self) -> tuple[list[str], str] | None:
         """At rank 0: layers whose statistics are not the same everywhere, and by how much; None
@@ -64,39 +64,31 @@ class Ranks:
         self._posted = -1
         if not self._store.check(keys):
             return None
-        own, found = self._by_layer(self._own), dict[str, float]()
+        found = dict[str, float]()
         worst = (0.0, "", 0)
         for rank, key in enumerate(keys, start=1):
-            content = self._store.get(key)
+            theirs = pickle.loads(self._store.get(key))
             self._store.delete_key(key)
-            if content == self._own:
-                continue
-            for name, (mean, variance) in self._by_layer(content).items():
-                means, variances = own[name]
-                if not (np.array_equal(mean, means) and np.array_equal(variance, variances)):
-                    width = np.sqrt(np.maximum(variances, 0) + 1e-5)
-                    found[name] = float(np.mean(np.abs(mean - means) / width))
-                    worst = max(worst, (found[name], name, rank))
+            for name, own in self._own.items():
+                if all(map(partial(np.array_equal, equal_nan=True), own, theirs[name])):
+                    continue
+                means, variances = own
+                width = np.sqrt(np.maximum(variances, 0) + 1e-5)
+                found[name] = float(np.mean(np.abs(theirs[name][0] - means) / width))
+                worst = max(worst, (found[name], name, rank))
         if not found:
             return None
         off, name, rank = worst
-        where = (
-            f"of layer {name}, rank {rank}'s means are {off:.2g} standard deviations from rank 0's"
+        return list(found), (
+            f"{len(found)} of {len(self._own)} layers differ between {self.size} ranks; of layer "
+            f"{name}, rank {rank}'s means are {off:.2g} standard deviations from rank 0's"
         )
-        return list(
-            found
-        ), f"{len(found)} of {len(own)} layers differ between {self.size} ranks; {where}"
 
-    def _by_layer(self, content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        values, at = np.frombuffer(content, np.float32), 0
-        found = {}
-        for name, layer in self._layers.items():
-            parts = []
-            for _, _, tensor in tables(layer):
-                parts.append(values[at : at + tensor.numel()])
-                at += tensor.numel()
-            found[name] = (parts[0], parts[1])
-        return found
+
+def _values(layer: nn.Module) -> Iterator[NDArray[np.float32]]:
+    """Means and variances, copied."""
+    for _, _, tensor in tables(layer):
+        yield np.array(tensor.detach().to("cpu", torch.float32))
 
 
 def ranks_of(layers: Mapping[str, nn.Module]) -> Ranks | None:

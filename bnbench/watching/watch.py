@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -11,11 +12,9 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from torch.jit import ScriptModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.hooks import RemovableHandle
 
 from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis.foreign import Network, first_tensor, in_a_sentence, plain
@@ -135,16 +134,13 @@ class Watch:
         if self._leads and (self._loaders or self._evaluate):
             self._readings = Readings(self.network, self._loaders, self._evaluate, **self._how)
         self._sinks = list(self._opened()) if self._leads else []
-        self._hooks = ExitStack()
-        self._root: RemovableHandle | None = None
+        self._hooks, self._calls = ExitStack(), ExitStack()
         self._passing.begin()
         self._hooks.callback(self._passing.end)
         if self._ranks is not None:
             self._passing.before_pass = self._ranks.post
-        if not isinstance(self.model, ScriptModule):
-            root = Root(self.model, self._passed)
-            self._root = self.model.register_forward_pre_hook(root)
-            self._hooks.callback(self._root.remove)
+        Root(self.model, self._passed).put(self._calls)
+        self._hooks.push(self._calls)
         self._hooks.callback(register_optimizer_step_post_hook(self._stepped).remove)
         self._begun, self._paused = perf_counter(), 0.0
         return self
@@ -154,10 +150,9 @@ class Watch:
             setup, seed = self._row.values()
             self.path = records.new_folder(self._folder, str(setup), seed)
             file = Appender(self.path / "metrics.jsonl")
-            yield OptionalSink(lambda: MetricsSink(file), warn, "metrics.jsonl")
+            yield OptionalSink(partial(MetricsSink, file), warn, "metrics.jsonl")
         if self._write is not None:
-            write = self._write
-            yield OptionalSink(lambda: records.LogSink(write), warn, "log=")
+            yield OptionalSink(partial(records.LogSink, self._write), warn, "log=")
 
     def __exit__(
         self,
@@ -176,8 +171,7 @@ class Watch:
                     "this the module that is trained?"
                 )
         self._say()
-        if self._ranks is not None:
-            self._compare_ranks()
+        self._compare_ranks()
         if kind is None:
             self.read()
             if (said := harm(self._last)) is not None:
@@ -203,9 +197,8 @@ class Watch:
         led = self._passing.optimized(id(optimizer), ours)
         if not ours:
             return
-        if self._root is not None and not self._passing.blind:
-            self._root.remove()  # it was there to tell what counts as a step
-            self._root = None
+        if not self._passing.blind:
+            self._calls.close()  # which were looked at to tell what counts as a step
         made = self._steps.made_by(optimizer, led)
         if made:
             self._advance(made, self._passing.modes())
@@ -238,14 +231,12 @@ class Watch:
         passing, before = self._passing, self.step - self._begun_at
         self.step += made
         passing.stepped(self.step, modes)
-        if passing.noted:
-            self._say()
+        self._say()
         number = before + made
         due = number // self.every > before // self.every
-        if self._ranks is not None:
-            self._compare_ranks()
-            if due or not before:
-                self._ranks.due(number)
+        self._compare_ranks()
+        if self._ranks is not None and (due or not before):
+            self._ranks.due(number)
         check = max(self.every // CHECKS, 1)
         if due:
             self.read()
@@ -256,26 +247,23 @@ class Watch:
 
     def _say(self) -> None:
         for name, noted in self._passing.said():
-            self._tell(name, noted, FINDINGS[name].do)
+            self._tell(name, noted)
 
     def _compare_ranks(self) -> None:
-        assert self._ranks is not None
-        differ = self._ranks.differ()
-        if differ is not None:
-            layers, evidence = differ
-            self._tell(
-                "ranks-differ", Noted(layers, self.step, evidence), FINDINGS["ranks-differ"].do
-            )
+        if self._ranks is not None and (found := self._ranks.differ()) is not None:
+            layers, evidence = found
+            self._tell("ranks-differ", Noted(layers, self.step, evidence))
 
     def _look_for_infinity(self) -> None:
-        found = (
-            not_finite(self.network, self._tracking) if self._finite and self._tracking else None
-        )
+        if not (self._finite and self._tracking):
+            return
+        found = not_finite(self.network, self._tracking)
         if found is not None:
             self._finite = False
             self._tell(found.name, Noted(found.layers, self.step, found.evidence), found.do)
 
-    def _tell(self, name: str, noted: Noted, do: str) -> None:
+    def _tell(self, name: str, noted: Noted, do: str = "") -> None:
+        """`do`: instead of what the catalogue says."""
         new = tuple(each for each in noted.layers if (name, each) not in self._said)
         if not new:
             return
@@ -284,9 +272,10 @@ class Watch:
         self.findings.append(found)
         self._take([found], noted.step)
         rank = "" if self._ranks is None else f", rank {self._ranks.rank}"
+        do = (do or FINDINGS[name].do).replace(RECALIBRATE, IN_PYTHON)
         warn(
             f"bnbench.watch, step {noted.step:,}{rank}: {name}: {noted.evidence}\n"
-            f"→ {do.replace(RECALIBRATE, IN_PYTHON)} (bnbench explain findings {name})",
+            f"→ {do} (bnbench explain findings {name})",
             noted.place,
         )
 
