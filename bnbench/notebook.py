@@ -246,7 +246,7 @@ class Bar(Screen):
         self._shown.update({"text/plain": "", "text/html": ""}, raw=True)
 
     def _bundle(self, done: int, reading: str) -> dict[str, str]:
-        bar = f'<progress value="{done}" max="{self._runs}"></progress> {escape(reading)}'
+        bar = f'<progress value="{done}" max="{self.runs}"></progress> {escape(reading)}'
         return {"text/plain": reading, "text/html": bar}
 
     def advance(self, *, done: int, diverged: int, failed: int, seconds_left: float | None) -> None:

@@ -23,7 +23,7 @@ class Screen:
     def __init__(self, console: Console, *, runs: int | None = None) -> None:
         """`runs`: how many there are in all; None: a single one."""
         self._console = console
-        self._runs = runs
+        self.runs = runs
         self.lines: Progress | None = None
         self._all: Progress | None = None
         self._live: Live | Progress | None = None
@@ -32,7 +32,7 @@ class Screen:
     def __enter__(self) -> Self:
         if not self._console.is_terminal:
             return self
-        if self._runs is None:
+        if self.runs is None:
             self._live = self.lines = _progress_bar(self._console)
             self._preparing = self.lines.add_task("preparing", total=None, reading="")
         else:
@@ -44,7 +44,7 @@ class Screen:
                 console=self._console,
                 expand=True,
             )
-            self._all.add_task("", total=self._runs, reading="loading PyTorch …")
+            self._all.add_task("", total=self.runs, reading="loading PyTorch …")
             self._live = Live(
                 Group(self.lines, self._all),
                 console=self._console,
@@ -63,13 +63,7 @@ class Screen:
         if self.lines is not None and self._preparing is not None:
             self.lines.remove_task(self._preparing)
             self._preparing = None
-        return TerminalSink(
-            self._console,
-            self.lines,
-            name=name.rsplit("_", 1)[0],
-            total_steps=total_steps,
-            each_evaluation=self._runs is None,
-        )
+        return TerminalSink(self, name.rsplit("_", 1)[0], total_steps)
 
     def advance(self, *, done: int, diverged: int, failed: int, seconds_left: float | None) -> None:
         """Say how many of the runs are done, how they ended, and how long the rest will take."""
@@ -79,7 +73,7 @@ class Screen:
 
     def reading(self, done: int, diverged: int, failed: int, seconds_left: float | None) -> str:
         """The same in words."""
-        reading = f"{done} of {self._runs}"
+        reading = f"{done} of {self.runs}"
         if diverged:
             reading += f", {diverged} diverged"
         if failed:
@@ -137,30 +131,19 @@ def _progress_lines(console: Console) -> Progress:
 class TerminalSink:
     """Shows one run while it trains: loss, accuracy, images/s, and how long it will take.
 
-    In a terminal, `progress` shows a live line, which goes away at the end.
+    In a terminal this is a live line, which goes away at the end; elsewhere, of a single run, a
+    line for each evaluation.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        progress: Progress | None,
-        *,
-        name: str,
-        total_steps: int,
-        each_evaluation: bool,
-    ) -> None:
-        """`each_evaluation`: without a terminal, print a line at each evaluation."""
-        self._console = console
-        self._progress = progress
-        self._name = name
-        self._total_steps = total_steps
-        self._each_evaluation = each_evaluation
+    def __init__(self, screen: Screen, name: str, total_steps: int) -> None:
+        self._screen, self._name, self._total_steps = screen, name, total_steps
         self._loss = float("nan")
         self._accuracy: float | None = None
         self._before: events.Moment | None = None
         self._rate: float | None = None
-        if progress is not None:
-            self._task = progress.add_task(name, total=total_steps, reading="starting")
+        self._lines = screen.lines
+        if self._lines is not None:
+            self._task = self._lines.add_task(name, total=total_steps, reading="starting")
 
     def take(self, moment: events.Moment) -> None:
         """Show the facts of a moment."""
@@ -181,19 +164,19 @@ class TerminalSink:
                     self._print(f"diverged at step {moment.step}: {fact.reason}")
                 case _:
                     pass  # a line has no room for more
-        if self._progress is not None:
-            self._progress.update(self._task, completed=moment.step, reading=self._reading())
-        elif evaluated and self._each_evaluation:
+        if self._lines is not None:
+            self._lines.update(self._task, completed=moment.step, reading=self._reading())
+        elif evaluated and self._screen.runs is None:
             self._print(f"step {moment.step}/{self._total_steps}  {self._reading()}")
 
     def close(self) -> None:
         """Take the live line away."""
-        if self._progress is not None:
-            self._progress.remove_task(self._task)
-            self._progress = None
+        if self._lines is not None:
+            self._lines.remove_task(self._task)
+            self._lines = None
 
     def _print(self, line: str) -> None:
-        self._console.print(f"{self._name}: {line}", highlight=False, soft_wrap=True)
+        self._screen.print(f"{self._name}: {line}")
 
     def _measure_rate(self, moment: events.Moment) -> None:
         if self._before is not None:

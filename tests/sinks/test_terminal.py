@@ -6,7 +6,7 @@ import io
 
 from bnbench.cli.root import PlainConsole
 from bnbench.events import Diverged, Evaluation, Fact, Moment, Step
-from bnbench.sinks.terminal import Screen, TerminalSink
+from bnbench.sinks.terminal import Screen
 
 STEP = Step(loss=1.25, loss_max=2.0, lr=0.1)
 EVALUATION = Evaluation(split="val", stats="running", images=4, loss=0.5, accuracy=0.75)
@@ -20,45 +20,35 @@ def moment(step: int, *facts: Fact) -> Moment:
 MOMENTS = [moment(10, STEP), moment(20, STEP, EVALUATION), moment(30, STEP)]
 
 
-def printed(*, each_evaluation: bool) -> str:
-    """The plain lines of an invented run."""
+def printed(moments: list[Moment], *, runs: int | None = None) -> list[str]:
+    """The plain lines of an invented run, one of so many."""
     file = io.StringIO()
-    sink = TerminalSink(
-        PlainConsole(file=file, width=80),
-        None,
-        name="bn_s00",
-        total_steps=40,
-        each_evaluation=each_evaluation,
-    )
-    for each in MOMENTS:
-        sink.take(each)
-    sink.take(moment(31, Diverged(reason="loss is not finite")))
-    sink.close()
-    return file.getvalue()
+    with Screen(PlainConsole(file=file, width=80), runs=runs) as screen:
+        sink = screen.view("bn_s00_1f3a9c2e", 40)
+        for each in moments:
+            sink.take(each)
+        sink.close()
+    return file.getvalue().splitlines()
 
 
 def test_without_a_terminal_a_line_is_printed_at_each_evaluation() -> None:
-    assert printed(each_evaluation=True).splitlines() == [
-        "bn_s00: step 20/40  loss 1.250  val 75.0%  256 img/s",
-        "bn_s00: diverged at step 31: loss is not finite",
-    ]
-    assert printed(each_evaluation=False).splitlines() == [
-        "bn_s00: diverged at step 31: loss is not finite"
-    ]
+    moments = [*MOMENTS, moment(31, Diverged(reason="loss is not finite"))]
+    diverged = "bn_s00: diverged at step 31: loss is not finite"
+    evaluated = "bn_s00: step 20/40  loss 1.250  val 75.0%  256 img/s"
+    assert printed(moments) == [evaluated, diverged]
+    assert printed(moments, runs=2) == [diverged]
 
 
 def test_the_loss_is_that_of_the_last_report_or_evaluation() -> None:
     """With reports that are rarer than evaluations it would stand still."""
-    file = io.StringIO()
-    console = PlainConsole(file=file, width=80)
-    sink = TerminalSink(console, None, name="bn_s00", total_steps=9, each_evaluation=True)
+    moments = []
     for step, loss in ((1, 2.0), (2, 1.5)):
         train = Evaluation(split="train", stats="batch", images=4, loss=loss, accuracy=0.5)
         other = Evaluation(split="train", stats="running", images=4, loss=9.0, accuracy=0.1)
-        sink.take(moment(step, train, other, EVALUATION))
-    assert file.getvalue().splitlines() == [
-        "bn_s00: step 1/9  loss 2.000  val 75.0%",
-        "bn_s00: step 2/9  loss 1.500  val 75.0%",
+        moments.append(moment(step, train, other, EVALUATION))
+    assert printed(moments) == [
+        "bn_s00: step 1/40  loss 2.000  val 75.0%",
+        "bn_s00: step 2/40  loss 1.500  val 75.0%",
     ]
 
 
