@@ -138,7 +138,7 @@ def test_a_run_is_offline_where_the_server_does_not_answer(
     monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("bnbench.sinks.loggers.wandb.SECONDS_TO_CONNECT", 1.0)
-    monkeypatch.setattr("bnbench.sinks.loggers.wandb.WandbLogger.unreachable", False)
+    monkeypatch.setattr("bnbench.sinks.loggers.wandb.Run.unreachable", False)
     said: list[str] = []
     for seed in (3, 4):
         config = logged(seed=seed).model_copy(update={"log": ("wandb",)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Protocol
@@ -124,23 +125,11 @@ class LoggerSink:
 
 
 def open_logger(name: str, labels: Labels, folder: Path | None) -> Logger:
-    """The logger that a configuration calls so. `folder`: the experiment's, for what is kept on
-    this machine; None: what is would be lost, as in a worker without the driver's disk.
+    """The logger that a configuration calls so: class `Run` of the module of this name.
 
-    Raises RunError there without a server, and what its library raises.
+    `folder`: the experiment's, for what is kept on this machine; None: what is would be lost, as in
+    a worker without the driver's disk. Raises RunError there without a server, and what its library
+    raises.
     """
-    match name:
-        case "wandb":
-            from bnbench.sinks.loggers.wandb import WandbLogger
-
-            return WandbLogger(labels, folder)
-        case "mlflow":
-            from bnbench.sinks.loggers.mlflow import MLflowLogger
-
-            return MLflowLogger(labels, folder)
-        case "trackio":
-            from bnbench.sinks.loggers.trackio import TrackioLogger
-
-            return TrackioLogger(labels, folder)
-        case _:
-            raise ValueError(f"no logger is called {name}")
+    logger: Logger = import_module(f"{__name__}.{name}").Run(labels, folder)
+    return logger

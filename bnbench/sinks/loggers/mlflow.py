@@ -31,7 +31,7 @@ PARAMS, METRICS = 100, 1000
 T = TypeVar("T")
 
 
-class MLflowLogger:
+class Run:
     """A run of MLflow, found again by a tag."""
 
     def __init__(self, labels: Labels, folder: Path | None) -> None:

@@ -12,7 +12,7 @@ from trackio import sqlite_storage
 from bnbench.sinks.loggers import Labels, lost, require_room
 
 
-class TrackioLogger:
+class Run:
     """A run of trackio, found again by its name."""
 
     def __init__(self, labels: Labels, folder: Path | None) -> None:

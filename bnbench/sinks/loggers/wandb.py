@@ -21,7 +21,7 @@ SECONDS_TO_CONNECT, SECONDS_TO_SEND = 30.0, 60.0
 """Then a run goes on without W&B's server; what it was not sent is in the local files."""
 
 
-class WandbLogger:
+class Run:
     """A run of W&B. `WANDB_MODE`, `WANDB_ENTITY`, `WANDB_DIR` and the like hold."""
 
     unreachable = False
@@ -34,7 +34,7 @@ class WandbLogger:
         try:
             self._run = _begun(labels, place, offline=self.unreachable)
         except (AuthenticationError, CommError, UsageError) as error:
-            WandbLogger.unreachable = True
+            Run.unreachable = True
             wandb.teardown()  # of what has begun
             why = str(error).partition("\n")[0].rstrip(".")
             said = f"offline ({why}): wandb sync {place / 'wandb'}/offline-run-*"
