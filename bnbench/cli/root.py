@@ -19,9 +19,8 @@ from bnbench.cli import completion
 from bnbench.errors import BnbenchError, Interrupted, UsageError
 from bnbench.wording import did_you_mean, listing, nearest, printable, shortened
 
-if TYPE_CHECKING:  # slow to import, and --help needs neither
-    from rich.live import Live
-    from rich.spinner import Spinner
+if TYPE_CHECKING:  # slow to import, and --help does not need it
+    from rich.status import Status
 
 LINES = "\n\t"
 """What of all control characters a terminal may get from us as it is."""
@@ -66,21 +65,12 @@ def progress_console(quiet: bool) -> Console:
     return PlainConsole(stderr=True, quiet=True) if quiet else errors
 
 
-def spinner(words: str) -> Spinner:
-    """What is being done."""
-    from rich.spinner import Spinner
-
-    return Spinner("dots", Text(f"{words} …"))
-
-
 @contextmanager
-def doing(what: str, quiet: bool = False) -> Iterator[Live]:
+def doing(what: str, quiet: bool = False) -> Iterator[Status]:
     """Show at once what is being done, as long as it is done; in a terminal, nowhere else."""
-    from rich.live import Live
-
-    with Live(spinner(what), console=progress_console(quiet), transient=True) as live:
-        live.refresh()  # the next turn of its thread may be that of an import
-        yield live
+    with progress_console(quiet).status(Text(f"{what} …")) as shown:
+        shown.update(spinner="dots")  # now: the next turn of its thread may be that of an import
+        yield shown
 
 
 def _set_debug(value: bool) -> bool:
