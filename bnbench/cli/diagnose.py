@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ import typer
 from bnbench import garbage
 from bnbench.cli import root
 from bnbench.cli.root import say, show
-from bnbench.errors import BnbenchError, UsageError
+from bnbench.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +90,7 @@ def diagnose(
     garbage.resume()
     trust = Trust(say, no_custom, accept_changes)
     measuring = root.doing("measuring", quiet or as_json)
-    with Stop().listening(), redirect_stdout(sys.stderr), _without_tracebacks(), measuring as live:
+    with Stop().listening(), redirect_stdout(sys.stderr), measuring as shown:
         found = targets.find_target(target, device, images, trust)
         model, saved = found.model, found.checkpoint
         if checkpoint is not None:
@@ -100,7 +100,7 @@ def diagnose(
             found.load(saved)
 
         def tell(share: float) -> None:
-            live.update(root.spinner(f"measuring, {share:.0%}"))
+            shown.update(f"measuring, {share:.0%} …")
 
         examined = found.examined(sizes, images, tell)
     result = examined.diagnosis
@@ -123,19 +123,6 @@ def diagnose(
             _write_page(html, target, result, read_back, tell_where)
     if not as_json:
         _say_more(result, html)
-
-
-@contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """The advice of errors for Python, which shows tracebacks, as it is for the command line."""
-    from bnbench.diagnosis.foreign import ITS_TRACEBACK
-
-    try:
-        yield
-    except BnbenchError as error:
-        if error.do == ITS_TRACEBACK:
-            error.do = "--debug shows the traceback"
-        raise
 
 
 def _say_more(diagnosis: Diagnosis, html: Path | None) -> None:

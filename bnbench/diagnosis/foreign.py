@@ -19,9 +19,6 @@ from bnbench.errors import BnbenchError, DataError, UsageError
 from bnbench.guard import ForeignCode, Raised
 from bnbench.probes.interception import has_statistics
 
-ITS_TRACEBACK = "its traceback, which comes first, shows how it came to that"
-"""What Python shows of an error and of its cause."""
-
 # --- the network ------------------------------------------------------------------------------
 
 
@@ -176,7 +173,7 @@ def in_a_sentence(
                 do="num_workers=0 shows where",
             )
         said = f"{raised.place}{what} raised {raised.kind}{where}{raised.message}"
-        return kind(said, do=ITS_TRACEBACK)
+        return kind(said, do="its traceback shows why; on the command line, --debug prints it")
 
     return sentence
 
