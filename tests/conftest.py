@@ -61,7 +61,6 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("BNBENCH_RUNS_DIR", raising=False)
     monkeypatch.setattr("bnbench.sweeps.workers.Workers", InProcess)
-    monkeypatch.setattr("bnbench.cli.root._debug", False)  # which a command sets for good
     return tmp_path
 
 

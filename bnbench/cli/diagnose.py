@@ -75,7 +75,6 @@ def diagnose(
     no_custom: root.NoCustom = False,
     quiet: root.Quiet = False,
     as_json: root.Json = False,
-    debug: root.Debug = False,
 ) -> None:
     """Say why a model is bad in eval mode, and fix it."""
     sizes = None if batch_sizes is None else _sizes(batch_sizes)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bnbench.cli import completion
-from bnbench.cli.root import Debug, Json, output, show
+from bnbench.cli.root import Json, output, show
 from bnbench.errors import UsageError
 from bnbench.wording import listing, shortened
 
@@ -45,7 +45,6 @@ def explain(
         ),
     ] = None,
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Say what a kind, key, probe, metric, command or option means."""
     from bnbench import explain
@@ -100,7 +99,7 @@ def _of_command_line(root: Any, word: str) -> Iterator[Entry]:
     configs = commands.pop("configs")
     commands |= {f"configs {name}": each for name, each in configs.commands.items()}
     options: dict[tuple[str, str], list[str]] = {}
-    for name, command in commands.items():
+    for name, command in {**commands, "bnbench itself": root}.items():
         if word in (name, name.removeprefix("configs ")):
             typed = command.epilog.removeprefix("\b\n")
             details = (typed, f"bnbench {name} --help lists its options")

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from bnbench.cli.configs import SCHEMA, configs_check, write_study
-from bnbench.cli.root import Debug, say, show
+from bnbench.cli.root import say, show
 from bnbench.errors import BnbenchError, UsageError
 from bnbench.wording import listing, slug
 
@@ -55,7 +55,6 @@ def new(
     better: Better = None,
     worse: Worse = None,
     yes: Yes = False,
-    debug: Debug = False,
 ) -> None:
     """Write a study to start from, with a claim.
 

@@ -10,7 +10,7 @@ import typer
 
 from bnbench import garbage
 from bnbench.cli import completion
-from bnbench.cli.root import Debug, Json, RunsDir, doing, number, one_of, output, say, show
+from bnbench.cli.root import Json, RunsDir, doing, number, one_of, output, say, show
 from bnbench.errors import UsageError
 from bnbench.wording import listing, printable
 
@@ -57,7 +57,6 @@ def status(
     experiment: Experiment = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """List every run and its state."""
     from bnbench.report.status import as_record, experiments_table, runs_text
@@ -105,7 +104,6 @@ def report(
     ] = False,
     pictures: Pictures = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Show tables and verdicts; write figures into report.html.
 
@@ -170,7 +168,6 @@ def compare(
     ],
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Compare runs: what differs, and the results."""
     from bnbench.report.compare import compared, side_by_side
@@ -199,7 +196,6 @@ def tensorboard(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Rewrite the event files and stop.")
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """Start TensorBoard, with a link to a prepared view."""
     from bnbench.store import choose_experiments

@@ -73,13 +73,6 @@ def doing(what: str, quiet: bool = False) -> Iterator[Status]:
         yield shown
 
 
-def _set_debug(value: bool) -> bool:
-    """Show tracebacks from now on, wherever `--debug` is on the command line."""
-    global _debug
-    _debug = _debug or value
-    return value
-
-
 def _print_version(value: bool) -> None:
     if value:
         show(f"bnbench {__version__}")
@@ -187,7 +180,7 @@ NoCustom = Annotated[
     bool, typer.Option("--no-custom", help="Refuse to run Python files that a configuration names.")
 ]
 Debug = Annotated[
-    bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")
+    bool, typer.Option("--debug", help="Show the traceback of an error, of any command.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Version = Annotated[
@@ -211,8 +204,12 @@ class Commands(TyperGroup):
             return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """What stands before the command; a slip there is explained, too. An empty argument, as an
-        empty variable of the shell leaves, would be taken for the folder that one is in."""
+        """What stands before the command; a slip there is explained, too. `--debug` may stand
+        anywhere. An empty argument, as an empty variable of the shell leaves, would be taken for
+        the folder that one is in."""
+        global _debug
+        _debug = "--debug" in args
+        args = [each for each in args if each != "--debug"]
         if "" in args:
             say("an argument is empty\n  leave it out, or look at the variable that stands there")
             raise typer.Exit(2)

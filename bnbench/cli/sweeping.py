@@ -90,11 +90,7 @@ Detach = Annotated[
 ]
 Until = Annotated[
     str | None,
-    typer.Option(
-        metavar="decided",
-        parser=root.one_of("--until", ("decided",)),
-        help="Add seeds while a claim is undecided.",
-    ),
+    typer.Option(metavar="decided", help="Add seeds while a claim is undecided."),
 ]
 MaxSeeds = Annotated[
     int | None,
@@ -146,7 +142,6 @@ def sweep(
     quiet: root.Quiet = False,
     as_json: root.Json = False,
     csv: Csv = False,
-    debug: root.Debug = False,
 ) -> None:
     """Train every run of an experiment that is missing.
 

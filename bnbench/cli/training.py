@@ -44,7 +44,6 @@ def train(
     accept_changes: root.AcceptChanges = False,
     no_custom: root.NoCustom = False,
     quiet: root.Quiet = False,
-    debug: root.Debug = False,
 ) -> None:
     """Train one run; the same command again continues it."""
     from bnbench.config import custom, feasible, files, identity, loading, loggers, plans

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bnbench.cli.root import Debug, Json, doing, one_of, output, require_new, say, show
+from bnbench.cli.root import Json, doing, one_of, output, require_new, say, show
 from bnbench.errors import UsageError
 
 FORMS = ("latex", "markdown")
@@ -72,7 +72,6 @@ def verdict(
     html: Html = None,
     as_json: Json = False,
     form: Form = None,
-    debug: Debug = False,
 ) -> None:
     """Judge claims about anybody's results: the report's verdicts.
 

@@ -33,7 +33,6 @@ def _wide_and_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for console in ("output", "errors"):  # which keep the COLUMNS that they were made with
         monkeypatch.setattr(f"bnbench.cli.root.{console}._width", 400)
     monkeypatch.setattr("bnbench.sweeps.workers.Workers", InProcess)
-    monkeypatch.setattr("bnbench.cli.root._debug", False)
 
 
 def screen(*arguments: str, codes: tuple[int, ...] = (0, 1)) -> str:

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bnbench import cli
+from bnbench.errors import UsageError
 from tests.runs import write_experiment
 
 SET = "write --set "
@@ -128,3 +129,11 @@ def test_a_shipped_experiment_is_called_by_its_name() -> None:
     said = CliRunner().invoke(cli.app, ["train", "claims/placement"]).stderr
     assert said.startswith("claims/placement describes ")
     assert "\n  bnbench sweep claims/placement trains them; to train one, add" in said
+
+
+@pytest.mark.parametrize("typed", ["--debug configs check nope", "configs check nope --debug"])
+def test_debug_may_stand_anywhere_and_is_of_one_command(typed: str) -> None:
+    result = CliRunner().invoke(cli.app, typed.split())
+    assert isinstance(result.exception, UsageError)
+    result = CliRunner().invoke(cli.app, ["configs", "check", "nope"])
+    assert isinstance(result.exception, SystemExit)
