@@ -34,10 +34,8 @@ class Hook:
         """Have it called before or after the module, until the stack is closed; a module of
         TorchScript takes no hooks."""
         if not isinstance(self.module, ScriptModule):
-            register = self.module.register_forward_pre_hook
-            if after:
-                register = self.module.register_forward_hook
-            hooks.callback(register(self).remove)
+            register = "register_forward_hook" if after else "register_forward_pre_hook"
+            hooks.callback(getattr(self.module, register)(self).remove)
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
