@@ -55,11 +55,11 @@ def listing(words: Iterable[str], last: str = "or") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
-def cut(words: list[str]) -> str:
+def cut(words: list[str], between: str = ", ") -> str:
     """`a, b, c`; of more than seven the first six and how many more there are."""
     if len(words) <= 7:
-        return ", ".join(words)
-    return f"{', '.join(words[:6])} and {len(words) - 6} more"
+        return between.join(words)
+    return f"{between.join(words[:6])} and {len(words) - 6:,} more"
 
 
 KEY_WORDS = {

@@ -14,7 +14,7 @@ from bnbench.report.study import OtherRun, StudiedRun, Study, chance_level
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion, seeds_to_support
 from bnbench.store import Record
-from bnbench.wording import counted, listing
+from bnbench.wording import counted, cut, listing
 
 SAID: dict[Conclusion, str] = {
     "supported": "Supported",
@@ -24,9 +24,7 @@ SAID: dict[Conclusion, str] = {
 }
 NAMED_CLAIMS = 4
 """More claims of one outcome are only counted."""
-NAMED_FAILURES = NAMED_CELLS = 5
 NAMED_OTHERS = 2
-NAMED_CHANGES = 5
 
 
 class Notice(NamedTuple):
@@ -116,9 +114,7 @@ def _registered(found: Record) -> Iterator[Notice]:
     changed, before, date = found["changed"], found["runs_before"], found["date"][:10]
     told = f"As registered on {date}."
     if changed:
-        more = len(changed) - NAMED_CHANGES
-        shown = "; ".join(changed[:NAMED_CHANGES]) + (f"; and {more} more" if more > 0 else "")
-        told = f"Changed since it was registered on {date}: {shown}."
+        told = f"Changed since it was registered on {date}: {cut(changed, '; ')}."
     if before:
         told += f" {counted(before, 'run')} began before it was registered."
     yield Notice("other", told)
@@ -144,13 +140,11 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
         )
     failed = [run for run in study.runs if run.state in ("failed", "damaged")]
     if failed:
-        shown = "; ".join(
+        shown = [
             f"{run.name}: {(run.problem or '').strip().partition(chr(10))[0] or run.state}"
-            for run in failed[:NAMED_FAILURES]
-        )
-        left = len(failed) - NAMED_FAILURES
-        more = f"; and {left:,} more" if left > 0 else ""
-        told = f"{counted(len(failed), 'run')} failed or cannot be read: {shown}{more}"
+            for run in failed
+        ]
+        told = f"{counted(len(failed), 'run')} failed or cannot be read: {cut(shown, '; ')}"
         yield Notice("failed", told)
     seeds = max(len(cell.runs) for cell in study.cells)
     needed = seeds_to_support([claim.direction for claim in study.experiment.claims])
@@ -214,13 +208,13 @@ def _given_up(study: Study) -> Iterator[Notice]:
 
 def _where(study: Study, lost: Callable[[StudiedRun], bool]) -> str:
     """In which cells, and how many of how many seeds."""
-    found = []
-    for cell in study.cells:
-        count, point = sum(map(lost, cell.runs)), study.cell_words(cell.point)
-        name = f"{cell.setup} at {point}" if point else cell.setup
-        found += [f"{name} ({count} of {counted(len(cell.runs), 'seed')})"] if count else []
-    more = f" and {len(found) - NAMED_CELLS:,} more cells" * (len(found) > NAMED_CELLS)
-    return f"{'; '.join(found[:NAMED_CELLS])}{more}"
+    counts = [(sum(map(lost, cell.runs)), cell) for cell in study.cells]
+    said = [
+        f"{count} of {counted(len(cell.runs), 'seed')} of {study.named(cell)}"
+        for count, cell in counts
+        if count
+    ]
+    return cut(said, "; ")
 
 
 def _other(run: OtherRun) -> str:

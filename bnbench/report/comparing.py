@@ -17,13 +17,12 @@ from bnbench.report.remarks import (
     LR,
     ends_of_grids,
     eval_mode,
-    named,
     with_batch_size,
 )
 from bnbench.report.study import Cell, Point, Study
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Interval, mean, seeds_needed
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, about
-from bnbench.wording import counted, in_words, key_words, listing
+from bnbench.wording import counted, in_words, key_words, listing, point_words
 
 DOWNWARDS = (BATCH_SIZE, "norm.batch_size")
 """What is told from large to small: small batches are what is asked about."""
@@ -72,9 +71,7 @@ def _arms(study: Study, kinds: Sequence[str]) -> list[Arm]:
     """`kinds`: axes whose values have no order."""
     found: dict[str, list[Cell]] = {}
     for cell in study.chosen:
-        point = {key: cell.point[key] for key in kinds if cell.point.get(key) is not None}
-        name = cell.setup + (f" ({study.cell_words(point)})" if point else "")
-        found.setdefault(name, []).append(cell)
+        found.setdefault(study.named(cell, kinds), []).append(cell)
     return [Arm(*each) for each in found.items()]
 
 
@@ -85,7 +82,7 @@ def _along(study: Study, arms: Sequence[Arm], axes: Sequence[str]) -> Iterator[s
     points = [dict(zip(others, at, strict=True))
               for at in product(*(study.axes[key] for key in others))]  # fmt: skip
     for point in points[:MOST_PATHS]:
-        yield _path(study, arms, axis, values, point)
+        yield _path(arms, axis, values, point)
     if len(points) > MOST_PATHS:
         left = counted(len(points) - MOST_PATHS, "other combination")
         yield f"{left} of {listing(map(key_words, others), 'and')}: see the table."
@@ -104,7 +101,7 @@ def _along(study: Study, arms: Sequence[Arm], axes: Sequence[str]) -> Iterator[s
         )
 
 
-def _path(study: Study, arms: Sequence[Arm], axis: str, values: Sequence[Any], point: Point) -> str:
+def _path(arms: Sequence[Arm], axis: str, values: Sequence[Any], point: Point) -> str:
     """The accuracies of each arm along the axis."""
     step = max(1, -(-(len(values) - 1) // (MOST_VALUES - 1)))
     shown = [*values[:-1:step], values[-1]]
@@ -115,7 +112,7 @@ def _path(study: Study, arms: Sequence[Arm], axis: str, values: Sequence[Any], p
             cells = cells[:1]  # the axis means nothing to it
         said.append(f"{arm.name} {' → '.join(map(_accuracy, cells))}")
     more = f"; {len(arms) - MOST_ARMS:,} more in the table" * (len(arms) > MOST_ARMS)
-    where = f" at {study.cell_words(point)}," * bool(point)
+    where = f" at {point_words(point)}," * bool(point)
     few = f" ({len(shown)} of {len(values)} values)" * (len(shown) < len(values))
     return (
         f"Test accuracy in %,{where} {key_words(axis)} {' → '.join(map(in_words, shown))}{few}: "
@@ -187,11 +184,11 @@ def _ranked(study: Study, cells: Sequence[Cell], where: str = "") -> Iterator[st
         yield f"{where or 'Here '}no run completed."
         return
     first, *others = there
-    name = first.setup if where else named(study, first)
+    name = first.setup if where else study.named(first)
     score = f"{words.over_seeds(over_seeds(first, 'test_accuracy'))} % test accuracy"
     score += f" ({', '.join([counted(len(first.completed), 'seed'), *_lost(first)])})"
     if others:
-        second = others[0].setup if where else named(study, others[0])
+        second = others[0].setup if where else study.named(others[0])
         yield f"{where}{name} did best: {score}, {_lead(first, others[0], second)}."
     else:
         rest = "has a completed run" if len(cells) > 1 else "is there to compare it with"

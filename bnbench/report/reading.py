@@ -164,18 +164,16 @@ def read_study(folder: store.ExperimentFolder) -> Study:
 def _unevenly_evaluated(study: Study) -> Iterator[str]:
     """Which cells have seeds that were not evaluated at the same points of training."""
     uneven = [
-        cell
+        study.named(cell)
         for cell in study.cells
         if any(run.history.evaluated != cell.completed[0].history.evaluated
                for run in cell.completed)
     ]  # fmt: skip
     if uneven:
-        names = cut([", ".join(filter(None, (cell.setup, study.cell_words(cell.point))))
-                     for cell in uneven])  # fmt: skip
         yield (
-            f"Not all seeds of {names} were evaluated at the same points of training and on as "
-            "many images (train.evaluations, train.evaluation_images): what is read off curves, as "
-            "examples_to_target, is not comparable between them; final scores are. "
+            f"Not all seeds of {cut(uneven)} were evaluated at the same points of training and on "
+            "as many images (train.evaluations, train.evaluation_images): what is read off curves, "
+            "as examples_to_target, is not comparable between them; final scores are. "
             "bnbench sweep --restart trains all alike."
         )
 

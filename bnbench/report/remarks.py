@@ -43,7 +43,7 @@ def eval_mode(study: Study, least: float) -> Iterator[str]:
     more = f"; {len(found) - 1:,} more in the table" * (len(found) > 1)
     why = _why(study, most) if gap["mean"] < 0 else ""
     yield (
-        f"{named(study, most)}: {words.eval_mode(gap['mean'])} on validation images "
+        f"{study.named(most)}: {words.eval_mode(gap['mean'])} on validation images "
         f"({words.over_seeds(gap, sign=True)} points, {counted(gap['n'], 'seed')}){more}.{why}"
     )
 
@@ -56,12 +56,6 @@ def short_warmups(study: Study) -> Iterator[str]:
         if isinstance(steps, int) and steps > 0 and (hint := short_warmup(run.config, steps)):
             yield f"In {run.setup} {hint}."
             return
-
-
-def named(study: Study, cell: Cell) -> str:
-    """A cell by its setup and values."""
-    point = study.cell_words(cell.point)
-    return f"{cell.setup} ({point})" if point else cell.setup
 
 
 def _why(study: Study, cell: Cell) -> str:

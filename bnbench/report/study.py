@@ -297,9 +297,12 @@ class Study:
         """How many runs are in these states."""
         return sum(run.state in states for run in self.runs)
 
-    def cell_words(self, point: Point) -> str:
-        """A point's values of what varies: `batch size 32, learning rate 0.1`; "" without any."""
-        return point_words({key: point.get(key) for key in self.varying})
+    def named(self, cell: Cell, keys: Iterable[str] | None = None) -> str:
+        """A cell by its setup and its values of these keys, unless others are given of all that
+        varies: `bn (batch size 32, learning rate 0.1)`."""
+        keys = self.varying if keys is None else keys
+        said = point_words({key: cell.point.get(key) for key in keys})
+        return f"{cell.setup} ({said})" if said else cell.setup
 
 
 def best_of(cells: Iterable[Cell], by: Quantity = "accuracy") -> Cell | None:

@@ -218,12 +218,12 @@ def test_with_two_axes_it_goes_along_one_at_each_value_of_the_other(tmp_path: Pa
     assert "eval mode" in gap
     said = notices(record)
     assert (
-        "2 runs diverged, part of no mean: gn at batch size 2, learning rate 1 (1 of 3 seeds); "
-        "gn at batch size 16, learning rate 1 (1 of 3 seeds)."
+        "2 runs diverged, part of no mean: 1 of 3 seeds of gn (batch size 2, learning rate 1); "
+        "1 of 3 seeds of gn (batch size 16, learning rate 1)."
     ) in said
     assert (
-        "2 runs did not learn: gn at batch size 2, learning rate 1 (1 of 3 seeds); gn at batch "
-        "size 16, learning rate 1 (1 of 3 seeds). Test accuracy is below 30.0 %; chance is 25.0 %."
+        "2 runs did not learn: 1 of 3 seeds of gn (batch size 2, learning rate 1); 1 of 3 seeds of "
+        "gn (batch size 16, learning rate 1). Test accuracy is below 30.0 %; chance is 25.0 %."
     ) in said
 
 

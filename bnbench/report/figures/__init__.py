@@ -26,7 +26,7 @@ from bnbench.report.figures.claims import differences_caption, paired_difference
 from bnbench.report.study import Study
 from bnbench.report.verdicts import Judged
 from bnbench.report.words import GAP_MEANS
-from bnbench.wording import key_words, point_words, printable
+from bnbench.wording import key_words, printable
 
 MOST_PROBED = 8
 MOST_AXES = 3
@@ -216,8 +216,7 @@ def _of_probes(study: Study, looks: style.Looks) -> Iterator[Made]:
     read, of_cells, seeds = list[probes.Probed](), dict[str, style.Look](), set[int]()
     for cell in cells:
         run = next(run for run in cell.runs if run.history.probes)
-        point = {key: cell.point[key] for key in study.varying if cell.point.get(key) is not None}
-        name = ", ".join(filter(None, (cell.setup, point_words(point))))
+        name = study.named(cell)
         # Cells of a setup have its colour, and dashes of their own.
         number = sum(each.setup == cell.setup for each in cells[: cells.index(cell)])
         of_cells[name] = style.varied(looks[cell.setup], number)

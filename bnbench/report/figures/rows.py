@@ -11,7 +11,6 @@ from bnbench.report.figures import style
 from bnbench.report.means import possible
 from bnbench.report.study import Cell, Study
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
-from bnbench.wording import point_words
 
 ROWS = 16
 """Up to so many cells are shown; of more, each setup's best one."""
@@ -40,8 +39,8 @@ def by_setup(
     shown = [cell for cell in rows(study) if any(map(cell.values, labels))]
     if not shown:
         return None
-    named = [", ".join(filter(None, (cell.setup, _apart(study, cell)))) for cell in shown]
-    named = [style.shortened(name, 44) for name in named]
+    keys = [key for key in study.varying if key != study.tuned_axis]
+    named = [style.shortened(study.named(cell, keys), 44) for cell in shown]
     figure, panels = style.panels(
         len(labels),
         columns=2,
@@ -73,17 +72,6 @@ def by_setup(
             axes.axvline(level, **(style.CHANCE if level else style.ZERO))
         axes.set_xlabel(label)
     return figure
-
-
-def _apart(study: Study, cell: Cell) -> str:
-    """What tells a row from others of its setup."""
-    return point_words(
-        {
-            key: cell.point[key]
-            for key in study.varying
-            if key != study.tuned_axis and cell.point.get(key) is not None
-        }
-    )
 
 
 def costs(study: Study, looks: style.Looks) -> Figure | None:
