@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from rich.filesize import decimal
 from torch import Tensor
@@ -22,7 +25,7 @@ from torch import Tensor
 from bnbench.errors import DataError
 from bnbench.machine import available_memory
 
-# Pixels counted at a time: bounds what `moments` needs in addition to the images.
+# Pixels added up at a time: bounds what `moments` needs in addition to the images.
 _COUNTED = 1 << 22
 
 
@@ -51,6 +54,18 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As arrays, which pickle apart from the rest and without a copy.
+        return images_of, (self.pixels.numpy(), self.labels.numpy())
+
+
+def images_of(pixels: NDArray[Any], labels: NDArray[Any], *, mapped: bool = False) -> Images:
+    """Arrays (N, C, H, W) and (N,) as tensors, without a copy of the pixels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an array cannot be written to: nobody does
+        pair = torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64, copy=False))
+    return Images(*pair, mapped)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
@@ -71,40 +86,40 @@ class Dataset:
 def moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and biased standard deviation per channel, from (N, C, H, W): of uint8 / 255, or floats.
 
-    Bytes are counted, not accumulated: 256 integer counts a channel give the sums exactly, so that
-    the difference of squares below cancels nothing and every machine gets the same doubles.
+    Of bytes, the sums are exact whole numbers, so that the difference of squares below cancels
+    nothing and every machine gets the same doubles.
     """
-    N, C, H, W = pixels.shape
+    N, _, H, W = pixels.shape
     total = N * H * W
     if pixels.is_floating_point():
         means, spreads = _float_moments(pixels, (0, 2, 3))
         return tuple(means.flatten().tolist()), tuple(spreads.flatten().tolist())
-    counts = torch.zeros(C, 256, dtype=torch.int64)
-    for part in _parts(pixels):
-        for channel in range(C):
-            counts[channel] += torch.bincount(part[:, channel].reshape(-1), minlength=256)
-    mean, std = [], []
-    for each in counts.tolist():
-        first = sum(value * count for value, count in enumerate(each))
-        second = sum(value * value * count for value, count in enumerate(each))
-        mean.append(first / (255 * total))
-        std.append(math.sqrt(total * second - first * first) / (255 * total))
-    return tuple(mean), tuple(std)
+    first, second = (each.sum((1, 2)).tolist() for each in _sums(pixels))
+    mean = tuple(each / (255 * total) for each in first)
+    variances = [total * s - f * f for f, s in zip(first, second, strict=True)]
+    return mean, tuple(math.sqrt(each) / (255 * total) for each in variances)
 
 
 def pixel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased standard deviation over the images, as `moments`: (C, H, W) fp64, from
-    (N, C, H, W). Sums of whole numbers are exact."""
+    (N, C, H, W)."""
     if pixels.is_floating_point():
         mean, spread = _float_moments(pixels, (0,))
         return mean[0], spread[0]
-    first = second = torch.zeros((), dtype=torch.int64)
-    for part in _parts(pixels):
-        values = part.to(torch.int64)
-        first, second = first + values.sum(0), second + values.square().sum(0)
     N = len(pixels)
+    first, second = _sums(pixels)
     mean, spread = first.to(torch.float64), (N * second - first.square()).to(torch.float64).sqrt()
     return mean / (255 * N), spread / (255 * N)
+
+
+def _sums(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over the images of bytes and of their squares: (C, H, W) int64. They are exact: fp64
+    holds every whole number up to 2⁵³."""
+    first = second = torch.zeros((), dtype=torch.float64)
+    for part in _parts(pixels):
+        values = part.to(torch.float64)
+        first, second = first + values.sum(0), second + values.square().sum(0)
+    return first.to(torch.int64), second.to(torch.int64)
 
 
 def _float_moments(pixels: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -184,6 +199,5 @@ def _read_sheet(part: str) -> Images:
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}", do="reinstall bnbench") from error
     tiles = sheet.reshape(rows, SIDE, COLUMNS, SIDE).transpose(0, 2, 1, 3)
-    pixels = torch.from_numpy(tiles.reshape(rows * COLUMNS, 1, SIDE, SIDE))
-    per_class = ROWS_PER_CLASS[part] * COLUMNS
-    return Images(pixels, torch.arange(len(CLASSES)).repeat_interleave(per_class))
+    labels = np.arange(len(CLASSES)).repeat(ROWS_PER_CLASS[part] * COLUMNS)
+    return images_of(tiles.reshape(rows * COLUMNS, 1, SIDE, SIDE), labels)

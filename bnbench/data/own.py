@@ -20,12 +20,11 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bnbench.data.dataset import Dataset, Images, moments
+from bnbench.data.dataset import Dataset, Images, images_of, moments
 from bnbench.data.labels import IMAGE_NAMES, LABEL_NAMES, class_names, first_of
 from bnbench.data.prepared import require_disk
 from bnbench.errors import BnbenchError, DataError
@@ -106,7 +105,7 @@ def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
         kept = _room(pixels.shape, first.dtype, scratch, said)
         for start, part in _parts(pixels):
             kept[start : start + len(part)] = _pixels(part, said, start)
-    return _images(kept, classes.astype(np.int64))
+    return images_of(kept, classes)
 
 
 def _parts(pixels: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -117,12 +116,6 @@ def _parts(pixels: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
 
 def _array(values: Any) -> NDArray[Any]:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
-def _images(pixels: NDArray[Any], labels: NDArray[np.int64]) -> Images:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it cannot be written to: nobody does
-        return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
 
 
 def _channels_first(pixels: NDArray[Any], said: str) -> NDArray[Any]:
@@ -194,7 +187,7 @@ def _from_items(source: Any, said: str, scratch: Path) -> Images:
     with closing(_by_workers(get, done, count)) as items:
         for index, item in enumerate(items, start=done):
             pixels[index], labels[index] = _checked(item)
-    return _images(pixels, labels)
+    return images_of(pixels, labels)
 
 
 def _at(source: Any, index: int, said: str) -> Any:

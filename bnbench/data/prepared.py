@@ -27,7 +27,7 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from bnbench import machine
-from bnbench.data.dataset import Dataset, Images
+from bnbench.data.dataset import Dataset, Images, images_of
 from bnbench.errors import DataError
 from bnbench.machine import fits
 
@@ -191,7 +191,7 @@ def _read_images(archive: zipfile.ZipFile, part: str, about: dict[str, Any]) -> 
     else:
         pixels = np.empty(shape, _dtype(about))
         _fill(archive, f"{part}-pixels", pixels)
-    return Images(torch.from_numpy(pixels), torch.from_numpy(labels), mapped=about["mapped"])
+    return images_of(pixels, labels, mapped=about["mapped"])
 
 
 def _mapped(

@@ -23,14 +23,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bnbench import regular
-from bnbench.data.dataset import CLASSES, Dataset, Images, moments
+from bnbench.data.dataset import CLASSES, Dataset, images_of, moments
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
 
@@ -149,10 +148,6 @@ class _Loader:
             getattr(torchvision.datasets, self.source.torchvision)(self.root, download=True)
         return self._load_idx()
 
-    def _dataset(self, parts: Sequence[Images], classes: tuple[str, ...]) -> Dataset:
-        train, test = parts
-        return Dataset(self.name, classes, train, test, *moments(train.pixels))
-
     # --- IDX files ----------------------------------------------------------------------------
 
     def _load_idx(self) -> Dataset:
@@ -160,8 +155,8 @@ class _Loader:
         for part, count in _IDX_COUNTS.items():
             pixels = self._read_either(f"{part}-images-idx3-ubyte", (count, 28, 28))
             labels = self._read_either(f"{part}-labels-idx1-ubyte", (count,))
-            parts.append(_images(pixels[:, None], labels))
-        return self._dataset(parts, self.source.classes)
+            parts.append(images_of(pixels[:, None], labels))
+        return Dataset(self.name, self.source.classes, *parts, *moments(parts[0].pixels))
 
     def _read_either(self, stem: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """The array in the .gz, whose CRC guards it, or else in the unpacked file."""
@@ -230,11 +225,12 @@ class _Loader:
                 with self._fetching(f"unpacking {archive}" if packed else None):
                     loaded = kind(self.root, download=True, **which)
             if self.name == "svhn":
-                parts.append(_images(loaded.data, loaded.labels))
+                pixels, labels = loaded.data, loaded.labels
             else:
-                parts.append(_images(loaded.data.transpose(0, 3, 1, 2), np.array(loaded.targets)))
+                pixels, labels = loaded.data.transpose(0, 3, 1, 2), np.array(loaded.targets)
                 classes = tuple(loaded.classes)
-        return self._dataset(parts, classes)
+            parts.append(images_of(np.ascontiguousarray(pixels), labels))
+        return Dataset(self.name, classes, *parts, *moments(parts[0].pixels))
 
     # --- fetching -----------------------------------------------------------------------------
 
@@ -298,14 +294,6 @@ def read_idx(path: Path, sha256: str | None = None) -> NDArray[np.uint8]:
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("its contents are not the original ones (sha256)")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def _images(pixels: NDArray[np.uint8], labels: NDArray[Any]) -> Images:
-    """Arrays (N, C, H, W) and (N,) as tensors of their own."""
-    return Images(
-        torch.from_numpy(np.array(pixels, order="C")),
-        torch.from_numpy(labels.astype(np.int64)),
-    )
 
 
 def _listed(files: Sequence[str]) -> str:
