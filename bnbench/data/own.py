@@ -133,25 +133,27 @@ def _channels_first(pixels: NDArray[Any], said: str) -> NDArray[Any]:
 
 def _pixels(values: NDArray[Any], said: str, start: int | None = None) -> NDArray[Any]:
     """The same in uint8 or fp32. `start`: where the first of several images is, for messages."""
+
+    def first(bad: NDArray[np.bool_]) -> str:
+        if start is None:
+            return said
+        return f"{said}: image {start + int(bad.reshape(len(bad), -1).any(1).argmax())}"
+
     kind = values.dtype.kind
     if kind == "f":
         values = values.astype(np.float32, copy=False)
         if not np.isfinite(values).all():
-            if start is not None:
-                bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
-                said = f"{said}: image {start + int(bad.argmax())}"
             raise DataError(
-                f"{said} has pixels that are not finite", do="NaN and infinity train nothing"
+                f"{first(~np.isfinite(values))} has pixels that are not finite",
+                do="NaN and infinity train nothing",
             )
         return values
     if kind not in "iub":
         raise DataError(f"{said} has pixels of {values.dtype}", do="uint8 or floats are taken")
     if values.dtype != np.uint8 and values.size and (values.min() < 0 or values.max() > 255):
-        if start is not None:
-            bad = ((values < 0) | (values > 255)).reshape(len(values), -1).any(1)
-            said = f"{said}: image {start + int(bad.argmax())}"
         raise DataError(
-            f"{said} has whole numbers from {values.min()} to {values.max()} as pixels",
+            f"{first((values < 0) | (values > 255))} has whole numbers from {values.min()} to "
+            f"{values.max()} as pixels",
             do="0 to 255 are taken, or floats",
         )
     return values.astype(np.uint8, copy=False)
@@ -179,14 +181,11 @@ def _from_items(source: Any, said: str, scratch: Path) -> Images:
         raise DataError(f"{said} has no images")
     first, _ = _item(_at(source, 0, said), f"{said}[0]")
     pixels, labels = _room((count, *first.shape), first.dtype, scratch, said), np.empty(count, int)
-    get = _Get(source, said, first)
-    done, begun = 0, time.perf_counter()
-    while done < count and _left(begun, done, count) < SERIAL_SECONDS:
-        pixels[done], labels[done] = _checked(get[done])
-        done += 1
-    with closing(_by_workers(get, done, count)) as items:
-        for index, item in enumerate(items, start=done):
-            pixels[index], labels[index] = _checked(item)
+    with closing(_decoded(_Get(source, said, first), count)) as items:
+        for index, item in enumerate(items):
+            if isinstance(item, BnbenchError):
+                raise item
+            pixels[index], labels[index] = item
     return images_of(pixels, labels)
 
 
@@ -197,11 +196,6 @@ def _at(source: Any, index: int, said: str) -> Any:
     except Exception as error:
         error.add_note(f"(for {said}[{index}])")
         raise
-
-
-def _left(begun: float, done: int, count: int) -> float:
-    """Seconds that the rest will take."""
-    return (time.perf_counter() - begun) / done * (count - done) if done else 0.0
 
 
 class _Get:
@@ -226,17 +220,19 @@ class _Get:
             return error
 
 
-def _checked(item: tuple[NDArray[Any], int] | BnbenchError) -> tuple[NDArray[Any], int]:
-    if isinstance(item, BnbenchError):
-        raise item
-    return item
-
-
-def _by_workers(get: Any, start: int, count: int) -> Generator[Any, None, None]:
-    """Items from `start` on, in order; by this process where it can have no others."""
+def _decoded(get: Any, count: int) -> Generator[Any, None, None]:
+    """Items in order: by this process, until the rest turns out to take long; then by workers, if
+    it can have others."""
     cores, fork = usable_cores(), "fork" in multiprocessing.get_all_start_methods()
-    if start == count or cores == 1 or not fork or multiprocessing.current_process().daemon:
-        yield from (get[index] for index in range(start, count))
+    alone = cores == 1 or not fork or multiprocessing.current_process().daemon
+    done, begun = 0, time.perf_counter()
+    while done < count:
+        spent = time.perf_counter() - begun
+        if not alone and done and spent / done * (count - done) >= SERIAL_SECONDS:
+            break
+        yield get[done]
+        done += 1
+    if done == count:
         return
     from torch.utils.data import DataLoader
 
@@ -246,7 +242,7 @@ def _by_workers(get: Any, start: int, count: int) -> Generator[Any, None, None]:
             DataLoader(
                 get,
                 batch_size=16,
-                sampler=range(start, count),
+                sampler=range(done, count),
                 num_workers=cores,
                 multiprocessing_context="fork",  # the user's classes have no name to import
                 collate_fn=list,

@@ -12,6 +12,7 @@ import os
 import shutil
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -183,21 +184,22 @@ def _dtype(about: dict[str, Any]) -> np.dtype[Any]:
 
 
 def _read_images(archive: zipfile.ZipFile, part: str, about: dict[str, Any]) -> Images:
-    shape = about["shape"][part]
-    labels = np.empty(shape[0], np.int64)
-    _fill(archive, f"{part}-labels", labels)
-    if about["mapped"]:
-        pixels = _mapped(archive, f"{part}-pixels", shape, _dtype(about))
-    else:
-        pixels = np.empty(shape, _dtype(about))
-        _fill(archive, f"{part}-pixels", pixels)
-    return images_of(pixels, labels, mapped=about["mapped"])
+    shape, mapped = about["shape"][part], about["mapped"]
+    labels = np.array(_member(archive, f"{part}-labels", shape[:1], np.dtype(np.int64)))
+    pixels = _member(archive, f"{part}-pixels", shape, _dtype(about), checked=not mapped)
+    return images_of(pixels if mapped else np.array(pixels), labels, mapped=mapped)
 
 
-def _mapped(
-    archive: zipfile.ZipFile, name: str, shape: list[int], dtype: np.dtype[Any]
+def _member(
+    archive: zipfile.ZipFile,
+    name: str,
+    shape: list[int],
+    dtype: np.dtype[Any],
+    *,
+    checked: bool = True,
 ) -> NDArray[Any]:
-    """A member that stays on disk, of which only what is used is read; its CRC is not checked."""
+    """A member, mapped: of what stays on disk only what is used is read, and its CRC is not
+    `checked`."""
     member, path = archive.getinfo(name), Path(str(archive.filename))
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)  # APPNOTE.TXT 4.3.7: lengths of name and extra field
@@ -205,18 +207,10 @@ def _mapped(
         if member.file_size != prod(shape) * dtype.itemsize or member.compress_type:
             raise ValueError(f"{name} has {member.file_size:,} bytes")
         start = member.header_offset + 30 + sum(lengths)
-        return np.memmap(file, dtype, "c", start, tuple(shape))
-
-
-def _fill(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
-    flat = array.reshape(-1).data.cast("B")
-    done = 0
-    with archive.open(name) as stream:
-        while part := stream.read(_READ):
-            flat[done : done + len(part)] = part
-            done += len(part)
-    if done != len(flat):
-        raise ValueError(f"{name} has {done:,} bytes instead of {len(flat):,}")
+        array = np.memmap(file, dtype, "c", start, tuple(shape))
+    if checked and zlib.crc32(array) != member.CRC:
+        raise ValueError(f"the checksum of {name} is another")
+    return array
 
 
 def _write(archive: zipfile.ZipFile, name: str, tensor: Tensor) -> None:
