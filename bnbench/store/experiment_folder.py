@@ -68,10 +68,7 @@ class ExperimentFolder:
 
     def folders_of(self, run_ids: Iterable[str]) -> Iterator[RunFolder]:
         """`run` for each of these, with one look at what there is."""
-        files.refuse_link(self.path)
-        with files.translated(self.path):
-            paths = self.path.iterdir() if self.path.is_dir() else ()
-            names = sorted((path.name for path in paths), reverse=True)
+        names = [path.name for path in reversed(self._paths())]
         there = {name.rpartition("_")[2]: name for name in names} | {name: name for name in names}
         for run_id in run_ids:
             name = there.get(run_id) or there.get(run_id.rpartition("_")[2], run_id)
@@ -79,12 +76,16 @@ class ExperimentFolder:
 
     def runs(self) -> list[RunFolder]:
         """Every run of which there is a trace, sorted by name."""
+        paths = self._paths()
+        with files.translated(self.path):
+            return [RunFolder(path) for path in paths if _is_run(path)]
+
+    def _paths(self) -> list[Path]:
+        """All that is in the folder, sorted by name."""
         files.refuse_link(self.path)
         with files.translated(self.path):
             paths = self.path.iterdir() if self.path.is_dir() else ()
-            return [
-                RunFolder(path) for path in sorted(paths, key=attrgetter("name")) if _is_run(path)
-            ]
+            return sorted(paths, key=attrgetter("name"))
 
     def exists(self) -> bool:
         """Whether it is the folder of an experiment."""

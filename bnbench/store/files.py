@@ -107,25 +107,26 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def write(path: Path, content: bytes, *, synced: bool = True) -> None:
-    """Write a file that is not there, not as a link either; what fails leaves no file. `synced`:
-    wait until it is on the disk."""
+@contextmanager
+def _written(path: Path, content: bytes, *, synced: bool = True) -> Iterator[Path]:
+    """A new file next to `path` that is to take its place; what fails inside leaves none.
+
+    Its name is one that no other process has, and that nobody could foresee. `synced`: wait until
+    it is on the disk.
+    """
+    name = path.name.replace("tfevents", "events")  # TensorBoard shows files named like that
+    temporary = path.with_name(f"{name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
-        with translated(path), path.open("xb") as file:
+        with translated(temporary), temporary.open("xb") as file:
             file.write(content)
             if synced:
                 file.flush()
                 os.fsync(file.fileno())
+        yield temporary
     except StorageError:
         with suppress(OSError):
-            path.unlink(missing_ok=True)  # on a full disk, its bytes are needed to say what failed
+            temporary.unlink(missing_ok=True)  # on a full disk, its bytes are needed to say why
         raise
-
-
-def _temporary(path: Path) -> Path:
-    """A name in the same folder that no other process has, and that nobody could foresee."""
-    name = path.name.replace("tfevents", "events")  # TensorBoard shows files named like that
-    return path.with_name(f"{name}.{secrets.token_hex(8)}{TEMPORARY}")
 
 
 def overwrite(path: Path, content: bytes) -> None:
@@ -182,16 +183,10 @@ def replace_content(
     else a power cut may leave an empty file.
     """
     refuse_link(path.parent)
-    temporary = _temporary(path)
-    write(temporary, content, synced=synced)
-    try:
+    with _written(path, content, synced=synced) as temporary:
         if before is not None and path.exists():
             rename(path, before)
         rename(temporary, path)
-    except StorageError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
     if synced:
         sync_folder(path.parent)
 
@@ -201,28 +196,22 @@ def write_new(path: Path, content: bytes) -> None:
 
     Raises StorageError where it is.
     """
-    temporary = _temporary(path)
     try:
-        write(temporary, content)
-        if path.exists():
-            raise StorageError(f"{path} already exists")
-        rename(temporary, path)
+        with _written(path, content) as temporary:
+            if path.exists():
+                raise StorageError(f"{path} already exists")
+            rename(temporary, path)
         sync_folder(path.parent)
     except StorageError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise StorageError(error.what, do="choose another place or name for it") from error
 
 
 def write_first(path: Path, content: bytes) -> None:
     """Write a file, whole, unless another process was before us."""
     refuse_link(path.parent)
-    temporary = _temporary(path)
-    write(temporary, content)
-    try:
+    with _written(path, content) as temporary:
         with translated(path), suppress(FileExistsError):
             path.hardlink_to(temporary)
-    finally:
         remove(temporary)
 
 

@@ -19,15 +19,6 @@ from bnbench.wording import printable
 Record: TypeAlias = dict[str, Any]
 """One line of `metrics.jsonl`, or the content of one of the JSON files."""
 
-_COUNTED = (
-    "steps",
-    "examples",
-    "train_seconds",
-    "evaluation_seconds",
-    "probe_seconds",
-    "wall_seconds",
-    "images_per_second",
-)
 _RELIED_ON = {
     "setup": str,
     "seed": int,
@@ -142,6 +133,9 @@ class Result:
         if self.state == "completed":
             return None
         return f"step {self.step}: {' '.join(str(self.reason).split())}"  # of one line, always
+
+
+_COUNTED = tuple(each.name for each in fields(Result) if each.type in ("int", "float"))
 
 
 def _own(record: Record) -> str:

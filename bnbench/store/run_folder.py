@@ -95,10 +95,6 @@ class RunFolder:
         lock.release()
         return False
 
-    def has_trained(self) -> bool:
-        """Whether anything of training is stored."""
-        return (self.path / METRICS).exists() or (self.path / CHECKPOINT).exists()
-
     def is_saved(self) -> bool:
         """Whether there is a checkpoint to go on from."""
         return (self.path / CHECKPOINT).exists()
@@ -180,14 +176,11 @@ class RunFolder:
         damaged: list[str] = []
         for name in (CHECKPOINT, PREVIOUS):
             sealed = files.read(self.path / name)
-            if sealed is None:
-                continue
-            content = record.unsealed(sealed)
-            if content is None:
-                damaged.append(name)
-                continue
-            warning = f"{self.path / damaged[0]} is damaged: using {name}" if damaged else None
-            return Checkpoint(content, warning)
+            content = None if sealed is None else record.unsealed(sealed)
+            if content is not None:
+                warning = f"{self.path / damaged[0]} is damaged: using {name}" if damaged else None
+                return Checkpoint(content, warning)
+            damaged += [name] if sealed is not None else []
         if damaged:
             raise DamagedError(
                 f"{self.path}: {' and '.join(damaged)} damaged, no whole checkpoint left",

@@ -58,7 +58,8 @@ def read(run: RunFolder, *, whole: bool = True) -> RunRecord:
     except StorageError as damage:
         return RunRecord(run, "damaged", problem=damage.what)
     if error is None:
-        return RunRecord(run, "interrupted" if run.has_trained() else "new", manifest)
+        trained = run.is_saved() or (run.path / METRICS).exists()
+        return RunRecord(run, "interrupted" if trained else "new", manifest)
     state: State = "damaged" if error.get("damaged") is True else "failed"
     why = error.get("message")
     problem = None if why is None else str(why)
