@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -62,13 +62,6 @@ class Recipe:
 Initialization = Literal["he", "xavier", "lecun", "small-gaussian"]
 
 
-@runtime_checkable
-class AdjustsInitialWeights(Protocol):
-    """A network whose weights start from a known multiple of what was drawn, as Fixup's do."""
-
-    def adjust_initial_weights(self) -> None: ...
-
-
 @torch.no_grad()
 def initialize(
     model: nn.Module,
@@ -109,8 +102,9 @@ def initialize(
         module.weight.copy_(drawn * deviation)
         if module.bias is not None:
             module.bias.zero_()
-    if isinstance(model, AdjustsInitialWeights):
-        model.adjust_initial_weights()
+    adjust: Any = getattr(model, "adjust_initial_weights", None)  # of ResNet's Fixup
+    if adjust is not None:
+        adjust()
 
 
 # --- what is normalization ------------------------------------------------------------------
@@ -121,11 +115,10 @@ _TORCH_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Numbers of parameters (all, trained, in normalization layers) and of normalization layers."""
+    """Numbers of parameters (all, trained) and of normalization layers."""
 
     parameters: int
     trainable: int
-    normalization_parameters: int
     normalization_layers: int
 
 
@@ -162,12 +155,10 @@ def named_norm(make_norm: Callable[[int], nn.Module]) -> Callable[[int], nn.Modu
 
 def counts(model: nn.Module) -> Counts:
     """Of the network as it stands."""
-    layers = normalization_layers(model)
     return Counts(
-        parameters=_size(model.parameters()),
-        trainable=_size(p for p in model.parameters() if p.requires_grad),
-        normalization_parameters=sum(_size(layer.parameters()) for layer in layers.values()),
-        normalization_layers=len(layers),
+        parameters=sum(each.numel() for each in model.parameters()),
+        trainable=sum(each.numel() for each in model.parameters() if each.requires_grad),
+        normalization_layers=len(normalization_layers(model)),
     )
 
 
@@ -191,7 +182,3 @@ def train_only_norm(model: nn.Module) -> None:
         )
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained)
-
-
-def _size(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)

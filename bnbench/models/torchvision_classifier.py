@@ -33,7 +33,7 @@ def torchvision_classifier(
     Legal are the models whose constructor takes a `norm_layer` of (N, C, H, W):
     `torchvision_names()`; with `any_name` all. The activations do not work in place here, so that a
     hook on a layer sees the layer's own output. For another number of channels than 3 the first
-    convolution is a new one.
+    convolution is drawn again.
 
     `stem` small, for images of about 32 pixels a side: in the resnet family the first convolution
     is 3×3 with stride 1, without a maximum pooling after it (He et al. 2015,
@@ -63,7 +63,11 @@ def torchvision_classifier(
         model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
         model.maxpool = nn.Identity()
     if in_channels != 3:
-        _replace_first_convolution(model, in_channels)
+        conv = next(each for each in model.modules() if isinstance(each, nn.Conv2d))
+        conv.in_channels = in_channels
+        shape = (conv.out_channels, in_channels, *conv.kernel_size)
+        conv.weight = nn.Parameter(conv.weight.new_empty(shape))
+        conv.reset_parameters()
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
@@ -95,18 +99,3 @@ def _takes_norm_layer(module: str) -> bool:
         for _, network in inspect.getmembers(sys.modules[module], inspect.isclass)
         if network.__module__ == module
     )
-
-
-def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
-    """The same convolution for images of another number of channels."""
-    name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
-    parent, _, attribute = name.rpartition(".")
-    replacement = nn.Conv2d(
-        in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        stride=conv.stride,  # type: ignore[arg-type]
-        padding=conv.padding,  # type: ignore[arg-type]
-        bias=conv.bias is not None,
-    )
-    setattr(model.get_submodule(parent), attribute, replacement)
