@@ -12,7 +12,6 @@ from collections.abc import Iterable
 import torch
 
 from bnbench.assemble import demand
-from bnbench.assemble.model import make_recipe
 from bnbench.config import feasible, schema
 from bnbench.config.feasible import last_batch, networks
 from bnbench.errors import ArgumentError, UsageError
@@ -79,8 +78,7 @@ def _examined(config: schema.RunConfig) -> tuple[demand.Shapes, feasible.Obstacl
     """The shapes of a network, and what keeps it from being made or trained."""
     shapes = demand.Shapes()
     try:
-        recipe = make_recipe(config, feasible.planned_steps(config))
-        shapes = demand.shapes(config, recipe)
+        shapes = demand.shapes(config)
         for sets, shape in shapes.sets:
             sets(torch.Size((config.data.batch_size, *shape)))
     except ValueError as error:

@@ -17,11 +17,11 @@ from rich.filesize import decimal
 from torch import Tensor, nn
 
 from bnbench.assemble.inputs import norm_batch_size
-from bnbench.assemble.model import make_network
+from bnbench.assemble.model import make_network, make_recipe
 from bnbench.config import datasets, feasible, schema
 from bnbench.data.synthetic import DRAWN
 from bnbench.machine import LIMIT, fits
-from bnbench.models.recipe import Recipe, counts, normalization_layers
+from bnbench.models.recipe import counts, normalization_layers
 
 Sets = Callable[[torch.Size], object]
 
@@ -46,12 +46,13 @@ class Shapes:
     sets: list[tuple[Sets, torch.Size]] = field(default_factory=list)
 
 
-def shapes(config: schema.RunConfig, recipe: Recipe) -> Shapes:
+def shapes(config: schema.RunConfig) -> Shapes:
     """The shapes of a network. torchvision's is only made, timm's and a user's own not even that;
     their layers count as nothing.
 
     Raises ValueError where the network cannot be made.
     """
+    recipe = make_recipe(config, feasible.planned_steps(config))
     if isinstance(config.model, schema.TimmModel | schema.CustomModel):
         return Shapes()
     dataset = datasets.facts(config.data)

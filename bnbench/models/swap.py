@@ -65,19 +65,17 @@ class Exchanged(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         try:
-            return self._of_images(input)
+            y = cast(Tensor, super().forward(_as_images(input)))  # type: ignore[no-untyped-call]
         except ArgumentError as error:
             hint = "" if error.hint is None else f" ({error.hint})"
             said = f"{self.name}: {error}{hint}"
             raise ArgumentError(said, argument=error.argument) from error
+        return y if input.ndim in (2, 4) else y.reshape(input.shape)
 
-    def _of_images(self, input: Tensor) -> Tensor:
-        if input.ndim in (2, 4):
-            return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
-        N, C, first = input.shape[:3]
-        images = input.reshape(N, C, first, -1)  # (N, C, L, 1) or (N, C, D, H·W)
-        y = cast(Tensor, super().forward(images))  # type: ignore[no-untyped-call]
-        return y.reshape(input.shape)
+
+def _as_images(x: Tensor) -> Tensor:
+    """(N, C, L) as (N, C, L, 1), (N, C, D, H, W) as (N, C, D, H·W); others as they are."""
+    return x if x.ndim in (2, 4) else x.reshape(*x.shape[:3], -1)
 
 
 MakeNew = Callable[[_BatchNorm], nn.Module]
@@ -198,7 +196,7 @@ class _Plan:
             sets = getattr(self.new[old], "sets", None)
             if sets is not None and not isinstance(self.new[old], _NormBase):
                 try:
-                    sets(x.shape if x.ndim in (2, 4) else x.reshape(*x.shape[:3], -1).shape)
+                    sets(_as_images(x).shape)
                 except ArgumentError as error:
                     self.refuse(old, error)
         return found

@@ -16,7 +16,6 @@ from bnbench.assemble import build_run, demand, resolve_device
 from bnbench.assemble import check as network_check
 from bnbench.assemble.custom import named
 from bnbench.assemble.inputs import POPULATION_IMAGES, POPULATION_IMAGES_BEFORE
-from bnbench.assemble.model import make_recipe
 from bnbench.config import feasible, schema
 from bnbench.config.datasets import facts
 from bnbench.config.feasible import networks
@@ -227,15 +226,15 @@ def memory(configs: Iterable[schema.RunConfig]) -> int:
     most = 0
     for same in networks(configs):
         with suppress(ValueError):  # it cannot be made, and will be refused
-            shapes = demand.shapes(same[0], make_recipe(same[0], feasible.planned_steps(same[0])))
-            most = max(most, sum(size for *_, size in demand.needs(same[0], shapes)))
+            needs = demand.needs(same[0], demand.shapes(same[0]))
+            most = max(most, sum(size for *_, size in needs))
     return PROCESS_BYTES + most
 
 
 def reckoned(config: schema.RunConfig) -> Cost | None:
     """The cost of a run that is too large to be tried, by arithmetic; None for one that is not."""
     steps, train = feasible.planned_steps(config), config.train
-    shapes = demand.shapes(config, make_recipe(config, steps))
+    shapes = demand.shapes(config)
     step = 3 * config.data.batch_size * shapes.products  # the backward pass is two
     during, last = _passed(config)
     needs = {what: size for what, _, size in demand.needs(config, shapes)}

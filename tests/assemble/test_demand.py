@@ -14,7 +14,7 @@ from torch import nn
 from bnbench import machine
 from bnbench.assemble import demand
 from bnbench.assemble.check import check
-from bnbench.assemble.model import make_model, make_recipe
+from bnbench.assemble.model import make_model
 from bnbench.config import loading, plans, schema
 from bnbench.errors import UsageError
 from bnbench.models.recipe import normalization_layers
@@ -46,7 +46,7 @@ def test_shapes_are_those_of_the_real_network(
 ) -> None:
     data = SMALL_DATA.model_copy(update={"image_size": SIDE})
     config = small_config(model=model, norm=norm, data=data)
-    found = demand.shapes(config, make_recipe(config, 10))
+    found = demand.shapes(config)
     network = make_model(config, (1, SIDE, SIDE), 4, 10)
     assert found.parameters == found.trained == sum(p.numel() for p in network.parameters())
 
