@@ -6,6 +6,7 @@ Batch k is a function of k and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Literal, TypeAlias
 
 import torch
@@ -30,26 +31,22 @@ class Standardize:
     convolution would take it for the other format.
     """
 
-    def __init__(
-        self,
-        mean: tuple[float, ...] | Tensor,
-        std: tuple[float, ...] | Tensor,
-        device: torch.device | None = None,
-    ) -> None:
-        self._mean, self._std = mean, std
+    def __init__(self, mean: tuple[float, ...] | Tensor, std: tuple[float, ...] | Tensor) -> None:
         middle, spread = (torch.as_tensor(each, dtype=torch.float64) for each in (mean, std))
         # What is constant has std 0 and becomes 0 everywhere.
         spread = torch.where(spread > 0, spread, 1.0)
         shape = (1, -1, 1, 1) if middle.dim() == 1 else (1, *middle.shape)
-        self._scale, self._shift = (
-            each.view(shape).to(torch.float32).to(device)
-            for each in (1 / (255 * spread), -middle / spread)
+        self._scale, self._scale_of_floats, self._shift = (
+            each.view(shape).to(torch.float32)
+            for each in (1 / (255 * spread), 1 / spread, -middle / spread)
         )
-        self._scale_of_floats = (1 / spread).view(shape).to(torch.float32).to(device)
 
     def to(self, device: torch.device) -> Standardize:
         """The same on a device."""
-        return Standardize(self._mean, self._std, device)
+        moved = copy(self)
+        for name, tensor in vars(self).items():
+            setattr(moved, name, tensor.to(device))
+        return moved
 
     def __call__(self, pixels: Tensor) -> Tensor:
         scale = self._scale_of_floats if pixels.is_floating_point() else self._scale

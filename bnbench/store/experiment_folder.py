@@ -116,11 +116,7 @@ class ExperimentFolder:
     ) -> None:
         """Make `folder` hold these files, and no others of those that match a pattern."""
         files.make_folder(self.path / folder, inside=self.path)
-        with files.translated(self.path / folder):
-            there = sorted((self.path / folder).glob(pattern))
-        for path in there:
-            if str(path.relative_to(self.path / folder)) not in contents:
-                files.remove(path)
+        files.remove_all(self.path / folder, pattern, but=contents)
         named = {f"{folder}/{name}": content for name, content in contents.items()}
         self.keep(named, synced=synced)
 

@@ -16,7 +16,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -157,6 +157,16 @@ def remove(path: Path) -> None:
     refuse_link(path.parent)
     with translated(path):
         path.unlink(missing_ok=True)
+
+
+def remove_all(folder: Path, pattern: str, *, but: Collection[str] = ()) -> None:
+    """Remove what matches a pattern, but for folders and for what is named by its path below."""
+    with translated(folder):
+        there = sorted(folder.glob(pattern))
+    for path in there:
+        named = str(path.relative_to(folder)) in but
+        if not named and (path.is_symlink() or not path.is_dir()):
+            remove(path)
 
 
 def ending_aside(folder: Path) -> str:

@@ -191,7 +191,7 @@ class RunFolder:
     def begin(self, *, config_text: str, manifest: Record) -> None:
         """Start or resume an attempt: store what is trained, remove the last attempt's error."""
         self._make()
-        self._remove_all(f"*{files.TEMPORARY}")
+        files.remove_all(self.path, f"*{files.TEMPORARY}")
         if self.config_text() != config_text:
             files.replace_content(self.path / CONFIG, config_text.encode())
         files.replace_content(self.path / MANIFEST, record.encode(manifest))
@@ -272,14 +272,14 @@ class RunFolder:
         counts them, the result last.
         """
         self._make()
-        self._remove_all(f"*{files.TEMPORARY}")
+        files.remove_all(self.path, f"*{files.TEMPORARY}")
         if ERROR not in contents:
             files.remove(self.path / ERROR)
         last = (METRICS, PREVIOUS, CHECKPOINT, ERROR, RESULT)
         first = [name for name in contents if name not in last]
         for name in (*first, *(name for name in last if name in contents)):
             files.replace_content(self.path / name, contents[name])
-        self._remove_all(EVENT_FILES, but=contents)
+        files.remove_all(self.path, EVENT_FILES, but=contents)
         if RESULT in contents and PREVIOUS not in contents:
             files.remove(self.path / PREVIOUS)
 
@@ -300,11 +300,11 @@ class RunFolder:
         lost is made again.
         """
         files.replace_content(self.path / name, content, synced=False)
-        self._remove_all(pattern, but=(name,))
+        files.remove_all(self.path, pattern, but=(name,))
 
     def clear_views(self) -> None:
         """Remove TensorBoard's files: a view, rebuilt from the events."""
-        self._remove_all(EVENT_FILES)
+        files.remove_all(self.path, EVENT_FILES)
 
     def _make(self) -> None:
         files.make_folder(self.path, inside=self.path.parent)
@@ -319,13 +319,6 @@ class RunFolder:
         read = {path.name: files.read(path) for path in self._files(pattern)}
         return {name: content for name, content in read.items() if content is not None}
 
-    def _remove_all(self, pattern: str, *, but: Collection[str] = ()) -> None:
-        with files.translated(self.path):
-            there = [path for path in self.path.glob(pattern) if path.name not in but]
-        for path in there:
-            if path.is_symlink() or not path.is_dir():
-                files.remove(path)
-
     def clear(self) -> bool:
         """Throw the earlier attempt away; whether there was one. The lock stays.
 
@@ -335,7 +328,7 @@ class RunFolder:
         for name in MADE:
             files.remove(self.path / name)
         for pattern in (FIRST_BATCH, f"{PICTURE}*.png", EVENT_FILES):
-            self._remove_all(pattern)
+            files.remove_all(self.path, pattern)
         return there
 
     def _json(self, name: str) -> Record | None:
