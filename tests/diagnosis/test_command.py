@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,8 +15,7 @@ from typer.testing import CliRunner
 
 from bnbench import cli
 from bnbench.diagnosis import diagnose
-from bnbench.errors import StorageError
-from bnbench.store import RunFolder, files
+from bnbench.store import RunFolder
 from tests.commands import bnbench
 from tests.diagnosis.patients import loader, network, pictures, steps, trained
 from tests.runs import result_of, write_experiment
@@ -208,10 +208,10 @@ def test_debug_shows_the_users_traceback() -> None:
 def test_a_disk_that_is_full_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, _: bytes, **__: object) -> None:
-        raise StorageError(f"{path}: no space left on the disk")
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write", full)
+    monkeypatch.setattr(os, "fsync", full)
     said = bnbench("diagnose", "mine.py:alone", "--images", "256", "--fix", "fixed.pt")
     assert said.code == 4
     assert "no space left" in said.err

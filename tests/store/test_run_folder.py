@@ -17,7 +17,7 @@ import torch
 
 from bnbench import store
 from bnbench.errors import HeldError, StorageError
-from bnbench.store import RunFolder, encode_records, files
+from bnbench.store import RunFolder, encode_records
 from tests.runs import MANIFEST, a_result
 
 PICTURE = b"\x89PNG\r\n\x1a\n and so on IEND\xaeB`\x82"
@@ -259,11 +259,11 @@ def test_damaged_json_names_the_file(folder: RunFolder) -> None:
 def test_json_files_are_replaced_whole(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.finish(a_result(steps=1))
 
-    def torn(path: Path, _: bytes, **__: Any) -> Any:
-        path.write_bytes(b"{")
+    def torn(descriptor: int) -> None:
+        os.ftruncate(descriptor, 1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "write", torn)
+    monkeypatch.setattr(os, "fsync", torn)
     with pytest.raises(KeyboardInterrupt):
         folder.finish(a_result(steps=2))
     assert json.loads((folder.path / "result.json").read_text())["steps"] == 1
