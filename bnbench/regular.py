@@ -13,6 +13,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CHUNK = 1 << 16  # bytes taken from a pipe at a time
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".webp"),
+    *(".gif", ".ppm", ".pgm", ".tif", ".tiff"),
+)
+"""What `data` takes for an image."""
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, in any order. Raises OSError."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """What of it is an image by its name."""
+    return [path for path in visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def opened(path: Path | str, limit: int) -> BinaryIO:

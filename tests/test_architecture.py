@@ -25,7 +25,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "config": (1, {"errors", "machine", "regular", "wording"}),
     "norms": (1, {"errors"}),
     "models": (1, {"errors"}),
-    "data": (1, {"errors", "machine", "regular"}),
+    "data": (1, {"errors", "machine", "regular", "wording"}),
     "optim": (1, set()),
     "probes": (1, {"events"}),
     "replay": (1, set()),

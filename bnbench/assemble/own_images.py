@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from bnbench.assemble.custom import load_module
+from bnbench.assemble.inputs import Announce
 from bnbench.config import feasible, schema
 from bnbench.config.custom import custom_target
 from bnbench.config.datasets import prepared_copy
@@ -22,8 +23,6 @@ from bnbench.data.dataset import Dataset
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
 from bnbench.guard import Raised, awaited, foreign_code
-
-Announce = Callable[[str], None]
 
 
 def prepare(configs: Iterable[schema.RunConfig], announce: Announce) -> bool:

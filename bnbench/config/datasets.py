@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bnbench import regular
 from bnbench.config import schema
 from bnbench.config.custom import content_hash, custom_target
 from bnbench.errors import DataError
@@ -45,12 +46,6 @@ DATASETS: dict[str, DatasetFacts] = {
     "cifar100": DatasetFacts(50_000, 10_000, 100, 3, 32, 32),
     "svhn": DatasetFacts(73_257, 26_032, 10, 3, 32, 32),
 }
-
-# What `data` takes for an image.
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".webp"),
-    *(".gif", ".ppm", ".pgm", ".tif", ".tiff"),
-)
 
 
 def facts(data: schema.DataConfig) -> DatasetFacts:
@@ -191,17 +186,12 @@ def _images(top: Path) -> list[tuple[str, int]]:
             raise DataError(f"{where} is not a folder", do="an image folder holds train/ and test/")
         return sorted(
             (f"{label.name}/{path.name}", path.stat().st_size)
-            for label in _visible(top)
+            for label in regular.visible(top)
             if label.is_dir()
-            for path in _visible(label)
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            for path in regular.images_in(label)
         )
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from error
-
-
-def _visible(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def forget() -> None:

@@ -25,8 +25,8 @@ from bnbench import regular
 from bnbench.data.dataset import Dataset, Images, moments, require_memory
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
+from bnbench.wording import counted
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 MAX_BYTES = 1_000_000_000  # of one image file
 _NAMED = 10  # faulty files that a message lists before it only counts
 
@@ -89,27 +89,24 @@ def _classes(root: Path) -> tuple[str, ...]:
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in _visible(folder) if path.is_dir()))
-
-
-def _visible(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return tuple(sorted(path.name for path in regular.visible(folder) if path.is_dir()))
 
 
 def _scan(folder: Path, classes: tuple[str, ...]) -> Labelled:
     """The images of train or test; a class may be without images in test, not in train."""
     found: Labelled = []
     for label, name in enumerate(classes):
-        inside = _visible(folder / name) if (folder / name).is_dir() else []
-        paths = sorted(path for path in inside if path.suffix.lower() in SUFFIXES)
+        paths = sorted(regular.images_in(folder / name)) if (folder / name).is_dir() else []
         if not paths and folder.name == "train":
             raise DataError(
                 f"{folder / name} holds no images",
-                do=f"add images ({', '.join(SUFFIXES)}) or delete the folder",
+                do=f"add images ({', '.join(regular.IMAGE_SUFFIXES)}) or delete the folder",
             )
         found += [(path, label) for path in paths]
     if not found:
-        raise DataError(f"{folder} holds no images", do=f"add images ({', '.join(SUFFIXES)})")
+        raise DataError(
+            f"{folder} holds no images", do=f"add images ({', '.join(regular.IMAGE_SUFFIXES)})"
+        )
     return found
 
 
@@ -179,8 +176,9 @@ def _unreadable(faults: dict[Path, str]) -> DataError:
     lines = [f"{path}: {faults[path]}" for path in islice(sorted(faults), _NAMED)]
     if len(faults) > _NAMED:
         lines.append(f"and {len(faults) - _NAMED:,} more")
-    count = "1 image" if len(faults) == 1 else f"{len(faults):,} images"
     return DataError(
-        "\n".join([f"{count} cannot be read:", *(f"  {line}" for line in lines)]),
+        "\n".join(
+            [f"{counted(len(faults), 'image')} cannot be read:", *(f"  {line}" for line in lines)]
+        ),
         do="replace or delete what is listed",
     )

@@ -32,6 +32,7 @@ from bnbench import regular
 from bnbench.data.dataset import CLASSES, Dataset, images_of, moments
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
+from bnbench.wording import listing
 
 TorchvisionName: TypeAlias = Literal[
     "fashion-mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"
@@ -45,7 +46,13 @@ FASHION_MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-_IDX_COUNTS = {"train": 60_000, "t10k": 10_000}  # images of each part, in all three datasets
+# The shape of each array of the three datasets in IDX files, by the name of its file.
+_IDX_SHAPES: dict[str, tuple[int, ...]] = {
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
 _FETCHING_FAILS = OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, zlib.error
 MAX_BYTES = 200_000_000  # of an IDX file, unpacked; the largest has 47,040,016
 _SILENCE = 30.0  # seconds without a byte after which a server counts as out of reach
@@ -63,9 +70,7 @@ class _Source:
     unpacked: str | None = None  # the folder that an archive becomes
 
 
-_IDX_FILES = tuple(
-    f"{part}-{kind}-ubyte.gz" for part in _IDX_COUNTS for kind in ("images-idx3", "labels-idx1")
-)
+_IDX_FILES = tuple(f"{name}.gz" for name in _IDX_SHAPES)
 _DIGITS = tuple("0123456789")
 _KANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 # Names, files and sizes: torchvision/datasets/{mnist,cifar,svhn}.py and their servers.
@@ -151,12 +156,9 @@ class _Loader:
     # --- IDX files ----------------------------------------------------------------------------
 
     def _load_idx(self) -> Dataset:
-        parts = []
-        for part, count in _IDX_COUNTS.items():
-            pixels = self._read_either(f"{part}-images-idx3-ubyte", (count, 28, 28))
-            labels = self._read_either(f"{part}-labels-idx1-ubyte", (count,))
-            parts.append(images_of(pixels[:, None], labels))
-        return Dataset(self.name, self.source.classes, *parts, *moments(parts[0].pixels))
+        x, y, test_x, test_y = (self._read_either(*each) for each in _IDX_SHAPES.items())
+        train, test = images_of(x[:, None], y), images_of(test_x[:, None], test_y)
+        return Dataset(self.name, self.source.classes, train, test, *moments(train.pixels))
 
     def _read_either(self, stem: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """The array in the .gz, whose CRC guards it, or else in the unpacked file."""
@@ -190,15 +192,13 @@ class _Loader:
 
     def _remove_damaged_unpacked(self) -> None:
         """torchvision does not check unpacked files: a damaged one must go before it fetches."""
-        for part, count in _IDX_COUNTS.items():
-            for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
-                path = self.folder / f"{part}-{kind}-ubyte"
-                try:
-                    self._read_original(path, shape)
-                except ValueError:
-                    path.unlink()
-                except OSError:
-                    continue
+        for name, shape in _IDX_SHAPES.items():
+            try:
+                self._read_original(self.folder / name, shape)
+            except ValueError:
+                (self.folder / name).unlink()
+            except OSError:
+                continue
 
     # --- CIFAR and SVHN -----------------------------------------------------------------------
 
@@ -211,6 +211,7 @@ class _Loader:
         archive = self.source.files[0]
         packed = md5 is not None and datasets.utils.check_integrity(self.root / archive, md5)
         parts, classes = [], self.source.classes
+        files = listing(self.source.files, "and")
         for part in ("train", "test"):
             which = {"split": part} if self.name == "svhn" else {"train": part == "train"}
             try:
@@ -220,7 +221,7 @@ class _Loader:
                     raise DataError(
                         f"{self.name}: the files in {self.root} are damaged or incomplete "
                         "(checksum)",
-                        do=f"place {_listed(self.source.files)} there, or set data.download: true",
+                        do=f"place {files} there, or set data.download: true",
                     ) from error
                 with self._fetching(f"unpacking {archive}" if packed else None):
                     loaded = kind(self.root, download=True, **which)
@@ -236,7 +237,7 @@ class _Loader:
 
     def _missing(self, files: Sequence[str]) -> DataError:
         return DataError(
-            f"{self.name} is not in {self.folder}: {_listed(files)} missing",
+            f"{self.name} is not in {self.folder}: {listing(files, 'and')} missing",
             do=f"place {'it' if len(files) == 1 else 'them'} there, or set data.download: true",
         )
 
@@ -246,7 +247,7 @@ class _Loader:
         name, size = self.name, f"{self.source.megabytes} MB"
         folder = self.root / self.source.folder
         self.announce(f"{action or f'fetching {name} ({size})'} into {folder}")
-        place = f"place {_listed(self.source.files)} in {folder}"
+        place = f"place {listing(self.source.files, 'and')} in {folder}"
         patience = socket.getdefaulttimeout()
         socket.setdefaulttimeout(_SILENCE)
         try:
@@ -294,8 +295,3 @@ def read_idx(path: Path, sha256: str | None = None) -> NDArray[np.uint8]:
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("its contents are not the original ones (sha256)")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def _listed(files: Sequence[str]) -> str:
-    *first, last = files
-    return f"{', '.join(first)} and {last}" if first else last

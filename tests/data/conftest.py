@@ -35,11 +35,14 @@ def _idx(array: np.ndarray[Any, Any]) -> bytes:
 @pytest.fixture
 def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root with a small MNIST: 60 training and 20 test images, gzipped."""
-    monkeypatch.setattr(torchvision_sets, "_IDX_COUNTS", {"train": 60, "t10k": 20})
+    counts = {"train": 60, "t10k": 20}
+    for name, (_, *sides) in torchvision_sets._IDX_SHAPES.items():
+        shape = (counts[name.partition("-")[0]], *sides)
+        monkeypatch.setitem(torchvision_sets._IDX_SHAPES, name, shape)
     random = np.random.default_rng(0)
     raw = tmp_path / "root" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for part, n in (("train", 60), ("t10k", 20)):
+    for part, n in counts.items():
         images = random.integers(0, 256, (n, 28, 28), np.uint8)
         labels = random.integers(0, 10, n, np.uint8)
         (raw / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(_idx(images)))

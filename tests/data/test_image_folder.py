@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bnbench import machine
+from bnbench import machine, regular
 from bnbench.data import dataset as memory_module
 from bnbench.data import image_folder
 from bnbench.data.dataset import Dataset
@@ -91,7 +91,7 @@ def test_lossless_formats(tmp_path: Path, suffix: str) -> None:
     options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
     Image.fromarray(picture(5)).save(path, **options)
     assert np.array_equal(decoded(path).transpose(1, 2, 0), picture(5))
-    assert path.suffix.lower() in image_folder.SUFFIXES
+    assert path.suffix.lower() in regular.IMAGE_SUFFIXES
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])
