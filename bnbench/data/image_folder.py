@@ -13,7 +13,6 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +65,7 @@ def load_image_folder(
 
 
 def _classes(root: Path) -> tuple[str, ...]:
-    """The class names, after checking that the folders are as they should be."""
-    for part in ("train", "test"):
-        if not (root / part).is_dir():
-            raise DataError(
-                f"{root} has no folder {part}",
-                do="data.root needs train/<class>/ and test/<class>/ with images",
-            )
+    """The class names. That there are images in both parts, the configuration has seen."""
     classes = _subfolders(root / "train")
     if len(classes) < 2:
         raise DataError(
@@ -103,10 +96,6 @@ def _scan(folder: Path, classes: tuple[str, ...]) -> Labelled:
                 do=f"add images ({', '.join(regular.IMAGE_SUFFIXES)}) or delete the folder",
             )
         found += [(path, label) for path in paths]
-    if not found:
-        raise DataError(
-            f"{folder} holds no images", do=f"add images ({', '.join(regular.IMAGE_SUFFIXES)})"
-        )
     return found
 
 
@@ -173,12 +162,8 @@ def _decode(path: Path, image_size: int, channels: int) -> NDArray[np.uint8]:
 
 
 def _unreadable(faults: dict[Path, str]) -> DataError:
-    lines = [f"{path}: {faults[path]}" for path in islice(sorted(faults), _NAMED)]
+    lines = [f"{path}: {faults[path]}" for path in sorted(faults)[:_NAMED]]
     if len(faults) > _NAMED:
         lines.append(f"and {len(faults) - _NAMED:,} more")
-    return DataError(
-        "\n".join(
-            [f"{counted(len(faults), 'image')} cannot be read:", *(f"  {line}" for line in lines)]
-        ),
-        do="replace or delete what is listed",
-    )
+    lines.insert(0, f"{counted(len(faults), 'image')} cannot be read:")
+    return DataError("\n  ".join(lines), do="replace or delete what is listed")

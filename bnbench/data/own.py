@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from math import prod
 from pathlib import Path
@@ -96,22 +96,17 @@ def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
         )
     of_one = pixels.ndim == 3
     pixels = pixels[:, None] if of_one else _channels_first(pixels, f"{said}: its images are")
-    if pixels.dtype in (np.uint8, np.float32) and pixels.dtype.isnative:
-        kept = pixels
-        for start, part in _parts(kept):
-            _pixels(part, said, start)
-    else:
+    as_they_are = pixels.dtype in (np.uint8, np.float32) and pixels.dtype.isnative
+    kept = pixels
+    if not as_they_are:
         first = _pixels(pixels[:1], said, 0)
         kept = _room(pixels.shape, first.dtype, scratch, said)
-        for start, part in _parts(pixels):
-            kept[start : start + len(part)] = _pixels(part, said, start)
-    return images_of(kept, classes)
-
-
-def _parts(pixels: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
     size = max(1, PART_BYTES // max(1, pixels[0].nbytes))
-    for start in range(0, len(pixels), size):
-        yield start, pixels[start : start + size]
+    for start in range(0, count, size):
+        part = _pixels(pixels[start : start + size], said, start)
+        if not as_they_are:
+            kept[start : start + size] = part
+    return images_of(kept, classes)
 
 
 def _array(values: Any) -> NDArray[Any]:
