@@ -65,13 +65,9 @@ def load_image_folder(
 
 
 def _classes(root: Path) -> tuple[str, ...]:
-    """The class names. That there are images in both parts, the configuration has seen."""
+    """The class names. That both parts have images, and of how many classes, the configuration has
+    seen."""
     classes = _subfolders(root / "train")
-    if len(classes) < 2:
-        raise DataError(
-            f"2 class folders or more are needed; {root / 'train'} holds {len(classes)}",
-            do="put the images of each class into a folder of their own",
-        )
     unknown = [name for name in _subfolders(root / "test") if name not in classes]
     if unknown:
         raise DataError(

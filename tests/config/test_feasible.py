@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,11 @@ def test_image_folders_are_counted(plan: Any, faults: Any, tmp_path: Any) -> Non
         "x.yaml:1:55: data.batch_size: a batch of 64 is larger than the 36 training images"
     )
     assert plan(text, "data.batch_size=36").only().data.batch_size == 36
+    folder(tmp_path / "b", 20)
+    for part in ("train", "test"):
+        shutil.rmtree(tmp_path / "b" / part / "dog")
+    one = "x.yaml:1:31: data: one class leaves nothing to learn"
+    assert faults(text.replace("root: a", "root: b")) == one
     before = datasets.folder_facts(str(tmp_path / "a"), 3, 8)
     (tmp_path / "a" / "train" / "dog" / "0.png").write_bytes(b"other")
     datasets.folder_facts.cache_clear()

@@ -199,15 +199,6 @@ def test_test_has_a_class_of_its_own(folder: Path) -> None:
     )
 
 
-def test_one_class_is_none(tmp_path: Path) -> None:
-    (tmp_path / "train" / "all").mkdir(parents=True)
-    (tmp_path / "test").mkdir()
-    assert failure(tmp_path) == (
-        f"2 class folders or more are needed; {tmp_path / 'train'} holds 1\n"
-        "  put the images of each class into a folder of their own"
-    )
-
-
 def test_too_large_for_memory_is_refused_before_decoding(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,11 +114,11 @@ def test_a_description_by_hand() -> None:
     # Filters 1·4·9 + 4·4·9 + 4·6·9 + 6·6·9; γ and β of 4, 4, 6, 6 channels; head 6·3 + 3.
     size = 36 + 144 + 216 + 324 + 40 + 21
     model = plain(Recipe(BatchNorm, nn.ReLU))
-    assert counts(model) == Counts(size, size, 40, 4)
+    assert counts(model) == Counts(size, size, 4)
     train_only_norm(model)
-    assert counts(model) == Counts(size, 40, 40, 4)
+    assert counts(model) == Counts(size, 40, 4)
     # Without norms the four units have biases.
-    assert counts(plain(Recipe(None, nn.ReLU))) == Counts(size - 20, size - 20, 0, 0)
+    assert counts(plain(Recipe(None, nn.ReLU))) == Counts(size - 20, size - 20, 0)
 
 
 def test_layers_inside_a_norm_do_not_count() -> None:
