@@ -3,7 +3,7 @@ same noise without it."""
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,26 @@ from bnbench.norms.batch import BatchNorm, Common
 from bnbench.norms.moments import as_images, as_lines, check_channels, repeated
 
 
-class _Noise:
-    """A random scale and shift of each example's channels: see NoisyBatchNorm."""
+class _Noise(nn.Module):
+    """The layer that comes next in the order of base classes, then noise: see NoisyBatchNorm."""
 
-    mean_range: float
-    std_range: float
-    mean_jitter: float
-    std_jitter: float
+    def __init__(
+        self,
+        channels: int,
+        *,
+        mean_range: float = 0.5,
+        std_range: float = 1.25,
+        mean_jitter: float = 0.1,
+        std_jitter: float = 0.1,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(channels, **common)
+        self.mean_range, self.std_range = mean_range, std_range
+        self.mean_jitter, self.std_jitter = mean_jitter, std_jitter
+
+    def forward(self, input: Tensor) -> Tensor:
+        y = cast(Tensor, super().forward(input))
+        return self.perturbed(y) if self.training else y
 
     def perturbed(self, y: Tensor) -> Tensor:
         """s·y + m in a new tensor."""
@@ -60,26 +73,24 @@ class NoisyBatchNorm(_Noise, BatchNorm):
 
     shown = ("mean_range", "std_range", "mean_jitter", "std_jitter")
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        mean_range: float = 0.5,
-        std_range: float = 1.25,
-        mean_jitter: float = 0.1,
-        std_jitter: float = 0.1,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(channels, **common)
-        self.mean_range, self.std_range = mean_range, std_range
-        self.mean_jitter, self.std_jitter = mean_jitter, std_jitter
+
+class _Affine(nn.Module):
+    """y = γ·x + β."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, input: Tensor) -> Tensor:
-        y = super().forward(input)
-        return self.perturbed(y) if self.training else y
+        check_channels(input.shape, self.channels)
+        lines = as_lines(input, len(input))
+        weight, bias = repeated(self.weight, lines), repeated(self.bias, lines)
+        return as_images(torch.addcmul(bias, lines, weight), input)
 
 
-class NoiseAlone(_Noise, nn.Module):
+class NoiseAlone(_Noise, _Affine):
     """The noise of NoisyBatchNorm where nothing is normalized: its control.
 
         z_nc = s_nc·y_nc + m_nc,   y = γ·x + β
@@ -90,27 +101,3 @@ class NoiseAlone(_Noise, nn.Module):
     Source: Santurkar 2018, https://arxiv.org/abs/1805.11604, section 2.1, which says that such
     noise keeps a network without BatchNorm from training. The small networks here train under it.
     """
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        mean_range: float = 0.5,
-        std_range: float = 1.25,
-        mean_jitter: float = 0.1,
-        std_jitter: float = 0.1,
-    ) -> None:
-        super().__init__()
-        self.channels = channels
-        self.mean_range, self.std_range = mean_range, std_range
-        self.mean_jitter, self.std_jitter = mean_jitter, std_jitter
-        self.weight, self.bias = (
-            nn.Parameter(each(channels)) for each in (torch.ones, torch.zeros)
-        )
-
-    def forward(self, input: Tensor) -> Tensor:
-        check_channels(input.shape, self.channels)
-        lines = as_lines(input, len(input))
-        weight, bias = repeated(self.weight, lines), repeated(self.bias, lines)
-        y = as_images(torch.addcmul(bias, lines, weight), input)
-        return self.perturbed(y) if self.training else y
