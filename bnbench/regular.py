@@ -20,14 +20,14 @@ IMAGE_SUFFIXES = (
 """What `data` takes for an image."""
 
 
-def visible(folder: Path) -> list[Path]:
-    """What is in a folder and not hidden, in any order. Raises OSError."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def images_in(folder: Path) -> list[Path]:
-    """What of it is an image by its name."""
-    return [path for path in visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+def images_by_class(folder: Path) -> dict[str, list[Path]]:
+    """The images in each subfolder, by its name, both sorted; nothing hidden. Raises OSError."""
+    found: dict[str, list[Path]] = {}
+    for inner in sorted(folder.iterdir()):
+        if inner.is_dir() and not inner.name.startswith("."):
+            files = (path for path in inner.iterdir() if not path.name.startswith("."))
+            found[inner.name] = sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
+    return found
 
 
 def opened(path: Path | str, limit: int) -> BinaryIO:

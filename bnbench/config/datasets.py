@@ -185,10 +185,9 @@ def _images(top: Path) -> list[tuple[str, int]]:
         if not top.is_dir():
             raise DataError(f"{where} is not a folder", do="an image folder holds train/ and test/")
         return sorted(
-            (f"{label.name}/{path.name}", path.stat().st_size)
-            for label in regular.visible(top)
-            if label.is_dir()
-            for path in regular.images_in(label)
+            (f"{label}/{path.name}", path.stat().st_size)
+            for label, paths in regular.images_by_class(top).items()
+            for path in paths
         )
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from error

@@ -43,8 +43,7 @@ def load_image_folder(
     """
     root = root.absolute()
     try:
-        classes = _classes(root)
-        train, test = _scan(root / "train", classes), _scan(root / "test", classes)
+        classes, train, test = _labelled(root)
         require_memory(len(train) + len(test), channels, image_size)
         fingerprint = _fingerprint(root, train + test, classes)
         key = hashlib.sha256(f"{root}\n{image_size}\n{channels}".encode()).hexdigest()[:16]
@@ -64,35 +63,26 @@ def load_image_folder(
 # --- what is there ------------------------------------------------------------------------
 
 
-def _classes(root: Path) -> tuple[str, ...]:
-    """The class names. That both parts have images, and of how many classes, the configuration has
-    seen."""
-    classes = _subfolders(root / "train")
-    unknown = [name for name in _subfolders(root / "test") if name not in classes]
-    if unknown:
+def _labelled(root: Path) -> tuple[tuple[str, ...], Labelled, Labelled]:
+    """The classes, and the images of train and test. The configuration has seen that there are
+    some, and of how many classes; a class may be without images in test, not in train."""
+    train, test = (regular.images_by_class(root / part) for part in ("train", "test"))
+    if unknown := [name for name in test if name not in train]:
         raise DataError(
             f"{root / 'test'} has classes that train has not: {', '.join(unknown)}",
             do="name the class folders of train and test alike",
         )
-    return classes
-
-
-def _subfolders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in regular.visible(folder) if path.is_dir()))
-
-
-def _scan(folder: Path, classes: tuple[str, ...]) -> Labelled:
-    """The images of train or test; a class may be without images in test, not in train."""
-    found: Labelled = []
-    for label, name in enumerate(classes):
-        paths = sorted(regular.images_in(folder / name)) if (folder / name).is_dir() else []
-        if not paths and folder.name == "train":
-            raise DataError(
-                f"{folder / name} holds no images",
-                do=f"add images ({', '.join(regular.IMAGE_SUFFIXES)}) or delete the folder",
-            )
-        found += [(path, label) for path in paths]
-    return found
+    if empty := [name for name, paths in train.items() if not paths]:
+        raise DataError(
+            f"{root / 'train' / empty[0]} holds no images",
+            do=f"add images ({', '.join(regular.IMAGE_SUFFIXES)}) or delete the folder",
+        )
+    labels = list(enumerate(train))
+    return (
+        tuple(train),
+        [(path, label) for label, name in labels for path in train[name]],
+        [(path, label) for label, name in labels for path in test.get(name, ())],
+    )
 
 
 def _fingerprint(root: Path, images: Labelled, classes: tuple[str, ...]) -> str:

@@ -14,13 +14,12 @@ from bnbench.store.experiment_folder import (
 )
 from bnbench.store.files import Appender, replace_content, write_new
 from bnbench.store.record import Record, Result, Score, cell_of, damaged, encode_records, other_run
-from bnbench.store.run_folder import Checkpoint, RunFolder
+from bnbench.store.run_folder import RunFolder
 from bnbench.store.state import STATES, RunRecord, State, examined, read, set_aside
 
 __all__ = [
     "STATES",
     "Appender",
-    "Checkpoint",
     "ExperimentFolder",
     "Record",
     "Result",
