@@ -22,15 +22,7 @@ from bnbench.config.feasible import networks
 from bnbench.errors import ConfigError, Fault
 from bnbench.guard import Raised, awaited, foreign_code
 from bnbench.machine import usable_cores
-from bnbench.runner.settings import (
-    BYTES_PER_EVENT,
-    READINGS,
-    Cost,
-    Fitting,
-    Settings,
-    failed,
-    recorded_bytes,
-)
+from bnbench.runner.settings import Cost, Fitting, Settings, failed, recorded_bytes
 from bnbench.runner.threads import step_seconds
 from bnbench.train import Position, Run
 
@@ -154,11 +146,10 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     pace = max(1.0, spent / worked) if device.type == "cpu" and worked > 0 else 1.0
 
     evaluations = len(run.evaluate_after) - 1 + last / during
-    events = about.total_steps / run.log_every + READINGS * (len(run.evaluate_after) + 1)
     weights = sum(each.nbytes + BYTES_PER_TENSOR for each in run.model.state_dict().values())
     return Cost(
         seconds=(about.total_steps * per_step + evaluations * evaluation) / pace,
-        bytes=weights + round(BYTES_PER_EVENT * events),
+        bytes=weights + recorded_bytes(config),
         basis=basis,
         pace=pace,
     )
@@ -241,7 +232,7 @@ def reckoned(config: schema.RunConfig) -> Cost | None:
     tried = 2 * step + during * shapes.products
     if tried <= TRIED_PRODUCTS and sum(needs.values()) <= TRIED_BYTES:
         return None
-    products = steps * step + (train.evaluations * during + last) * shapes.products
+    products = steps * step + ((train.evaluations - 1) * during + last) * shapes.products
     return Cost(
         seconds=products / PRODUCTS_PER_SECOND,
         bytes=needs["weights"] + recorded_bytes(config),
