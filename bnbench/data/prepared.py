@@ -208,7 +208,7 @@ def _member(
             raise ValueError(f"{name} has {member.file_size:,} bytes")
         start = member.header_offset + 30 + sum(lengths)
         array = np.memmap(file, dtype, "c", start, tuple(shape))
-    if checked and zlib.crc32(array) != member.CRC:
+    if checked and zlib.crc32(array.data) != member.CRC:
         raise ValueError(f"the checksum of {name} is another")
     return array
 

@@ -231,7 +231,8 @@ class _Loader:
                 pixels, labels = loaded.data.transpose(0, 3, 1, 2), np.array(loaded.targets)
                 classes = tuple(loaded.classes)
             parts.append(images_of(np.ascontiguousarray(pixels), labels))
-        return Dataset(self.name, classes, *parts, *moments(parts[0].pixels))
+        train, test = parts
+        return Dataset(self.name, classes, train, test, *moments(train.pixels))
 
     # --- fetching -----------------------------------------------------------------------------
 
