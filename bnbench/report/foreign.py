@@ -22,11 +22,9 @@ from bnbench.report.answer import of_claims
 from bnbench.report.figures import drawn_claims
 from bnbench.report.quantities import POINTS
 from bnbench.report.table import NO_VALUE, Notation, Row, Table, is_number, number
-from bnbench.report.verdicts import Judged, Seed, Side, amount, paired
+from bnbench.report.verdicts import Judged, Seed, Side, concluded, measure, paired
 from bnbench.report.writing import Report
 from bnbench.stats.differences import slope
-from bnbench.stats.effect import Effect
-from bnbench.stats.verdict import judge
 from bnbench.wording import cut, did_you_mean, in_words, listing, nearest, shortened
 
 STATE = ("state", "status")
@@ -61,12 +59,7 @@ def judged_table(
             f"--pair {shortened(pair)} is a column that is compared",
             do="name one that says which rows belong together, or add one that numbers them",
         )
-    family = [asked.judged(claim) for claim in asked.claims()]
-    for (each, _), verdict in zip(
-        family, judge([(effect, each.objections) for each, effect in family]), strict=True
-    ):
-        each.verdict = verdict
-    judged = [each for each, _ in family]
+    judged = concluded([asked.measured(claim) for claim in asked.claims()])
     rows = [
         record.claim_row(each) | {"seeds": [str(seed) for seed in asked.seeds(each.claim)]}
         for each in judged
@@ -178,13 +171,14 @@ class Asked:
             )
         ]
 
-    def judged(self, claim: experiments.Claim) -> tuple[Judged, Effect | None]:
-        """A claim, all but its verdict, and what its differences amount to."""
+    def measured(self, claim: experiments.Claim) -> Judged:
+        """A claim, all but its verdict."""
         found, seeds = Judged(claim), self.seeds(claim)
         found.better = tuple(self._side(found, arm, seeds) for arm in claim.better_arms)
         found.worse = tuple(self._side(found, arm, seeds) for arm in claim.worse_arms)
         self._look_for_more(claim)
-        return found, amount(found, paired(found, seeds))
+        measure(found, paired(found, seeds))
+        return found
 
     def _look_for_more(self, claim: experiments.Claim) -> None:
         """Note what else tells the sides of a claim apart."""

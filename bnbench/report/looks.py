@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 from bnbench.config import claims, experiments, schema
 from bnbench.report.study import Study
-from bnbench.report.verdicts import Judged, at_once
+from bnbench.report.verdicts import Judged, at_once, concluded
 from bnbench.stats.looks import shares
 from bnbench.stats.racing import is_worse, rounds
-from bnbench.stats.verdict import judge
 from bnbench.wording import counted
 
 ENDED = ("completed", "diverged", "failed", "damaged")
@@ -131,10 +130,8 @@ def judged(study: Study) -> list[Judged]:
     *_, last = looks(study)
     lacks = f"the look at {last.seeds} seeds lacks {counted(last.lacking, 'run')}"
     if not last.claims:  # before the first look no number is a verdict's
-        found = [Judged(claim) for claim in study.experiment.claims]
-        for each, verdict in zip(found, judge([(None, (lacks,))] * len(found)), strict=True):
-            each.verdict = verdict
-        return found
+        every = study.experiment.claims
+        return concluded([Judged(claim, objections=[lacks]) for claim in every])
     for each in last.claims if last.lacking else ():
         if each.open:
             each.verdict = replace(each.verdict, reasons=(lacks, *each.verdict.reasons))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
 from typing import NamedTuple, TypeAlias
@@ -43,9 +43,10 @@ class Judged:
     """A claim with its verdict.
 
     `pairs`: the difference at each seed, oriented so that + favours the claim (two-sided: better
-    minus worse); NaN where both sides are infinite: no difference was seen. `objections`: to
-    judging by them. `trials`: by arm, among how many values of the tuned axis its setup could
-    choose. `tested_on`: the datasets of its runs, with their folders or functions.
+    minus worse); NaN where both sides are infinite: no difference was seen. `effect`: what they
+    amount to. `objections`: to judging by them. `trials`: by arm, among how many values of the
+    tuned axis its setup could choose. `tested_on`: the datasets of its runs, with their folders or
+    functions.
     `remarks`: what the verdict holds for, where that is less than its sentence says. `look`: at how
     many seeds that was, where they are added in looks.
     """
@@ -55,6 +56,7 @@ class Judged:
     better: tuple[Side, ...] = ()
     worse: tuple[Side, ...] = ()
     pairs: dict[Seed, float] = field(default_factory=dict)
+    effect: Effect | None = None
     objections: list[str] = field(default_factory=list)
     trials: dict[str, int] = field(default_factory=dict)
     tested_on: set[tuple[str, str]] = field(default_factory=set)
@@ -94,26 +96,28 @@ def at_once(study: Study, *, share: float = 1.0, standing: Sequence[Judged] = ()
     kept = {each.claim.id: each for each in standing}
     configs, tune = tuple(run.config for run in study.runs), study.experiment.tune
     doubted = claims.doubts(study.experiment.claims, configs, tune)
-    refused = {claim.id: reason for claim, reason in doubted}
-    found, measured = [], list[tuple[Effect | None, Sequence[str]]]()
-    for claim in study.experiment.claims:
-        if claim.id in kept:
-            found.append(kept[claim.id])
-            measured.append((found[-1].verdict.effect, found[-1].objections))
-            continue
-        each = Judged(claim)
-        if claim.id in refused:
-            each.objections.append(refused[claim.id])
-        found.append(each)
-        amounts = None if each.objections else _measure(each, study, share)
-        measured.append((amounts, each.objections))
-    for each, verdict in zip(found, judge(measured), strict=True):
+    refused = {claim.id: [reason] for claim, reason in doubted}
+    found = [
+        kept.get(claim.id) or Judged(claim, objections=refused.get(claim.id, []))
+        for claim in study.experiment.claims
+    ]
+    for each in found:
+        if each.claim.id not in kept | refused:
+            _measure(each, study, share)
+    return concluded(found, kept)
+
+
+def concluded(family: list[Judged], kept: Collection[str] = ()) -> list[Judged]:
+    """The same with the verdicts of claims that were measured: they are one family. `kept`: ids of
+    those that have theirs."""
+    verdicts = judge([(each.effect, each.objections) for each in family])
+    for each, verdict in zip(family, verdicts, strict=True):
         if each.claim.id not in kept:
             each.verdict = verdict
-    return found
+    return family
 
 
-def _measure(found: Judged, study: Study, share: float) -> Effect | None:
+def _measure(found: Judged, study: Study, share: float) -> None:
     """Fill in sides, differences and objections."""
     claim = found.claim
     found.better = tuple(_side(found, arm, study) for arm in claim.better_arms)
@@ -123,7 +127,7 @@ def _measure(found: Judged, study: Study, share: float) -> Effect | None:
         found.objections.append(f"unequal trials to choose from ({counts})")
     seen = paired(found, study.seeds)
     found.objections += _sanity_objections(found, study)
-    return amount(found, seen, share)
+    measure(found, seen, share)
 
 
 def paired(found: Judged, seeds: Iterable[Seed]) -> list[float]:
@@ -140,12 +144,12 @@ def paired(found: Judged, seeds: Iterable[Seed]) -> list[float]:
     return seen
 
 
-def amount(found: Judged, seen: Sequence[float], share: float = 1.0) -> Effect | None:
-    """What the differences amount to; None, with an objection, where there is none. `share`: of the
+def measure(found: Judged, seen: Sequence[float], share: float = 1.0) -> None:
+    """Fill in what the differences amount to, or an objection where there is none. `share`: of the
     error that may be spent on them."""
     claim = found.claim
     if found.pairs:
-        return effect(
+        found.effect = effect(
             seen,
             smallest_effect=claim.smallest_effect,
             direction=claim.direction,
@@ -154,9 +158,8 @@ def amount(found: Judged, seen: Sequence[float], share: float = 1.0) -> Effect |
             most=_most(claim),
             share=share,
         )
-    if not found.objections:
+    elif not found.objections:
         found.objections.append("no seed has a value on both sides")
-    return None
 
 
 def _of_images(found: Judged) -> Array | None:
@@ -192,17 +195,12 @@ def _parts(values: Sequence[float | None]) -> float:
 def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     """The values of one arm; what speaks against judging by them goes to `found`."""
     claim = found.claim
-    planned = {id(run.config): run for run in study.runs}
-    configs = claims.runs_of(claim, arm, tuple(run.config for run in study.runs))
-    runs = [planned[id(config)] for config in configs]
-    words = [
-        arm.words,
-        *([point_words(claim.at)] * bool(claim.at)),
-    ]
+    runs = [run for run in study.runs if claims.of_arm(arm, run.config, claim.at)]
+    words = [arm.words, *([point_words(claim.at)] * bool(claim.at))]
     axis = study.tuned_axis or ""
     if claims.takes_best(claim, arm, study.experiment.tune):
-        wanted = {id(run) for run in runs}
-        inside = [(cell, [run for run in cell.runs if id(run) in wanted]) for cell in study.chosen]
+        names = {run.name for run in runs}
+        inside = [(cell, [run for run in cell.runs if run.name in names]) for cell in study.chosen]
         runs = [run for _, some in inside for run in some]
         choices = [study.choice(cell) for cell, some in inside if some]
         taken = [each for n, each in enumerate(choices) if each and each not in choices[:n]]
@@ -242,8 +240,8 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         found.objections += _not_learned(arm, runs, claim.target)
     found.remarks += _at_one_rate(claim, arm, runs, study)
     diverged = sum(run.state == "diverged" for run in runs)
-    names = frozenset(run.name for run in runs)
-    return Side(arm, ", ".join(words), values, diverged, missing, names, images)
+    counted_runs = frozenset(run.name for run in runs)
+    return Side(arm, ", ".join(words), values, diverged, missing, counted_runs, images)
 
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
