@@ -1,4 +1,4 @@
-"""Which Ray cluster is used: one that answers, or one that is started on this machine."""
+"""Which Ray cluster is used: one that can be joined, or one that is started on this machine."""
 
 from __future__ import annotations
 
@@ -7,24 +7,39 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from bnbench.errors import BnbenchError, ClusterError, UsageError
+from bnbench.errors import ClusterError, UsageError
 from bnbench.wording import printable, shortened
 
-PROBE_SECONDS = 4.0
-"""How long a cluster may take to be reached, and again to answer; Ray itself would wait for 40 s at
-each of 20 attempts."""
+REACH_SECONDS = 4.0
+"""How long a connection to a cluster's address may take."""
 
-MEMBER_SECONDS = "10"
-"""How long it may take to say whether this machine is one of its nodes; Ray would ask for 60 s."""
+JOIN_SECONDS = 10.0
+"""How long it may take to join a cluster, where that is tried; 3 s if nobody else is at work."""
 
-HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-SETTINGS = b"\x04"
-"""How HTTP/2, which Ray's processes speak, begins, and the kind of frame that answers it: RFC 9113,
-sections 3.4 and 4.1."""
+JOIN = """
+import sys, ray
+try:
+    ray.init(sys.argv[1], log_to_driver=False, logging_level=50)
+except Exception as error:
+    print(error)
+    sys.exit(1)
+"""
+
+PATIENCE = {
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
+    "RAY_gcs_rpc_server_connect_timeout_s": "1",
+    "RAY_gcs_server_request_timeout_seconds": "8",
+    "RAY_py_gcs_connect_timeout_s": "4",
+}
+"""Ray's settings with which it gives a cluster up that does not answer after 7 s; it would try for
+40 s, 20 times."""
 
 LOCAL_STORE_BYTES = 100_000_000
 """Of the object store of a Ray that is started here: all that passes is what is shown."""
@@ -33,15 +48,14 @@ LOCAL_STORE_BYTES = 100_000_000
 def connect(address: str | None) -> None:
     """Use the cluster at an address, or at RAY_ADDRESS, or start one on this machine, which ends
     with this process. Raises UsageError, ClusterError."""
-    # For a Ray that is started here: nothing is reported to its makers, and it listens on
-    # 127.0.0.1 alone, as it does where no cluster can be.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    else:
-        os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", MEMBER_SECONDS)
+    here = address == "local"
+    # Of a Ray that is started here nothing is reported to its makers, and it listens on 127.0.0.1
+    # alone, as it does where no cluster can be.
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    warns_without = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    for name, value in ((settings if here else PATIENCE) | warns_without).items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError:
@@ -52,32 +66,55 @@ def connect(address: str | None) -> None:
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     warnings.filterwarnings("ignore", module=r"ray\.")
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    do = "where this machine is busy, wait; local workers do without Ray"
+    if here:
+        options |= {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
+    else:
+        do = (
+            "the command runs on a node of the cluster, with the Ray and Python of its others; "
+            "look at `ray status` there; where it asks for a token, set RAY_AUTH_MODE=token; "
+            "without --address and RAY_ADDRESS a Ray of your own is started"
+        )
     try:
-        if address == "local":
-            here = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
-            with _silence():
-                ray.init(address, **here, **quiet)
-            # Its processes take seconds to end, which another Ctrl-C would cut short.
-            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-            return
         if address == "auto":
             address = str(ray._private.services.canonicalize_bootstrap_address(address))
-        _require_answer(address)
+        if not here:
+            require_join(address)
         with _silence():
-            ray._raylet.GcsClient(address)  # fails at once where `init` would try for minutes
-        ray.init(address, **quiet)
-    except BnbenchError:
+            ray.init(address, **options)
+    except UsageError:
         raise
     except Exception as error:  # of all kinds, with what is wrong in the text
         why = shortened(" ".join(str(error).split()), 300)
-        do = (
-            "the command runs on a node of the cluster, with the Ray and Python of its others; "
-            "where it asks for a token, with RAY_AUTH_MODE=token"
-        )
-        if address == "local":
-            do = "where this machine is busy, wait; local workers do without Ray"
         raise ClusterError(f"Ray cannot be used at {address}: {why}", do=do) from error
+    if here:
+        # Its processes take seconds to end, which another Ctrl-C would cut short.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+
+
+def require_join(address: str) -> None:
+    """Join a cluster in another process: where one of Ray's own does not respond, `ray.init` holds
+    all of its process up, and ends it at last.
+
+    Raises UsageError for an address that is none, OSError for a cluster that cannot be joined.
+    """
+    if "://" in address:
+        raise UsageError(
+            f"--address {address}: a cluster is joined, not reached through Ray's client",
+            do="run the command on a node of the cluster, with HOST:PORT (6379 by default) or auto",
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--address {printable(address)}: HOST:PORT is wanted, or auto")
+    socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    command = [sys.executable, "-P", "-c", JOIN, address]
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=JOIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"it does not let anybody join within {JOIN_SECONDS:.0f} s") from None
+    if tried.returncode:
+        raise ConnectionError(tried.stdout or f"who joins it ends with code {tried.returncode}")
 
 
 @contextmanager
@@ -92,29 +129,3 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _require_answer(address: str) -> None:
-    """Raises UsageError for an address that is none, ClusterError where no cluster answers:
-    `ray.init` would end this process."""
-    if "://" in address:
-        raise UsageError(
-            f"--address {address}: a cluster is joined, not reached through Ray's client",
-            do="run the command on a node of the cluster, with HOST:PORT (6379 by default) or auto",
-        )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--address {printable(address)}: HOST:PORT is wanted, or auto")
-    why = "what is there is not Ray"
-    try:
-        with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS) as connection:
-            connection.sendall(HELLO)
-            answers = connection.recv(4)[3:] == SETTINGS
-    except OSError as error:
-        answers, why = False, str(error)
-    if not answers:
-        raise ClusterError(
-            f"no Ray cluster answers at {address}: {why}",
-            do="look at `ray status` there, or leave out --address and RAY_ADDRESS for a Ray of "
-            "your own",
-        )

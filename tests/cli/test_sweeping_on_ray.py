@@ -57,20 +57,37 @@ def test_what_does_not_answer_as_ray_does(study: str, monkeypatch: pytest.Monkey
     said = refused(study, "--on", "ray", "--address", "ray://127.0.0.1:10001")
     assert said.code == 2
     assert "not reached through Ray's client" in said.err
-    monkeypatch.setattr("bnbench.sweeps.ray_address.PROBE_SECONDS", 0.5)
+    monkeypatch.setattr("bnbench.sweeps.ray_address.JOIN_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         said = refused(study, "--on", "ray", "--address", address)
     assert said.code == 4
-    assert said.err.startswith(f"no Ray cluster answers at {address}: timed out\n")
+    assert said.err.startswith(f"Ray cannot be used at {address}: it does not let anybody join")
     monkeypatch.setenv("RAY_ADDRESS", address)  # where nobody listens any more
     for auto in ((), ("--address", "auto")):
         said = refused(study, "--on", "ray", *auto)
         assert said.code == 4
-        assert said.err.startswith(f"no Ray cluster answers at {address}: [Errno 111]")
+        assert said.err.startswith(f"Ray cannot be used at {address}: [Errno 111]")
     said = refused(study, "--on", "ray", "--address", "nowhere")
     assert said.code == 2
     assert "HOST:PORT is wanted" in said.err
+
+
+def test_what_a_cluster_refuses_a_process_with_is_said(
+    study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    required("ray")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        for code, why in {
+            "import sys; print('Version mismatch:\\n  Ray: 2.9'); sys.exit(1)": "Version mismatch: "
+            "Ray: 2.9",
+            "import os; os._exit(3)": "who joins it ends with code 3",
+        }.items():
+            monkeypatch.setattr("bnbench.sweeps.ray_address.JOIN", code)
+            said = refused(study, "--on", "ray", "--address", address)
+            assert said.code == 4
+            assert said.err.startswith(f"Ray cannot be used at {address}: {why}\n")
 
 
 def test_another_version_of_ray_is_said(study: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,7 @@ for name, value in {
     os.environ[name] = value
 ray = required("ray")
 
-from bnbench.sweeps import on_ray  # noqa: E402  it needs Ray
-from bnbench.sweeps.ray_address import connect  # noqa: E402
+from bnbench.sweeps import on_ray, ray_address  # noqa: E402  they need Ray
 
 pytestmark = [
     pytest.mark.cluster,
@@ -68,7 +67,7 @@ class Nodes:
         )
         self._nodes: dict[str, Any] = {}
         self.address = self._cluster.address
-        connect(self.address)
+        ray_address.connect(self.address)
 
     def add(self, **more: Any) -> str:
         """A node with one core and a working directory of its own; its id."""
@@ -85,6 +84,11 @@ class Nodes:
     def kill(self, node: str) -> None:
         """As if it lost its power."""
         self._cluster.remove_node(self._nodes.pop(node), allow_graceful=False)
+
+    def raylet(self) -> int:
+        """Of the node that a process joins."""
+        (there,) = self._cluster.head_node.all_processes["raylet"]
+        return int(there.process.pid)
 
     def close(self) -> None:
         ray.shutdown()
@@ -278,6 +282,22 @@ def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Nodes, tmp_path:
     assert {name for name, number in attempts.items() if number > 1} == lost.keys()
     assert sum("the run goes on in another" in line for line in said) == 2
     assert stored(experiment) == stored(locally(tmp_path / "here", runs))
+
+
+def test_a_cluster_that_does_not_respond_holds_nobody_up(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts connections. Ray's own `init` would end this process after half a minute."""
+    monkeypatch.setattr(ray_address, "JOIN_SECONDS", 60.0)
+    ray_address.require_join(nodes.address)
+    monkeypatch.setattr(ray_address, "JOIN_SECONDS", 4.0)
+    raylet = nodes.raylet()
+    os.kill(raylet, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError, match="within 4 s"):
+            ray_address.require_join(nodes.address)
+    finally:
+        os.kill(raylet, signal.SIGCONT)
 
 
 def test_where_no_node_is_like_this_machine_nothing_is_trained(
