@@ -34,6 +34,10 @@ ATTEMPTS = 3
 TELLING_SECONDS = 20.0
 """After these, even a hundredth of a run says how long all of it will take."""
 
+FRESH_SECONDS = 60.0
+"""Runs that take less are trained code by code of the user's own: a worker that has run some does
+no job without it, and another one takes four seconds to start."""
+
 HELD_SECONDS = 1.0
 """How often to look again at runs that another process trains."""
 
@@ -105,11 +109,13 @@ def _set_aside(folder: store.RunFolder) -> None:
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A run that has no result yet. `view` shows it while it trains; `fraction` is done."""
+    """A run that has no result yet. `turn`: of its seed. `view` shows it while it trains;
+    `fraction` is done."""
 
     config: schema.RunConfig
     folder: store.RunFolder
     cell: str
+    turn: int
     steps: int
     code: tuple[Path, ...]
     deaths: int = 0
@@ -149,10 +155,11 @@ class _Sweep:
     ) -> None:
         """Sort the runs into finished, failed and missing ones, as their folders say."""
         folders = experiment.folders_of(map(identity.run_id, runs))
+        turns = forecast.turns(runs)
         others = Counter[str]()
         for config, folder in zip(runs, folders, strict=True):
-            steps = feasible.planned_steps(config)
-            run = _Run(config, folder, identity.cell_key(config), steps, code_of(config))
+            cell, steps = identity.cell_key(config), feasible.planned_steps(config)
+            run = _Run(config, folder, cell, turns[config.seed], steps, code_of(config))
             found, otherwise = forecast.stored(config, folder)
             others.update(otherwise)
             if forecast.is_missing(found, options):
@@ -185,19 +192,19 @@ class _Sweep:
                 self.dispatcher.stop()
 
     def choose(self, ready: list[jobs.Job]) -> jobs.Job:
-        """The longest run that waits, so that no core is idle at the end; before that, a run of
-        each cell whose cost is unknown. All of those that run the same code of the user's own,
-        those that run none first: a worker that has run some does no job without it."""
-        code = min(self.missing[job].code for job in ready)
-        ready = [job for job in ready if self.missing[job].code == code]
-        begun = {run.cell for run in self.missing.values() if run.view is not None}
+        """Seed after seed, so that what is compared is there early; of a seed the longest run
+        first, so that no core is idle at the end."""
+        pace = self.pace()
+        seconds = {job: self.guess(self.missing[job], pace) for job in ready}
+        if any(each is None or each < FRESH_SECONDS for each in seconds.values()):
+            code = min(self.missing[job].code for job in ready)
+            ready = [job for job in ready if self.missing[job].code == code]
 
-        def urgency(job: jobs.Job) -> tuple[bool, float]:
+        def order(job: jobs.Job) -> tuple[int, float]:
             run = self.missing[job]
-            unknown = run.cell not in self.longest and run.cell not in begun
-            return unknown, self.guess(run) or float(run.steps)
+            return run.turn, -(seconds[job] or run.steps)
 
-        job = max(ready, key=urgency)  # the first of equals
+        job = min(ready, key=order)  # the first of equals
         self.begin(self.missing[job])
         return job
 
@@ -301,16 +308,20 @@ class _Sweep:
         if run.cell not in self.sizes:
             self.sizes[run.cell] = run.folder.size()
 
-    def guess(self, run: _Run) -> float | None:
-        """Seconds of a run, from others of its cell, else from what a step costs; None: unknown."""
-        if run.cell in self.longest:
-            return self.longest[run.cell]
+    def pace(self) -> float | None:
+        """Seconds of a step, in runs that are done, else in those that train; None: unknown."""
         seconds, steps = self.seconds, float(self.steps)
-        if not steps:  # no run is done: those that train say what a step costs
+        if not steps:
             told = [each for each in self.missing.values() if each.tells()]
             seconds = sum(each.elapsed() for each in told)
             steps = sum(each.fraction * each.steps for each in told)
-        return seconds / steps * run.steps if steps else None
+        return seconds / steps if steps else None
+
+    def guess(self, run: _Run, pace: float | None) -> float | None:
+        """Seconds of a run, from others of its cell, else from what a step costs; None: unknown."""
+        if run.cell in self.longest or pace is None:
+            return self.longest.get(run.cell)
+        return pace * run.steps
 
     def show(self) -> None:
         self.screen.advance(
@@ -322,13 +333,13 @@ class _Sweep:
 
     def seconds_left(self) -> float | None:
         """From what other runs took, and from the progress of those that train; None: unknown."""
-        left = []
+        pace, left = self.pace(), list[tuple[int, float]]()
         for run in self.missing.values():
-            whole = self.guess(run)
+            whole = self.guess(run, pace)
             if run.tells():
-                left.append(run.elapsed() / run.fraction * (1 - run.fraction))
+                left.append((-1, run.elapsed() / run.fraction * (1 - run.fraction)))
             elif whole is None:
                 return None
             else:
-                left.append(max(0.0, whole - run.elapsed()))
+                left.append((run.turn, max(0.0, whole - run.elapsed())))
         return forecast.makespan(left, self.dispatcher.limit)

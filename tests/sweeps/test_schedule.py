@@ -107,29 +107,28 @@ def test_a_finished_run_of_another_configuration_is_looked_at_closely(
     assert why.startswith(f"damaged: {folder.path / 'config.yaml'} is not the configuration")
 
 
-def test_every_cell_once_and_then_the_longest_first(
+def test_seed_after_seed_and_of_each_the_longest_first(
     experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO]
 ) -> None:
-    short = [replaced(config, setup="short", steps=4) for config in seeds(3)]
-    long = [replaced(config, setup="long", steps=36) for config in seeds(3)]
-    unknown = [replaced(config, setup="unknown", steps=16) for config in seeds(2)]
-    finish(experiment, short[0], wall_seconds=1.0)
-    finish(experiment, long[0], wall_seconds=9.0)
+    """Pairs of a seed are what claims are judged by. Seeds follow each other as in the file."""
+    seconds = {"short": 100.0, "long": 900.0, "unknown": 400.0}
+    runs = [
+        replaced(small_config(seed=seed), setup=setup, steps=int(each) // 25)
+        for seed in (5, 3, 4)
+        for setup, each in seconds.items()
+    ]
+    finish(experiment, runs[0], wall_seconds=seconds["short"])
+    finish(experiment, runs[1], wall_seconds=seconds["long"])
 
     def timed(job: Job) -> list[Answer]:
         assert isinstance(job, Train)
-        seconds = {"short": 1.0, "long": 9.0, "unknown": 4.0}[job.config.setup]
-        return [Trained(replace(RESULT, wall_seconds=seconds), found=False)]
+        result = replace(RESULT, wall_seconds=seconds[job.config.setup])
+        return [Trained(result, found=False)]
 
-    _, executor = run_sweep([*short, *unknown, *long], experiment, timed, screen[0])
-    order = [(config.setup, config.seed) for config in executor.given]
-    assert order == [
-        ("unknown", 0),
-        ("long", 1),
-        ("long", 2),
-        ("unknown", 1),
-        ("short", 1),
-        ("short", 2),
+    _, executor = run_sweep(runs, experiment, timed, screen[0])
+    assert [(config.seed, config.setup) for config in executor.given] == [
+        (5, "unknown"),
+        *((seed, setup) for seed in (3, 4) for setup in ("long", "unknown", "short")),
     ]
 
 
@@ -147,21 +146,34 @@ def test_of_cells_that_nobody_knows_the_one_with_most_steps_comes_first(
     assert executor.given == [many, few]
 
 
-def test_runs_with_the_same_code_of_the_users_own_follow_each_other(
-    experiment: ExperimentFolder, screen: tuple[Screen, io.StringIO], tmp_path: Path
+@pytest.mark.parametrize("minutes", [0.1, 2])
+def test_short_runs_with_the_same_code_of_the_users_own_follow_each_other(
+    experiment: ExperimentFolder,
+    screen: tuple[Screen, io.StringIO],
+    tmp_path: Path,
+    minutes: float,
 ) -> None:
-    """Whatever their length. A worker that has run a file does no job without it."""
+    """A worker that has run a file does no job without it, which matters for short runs alone."""
 
-    def own(name: str, steps: int) -> schema.RunConfig:
+    def own(name: str, seed: int, steps: int) -> schema.RunConfig:
         path = tmp_path / f"{name}.py"
         path.write_text("class Layer: ...\n")
         norm = schema.CustomNormConfig(kind="custom", target=f"{path}:Layer")
-        return replaced(small_config(setup=name, norm=norm), setup=f"{name}{steps}", steps=steps)
+        return replaced(small_config(seed=seed, norm=norm), setup=name, steps=steps)
 
-    runs = [own("b", 9), small_config(), own("a", 5), own("b", 7), own("a", 6), no_norm_config()]
-    _, executor = run_sweep(runs, experiment, trained, screen[0])
-    setups = [config.setup for config in executor.given]
-    assert (set(setups[:2]), setups[2:]) == ({"bn", "none"}, ["a6", "a5", "b9", "b7"])
+    runs = [
+        run
+        for seed in (0, 1)
+        for run in (own("b", seed, 17), small_config(seed=seed), own("a", seed, 18))
+    ]
+
+    def timed(_: Job) -> list[Answer]:
+        return [Trained(replace(RESULT, wall_seconds=60 * minutes), found=False)]
+
+    _, executor = run_sweep(runs, experiment, timed, screen[0])
+    given = "".join(f"{config.setup}{config.seed} " for config in executor.given)
+    in_turn = "bn0 a0 b0 b1 bn1 a1 "  # at first by what the code is, as nobody knows how long
+    assert given == ("bn0 bn1 a0 a1 b0 b1 " if minutes < 1 else in_turn)
 
 
 def test_all_workers_are_given_work_at_once(
