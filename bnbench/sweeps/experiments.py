@@ -176,15 +176,17 @@ def _cluster_for(
 ) -> jobs.Executor[jobs.Job, jobs.Answer]:
     match options.on:
         case "ray":
-            from bnbench.sweeps import on_ray, shipping
+            from bnbench.sweeps.ray.executor import Ray
+            from bnbench.sweeps.shipping import Shipping
 
-            ray = on_ray.Cluster(options, each.plan.runs, each.folder, say)
-            return shipping.Shipping(ray, each.folder, siblings, ray.sees)
+            ray = Ray(options, each.plan.runs, each.folder, say)
+            return Shipping(ray, each.folder, siblings, ray.sees)
         case "slurm":
-            from bnbench.sweeps import on_slurm, scheduler
+            from bnbench.sweeps.slurm.cluster import connect
+            from bnbench.sweeps.slurm.executor import Slurm
 
             workers_for(options.workers, each.plan.runs)  # raises where it is no number
-            cluster = scheduler.connect(options.slurm, each.plan.runs, options.device)
-            return on_slurm.Slurm(cluster, options, each.folder, siblings, say)
+            cluster = connect(options.slurm, each.plan.runs, options.device)
+            return Slurm(cluster, options, each.folder, siblings, say)
         case unknown:
             raise UsageError(f"there is no executor {unknown!r}", do="take local, ray or slurm")

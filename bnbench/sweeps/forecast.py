@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -118,18 +118,6 @@ def tasks(seconds: Sequence[float], each: int, workers: str) -> int:
     as many as have `TASK_SECONDS` of work."""
     wanted = sum(seconds) / each / TASK_SECONDS if workers == "auto" else float(workers)
     return max(1, min(round(wanted), -(-len(seconds) // each), MOST_TASKS))
-
-
-def shares(trains: Sequence[jobs.Train], number: int) -> list[list[jobs.Train]]:
-    """Divide runs into at most so many tasks with about the same work, in their order: tasks that
-    wait in a queue are those of the last seeds. An unknown run counts a second."""
-    found = defaultdict[int, list[jobs.Train]](list)
-    work = [train.seconds or 1.0 for train in trains]
-    whole = sum(work)
-    for train, seconds, end in zip(trains, work, accumulate(work), strict=True):
-        place = int((end - seconds / 2) / whole * number)
-        found[min(place, number - 1)].append(train)
-    return list(found.values())
 
 
 @dataclass(slots=True, kw_only=True)

@@ -141,8 +141,8 @@ Answer: TypeAlias = Begun | Stated | Said | End
 class SweepOptions:
     """The command line's. `workers`: a number, or auto for as many as there are cores. `on`: where
     runs are trained, as `executors` of `experiments` knows it; `address`: of a Ray cluster;
-    `slurm`: what `scheduler.connect` takes; `detach`: only submit to SLURM. `environment`: a file
-    below the experiment's folder that says what `provenance.environment` workers must have."""
+    `slurm`: KEY=VALUE for SLURM; `detach`: only submit to it. `environment`: a file below the
+    experiment's folder that says what `provenance.environment` workers must have."""
 
     workers: str = "auto"
     on: str = "local"

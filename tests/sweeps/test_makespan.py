@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnbench.config.identity import cell_key
-from bnbench.sweeps.forecast import makespan, shares
-from bnbench.sweeps.jobs import Train
+from bnbench.sweeps.forecast import makespan
 from tests.runs import no_norm_config, small_config
 
 
@@ -40,16 +39,3 @@ def test_makespan_is_near_the_best_of_all_orders(
     assert best <= together <= best * (4 / 3 - 1 / (3 * workers)) + 1e-9
     turns = [data.draw(st.integers(0, 2)) for _ in seconds]
     assert best <= makespan(zip(turns, seconds, strict=True), workers) <= best * (2 - 1 / workers)
-
-
-@given(st.lists(st.floats(0.0, 9.0), min_size=1, max_size=20), st.integers(1, 9))
-def test_tasks_have_runs_in_their_order_and_about_the_same_work(
-    seconds: list[float], number: int
-) -> None:
-    trains = [Train(small_config(), each) for each in seconds]
-    divided = shares(trains, number)
-    assert [train for share in divided for train in share] == trains
-    assert len(divided) <= number
-    work = [[train.seconds or 1.0 for train in share] for share in divided]
-    whole, longest = sum(map(sum, work)), max(map(max, work))
-    assert max(map(sum, work)) <= whole / number + longest + 1e-9

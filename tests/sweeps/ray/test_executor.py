@@ -38,7 +38,8 @@ for name, value in {
     os.environ[name] = value
 ray = required("ray")
 
-from bnbench.sweeps import on_ray, ray_address  # noqa: E402  they need Ray
+from bnbench.sweeps.ray import address as joining  # noqa: E402  it needs Ray
+from bnbench.sweeps.ray.executor import Ray  # noqa: E402
 
 pytestmark = [
     pytest.mark.cluster,
@@ -67,7 +68,7 @@ class Nodes:
         )
         self._nodes: dict[str, Any] = {}
         self.address = self._cluster.address
-        ray_address.connect(self.address)
+        joining.connect(self.address)
 
     def add(self, **more: Any) -> str:
         """A node with one core and a working directory of its own; its id."""
@@ -103,14 +104,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield there
 
 
-SEES = on_ray.Cluster.sees
+SEES = Ray.sees
 
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints come back as soon as they are there; nobody sees the disk of another."""
     monkeypatch.setattr("bnbench.sweeps.shipping.SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(on_ray.Cluster, "sees", lambda *_: False)
+    monkeypatch.setattr(Ray, "sees", lambda *_: False)
 
 
 class Watched(Shipping):
@@ -179,7 +180,7 @@ def test_twelve_runs_whose_driver_is_killed_and_begins_again(nodes: Nodes, tmp_p
 def test_on_a_shared_disk_nothing_is_copied(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_ray.Cluster, "sees", SEES)
+    monkeypatch.setattr(Ray, "sees", SEES)
     runs = [small_config(seed=seed) for seed in range(2)]
     experiment = experiment_in(tmp_path)
     shipments: list[Any] = []
@@ -208,7 +209,7 @@ def swept(
     with (experiment.path.parent / "said").open("w+") as file:
         console = Console(file=file, width=300)
         chosen = SweepOptions(address=nodes.address, on="ray", **options)
-        cluster = on_ray.Cluster(chosen, runs, experiment, said.append)
+        cluster = Ray(chosen, runs, experiment, said.append)
         with closing(
             Watched(cluster, experiment, (), cluster.sees, each_turn=each_turn)
         ) as executor:
@@ -288,14 +289,14 @@ def test_a_cluster_that_does_not_respond_holds_nobody_up(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It accepts connections. Ray's own `init` would end this process after half a minute."""
-    monkeypatch.setattr(ray_address, "JOIN_SECONDS", 60.0)
-    ray_address.require_join(nodes.address)
-    monkeypatch.setattr(ray_address, "JOIN_SECONDS", 4.0)
+    monkeypatch.setattr(joining, "JOIN_SECONDS", 60.0)
+    joining.require_join(nodes.address)
+    monkeypatch.setattr(joining, "JOIN_SECONDS", 4.0)
     raylet = nodes.raylet()
     os.kill(raylet, signal.SIGSTOP)
     try:
         with pytest.raises(TimeoutError, match="within 4 s"):
-            ray_address.require_join(nodes.address)
+            joining.require_join(nodes.address)
     finally:
         os.kill(raylet, signal.SIGCONT)
 

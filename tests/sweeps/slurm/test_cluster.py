@@ -11,7 +11,7 @@ import pytest
 
 from bnbench.config import schema
 from bnbench.errors import ClusterError, UsageError
-from bnbench.sweeps import scheduler
+from bnbench.sweeps.slurm import cluster as scheduler
 from tests.commands import bnbench
 from tests.extras import required
 from tests.runs import small_config, write_experiment

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bnbench import store
 from bnbench.cli.root import PlainConsole
@@ -21,8 +23,8 @@ from bnbench.runner.provenance import environment
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps import on_slurm, share
-from bnbench.sweeps.jobs import Answer, Found, Job, Measure, SweepOptions, SweepOutcome
+from bnbench.sweeps.jobs import Answer, Found, Job, Measure, SweepOptions, SweepOutcome, Train
+from bnbench.sweeps.slurm import executor, share
 from tests.executors import Scripted, sweep
 from tests.extras import required
 from tests.runs import MANIFEST, a_result, end, experiment_in, small_config
@@ -125,11 +127,11 @@ class Swept:
         chosen = SweepOptions(on="slurm", **options)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bnbench.sweeps.workers.Workers", here)
-            patch.setattr(on_slurm, "LOOK_SECONDS", 0.0)
-            executor = on_slurm.Slurm(cluster, chosen, self.experiment, (), console.print)
-            with closing(executor):
+            patch.setattr(executor, "LOOK_SECONDS", 0.0)
+            slurm = executor.Slurm(cluster, chosen, self.experiment, (), console.print)
+            with closing(slurm):
                 screen = Screen(console, runs=len(runs))
-                return sweep(runs, self.experiment, executor, screen, self.stop, **options)
+                return sweep(runs, self.experiment, slurm, screen, self.stop, **options)
 
 
 @pytest.fixture
@@ -139,6 +141,19 @@ def swept(tmp_path: Path) -> Swept:
 
 def seeds(count: int) -> list[schema.RunConfig]:
     return [small_config(seed=seed) for seed in range(count)]
+
+
+@given(st.lists(st.floats(0.0, 9.0), min_size=1, max_size=20), st.integers(1, 9))
+def test_tasks_have_runs_in_their_order_and_about_the_same_work(
+    seconds: list[float], number: int
+) -> None:
+    trains = [Train(small_config(), each) for each in seconds]
+    divided = share.shares(trains, number)
+    assert [train for share in divided for train in share] == trains
+    assert len(divided) <= number
+    work = [[train.seconds or 1.0 for train in share] for share in divided]
+    whole, longest = sum(map(sum, work)), max(map(max, work))
+    assert max(map(sum, work)) <= whole / number + longest + 1e-9
 
 
 @pytest.mark.parametrize(("workers", "tasks"), [("auto", 2), ("5", 5), ("99", 12)])

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from types import FrameType
 from typing import Any
 
@@ -31,7 +33,7 @@ ENVIRONMENT = f"{FOLDER}/environment.json"
 
 COMMIT_SECONDS = {signal.SIGTERM: 20.0, signal.SIGUSR1: 45.0, signal.SIGUSR2: 45.0}
 """How long runs have to commit. SLURM kills them 30 s after SIGTERM (KillWait, unless configured),
-and after the others at the time limit, `scheduler.SIGNAL_SECONDS` later."""
+and after the others at the time limit, `cluster.SIGNAL_SECONDS` later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,18 @@ class Share:
     def _leave(self, number: str, ended: Ended) -> None:
         record = {"what": ended.error.what, "do": ended.error.do, "told": ended.told}
         self.experiment.keep({f"{FOLDER}/{_name(number)}": json.dumps(record).encode()})
+
+
+def shares(trains: Sequence[jobs.Train], number: int) -> list[list[jobs.Train]]:
+    """Divide runs into at most so many tasks with about the same work, in their order: tasks that
+    wait in a queue are those of the last seeds. An unknown run counts a second."""
+    found = defaultdict[int, list[jobs.Train]](list)
+    work = [train.seconds or 1.0 for train in trains]
+    whole = sum(work)
+    for train, seconds, end in zip(trains, work, accumulate(work), strict=True):
+        place = int((end - seconds / 2) / whole * number)
+        found[min(place, number - 1)].append(train)
+    return list(found.values())
 
 
 def ending(experiment: ExperimentFolder, number: str) -> Ended | None:

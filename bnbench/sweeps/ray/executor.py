@@ -26,8 +26,8 @@ from bnbench.runner.rehearsal import memory
 from bnbench.runner.settings import workers_for
 from bnbench.store import ExperimentFolder, files
 from bnbench.sweeps import jobs, shipping
-from bnbench.sweeps.ray_actor import About, Actor, is_end
-from bnbench.sweeps.ray_address import connect
+from bnbench.sweeps.ray.actor import About, Actor, is_end
+from bnbench.sweeps.ray.address import connect
 from bnbench.sweeps.shipping import Reply, Sent, Shipment
 from bnbench.sweeps.workers import FAILED_STARTS, SILENCE_SECONDS
 
@@ -61,7 +61,7 @@ class _Worker:
         return self.starting is None and self.shipment is None
 
 
-class Cluster:
+class Ray:
     """An `Executor[Shipment, Reply]`. An actor is started when it is needed and kept for later
     jobs, but for those that do not run the user's code that it has run. A shipment waits here until
     an actor is ready: Ray may take its time to place one.

@@ -22,9 +22,9 @@ from bnbench.errors import BnbenchError, ClusterError, DataError, HeldError, Run
 from bnbench.sinks.metrics import to_moments
 from bnbench.sinks.terminal import duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
-from bnbench.sweeps import forecast, jobs, share, workers
-from bnbench.sweeps.scheduler import Cluster
-from bnbench.sweeps.share import FOLDER
+from bnbench.sweeps import forecast, jobs, workers
+from bnbench.sweeps.slurm.cluster import Cluster
+from bnbench.sweeps.slurm.share import ENVIRONMENT, FOLDER, Share, ending, shares
 from bnbench.wording import counted, printable
 
 TIME_FACTOR = 3.0
@@ -147,16 +147,16 @@ class Slurm:
                     folder.forget_error()
         each = self._cluster.workers
         wanted = [job.seconds for job in new]
-        shares = forecast.shares(new, forecast.tasks(wanted, each, self._options.workers))
-        seconds = max(sum(job.seconds for job in some) for some in shares) / each
+        divided = shares(new, forecast.tasks(wanted, each, self._options.workers))
+        seconds = max(sum(job.seconds for job in some) for some in divided) / each
         ids = self._cluster.submit(
-            list(map(self._maker(each), shares)),
+            list(map(self._share, divided)),
             self._folder,
             f"bnbench-{self._experiment.name}",
             round(TIME_FACTOR * seconds / 60) + 10,
             forecast.MOST_TASKS if self._options.workers == "auto" else int(self._options.workers),
         )
-        for number, some in zip(ids, shares, strict=True):
+        for number, some in zip(ids, divided, strict=True):
             self._tasks[number] = _Task(number, {_hash(job.config) for job in some})
         self.size = each * len(self._tasks)
         record = {number: sorted(self._tasks[number].left) for number in ids}
@@ -166,17 +166,17 @@ class Slurm:
         tasks = f"{counted(len(ids), 'task')}{about}"
         return f"{counted(len(new), 'run')} submitted as job {_array(ids[0])}: {tasks}"
 
-    def _maker(self, each: int) -> Callable[[Sequence[jobs.Train]], share.Share]:
-        """Makes a task of a share of the runs, with so many workers."""
+    def _share(self, some: Sequence[jobs.Train]) -> Share:
+        """A task that trains these."""
         options = replace(
             self._options, workers="auto", on="local", slurm=(), detach=False,
-            restart=False, retry_failed=False, fail_fast=False, environment=share.ENVIRONMENT,
+            restart=False, retry_failed=False, fail_fast=False, environment=ENVIRONMENT,
         )  # fmt: skip
-        siblings = tuple(ExperimentFolder(there.path.absolute()) for there in self._siblings)
-        folder = ExperimentFolder(self._experiment.path.absolute())
-        return lambda some: share.Share(
-            tuple(job.config for job in some), each, folder, options, siblings, tuple(sys.argv)
+        folder, *siblings = (
+            ExperimentFolder(each.path.absolute()) for each in (self._experiment, *self._siblings)
         )
+        configs, command = tuple(job.config for job in some), tuple(sys.argv)
+        return Share(configs, self._cluster.workers, folder, options, tuple(siblings), command)
 
     def _find_tasks(self) -> None:
         """Look for tasks that an earlier driver has submitted and that have not ended."""
@@ -189,7 +189,7 @@ class Slurm:
         for number, task in tasks.items():
             if active is None or number in active:
                 self._tasks[number] = task
-            elif (ended := share.ending(self._experiment, number)) is not None:
+            elif (ended := ending(self._experiment, number)) is not None:
                 self._say(f"note: task {number} has ended: {ended.error.what}")
         if self._tasks:
             self._say(f"{counted(len(self._tasks), 'task')} of an earlier command still there")
@@ -212,7 +212,7 @@ class Slurm:
             from bnbench.runner import provenance  # imports torch
 
             first = provenance.first_environment(self._experiment.runs())
-            name = Path(share.ENVIRONMENT).name
+            name = Path(ENVIRONMENT).name
             known = json.dumps(provenance.environment() | first).encode()
             kept = {name: known} if first else {}
             self._experiment.replace(FOLDER, name, kept)
@@ -286,7 +286,7 @@ class Slurm:
         left = {run: self._trains.pop(run) for run in sorted(task.left & self._trains.keys())}
         if self._stopped or not left:
             return [(job, jobs.Stopped()) for job in left.values()]
-        ended = share.ending(self._experiment, task.id)
+        ended = ending(self._experiment, task.id)
         if ended is not None and not ended.told:
             failed = jobs.Failed(ended.error, hopeless=True)
             return [(job, failed) for job in left.values()]

@@ -24,13 +24,13 @@ from bnbench.sweeps.jobs import SweepOptions
 from tests.executors import InProcess, sweep
 from tests.extras import required
 from tests.runs import committed_step, evidence, experiment_in, quiet_console, write_experiment
-from tests.sweeps import slurm_daemons
+from tests.sweeps.slurm import daemons
 
 submitit = required("submitit")
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 EIGHT = """\
 setups: {slow: {norm: {kind: custom, target: slow.py:Slow}, train: {steps: 40}}, bn: {}}
 seeds: 4
@@ -174,10 +174,10 @@ setups:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which SLURM is found."""
-    why = slurm_daemons.missing()
+    why = daemons.missing()
     if why is not None and os.environ.get("BNBENCH_SLURM") != "required":
         pytest.skip(why)
-    with slurm_daemons.running(tmp_path_factory.mktemp("slurm") / "run") as environment:
+    with daemons.running(tmp_path_factory.mktemp("slurm") / "run") as environment:
         yield environment
 
 

@@ -57,7 +57,7 @@ def test_what_does_not_answer_as_ray_does(study: str, monkeypatch: pytest.Monkey
     said = refused(study, "--on", "ray", "--address", "ray://127.0.0.1:10001")
     assert said.code == 2
     assert "not reached through Ray's client" in said.err
-    monkeypatch.setattr("bnbench.sweeps.ray_address.JOIN_SECONDS", 0.2)
+    monkeypatch.setattr("bnbench.sweeps.ray.address.JOIN_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         said = refused(study, "--on", "ray", "--address", address)
@@ -84,7 +84,7 @@ def test_what_a_cluster_refuses_a_process_with_is_said(
             "Ray: 2.9",
             "import os; os._exit(3)": "who joins it ends with code 3",
         }.items():
-            monkeypatch.setattr("bnbench.sweeps.ray_address.JOIN", code)
+            monkeypatch.setattr("bnbench.sweeps.ray.address.JOIN", code)
             said = refused(study, "--on", "ray", "--address", address)
             assert said.code == 4
             assert said.err.startswith(f"Ray cannot be used at {address}: {why}\n")
@@ -106,7 +106,7 @@ def test_another_version_of_ray_is_said(study: str, monkeypatch: pytest.MonkeyPa
 LISTENING = """
 import os, sys
 from pathlib import Path
-from bnbench.sweeps.ray_address import connect
+from bnbench.sweeps.ray.address import connect
 
 def table(path):
     return [line.split() for line in Path(path).read_text().splitlines()[1:]]

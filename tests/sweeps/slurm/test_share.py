@@ -17,8 +17,8 @@ from bnbench.errors import ClusterError
 from bnbench.runner import provenance
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
-from bnbench.sweeps import share
 from bnbench.sweeps.jobs import SweepOptions, Trained
+from bnbench.sweeps.slurm import share
 from tests.executors import InProcess, sweep
 from tests.extras import required
 from tests.runs import evidence, experiment_in, small_config

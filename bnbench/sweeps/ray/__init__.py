@@ -1,0 +1,1 @@
+"""Runs on a Ray cluster: the executor, its actors, and which cluster is used."""
