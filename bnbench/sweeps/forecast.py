@@ -196,8 +196,7 @@ def forecast(
     dispatcher = Dispatcher(executor, say, Stop())
     new = [config for config, found, _ in missing if not found.folder.path.exists()]
     dispatcher.check_networks(new, faults_of)
-    unknown = [config for config, *_ in missing if cell_key(config) not in costs]
-    measured = _measure(unknown, dispatcher)
+    measured = _measure([each for each, *_ in missing if cell_key(each) not in costs], dispatcher)
     for config, found, run in missing:
         unseen = cell_key(config) not in costs
         cost = measured[_work(config)] if unseen else costs[cell_key(config)]
@@ -205,21 +204,25 @@ def forecast(
         run.rough, run.measured = cost.rough, unseen and not cost.rough
         if run.state == "interrupted" and not options.restart:
             run.seconds *= _left(config, found.folder)
-    left, workers = [run.seconds for *_, run in missing], executor.size
-    workers *= tasks(left, workers, options.workers) if executor.queues else 1
-    turn = turns(runs)
-    work = [(turn[run.seed], run.seconds) for *_, run in missing]
-    seconds = makespan(work, workers) + WORKER_SECONDS if missing else 0.0
+    trained, workers = [run for *_, run in missing], executor.size
+    if executor.queues:
+        workers *= tasks([run.seconds for run in trained], workers, options.workers)
+    seconds = _clock(trained, turns(runs), workers) if trained else 0.0
     return Forecast(
         experiment=experiment.name,
         path=str(experiment.path),
         workers=workers,
         seconds=seconds,
-        bytes=sum(run.bytes for *_, run in missing),
+        bytes=sum(run.bytes for run in trained),
         finish=_in(min(seconds, LATEST)),
         pace=median([cost.pace for cost in measured.values()]) if measured else 1.0,
         runs=forecasts,
     )
+
+
+def _clock(runs: Iterable[ForecastRun], turn: Mapping[int, int], workers: int) -> float:
+    """Seconds that this many workers take for runs, from their start on."""
+    return makespan(((turn[run.seed], run.seconds) for run in runs), workers) + WORKER_SECONDS
 
 
 def _left(config: schema.RunConfig, folder: store.RunFolder) -> float:
@@ -325,10 +328,10 @@ def _bases(runs: Iterable[ForecastRun]) -> str:
 def _at_least(forecast: Forecast, looks: Sequence[int], stops: Sequence[int]) -> str:
     """What the next look of a study takes; the forecast itself is of all that may follow."""
     turn = turns(forecast.runs)
-    waiting = [(turn[run.seed], run.seconds) for run in forecast.runs if run.trains]
-    seeds = min(each for each in stops if any(at < each for at, _ in waiting))
-    some = [(at, seconds) for at, seconds in waiting if at < seeds]
-    least = duration(makespan(some, forecast.workers) + WORKER_SECONDS)
+    waiting = [run for run in forecast.runs if run.trains]
+    seeds = min(each for each in stops if any(turn[run.seed] < each for run in waiting))
+    some = [run for run in waiting if turn[run.seed] < seeds]
+    least = duration(_clock(some, turn, forecast.workers))
     raced = f"values are given up in tuning from {stops[0]} seeds on" * (len(stops) > len(looks))
     judged = f"claims are judged at {listing(map(str, looks), 'and')} seeds" if looks else ""
     return (
