@@ -26,6 +26,7 @@ from bnbench.wording import cut, did_you_mean, listing, nearest, shortened
 PACKAGE = Path(__file__).parent
 PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"
 TOPICS = {"norms": "norm", "models": "model", "datasets": "data", "optimizers": "optim"}
+TOPICS |= {"probe": "probes", "metric": "metrics", "finding": "findings", "claim": "claims"}
 # Words of the field that are part of a metric's name.
 IN_METRICS = {"population": "test/population/accuracy", "precise bn": "test/population/accuracy"}
 IN_METRICS |= {"running": "test/running/accuracy", "gap": "val/gap/accuracy"}
@@ -34,7 +35,6 @@ NO_VALUES = ("null", "text")
 PYTHON = ("assemble.swapping.swap", "watching.watch.Watch", "diagnosis.diagnose.diagnose",
           "notebook.sweep", "notebook.open")  # fmt: skip
 """What `bnbench.swap` and the like are, by file."""
-TOPICS |= {"probe": "probes", "metric": "metrics", "finding": "findings", "claim": "claims"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,6 @@ def entries() -> tuple[Entry, ...]:
 
 
 def topics() -> list[str]:
-    """The topics, each once."""
     return list(dict.fromkeys(entry.topic for entry in entries()))
 
 

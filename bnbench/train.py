@@ -38,7 +38,6 @@ class Position:
     reading one waits for the device."""
 
     def read_losses(self) -> list[tuple[float, int]]:
-        """The losses as numbers."""
         read = [(float(loss), examples) for loss, examples in self.losses]
         self.losses = list(read)
         return read

@@ -87,7 +87,6 @@ class Description:
 
     @cached_property
     def columns(self) -> tuple[tabs.Column, ...]:
-        """Of the HParams tab."""
         return tabs.columns(self.rows)
 
     @cached_property

@@ -55,7 +55,6 @@ def configs(_: Context, incomplete: str) -> Iterator[str]:
 
 @_quiet
 def experiments(ctx: Context, _: str) -> Iterator[str]:
-    """Experiments of the runs folder."""
     from bnbench import store
 
     yield from (each.name for each in store.experiments(_runs_dir(ctx)))
@@ -63,7 +62,6 @@ def experiments(ctx: Context, _: str) -> Iterator[str]:
 
 @_quiet
 def runs(ctx: Context, _: str) -> Iterator[str]:
-    """Runs of all experiments."""
     from bnbench import store
 
     yield from (run.name for each in store.experiments(_runs_dir(ctx)) for run in each.runs())

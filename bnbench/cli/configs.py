@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnbench.cli.root import Config, Set, doing, examples, output, say, show
+from bnbench.cli.root import Config, Set, doing, examples, output, require_new, say, show
 from bnbench.errors import ConfigError, UsageError
 from bnbench.wording import counted, printable
 
@@ -93,8 +93,7 @@ def write_study(path: Path, text: str, code: Mapping[Path, str]) -> Path:
     from bnbench.config import files
 
     for each in (path, *code):
-        if each.exists():
-            raise UsageError(f"{each} already exists", do="name another file to write")
+        require_new("FILE", each)
     schema = path.with_name(SCHEMA)
     texts = {path: files.renamed(text, path.stem, SCHEMA), **code, schema: _schema()}
     for each, content in texts.items():

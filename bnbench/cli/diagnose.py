@@ -125,7 +125,6 @@ def diagnose(
 
 
 def _say_more(diagnosis: Diagnosis, html: Path | None) -> None:
-    """Where more is to be read."""
     for each in diagnosis.findings[:1]:
         say(f"bnbench explain findings {each.name}: how it comes about, and what to do, in code")
     if html is None:

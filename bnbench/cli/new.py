@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from bnbench.cli.configs import SCHEMA, configs_check, write_study
-from bnbench.cli.root import say, show
+from bnbench.cli.root import require_new, say, show
 from bnbench.errors import BnbenchError, UsageError
 from bnbench.wording import listing, slug
 
@@ -64,8 +64,7 @@ def new(
     from bnbench.config import drafts
 
     path = file if file.suffix in (".yaml", ".yml") else Path(f"{file}.yaml")
-    if path.exists():
-        raise UsageError(f"{path} already exists", do="name another file to write")
+    require_new("FILE", path)
     if path.name.startswith(".") or not slug(path.stem):
         raise UsageError(f"{path} leaves no name for a folder", do="use a letter or a digit")
     if better is not None and better == worse:

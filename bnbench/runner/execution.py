@@ -43,9 +43,8 @@ from bnbench.runner.provenance import (
 )
 from bnbench.runner.settings import FAILED, Executed, Settings, Stop, failed
 from bnbench.runner.threads import ThreadAdvice, advice_is_due, threads_for
-from bnbench.sinks import Sink
+from bnbench.sinks import OptionalSink, Sink
 from bnbench.sinks.metrics import MetricsSink
-from bnbench.sinks.optional import OptionalSink
 from bnbench.store import Appender, ExperimentFolder, Record, Result, RunFolder, Score
 from bnbench.store.run_folder import CHECKPOINT
 from bnbench.train import Run, train

@@ -13,10 +13,9 @@ from bnbench.config import schema
 from bnbench.errors import RunError
 from bnbench.guard import ForeignCode
 from bnbench.runner.settings import Settings
-from bnbench.sinks import Sink
+from bnbench.sinks import OptionalSink, Sink
 from bnbench.sinks.loggers import LoggerSink, labels_of, open_logger
 from bnbench.sinks.metrics import to_moments
-from bnbench.sinks.optional import OptionalSink
 from bnbench.sinks.scalars import Scalars
 from bnbench.store import RunFolder
 

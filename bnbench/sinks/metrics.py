@@ -64,9 +64,7 @@ class MetricsSink:
         self._file = file
 
     def take(self, moment: events.Moment) -> None:
-        """Append the facts of a moment."""
         self._file.append(encode_records(to_records(moment)))
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()

@@ -146,7 +146,6 @@ class TerminalSink:
             self._task = self._lines.add_task(name, total=total_steps, reading="starting")
 
     def take(self, moment: events.Moment) -> None:
-        """Show the facts of a moment."""
         evaluated = False
         for fact in moment.facts:
             match fact:

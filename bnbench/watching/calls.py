@@ -92,7 +92,6 @@ class Passing:
         Root(self._root, self._left).put(self._hooks, after=True)
 
     def end(self) -> None:
-        """Remove the hooks."""
         self._hooks.close()
 
     def _entered(self, _: Any) -> None:

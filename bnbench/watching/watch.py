@@ -25,9 +25,8 @@ from bnbench.errors import BnbenchError, UsageError
 from bnbench.events import Fact, Found, Moment, Split
 from bnbench.guard import ForeignCode, foreign_code
 from bnbench.probes.interception import has_statistics
-from bnbench.sinks import Sink
+from bnbench.sinks import OptionalSink, Sink
 from bnbench.sinks.metrics import MetricsSink
-from bnbench.sinks.optional import OptionalSink
 from bnbench.store import Appender
 from bnbench.watching import records
 from bnbench.watching.calls import Noted, Passing

@@ -33,7 +33,6 @@ _BEFORE, _AFTER = 12, 4
 
 
 def scalars(values: Mapping[str, float]) -> list[Summary.Value]:
-    """A value for each tag."""
     return [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
 
 

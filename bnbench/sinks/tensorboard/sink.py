@@ -70,7 +70,6 @@ class TensorBoardSink:
     """Writes what a run states into its folder; all values of a moment in one record."""
 
     def __init__(self, folder: Path, card: Card) -> None:
-        """Begins a file with the card's texts and picture."""
         # A new name each time: TensorBoard's faster loader keeps reading a file that it has opened.
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
         name = f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}"
@@ -89,7 +88,6 @@ class TensorBoardSink:
             raise
 
     def take(self, moment: events.Moment) -> None:
-        """Write the facts of a moment."""
         values = [value for fact in moment.facts for value in self._values(fact, moment)]
         if values:
             wall_time = self._card.started + moment.train_seconds
@@ -97,7 +95,6 @@ class TensorBoardSink:
             self._file.append(records.encoded([record]))
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
     def _values(self, fact: events.Fact, at: events.Moment) -> list[Summary.Value]:
