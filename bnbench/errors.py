@@ -27,8 +27,6 @@ class BnbenchError(Exception):
 class RunError(BnbenchError):
     """A run failed for a reason that is neither its configuration nor its data."""
 
-    exit_code = 1
-
 
 class UsageError(BnbenchError):
     """The command line asks for something impossible."""

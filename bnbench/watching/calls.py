@@ -108,7 +108,8 @@ class Passing:
         self.examples += examples
         if examples == 1 and self.first is not None and self.first.of_batch:
             name = "small-last-batch" if self.batch_size > 1 else "batch-too-small"
-            self._note(name, [self.first.name])
+            noted = Noted([self.first.name], self.step + 1, EVIDENCE[name])
+            self.noted.setdefault(name, noted)
         elif examples > self.batch_size:
             self.batch_size = examples
         self.autocast = nullcontext
@@ -202,10 +203,6 @@ class Passing:
         self.passes.clear()
         self.calls.clear()
         self._roots = self.within = 0
-
-    def _note(self, name: str, layers: Sequence[str], evidence: str = "") -> None:
-        """Of the step that is being made."""
-        self.noted.setdefault(name, Noted(layers, self.step + 1, evidence or EVIDENCE[name]))
 
     def _judge_calls(self, step: int, found: dict[str, Noted]) -> None:
         """Layers that are called several times in a forward pass. Where the whole network is not

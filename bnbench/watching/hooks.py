@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 def _nothing(*_: object) -> None:
     """The hook of a network that was pickled."""
-
-
-def _nothing_instead() -> Callable[..., None]:
-    return _nothing
 
 
 class Hook:
@@ -41,7 +38,7 @@ class Hook:
         return self
 
     def __reduce__(self) -> Any:
-        return _nothing_instead, ()
+        return partial, (_nothing,)
 
 
 class Root(Hook):
