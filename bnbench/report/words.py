@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite, isinf, isnan
+from math import isfinite, isinf, isnan, nan
 from typing import Any
 
 from bnbench.config import identity
@@ -34,13 +34,14 @@ LEANINGS = {
 SYMBOLS = {"supported": "✓", "refuted": "✗", "negligible": "≈", "inconclusive": "?"}
 
 
-def number(value: float | None, *, digits: int = 3, sign: bool = False) -> str:
-    """A few significant digits; – where there is none."""
-    if value is None or isnan(value):
+def number(value: float | str | None, *, digits: int = 3, sign: bool = False) -> str:
+    """A few significant digits; – where there is none, and "inf" is one."""
+    exact = nan if value is None else float(value)
+    if isnan(exact):
         return "–"
-    if isinf(value):
-        return (MINUS if value < 0 else "+" * sign) + INFINITY
-    rounded = float(f"{value:.{digits}g}") + 0.0  # + 0.0: no −0
+    if isinf(exact):
+        return (MINUS if exact < 0 else "+" * sign) + INFINITY
+    rounded = float(f"{exact:.{digits}g}") + 0.0  # + 0.0: no −0
     if rounded and not 1e-3 <= abs(rounded) < 1e6:
         words = f"{rounded:{'+' if sign else ''}.{digits - 1}e}"
     else:
@@ -108,9 +109,9 @@ def middle(found: Mapping[str, Any], unit: str) -> str:
     if not found["differences"]:
         return "no difference"
     if found["n"] < SEEDS_FOR_AN_INTERVAL:
-        return listing((difference(float(value), unit) for value in found["differences"]), "and")
+        return listing((difference(value, unit) for value in found["differences"]), "and")
     if found["mean"] is not None:
-        return f"mean {difference(float(found['mean']), unit)}"
+        return f"mean {difference(found['mean'], unit)}"
     median = float(found["median"])
     bound = float((found["interval"] or [median] * 2)[median < 0])
     if isinf(median) and isfinite(bound):
@@ -136,14 +137,14 @@ def beside(each: Mapping[str, Any]) -> str:
     """Published numbers beside ours. `each`: of `published` of the record."""
 
     def shown(values: Sequence[Any]) -> str:
-        return listing((number(float(value)) for value in values), "and")
+        return listing(map(number, values), "and")
 
     unit = " %" if each["unit"] == "points" else f" {each['unit']}".rstrip()
     told, ours = f"{each['says']}: {shown(each['values'])}{unit}", each["ours"]
     if not ours["n"]:
         return f"{told}; no run of ours yet"
-    told += f"; ours {number(float(ours['median']))} (median), {number(float(ours['low']))} to "
-    told += f"{number(float(ours['high']))} in {counted(ours['n'], 'run')}"
+    told += f"; ours {number(ours['median'])} (median), {number(ours['low'])} to "
+    told += f"{number(ours['high'])} in {counted(ours['n'], 'run')}"
     if ours["one_more"] is not None:
         told += f", one more would be in {number(ours['one_more'][0])} to "
         told += f"{number(ours['one_more'][1])} (95 %)"
@@ -204,10 +205,9 @@ def eval_mode_loss(gap: float) -> str:
     return f"the loss of eval mode is {size} than that of training mode"
 
 
-def difference(value: float | None, unit: str) -> str:
+def difference(value: float | str, unit: str) -> str:
     """A signed difference with its unit; doublings also as a factor."""
-    if value is None:
-        return "–"
+    value = float(value)
     words = bare(value, unit)
     match unit:
         case "points":

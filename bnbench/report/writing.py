@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -58,8 +56,8 @@ def pages(package: str = "bnbench.report") -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["dark_colors"] = palette.DARK
-    environment.filters["tied"] = words.tied
+    environment.globals |= {"dark_colors": palette.DARK, "words": words}
+    environment.filters |= {"tied": words.tied, "counted": counted}
     return environment
 
 
@@ -67,7 +65,11 @@ def page(report: Report) -> str:
     """report.html, which needs no other file. What users wrote is escaped; figures are ours."""
     axes = report.record["experiment"]["axes"]
     varying = [key for key, values in axes.items() if len(values) > 1]
-    return _filled("report.html", report, axes=varying, names=words.short_names(varying))
+    arrows = any(words.has_arrow(cell["metrics"]) for cell in report.record["cells"])
+    return _filled(
+        "report.html", report,
+        axes=varying, names=words.short_names(varying), arrows=arrows, states=STATES,
+    )  # fmt: skip
 
 
 def verdict_page(report: Report) -> str:
@@ -76,41 +78,6 @@ def verdict_page(report: Report) -> str:
 
 
 def _filled(template: str, report: Report, **more: object) -> str:
-    environment = pages()
-    environment.filters |= {
-        "number": lambda value, **how: words.number(_float(value), **how),
-        "percent": lambda value, **how: words.percent(_float(value), **how),
-        "difference": lambda value, unit: words.difference(_float(value), unit),
-        "over_images": words.over_images,
-        "p_value": words.p_value,
-        "two_groups": words.two_groups,
-        "test_accuracy": words.test_accuracy,
-        "limited": words.limited,
-        "beside": words.beside,
-        "counted": counted,
-        "in_words": words.value_words,
-        "quoted": quote,
-        "effect": words.effect,
-        "over_seeds": words.over_seeds,
-        "signed_over_seeds": partial(words.over_seeds, sign=True),
-        "numbers_over_seeds": partial(words.over_seeds, shown=words.number),
-    }
-    return environment.get_template(template).render(
-        report=report.record,
-        figures=report.figures,
-        symbols=words.SYMBOLS,
-        leanings=words.LEANINGS,
-        gap_heading=words.GAP,
-        gap_means=words.GAP_MEANS,
-        given_up_means=words.GIVEN_UP,
-        arrow_means=words.ARROW_MEANS
-        if any(words.has_arrow(cell["metrics"]) for cell in report.record.get("cells", ()))
-        else "",
-        states=STATES,
-        **more,
+    return (
+        pages().get_template(template).render(report=report.record, figures=report.figures, **more)
     )
-
-
-def _float(value: Any) -> float | None:
-    """A number of the record: "inf" is one."""
-    return None if value is None else float(value)

@@ -63,18 +63,17 @@ def lines_along(study: Study, axis: str) -> Shown:
     along = [cell for cell in cells if cell.point.get(axis) is not None]
     others = [key for key in study.varying if key not in (axis, study.tuned_axis)]
     grid = grid_of(study, along, others)
-    lines = []
+    points, lines = [], []
     for point in grid.points:
         best = [
             [best_at(along, setup, {**point, axis: value}) for value in study.axes[axis]]
             for setup in study.setups
         ]
-        lines.append([[cell for cell in line if cell is not None] for line in best if any(line)])
-    there = [number for number, panel in enumerate(lines) if panel]
-    grid = grid if len(grid.axes) > 1 else grid._replace(points=[grid.points[n] for n in there])
-    return Shown(
-        axis, study.axes[axis], grid, lines if len(grid.axes) > 1 else [lines[n] for n in there]
-    )
+        panel = [[cell for cell in line if cell is not None] for line in best if any(line)]
+        if panel or len(grid.axes) > 1:  # of two axes a panel has its place, though it be empty
+            points.append(point)
+            lines.append(panel)
+    return Shown(axis, study.axes[axis], grid._replace(points=points), lines)
 
 
 def against_axis(
@@ -98,14 +97,7 @@ def against_axis(
         handles.append(style.symbol("chosen on validation", "o", ms=8, mfc="none", mec=style.FAINT))
     if any(map(_lost, shown.cells)):
         handles.append(style.symbol("diverged or failed", "x", ms=5.5, mew=1.5))
-    figure, panels = style.panels(
-        len(shown.lines),
-        handles,
-        share_y=True,
-        height=2.7,
-        columns=shown.grid.columns,
-        left=shown.grid.left,
-    )
+    figure, panels = shown.grid.panels(handles, height=2.7)
     for axes, lines in zip(panels, shown.lines, strict=True):
         if measured.level is not None:
             axes.axhline(measured.level, **(style.CHANCE if measured.words else style.ZERO))
@@ -113,13 +105,11 @@ def against_axis(
             x = [scale.place(cell.point[shown.axis], number, len(lines)) for cell in line]
             _draw(axes, line, x, looks[line[0].setup], measured.name, chosen, joined=scale.numeric)
         # One above the other, all below the data.
-        for number, line in enumerate(line for line in lines if any(map(_lost, line))):
-            x = [
-                scale.place(cell.point[shown.axis], lines.index(line), len(lines)) for cell in line
-            ]
-            _count_lost(axes, line, x, looks[line[0].setup], 0.04 + LOST * number)
+        for row, number in enumerate(n for n, line in enumerate(lines) if any(map(_lost, line))):
+            line = lines[number]
+            x = [scale.place(cell.point[shown.axis], number, len(lines)) for cell in line]
+            _count_lost(axes, line, x, looks[line[0].setup], 0.04 + LOST * row)
         scale.mark(axes)
-    shown.grid.describe(panels)
     rows = max(sum(any(map(_lost, line)) for line in lines) for lines in shown.lines)
     _limit(panels[0], found, _ends(shown, measured.name), measured, rows=rows)
     figure.supxlabel(axis_label(shown.axis))

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from bnbench.report.figures import style
 from bnbench.report.study import Cell, Point, Study
@@ -29,17 +32,6 @@ class Grid(NamedTuple):
     best: list[str]
 
     @property
-    def columns(self) -> int:
-        """Panels in a row: a single axis is wrapped."""
-        inner = len({repr(point[self.axes[0]]) for point in self.points}) if self.axes else 1
-        return inner if len(self.axes) > 1 else min(inner, 3)
-
-    @property
-    def left(self) -> float:
-        """Inches for ticks and labels on the left."""
-        return 0.75 if len(self.axes) < 2 else 0.95
-
-    @property
     def words(self) -> str:
         """What a caption must say of the choice of panels: sentences, each after a space."""
         said = [f" Not all values of {key_words(key)} are shown." for key in self.cut]
@@ -47,21 +39,30 @@ class Grid(NamedTuple):
                  for key in self.best]  # fmt: skip
         return "".join(said)
 
-    def describe(self, panels: Sequence[Axes]) -> None:
-        """Say which panel is which: above a column and next to a row, or above each panel."""
+    def panels(
+        self, legend: Sequence[Line2D | Patch], *, height: float
+    ) -> tuple[Figure, list[Axes]]:
+        """A figure with them. What they show is said above a column and next to a row, or above
+        each panel of a single axis, which is wrapped. `height`: of a row, in inches."""
         if len(self.axes) < 2:
+            figure, panels = style.panels(len(self.points), legend, height=height, share_y=True)
             for axes, point in zip(panels, self.points, strict=True):
                 axes.set_title(point_words(point))
-            return
+            return figure, panels
         column, row = self.axes
+        columns = len({repr(point[column]) for point in self.points})
+        figure, panels = style.panels(
+            len(self.points), legend, columns=columns, height=height, share_y=True, left=0.95
+        )
         for number, (axes, point) in enumerate(zip(panels, self.points, strict=True)):
-            if number < self.columns:
-                narrow = number and self.columns > style.MOST_COLUMNS
+            if number < columns:
+                narrow = number and columns > style.MOST_COLUMNS
                 axes.set_title(
                     in_words(point[column]) if narrow else point_words({column: point[column]})
                 )
-            if number % self.columns == 0:
+            if number % columns == 0:
                 axes.set_ylabel(point_words({row: point[row]}))
+        return figure, panels
 
 
 def grid_of(study: Study, cells: Sequence[Cell], axes: Sequence[str]) -> Grid:

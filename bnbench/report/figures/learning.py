@@ -66,14 +66,7 @@ def learning_curves(
         handles.append(style.chance_key(f"chance ({level:.3g} {unit})"))
     if any(run.history.diverged_at is not None for run in shown.runs):
         handles.append(style.symbol("diverged", "x", ms=5.5, mew=1.5))
-    figure, panels = style.panels(
-        len(shown.cells),
-        handles,
-        share_y=True,
-        height=2.6,
-        columns=shown.grid.columns,
-        left=shown.grid.left,
-    )
+    figure, panels = shown.grid.panels(handles, height=2.6)
     for axes, cells in zip(panels, shown.cells, strict=True):
         if level is not None:
             axes.axhline(level, **style.CHANCE)
@@ -82,7 +75,6 @@ def learning_curves(
             _mark_diverged(axes, cell, looks[cell.setup], against)
         style.count_on_x(axes)
         axes.set_xlim(left=0)
-    shown.grid.describe(panels)
     if quantity == "loss":
         panels[0].set_yscale("log")
         style.plain_log_ticks(panels[0])
