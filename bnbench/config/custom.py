@@ -1,4 +1,5 @@
-"""Files of the user's own that a `target` names: read and parsed, never run."""
+"""Files of the user's own that a `target` names, and what they import from their folder: read and
+parsed, never run."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import functools
 import hashlib
 import inspect
 import re
+import sys
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,15 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from bnbench import regular
-from bnbench.config import imports, schema
+from bnbench.config import schema
 from bnbench.errors import DataError
 from bnbench.wording import PATH_LENGTH, did_you_mean, listing, nearest, shortened
 
 MODULES = [{"nn.Module"}, {"torch.nn.Module"}, {"Module"}]  # whose own `__init__` takes nothing
+LIBRARIES = sys.stdlib_module_names | {
+    *("bnbench", "torch", "torchvision", "numpy", "scipy", "PIL", "matplotlib", "tensorboard"),
+    *("typer", "rich", "yaml", "pydantic", "jinja2", "filelock"),
+}
+"""Of Python and of bnbench: imported before any code of the user's."""
 Definition = ast.ClassDef | ast.FunctionDef
 AS_BUILT = "with model.norm: swap it is built as it is, and its BatchNorms are exchanged"
 MAX_BYTES = 1_000_000  # of code of the user's own; parsing takes some hundred times as many
 MAX_WEIGHTS = 10_000_000_000  # bytes of a file of weights
+MAX_MODULES = 1000  # of one target; more are a folder that was meant to be something else
 
 
 def custom_target(target: str) -> tuple[Path, str]:
@@ -59,8 +67,54 @@ def code_of(config: schema.RunConfig) -> tuple[Path, ...]:
 
 
 def modules(path: Path) -> dict[str, Path]:
-    """Modules that the user's own file imports from its folder, by name, as `imports.beside`."""
-    return imports.beside(path, _content_or_none)
+    """Modules that the user's own file imports from its folder, directly or through another of
+    them, by name, sorted; a folder that is a package without `__init__.py` stands for itself.
+
+    A name counts where a file or folder beside the target has it, unless it is one of `LIBRARIES`.
+    What is imported by a name that is only known at run time (`importlib.import_module(name)`) is
+    not found.
+    """
+    found: dict[str, Path] = {}
+    todo = list(_imported(path, ""))
+    while todo and len(found) < MAX_MODULES:
+        name = todo.pop()
+        file = _module(path.parent, name)
+        if name in found or name.partition(".")[0] in LIBRARIES or file in (None, path):
+            continue
+        assert file is not None
+        if "." in name:
+            todo.append(name.rpartition(".")[0])
+        found[name] = file
+        todo += _imported(file, name if file.name == "__init__.py" else name.rpartition(".")[0])
+    files = [file for file in found.values() if file.suffix == ".py"]
+    return {
+        name: file
+        for name, file in sorted(found.items())
+        if file in files or any(file in each.parents for each in files)
+    }
+
+
+def _module(folder: Path, name: str) -> Path | None:
+    """The file of a module; the folder of a package without one; None for what is elsewhere."""
+    place = folder.joinpath(*name.split("."))
+    for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+        if _is_there(file):
+            return file
+    return place if place.is_dir() else None
+
+
+def _imported(path: Path, package: str) -> Iterator[str]:
+    """Absolute names of what the file of a module of this package ("": of none) may import."""
+    tree = _parsed(content(path)) if _is_there(path) else None
+    for node in ast.walk(tree) if isinstance(tree, ast.Module) else ():
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            if origin:
+                yield origin
+                yield from (f"{origin}.{alias.name}" for alias in node.names if alias.name != "*")
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -123,13 +177,14 @@ def trouble(path: Path, name: str, kind: str) -> tuple[str, str | None] | None:
         source = content(path)
     except DataError as error:
         return error.what, error.do
-    names, classes, functions, problem = _defined(source)
-    known = functions if kind == "function" else classes
-    where = shortened(str(path), PATH_LENGTH)
-    if problem:
-        return f"{where} is not Python: {problem}", None
-    if names is None or name in names:
+    where, tree = shortened(str(path), PATH_LENGTH), _parsed(source)
+    if isinstance(tree, SyntaxError):
+        line = f"line {tree.lineno}: " if tree.lineno else ""
+        return f"{where} is not Python: {line}{tree.msg}", None
+    if tree is None or {name, "*"} & _bindings(tree).keys():
         return None
+    wanted = ast.FunctionDef if kind == "function" else ast.ClassDef
+    known = [node.name for node in tree.body if isinstance(node, wanted)]
     there = f"it defines {shortened(listing(known, 'and'), PATH_LENGTH)}" if known else None
     hint = did_you_mean(nearest(name, known)) or there
     return f"{where} defines no {kind} {shortened(name)}", hint
@@ -178,7 +233,7 @@ def _init(
     """What the `__init__` of a class, or a `function` where that may be, takes after `self`, as
     written, and its signature; why it is no such thing; or None where the text does not tell."""
     tree = _parsed(source)
-    named = [each for each in ast.walk(tree) if class_name in _bound(each)] if tree else []
+    named = _bindings(tree).get(class_name, []) if isinstance(tree, ast.Module) else []
     if len(named) != 1 or not isinstance(named[0], Definition) or named[0].decorator_list:
         return None
     if isinstance(named[0], ast.FunctionDef):
@@ -219,7 +274,9 @@ def _signature(given: ast.arguments, first: list[str]) -> tuple[str, inspect.Sig
 def content(path: Path) -> bytes:
     """The content of the user's own file at `path`. Raises DataError."""
     try:
-        return _received[str(path)] if str(path) in _received else regular.read(path, _limit(path))
+        if str(path) in _received:
+            return _received[str(path)]
+        return regular.read(path, MAX_BYTES if path.suffix == ".py" else MAX_WEIGHTS)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"there is no file {shortened(str(path), PATH_LENGTH)}",
@@ -232,45 +289,31 @@ def content(path: Path) -> bytes:
         raise DataError(f"{where} cannot be read: {reason}") from error
 
 
-def _content_or_none(path: Path) -> bytes | None:
-    there = str(path) in _received or path.is_file()
-    return content(path) if there else None
+def _is_there(path: Path) -> bool:
+    return str(path) in _received or path.is_file()
 
 
-def _limit(path: Path) -> int:
-    return MAX_BYTES if path.suffix == ".py" else MAX_WEIGHTS
-
-
-def _parsed(content: bytes) -> ast.Module | None:
-    """A source, or None where only importing it says what is wrong. Raises SyntaxError."""
+@functools.lru_cache(maxsize=256)
+def _parsed(source: bytes) -> ast.Module | SyntaxError | None:
+    """A source; why it is not Python; None where only importing it says what is wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # importing the file says them
-            return ast.parse(content)
-    except SyntaxError:
-        raise
+            return ast.parse(source)
+    except SyntaxError as error:
+        return error
     except (ValueError, RecursionError, MemoryError):
         return None
 
 
 @functools.lru_cache(maxsize=64)
-def _defined(
-    content: bytes,
-) -> tuple[frozenset[str] | None, tuple[str, ...], tuple[str, ...], str | None]:
-    """Names that a source binds (None: any), its classes and functions, and what keeps it from
-    being parsed."""
-    try:
-        tree = _parsed(content)
-    except SyntaxError as error:
-        where = f"line {error.lineno}: " if error.lineno else ""
-        return None, (), (), where + error.msg
-    if tree is None:
-        return None, (), (), None
-    # Wherever a name is bound: a class may be inside `if` or `try`.
-    names = {name for node in ast.walk(tree) for name in _bound(node)}
-    classes = tuple(node.name for node in tree.body if isinstance(node, ast.ClassDef))
-    functions = tuple(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
-    return (None if "*" in names else frozenset(names)), classes, functions, None
+def _bindings(tree: ast.Module) -> dict[str, list[ast.AST]]:
+    """The nodes that bind each name, wherever they are: a class may be inside `if` or `try`."""
+    found: dict[str, list[ast.AST]] = {}
+    for node in ast.walk(tree):
+        for name in _bound(node):
+            found.setdefault(name, []).append(node)
+    return found
 
 
 def _bound(node: ast.AST) -> Collection[str]:
