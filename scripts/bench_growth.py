@@ -29,7 +29,7 @@ MADE = {"dataset": "synthetic", "train_images": 2000, "test_images": 100, "valid
 AXES: dict[str, dict[int, dict[str, object]]] = {
     "batch size": {2**n: {"data": BUNDLED | {"batch_size": 2**n}} for n in range(1, 10)},
     "channels of the first stage": {
-        n: {"model": PLAIN | {"widths": [n, 2 * n, 4 * n]}} for n in (4, 8, 16, 32, 64)
+        n: {"model": PLAIN | {"widths": (n, 2 * n, 4 * n)}} for n in (4, 8, 16, 32, 64)
     },
     "convolutions": {3 * n: {"model": PLAIN | {"blocks": n}} for n in (1, 2, 4, 8, 16)},
     "pixels of an image's side": {n: {"data": MADE | {"image_size": n}} for n in SIDES},

@@ -27,6 +27,7 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+Text = Annotated[str, Field(min_length=1)]
 Target = Annotated[
     str,
     Field(pattern=f"^({TARGET})$", json_schema_extra={"x-allowed": "path/to/file.py:ClassName"}),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field
 
-from bnbench.config.schema.base import Block, Count, FunctionTarget, NonNegative, Seed, Size
+from bnbench.config.schema.base import Block, Count, FunctionTarget, NonNegative, Seed, Size, Text
 
 
 class ImageData(Block):
@@ -89,9 +89,7 @@ class CustomData(ImageData):
     dataset: Literal["custom"]
     target: FunctionTarget = Field(description="path/to/file.py:function")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments")
-    files: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=1000, strict=False)
-    ] = Field(
+    files: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(
         (),
         description="files and folders that the function reads: what is in them is part of the "
         "run's identity",

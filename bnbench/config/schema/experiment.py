@@ -15,8 +15,6 @@ from bnbench.config.schema.base import Block, NonNegative, Positive, Seed, disti
 from bnbench.config.schema.run import BLOCKS, LOGGERS, Loggers, RunConfig, every_key, known
 from bnbench.wording import slug
 
-MAX_POINTS = 10_000  # of one range; a grid has its own limit
-
 
 def _is_key(text: str) -> str:
     if not known(tuple(text.split("."))):
@@ -38,7 +36,7 @@ def _form(values: Any) -> str | None:
     """Which form an axis has; None for none of them."""
     if isinstance(values, dict):
         return next((form for form in ("log", "linear") if [*values] == [form]), None)
-    return "list" if isinstance(values, list | tuple) else None
+    return "list" if isinstance(values, tuple) else None
 
 
 def _plain(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -71,10 +69,8 @@ Number = Annotated[
     Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Field(ge=-1e20, le=1e20)],
     Field(json_schema_extra={"x-allowed": "a number from -1e20 to 1e20"}),
 ]
-Points = Annotated[int, Field(ge=2, le=MAX_POINTS)]
-Triple = Field(
-    strict=False, json_schema_extra={"x-allowed": "[first, last, how many]: three numbers"}
-)
+Points = Annotated[int, Field(ge=2, le=10_000)]  # of one range; a grid has its own limit
+Triple = Field(json_schema_extra={"x-allowed": "[first, last, how many]: three numbers"})
 
 
 class LogRange(Block):
@@ -89,7 +85,7 @@ class LinearRange(Block):
     linear: Annotated[tuple[Number, Number, Points], Triple]
 
 
-ValueList = Annotated[tuple[Any, ...], Field(min_length=1, strict=False), AfterValidator(_plain)]
+ValueList = Annotated[tuple[Any, ...], Field(min_length=1), AfterValidator(_plain)]
 Values = Annotated[
     Annotated[ValueList, Tag("list")]
     | Annotated[LogRange, Tag("log")]
@@ -98,16 +94,15 @@ Values = Annotated[
     Field(json_schema_extra={"x-allowed": "a list, {log: [a, b, n]} or {linear: [a, b, n]}"}),
 ]
 Axes = dict[AxisKey, Values] | None
-SeedList = Annotated[tuple[Seed, ...], Field(min_length=1, strict=False), AfterValidator(distinct)]
-SEEDS = "a whole number from 1 to 1,000,000, or a list of seeds"
+SeedList = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)]
 Seeds = Annotated[
     Annotated[int, Field(ge=1, le=1_000_000)] | SeedList | None,
-    Field(json_schema_extra={"x-allowed": SEEDS}),
+    Field(
+        json_schema_extra={"x-allowed": "a whole number from 1 to 1,000,000, or a list of seeds"}
+    ),
 ]
 
-
-Look = Annotated[int, Field(ge=6, le=1_000_000)]
-Looks = Annotated[tuple[Look, ...], Field(min_length=1, strict=False)]
+Looks = Annotated[tuple[Annotated[int, Field(ge=6, le=1_000_000)], ...], Field(min_length=1)]
 AnyBlock = dict[str, Any] | None
 
 
@@ -133,7 +128,7 @@ class SetupPatch(Patch):
     )
 
 
-ClaimNames = Annotated[tuple[str, ...], Field(min_length=1, strict=False), AfterValidator(distinct)]
+ClaimNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(distinct)]
 
 
 class ProfilePatch(Patch):
@@ -158,7 +153,7 @@ class TuneConfig(Block):
     race: bool = Field(False, description="give up values that are worse, from three seeds on")
 
 
-Arms = Annotated[tuple[str, ...], Field(min_length=1, max_length=2, strict=False)]
+Arms = Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
 
 
 class ClaimConfig(Block):
@@ -224,7 +219,7 @@ class PublishedConfig(Block):
     says: str = Field(description="what was measured, in words")
     metric: str = Field(description="the same of ours, e.g. test/running/accuracy")
     of: str = Field(description="the setup, e.g. bn or bn@32")
-    values: Annotated[tuple[Number, ...], Field(min_length=1, strict=False)] = Field(
+    values: Annotated[tuple[Number, ...], Field(min_length=1)] = Field(
         description="each published run, in the metric's unit (accuracies: percent)",
         json_schema_extra={"x-allowed": "a list of numbers"},
     )
@@ -245,9 +240,7 @@ class RegisteredConfig(Block):
 
     date: str = Field(description="when, in UTC")
     sha256: str = Field(description="of the lines of decided")
-    decided: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        description="seeds, values, setups and claims, a line each"
-    )
+    decided: tuple[str, ...] = Field(description="seeds, values, setups and claims, a line each")
 
 
 class ExperimentFile(Patch):
@@ -260,12 +253,10 @@ class ExperimentFile(Patch):
     setup: Name | None = Field(
         None, description="label of a single run; for several arms see setups"
     )
-    swept: Annotated[tuple[AxisKey, ...], Field(strict=False), AfterValidator(distinct)] | None = (
-        Field(
-            None,
-            description="dotted keys that were varied, in a resolved run's own file",
-            json_schema_extra={"x-allowed": "a list of keys"},
-        )
+    swept: Annotated[tuple[AxisKey, ...], AfterValidator(distinct)] | None = Field(
+        None,
+        description="dotted keys that were varied, in a resolved run's own file",
+        json_schema_extra={"x-allowed": "a list of keys"},
     )
     seed: Seed = Field(
         0, description="initial weights, split and order of the data; the same in every setup"
@@ -301,10 +292,10 @@ class ExperimentFile(Patch):
         "values that are worse on validation, from three seeds on",
         json_schema_extra={"x-allowed": "{axis: …, by: …, race: …} or null"},
     )
-    claims: Annotated[tuple[ClaimConfig, ...], Field(strict=False)] | None = Field(
+    claims: tuple[ClaimConfig, ...] | None = Field(
         None, description="what is judged from the runs by `bnbench report`"
     )
-    published: Annotated[tuple[PublishedConfig, ...], Field(strict=False)] | None = Field(
+    published: tuple[PublishedConfig, ...] | None = Field(
         None, description="numbers of others, shown beside ours by `bnbench report`"
     )
     registered: RegisteredConfig | None = Field(

@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Discriminator, Field, model_validator
 
-from bnbench.config.schema.base import Block, HalfOpen, Size, Target, fault
+from bnbench.config.schema.base import Block, HalfOpen, Size, Target, Text, fault
 
+Paddings = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=99)], ...], Field(min_length=1, max_length=10)
+]
 Initialization: TypeAlias = Literal["he", "xavier", "lecun", "small-gaussian"]
 
 
@@ -28,24 +31,17 @@ class PlainModel(Network):
     """
 
     kind: Literal["plain"] = "plain"
-    widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10, strict=False)] = Field(
+    widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10)] = Field(
         (8, 16, 32), description="channels of each stage; each but the first halves the resolution"
     )
     blocks: Annotated[int, Field(ge=1, le=100)] = Field(
         2, description="conv-norm-activation blocks per stage"
     )
     kernel: Annotated[int, Field(ge=1, le=99)] = Field(3, description="side of each convolution")
-    padding: (
-        Annotated[
-            tuple[Annotated[int, Field(ge=0, le=99)], ...],
-            Field(min_length=1, max_length=10, strict=False),
-        ]
-        | None
-    ) = Field(
+    padding: Paddings | None = Field(
         None,
         description="zeros around the images, for the convolutions of each stage; null: half the "
         "kernel, which keeps the size",
-        json_schema_extra={"x-allowed": "a list, one number a stage, or null"},
     )
     halving: Literal["stride", "average", "max"] = Field(
         "stride",
@@ -55,7 +51,7 @@ class PlainModel(Network):
     features: Literal["mean", "all"] = Field(
         "mean", description="what the head sees: each channel's mean, or all its pixels (flatten)"
     )
-    hidden: Annotated[tuple[Size, ...], Field(max_length=10, strict=False)] = Field(
+    hidden: Annotated[tuple[Size, ...], Field(max_length=10)] = Field(
         (), description="units of fully connected layers before the head, each with norm"
     )
 
@@ -93,14 +89,13 @@ class MLPModel(Network):
     """
 
     kind: Literal["mlp"]
-    widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
+    widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100)] = Field(
         (128, 128), description="units of each hidden layer"
     )
     depth: Annotated[int, Field(ge=1, le=400)] | None = Field(
         None,
         description="hidden layers: the last of widths is repeated until there are so many; null: "
         "as many as widths",
-        json_schema_extra={"x-allowed": "a whole number from 1 to 400, or null"},
     )
     norm_inputs: bool = Field(False, description="a normalization of the pixels comes first")
 
@@ -108,7 +103,7 @@ class MLPModel(Network):
 class ForeignModel(Block):
     """Keys of networks that are written elsewhere."""
 
-    pretrained: Annotated[str, Field(min_length=1)] | None = Field(
+    pretrained: Text | None = Field(
         None,
         description="file of weights (a saved state_dict) that the network as it is built starts "
         "from, instead of init; a last layer for other classes stays as it was drawn",

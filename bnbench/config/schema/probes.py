@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from bnbench.config.schema.base import Block, Count, Positive
 
 Images = Annotated[int, Field(ge=2, le=1_000_000_000)]
-Steps = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100, strict=False)]
-Sizes = Annotated[tuple[Count, ...], Field(max_length=100, strict=False)]
+Steps = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100)]
+Sizes = Annotated[tuple[Count, ...], Field(max_length=100)]
 
 
 class Probe(Block):

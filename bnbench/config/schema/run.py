@@ -40,7 +40,7 @@ Device = Annotated[
         pattern=f"^({DEVICE})$", json_schema_extra={"x-allowed": "auto, cpu, cuda, cuda:N or mps"}
     ),
 ]
-Loggers = Annotated[tuple[Logger, ...], Field(strict=False), AfterValidator(distinct)]
+Loggers = Annotated[tuple[Logger, ...], AfterValidator(distinct)]
 Seconds = Annotated[str, Field(pattern=f"^({SECONDS})$", max_length=20)]
 
 
@@ -60,9 +60,9 @@ class Optimizer(Block):
         "cosine", description="course of the learning rate after the warm-up"
     )
     warmup: HalfOpen = Field(0.05, description="fraction of the budget with a rising rate")
-    milestones: Annotated[
-        tuple[Fraction, ...], Field(min_length=1, max_length=100, strict=False)
-    ] = Field((0.5, 0.75), description="step: fractions of the budget at which the rate drops")
+    milestones: Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100)] = Field(
+        (0.5, 0.75), description="step: fractions of the budget at which the rate drops"
+    )
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.1, description="step: factor applied at each milestone"
     )
@@ -83,7 +83,7 @@ class AdamWConfig(Optimizer):
 
     kind: Literal["adamw"]
     lr: Positive = Field(0.002, description="learning rate at the peak of the schedule")
-    betas: Annotated[tuple[HalfOpen, HalfOpen], Field(strict=False)] = Field(
+    betas: tuple[HalfOpen, HalfOpen] = Field(
         (0.9, 0.999), description="decay rates of the two moment estimates"
     )
     eps: Positive = Field(1e-8, description="added to the denominator")
