@@ -133,16 +133,16 @@ def files_hash(files: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-_prepared: dict[tuple[Path, str], DatasetFacts] = {}
-
-
 def prepared_facts(data: schema.CustomData) -> DatasetFacts:
     """What the prepared copy says of itself. Raises UnpreparedError where there is none."""
     path, fingerprint = prepared_copy(data)
     if path is None or not path.is_file():
         raise UnpreparedError(f"data.target: {data.target} has not been prepared")
-    if (found := _prepared.get((path, fingerprint))) is not None:
-        return found
+    return _said_of(path, fingerprint)
+
+
+@functools.cache
+def _said_of(path: Path, fingerprint: str) -> DatasetFacts:
     try:
         with zipfile.ZipFile(path) as archive:
             about = json.loads(archive.read("about.json"))
@@ -151,10 +151,9 @@ def prepared_facts(data: schema.CustomData) -> DatasetFacts:
         train, channels, height, width = map(int, about["shape"]["train"])
         counts = train, int(about["shape"]["test"][0]), len(about["classes"])
         size = 4 if about.get("dtype") == "float32" else 1
-        found = DatasetFacts(*counts, channels, height, width, size)
+        return DatasetFacts(*counts, channels, height, width, size)
     except Exception as error:  # damaged bytes make zipfile, json and zlib raise a dozen kinds
         raise UnpreparedError(f"{path} cannot be used: {error}") from error
-    return _prepared.setdefault((path, fingerprint), found)
 
 
 @functools.cache

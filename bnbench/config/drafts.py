@@ -194,9 +194,7 @@ def _without_keys(block: str) -> list[str]:
 
 def compared(text: str) -> tuple[str, ...]:
     """Two or more norms with commas between them. Raises UsageError."""
-    names = tuple(dict.fromkeys(_split(text)))
-    for name in names:
-        _known(name, norms(), "norm")
+    names = tuple(dict.fromkeys(_known(each, norms(), "norm") for each in _split(text)))
     if len(names) < 2:
         raise UsageError(
             f"{shortened(text)}: two norms or more are compared",
@@ -208,16 +206,16 @@ def compared(text: str) -> tuple[str, ...]:
 def model(text: str) -> str:
     """A network. Raises UsageError."""
     library, _, name = text.partition(":")
-    if library not in LIBRARIES or not re.fullmatch(r"[\w.]+", name):
-        _known(text, models(), "network", f" ({listing(LIBRARIES)} take any name)")
-    return text
+    if library in LIBRARIES and re.fullmatch(r"[\w.]+", name):
+        return text
+    return _known(text, models(), "network", f" ({listing(LIBRARIES)} take any name)")
 
 
 def data(text: str) -> str:
     """A dataset, or a folder of images. Raises UsageError."""
-    if not Path(text, "train").is_dir():
-        _known(text, datasets(), "dataset", ", or a folder that holds train/ and test/")
-    return text
+    if Path(text, "train").is_dir():
+        return text
+    return _known(text, datasets(), "dataset", ", or a folder that holds train/ and test/")
 
 
 def batch_sizes(text: str) -> tuple[int, ...]:
@@ -240,22 +238,18 @@ def seeds(text: str) -> int:
 
 def one_of(names: list[str]) -> Callable[[str], str]:
     """Reads one of the norms that are compared. Raises UsageError."""
-
-    def read(text: str) -> str:
-        _known(text, names, "setup")
-        return text
-
-    return read
+    return lambda text: _known(text, names, "setup")
 
 
 def _split(text: str) -> list[str]:
     return [each for each in re.split(r"[,\s]+", text) if each]
 
 
-def _known(name: str, among: list[str], what: str, more: str = "") -> None:
-    if name not in among:
-        there = f"there {'is' if len(among) == 1 else 'are'} {listing(among, 'and')}{more}"
-        raise UsageError(
-            f"{shortened(name)} is no {what} that `new` knows",
-            do=did_you_mean(nearest(name, among)) or there,
-        )
+def _known(name: str, among: list[str], what: str, more: str = "") -> str:
+    if name in among:
+        return name
+    there = f"there {'is' if len(among) == 1 else 'are'} {listing(among, 'and')}{more}"
+    raise UsageError(
+        f"{shortened(name)} is no {what} that `new` knows",
+        do=did_you_mean(nearest(name, among)) or there,
+    )

@@ -13,8 +13,7 @@ from typing import Any
 from bnbench.config import registration, schema, yaml
 from bnbench.config.experiments import Axis, ExperimentConfig
 from bnbench.config.faults import Faults
-from bnbench.config.layers import Blocks, absolute
-from bnbench.config.schema import BLOCKS
+from bnbench.config.layers import absolute, given
 from bnbench.config.yaml import Source
 from bnbench.errors import UsageError
 from bnbench.wording import did_you_mean, listing, nearest, shortened, slug
@@ -86,9 +85,9 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         "profiles": {profile: judged} if profile is not None else None,
         "setup": experiment.label,
         "swept": experiment.swept or None,
-        **{name: block or None for name, block in _ordered(experiment.base).items()},
+        **{name: block or None for name, block in given(experiment.base).items()},
         "setups": {
-            setup.name: _ordered(setup.layer.blocks)
+            setup.name: given(setup.layer.blocks)
             | ({"axes": _axes(setup.axes)} if setup.axes else {})
             for setup in experiment.setups
         }
@@ -101,13 +100,9 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         "claims": experiment.source.data["claims"] if experiment.claims else None,
         "published": experiment.source.data["published"] if experiment.published else None,
         "registered": None if experiment.registered is None else experiment.registered.model_dump(),
-        "set": _ordered(experiment.sets) or None,
+        "set": given(experiment.sets) or None,
     }
     return {key: value for key, value in result.items() if value is not None}
-
-
-def _ordered(blocks: Blocks) -> dict[str, Any]:
-    return {name: blocks[name] for name in BLOCKS if name in blocks}
 
 
 def _axes(axes: tuple[Axis, ...]) -> dict[str, Any]:
@@ -165,11 +160,7 @@ def folder() -> Path:
 
 def shipped() -> list[tuple[str, Path, str]]:
     """Name, file and one-line description of each, sorted by name."""
-    top = folder()
-    return [
-        (path.relative_to(top).with_suffix("").as_posix(), path, _description(path))
-        for path in sorted(top.rglob("*.yaml"))
-    ]
+    return [(as_typed(path), path, _description(path)) for path in sorted(folder().rglob("*.yaml"))]
 
 
 def read_text(path: Path) -> str:

@@ -87,15 +87,15 @@ VALUES_ALSO_CALLED = {
 }
 # What other programs have a key for, and what there is instead.
 INSTEAD = {
-    "early_stopping early_stop patience": "each run trains for its whole budget, so that runs can "
-    "be compared: train.epochs, train.steps or train.examples",
-    "nesterov": "optim.momentum is heavy-ball momentum, without Nesterov's",
-    "clip grad_clip clip_grad gradient_clipping max_grad_norm": "gradients are not clipped",
-    "output_dir out output logdir log_dir save_dir results_dir runs_dir": "--runs-dir DIR says "
-    "where experiments are stored",
-    "resume": "the same command again continues a run",
-    "track_running_stats": "norm.kind frozen and the probes show what running statistics do; every "
-    "evaluation measures running, batch and population statistics",
+    "each run trains for its whole budget, so that runs can be compared: train.epochs, train.steps "
+    "or train.examples": "early_stopping early_stop patience",
+    "optim.momentum is heavy-ball momentum, without Nesterov's": "nesterov",
+    "gradients are not clipped": "clip grad_clip clip_grad gradient_clipping max_grad_norm",
+    "--runs-dir DIR says where experiments are stored": "output_dir out output logdir log_dir "
+    "save_dir results_dir runs_dir",
+    "the same command again continues a run": "resume",
+    "norm.kind frozen and the probes show what running statistics do; every evaluation measures "
+    "running, batch and population statistics": "track_running_stats",
 }
 
 SWAP = (
@@ -147,16 +147,20 @@ def keys_called(dotted: str, value: Any = None) -> list[str]:
 
 def instead(word: str) -> str | None:
     """What there is in place of a key that other programs have."""
-    return called(word, {sentence: words for words, sentence in INSTEAD.items()})
+    return called(word, INSTEAD)
+
+
+def kind_called(family: Family, word: str) -> str | None:
+    """The kind of a block that a word is another name of."""
+    kinds = {bare(kind): kind for kind in family.kinds}
+    return kinds.get(bare(word)) or value_called(f"{family.name}.{family.tag}", word)
 
 
 def value_meant(word: str) -> tuple[str, str] | None:
     """The key and its kind that a word is rather than a key: `bn` is `norm.kind`, `batch`."""
     for family in BLOCKS.values():
-        kinds = {bare(kind): kind for kind in family.kinds}
-        key = f"{family.name}.{family.tag}"
-        if kind := kinds.get(bare(word)) or value_called(key, word):
-            return key, kind
+        if kind := kind_called(family, word):
+            return f"{family.name}.{family.tag}", kind
     return None
 
 
@@ -210,10 +214,7 @@ def written_out(family: Family, value: Any) -> str | None:
 
 def nearest_kind(family: Family, word: str) -> str | None:
     """The kind that a word which is none probably means."""
-
-    names = {bare(kind): kind for kind in family.kinds}
-    also = value_called(f"{family.name}.{family.tag}", word)
-    return names.get(bare(word)) or also or nearest(word, family.kinds, 0.6)
+    return kind_called(family, word) or nearest(word, family.kinds, 0.6)
 
 
 def no_dotted_key(key: Key, axis: Any = None) -> tuple[str, str | None]:
