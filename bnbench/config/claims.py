@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from bnbench.config.metrics import (
     UsableLr,
     parse_metric,
 )
-from bnbench.config.sentences import validated
+from bnbench.config.sentences import Model, validated
 from bnbench.config.yaml import Source, resolved
 from bnbench.wording import did_you_mean, listing, nearest, shortened, slug
 
@@ -55,11 +55,9 @@ class ClaimReader:
     def read(self) -> tuple[Claim, ...]:
         """The claims in the file's order; one with a fault is left out."""
         claims: dict[str, Claim] = {}
-        listed = self.source.data["claims"]
-        for self.number, values in enumerate(listed if isinstance(listed, tuple) else ()):
-            model, _ = validated(schema.ClaimConfig, values)  # the file's check names the flaws
+        for model in self.items("claims", schema.ClaimConfig):
             count = len(self.faults.found)
-            claim = self.claim(model) if model is not None else None
+            claim = self.claim(model)
             if claim is None or len(self.faults.found) > count:
                 continue
             if claim.id in claims:
@@ -73,19 +71,29 @@ class ClaimReader:
 
         An id that no claim has is a fault, in every profile.
         """
-        listed = self.source.data.get("claims") if isinstance(self.source.data, dict) else None
-        listed = listed if isinstance(listed, tuple) else ()  # else the file's check names it
+        listed = self.listed("claims")
         ids = [str(each["id"]) for each in listed if isinstance(each, dict) and "id" in each]
         for name, patch in profiles.items():
             for number, each in enumerate((patch or {}).get("claims") or ()):
                 if each not in ids:
-                    there = f"claims: {listing(ids, 'and')}" if ids else "the file has no claims"
-                    hint = did_you_mean(nearest(each, ids)) or there
                     place = self.source.place(("profiles", name, "claims", number))
                     message = f"profiles.{name}.claims: {shortened(each)} is not a claim"
-                    self.faults.add(place, message, hint)
+                    self.faults.add(place, message, _among("claims", each, ids, "the file"))
         named = None if profile is None else (profiles[profile] or {}).get("claims")
         return named if named is None else tuple(named)
+
+    def listed(self, block: str) -> tuple[Any, ...]:
+        """The items of a list of the file, sound or not."""
+        listed = self.source.data.get(block) if isinstance(self.source.data, dict) else None
+        return listed if isinstance(listed, tuple) else ()  # else the file's check names it
+
+    def items(self, block: str, model: type[Model]) -> Iterator[Model]:
+        """Those that are sound; the file's check names the flaws of the others."""
+        self.block = block
+        for number, values in enumerate(self.listed(block)):
+            self.number, (item, _) = number, validated(model, values)
+            if item is not None:
+                yield item
 
     def add(self, key: str, message: str, hint: str | None = None) -> None:
         """Adds a fault at a key; `message` begins after the item's name."""
@@ -96,12 +104,10 @@ class ClaimReader:
 
     def published(self) -> tuple[Published, ...]:
         """What others have published, in the file's order; an item with a fault is left out."""
-        self.block, found = "published", list[Published]()
-        listed = (self.source.data or {}).get("published")
-        for self.number, values in enumerate(listed if isinstance(listed, tuple) else ()):
-            model, _ = validated(schema.PublishedConfig, values)  # the file's check names the flaws
-            metric = None if model is None else self.metric(model.metric)
-            if model is None or metric is None:
+        found = list[Published]()
+        for model in self.items("published", schema.PublishedConfig):
+            metric = self.metric(model.metric)
+            if metric is None:
                 continue
             if isinstance(metric, UsableLr):
                 self.add("metric", f".metric {model.metric} is of many runs, not of one")
@@ -162,9 +168,8 @@ class ClaimReader:
     def no_axis(self, key: str, name: str) -> None:
         """Adds a fault about a name that is no axis."""
         names = [axis.name for axis in self.axes]
-        there = f"axes: {listing(names, 'and')}" if names else "the experiment has no axes"
-        hint = did_you_mean(nearest(name, names)) or there
-        self.add(key, f".{key}: {shortened(name)} is not an axis", hint)
+        message = f".{key}: {shortened(name)} is not an axis"
+        self.add(key, message, _among("axes", name, names, "the experiment"))
 
     def arms(
         self, key: str, given: str | tuple[str, ...], used: set[str | None]
@@ -180,8 +185,7 @@ class ClaimReader:
         if text in known:  # a table's setups may have an @ in their names
             name, rest = text, ""
         if name not in known:
-            there = f"setups: {listing(known, 'and')}" if known else "the experiment has no setups"
-            hint = did_you_mean(nearest(name, known)) or there
+            hint = _among("setups", name, known, "the experiment")
             self.add(key, f".{key}: {shortened(name)} is not a setup", hint)
             return None
         own = {axis.key: axis for axis in known[name].axes}
@@ -203,6 +207,12 @@ class ClaimReader:
                 return None
             at[axis] = resolved(value.strip())
         return Arm(name, tuple(at.items()))
+
+
+def _among(what: str, name: str, names: Collection[str], where: str) -> str:
+    """The hint for a name that is none of these: the nearest, else all."""
+    there = f"{what}: {listing(names, 'and')}" if names else f"{where} has no {what}"
+    return did_you_mean(nearest(name, names)) or there
 
 
 def claim_of_arguments(values: Mapping[str, Any]) -> Source:
@@ -229,11 +239,9 @@ def claims_of_file(path: str) -> Source:
 
 def _sound(source: Source, faults: Faults) -> Source:
     """The source. Raises ConfigError where a claim lacks a key, or has one that is wrong."""
-    for at, values in enumerate(source.data["claims"]):
-        for flaw in validated(schema.ClaimConfig, values)[1]:
-            claim = "" if source.rank else f"claims[{at}]."
-            place = source.place(("claims", at, *flaw.path), key=flaw.key)
-            faults.add(place, f"{claim}{flaw.message}", flaw.hint)
+    for flaw in validated(schema.ExperimentFile, {"claims": source.data["claims"]})[1]:
+        message = flaw.message.removeprefix("claims[0]." if source.rank else "")
+        faults.add(source.place(flaw.path, key=flaw.key), message, flaw.hint)
     if faults.found:
         raise faults.error()
     return source
@@ -244,7 +252,7 @@ def runs_of(claim: Claim, arm: Arm, runs: tuple[schema.RunConfig, ...]) -> list[
 
     A value that has no meaning in a setup is not asked for there.
     """
-    return [run for run in runs if _fits(claim, arm, run)]
+    return [run for run in runs if of_arm(arm, run, claim.at)]
 
 
 def concern(
@@ -253,7 +261,7 @@ def concern(
     """Whether a run is of an arm of any of the claims. `but_tuned`: of one that asks for its value
     of that axis, whichever is the best."""
     return any(
-        _fits(claim, arm, run) and not takes_best(claim, arm, but_tuned)
+        of_arm(arm, run, claim.at) and not takes_best(claim, arm, but_tuned)
         for claim in claims
         for arm in (*claim.better_arms, *claim.worse_arms)
     )
@@ -264,10 +272,6 @@ def takes_best(claim: Claim, arm: Arm, tune: schema.TuneConfig | None) -> bool:
     asked = {*claim.at, *dict(arm.at), claim.slope_over}
     asked |= {LR} if isinstance(claim.measured, UsableLr) else set()
     return tune is not None and tune.axis not in asked
-
-
-def _fits(claim: Claim, arm: Arm, run: schema.RunConfig) -> bool:
-    return of_arm(arm, run, claim.at)
 
 
 def of_arm(arm: Arm, run: schema.RunConfig, at: Mapping[str, Any] | None = None) -> bool:

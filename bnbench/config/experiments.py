@@ -140,24 +140,25 @@ def read_looks(
     return looks
 
 
-def read_axis(name: str, values: Any, source: Source, at: Path, notes: list[str]) -> Axis:
+def read_axis(name: str, values: Any, source: Source, notes: list[str]) -> Axis:
     """An axis whose form is sound; equal values count once, and a note says so."""
-    key, at = tuple(name.split(".")), (*at, name)
+    key = tuple(name.split("."))
     listed: list[tuple[Path, Any]]
     if isinstance(values, dict):
         ((form, (first, last, count)),) = values.items()
         points = _points(form, first, last, count, whole=is_whole_number(key))
-        listed = [((*at, form), value) for value in points]
+        listed = [((name, form), value) for value in points]
     else:
-        listed = [((*at, i), value) for i, value in enumerate(values)]
+        listed = [((name, i), value) for i, value in enumerate(values)]
     distinct: dict[Any, tuple[Path, Any]] = {}
     for path, value in listed:
         distinct.setdefault(_same(value), (path, value))
     if len(distinct) < len(listed):
         notes.append(f"{name} lists {len(listed)} values, {len(distinct)} of them distinct")
     values = tuple(value for _, value in distinct.values())
-    patches = [Layer(source, layers.patch(key, value), to, key) for to, value in distinct.values()]
-    return Axis(key, values, tuple(patches), source.place(at, key=True))
+    patches = [Layer(source.part(path), layers.patch(key, value), key)
+               for path, value in distinct.values()]  # fmt: skip
+    return Axis(key, values, tuple(patches), source.place((name,), key=True))
 
 
 def _same(value: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from bnbench.config import schema
 from bnbench.config.faults import Place
 from bnbench.config.schema import BLOCKS, Key
-from bnbench.config.yaml import Path, Source
+from bnbench.config.yaml import MISSING, Path, Source, at
 
 Block: TypeAlias = Mapping[str, Any]
 Blocks: TypeAlias = Mapping[str, Block]
@@ -31,18 +31,7 @@ class Layer:
 
     source: Source
     blocks: Blocks
-    at: Path = ()  # where in the source they are written
     onto: Key = ()  # where in a run this is put
-
-    def sets(self, path: Path) -> bool:
-        """Whether there is a value at a path of a run."""
-        values: Any = self.blocks
-        for step in path:
-            index = isinstance(step, int) and isinstance(values, tuple) and step < len(values)
-            if not index and not (isinstance(values, dict) and step in values):
-                return False
-            values = values[step]
-        return True
 
 
 def origin(layers: Sequence[Layer], path: Path, *, key: bool = False) -> Place:
@@ -50,8 +39,8 @@ def origin(layers: Sequence[Layer], path: Path, *, key: bool = False) -> Place:
     around it."""
     while path:
         for layer in reversed(layers):
-            if layer.sets(path):
-                return layer.source.place((*layer.at, *path[len(layer.onto) :]), key=key)
+            if at(layer.blocks, path) is not MISSING:
+                return layer.source.place(path[len(layer.onto) :], key=key)
         path, key = path[:-1], False
     return layers[0].source.place()
 

@@ -71,8 +71,8 @@ def under_profile(
     return load_experiment(experiment.path, replace(overrides, set=sets))
 
 
-def _sound(source: Source, faults: Faults) -> dict[str, Any]:
-    """What a source says, with absolute paths; whatever is wrong becomes a fault and is left out.
+def _sound(source: Source, faults: Faults) -> Source:
+    """A source with absolute paths; whatever is wrong becomes a fault and is left out.
 
     The blocks themselves are judged later, when the patches are merged.
     """
@@ -84,7 +84,7 @@ def _sound(source: Source, faults: Faults) -> dict[str, Any]:
         for flaw in flaws:
             data = _without(data, flaw.path)
         model, flaws = validated(schema.ExperimentFile, data)
-    return dict(layers.absolute(data, source.folder))
+    return replace(source, data=layers.absolute(data, source.folder))
 
 
 def _without(data: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -112,40 +112,36 @@ class Reader:
     overrides: Overrides
     faults: Faults
     notes: list[str] = field(default_factory=list)
-    said: list[tuple[Source, dict[str, Any]]] = field(default_factory=list)  # the last one wins
+    said: list[Source] = field(default_factory=list)  # without what is wrong; the last one wins
 
     def read(self) -> ExperimentConfig:
         """The experiment, without whatever is wrong with it."""
-        file, path = _sound(self.source, self.faults), FilePath(self.source.name)
-        arguments = [*self.arguments("--set", 1), *self.seed_arguments()]
-        also = ((each, _sound(each, self.faults)) for each in arguments)
-        self.said = [(self.source, file), *also]
+        path = FilePath(self.source.name)
+        overs = self.arguments("--over", len(self.overrides.set) + 1)
+        arguments = [*self.arguments("--set", 1), *overs, *self.seed_arguments()]
+        self.said = [_sound(each, self.faults) for each in (self.source, *arguments)]
+        file = self.said[0].data
         profile = self.profile(_part(file, "profiles"))
-        stack = [Layer(self.source, layers.given(file))]
-        listed: list[tuple[Source, Path, Any]] = [(self.source, ("axes",), _part(file, "axes"))]
         if profile is not None:
-            patch, at = file["profiles"][profile] or {}, ("profiles", profile)
-            stack.append(Layer(self.source, layers.given(patch), at))
-            listed.append((self.source, (*at, "axes"), _part(patch, "axes")))
-            self.said.insert(1, (self.source, {key: patch[key] for key in {"seeds"} & {*patch}}))
-        overs = self.overs(len(self.overrides.set) + 1)
-        listed += [(source, ("axes",), {name: value}) for name, (source, value) in overs.items()]
-        axes = {name: (value, source, at) for source, at, each in listed
-                for name, value in each.items()}  # fmt: skip
+            patch = file["profiles"][profile] or {}
+            self.said.insert(1, self.source.part(("profiles", profile), patch))
+        axes = {name: (value, each.part(("axes",))) for each in self.said
+                for name, value in _part(each.data, "axes").items()}  # fmt: skip
         grid = tuple(read_axis(name, *axis, self.notes) for name, axis in axes.items())
+        stack = [Layer(each, layers.given(each.data)) for each in self.said if not each.rank]
         base: Blocks = {name: {} for name in BLOCKS}
         for layer in stack:
             base = layers.merged(base, layer.blocks)
-        set_layers = [self.set_layers(source, said) for source, said in self.said]
+        set_layers = [self.set_layers(each) for each in self.said]
         sets = layers.merged(*map(layers.united, (set_layers[:1], set_layers[1:])))
-        setups = self.setups(_part(file, "setups"), grid, overs)
+        setups = self.setups(_part(file, "setups"), grid, self.over_names(overs))
         self.judge(base, stack, setups)
         tune = self.tune(grid)
         if file.get("setup") is not None and setups:
             place = self.source.place(("setup",), key=True)
             self.faults.add(place, "setup and setups are both given", "give one of them")
         reader = claims.ClaimReader(self.source, setups, grid, tune, self.faults)
-        claimed = reader.read() if _part(self.source.data or {}, "claims") else ()
+        claimed = reader.read()
         judged = reader.chosen(_part(file, "profiles"), profile)
         return ExperimentConfig(
             name=slug(self.own("experiment")[1] or path.stem) or "experiment",
@@ -177,7 +173,7 @@ class Reader:
 
     def own(self, key: str) -> tuple[Source, Any]:
         """Who gives the value of a key around the blocks, and the value."""
-        given = [(source, said[key]) for source, said in self.said if key in said]
+        given = [(each, each.data[key]) for each in self.said if key in each.data]
         return given[-1] if given else (self.source, None)
 
     # --- the command line -----------------------------------------------------------------
@@ -226,26 +222,24 @@ class Reader:
             self.faults.add(result[0].place(), message, "give one of them")
         return result
 
-    def overs(self, first: int) -> dict[str, tuple[Source, Any]]:
-        """The values of `--over` by axis, each with its argument."""
-        result, given = dict[str, tuple[Source, Any]](), set[str]()
-        for source in self.arguments("--over", first):
+    def over_names(self, overs: list[Source]) -> set[str]:
+        """The axes whose values the command line gives; a fault for one that it gives twice."""
+        names = set[str]()
+        for source in overs:
             (name,) = source.data["axes"]
-            if name in given:
+            if name in names:
                 self.faults.add(source.place(), f"{name} is given twice")
-            elif axis := _part(_sound(source, self.faults), "axes"):
-                result[name] = source, axis[name]
-            given.add(name)
-        return result
+            names.add(name)
+        return names
 
-    def set_layers(self, source: Source, values: Mapping[str, Any]) -> list[Layer]:
+    def set_layers(self, source: Source) -> list[Layer]:
         """What `set:` of the file or one `--set` sets, a layer for each key."""
         result = []
-        for name, value in _part(values, "set").items():
+        for name, value in _part(source.data, "set").items():
             key = tuple(name.split("."))
             if len(key) > 1 or isinstance(value, dict | None):
                 blocks = layers.patch(key, (value or {}) if len(key) == 1 else value)
-                result.append(Layer(source, blocks, ("set", name), key))
+                result.append(Layer(source.part(("set", name)), blocks, key))
             else:
                 message = f"{name} must be a mapping, not {found(value)}"
                 self.faults.add(source.place(("set", name)), message)
@@ -255,9 +249,9 @@ class Reader:
 
     def seeds(self) -> Seeds:
         """The seeds: `--seed`, else `--seeds`, else `seeds:`, else `seed:`, else 0."""
-        given = [each for each in self.said if "seed" in each[1] or "seeds" in each[1]]
-        source, said = given[-1] if given else (self.source, {})
-        seeds, seed = said.get("seeds"), said.get("seed")
+        given = [each for each in self.said if {"seed", "seeds"} & each.data.keys()]
+        source = (given or self.said)[-1]
+        seeds, seed = source.data.get("seeds"), source.data.get("seed")
         if seeds is None:
             return (seed or 0,)
         chosen: Seeds = range(seeds) if isinstance(seeds, int) else tuple(seeds)
@@ -296,20 +290,19 @@ class Reader:
         return None
 
     def setups(
-        self, given: Mapping[str, Any], grid: tuple[Axis, ...], overs: Mapping[str, Any]
+        self, given: Mapping[str, Any], grid: tuple[Axis, ...], overs: set[str]
     ) -> tuple[Setup, ...]:
         """The setups, with the values that they have for axes of the experiment."""
         result = []
         for name, patch in given.items():
-            notes, at = list[str](), ("setups", name)
+            notes, part = list[str](), self.source.part(("setups", name))
             axes = [
-                read_axis(axis, values, self.source, (*at, "axes"), notes)
+                read_axis(axis, values, part.part(("axes",)), notes)
                 for axis, values in _part(patch or {}, "axes").items()
                 if self.is_own_axis(name, axis, grid) and axis not in overs
             ]
             self.notes += [f"setup {shortened(name)}: {note}" for note in notes]
-            layer = Layer(self.source, layers.given(patch or {}), at)
-            result.append(Setup(name, layer, tuple(axes)))
+            result.append(Setup(name, Layer(part, layers.given(patch or {})), tuple(axes)))
         return tuple(result)
 
     def chosen(self, setups: tuple[Setup, ...]) -> tuple[Setup, ...]:

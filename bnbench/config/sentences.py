@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,10 +22,12 @@ from bnbench.config.hints import (
     written_out,
 )
 from bnbench.config.schema import BLOCKS, Block, Family, Key
-from bnbench.config.yaml import Path
+from bnbench.config.yaml import MISSING, Path, at
 from bnbench.wording import did_you_mean, found, listing, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+Part: TypeAlias = dict[str, Any]
+"""Of a JSON Schema."""
 # What types of JSON Schema are called; numbers have bounds as well.
 WORDS = {"null": ["null"], "boolean": ["true", "false"], "string": ["text"], "array": ["a list"]}
 
@@ -94,7 +96,7 @@ class Subject:
     def explained(self, path: Path, detail: Any, *, on_key: bool) -> Flaw:
         """One sentence for what pydantic found."""
         value, name = at(self.values, path), self.dotted(path)
-        if detail["type"] == "missing" and path[-1] not in at(self.values, path[:-1]):
+        if detail["type"] == "missing" and value is MISSING:
             return self.missing(path)
         if detail["type"] == "extra_forbidden":
             return Flaw(path, *self.no_key(path), key=True)
@@ -109,8 +111,7 @@ class Subject:
             message = message.replace("{around}", around)
             message = message.replace("{name}", around if named else name)
             return Flaw(path, message, detail["ctx"]["hint"], on_key)
-        part = self.part(path)
-        branches = list(_branches(_json_schema(self.model), part))
+        part, branches = _part(self.model, path)
         said = f"a list of {len(value):,}" if detail["type"] == "too_long" else found(value)
         message = f"{name} must be {allowed(self.model, path)}, not {said}"
         if "\\udc" in ascii(value):  # half a character stands for a byte of a path that is no text
@@ -123,7 +124,7 @@ class Subject:
         tag = self.family.tag if self.family else None
         chosen = tag is not None and tag in self.values and len(path) == 1
         said = f': {tag} "{self.kind}" needs it' if self.kind else ""
-        described = self.part(path).get("description")
+        described = _part(self.model, path)[0].get("description")
         hint = f"{path[-1]}: {described}" if described else None
         place = (str(tag),) if chosen else path[:-1]
         return Flaw(place, f"{self.dotted(path)} is missing{said}", hint, key=chosen)
@@ -141,13 +142,13 @@ class Subject:
             hint = f"only --set, --over and axes take dotted keys: write {head}: {{{tail}: …}}"
             return message, hint
         if family is None or len(path) > 1:
-            close = did_you_mean(nearest(key, self.keys(path[:-1])), "" if where else f"{around}.")
+            keys = self.keys(path[:-1])
+            close = did_you_mean(nearest(key, keys), "" if where else f"{around}.")
             if where == "a setup" and key == "seed":
                 return message, "seeds are shared by all setups, so that differences are paired"
-            allowed = f"allowed: {listing(self.keys(path[:-1]), 'and')}"
             if where:  # at the top of the file, of a setup or a profile
-                close = meant(key, at(self.values, path), close) or allowed
-            return message, close
+                close = meant(key, at(self.values, path), close)
+            return message, close or f"allowed: {listing(keys, 'and')}"
         if family.tag:
             message = f'{self.dotted(path)} is not a key of {family.tag} "{self.kind}"'
         if (self.kind, key) == ("timm", "norm"):
@@ -160,7 +161,7 @@ class Subject:
             guess = f"did you mean {family.name}.{close}, a key of {kinds}?"
         return message, meant(self.dotted(path), guess=guess)
 
-    def hint(self, part: dict[str, Any], branches: list[dict[str, Any]], value: Any) -> str | None:
+    def hint(self, part: Part, branches: list[Part], value: Any) -> str | None:
         """What to write instead, as far as it can be guessed."""
         types = {str(each.get("type")).replace("integer", "number") for each in branches}
         words = [word for each in branches for word in (*each.get("enum", ()), each.get("const"))]
@@ -192,25 +193,9 @@ class Subject:
         )
         return (self.family.name + inner if self.family else inner).removeprefix(".")
 
-    def part(self, path: Path) -> dict[str, Any]:
-        """The JSON Schema at a path; {} where the schema describes nothing."""
-        part = root = _json_schema(self.model)
-        for step in path:
-            inner = (_inner(branch, step) for branch in _branches(root, part))
-            part = next(filter(None, inner), {})
-        return part
-
     def keys(self, path: Path) -> list[str]:
         """The keys of the mapping at a path; [] where any are allowed."""
-        branches = _branches(_json_schema(self.model), self.part(path))
-        return [key for branch in branches for key in branch.get("properties", {})]
-
-
-def at(values: Any, path: Path) -> Any:
-    """The value at a path that there is; of a key that there is not, None."""
-    for step in path:
-        values = values.get(step) if isinstance(values, dict) else values[step]
-    return values
+        return [key for each in _part(self.model, path)[1] for key in each.get("properties", {})]
 
 
 def _located(values: Any, detail: Any) -> tuple[Path, bool]:
@@ -218,9 +203,8 @@ def _located(values: Any, detail: Any) -> tuple[Path, bool]:
     its key is at fault."""
     parts, path = detail["loc"], list[str | int]()
     for part in parts:
-        index = isinstance(part, int) and isinstance(values, tuple) and part < len(values)
-        if index or (isinstance(values, dict) and part in values):
-            values = values[part]
+        if (inner := at(values, (part,))) is not MISSING:
+            values = inner
             path.append(part)
     if detail["type"] == "missing" and isinstance(parts[-1], str):  # else: a list is too short
         path.append(parts[-1])
@@ -234,28 +218,31 @@ def _located(values: Any, detail: Any) -> tuple[Path, bool]:
 
 def allowed(model: type[BaseModel], path: Path) -> str:
     """What a key of a model must be, in words."""
-    part = Subject(model, {}).part(path)
-    branches = _branches(_json_schema(model), part)
+    part, branches = _part(model, path)
     return str(part.get("x-allowed") or listing(_words(branches)))
 
 
 @functools.cache
-def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
+def _json_schema(model: type[BaseModel]) -> Part:
     return model.model_json_schema()
 
 
-def _branches(root: dict[str, Any], part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _part(model: type[BaseModel], path: Path) -> tuple[Part, list[Part]]:
+    """The JSON Schema at a path, {} where it describes nothing, and the parts of its union."""
+    part = root = _json_schema(model)
+    for step in path:
+        part = next(filter(None, (_inner(each, step) for each in _branches(root, part))), {})
+    return part, _branches(root, part)
+
+
+def _branches(root: Part, part: Part) -> list[Part]:
     """The part or the parts of its union, with references followed."""
-    for branch in part.get("anyOf") or part.get("oneOf") or [part]:
-        if "$ref" in branch:
-            yield root["$defs"][branch["$ref"].split("/")[-1]]
-        elif branch is not part and "anyOf" in branch:
-            yield from _branches(root, branch)
-        else:
-            yield branch
+    union = part.get("anyOf") or part.get("oneOf") or [part]
+    return [root["$defs"][each["$ref"].split("/")[-1]] if "$ref" in each else each
+            for each in union]  # fmt: skip
 
 
-def _inner(part: dict[str, Any], step: str | int) -> dict[str, Any] | None:
+def _inner(part: Part, step: str | int) -> Part | None:
     if isinstance(step, str):
         other = part.get("additionalProperties")
         return part.get("properties", {}).get(step) or (other if isinstance(other, dict) else None)
@@ -263,13 +250,13 @@ def _inner(part: dict[str, Any], step: str | int) -> dict[str, Any] | None:
     return fixed[step] if step < len(fixed) else part.get("items")
 
 
-def _words(branches: Iterable[dict[str, Any]]) -> list[str]:
+def _words(branches: Iterable[Part]) -> list[str]:
     words = [word for branch in branches for word in _words_of(branch)]
     containers = any(word.startswith(("a mapping", "a list")) for word in words)
     return [word for word in words if word != "null"] if containers else words
 
 
-def _words_of(part: dict[str, Any]) -> list[str]:
+def _words_of(part: Part) -> list[str]:
     if "enum" in part or "const" in part:
         return [str(word) for word in part.get("enum", [part.get("const")])]
     match part.get("type"):
@@ -287,7 +274,7 @@ def _words_of(part: dict[str, Any]) -> list[str]:
             return WORDS.get(str(kind), ["a mapping"])
 
 
-def _bounds(part: dict[str, Any]) -> str:
+def _bounds(part: Part) -> str:
     """The bounds of a number, which always has two; either may be excluded."""
     low, high = part.get("minimum"), part.get("maximum")
     if low is not None and high is not None:
@@ -305,8 +292,7 @@ def is_whole_number(key: Key) -> bool:
     """Whether a key takes whole numbers but no others."""
     family = BLOCKS[key[0]]
     model = family.models[(*family.kinds_with(key[1]), None)[0]]
-    branches = _branches(_json_schema(model), Subject(model, {}).part(key[1:]))
-    types = {branch.get("type") for branch in branches}
+    types = {branch.get("type") for branch in _part(model, key[1:])[1]}
     return "integer" in types and "number" not in types
 
 

@@ -41,6 +41,19 @@ Path: TypeAlias = tuple[str | int, ...]
 """Keys and indices that lead to a value."""
 
 
+MISSING = object()
+
+
+def at(values: Any, path: Path) -> Any:
+    """The value at a path in plain data; MISSING where there is none."""
+    for step in path:
+        index = isinstance(step, int) and isinstance(values, tuple) and step < len(values)
+        if not index and not (isinstance(values, dict) and step in values):
+            return MISSING
+        values = values[step]
+    return values
+
+
 class Mark(NamedTuple):
     """Line and column, from 1, of a value's key and of the value. List items have no key."""
 
@@ -50,7 +63,7 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, or one argument of the command line: the argument is its own place."""
+    """A file, one argument of the command line, or a part of it. An argument is its own place."""
 
     name: str  # as the user typed it
     folder: str = ""  # where its relative paths start
@@ -58,6 +71,11 @@ class Source:
     data: Any = None  # dictionaries, tuples and scalars
     text: str = ""  # verbatim, but for the ends of its lines
     marks: dict[Path, Mark] = field(default_factory=dict)
+    root: Path = ()  # where in the text the part is
+
+    def part(self, path: Path, data: Any = None) -> Source:
+        """What says `data` at a path."""
+        return replace(self, root=(*self.root, *path), data=data)
 
     def at(self, line: int, column: int) -> Place:
         """A place in the text."""
@@ -65,6 +83,7 @@ class Source:
 
     def place(self, path: Path = (), *, key: bool = False) -> Place:
         """The place of a value or of its key; of the nearest value around it if it is absent."""
+        path = (*self.root, *path)
         while path and path not in self.marks:
             path, key = path[:-1], False
         mark = self.marks.get(path, Mark((1, 1), (1, 1)))
@@ -78,26 +97,14 @@ class Stop(Exception):  # noqa: N818 - a signal: the fault is recorded
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Composes nodes whose tag is empty unless one is written."""
 
-    depth = 0
-
     def resolve(self, *_: object) -> str:
         """Kinds of scalars are told apart here, not by PyYAML."""
         return ""
 
-    def descend_resolver(self, parent: Any, _: object) -> None:
-        """Bounds the depth, because composing recurses."""
-        self.depth += 1
-        if self.depth > MAX_DEPTH + 1:
-            raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=parent.start_mark)
 
-    def ascend_resolver(self) -> None:
-        """One level up."""
-        self.depth -= 1
-
-
-TOO_DEEP = "exceeded maximum nesting depth"  # in libyaml's words
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 SENTENCES = {
-    TOO_DEEP: f"nested more than {MAX_DEPTH} levels deep",
+    "exceeded maximum nesting depth": TOO_DEEP,  # 1,000, in libyaml
     "found another document": "a second document starts here: remove the ---",
     "found undefined alias": "this alias has no anchor before it",
     "mapping values are not allowed": 'a ":" is where no key can end: text with ": " in it '
@@ -124,6 +131,8 @@ def parse(text: str, source: Source, faults: Faults) -> Source:
         return replace(source, data=data, marks=reader.marks)
     except yaml.MarkedYAMLError as error:
         faults.add(*_syntax(error, text, source))
+    except RecursionError:  # without libyaml
+        faults.add(source.at(1, 1), TOO_DEEP)
     except (yaml.YAMLError, ValueError, OverflowError):
         # Escapes outside Unicode: PyYAML's scanner lets `chr` raise.
         faults.add(source.at(1, 1), "this is not YAML")
@@ -177,7 +186,7 @@ class Reader:
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
         if len(self.open) >= MAX_DEPTH:
-            raise self.stop(node, f"nested more than {MAX_DEPTH} levels deep")
+            raise self.stop(node, TOO_DEEP)
         self.open.append(node)
         result: Any
         if isinstance(node, yaml.SequenceNode):

@@ -297,7 +297,8 @@ PROBES = [
     ),
     (
         "landscape: {images: 2}",
-        "probes.landscape.images is not a key of probes.landscape",
+        "probes.landscape.images is not a key of probes.landscape\n"
+        "  allowed: every, steps and relative_steps",
     ),
     (
         "landscape: {every: 0}",

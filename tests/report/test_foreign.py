@@ -321,11 +321,13 @@ def test_what_is_wrong_is_a_sentence(
 
 
 def test_faults_of_a_file_of_claims_have_their_lines() -> None:
-    Path("claims.yaml").write_text("claims:\n  - {id: a, says: s, metric: dice, beter: gn}\n")
+    Path("claims.yaml").write_text(
+        "claims:\n  - {id: a, says: s, metric: dice, beter: gn}\n  - 3\n"
+    )
     said = ask(LONG, "--claims", "claims.yaml")
     assert said.code == 2
-    assert "claims.yaml:2:" in said.err
-    assert "did you mean" in said.err
+    assert "claims.yaml:2:36: claims[0].beter is not a key of claims[0]\n  did you" in said.err
+    assert "claims.yaml:3:5: claims[1] must be a mapping, not 3" in said.err
     assert ask(LONG, "--claims", "nowhere.yaml").code == 2
 
 
