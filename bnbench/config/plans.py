@@ -178,7 +178,7 @@ def grid(experiment: ExperimentConfig) -> str:
         suffix = f" ({in_short(others)})" if others else ""
         parts.append(f"{counted(number, 'value')} of {axis.name}{suffix}")
     whole = " × ".join([*parts, counted(len(experiment.seeds), "seed")])
-    if experiment.claims_only:
+    if experiment.claims_only and experiment.claims:
         whole += f"; only those of {listing([each.id for each in experiment.claims], 'and')}"
     return whole
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
 
@@ -11,66 +12,26 @@ from bnbench.config import loading, plans
 from bnbench.errors import ConfigError
 
 
-class Planner(Protocol):
-    def __call__(
-        self,
-        text: str | bytes,
-        *sets: str,
-        over: tuple[str, ...] = ...,
-        seeds: int | None = ...,
-        seed: int | None = ...,
-        setup: str | None = ...,
-    ) -> plans.Plan: ...
-
-
-class Complainer(Protocol):
-    def __call__(
-        self,
-        text: str | bytes,
-        *sets: str,
-        over: tuple[str, ...] = ...,
-        seeds: int | None = ...,
-        seed: int | None = ...,
-        setup: str | None = ...,
-    ) -> str: ...
-
-
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
-    """Writes x.yaml, loads it with overrides and expands it."""
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., plans.Plan]:
+    """Writes x.yaml, loads it with overrides (`--set` by position) and expands it."""
     monkeypatch.chdir(tmp_path)
 
-    def planner(
-        text: str | bytes,
-        *sets: str,
-        over: tuple[str, ...] = (),
-        seeds: int | None = None,
-        seed: int | None = None,
-        setup: str | None = None,
-    ) -> plans.Plan:
+    def planner(text: str | bytes, *sets: str, **others: Any) -> plans.Plan:
         path = Path("x.yaml")
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return plans.expand(
-            loading.load_experiment(path, loading.Overrides(sets, over, seeds, seed, setup))
-        )
+        return plans.expand(loading.load_experiment(path, loading.Overrides(sets, **others)))
 
     return planner
 
 
 @pytest.fixture
-def faults(plan: Planner) -> Complainer:
-    """The text of the ConfigError that a file causes."""
+def faults(plan: Callable[..., plans.Plan]) -> Callable[..., str]:
+    """The text of the ConfigError that a file causes; called as `plan`."""
 
-    def complainer(
-        text: str | bytes,
-        *sets: str,
-        over: tuple[str, ...] = (),
-        seeds: int | None = None,
-        seed: int | None = None,
-        setup: str | None = None,
-    ) -> str:
+    def complainer(text: str | bytes, *sets: str, **others: Any) -> str:
         with pytest.raises(ConfigError) as caught:
-            plan(text, *sets, over=over, seeds=seeds, seed=seed, setup=setup)
+            plan(text, *sets, **others)
         return str(caught.value)
 
     return complainer

@@ -261,6 +261,12 @@ def test_what_a_profile_judges_is_kept_with_the_experiment(tmp_path: Path) -> No
     assert [run.setup for run in plans.expand(again).runs] == ["bn", "bn"]
 
 
+def test_a_profile_of_unknown_claims_and_too_many_runs(faults: Any) -> None:
+    said = faults("setups: {a: , b: }\nprofiles: {q: {claims: [x]}}", seeds=6000)
+    assert "profiles.q.claims: x is not a claim" in said
+    assert "the grid has 12,000 runs (2 setups × 6,000 seeds), more than 10,000" in said
+
+
 def test_a_profile_of_claims_without_runs(tmp_path: Path) -> None:
     text = f"{TWO_CLAIMS}profiles: {{one: {{claims: [b], axes: {{data.batch_size: [4, 8]}}}}}}\n"
     with pytest.raises(ConfigError) as caught:

@@ -43,6 +43,9 @@ CASES = [
      "  the kind without normalization is none"),
     ("norm: {kind: goup}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "goup"\n'
      "  did you mean group?"),
+    ("norm: {kind: goup, grops: 4}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "goup"\n'
+     "  did you mean group?\nx.yaml:1:20: norm.grops is not a key of any kind\n"
+     "  did you mean norm.groups?"),
     ("norm: {kind: BatchNorm2d}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "BatchNorm2d"\n'
      "  did you mean batch?"),
     ("norm: {kind: BatchReNorm}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "BatchReNorm"\n'

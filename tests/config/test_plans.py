@@ -9,58 +9,7 @@ import pytest
 from bnbench.config import identity, loading, plans
 from bnbench.errors import ConfigError, UsageError
 
-# The file that the README shows.
 SAMPLE = """\
-experiment: batch-size
-question: Which normalization survives small batches?
-data:
-  dataset: fashion-mnist-12k
-  root: null
-  download: true
-  train_size: null
-  validation_size: 1000
-  batch_size: 64
-  eval_batch_size: 500
-  drop_last: true
-  order: shuffled
-  augment: none
-model:
-  kind: plain
-  widths: [8, 16, 32]
-  blocks: 2
-  activation: relu
-  init: he
-  dropout: 0.0
-norm:
-  kind: batch
-  placement: before
-  batch_size: null
-  momentum: 0.1
-  eps: 1.0e-5
-  affine: true
-optim:
-  kind: sgd
-  lr: 0.1
-  momentum: 0.9
-  weight_decay: 0.0
-  decay_norm_and_bias: false
-  lr_rule: none
-  base_batch_size: 64
-  schedule: cosine
-  warmup: 0.05
-train:
-  epochs: 3
-  evaluations: 10
-  log_every: 10
-  checkpoint_every: 30s
-  diverged_above: 10
-probes: {}
-compute:
-  device: auto
-  threads: auto
-  precision: fp32
-seed: 0
-
 setups:
   none:      {norm: {kind: none}}
   bn-before: {norm: {kind: batch, placement: before}}
@@ -71,7 +20,6 @@ axes:
   optim.lr: {log: [0.003, 3.0, 7]}
 seeds: 8
 tune: {axis: optim.lr, by: val/accuracy}
-claims: []
 """
 
 
