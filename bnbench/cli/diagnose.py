@@ -54,7 +54,12 @@ BatchSizes = Annotated[
     ),
 ]
 ImageCount = Annotated[
-    int, root.number("--images", "About how many images of each loader to use.", least=2)
+    int,
+    typer.Option(
+        metavar="N",
+        parser=root.number("--images", 2),
+        help="About how many images of each loader to use.",
+    ),
 ]
 
 

@@ -15,6 +15,8 @@ from bnbench.errors import UsageError
 from bnbench.wording import listing, printable
 
 FIGURES = ("pdf", "png", "svg")
+FORMS = ("latex", "markdown", "csv")
+"""What the report's table can be printed as."""
 
 Experiment = Annotated[
     str | None,
@@ -33,14 +35,20 @@ Pictures = Annotated[
     ),
 ]
 Study = Annotated[
-    int | None, number("--study", "Which one, where the folder holds several studies.", least=1)
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=number("--study", 1),
+        help="Which one, where the folder holds several studies.",
+    ),
 ]
 Form = Annotated[
     str | None,
-    one_of(
+    typer.Option(
         "--format",
-        ("latex", "markdown", "csv"),
-        "Print the table for a paper, with caption and verdicts.",
+        metavar="|".join(FORMS),
+        parser=one_of("--format", FORMS),
+        help="Print the table for a paper, with caption and verdicts.",
     ),
 ]
 
@@ -177,7 +185,12 @@ def tensorboard(
     experiment: Experiment = None,
     runs_dir: RunsDir = Path("runs"),
     port: Annotated[
-        int, number("--port", "Port; the next free one if it is taken.", least=1, most=65535)
+        int,
+        typer.Option(
+            metavar="N",
+            parser=number("--port", 1, 65535),
+            help="Port; the next free one if it is taken.",
+        ),
     ] = 6006,
     open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
     rebuild: Annotated[
