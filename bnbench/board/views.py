@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import TypeAlias
 
 from bnbench.config import identity, loading, plans, schema
 from bnbench.errors import BnbenchError, DamagedError, HeldError, StorageError
@@ -28,15 +28,6 @@ from bnbench.wording import column_words, counted, in_words, printable, told_apa
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
 
-BATCHED = {
-    "custom",
-    *(
-        kind
-        for each in get_args(schema.BatchStatistics)
-        for kind in get_args(each.model_fields["kind"].annotation)
-    ),
-}
-"""Normalizations that may have batch statistics."""
 HEADERS = "events.out.tfevents.*.hparams"
 SHOWN_SECONDS = 3.0
 """How often progress is said."""
@@ -77,8 +68,11 @@ class Description:
     def metrics(self) -> tuple[str, ...]:
         """Those of the HParams tab that can differ: where nothing diverged a column would be
         zeros, and where nothing has batch statistics some would be zeros or the same."""
+        may_have = schema.BatchStatistics | schema.CustomNormConfig
+        kinds = schema.BLOCKS["norm"].models.items()
+        batched = {kind for kind, model in kinds if issubclass(model, may_have)}
         gap = any(
-            row.get("norm.kind") in BATCHED or row.get("model.kind") == "custom"
+            row.get("norm.kind") in batched or row.get("model.kind") == "custom"
             for row in self.rows
         )
         left_out = set() if self.diverged else {tabs.DIVERGED_SHARE}

@@ -20,8 +20,8 @@ from typer import Context
 PLAIN = re.compile(r"[A-Za-z0-9_./@%+=:,-]+")
 """Names that no shell takes for anything else."""
 
-BREAKS = re.compile("[=:@]+")
-"""Where bash breaks words that are one here: its COMP_WORDBREAKS."""
+BREAKS = re.compile("\n([=:@]+)(?:\n|$)")
+"""Where bash breaks words that are one here, by its COMP_WORDBREAKS; a line is a word."""
 
 Find = Callable[[Context, str], Iterable[str]]
 
@@ -139,20 +139,11 @@ def whole_words() -> Iterator[None]:
     if os.environ.get("_BNBENCH_COMPLETE") != "complete_bash":
         yield
         return
-    words, at = os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"])
-    joined: list[str] = []
-    kept = ""  # of the word that is being typed, what bash keeps
-    follows = False
-    for word in words[: at + 1]:
-        breaks = BREAKS.fullmatch(word) is not None
-        if joined and (breaks or follows):
-            kept = joined[-1] + (word if breaks else "")
-            joined[-1] += word
-        else:
-            kept = ""
-            joined.append(word)
-        follows = breaks
+    words = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
+    joined = BREAKS.sub(r"\1", "\n".join(words)).split("\n")
     os.environ |= {"COMP_WORDS": "\n".join(joined), "COMP_CWORD": str(len(joined) - 1)}
+    # What bash keeps of the word that is being typed.
+    kept = joined[-1] if BREAKS.fullmatch(f"\n{words[-1]}") else joined[-1].removesuffix(words[-1])
     said = io.StringIO()
     try:
         with redirect_stdout(said):

@@ -54,12 +54,7 @@ BatchSizes = Annotated[
     ),
 ]
 ImageCount = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        parser=root.number("--images", 2),
-        help="About how many images of each loader to use.",
-    ),
+    int, root.number("--images", "About how many images of each loader to use.", least=2)
 ]
 
 

@@ -15,8 +15,6 @@ from bnbench.errors import UsageError
 from bnbench.wording import listing, printable
 
 FIGURES = ("pdf", "png", "svg")
-FORMS = ("latex", "markdown", "csv")
-"""What the report's table can be printed as."""
 
 Experiment = Annotated[
     str | None,
@@ -35,20 +33,14 @@ Pictures = Annotated[
     ),
 ]
 Study = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        parser=number("--study", 1),
-        help="Which one, where the folder holds several studies.",
-    ),
+    int | None, number("--study", "Which one, where the folder holds several studies.", least=1)
 ]
 Form = Annotated[
     str | None,
-    typer.Option(
+    one_of(
         "--format",
-        metavar="|".join(FORMS),
-        parser=one_of("--format", FORMS),
-        help="Print the table for a paper, with caption and verdicts.",
+        ("latex", "markdown", "csv"),
+        "Print the table for a paper, with caption and verdicts.",
     ),
 ]
 
@@ -185,12 +177,7 @@ def tensorboard(
     experiment: Experiment = None,
     runs_dir: RunsDir = Path("runs"),
     port: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            parser=number("--port", 1, 65535),
-            help="Port; the next free one if it is taken.",
-        ),
+        int, number("--port", "Port; the next free one if it is taken.", least=1, most=65535)
     ] = 6006,
     open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
     rebuild: Annotated[

@@ -3,7 +3,7 @@ and arguments that several take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,8 +92,8 @@ def _print_citation(value: bool) -> None:
         raise typer.Exit
 
 
-def number(option: str, least: int, most: int | None = None) -> Callable[[str | int], int]:
-    """Reads an option's number. Raises UsageError that says which there are, and the nearest."""
+def number(option: str, help: str, *, least: int, most: int | None = None) -> Any:
+    """An option that takes a whole number; an error says which there are, and the nearest."""
 
     def read(text: str | int) -> int:
         typed = shortened(str(text))
@@ -111,11 +111,11 @@ def number(option: str, least: int, most: int | None = None) -> Callable[[str | 
             )
         return value
 
-    return read
+    return typer.Option(option, metavar="N", parser=read, help=help)
 
 
-def one_of(option: str, names: Sequence[str]) -> Callable[[str], str]:
-    """Reads one of the words that an option takes. Raises UsageError that says which."""
+def one_of(option: str, names: Sequence[str], help: str) -> Any:
+    """An option that takes one of these words; an error says which."""
 
     def read(text: str) -> str:
         if text not in names:
@@ -123,7 +123,7 @@ def one_of(option: str, names: Sequence[str]) -> Callable[[str], str]:
             raise UsageError(f"{option} {shortened(text)}: there is no such {option[2:]}", do=meant)
         return text
 
-    return read
+    return typer.Option(option, metavar="|".join(names), parser=read, help=help)
 
 
 def require_new(option: str, path: Path | None) -> None:

@@ -43,30 +43,23 @@ Over = Annotated[
     ),
 ]
 Seeds = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", parser=root.number("--seeds", 1, 1_000_000), help="Use the seeds 0 … N−1."
-    ),
+    int | None, root.number("--seeds", "Use the seeds 0 … N−1.", least=1, most=1_000_000)
 ]
 MaxRuns = Annotated[
     int,
-    typer.Option(
-        metavar="N",
-        parser=root.number("--max-runs", 1, 1_000_000),
-        help="Refuse an experiment of more runs than this.",
+    root.number(
+        "--max-runs", "Refuse an experiment of more runs than this.", least=1, most=1_000_000
     ),
 ]
 Workers = Annotated[
     str, typer.Option(metavar="N|auto", help="Runs to train at the same time; auto: one per core.")
 ]
-PLACES = ("local", "ray", "slurm")
 On = Annotated[
     str,
-    typer.Option(
+    root.one_of(
         "--on",
-        metavar="|".join(PLACES),
-        parser=root.one_of("--on", PLACES),
-        help="Where runs are trained: in processes of this machine, on a Ray or a SLURM cluster.",
+        ("local", "ray", "slurm"),
+        "Where runs are trained: in processes of this machine, on a Ray or a SLURM cluster.",
     ),
 ]
 Address = Annotated[
@@ -94,11 +87,7 @@ Until = Annotated[
 ]
 MaxSeeds = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        parser=root.number("--max-seeds", 6, 1_000_000),
-        help="The most that --until adds (24).",
-    ),
+    root.number("--max-seeds", "The most that --until adds (24).", least=6, most=1_000_000),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only list what would be trained, with its cost.")

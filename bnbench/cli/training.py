@@ -27,10 +27,7 @@ Setup = Annotated[
         help="Of the file's setups this one alone.",
     ),
 ]
-Seed = Annotated[
-    int | None,
-    typer.Option(metavar="N", parser=root.number("--seed", 0), help="The run's seed."),
-]
+Seed = Annotated[int | None, root.number("--seed", "The run's seed.", least=0)]
 
 
 def train(

@@ -10,10 +10,6 @@ import typer
 from bnbench.cli.root import Json, doing, one_of, output, require_new, say, show
 from bnbench.errors import UsageError
 
-FORMS = ("latex", "markdown")
-DIRECTIONS = ("up", "down", "two-sided")
-
-
 Metric = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="What is compared; of a wide table, its name.")
 ]
@@ -33,10 +29,10 @@ Smallest = Annotated[
 ]
 Direction = Annotated[
     str | None,
-    typer.Option(
-        metavar="|".join(DIRECTIONS),
-        parser=one_of("--direction", DIRECTIONS),
-        help="Whether better has more of the metric (default), less, or differs.",
+    one_of(
+        "--direction",
+        ("up", "down", "two-sided"),
+        "Whether better has more of the metric (default), less, or differs.",
     ),
 ]
 Claims = Annotated[
@@ -49,13 +45,7 @@ Html = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")
 ]
 Form = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="|".join(FORMS),
-        parser=one_of("--format", FORMS),
-        help="Print the table for a paper.",
-    ),
+    str | None, one_of("--format", ("latex", "markdown"), "Print the table for a paper.")
 ]
 
 

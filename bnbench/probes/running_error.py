@@ -11,6 +11,7 @@ by is what is compared. "network": the mean over the layers, 0 without any.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -26,12 +27,19 @@ def read(
 ) -> list[Reading]:
     """`mean` and `variance` of each layer with batch statistics and of the network."""
     layers = statistics.batch_norm_layers(model)
-    found: dict[str, dict[str, float]] = {}
+    pools: dict[str, PooledStatistics] = {}
     if layers:
-        with statistics.evaluating(model):
-            with statistics.batch_statistics(model, how.norm_batch_size) as pools:
-                how.forward(model, population, how.chunked_size)
-            found = {name: statistics_error(layer, pools[name]) for name, layer in layers.items()}
+        batches = statistics.batch_statistics(model, how.norm_batch_size)
+        with statistics.evaluating(model), batches as pools:
+            how.forward(model, population, how.chunked_size)
+    return errors_of(layers, pools)
+
+
+def errors_of(
+    layers: Mapping[str, nn.Module], pools: Mapping[str, PooledStatistics]
+) -> list[Reading]:
+    """The same, of these layers, where the population's statistics are known."""
+    found = {name: statistics_error(layer, pools[name]) for name, layer in layers.items()}
     overall = {
         quantity: sum(errors[quantity] for errors in found.values()) / max(len(found), 1)
         for quantity in ("mean", "variance")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.probes.interception import class_name, has_statistics
+from bnbench.probes.statistics import Autocast
 from bnbench.watching.hooks import Layer, Pass, Root
 from bnbench.watching.stack import Place, in_function, users_line
 from bnbench.wording import counted, cut
@@ -62,7 +63,7 @@ class Passing:
         self.calls: Counter[tuple[str, int]] = Counter()
         self.within = 0
         self.examples, self.batch_size, self._rows = 0, 0, 0
-        self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.autocast: Autocast = nullcontext
         self.noted: dict[str, Noted] = {}
         self.before_pass: Callable[[], object] | None = None
         self._root, self._roots = root, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from math import nan
 from typing import Any, TypeAlias
 
@@ -20,18 +20,15 @@ from bnbench.diagnosis.route import Forward
 from bnbench.diagnosis.task import Predictions
 from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
-from bnbench.events import Evaluation, Fact, Gap, Reading, Split
-from bnbench.probes import NETWORK, readings
+from bnbench.events import Evaluation, Fact, Gap, Split
+from bnbench.probes import readings
 from bnbench.probes.interception import has_statistics, tables
 from bnbench.probes.pooled import PooledStatistics
-from bnbench.probes.running_error import statistics_error
-from bnbench.probes.statistics import batch_statistics, evaluating
+from bnbench.probes.running_error import errors_of
+from bnbench.probes.statistics import Autocast, batch_statistics, evaluating
 
 Evaluate: TypeAlias = Callable[[nn.Module], Any]
 """The user's own evaluation: evaluate(model) → a number, or numbers by name."""
-
-Autocast: TypeAlias = Callable[[], AbstractContextManager[object]]
-
 
 HARM = 0.05
 """Share of right answers that running statistics may cost without a word; of few examples more: two
@@ -87,8 +84,12 @@ class Readings:
             if self.evaluate is not None:
                 facts, own = self._evaluated(self.evaluate, autocast)
                 found, pools = found + facts, pools or own
-            found += self._errors(pools)
-        return found
+        seen = {
+            name: layer
+            for name, layer in self.network.norms.items()
+            if has_statistics(layer) and name in pools and pools[name].count
+        }
+        return found + errors_of(seen, pools)
 
     def _evaluated(
         self, evaluate: Evaluate, autocast: Autocast
@@ -107,20 +108,6 @@ class Readings:
             batch = values()
         gap = {name: value - batch[name] for name, value in running.items() if name in batch}
         return [*readings("val", {"running": running, "batch": batch, "gap": gap})], pools
-
-    def _errors(self, pools: Mapping[str, PooledStatistics]) -> Iterator[Reading]:
-        """The probe `running_error`, of all layers that a pass reaches."""
-        norms = {name: each for name, each in self.network.norms.items() if has_statistics(each)}
-        errors = {
-            name: statistics_error(layer, pools[name])
-            for name, layer in norms.items()
-            if name in pools and pools[name].count
-        }
-        overall = {
-            quantity: sum(each[quantity] for each in errors.values()) / max(len(errors), 1)
-            for quantity in ("mean", "variance")
-        }
-        yield from readings("running_error", errors | {NETWORK: overall})
 
 
 def harm(facts: Iterable[Fact]) -> str | None:
