@@ -1,33 +1,29 @@
-"""Causes that show outside of what running statistics say of themselves: other modes, other
-batches, and what is left where nothing explains a gap."""
+"""Causes that show outside of what running statistics say of themselves: other modes, several
+calls, and what is left where nothing explains a gap."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import exp, log
-from statistics import fmean
+from collections.abc import Iterator
+from math import exp
 from typing import cast
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bnbench.diagnosis import criteria
+from bnbench.diagnosis.case import Case, errors
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.result import Finding, LayerReading, figures, finding, percent
-from bnbench.diagnosis.survey import Pools
 from bnbench.probes.interception import STATISTICS
-from bnbench.probes.pooled import PooledStatistics
-from bnbench.probes.running_error import statistics_error
-from bnbench.wording import cut
 
 
-def in_other_modes(evidence: Evidence) -> Iterator[Finding]:
+def in_other_modes(case: Case) -> Iterator[Finding]:
     """What differs between the modes with the same statistics in both."""
-    modes = evidence.modes
-    there = modes.training
+    modes, there = case.modes, case.modes.training
     if there is not None:
         apart = 0.0
-        if evidence.task.kind == "outputs" and modes.evaluation.answers is not None:
+        if case.evidence.task.kind == "outputs" and modes.evaluation.answers is not None:
             spread = modes.evaluation.answers.var(0).mean().item()
             apart = there.differs(modes.evaluation) / max(spread, 1e-12)
         if harms(modes.evaluation, there) or apart > criteria.HARM_LOSS:
@@ -38,8 +34,8 @@ def in_other_modes(evidence: Evidence) -> Iterator[Finding]:
                 f"{modes.evaluation.figures} where it is in eval()"
                 + (f"; the outputs differ by {apart:.0%} of their variance" if apart else ""),
             )
-    share = criteria.padding(evidence.train.images)
-    if share >= criteria.PADDED and evidence.survey.of("exchanged"):
+    share = criteria.padding(case.train.images)
+    if share >= criteria.PADDED and case.evidence.survey.of("exchanged"):
         yield finding(
             "padding-counted",
             f"{share:.0%} of the positions in the training loader's batches are zeros after the "
@@ -56,19 +52,14 @@ def in_other_modes(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def by_call(
-    evidence: Evidence,
-    layers: Sequence[LayerReading],
-    by_image: Sequence[LayerReading],
-    some: Callable[[Sequence[LayerReading]], str],
-) -> Iterator[Finding]:
+def by_call(case: Case) -> Iterator[Finding]:
     """Layers that train() and eval() use on different groups of values: several calls in a forward
-    pass, each image by itself. `some`: says how many layers these are."""
-    own = evidence.train.own
+    pass, each image by itself."""
+    own = case.train.own
     if own.by_call is not None and harms(own.population, own.by_call):
         apart = {
             each: criteria.calls_apart(own.pools[each.name], each.eps)
-            for each in layers
+            for each in case.tracking
             if len(own.pools[each.name].calls) > 1
         }
         worst = max(apart, key=lambda each: sum(apart[each]))
@@ -78,16 +69,17 @@ def by_call(
             "reused-layer",
             f"a forward pass calls layer {worst.name} {calls} times, on inputs whose means are "
             f"up to {mean:.2f} standard deviations apart, their variances a factor of "
-            f"{exp(variance):.2g} ({some(list(apart))} several calls); train() "
+            f"{exp(variance):.2g} ({case.some(list(apart))} several calls); train() "
             "normalizes each call by its own statistics, eval() all by the same ones: "
             f"{own.population.figures} under population statistics of all calls, "
             f"{own.by_call.figures} under those of each call",
             list(apart),
         )
+    by_image = [each for each in case.tracking if isinstance(case.norms[each.name], _InstanceNorm)]
     if by_image and harms(own.population, own.shuffled):
         yield finding(
             "instance-norm-tracks",
-            f"{some(by_image)} track_running_stats=True and normalize each image by "
+            f"{case.some(by_image)} track_running_stats=True and normalize each image by "
             "itself in train(), and by an average over images in eval(): "
             f"{own.shuffled.figures} as in train(), {own.population.figures} under "
             "population statistics",
@@ -95,56 +87,50 @@ def by_call(
         )
 
 
-def of_a_mismatch(
-    evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module], costs: str
-) -> Finding:
+def of_a_mismatch(case: Case) -> Finding:
     """Why running statistics do not fit, where neither age nor momentum says it."""
+    layers, calls, modes = case.tracking, case.evidence.survey.calls, case.modes
     far = sorted(filter(off, layers), key=lambda each: -(each.blame or 0.0))
-    first = next((each for each in layers if each.name == next(iter(evidence.survey.calls))), None)
+    first = next((each for each in layers if each.name == next(iter(calls))), None)
     if first is not None and far == [first] and len(layers) > 1:
-        variance = evidence.train.own.pools[first.name].variance
-        running = cast(Tensor, getattr(norms[first.name], STATISTICS[1])).double().flatten().cpu()
+        variance = case.pools[first.name].variance
+        buffer = cast(Tensor, getattr(case.norms[first.name], STATISTICS[1]))
+        running = buffer.double().flatten().cpu()
         factor = ((running + first.eps) / (variance + first.eps)).median().item()
         if factor >= criteria.OUTLIER:
             return finding(
                 "outlier-batch",
                 f"the running variances of layer {first.name}, the first, are {factor:,.0f} times "
-                f"the population's, those of later layers fit; {costs}",
+                f"the population's, those of later layers fit; {case.costs}",
                 far,
             )
-    own, still = (
-        variance_error(norms, layers, pools)
-        for pools in (evidence.train.own.pools, evidence.modes.still)
-    )
-    if far and evidence.modes.training is not None and still < criteria.FITS * own:
+    in_training = "those of passes with the rest of the network in train()"
+    still = modes.still if modes.training is not None else None
+    if fits := case.fit_better(layers, still, in_training, case.pools, "of passes in eval mode"):
         return finding(
             "mode-branch",
-            f"running variances are off by {own:.0%} from those of passes in eval mode, by "
-            f"{still:.0%} from those of passes with the rest of the network in train(): forward() "
-            f"feeds its layers otherwise there, without dropout too; {costs}",
+            f"{fits}: forward() feeds its layers otherwise there, without dropout too; "
+            f"{case.costs}",
             far,
         )
-    noisy = _fits_dropout(evidence, layers, norms)
-    if noisy:
-        return finding("dropout-before-norm", f"{noisy}; {costs}", far)
-    where = f"layer {far[0].name}: {far[0].errors}{alike(far)}; " if far else ""
+    if fits := _fit_dropout(case):
+        return finding("dropout-before-norm", f"{fits}; {case.costs}", far)
+    where = f"layer {far[0].name}: {errors(far)}; " if far else ""
     # A count that is missing, or 0 after a conversion, says nothing.
     often = all(each.updates for each in far or layers)
     return finding(
         "mismatched",
         "running statistics do not belong to these weights on these images"
-        f"{', though they were updated often enough' if often else ''}; {where}{costs}",
+        f"{', though they were updated often enough' if often else ''}; {where}{case.costs}",
         far,
     )
 
 
-def unexplained(
-    evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module]
-) -> Iterator[Finding]:
+def unexplained(case: Case) -> Iterator[Finding]:
     """What is left where running statistics are worse than the batch's and nothing says why."""
-    train, there = evidence.train, evidence.eval
+    train, there = case.train, case.evidence.eval
     for what, worse, better in (
-        ("training", train.running, evidence.batch),
+        ("training", train.running, case.evidence.batch),
         ("training", train.running, train.own.shuffled),
         *([("evaluation", there.running, there.own.shuffled)] if there else []),
     ):
@@ -154,9 +140,8 @@ def unexplained(
                 f"under batch statistics, and {train.own.population.figures} on the training "
                 "images under population statistics"
             )
-            noisy = _fits_dropout(evidence, layers, norms)
-            if noisy:
-                yield finding("dropout-before-norm", f"{noisy}; {text}")
+            if fits := _fit_dropout(case):
+                yield finding("dropout-before-norm", f"{fits}; {text}")
             else:
                 yield finding("unexplained-gap", text)
             return
@@ -185,23 +170,9 @@ def at_chance(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
-def worst_of(layers: Sequence[LayerReading]) -> LayerReading:
-    """The one whose running statistics cost most."""
-    return max(layers, key=lambda each: each.blame or 0.0)
-
-
-def alike(layers: Sequence[LayerReading]) -> str:
-    """Which others cost as much as the worst one, after "; "."""
-    worst = worst_of(layers)
-    least = criteria.ALIKE * (worst.blame or 0.0)
-    others = [each.name for each in layers if each is not worst and (each.blame or 0.0) >= least]
-    if least <= 0 or not others:
-        return ""
-    return f"; {'layer' if len(others) == 1 else 'layers'} {cut(others)} cost as much"
-
-
-def age(layer: LayerReading, population: PooledStatistics) -> str:
+def age(layer: LayerReading, case: Case) -> str:
     """Why a layer's running statistics are of earlier weights."""
+    population = case.pools[layer.name]
     if criteria.begun(layer, population):
         variance = population.variance.median().item()
         small = f", whose variance is {variance:.2g} where the initial one is 1"
@@ -222,25 +193,9 @@ def age(layer: LayerReading, population: PooledStatistics) -> str:
     return f"{why}, and the weights moved"
 
 
-def _fits_dropout(
-    evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module]
-) -> str:
+def _fit_dropout(case: Case) -> str:
     """What says that running statistics are those of passes with dropout; empty if nothing does."""
-    modes = evidence.modes
-    if modes.noisy is None or not any(map(off, layers)):
-        return ""
-    noisy, still = (variance_error(norms, layers, pools) for pools in (modes.noisy, modes.still))
-    if noisy >= criteria.FITS * still or log(1 + still) < criteria.OFF:
-        return ""
-    return (
-        f"running variances are off by {still:.0%} from those of passes without dropout, by "
-        f"{noisy:.0%} from those with it"
+    modes = case.modes
+    return case.fit_better(
+        case.tracking, modes.noisy, "those with it", modes.still, "of passes without dropout"
     )
-
-
-def variance_error(
-    norms: Mapping[str, nn.Module], layers: Sequence[LayerReading], pools: Pools
-) -> float:
-    """How far running variances are off, |ln σ²|, the mean over layers."""
-    known = [each.name for each in layers if each.name in pools and pools[each.name].count]
-    return fmean(statistics_error(norms[name], pools[name])["variance"] for name in known or [])

@@ -16,8 +16,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.batches import Collected, collect
+from bnbench.diagnosis.case import Case
 from bnbench.diagnosis.evidence import Evidence, History
-from bnbench.diagnosis.findings import Judge
+from bnbench.diagnosis.findings import findings
 from bnbench.diagnosis.finite import non_finite, non_finite_output
 from bnbench.diagnosis.foreign import Network, averages, in_a_sentence, plain, uncompiled, untouched
 from bnbench.diagnosis.passes import REFERENCE, Passes, Tell, measure
@@ -167,8 +168,8 @@ def examine(
                 if not broken and not each.running.finite:
                     broken = non_finite_output(network, each.images, autocast)
             layers = tuple(_layer(name, norm, evidence) for name, norm in network.norms.items())
-            found = (broken,) if broken else Judge(evidence, network, layers, seed).findings()
-    worse = criteria.worse_recalibrated(evidence.measured)
+            case = Case(evidence, network, layers, seed)
+            found = (broken,) if broken else findings(case)
     diagnosis = Diagnosis(
         loss=LOSSES[evidence.task.kind],
         batch_size=sizes[0],
@@ -177,8 +178,8 @@ def examine(
         findings=found,
         readings=tuple(_scores(evidence)),
         layers=layers,
-        notes=(*notes, *_notes(evidence, layers, found, seed)),
-        worse_recalibrated=tuple(each.images.loader for each in worse),
+        notes=(*notes, *_notes(case, found)),
+        worse_recalibrated=tuple(each.images.loader for each in case.worse),
         running=_running(network),
         population=_population(network, evidence.train.own.pools),
     )
@@ -296,23 +297,20 @@ def _score(loader: Loader, kind: Kind, batch_size: int | None, found: Prediction
     )
 
 
-def _notes(
-    evidence: Evidence, layers: Sequence[LayerReading], findings: Sequence[Finding], seed: int
-) -> Iterator[str]:
+def _notes(case: Case, found: Sequence[Finding]) -> Iterator[str]:
     """What a reader of the figures has to know."""
-    images = evidence.train.images
-    if not layers:
+    images, survey = case.train.images, case.evidence.survey
+    if not case.layers:
         yield (
             "no layer depends on batch statistics: the model has no BatchNorm layer, and what "
             "differs between train() and eval() is something else (dropout?)"
         )
         return
-    survey = evidence.survey
     for manner, says in PLAYED.items():
         kinds = {class_name(layer) for layer in survey.of(manner).values()}
         if kinds:
             yield f"{_some(survey.of(manner))} ({', '.join(sorted(kinds))}): {says}"
-    unused = [each.name for each in layers if not each.used]
+    unused = [each.name for each in case.layers if not each.used]
     if unused:
         yield f"the forward pass does not reach {_some(unused)}"
     if len(images) < ENOUGH_IMAGES:
@@ -320,27 +318,25 @@ def _notes(
             f"population statistics of {len(images):,} images are rough: give {ENOUGH_IMAGES:,} "
             "or more"
         )
-    if not {"non-iid-batches", "non-finite", "overflowed-variance"} & {
-        each.name for each in findings
-    }:
-        labels = criteria.class_labels(evidence.task, images)
-        if labels is not None and criteria.homogeneity(labels, images.sizes, seed).sorted:
+    names = {each.name for each in found}
+    if not {"non-iid-batches", "non-finite", "overflowed-variance"} & names:
+        mixed = case.mixed()
+        if mixed is not None and mixed.sorted:
             yield (
                 "the training loader's batches hold fewer classes than shuffled ones would; this "
                 "network does not depend on it. If it is not the loader that was trained with, "
                 "all is well"
             )
-        worse = criteria.worse_recalibrated(evidence.measured)
-        if worse:
-            loaders = " and the ".join(f"{each.images.loader} loader's" for each in worse)
+        if case.worse:
+            loaders = " and the ".join(f"{each.images.loader} loader's" for each in case.worse)
             why = ": the network was trained on them (frozen BatchNorm?), or on other images"
-            if {"reused-layer", "instance-norm-tracks"} & {each.name for each in findings}:
+            if {"reused-layer", "instance-norm-tracks"} & names:
                 why = ""
             yield (
                 f"running statistics suit the {loaders} images better than the population's{why}. "
                 "Do not recalibrate"
             )
-    if evidence.eval is None:
+    if case.evidence.eval is None:
         yield "one loader only: a shift between two of them was not looked for"
 
 

@@ -4,14 +4,13 @@ an average of weights, batches for each optimizer step."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log
 from typing import Any
 
 from torch import Tensor, nn
 
-from bnbench.diagnosis import causes, criteria
+from bnbench.diagnosis.case import Case, errors, worst_of
 from bnbench.diagnosis.criteria import off
-from bnbench.diagnosis.evidence import Evidence, History
+from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.result import Finding, LayerReading, finding
 
 OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optimizer_states")
@@ -22,36 +21,32 @@ MOST, NEAR = 64.5, 0.02
 as the last ones of an epoch may be fewer."""
 
 
-def missing(
-    history: History,
-    layers: Sequence[LayerReading],
-    new: Sequence[LayerReading],
-    norms: Mapping[str, nn.Module],
-    costs: str,
-    harmful: bool,
-) -> Finding | None:
-    """Layers whose running statistics were not loaded; `new`: those whose have never moved.
+def missing(case: Case) -> Finding | None:
+    """Layers whose running statistics were not loaded.
 
     Without a checkpoint only where others have theirs: a network none of whose layers tracked a
     batch may be one that was trained in eval() or by functions.
     """
-    lacking = [each for each in layers if each.name in history.lacking]
+    layers, known = case.tracking, case.evidence.history
+    lacking = [each for each in layers if each.name in known.lacking]
     if lacking:
         text = (
-            f"{history.saved} has no running statistics for {len(lacking)} of {len(layers)} "
+            f"{known.saved} has no running statistics for {len(lacking)} of {len(layers)} "
             "layers, which have those that the model was made with"
         )
-        return finding("missing-buffers", f"{text}; {costs}", lacking, harmful=harmful)
-    skipped = [each for each in new if each.updates == 0 and _was_trained(norms[each.name])]
-    counted = [each for each in layers if each.updates and each not in new]
-    if not (harmful and skipped and counted):
+        return finding("missing-buffers", f"{text}; {case.costs}", lacking, harmful=case.gap)
+    skipped = [
+        each for each in case.new if each.updates == 0 and _was_trained(case.norms[each.name])
+    ]
+    counted = [each for each in layers if each.updates and each not in case.new]
+    if not (case.gap and skipped and counted):
         return None
     return finding(
         "missing-buffers",
         f"{len(skipped)} of {len(layers)} layers have the mean 0 and the variance 1 of a new layer "
         "and have tracked no batch, though their own weights have moved and layer "
         f"{counted[0].name} has tracked {counted[0].updates:,}: not loaded, or in eval() while "
-        f"others were in train(); {costs}",
+        f"others were in train(); {case.costs}",
         skipped,
     )
 
@@ -64,25 +59,18 @@ def _was_trained(norm: nn.Module) -> bool:
     return bool((weight != weight.flatten()[0]).any() or (bias != 0).any())
 
 
-def averaged(
-    evidence: Evidence, layers: Sequence[LayerReading], norms: Mapping[str, nn.Module], costs: str
-) -> Finding | None:
+def averaged(case: Case, layers: Sequence[LayerReading]) -> Finding | None:
     """Running statistics that fit the live model's weights, of which these are an average."""
-    far = [each for each in layers if off(each)]
-    if evidence.of_live is None or not far:
-        return None
-    own, live = (
-        causes.variance_error(norms, layers, pools)
-        for pools in (evidence.train.own.pools, evidence.of_live)
+    fits = case.fit_better(
+        layers,
+        case.evidence.of_live,
+        "those of the live model: they are its statistics",
+        case.pools,
+        "that these weights give",
     )
-    if live >= criteria.FITS * own or log(1 + own) < criteria.OFF:
+    if not fits:
         return None
-    return finding(
-        "averaged-weights",
-        f"running variances are off by {own:.0%} from those that these weights give, by {live:.0%} "
-        f"from those of the live model: they are its statistics; {costs}",
-        far,
-    )
+    return finding("averaged-weights", f"{fits}; {case.costs}", list(filter(off, layers)))
 
 
 def or_averaged(evidence: Evidence) -> str:
@@ -96,46 +84,44 @@ def or_averaged(evidence: Evidence) -> str:
     )
 
 
-def batches_per_step(evidence: Evidence, layers: Sequence[LayerReading]) -> int:
+def batches_per_step(case: Case) -> int:
     """How many batches the layers have tracked for each optimizer step; 1 where it is not known.
 
     A count that began before these steps, as of a network that was trained elsewhere, is no
     multiple of them, as a rule.
     """
-    steps, calls = evidence.history.steps, evidence.survey.calls
-    counts = {(each.updates or 0) / max(calls.get(each.name, 1), 1) for each in layers}
+    steps, calls = case.evidence.history.steps, case.evidence.survey.calls
+    counts = {(each.updates or 0) / max(calls.get(each.name, 1), 1) for each in case.tracking}
     if not steps or len(counts) != 1:
         return 1
     ratio = counts.pop() / steps
     return round(ratio) if 1.5 < ratio < MOST and abs(ratio - round(ratio)) < NEAR else 1
 
 
-def told_by_counts(
-    evidence: Evidence, layers: Sequence[LayerReading], costs: str
-) -> Finding | None:
+def told_by_counts(case: Case) -> Finding | None:
     """What a mismatch is, where the model says that it averages weights, or where counts of batches
     and of optimizer steps say that micro-batches were accumulated.
 
     Variances alone do not tell micro-batches: of networks trained in batches of 2, they fit those
     of batches of 64 nearly as well.
     """
-    far = [each for each in layers if off(each)]
+    far = [each for each in case.tracking if off(each)]
     if not far:
         return None
-    worst = causes.worst_of(far)
-    where = f"layer {worst.name}: {worst.errors}{causes.alike(far)}; {costs}"
-    wraps = evidence.history.averages
-    if wraps and evidence.of_live is None:
+    worst = worst_of(far)
+    where = f"layer {worst.name}: {errors(far)}; {case.costs}"
+    wraps = case.evidence.history.averages
+    if wraps and case.evidence.of_live is None:
         return finding(
             "averaged-weights",
             f"{wraps} averages weights, and the running statistics do not belong to the average; "
             f"{where}",
             far,
         )
-    number = batches_per_step(evidence, layers)
+    number = batches_per_step(case)
     if number == 1:
         return None
-    size = evidence.train.images.batch_size
+    size = case.batch_size
     split = f", or of {size // number} where those are split" if size >= 2 * number else ""
     return finding(
         "micro-batches",

@@ -10,7 +10,7 @@ from torch import nn
 
 import bnbench
 from bnbench.diagnosis import Diagnosis, words
-from bnbench.diagnosis.causes import alike
+from bnbench.diagnosis.case import alike
 from bnbench.diagnosis.result import Finding, LayerReading, Score, said_once
 from bnbench.errors import UsageError
 from tests.diagnosis.patients import loader, network, pictures, steps
