@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from bnbench.diagnosis import Diagnosis, Score
     from bnbench.diagnosis.diagnose import Examination
+    from bnbench.diagnosis.evidence import SavedModel
     from bnbench.diagnosis.result import Loader
-    from bnbench.diagnosis.target import SavedModel
 
 Target = Annotated[
     str,
@@ -80,6 +80,7 @@ def diagnose(
         from bnbench.config.trust import Trust
         from bnbench.diagnosis import target as targets
         from bnbench.diagnosis import words
+        from bnbench.diagnosis.diagnose import examine
         from bnbench.runner.settings import Stop
     garbage.resume()
     trust = Trust(say, no_custom, accept_changes)
@@ -91,12 +92,12 @@ def diagnose(
             if saved is not None:
                 raise UsageError(f"{target} already has a checkpoint", do="leave out --checkpoint")
             saved = targets.read_checkpoint(checkpoint)
-            found.load(saved)
+            targets.load(found, saved)
 
         def tell(share: float) -> None:
             shown.update(f"measuring, {share:.0%} …")
 
-        examined = found.examined(sizes, images, tell)
+        examined = examine(found, sizes, images, tell=tell)
     result = examined.diagnosis
     for line in found.notes:
         say(f"note: {line}")

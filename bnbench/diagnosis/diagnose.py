@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.batches import Collected, collect
 from bnbench.diagnosis.case import Case
-from bnbench.diagnosis.evidence import Evidence, History
+from bnbench.diagnosis.evidence import Evidence, Target
 from bnbench.diagnosis.findings import findings
 from bnbench.diagnosis.finite import non_finite, non_finite_output
 from bnbench.diagnosis.foreign import Network, averages, in_a_sentence, plain, uncompiled, untouched
@@ -28,7 +28,7 @@ from bnbench.diagnosis.survey import Manner
 from bnbench.diagnosis.task import LOSSES, Predictions
 from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
-from bnbench.guard import ForeignCode, foreign_code
+from bnbench.guard import foreign_code
 from bnbench.probes.interception import class_name, has_statistics, means, tables
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
@@ -110,60 +110,38 @@ def diagnose(
     The model is as before when this returns or raises: parameters, buffers, flags, hooks, random
     numbers; and so is the process. Raises UsageError, DataError for what cannot be diagnosed.
     """
-    examined = examine(
-        model,
-        loader,
-        eval_loader,
-        batch_sizes=batch_sizes,
-        images=images,
-        seed=seed,
-        autocast=autocast,
-        forward=forward,
-        score=score,
-        history=History(live=live, steps=steps),
-    )
-    return examined.diagnosis
+    target = Target(model, loader, eval_loader, forward, score, live, steps, autocast)
+    return examine(target, batch_sizes, images, seed).diagnosis
 
 
 @_of_the_model
 def examine(
-    model: nn.Module,
-    loader: Iterable[Any],
-    eval_loader: Iterable[Any] | None,
-    *,
+    target: Target,
     batch_sizes: Sequence[int] | None,
     images: int,
     seed: int = 0,
-    autocast: Autocast = nullcontext,
-    forward: Forward | None = None,
-    score: Scoring | None = None,
-    history: History,
-    code: ForeignCode | None = None,
     tell: Tell = lambda _: None,
 ) -> Examination:
-    """`diagnose`. `code`: what was entered to make model and loaders. `tell`: is told how far it
-    is, from 0 to 1."""
+    """`diagnose`. `tell`: is told how far it is, from 0 to 1."""
     begun = perf_counter()
-    code = code or ForeignCode()
-    network = Network(plain(model), code)
-    network.route = forward
-    history.averages = history.averages or averages(network.network)
+    code, autocast = target.code, target.autocast
+    network = Network(plain(target.model), code)
+    network.route = target.forward
+    target.averages = target.averages or averages(network.network)
     _check(images, batch_sizes)
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
-    with untouched(network, (loader, eval_loader)), uncompiled():
-        train = collect(loader, "train", images, device, code, seed)
+    with untouched(network, (target.loader, target.eval_loader)), uncompiled():
+        train = collect(target.loader, "train", images, device, code, seed)
         evaluation = None
-        if eval_loader is not None:
-            evaluation = collect(eval_loader, "eval", images, device, code, seed)
+        if target.eval_loader is not None:
+            evaluation = collect(target.eval_loader, "eval", images, device, code, seed)
         collected = [each for each in (train, evaluation) if each is not None]
         sizes, notes = _sizes(train, batch_sizes)
         with evaluating(network):
-            passes = Passes(network, autocast, seed, train, score)
+            passes = Passes(network, autocast, seed, train, target.score)
             broken = non_finite(network, collected, [*passes.survey.calls])
             again = sizes[0] <= criteria.SMALL_BATCH or not network.tracking
-            evidence = measure(
-                passes, train, evaluation, sizes, again=again, tell=tell, history=history
-            )
+            evidence = measure(passes, target, train, evaluation, sizes, again=again, tell=tell)
             for each in evidence.measured:
                 if not broken and not each.running.finite:
                     broken = non_finite_output(network, each.images, autocast)

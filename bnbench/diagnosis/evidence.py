@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bnbench.diagnosis.batches import Collected
+from bnbench.diagnosis.route import Forward
 from bnbench.diagnosis.survey import Pools, Survey
-from bnbench.diagnosis.task import Predictions, Task
+from bnbench.diagnosis.task import Predictions, Score, Task
+from bnbench.guard import ForeignCode
+from bnbench.probes.statistics import Autocast
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,19 +57,37 @@ class Measured:
         return next(iter(self.sizes.values()))
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class History:
-    """What is known of how the model came to be.
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedModel:
+    """What a file holds: `content`, and the state dict within it, the same object."""
+
+    name: str
+    content: Any
+    state: MutableMapping[str, Tensor]
+
+
+@dataclass(slots=True, eq=False)
+class Target:
+    """A model with its loaders, and what is known of how it came to be.
 
     `live`: the model that was trained, where this one's weights are an average of its; `averages`:
-    what averages them, where this model is wrapped in it. `steps`: of the optimizer. `saved`: the
-    name of the checkpoint; `lacking`: layers without statistics there.
+    what averages them, where this model is wrapped in it. `steps`: of the optimizer. `checkpoint`:
+    what it was loaded from; `lacking`: layers without statistics there. `code`: what was entered to
+    make model and loaders.
     """
 
+    model: nn.Module
+    loader: Iterable[Any]
+    eval_loader: Iterable[Any] | None = None
+    forward: Forward | None = None
+    score: Score | None = None
     live: nn.Module | None = None
-    averages: str = ""
     steps: int | None = None
-    saved: str = ""
+    autocast: Autocast = nullcontext
+    checkpoint: SavedModel | None = None
+    notes: list[str] = field(default_factory=list)
+    code: ForeignCode = field(default_factory=ForeignCode)
+    averages: str = ""
     lacking: tuple[str, ...] = ()
 
 
@@ -78,6 +101,7 @@ class Evidence:
     the network in training mode. `of_live`: the layers' statistics with the live model's weights.
     """
 
+    target: Target
     task: Task
     train: Measured
     eval: Measured | None
@@ -87,7 +111,6 @@ class Evidence:
     survey: Survey
     modes: Modes
     running: Callable[[Collected], Predictions]
-    history: History
     of_live: Pools | None
 
     @property

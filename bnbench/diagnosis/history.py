@@ -27,12 +27,12 @@ def missing(case: Case) -> Finding | None:
     Without a checkpoint only where others have theirs: a network none of whose layers tracked a
     batch may be one that was trained in eval() or by functions.
     """
-    layers, known = case.tracking, case.evidence.history
-    lacking = [each for each in layers if each.name in known.lacking]
-    if lacking:
+    layers, target = case.tracking, case.evidence.target
+    lacking = [each for each in layers if each.name in target.lacking]
+    if lacking and target.checkpoint:
         text = (
-            f"{known.saved} has no running statistics for {len(lacking)} of {len(layers)} "
-            "layers, which have those that the model was made with"
+            f"{target.checkpoint.name} has no running statistics for {len(lacking)} of "
+            f"{len(layers)} layers, which have those that the model was made with"
         )
         return finding("missing-buffers", f"{text}; {case.costs}", lacking, harmful=case.gap)
     skipped = [
@@ -76,10 +76,11 @@ def averaged(case: Case, layers: Sequence[LayerReading]) -> Finding | None:
 def or_averaged(evidence: Evidence) -> str:
     """That statistics may be the live model's instead, where weights are an average and it is not
     there to be compared with; after "; "."""
-    if not evidence.history.averages or evidence.of_live is not None:
+    averages = evidence.target.averages
+    if not averages or evidence.of_live is not None:
         return ""
     return (
-        f"; or, as {evidence.history.averages} averages weights, the running statistics are those "
+        f"; or, as {averages} averages weights, the running statistics are those "
         "of the model that was averaged: give it as live, which tells"
     )
 
@@ -90,7 +91,7 @@ def batches_per_step(case: Case) -> int:
     A count that began before these steps, as of a network that was trained elsewhere, is no
     multiple of them, as a rule.
     """
-    steps, calls = case.evidence.history.steps, case.evidence.survey.calls
+    steps, calls = case.evidence.target.steps, case.evidence.survey.calls
     counts = {(each.updates or 0) / max(calls.get(each.name, 1), 1) for each in case.tracking}
     if not steps or len(counts) != 1:
         return 1
@@ -110,7 +111,7 @@ def told_by_counts(case: Case) -> Finding | None:
         return None
     worst = worst_of(far)
     where = f"layer {worst.name}: {errors(far)}; {case.costs}"
-    wraps = case.evidence.history.averages
+    wraps = case.evidence.target.averages
     if wraps and case.evidence.of_live is None:
         return finding(
             "averaged-weights",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.diagnosis.batches import Collected
-from bnbench.diagnosis.evidence import Evidence, History, InBatches, Measured, Modes
+from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes, Target
 from bnbench.diagnosis.foreign import Network, in_a_sentence
 from bnbench.diagnosis.modes import Losses, buffers_kept, drops, in_training, same
 from bnbench.diagnosis.route import Route, labels_in, route
@@ -54,17 +54,17 @@ Tell = Callable[[float], object]
 
 def measure(
     passes: Passes,
+    target: Target,
     train: Collected,
     evaluation: Collected | None,
     batch_sizes: Sequence[int],
     *,
     again: bool,
     tell: Tell,
-    history: History,
 ) -> Evidence:
     """All of it, in eval mode. `batch_sizes`: the training loader's first. Raises UsageError."""
     over_train = 2 + 2 * len(batch_sizes) + again + passes.by_call + RANKING + passes.compared
-    over_train += history.live is not None
+    over_train += target.live is not None
     over_eval = (3 + passes.by_call + passes.compared) * len(evaluation) if evaluation else 0
     passes.tells(tell, over_train * len(train) + over_eval)
     modes = passes.modes(train)
@@ -75,6 +75,7 @@ def measure(
     batch = passes.as_they_come(train)
     flipped = passes.shuffled(train, batch_sizes[0], again=1)[0] if again else None
     return Evidence(
+        target=target,
         task=passes.task,
         train=found,
         eval=other,
@@ -84,8 +85,7 @@ def measure(
         survey=passes.survey,
         modes=modes,
         running=passes.running,
-        history=history,
-        of_live=passes.of_live(train, history.live),
+        of_live=passes.of_live(train, target.live),
     )
 
 

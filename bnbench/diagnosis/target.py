@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,78 +18,36 @@ from bnbench.assemble import build_run, checkpoints, resolve_device
 from bnbench.assemble.stored import training_batches, validation_batches
 from bnbench.config import identity, loading
 from bnbench.config.trust import Trust
-from bnbench.diagnosis.diagnose import Examination, examine
-from bnbench.diagnosis.evidence import History
+from bnbench.diagnosis.diagnose import Examination
+from bnbench.diagnosis.evidence import SavedModel, Target
 from bnbench.diagnosis.foreign import described, in_a_sentence, plain
 from bnbench.diagnosis.history import steps_in
-from bnbench.diagnosis.passes import Tell
 from bnbench.diagnosis.result import Diagnosis, Loader, Score
-from bnbench.diagnosis.route import Forward
-from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import StorageError, UsageError
 from bnbench.guard import ForeignCode, awaited, foreign_code
 from bnbench.probes.interception import STATISTICS
-from bnbench.probes.statistics import Autocast
 from bnbench.store import RunFolder, files
 from bnbench.store.run_folder import CHECKPOINT
 from bnbench.wording import PATH_LENGTH, shortened
 
 RETURNS = "(model, loader), (model, train_loader, eval_loader), or a dict of 'model' and 'train'"
 
-NAMES = {"model", "train", "eval", "forward", "score", "live", "steps"}
-"""What a dict that the function returns may hold; the first two it must."""
+BATCHES = (Iterable, Dataset), "a loader", "something that yields batches (inputs, labels)"
+CALLS = Callable, "", "forward(model, batch) → output, score(output, batch) → losses"
+KNOWN = "live: the model whose weights were averaged; steps: of the optimizer"
+
+GIVEN: Mapping[str, tuple[Any, str, str]] = {
+    **dict.fromkeys(("train", "eval"), BATCHES),
+    **dict.fromkeys(("forward", "score"), CALLS),
+    "live": (nn.Module, "", KNOWN),
+    "steps": (int, "", KNOWN),
+}
+"""What a dict that the function returns may hold beside the model: its class, what errors call it,
+if not by its name, and what they say is expected."""
 
 SHOWN = 3
 
 _of_the_model = foreign_code(in_a_sentence("the model", UsageError))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SavedModel:
-    """What a file holds: `content`, and the state dict within it, the same object."""
-
-    name: str
-    content: Any
-    state: MutableMapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """A model with its loaders. `checkpoint`: what it was loaded from, for a run folder."""
-
-    model: nn.Module
-    loader: Iterable[Any]
-    eval_loader: Iterable[Any] | None
-    checkpoint: SavedModel | None = None
-    autocast: Autocast = nullcontext
-    code: ForeignCode = field(default_factory=ForeignCode)
-    notes: list[str] = field(default_factory=list)
-    forward: Forward | None = None
-    score: Scoring | None = None
-    history: History = field(default_factory=History)
-
-    def load(self, checkpoint: SavedModel) -> None:
-        """Put it into the model, and note what it says of how that came to be."""
-        self.history.lacking = put_into(self.model, checkpoint)
-        self.history.saved = checkpoint.name
-        self.history.averages = "AveragedModel" if checkpoints.AVERAGED in checkpoint.state else ""
-        self.history.steps = self.history.steps or steps_in(checkpoint.content)
-
-    def examined(self, batch_sizes: Sequence[int] | None, images: int, tell: Tell) -> Examination:
-        """Its diagnosis, as `diagnose` makes it, and what it was made from."""
-        return examine(
-            self.model,
-            self.loader,
-            self.eval_loader,
-            batch_sizes=batch_sizes,
-            images=images,
-            autocast=self.autocast,
-            forward=self.forward,
-            score=self.score,
-            history=self.history,
-            code=self.code,
-            tell=tell,
-        )
 
 
 def find_target(target: str, device: str | None, images: int, trust: Trust) -> Target:
@@ -134,43 +90,29 @@ def _called(
             do=f"write a function that returns {RETURNS}",
         )
     returned = call()
-    forward = score = None
-    more: Mapping[str, Any] = {}
+    given: dict[str, Any]
     match returned:
-        case {"model": nn.Module() as model, "train": loader} if set(returned) <= NAMES:
-            loaders = (loader, returned.get("eval"))
-            forward, score, more = returned.get("forward"), returned.get("score"), returned
-        case [nn.Module() as model, loader]:
-            loaders = (loader, None)
-        case [nn.Module() as model, loader, eval_loader]:
-            loaders = (loader, eval_loader)
+        case {"model": nn.Module(), "train": _} if set(returned) <= {"model", *GIVEN}:
+            given = dict(returned)
+        case [nn.Module(), _] | [nn.Module(), _, _]:
+            given = dict(zip(("model", "train", "eval"), returned, strict=False))
         case _:
             raise UsageError(
                 f"{path}:{function} returned {described(returned)}", do=f"expected {RETURNS}"
             )
-    for each in loaders:
-        if each is not None and not hasattr(each, "__iter__") and not isinstance(each, Dataset):
+    for name, (kind, named, expected) in GIVEN.items():
+        value = given.get(name)
+        if value is not None and not isinstance(value, kind):
             raise UsageError(
-                f"{path}:{function} returned {described(each)} as a loader",
-                do="expected something that yields batches (inputs, labels)",
+                f"{path}:{function} returned {described(value)} as {named or name}",
+                do=f"expected {expected}",
             )
     if device is not None:
-        model.to(device)
-    history = History(live=more.get("live"), steps=more.get("steps"))
-    for kind, name in ((nn.Module, "live"), (int, "steps")):
-        each = more.get(name)
-        if each is not None and not isinstance(each, kind):
-            raise UsageError(
-                f"{path}:{function} returned {described(each)} as {name}",
-                do="expected live: the model whose weights were averaged; steps: of the optimizer",
-            )
-    for name, each in (("forward", forward), ("score", score)):
-        if each is not None and not callable(each):
-            raise UsageError(
-                f"{path}:{function} returned {described(each)} as {name}",
-                do="expected forward(model, batch) → output, score(output, batch) → losses",
-            )
-    return Target(model, *loaders, code=code, forward=forward, score=score, history=history)
+        given["model"].to(device)
+    known: dict[str, Any] = {
+        name: given.get(name) for name in ("forward", "score", "live", "steps")
+    }
+    return Target(given["model"], given["train"], given.get("eval"), code=code, **known)
 
 
 def _imported(path: Path) -> ModuleType:
@@ -214,7 +156,14 @@ def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Ta
     training = training_batches(config, run, facts.steps_per_epoch, images)
     validation = validation_batches(config, images) if config.data.validation_size else None
     checkpoint = SavedModel(name, state, state["run"]["model"])
-    return Target(run.model, training, validation, checkpoint, run.autocast, notes=notes)
+    return Target(
+        run.model,
+        training,
+        validation,
+        autocast=run.autocast,
+        checkpoint=checkpoint,
+        notes=notes,
+    )
 
 
 # --- checkpoints ------------------------------------------------------------------------------
@@ -241,6 +190,14 @@ def _saved(name: str, content: bytes) -> SavedModel:
         f"{name} holds {described(loaded)}: no state dict",
         do="expected one, or a dict that has one as 'state_dict', 'model_state_dict', 'model'",
     )
+
+
+def load(target: Target, checkpoint: SavedModel) -> None:
+    """Put it into the model, and note what it says of how that came to be."""
+    target.lacking = put_into(target.model, checkpoint)
+    target.checkpoint = checkpoint
+    target.averages = "AveragedModel" if checkpoints.AVERAGED in checkpoint.state else ""
+    target.steps = target.steps or steps_in(checkpoint.content)
 
 
 @_of_the_model

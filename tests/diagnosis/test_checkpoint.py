@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import bnbench
 from bnbench.diagnosis import Diagnosis
+from bnbench.diagnosis.evidence import SavedModel
 from bnbench.diagnosis.target import (
-    SavedModel,
     of_model,
     put_into,
     read_checkpoint,

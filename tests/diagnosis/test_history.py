@@ -15,7 +15,9 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 import bnbench
 from bnbench.config.trust import Trust
 from bnbench.diagnosis import Diagnosis
-from bnbench.diagnosis.target import Target, find_target, read_checkpoint
+from bnbench.diagnosis.diagnose import examine
+from bnbench.diagnosis.evidence import Target
+from bnbench.diagnosis.target import find_target, load, read_checkpoint
 from bnbench.errors import UsageError
 from tests.diagnosis.patients import (
     loader,
@@ -45,9 +47,9 @@ def names(found: Diagnosis) -> list[str]:
 def loaded(path: Path, content: object, model: nn.Module | None = None) -> Diagnosis:
     """What the command says of a checkpoint."""
     torch.save(content, path)
-    target = Target(model or network(seed=5), loader(count=SMALL), None)
-    target.load(read_checkpoint(path))
-    return target.examined(None, SMALL, lambda _: None).diagnosis
+    target = Target(model or network(seed=5), loader(count=SMALL))
+    load(target, read_checkpoint(path))
+    return examine(target, None, SMALL).diagnosis
 
 
 @pytest.mark.parametrize("layers", [("1", "4", "7"), ("4",)])
@@ -184,7 +186,7 @@ def made(path: Path, live: str, steps: str) -> Target:
 
 
 def test_the_function_may_return_what_is_known(tmp_path: Path) -> None:
-    found = made(tmp_path / "known.py", "live", "7").history
+    found = made(tmp_path / "known.py", "live", "7")
     assert (type(found.live), found.steps) == (nn.Sequential, 7)
 
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bnbench
 from bnbench.diagnosis import Diagnosis
-from bnbench.diagnosis.target import SavedModel, of_model, put_into, recalibrate
+from bnbench.diagnosis.evidence import SavedModel
+from bnbench.diagnosis.target import of_model, put_into, recalibrate
 from bnbench.errors import UsageError
 from tests.diagnosis.patients import (
     BATCH,
