@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import inf, sqrt
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -231,10 +231,7 @@ def shifts(
         mean = ((other.mean - own.mean).abs() / width).mean().item()
         variance = ((other.variance + layer.eps) / width.square()).log().abs().mean().item()
         # The standard error of the difference between the means, in standard deviations.
-        chance = inf
-        if min(len(ours.groups), len(theirs.groups)) > 1:
-            errors = (loader.scatter(layer.name) for loader in (ours, theirs))
-            chance = (torch.hypot(*errors) / width).mean().item()
+        chance = (torch.hypot(own.error, other.error) / width).mean().item()
         if mean > max(SHIFT, STANDARD_ERRORS * chance) or (
             variance > SHIFT_VARIANCE and chance < SHIFT
         ):

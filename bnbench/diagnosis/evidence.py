@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import sqrt
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bnbench.diagnosis.batches import Collected
@@ -24,20 +22,14 @@ class InBatches:
     """One loader's images in random batches of one size.
 
     `shuffled`: predictions under the statistics of these batches. `pools`: statistics of all of
-    them; `groups`: of some each. `population`: predictions under the training images' pools;
-    `by_call`: under those of each call, where a layer is called several times in a forward pass.
+    them. `population`: predictions under the training images' pools; `by_call`: under those of each
+    call, where a layer is called several times in a forward pass.
     """
 
     shuffled: Predictions
     population: Predictions
     by_call: Predictions | None
     pools: Pools
-    groups: Sequence[Pools]
-
-    def scatter(self, layer: str) -> Tensor:
-        """The standard error of the layer's means, (C,), from two groups or more."""
-        means = torch.stack([group[layer].mean for group in self.groups])
-        return means.std(0, correction=1) / sqrt(len(self.groups))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,6 @@ from bnbench.diagnosis.survey import Pools, survey
 from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of, total
 from bnbench.errors import BnbenchError, UsageError
 from bnbench.probes.interception import STATISTICS
-from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.statistics import Autocast
 
 WHOLE = sys.maxsize
@@ -44,9 +43,6 @@ RANKED = 12
 
 RANKING = 4
 """Passes over all images whose time ranking may take, about."""
-
-GROUPS = 8
-"""Parts of the images whose statistics tell how far statistics of so many images scatter."""
 
 Tell = Callable[[float], object]
 """Is told how far it is, from 0 to 1."""
@@ -161,14 +157,14 @@ class Passes:
             self._refer(images, batch_sizes[0])
         running, found = self.running(images), {}
         for size in batch_sizes:
-            shuffled, pools, groups = self.shuffled(images, size)
+            shuffled, pools = self.shuffled(images, size)
             by_call = None
             with self.survey.given(given or pools):
                 population = self.running(images)
             if self.by_call and size == batch_sizes[0]:
                 with self.survey.given(given or pools, by_call=True):
                     by_call = self.running(images)
-            found[size] = InBatches(shuffled, population, by_call, pools, groups)
+            found[size] = InBatches(shuffled, population, by_call, pools)
         return Measured(images, running, found)
 
     def _refer(self, images: Collected, size: int) -> None:
@@ -204,41 +200,26 @@ class Passes:
 
     def shuffled(
         self, images: Collected, size: int, *, again: int = 0
-    ) -> tuple[Predictions, Pools, list[Pools]]:
-        """Under batch statistics in random batches of this size: statistics of all, of groups."""
-        random = torch.Generator().manual_seed(self.seed + again)
-        order = torch.randperm(len(images), generator=random)
-        whole = len(images) // size
-        cuts = sorted({whole * k // GROUPS * size for k in range(1, GROUPS)} - {0})
-        together = {name: PooledStatistics() for name in self.survey.known}
-        shared = size if self.chunked else WHOLE
-        predictions, positions, groups = [], [], []
-        for part in order.tensor_split(cuts) if images.alike else [order]:
-            chunks = images.cut(part, self._pass_size(size), size)
-            with self.survey.batch(shared) as pools:
-                predictions.append(self._predictions(images, chunks))
-            positions.append(torch.cat(chunks).sort().values)
-            groups.append(pools)
-            for name, pool in pools.items():
-                together[name].join(pool)
-        of_calls = {name: pool.of_calls() for name, pool in together.items()}
-        return joined(predictions, torch.cat(positions)), of_calls, groups
+    ) -> tuple[Predictions, Pools]:
+        """Under batch statistics in random batches of this size, and these statistics."""
+        passes = self._drawn(images, size, len(images), again)
+        with self.survey.batch(self._shared_by(size)) as pools:
+            found = self._predictions(images, passes)
+        return found, {name: pool.of_calls() for name, pool in pools.items()}
 
     def modes(self, images: Collected) -> Modes:
         """What else than statistics differs between the modes, on some of the images."""
         size, network = images.batch_size, self.model.network
-        random = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(images), generator=random)[: max(BLAMED // size, 1) * size]
-        chunks = images.cut(order, self._pass_size(size), size)
+        passes = self._drawn(images, size, BLAMED)
         before = {name: each.clone() for name, each in network.named_buffers()}
 
         def found(seed: int) -> tuple[Predictions, Pools]:
             torch.manual_seed(seed)
-            with buffers_kept(network), self.survey.batch(size if self.chunked else WHOLE) as pools:
-                return self._predictions(images, chunks), pools
+            with buffers_kept(network), self.survey.batch(self._shared_by(size)) as pools:
+                return self._predictions(images, passes), pools
 
         with buffers_kept(network):
-            self._predictions(images, chunks)
+            self._predictions(images, passes)
             now = dict(network.named_buffers())
             moved = tuple(
                 name
@@ -293,18 +274,16 @@ class Passes:
         if not layers:
             return {}
         size, number = images.batch_size, len(layers)
-        passes = 1
+        rounds = 1
         while number > RANKED:
-            passes, number = passes + 4, -(-number // 4)
-        most = min(BLAMED, RANKING * len(images) // (passes + number))
-        random = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(images), generator=random)[: max(most // size, 1) * size]
-        chunks = images.cut(order, self._pass_size(size), size)
+            rounds, number = rounds + 4, -(-number // 4)
+        most = min(BLAMED, RANKING * len(images) // (rounds + number))
+        passes = self._drawn(images, size, most)
 
         def loss(chosen: Sequence[str]) -> float:
             only = {name: self.survey.layers[name] for name in chosen}
-            with self.survey.batch(size if self.chunked else WHOLE, only):
-                found = self._predictions(images, chunks)
+            with self.survey.batch(self._shared_by(size), only):
+                found = self._predictions(images, passes)
             return found.loss if found.finite else inf
 
         running = loss([])
@@ -313,6 +292,18 @@ class Passes:
             parts = [layers[k : k + share] for k in range(0, len(layers), share)]
             layers = min(parts, key=loss)
         return {name: running - loss([name]) for name in layers}
+
+    def _drawn(self, images: Collected, size: int, most: int, again: int = 0) -> list[Tensor]:
+        """Passes of random batches of this size, which hold `most` of the examples, about."""
+        random = torch.Generator().manual_seed(self.seed + again)
+        order = torch.randperm(len(images), generator=random)
+        if most < len(images):
+            order = order[: max(most // size, 1) * size]
+        return images.cut(order, self._pass_size(size), size)
+
+    def _shared_by(self, size: int) -> int:
+        """How many examples share statistics, as layers count them, in batches of this size."""
+        return size if self.chunked else WHOLE
 
     def _pass_size(self, size: int) -> int:
         """Examples in a forward pass under the statistics of `size` of them: whole batches."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import gcd
+from math import gcd, inf
 
 import torch
 from torch import Tensor
@@ -26,27 +26,38 @@ class PooledStatistics:
     Batches may differ in size: μ = E[μ_B], σ² = E[σ²_B] + Var[μ_B], each batch weighted by its
     count, which is the biased variance of all examples at once (Chan, Golub & LeVeque 1983).
 
-    `calls`: the same of the layer's first, second, … call in a forward pass.
+    `batches`: how many; `between`: the biased variance of their means. `calls`: the same of the
+    layer's first, second, … call in a forward pass.
     """
 
     count: int = 0
     mean: Tensor = field(default_factory=_zero)
     variance: Tensor = field(default_factory=_zero)
     calls: list[PooledStatistics] = field(default_factory=list)
+    batches: int = 0
+    between: Tensor = field(default_factory=_zero)
+
+    @property
+    def error(self) -> Tensor:
+        """The standard error of the mean, (C,), of which batches are a sample."""
+        if self.batches < 2:
+            return torch.full_like(self.mean, inf)
+        return (self.between / (self.batches - 1)).sqrt()
 
     def add(self, means: Tensor, variances: Tensor, count: int) -> None:
         """Take in batches of `count` values each; means, biased variances: (batches, C)."""
         means, variances = (part.to("cpu", torch.float64) for part in (means, variances))
-        mean = means.mean(0)
-        variance = variances.mean(0) + means.var(0, correction=0)
+        mean, between = means.mean(0), means.var(0, correction=0)
+        variance = variances.mean(0) + between
         taken = count * means.shape[0]
         share = taken / (self.count + taken)
         delta = mean - self.mean
         self.mean = self.mean + delta * share
-        self.variance = (
-            self.variance * (1 - share) + variance * share + delta.square() * share * (1 - share)
-        )
+        apart = delta.square() * share * (1 - share)
+        self.variance = self.variance * (1 - share) + variance * share + apart
+        self.between = self.between * (1 - share) + between * share + apart
         self.count += taken
+        self.batches += len(means)
 
     def add_call(self, number: int, means: Tensor, variances: Tensor, count: int) -> None:
         """The same, of a layer's call `number` in the forward pass, from 0."""
@@ -55,25 +66,17 @@ class PooledStatistics:
             self.calls.append(PooledStatistics())
         self.calls[number].add(means, variances, count)
 
-    def join(self, other: PooledStatistics) -> None:
-        """Take in what was pooled elsewhere."""
-        if other.count:
-            self.add(other.mean[None], other.variance[None], other.count)
-        for number, call in enumerate(other.calls):
-            if number == len(self.calls):
-                self.calls.append(PooledStatistics())
-            self.calls[number].join(call)
-
     def of_calls(self) -> PooledStatistics:
         """Of a layer that is called several times in a pass: what its running statistics tend to.
-        Each call has the same weight, and the variance is a mean of theirs."""
+        Each call has the same weight, and variances are means of theirs."""
         if len(self.calls) < 2:
             return self
-        mean, variance = (
-            torch.stack(each).mean(0)
-            for each in zip(*((call.mean, call.variance) for call in self.calls), strict=True)
+        mean, variance, between = (
+            torch.stack([getattr(call, name) for call in self.calls]).mean(0)
+            for name in ("mean", "variance", "between")
         )
-        return PooledStatistics(self.count, mean, variance, self.calls)
+        batches = self.calls[0].batches
+        return PooledStatistics(self.count, mean, variance, self.calls, batches, between)
 
 
 Found = Callable[[Tensor, Tensor, int], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from math import sqrt
 
 import numpy as np
 import pytest
@@ -141,6 +142,15 @@ def test_pooling_by_hand() -> None:
     assert pool.mean.item() == pytest.approx(4.0)
     assert pool.variance.item() == pytest.approx(26 / 3)
     assert pool.mean.dtype == pool.variance.dtype == torch.float64
+
+
+def test_the_error_of_a_mean_is_that_of_the_means_of_batches() -> None:
+    values = torch.randn(24, 8, 3, dtype=torch.float64)  # batches, values, channels
+    pool = PooledStatistics()
+    assert pool.error.isinf().all()
+    for part in values.split((5, 1, 18)):  # type: ignore[no-untyped-call]
+        pool.add(part.mean(1), part.var(1, correction=0), 8)
+    torch.testing.assert_close(pool.error, values.mean(1).std(0, correction=1) / sqrt(24))
 
 
 def test_given_statistics_replace_the_running_ones() -> None:
