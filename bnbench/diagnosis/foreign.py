@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from bnbench.errors import BnbenchError, DataError, UsageError
 from bnbench.guard import ForeignCode, Raised
-from bnbench.probes.interception import has_statistics
+from bnbench.probes.interception import has_statistics, tensors_in, tensors_restored
 
 # --- the network ------------------------------------------------------------------------------
 
@@ -27,8 +27,6 @@ class Network(nn.Module):
 
     `route`: passes a batch through the user's network; None until one batch is seen.
     """
-
-    PREFIX = "network."  # before the names of the network's own layers
 
     def __init__(self, network: nn.Module, code: ForeignCode) -> None:
         super().__init__()
@@ -119,13 +117,6 @@ def untouched(model: nn.Module, loaders: Iterable[object]) -> Iterator[None]:
 
     Flags and the layers' functions are given back by the probes themselves.
     """
-    tensors = [
-        (table, name, tensor, tensor.detach().clone())
-        for module in model.modules()
-        for table in cast(list[dict[str, Any]], [module._parameters, module._buffers])
-        for name, tensor in table.items()
-        if tensor is not None
-    ]
     generators = []
     for loader in loaders:
         if isinstance(loader, DataLoader):
@@ -136,18 +127,16 @@ def untouched(model: nn.Module, loaders: Iterable[object]) -> Iterator[None]:
     devices = range(torch.cuda.device_count() if begun else 0)
     of_numpy, of_python = np.random.get_state(), random.getstate()
     try:
-        with torch.random.fork_rng(devices):
+        with (
+            tensors_restored(tensors_in(model.modules(), "_parameters", "_buffers")),
+            torch.random.fork_rng(devices),
+        ):
             yield
     finally:
         for each, state in zip(generators, states, strict=True):
             each.set_state(state)
         np.random.set_state(of_numpy)
         random.setstate(of_python)
-        with torch.no_grad():
-            for table, name, tensor, kept in tensors:
-                table[name] = tensor  # a layer may have put another in its place
-                if not torch.equal(tensor, kept):
-                    tensor.copy_(kept)
 
 
 @contextmanager

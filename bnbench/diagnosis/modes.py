@@ -4,16 +4,16 @@ normalizations in training mode."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from bnbench.probes.interception import class_name, has_statistics
+from bnbench.probes.statistics import modes_restored
 
 DROPOUTS: tuple[Callable[..., Tensor], ...] = (
     F.dropout,
@@ -51,36 +51,11 @@ def drops(module: nn.Module) -> bool:
 def in_training(network: nn.Module, *, dropout: bool) -> Iterator[None]:
     """Every module in training mode but the normalizations, whose statistics are given by others,
     and, without `dropout`, what leaves something out by chance. Flags are restored on leaving."""
-    flags = [(module, module.training) for module in network.modules()]
-    for module, _ in flags:
-        still = has_statistics(module) or isinstance(module, _NormBase)
-        module.training = not still and (dropout or not drops(module))
-    try:
-        if dropout:
-            yield
-            return
-        with _NoDropout():
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-@contextmanager
-def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Buffers are given their values back on leaving."""
-    kept = [(each, each.clone()) for each in network.buffers()]
-    try:
+    with modes_restored(network), nullcontext() if dropout else _NoDropout():
+        for module in network.modules():
+            still = has_statistics(module) or isinstance(module, _NormBase)
+            module.training = not still and (dropout or not drops(module))
         yield
-    finally:
-        with torch.no_grad():
-            for each, value in kept:
-                each.copy_(value)
-
-
-def same(one: Tensor, other: Tensor) -> bool:
-    """Whether values are equal, NaN to NaN."""
-    return torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 class Losses:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes, Target
 from bnbench.diagnosis.foreign import Network, in_a_sentence
-from bnbench.diagnosis.modes import Losses, buffers_kept, drops, in_training, same
+from bnbench.diagnosis.modes import Losses, drops, in_training
 from bnbench.diagnosis.route import Route, labels_in, route
 from bnbench.diagnosis.survey import Pools, survey
 from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of, total
 from bnbench.errors import BnbenchError, UsageError
-from bnbench.probes.interception import STATISTICS
+from bnbench.probes.interception import STATISTICS, tensors_in, tensors_restored
 from bnbench.probes.statistics import Autocast
 
 WHOLE = sys.maxsize
@@ -212,19 +212,20 @@ class Passes:
         size, network = images.batch_size, self.model.network
         passes = self._drawn(images, size, BLAMED)
         before = {name: each.clone() for name, each in network.named_buffers()}
+        buffers = list(tensors_in(network.modules(), "_buffers"))
 
         def found(seed: int) -> tuple[Predictions, Pools]:
             torch.manual_seed(seed)
-            with buffers_kept(network), self.survey.batch(self._shared_by(size)) as pools:
+            with tensors_restored(buffers), self.survey.batch(self._shared_by(size)) as pools:
                 return self._predictions(images, passes), pools
 
-        with buffers_kept(network):
+        with tensors_restored(buffers):
             self._predictions(images, passes)
             now = dict(network.named_buffers())
             moved = tuple(
                 name
                 for name, value in before.items()
-                if name.endswith(STATISTICS) and not same(value, now[name])
+                if name.endswith(STATISTICS) and not torch.equal(value, now[name])
             )
         evaluation, still = found(0)
         training, random_too = None, False
@@ -256,14 +257,10 @@ class Passes:
             )
         if all(map(torch.equal, own, others)):
             return None
-        kept = [each.clone() for each in own]
-        try:
+        with tensors_restored(tensors_in(self.model.modules(), "_parameters")):
             for parameter, other in zip(own, others, strict=True):
                 parameter.copy_(other)
             return self.shuffled(images, images.batch_size)[1]
-        finally:
-            for parameter, value in zip(own, kept, strict=True):
-                parameter.copy_(value)
 
     def blame(self, images: Collected) -> dict[str, float]:
         """Which layer's running statistics cost how much, in nats, as the probe `gap_by_layer`.

@@ -27,6 +27,8 @@ from bnbench.probes.interception import (
     input_of,
     intercepted,
     tables,
+    tensors_in,
+    tensors_restored,
 )
 from bnbench.probes.pooled import PooledStatistics, moments
 from bnbench.probes.statistics import batch_statistics, given_statistics, modes_restored
@@ -266,20 +268,12 @@ def _alike(one: Any, other: Any) -> bool:
 def _training(layer: nn.Module) -> Iterator[None]:
     """The layer in training mode; flag and buffers are restored on leaving."""
     was = layer.training
-    kept = [(table, name, tensor, tensor.clone()) for table, name, tensor in tables(layer)]
-    buffers: dict[str, Any] = layer._buffers
-    kept += [
-        (buffers, name, tensor, tensor.clone())
-        for name, tensor in buffers.items()
-        if tensor is not None
-    ]
     layer.training = True
     try:
-        yield
+        with tensors_restored([*tables(layer), *tensors_in([layer], "_buffers")]):
+            yield
     finally:
         layer.training = was
-        for table, name, tensor, value in kept:
-            table[name] = tensor.copy_(value)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -99,16 +99,40 @@ def means(module: nn.Module) -> Tensor:
     return next(tensor for _, _, tensor in tables(module))
 
 
+def tensors_in(
+    modules: Iterable[nn.Module], *kinds: Literal["_parameters", "_buffers"]
+) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """Where modules keep their parameters, or buffers, or both."""
+    for module in modules:
+        for kind in kinds:
+            table = getattr(module, kind)
+            yield from ((table, name, each) for name, each in table.items() if each is not None)
+
+
+@contextmanager
+def tensors_restored(tensors: Iterable[tuple[dict[str, Any], str, Tensor]]) -> Iterator[None]:
+    """Give tensors their values back on leaving, and their places, where another may be."""
+    before = [(*place, place[2].detach().clone()) for place in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for table, name, tensor, value in before:
+                table[name] = tensor
+                if not torch.equal(tensor, value):
+                    tensor.copy_(value)
+
+
 @contextmanager
 def holding(module: nn.Module, mean: Tensor, variance: Tensor) -> Iterator[None]:
     """The module with these running statistics, (C,)."""
-    kept = list(tables(module))
-    for (table, name, before), value in zip(kept, (mean, variance), strict=True):
+    own = list(tables(module))
+    for (table, name, before), value in zip(own, (mean, variance), strict=True):
         table[name] = value.to(before).view_as(before)
     try:
         yield
     finally:
-        for table, name, before in kept:
+        for table, name, before in own:
             table[name] = before
 
 
@@ -179,7 +203,7 @@ class _Interception(TorchFunctionMode):
 
     def leave(self, layer: str, module: nn.Module, args: Any, kwargs: Any, _: Any) -> Any:
         """Another output for a layer that called none of `FUNCTIONS`."""
-        kept = self.inputs.pop(layer, None)
+        copied = self.inputs.pop(layer, None)
         inner = _Interception.active[_Interception.active.index(self) + 1 :]
         if module is not self.layers[layer] or any(
             module in each.layers.values() for each in inner
@@ -189,7 +213,7 @@ class _Interception(TorchFunctionMode):
         if self.calls[layer] > self.before[layer] or called is None:
             return None
         x, again = called
-        x = x if kept is None else kept
+        x = x if copied is None else copied
         call = self.counted(layer)
         return self.act(Use(layer=layer, module=module, call=call, x=x, again=again))
 
@@ -210,8 +234,8 @@ class _InScript(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if layer in self.layers:
                 result = self.mode.act(self.mode.use(layer, False, given))
                 if result is not None:  # with what is kept for a backward pass, in vain
-                    kept = len(func._schema.returns) - 1
-                    return result, *(result.new_empty(0) for _ in range(kept))
+                    more = len(func._schema.returns) - 1
+                    return result, *(result.new_empty(0) for _ in range(more))
         return func(*args, **(kwargs or {}))
 
 
