@@ -21,13 +21,7 @@ from torch import Tensor, nn
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings
-from bnbench.probes.statistics import (
-    Discrepancy,
-    Sample,
-    batch_norm_layers,
-    batch_statistics,
-    evaluating,
-)
+from bnbench.probes.statistics import Discrepancy, Sample, batch_norm_layers, evaluating
 
 OTHERS = 3
 """Other images in a batch, for each fixed one."""
@@ -66,11 +60,11 @@ def read(
     """
     noise, flips = 0.0, 0.0
     if batch_norm_layers(model):
-        predictions = []
-        with evaluating(model), batch_statistics(model, how.norm_batch_size):
-            for positions, places in draws:
-                logits, _ = how.forward(model, sample_of(positions), how.chunked_size)
-                predictions.append(logits[places])
+        with evaluating(model):
+            predictions = [
+                how.under_batch(model, sample_of(positions))[0][places]
+                for positions, places in draws
+            ]
         logits = torch.stack(predictions)  # (draws, images, classes)
         means = logits.mean(0)
         within = logits.var(0, correction=1).sum(1).mean()

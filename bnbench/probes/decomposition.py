@@ -22,13 +22,7 @@ from torch import Tensor, nn
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings
-from bnbench.probes.statistics import (
-    Discrepancy,
-    Sample,
-    batch_norm_layers,
-    batch_statistics,
-    evaluating,
-)
+from bnbench.probes.statistics import Discrepancy, Sample, batch_norm_layers, evaluating
 
 
 def read(
@@ -42,16 +36,14 @@ def read(
     own, largest = min(how.norm_batch_size, train.images), train.images
     sizes = sorted({min(size, largest) for size in norm_batch_sizes} | {own, largest})
 
-    def under_batch_statistics(sample: Sample, size: int) -> dict[str, float]:
-        passes = replace(how, norm_batch_size=size)
-        with batch_statistics(model, size):
-            return _errors(*passes.forward(model, sample, passes.chunked_size))
-
     with evaluating(model):
         running = _errors(*how.forward(model, validation, how.pass_size))
         if batch_norm_layers(model):
-            on_train = {size: under_batch_statistics(train, size) for size in sizes}
-            batch = under_batch_statistics(validation, how.norm_batch_size)
+            on_train = {
+                size: _errors(*replace(how, norm_batch_size=size).under_batch(model, train)[:2])
+                for size in sizes
+            }
+            batch = _errors(*how.under_batch(model, validation)[:2])
         else:
             on_train = dict.fromkeys(sizes, _errors(*how.forward(model, train, how.pass_size)))
             batch = running

@@ -16,13 +16,7 @@ from torch import nn
 
 from bnbench.events import Reading
 from bnbench.probes import NETWORK, readings
-from bnbench.probes.statistics import (
-    Discrepancy,
-    Sample,
-    batch_norm_layers,
-    batch_statistics,
-    evaluating,
-)
+from bnbench.probes.statistics import Discrepancy, Sample, batch_norm_layers, evaluating
 
 
 def read(model: nn.Module, how: Discrepancy, images: Sample) -> list[Reading]:
@@ -36,7 +30,6 @@ def read(model: nn.Module, how: Discrepancy, images: Sample) -> list[Reading]:
                 *((name, {name: layer}) for name, layer in layers.items()),
                 (NETWORK, layers),
             ]:
-                with batch_statistics(model, how.norm_batch_size, layers=chosen):
-                    batch = F.cross_entropy(*how.forward(model, images, how.chunked_size)).item()
-                found[name] = {"loss": running - batch}
+                logits, labels, _ = how.under_batch(model, images, chosen)
+                found[name] = {"loss": running - F.cross_entropy(logits, labels).item()}
     return readings("gap_by_layer", found or {NETWORK: {"loss": 0.0}})

@@ -18,20 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.events import Reading
-from bnbench.probes import NETWORK, readings, statistics
+from bnbench.probes import NETWORK, readings
 from bnbench.probes.pooled import PooledStatistics
+from bnbench.probes.statistics import Discrepancy, Sample, batch_norm_layers, evaluating
 
 
-def read(
-    model: nn.Module, how: statistics.Discrepancy, population: statistics.Sample
-) -> list[Reading]:
+def read(model: nn.Module, how: Discrepancy, population: Sample) -> list[Reading]:
     """`mean` and `variance` of each layer with batch statistics and of the network."""
-    layers = statistics.batch_norm_layers(model)
+    layers = batch_norm_layers(model)
     pools: dict[str, PooledStatistics] = {}
     if layers:
-        batches = statistics.batch_statistics(model, how.norm_batch_size)
-        with statistics.evaluating(model), batches as pools:
-            how.forward(model, population, how.chunked_size)
+        with evaluating(model):
+            *_, pools = how.under_batch(model, population)
     return errors_of(layers, pools)
 
 

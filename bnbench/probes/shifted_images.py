@@ -23,7 +23,6 @@ from bnbench.probes.statistics import (
     Discrepancy,
     Sample,
     batch_norm_layers,
-    batch_statistics,
     evaluating,
     given_statistics,
 )
@@ -39,8 +38,7 @@ def read(model: nn.Module, how: Discrepancy, samples: Mapping[str, Sample]) -> l
             running, labels = how.forward(model, sample, how.pass_size)
             batch = recalibrated = running
             if batch_norm_layers(model):
-                with batch_statistics(model, how.norm_batch_size) as pools:
-                    batch, _ = how.forward(model, sample, how.chunked_size)
+                batch, _, pools = how.under_batch(model, sample)
                 with given_statistics(model, pools):
                     recalibrated, _ = how.forward(model, sample, how.pass_size)
             found[name] = {

@@ -221,19 +221,25 @@ class Discrepancy:
                     logits, labels = self.forward(model, sample, self.pass_size)
                     facts += _facts(sample, logits, logits, logits, labels)
                 return facts
-            with batch_statistics(model, self.norm_batch_size) as pools:
-                in_population, _ = self.forward(model, population, self.chunked_size)
+            in_population, _, pools = self.under_batch(model, population)
             for sample in samples:
                 running, labels = self.forward(model, sample, self.pass_size)
                 if sample.split == population.split:
                     batch = in_population[: sample.images]
                 else:
-                    with batch_statistics(model, self.norm_batch_size):
-                        batch, _ = self.forward(model, sample, self.chunked_size)
+                    batch, *_ = self.under_batch(model, sample)
                 with given_statistics(model, pools):
                     precise, _ = self.forward(model, sample, self.pass_size)
                 facts += _facts(sample, running, batch, precise, labels)
         return facts
+
+    def under_batch(
+        self, model: nn.Module, sample: Sample, layers: Mapping[str, nn.Module] | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, PooledStatistics]]:
+        """`forward` under the statistics of batches, and these, pooled by layer. `layers`: as in
+        `batch_statistics`."""
+        with batch_statistics(model, self.norm_batch_size, layers=layers) as pools:
+            return *self.forward(model, sample, self.chunked_size), pools
 
     def forward(self, model: nn.Module, sample: Sample, size: int) -> Batch:
         """Logits (images, classes) in fp64 and labels (images,), on the CPU.
