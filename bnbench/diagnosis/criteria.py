@@ -123,7 +123,7 @@ def harms(worse: Predictions, better: Predictions, *, loss: float = HARM_LOSS) -
     """Whether predictions for the same images are worse than others by more than chance."""
     if not worse.finite or not better.finite:
         return better.finite
-    enough = loss * (2 * abs(better.loss) if better.relative else 1.0)
+    enough = loss * (1.0 if better.unit else 2 * abs(better.loss))
     compared = [(worse.losses - better.losses, enough)]
     if worse.right is not None and better.right is not None:
         compared.append((better.right - worse.right, HARM_ACCURACY))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import nan
@@ -33,6 +33,7 @@ from bnbench.probes.interception import class_name, has_statistics, means, table
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
 from bnbench.probes.statistics import Autocast, evaluating
+from bnbench.wording import cut
 
 IMAGES = 2048
 """Of each loader: 1,000 to 10,000 make precise statistics (Wu & Johnson 2021,
@@ -287,10 +288,10 @@ def _notes(case: Case, found: Sequence[Finding]) -> Iterator[str]:
     for manner, says in PLAYED.items():
         kinds = {class_name(layer) for layer in survey.of(manner).values()}
         if kinds:
-            yield f"{_some(survey.of(manner))} ({', '.join(sorted(kinds))}): {says}"
+            yield f"{cut([*survey.of(manner)])} ({', '.join(sorted(kinds))}): {says}"
     unused = [each.name for each in case.layers if not each.used]
     if unused:
-        yield f"the forward pass does not reach {_some(unused)}"
+        yield f"the forward pass does not reach {cut(unused)}"
     if len(images) < ENOUGH_IMAGES:
         yield (
             f"population statistics of {len(images):,} images are rough: give {ENOUGH_IMAGES:,} "
@@ -316,9 +317,3 @@ def _notes(case: Case, found: Sequence[Finding]) -> Iterator[str]:
             )
     if case.evidence.eval is None:
         yield "one loader only: a shift between two of them was not looked for"
-
-
-def _some(names: Collection[str]) -> str:
-    """The first five."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join([*names][:5]) + more

@@ -329,4 +329,4 @@ class Passes:
                 parts.append(self.task.judged(output, batch, len(positions), known))
             self.done += len(positions)
             self.tell(min(self.done / self.whole, 1.0))
-        return joined(parts, torch.cat(list(chunks)))
+        return joined(parts, torch.cat(list(chunks)), self.task.unit)

@@ -32,11 +32,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def number(loss: float) -> str:
+    """A loss, as it is printed."""
+    return f"{loss:.3f}" if isfinite(loss) else "not finite"
+
+
 def figures(loss: float, accuracy: float | None, unit: str) -> str:
     """Loss and accuracy: "loss 0.413 and 85.2 % right". `unit`: said where it is not nats."""
     right = "" if accuracy is None else f" and {percent(accuracy)} right"
-    number = f"{loss:.3f}" if isfinite(loss) else "not finite"
-    return f"loss {number}{'' if unit == NATS else unit and f' {unit}'}{right}"
+    return f"loss {number(loss)}{'' if unit == NATS else unit and f' {unit}'}{right}"
 
 
 @dataclass(frozen=True, slots=True)

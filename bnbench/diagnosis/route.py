@@ -53,11 +53,10 @@ def route(model: nn.Module, batch: Any) -> Route:
     """How this batch goes through the model. Raises UsageError."""
     needed, accepted, any_name = _parameters(model)
     if isinstance(batch, Mapping):
-        labels = next((name for name in LABELS if name in batch), None)
-        at = None if labels is None else (labels,)
+        at = labels_in(batch)
         names = [name for name in batch if name in accepted or any_name]
         if not set(needed) <= set(names):
-            others = [name for name in batch if name != labels and isinstance(batch[name], Tensor)]
+            others = [name for name in batch if (name,) != at and isinstance(batch[name], Tensor)]
             if len(others) != 1 or len(needed) > 1:
                 raise UsageError(
                     f"the model takes {', '.join(needed)}, and the loader yields "

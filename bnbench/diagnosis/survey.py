@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -106,11 +106,9 @@ class Survey:
             pool.add_call(calls[name], mean[None], variance[None], x[:, 0].numel())
             calls[name] += 1
 
-    @contextmanager
-    def given(self, pools: Pools, *, by_call: bool = False) -> Iterator[None]:
+    def given(self, pools: Pools, *, by_call: bool = False) -> AbstractContextManager[None]:
         """The network in inference with these statistics."""
-        with given_statistics(self.model, pools, layers=self.known, by_call=by_call):
-            yield
+        return given_statistics(self.model, pools, layers=self.known, by_call=by_call)
 
 
 def survey(model: nn.Module, network: nn.Module, images: int, run: Callable[[], object]) -> Survey:

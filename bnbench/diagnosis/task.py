@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -106,11 +106,6 @@ class Predictions:
     unit: str = NATS
 
     @property
-    def relative(self) -> bool:
-        """Whether the loss has a unit of its own."""
-        return not self.unit
-
-    @property
     def loss(self) -> float:
         """The mean."""
         return self.losses.mean().item()
@@ -144,9 +139,9 @@ class Predictions:
         return (self.answers != other.answers).double().mean().item()
 
 
-def joined(parts: list[Predictions], order: Tensor) -> Predictions:
+def joined(parts: list[Predictions], order: Tensor, unit: str) -> Predictions:
     """Those of all batches, where `order` are the positions of their examples; in the loader's
-    order."""
+    order. `unit`: of the loss."""
     back = order.argsort()
 
     def all_of(name: str) -> Tensor | None:
@@ -158,7 +153,7 @@ def joined(parts: list[Predictions], order: Tensor) -> Predictions:
     losses = all_of("losses")
     assert losses is not None
     shared = max(each.shared for each in parts)
-    return Predictions(losses, all_of("right"), all_of("answers"), shared, parts[0].unit)
+    return Predictions(losses, all_of("right"), all_of("answers"), shared, unit)
 
 
 # --- what an example costs --------------------------------------------------------------------
@@ -175,12 +170,13 @@ class Task:
     scale: float = 1.0
     classes: int = 0
 
+    @property
+    def unit(self) -> str:
+        """Of the loss."""
+        return UNITS[self.kind]
+
     def judged(self, output: Any, batch: Any, count: int, reference: Tensor | None) -> Predictions:
         """A batch of `count` examples. `reference`: (n, parts), of outputs without labels."""
-        found = self._judged(output, batch, count, reference)
-        return replace(found, unit=UNITS[self.kind])
-
-    def _judged(self, output: Any, batch: Any, count: int, reference: Tensor | None) -> Predictions:
         if self.kind in ("own", "training"):
             return self._own(output, batch, count)
         found = answer(output)
@@ -229,7 +225,7 @@ class Task:
         # Answers may be much larger than labels: a part at a time.
         split = labels.split(64)  # type: ignore[no-untyped-call]
         parts = [self._of_labels(constant.expand(len(each), *shape), each) for each in split]
-        return replace(joined(parts, torch.arange(len(labels))), unit=UNITS[self.kind])
+        return joined(parts, torch.arange(len(labels)), self.unit)
 
     def _own(self, output: Any, batch: Any, count: int) -> Predictions:
         losses = total(output) if self.score is None else self.score(output, batch)
@@ -321,11 +317,7 @@ def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
         )
     losses = F.nll_loss(_log_shares(found), labels.where(counts, -100), reduction="none")
     predicted = found.argmax(1)
-    number = counts.reshape(len(labels), -1).sum(1).clamp(min=1)
-    right = ((predicted == labels) & counts).reshape(len(labels), -1).sum(1) / number
-    return Predictions(
-        losses.reshape(len(labels), -1).sum(1) / number, right.double(), some(predicted)
-    )
+    return _over_places(losses, predicted == labels, counts, predicted)
 
 
 def _of_binary(found: Tensor, labels: Tensor) -> Predictions:
@@ -333,13 +325,19 @@ def _of_binary(found: Tensor, labels: Tensor) -> Predictions:
     wanted = labels.where(counts, torch.zeros(()).double())
     shares = bool(((found >= 0) & (found <= 1)).all())  # a sigmoid
     logits = found.clamp(1e-12, 1 - 1e-12).logit() if shares else found
-    losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * counts
+    losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     yes = logits > 0
-    number = counts.reshape(len(found), -1).sum(1).clamp(min=1)
-    right = ((yes == (wanted > 0)) & counts).reshape(len(found), -1).sum(1) / number
-    return Predictions(
-        losses.reshape(len(found), -1).sum(1) / number, right.double(), some(yes.long())
+    return _over_places(losses, yes == (wanted > 0), counts, yes.long())
+
+
+def _over_places(losses: Tensor, right: Tensor, counts: Tensor, answers: Tensor) -> Predictions:
+    """Of each example, the means over its places that count; (n, …) each."""
+    n = len(counts)
+    number = counts.reshape(n, -1).sum(1).clamp(min=1)
+    losses, right = (
+        (each.double() * counts).reshape(n, -1).sum(1) / number for each in (losses, right)
     )
+    return Predictions(losses, right, some(answers))
 
 
 def some(values: Tensor) -> Tensor:

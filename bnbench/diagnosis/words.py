@@ -14,8 +14,17 @@ from rich.text import Text
 
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.criteria import off
-from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score, percent
-from bnbench.wording import counted, listing
+from bnbench.diagnosis.result import (
+    Diagnosis,
+    Finding,
+    Kind,
+    LayerReading,
+    Loader,
+    Score,
+    number,
+    percent,
+)
+from bnbench.wording import counted, cut, listing
 
 MOST_LAYERS = 12
 """Rows of the table of layers: the worst ones; --json has all."""
@@ -115,8 +124,8 @@ def fixed(diagnosis: Diagnosis, read_back: Mapping[Loader, Score]) -> str:
         if before.accuracy is not None and after.accuracy is not None:
             right = f"{100 * before.accuracy:.1f} → {percent(after.accuracy)} right, "
         lines.append(
-            f"{LOADERS[loader]} images, in eval mode: {right}loss {_loss(before.loss)} → "
-            f"{_loss(after.loss)}"
+            f"{LOADERS[loader]} images, in eval mode: {right}loss {number(before.loss)} → "
+            f"{number(after.loss)}"
         )
     return "\n".join([*lines, *spoils(diagnosis)])
 
@@ -164,7 +173,7 @@ def scores(
         cells = list(key)
         for loader in diagnosis.images:
             one = by_loader.get(loader)
-            cells.append(_loss(one.loss) if one else "–")
+            cells.append(number(one.loss) if one else "–")
             if rights:
                 accuracy = one.accuracy if one else None
                 cells.append("–" if accuracy is None else percent(accuracy))
@@ -238,9 +247,9 @@ def badness(layer: LayerReading) -> tuple[bool, float, float]:
 def _findings(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     if diagnosis.healthy:
         yield Text(verdict(diagnosis), style="bold green")
-    for number, each in enumerate(diagnosis.findings, start=1):
+    for place, each in enumerate(diagnosis.findings, start=1):
         style = "bold red" if each.harmful else "bold yellow"
-        yield Text.assemble((f"{number}. {each.name}", style), f": {COSTS[each.harmful]}")
+        yield Text.assemble((f"{place}. {each.name}", style), f": {COSTS[each.harmful]}")
         for text in (
             Text(each.evidence[:1].upper() + each.evidence[1:]),
             Text(f"→ {each.do}"),
@@ -257,9 +266,4 @@ def where(finding: Finding, diagnosis: Diagnosis) -> str:
         return "where: the whole network"
     if len(layers) == len(diagnosis.layers) > 1:
         return "where: every layer"
-    more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
-    return f"where: {', '.join(layers[:5])}{more}"
-
-
-def _loss(loss: float) -> str:
-    return f"{loss:.3f}" if isfinite(loss) else "not finite"
+    return f"where: {cut(layers)}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -65,10 +65,6 @@ class Use:
             return F.batch_norm(self.x, mean, variance, self.weight, self.bias, eps=self.eps)
         with holding(self.module, mean, variance):
             return self.again(self.x)
-
-    def of(self, x: Tensor) -> Use:
-        """The same for other examples."""
-        return replace(self, x=x)
 
 
 Act = Callable[[Use], Tensor | None]

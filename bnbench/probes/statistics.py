@@ -13,7 +13,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -133,7 +133,7 @@ def _played_in_chunks(use: Use, size: int, found: Found) -> Tensor:
     for chunk in filter(len, chunks):
         mean, variance, count = moments(chunk)
         found(mean, variance, count)
-        parts.append(use.of(chunk).with_statistics(mean[0], variance[0]))
+        parts.append(replace(use, x=chunk).with_statistics(mean[0], variance[0]))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
