@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import exp, isfinite, log
+from math import exp, isfinite
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -165,9 +165,9 @@ def _channels(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, Figure]]:
             style.symbol(f"call {k + 1}", style.MARKERS[k], color=color, ms=4.5)
             for k, color in enumerate(CALLS[:calls])
         ]
-    figure, panels = style.panels(2 * len(shown), legend, columns=len(shown), height=2.7)
-    if len(shown) == 1:  # one column would be far wider than high
-        figure, panels = style.panels(2, legend, columns=2, height=2.7)
+    # One column would be far wider than high.
+    columns = max(len(shown), 2)
+    figure, panels = style.panels(2 * len(shown), legend, columns=columns, height=2.7)
     for k, (each, pool) in enumerate(zip(shown, pools, strict=True)):
         several = pool.calls[: len(CALLS)] if len(pool.calls) > 1 else [pool]
         for part, axes in enumerate((panels[k], panels[k + len(shown)])):
@@ -185,20 +185,9 @@ def _channels(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, Figure]]:
 def _against(axes: Axes, running: Tensor, others: Sequence[Tensor], *, log_scale: bool) -> None:
     """A dot for each channel, of each call; on the line both are the same."""
     step = -(-len(running) // MOST_CHANNELS)
-    drawn = [running, *others]
-    valid = [float(value) for each in drawn for value in each if isfinite(value)]
+    log_scale = log_scale and any(bool((each > 0).any()) for each in (running, *others))
     if log_scale:
-        valid = [value for value in valid if value > 0]
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-    low, high = min(valid, default=1.0), max(valid, default=1.0)
-    if log_scale:
-        room = max(0.06 * log(high / low), 0.05)
-        ends = (low / exp(room), high * exp(room))
-    else:
-        room = max(0.06 * (high - low), 1e-6, 1e-3 * abs(high))
-        ends = (low - room, high + room)
-    axes.plot(ends, ends, **style.ZERO)
+        axes.set(xscale="log", yscale="log")
     for k, other in enumerate(others):
         color = style.SLATE if len(others) == 1 else CALLS[k]
         axes.plot(
@@ -210,8 +199,11 @@ def _against(axes: Axes, running: Tensor, others: Sequence[Tensor], *, log_scale
             ms=3.5,
             alpha=0.75,
         )
-    axes.set_xlim(*ends)
-    axes.set_ylim(*ends)
+    axes.margins(0.06)
+    reach = (*axes.get_xlim(), *axes.get_ylim())
+    ends = (min(reach), max(reach))
+    axes.set(xlim=ends, ylim=ends)
+    axes.plot(ends, ends, zorder=1, **style.ZERO)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         if log_scale:
