@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from bnbench.diagnosis.foreign import described, in_a_sentence
@@ -39,12 +40,41 @@ Column: TypeAlias = "Tensor | list[Any]"
 """The same part of all examples: rows of a tensor, or one object each."""
 
 
-@dataclass(slots=True)
-class _Group:
-    """Examples that fit into one batch. `frame`: a batch without its columns."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The place of a part of a batch."""
 
-    frame: Any
+    path: Path
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Examples that fit into one batch. `form`: the batch, a `_Part` in the place of each part;
+    `columns`: the parts that have a row for each example, `rest`: the others. `count`: examples.
+    """
+
+    form: Any = None
     columns: dict[Path, list[Column]] = field(default_factory=dict)
+    rest: dict[Path, Any] = field(default_factory=dict)
+    count: int = 0
+
+    def fits(self, other: _Group) -> bool:
+        """Whether examples of the other may be in one batch with these."""
+
+        def shape(column: Column) -> Any:
+            return (column.shape[1:], column.dtype) if isinstance(column, Tensor) else list
+
+        def same(one: Any, other: Any) -> bool:
+            if isinstance(one, Tensor) and isinstance(other, Tensor):
+                return torch.equal(one, other)
+            return type(one) is type(other)  # names, paths, indices: the first batch's serve
+
+        return (
+            self.form == other.form
+            and self.columns.keys() == other.columns.keys()
+            and all(shape(self.columns[p][0]) == shape(c[0]) for p, c in other.columns.items())
+            and all(same(self.rest[path], value) for path, value in other.rest.items())
+        )
 
     def joined(self) -> dict[Path, Column]:
         """All batches' columns, one after the other."""
@@ -60,13 +90,13 @@ class Collected:
     """Examples in the loader's order; `sizes`: of its batches; `single`: whether the loader has
     batches of one among larger ones.
 
-    `groups`: for each kind of batch its frame and columns; `place`: (n, 2), of each example its
-    group and its row there. Examples of different shapes are in different groups: they never share
-    a batch.
+    `groups`: for each kind of batch its form, columns and other parts; `place`: (n, 2), of each
+    example its group and its row there. Examples of different shapes are in different groups: they
+    never share a batch.
     """
 
     loader: Loader
-    groups: Sequence[tuple[Any, dict[Path, Column]]]
+    groups: Sequence[tuple[Any, dict[Path, Column], dict[Path, Any]]]
     place: Tensor
     sizes: tuple[int, ...]
     device: torch.device
@@ -104,12 +134,13 @@ class Collected:
     def batch(self, positions: Tensor) -> Any:
         """A batch of these examples, copied, on the device; all of one group."""
         group, rows = int(self.place[positions[0], 0]), self.place[positions, 1]
-        frame, columns = self.groups[group]
-        taken = {
+        form, columns, parts = self.groups[group]
+        parts = parts | {
             path: column[rows] if isinstance(column, Tensor) else [column[k] for k in rows.tolist()]
             for path, column in columns.items()
         }
-        return _filled(frame, taken, (), self.device)
+        batch = tree_map(lambda part: parts[part.path], form)
+        return tree_map_only(Tensor, lambda each: each.to(self.device), batch)
 
     def column(self, path: Path) -> Column | None:
         """A part of all examples, in the loader's order; None where they differ in shape."""
@@ -118,10 +149,9 @@ class Collected:
 
     def tensors(self) -> Iterator[tuple[Path, Tensor]]:
         """Every tensor that is kept, and where it is in a batch."""
-        for _, columns in self.groups:
+        for _, columns, _ in self.groups:
             for path, column in columns.items():
-                parts = [column] if isinstance(column, Tensor) else column
-                yield from ((path, each) for each in parts if isinstance(each, Tensor))
+                yield from ((path, each) for each in _tensors(column))
 
 
 def collect(
@@ -146,7 +176,6 @@ def collect(
         spread, single = _spread(source, loader, images, seed)
     groups: list[_Group] = []
     places: list[Tensor] = []
-    rows: list[int] = []
     size_in_bytes, empty = 0, 0
     for batch in items(spread, partial(code.entered, fails)):
         count = _count_of(batch, loader)
@@ -158,21 +187,20 @@ def collect(
                 f"the {loader} loader gave {EMPTY_BATCHES:,} batches without an image",
                 do="give one that yields batches of several images",
             )
-        columns: dict[Path, Column] = {}
-        frame = _framed(batch, count, (), columns)
-        weight = sum(map(_bytes, columns.values()))
+        new = _Group()
+        new.form = _form(batch, count, (), new)
+        weight = sum(each.nbytes for each in _tensors(list(new.columns.values())))
         if sum(map(len, places)) >= images or (places and size_in_bytes + weight > MOST_BYTES):
             break
-        number = next((k for k, each in enumerate(groups) if _fits(each, frame, columns)), None)
-        if number is None:
-            number = len(groups)
-            groups.append(_Group(frame, {path: [] for path in columns}))
-            rows.append(0)
-        for path, column in columns.items():
-            groups[number].columns[path].append(column)
-        begin = rows[number]
-        rows[number] += count
-        row = torch.arange(begin, begin + count)
+        number = next((k for k, each in enumerate(groups) if each.fits(new)), len(groups))
+        if number == len(groups):
+            groups.append(new)
+        else:
+            for path, column in new.columns.items():
+                groups[number].columns[path] += column
+        group = groups[number]
+        row = torch.arange(group.count, group.count + count)
+        group.count += count
         places.append(torch.stack([torch.full_like(row, number), row], 1))
         size_in_bytes += weight
     if sum(map(len, places)) < 2:
@@ -180,7 +208,7 @@ def collect(
         raise DataError(
             f"the {loader} loader gave {had}", do="give one that yields batches of several images"
         )
-    kept = [(each.frame, each.joined()) for each in groups]
+    kept = [(each.form, each.joined(), each.rest) for each in groups]
     sizes = tuple(map(len, places))
     return Collected(loader, kept, torch.cat(places), sizes, device, single and max(sizes) > 1)
 
@@ -211,85 +239,30 @@ def _count_of(batch: Any, loader: Loader) -> int:
     if inner:
         return _count_of(inner[0], loader)
     lists = [each for each in parts if isinstance(each, list)]
-    if batch is not None and lists and any(map(_holds_tensors, lists)):
+    if batch is not None and lists and _tensors(lists):
         return len(lists[0])
     raise UsageError(f"the {loader} loader yields {described(batch)}", do=EXPECTED)
 
 
-def _holds_tensors(part: list[Any]) -> bool:
-    return any(
-        isinstance(each, Tensor)
-        or (isinstance(each, Mapping) and any(isinstance(v, Tensor) for v in each.values()))
-        for each in part
-    )
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in it, whatever it is."""
+    return [each for each in tree_leaves(value) if isinstance(each, Tensor)]
 
 
-def _framed(value: Any, count: int, path: Path, columns: dict[Path, Column]) -> Any:
-    """The value without its columns, which are noted, copied: some loaders fill the same memory
-    again."""
-    if isinstance(value, Tensor):
-        if value.ndim and len(value) == count:
-            columns[path] = value.detach().to("cpu", copy=True)
-            return None
-        return value
-    if isinstance(value, list | tuple) and path and len(value) == count and count > 1:
-        columns[path] = list(value)
-        return None
-    if isinstance(value, Mapping):
-        return {k: _framed(each, count, (*path, k), columns) for k, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_framed(each, count, (*path, k), columns) for k, each in enumerate(value)]
-    return value
-
-
-def _filled(frame: Any, columns: Mapping[Path, Column], path: Path, device: torch.device) -> Any:
-    if path in columns:
-        return _moved(columns[path], device)
-    if isinstance(frame, dict):
-        return {k: _filled(each, columns, (*path, k), device) for k, each in frame.items()}
-    if isinstance(frame, list):
-        return tuple(_filled(each, columns, (*path, k), device) for k, each in enumerate(frame))
-    return _moved(frame, device)
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: _moved(each, device) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_moved(each, device) for each in value]
-    return value
-
-
-def _fits(group: _Group, frame: Any, columns: Mapping[Path, Column]) -> bool:
-    def shape(column: Column) -> Any:
-        return (column.shape[1:], column.dtype) if isinstance(column, Tensor) else list
-
-    same = group.columns.keys() == columns.keys()
-    same = same and all(shape(group.columns[p][0]) == shape(c) for p, c in columns.items())
-    return same and _same(group.frame, frame)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        both = isinstance(one, Tensor) and isinstance(other, Tensor)
-        return both and torch.equal(one, other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return type(one) is type(other)  # names, paths, indices: the first batch's serve
-
-
-def _bytes(column: Column) -> int:
-    return column.nbytes if isinstance(column, Tensor) else sum(map(_weight, column))
-
-
-def _weight(value: Any) -> int:
-    if isinstance(value, Mapping):
-        return sum(map(_weight, value.values()))
-    return value.nbytes if isinstance(value, Tensor) else 0
+def _form(value: Any, count: int, path: Path, group: _Group) -> Any:
+    """The form of a batch of so many examples; its parts are put into the group, copied: some
+    loaders fill the same memory again."""
+    if isinstance(value, Tensor) and value.ndim and len(value) == count:
+        group.columns[path] = [value.detach().to("cpu", copy=True)]
+    elif isinstance(value, list | tuple) and path and len(value) == count and count > 1:
+        group.columns[path] = [list(value)]
+    elif isinstance(value, Mapping):
+        return {k: _form(each, count, (*path, k), group) for k, each in value.items()}
+    elif isinstance(value, list | tuple):
+        return tuple(_form(each, count, (*path, k), group) for k, each in enumerate(value))
+    else:
+        group.rest[path] = value
+    return _Part(path)
 
 
 # --- which batches ----------------------------------------------------------------------------
