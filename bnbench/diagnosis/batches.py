@@ -235,11 +235,14 @@ def _count_of(batch: Any, loader: Loader) -> int:
     tensors = [each for each in parts if isinstance(each, Tensor) and each.ndim]
     if tensors:
         return len(tensors[0])
+    for part in parts:  # targets of a detector
+        if isinstance(part, list | tuple) and part and isinstance(part[0], Mapping):
+            return len(part)
     inner = [part for part in parts if isinstance(part, Mapping | tuple) and part]
     if inner:
         return _count_of(inner[0], loader)
     lists = [each for each in parts if isinstance(each, list)]
-    if batch is not None and lists and _tensors(lists):
+    if _tensors(lists):
         return len(lists[0])
     raise UsageError(f"the {loader} loader yields {described(batch)}", do=EXPECTED)
 

@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import bnbench
 from bnbench.diagnosis import Diagnosis
+from bnbench.diagnosis.batches import collect
 from bnbench.errors import UsageError
+from bnbench.guard import ForeignCode
 from tests.diagnosis.test_models import clusters
 
 X, CLASS = clusters()
@@ -207,6 +209,14 @@ def test_dicts_tuples_and_losses_in_training_cost_the_same() -> None:
     assert [each.name for each in losses.findings] == ["stale"]
     for one, other in zip(losses.readings, expected.readings, strict=True):
         assert one.loss == pytest.approx(other.loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_images_and_targets_of_a_detector_are_counted(kind: type[Any]) -> None:
+    """Tuples are what `collate_fn=lambda rows: tuple(zip(*rows))` makes."""
+    batches = [(kind(x), kind(y)) for x, y in examples(size=16)]
+    kept = collect(batches, "train", 64, torch.device("cpu"), ForeignCode())
+    assert kept.sizes == (16,) * 4
 
 
 def test_what_the_user_says_comes_first() -> None:
