@@ -132,6 +132,7 @@ def sweep(
     max_runs: int = 10_000,
     workers: int | str = "auto",
     on: str = "local",
+    address: str | None = None,
     slurm: Mapping[str, Any] | None = None,
     detach: bool = False,
     runs_dir: str | Path = "runs",
@@ -170,8 +171,9 @@ def sweep(
     )  # fmt: skip
     settings = tuple(f"{key}={value}" for key, value in (slurm or {}).items())
     options = SweepOptions(
-        workers=str(workers), on=on, slurm=settings, detach=detach, device=device, restart=restart,
-        accept_changes=accept_changes, retry_failed=retry_failed, fail_fast=fail_fast,
+        workers=str(workers), on=on, address=address, slurm=settings, detach=detach, device=device,
+        restart=restart, accept_changes=accept_changes, retry_failed=retry_failed,
+        fail_fast=fail_fast,
     )  # fmt: skip
     with closing(experiments.executors([_planned(study, plan)], options, say)) as executors:
         planned, executor = next(executors)

@@ -57,6 +57,16 @@ def places(setups: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, int]:
     return found
 
 
+def begun(
+    manifests: Iterable[tuple[str, Mapping[str, Any]]],
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Names of setups and manifests of their runs as `places` takes them."""
+    order = sorted(
+        manifests, key=lambda each: (float(each[1]["started"]), str(each[1].get("run", "")))
+    )
+    return [(name, manifest["hparams"]) for name, manifest in order]
+
+
 def _wanted(name: str, hparams: Mapping[str, Any]) -> Iterable[int]:
     """The colour of its normalization; else one by its name that no well-known one has; else any
     other."""

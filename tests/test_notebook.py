@@ -6,8 +6,10 @@ import ast
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from html import unescape
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 import bnbench
 from bnbench.errors import ConfigError, UsageError
 from bnbench.notebook import Bar, _screen
+from bnbench.sweeps.jobs import SweepOptions
 from tests import commands
 from tests.report.invented import Told, invented
 
@@ -40,6 +43,11 @@ seeds: 6
 claims:
   - {id: a, says: s, metric: test/running/accuracy, better: bn@8, worse: none@8}
 """
+
+
+def test_what_the_command_line_says_of_a_sweep_can_be_said_here() -> None:
+    options = {each.name for each in fields(SweepOptions)} - {"environment"}  # no one types it
+    assert options <= signature(bnbench.sweep).parameters.keys()
 
 
 def test_a_study_as_a_mapping_is_the_one_of_the_command_line(

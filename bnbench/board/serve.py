@@ -124,11 +124,8 @@ class Setups(NamedTuple):
 def setups_of(experiments: Sequence[ExperimentFolder]) -> Setups:
     """The setups that TensorBoard shows, with the colours that they have among all that began."""
     found = [(run.manifest_or_none(), run) for each in experiments for run in each.runs()]
-    begun = sorted(
-        ((slug(manifest["setup"], 32), manifest, run) for manifest, run in found if manifest),
-        key=lambda each: (float(each[1]["started"]), str(each[1].get("run", ""))),
-    )
-    every = palette.places((setup, manifest["hparams"]) for setup, manifest, _ in begun)
+    begun = [(slug(manifest["setup"], 32), manifest, run) for manifest, run in found if manifest]
+    every = palette.places(palette.begun((setup, manifest) for setup, manifest, _ in begun))
     shown = {setup for setup, _, run in begun if run.views()}
     places = {setup: place for setup, place in every.items() if setup in shown}
     # The longest first: "bn" is the beginning of "bn-before".

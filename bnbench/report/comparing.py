@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+from bnbench.config.metrics import LR
 from bnbench.report import words
 from bnbench.report.means import over_seeds
 from bnbench.report.remarks import (
     BATCH_SIZE,
-    LR,
     ends_of_grids,
     eval_mode,
     with_batch_size,

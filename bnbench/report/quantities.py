@@ -15,6 +15,7 @@ from typing import Literal, assert_never
 import numpy as np
 
 from bnbench.config import metrics
+from bnbench.config.metrics import LR
 from bnbench.report.reading import Curve
 from bnbench.report.study import StudiedRun
 from bnbench.stats.differences import Array
@@ -23,7 +24,6 @@ NETWORK = "network"
 POINTS = 100.0
 """Accuracies, errors and disagreement are fractions and count in percentage points."""
 INPUTS = "inputs"
-LR = "optim.lr"
 When = Literal["last", "first", "mean"]
 
 

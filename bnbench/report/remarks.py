@@ -9,6 +9,7 @@ from shlex import quote
 from statistics import fmean
 
 from bnbench.config.feasible import INITIAL, initial_weight, short_warmup
+from bnbench.config.metrics import LR
 from bnbench.config.schema.run import BUDGETS
 from bnbench.report import words
 from bnbench.report.means import over_seeds
@@ -16,7 +17,7 @@ from bnbench.report.study import Cell, Choice, StudiedRun, Study
 from bnbench.stats.differences import mean
 from bnbench.wording import counted, in_words, key_words, listing, point_words
 
-LR, BATCH_SIZE = "optim.lr", "data.batch_size"
+BATCH_SIZE = "data.batch_size"
 LARGE = 5.0
 """Points between the modes that are a remark whatever the question: half of what BatchNorm's error
 rises by from 32 images a batch to 2 (Wu & He 2018, https://arxiv.org/abs/1803.08494, table 2)."""

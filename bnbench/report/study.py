@@ -261,25 +261,28 @@ class Study:
         return best_of((cell for cell in cells if cell.key not in self.given_up), self.tuned_by)
 
     @cached_property
-    def choices(self) -> list[Choice]:
-        """For each of `trials` with a result; [] where nothing is tuned."""
+    def _choices(self) -> list[tuple[list[Cell], Choice]]:
         axis, found = self.tuned_axis or "", []
         for cells in self.trials:
-            if (cell := self.taken(cells)) is not None:
+            if (best := self.taken(cells)) is not None:
                 values = tuple(sorted({cell.point[axis] for cell in cells}))
-                found.append(Choice(cell.setup, _others(cell, axis), cell.point[axis], values))
+                choice = Choice(best.setup, _others(best, axis), best.point[axis], values)
+                found.append((cells, choice))
         return found
 
-    def choice(self, cell: Cell) -> Choice | None:
-        """The choice among the cell and its neighbours along the tuned axis, or None."""
-        if self.tuned_axis is None:
-            return None
-        wanted = cell.setup, _others(cell, self.tuned_axis)
-        return next((each for each in self.choices if (each.setup, each.at) == wanted), None)
+    @property
+    def choices(self) -> list[Choice]:
+        """For each of `trials` with a result; [] where nothing is tuned."""
+        return [choice for _, choice in self._choices]
+
+    @cached_property
+    def choice(self) -> dict[str, Choice]:
+        """What tuning chose among a cell and its neighbours along the tuned axis, by its key."""
+        return {cell.key: choice for cells, choice in self._choices for cell in cells}
 
     def is_chosen(self, cell: Cell) -> bool:
         """Whether tuning chose this cell, or had nothing to choose."""
-        taken = self.choice(cell)
+        taken = self.choice.get(cell.key)
         return taken is None or cell.point.get(self.tuned_axis or "") == taken.value
 
     @cached_property

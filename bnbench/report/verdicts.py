@@ -10,7 +10,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from bnbench.config import claims, experiments, metrics, schema
-from bnbench.report.quantities import LR, POINTS, of_images, quantity, usable
+from bnbench.config.metrics import LR
+from bnbench.report.quantities import POINTS, of_images, quantity, usable
 from bnbench.report.study import StudiedRun, Study, within_chance
 from bnbench.stats.differences import Array, probability_of_superiority, slope
 from bnbench.stats.effect import Effect, effect
@@ -202,7 +203,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         names = {run.name for run in runs}
         inside = [(cell, [run for run in cell.runs if run.name in names]) for cell in study.chosen]
         runs = [run for _, some in inside for run in some]
-        choices = [study.choice(cell) for cell, some in inside if some]
+        choices = [study.choice.get(cell.key) for cell, some in inside if some]
         taken = [each for n, each in enumerate(choices) if each and each not in choices[:n]]
         found.objections += [
             f"{arm.words}: the chosen {axis} {in_words(each.value)} is an end of its grid "

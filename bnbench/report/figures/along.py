@@ -250,8 +250,7 @@ def caption(shown: Shown, measured: Measured, figure: Figure) -> str:
         for line in panel
     ]
     bands = {max(line) >= SEEDS_FOR_AN_INTERVAL for line in counts if any(line)}
-    lines = style.lines_words(bands, joined=_Scale.of(shown.values).numeric)
-    said = f"{lines[0].upper()}{lines[1:]}."
+    said = style.lines_words(bands, joined=_Scale.of(shown.values).numeric)
     if True in bands:
         said += " Dots are seeds."
         if any(0 < min(line) < SEEDS_FOR_AN_INTERVAL <= max(line) for line in counts):

@@ -139,11 +139,9 @@ def caption(shown: Curves) -> str:
 def _sentences(shown: Curves) -> Iterator[str]:
     cells = [cell for panel in shown.cells for cell in panel if cell.runs]
     bands = {len(cell.completed) >= SEEDS_FOR_AN_INTERVAL for cell in cells}
-    lines = style.lines_words(bands)
-    batch = any(map(_has_batch, shown.runs))
-    yield f"Running statistics: {lines}." if batch else f"{lines[0].upper()}{lines[1:]}."
-    if batch:
-        yield "Dotted: the same weights under batch statistics."
+    yield style.lines_words(bands)
+    if any(map(_has_batch, shown.runs)):
+        yield "Full lines: running statistics; dotted: the same weights under batch statistics."
     if any(run.history.diverged_at is not None for run in shown.runs):
         left_out = " Seeds that diverged are in no mean." if True in bands else ""
         yield f"×: where a seed diverged.{left_out}"

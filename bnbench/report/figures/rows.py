@@ -92,8 +92,7 @@ def caption(study: Study) -> str:
     """What the rows are: true of this study."""
     cells = rows(study)
     bands = {len(cell.completed) >= SEEDS_FOR_AN_INTERVAL for cell in cells}
-    lines = style.lines_words(bands, joined=False)
-    said = f"{lines[0].upper()}{lines[1:]}." + (" Dots are seeds." if True in bands else "")
+    said = style.lines_words(bands, joined=False) + " Dots are seeds." * (True in bands)
     if len(cells) < sum(bool(cell.completed) for cell in study.chosen):
         said += " Each setup at its best values on validation."
     return said

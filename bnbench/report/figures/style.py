@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import ceil, nan
-from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -115,19 +114,13 @@ Looks: TypeAlias = Mapping[str, Look]
 
 def looks(study: Study) -> Looks:
     """A look for each setup; the order is that in which setups began to train."""
-    found = [(run.manifest, _group(run)) for run in study.runs]
+    found = [(_group(run), run.manifest) for run in study.runs if run.manifest is not None]
     # TensorBoard shows the others, too.
     manifests = [run.folder.manifest_or_none() for run in study.others]
-    found += [(each, slug(each["setup"], 32)) for each in manifests if each is not None]
-    begun = sorted(
-        ((float(each["started"]), str(each.get("run", "")), group, each["hparams"])
-         for each, group in found if each is not None),
-        key=itemgetter(0, 1),
-    )  # fmt: skip
+    found += [(slug(each["setup"], 32), each) for each in manifests if each is not None]
     # Those that have not begun come last.
-    order = [(group, hparams) for _, _, group, hparams in begun]
-    order += [(_group(run), identity.hparams(run.config)) for run in study.runs]
-    taken = palette.places(order)
+    waiting = [(_group(run), identity.hparams(run.config)) for run in study.runs]
+    taken = palette.places([*palette.begun(found), *waiting])
     return {run.setup: look(taken[_group(run)]) for run in study.runs}
 
 
@@ -143,13 +136,13 @@ def look(place: int) -> Look:
 
 
 def lines_words(bands: Collection[bool], *, joined: bool = True) -> str:
-    """How seeds are drawn; `bands`: whether there are intervals, of all that is drawn; `joined`:
-    whether points of a setup are."""
+    """How seeds are drawn, in a sentence. `bands`: whether there are intervals, of all that is
+    drawn; `joined`: whether points of a setup are."""
     of_seed, of_mean = ("line", "band") if joined else ("marker", "line")
     if True not in bands:
-        return f"each seed a {of_seed}"
-    whole = f"the mean over seeds with its 95 % interval as a {of_mean}"
-    return whole if False not in bands else f"{whole}; of fewer than three seeds each a {of_seed}"
+        return f"Each seed a {of_seed}."
+    whole = f"The mean over seeds with its 95 % interval as a {of_mean}"
+    return whole + (f"; of fewer than three seeds each a {of_seed}." if False in bands else ".")
 
 
 def varied(look: Look, number: int) -> Look:
