@@ -19,6 +19,7 @@ from typing import TypeAlias
 from bnbench.config import identity, loading, plans, schema
 from bnbench.errors import BnbenchError, DamagedError, HeldError, StorageError
 from bnbench.sinks import metrics
+from bnbench.sinks.scalars import Scalars
 from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
@@ -155,7 +156,8 @@ def open_view(folder: RunFolder, description: Description | None = None) -> Tens
         card = _card(folder, manifest, description)
         folder.clear_views()
         folder.replace_views(HEADERS, *header(card))
-        view = stack.enter_context(closing(TensorBoardSink(folder.path, card)))
+        view = TensorBoardSink(folder.path, card, Scalars(manifest))
+        stack.enter_context(closing(view))
         for moment in metrics.to_moments(folder.records()):
             view.take(moment)
         stack.pop_all()
@@ -256,8 +258,6 @@ def _card(folder: RunFolder, manifest: Record, description: Description) -> Card
     about = f"{question}{ABOUT}\n\n{_facts(manifest)}\n\n{description.about}"
     return Card(
         started=manifest["started"],
-        examples_per_epoch=manifest["steps_per_epoch"] * manifest["hparams"]["data.batch_size"],
-        reports=-(-manifest["total_steps"] // manifest["log_every"]),
         group=description.groups.get(cell_of(manifest), manifest["cell"]),
         hparams=manifest["hparams"],
         columns=description.columns,

@@ -54,13 +54,9 @@ def _logger(name: str, folder: RunFolder, *, resumed: bool, lasting: bool) -> Si
     manifest = folder.manifest()
     assert manifest is not None
     labels = labels_of(manifest, manifest[LOGGED_AS], resumed=resumed)
-    scalars = Scalars(
-        examples_per_epoch=manifest["steps_per_epoch"] * manifest["hparams"]["data.batch_size"],
-        reports=-(-manifest["total_steps"] // manifest["log_every"]),
-    )
     logger = open_logger(name, labels, folder.path.parent if lasting else None)
     with ExitStack() as stack:
-        sink = stack.enter_context(closing(LoggerSink(logger, scalars)))
+        sink = stack.enter_context(closing(LoggerSink(logger, Scalars(manifest))))
         for moment in to_moments(folder.records()):
             sink.take(moment)
         stack.pop_all()

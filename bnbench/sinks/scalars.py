@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from bnbench import events
+from bnbench.store import Record
 
 LAST = (
     *(f"summary/val_{kind}_accuracy" for kind in ("running", "batch", "population")),
@@ -39,10 +40,12 @@ def tagged(fact: events.Evaluation | events.Gap | events.Reading) -> dict[str, f
 class Scalars:
     """The numbers of one run, whose facts come in their order, from the first on."""
 
-    def __init__(self, *, examples_per_epoch: int, reports: int) -> None:
-        """`reports`: how many `Step` facts will come, at most. Beyond `POINTS` they are thinned:
-        means of losses, and the largest of the largest."""
-        self._examples_per_epoch = examples_per_epoch
+    def __init__(self, manifest: Record) -> None:
+        """Of the run with this manifest. Beyond `POINTS` reports of steps are thinned: means of
+        losses, and the largest of the largest."""
+        batch_size = manifest["hparams"]["data.batch_size"]
+        self._examples_per_epoch = manifest["steps_per_epoch"] * batch_size
+        reports = -(-manifest["total_steps"] // manifest["log_every"])  # at most
         self._thinning = -(-reports // POINTS)
         self._steps: list[events.Step] = []
         self._last: tuple[int, float] = (0, 0.0)

@@ -48,10 +48,18 @@ RUN = (
 )
 
 
+SIZES = {
+    "steps_per_epoch": 10,
+    "hparams": {"data.batch_size": 64},
+    "total_steps": 20,
+    "log_every": 10,
+}
+
+
 def told(moments: Iterable[Moment], before: Mapping[str, int] | None = None) -> Told:
     """What a logger is told of a run that has ended, or has stopped."""
     logger = Told(before or {})
-    sink = LoggerSink(logger, Scalars(examples_per_epoch=640, reports=2))
+    sink = LoggerSink(logger, Scalars(SIZES))
     for each in moments:
         sink.take(each)
     sink.close()
@@ -109,7 +117,7 @@ def test_a_logger_that_fails_is_closed_all_the_same() -> None:
             raise OSError("no network")
 
     logger = Broken()
-    sink = LoggerSink(logger, Scalars(examples_per_epoch=640, reports=2))
+    sink = LoggerSink(logger, Scalars(SIZES))
     sink.take(RUN[-1])
     with pytest.raises(OSError, match="no network"):
         sink.close()

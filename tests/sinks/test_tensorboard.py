@@ -30,7 +30,7 @@ from bnbench.events import (
     Step,
 )
 from bnbench.probes.histograms import histogram
-from bnbench.sinks.scalars import POINTS
+from bnbench.sinks.scalars import POINTS, Scalars
 from bnbench.sinks.tensorboard import records
 from bnbench.sinks.tensorboard.records import encoded, first_images, is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
@@ -43,8 +43,6 @@ def card(**changes: Any) -> Card:
     """What is known of an invented run."""
     values: dict[str, Any] = {
         "started": STARTED,
-        "examples_per_epoch": 1000,
-        "reports": 10,
         "group": "bn_bs064",
         "hparams": HPARAMS,
         "columns": columns([HPARAMS]),
@@ -64,7 +62,13 @@ HPARAMS: dict[str, Plain] = {
 
 def sink(folder: Path, *, reports: int = 10) -> TensorBoardSink:
     """A view of an invented run."""
-    return TensorBoardSink(folder, card(reports=reports))
+    return TensorBoardSink(folder, card(), scalars(reports))
+
+
+def scalars(reports: int = 10) -> Scalars:
+    """The numbers of an invented run."""
+    steps = {"steps_per_epoch": 10, "hparams": {"data.batch_size": 100}}
+    return Scalars(steps | {"total_steps": reports, "log_every": 1})
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -260,7 +264,7 @@ def picture(accumulator: EventAccumulator, tag: str) -> tuple[int, Image.Image]:
 def test_pictures_of_the_first_images_and_of_the_confusion(tmp_path: Path) -> None:
     images = np.zeros((3, 1, 8, 8), np.float32)
     png = first_images(images, ["cat", "dog", "cat"])
-    view = TensorBoardSink(tmp_path, card(first_batch=png))
+    view = TensorBoardSink(tmp_path, card(first_batch=png), scalars())
     view.take(moment(20, Confusion(split="test", stats="running", counts=((3, 1), (0, 4)))))
     view.close()
     found = read(tmp_path)

@@ -26,15 +26,12 @@ from bnbench.store import Appender
 class Card:
     """Plain data about a run and its experiment.
 
-    `started`: seconds since the epoch. `reports`: how many `Step` facts will come, at most.
-    `group`: what its seeds share. `columns`, `metrics`, `probes`: of the whole experiment.
-    `texts`: Markdown by tag. `first_batch`: a PNG. `pictures`: PNGs of the run when it had ended,
-    by name.
+    `started`: seconds since the epoch. `group`: what its seeds share. `columns`, `metrics`,
+    `probes`: of the whole experiment. `texts`: Markdown by tag. `first_batch`: a PNG. `pictures`:
+    PNGs of the run when it had ended, by name.
     """
 
     started: float
-    examples_per_epoch: int
-    reports: int
     group: str
     hparams: Mapping[str, tabs.Plain]
     columns: tuple[tabs.Column, ...]
@@ -69,12 +66,11 @@ def header(card: Card) -> tuple[str, bytes]:
 class TensorBoardSink:
     """Writes what a run states into its folder; all values of a moment in one record."""
 
-    def __init__(self, folder: Path, card: Card) -> None:
+    def __init__(self, folder: Path, card: Card, scalars: Scalars) -> None:
         # A new name each time: TensorBoard's faster loader keeps reading a file that it has opened.
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
         name = f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}"
-        self._card = card
-        self._scalars = Scalars(examples_per_epoch=card.examples_per_epoch, reports=card.reports)
+        self._card, self._scalars = card, scalars
         values = [records.text(tag, markdown) for tag, markdown in card.texts.items()]
         if card.first_batch is not None:
             shows = "The first images of the first batch, as trained: augmented, standardized."
