@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,14 +16,13 @@ from bnbench.wording import listing, printable
 
 FIGURES = ("pdf", "png", "svg")
 
-Experiment = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="EXPERIMENT",
-        autocompletion=completion.experiments,
-        help="Its name below --runs-dir, or its folder; default: all.",
-    ),
-]
+
+def _experiment(otherwise: str = "") -> Any:
+    where = f"Its name below --runs-dir, or its folder{otherwise}."
+    return typer.Argument(metavar="EXPERIMENT", autocompletion=completion.experiments, help=where)
+
+
+Experiment = Annotated[str | None, _experiment("; default: all")]
 
 
 Pictures = Annotated[
@@ -78,14 +77,7 @@ def status(
 
 
 def report(
-    experiment: Annotated[
-        str,
-        typer.Argument(
-            metavar="EXPERIMENT",
-            autocompletion=completion.experiments,
-            help="Its name below --runs-dir, or its folder.",
-        ),
-    ],
+    experiment: Annotated[str, _experiment()],
     runs_dir: RunsDir = Path("runs"),
     study: Study = None,
     as_json: Json = False,
