@@ -191,9 +191,5 @@ def require_logits(network: nn.Module, classes: int, announce: Announce) -> None
 
 def _with_copies(network: nn.Module) -> nn.Module:
     # It may change its inputs in place, and a probe passes the same images several times.
-    network.register_forward_pre_hook(_copied)
+    network.register_forward_pre_hook(lambda _, x: tuple(each.clone() for each in x))
     return network
-
-
-def _copied(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(each.clone() for each in inputs)

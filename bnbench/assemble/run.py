@@ -7,7 +7,7 @@ from functools import partial
 from math import log
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnbench import optim
 from bnbench.assemble.check import obstacle_of
@@ -20,6 +20,7 @@ from bnbench.assemble.inputs import (
     evaluation_steps,
     evaluations,
     load_dataset,
+    norm_batch_size,
     reseed_layers,
     run_images,
 )
@@ -163,3 +164,24 @@ def _facts(images: RunImages, model: nn.Module, steps: int) -> Facts:
         steps_per_epoch=images.batches.steps_per_epoch,
         total_steps=steps,
     )
+
+
+Batch = tuple[Tensor, Tensor]
+
+
+def batches_of_stored(config: schema.RunConfig, images: int) -> tuple[list[Batch], list[Batch]]:
+    """For a stored run that is diagnosed, so many images each of training and validation, on the
+    CPU; of validation none where there are none.
+
+    Of training, batches that are evenly spread over the first epoch: augmented, in the run's order,
+    cut into what shares batch statistics. Of validation, a stratified sample, as evaluated.
+    """
+    of_run = run_images(config, load_dataset(config.data, lambda _: None), torch.device("cpu"))
+    chunk, steps = norm_batch_size(config), of_run.batches.steps_per_epoch
+    count = min(-(-images // config.data.batch_size), steps)
+    training: list[Batch] = []
+    for k in range(count):
+        x, y = of_run.batches(k * steps // count)
+        training += zip(x.split(chunk), y.split(chunk), strict=True)  # type: ignore[no-untyped-call]
+    chosen, _ = of_run.stratified("val", [images], "diagnosis", together=1)
+    return training, list(of_run.sample("val", chosen).batches(config.data.eval_batch_size))

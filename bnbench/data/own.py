@@ -20,12 +20,12 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from bnbench.data.dataset import Dataset, Images, images_of, moments
-from bnbench.data.labels import IMAGE_NAMES, LABEL_NAMES, class_names, first_of
 from bnbench.data.prepared import require_disk
 from bnbench.errors import BnbenchError, DataError
 from bnbench.machine import fits, usable_cores
@@ -37,6 +37,10 @@ SERIAL_SECONDS = 3.0
 """Decoding that takes no longer is done here: workers take about a second to start and to end."""
 
 PART_BYTES = 1 << 24
+
+IMAGE_NAMES = ("image", "img", "pixel_values", "pixels")
+LABEL_NAMES = ("label", "labels", "fine_label", "target")
+"""What a dictionary calls its image and its label; the first that it has counts."""
 
 RETURNS = (
     "return (train, test): datasets with a length and items (image, label), or pairs (images, "
@@ -52,7 +56,8 @@ def gathered(returned: Any, where: str, scratch: Path) -> Dataset:
     parts = []
     for part, source in zip(("train", "test"), returned[:2], strict=True):
         said = f"{where}: {part}"
-        if _is_pair(source):
+        pair = isinstance(source, tuple | list) and len(source) == 2
+        if pair and isinstance(source[0], np.ndarray | Tensor) and source[0].ndim != 0:
             parts.append(_from_arrays(source[0], source[1], said, scratch))
         elif hasattr(source, "__len__") and hasattr(source, "__getitem__"):
             parts.append(_from_items(source, said, scratch))
@@ -63,16 +68,11 @@ def gathered(returned: Any, where: str, scratch: Path) -> Dataset:
     if first != second:
         said = f"{where}: images of train are {first}, of test {second}".replace("torch.", "")
         raise DataError(said, do="make them alike")
-    classes = class_names(returned, train.labels, test.labels, where)
+    classes = _class_names(returned, train.labels, test.labels, where)
     return Dataset("custom", classes, train, test, *moments(train.pixels))
 
 
 # --- arrays ---------------------------------------------------------------------------------------
-
-
-def _is_pair(source: Any) -> bool:
-    pair = isinstance(source, tuple | list) and len(source) == 2
-    return pair and isinstance(source[0], np.ndarray | Tensor) and source[0].ndim != 0
 
 
 def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
@@ -129,28 +129,22 @@ def _channels_first(pixels: NDArray[Any], said: str) -> NDArray[Any]:
 def _pixels(values: NDArray[Any], said: str, start: int | None = None) -> NDArray[Any]:
     """The same in uint8 or fp32. `start`: where the first of several images is, for messages."""
 
-    def first(bad: NDArray[np.bool_]) -> str:
-        if start is None:
-            return said
-        return f"{said}: image {start + int(bad.reshape(len(bad), -1).any(1).argmax())}"
+    def require(good: NDArray[np.bool_], what: str, do: str) -> None:
+        if not good.all():
+            bad = int(good.reshape(len(good), -1).all(1).argmin())
+            which = "" if start is None else f": image {start + bad}"
+            raise DataError(f"{said}{which} has {what}", do=do)
 
     kind = values.dtype.kind
     if kind == "f":
         values = values.astype(np.float32, copy=False)
-        if not np.isfinite(values).all():
-            raise DataError(
-                f"{first(~np.isfinite(values))} has pixels that are not finite",
-                do="NaN and infinity train nothing",
-            )
+        require(np.isfinite(values), "pixels that are not finite", "NaN and infinity train nothing")
         return values
     if kind not in "iub":
         raise DataError(f"{said} has pixels of {values.dtype}", do="uint8 or floats are taken")
-    if values.dtype != np.uint8 and values.size and (values.min() < 0 or values.max() > 255):
-        raise DataError(
-            f"{first((values < 0) | (values > 255))} has whole numbers from {values.min()} to "
-            f"{values.max()} as pixels",
-            do="0 to 255 are taken, or floats",
-        )
+    if values.dtype != np.uint8 and values.size:
+        what = f"whole numbers from {values.min()} to {values.max()} as pixels"
+        require((values >= 0) & (values <= 255), what, "0 to 255 are taken, or floats")
     return values.astype(np.uint8, copy=False)
 
 
@@ -254,7 +248,7 @@ def _decoded(get: Any, count: int) -> Generator[Any, None, None]:
 def _item(item: Any, said: str) -> tuple[NDArray[Any], int]:
     """The image (C, H, W) and the label of an item. Raises DataError."""
     if isinstance(item, Mapping):
-        image, label = first_of(IMAGE_NAMES, item), first_of(LABEL_NAMES, item)
+        image, label = _first_of(IMAGE_NAMES, item), _first_of(LABEL_NAMES, item)
         if not (image and label):
             raise DataError(
                 f"{said} has {', '.join(map(str, item))}",
@@ -304,3 +298,51 @@ def _kind(value: Any) -> str:
 
 def _sizes(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "a single number"
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def _class_names(
+    returned: Sequence[Any], train: Tensor, test: Tensor, where: str
+) -> tuple[str, ...]:
+    """The names of the classes, after checking that every label has one."""
+    names = returned[2] if len(returned) == 3 else _names(returned[0])
+    if names is not None:
+        names = tuple(map(str, names))
+    count = int(train.max()) + 1 if names is None else len(names)
+    for part, labels in (("train", train), ("test", test)):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= count:
+            wrong = int(((labels < 0) | (labels >= count)).int().argmax())
+            known = "" if names is None else f"; the classes are {', '.join(names[:10])}"
+            raise DataError(
+                f"{where}: labels of {part} are {low} to {high}; {count} classes are numbered 0 to "
+                f"{count - 1}",
+                do=f"look at {part}[{wrong}], which has {int(labels[wrong])}: number the classes "
+                f"from 0, alike in both parts{known}",
+            )
+    missing = (torch.bincount(train, minlength=count) == 0).nonzero().flatten().tolist()
+    if missing:
+        raise DataError(
+            f"{where}: class {missing[0]} has no image in train, and {len(missing) - 1} others",
+            do="number the classes from 0, without gaps",
+        )
+    return tuple(f"class {label}" for label in range(count)) if names is None else names
+
+
+def _names(source: Any) -> Sequence[Any] | None:
+    """The names that a dataset knows: torchvision's `classes`, Hugging Face's features."""
+    while source is not None:
+        features = getattr(source, "features", None)
+        if isinstance(features, Mapping):
+            return getattr(features.get(_first_of(LABEL_NAMES, features)), "names", None)
+        found = getattr(source, "classes", None)
+        if isinstance(found, list | tuple):
+            return found
+        source = getattr(source, "dataset", None)  # of a Subset
+    return None
+
+
+def _first_of(names: Sequence[str], among: Any) -> str:
+    return next((name for name in names if name in among), "")

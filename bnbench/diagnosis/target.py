@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bnbench.assemble import build_run, checkpoints, resolve_device
-from bnbench.assemble.stored import training_batches, validation_batches
+from bnbench.assemble.run import batches_of_stored
 from bnbench.config import identity, loading
 from bnbench.config.trust import Trust
 from bnbench.diagnosis.diagnose import Examination
@@ -153,13 +153,12 @@ def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Ta
     checkpoints.resume(run, name, state)
     notes = [] if saved.warning is None else [saved.warning]
     notes.append(f"state after step {run.position.step:,} of {facts.total_steps:,}")
-    training = training_batches(config, run, facts.steps_per_epoch, images)
-    validation = validation_batches(config, images) if config.data.validation_size else None
+    training, validation = batches_of_stored(config, images)
     checkpoint = SavedModel(name, state, state["run"]["model"])
     return Target(
         run.model,
         training,
-        validation,
+        validation or None,
         autocast=run.autocast,
         checkpoint=checkpoint,
         notes=notes,

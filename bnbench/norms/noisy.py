@@ -31,10 +31,8 @@ class _Noise(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         y = cast(Tensor, super().forward(input))
-        return self.perturbed(y) if self.training else y
-
-    def perturbed(self, y: Tensor) -> Tensor:
-        """s·y + m in a new tensor."""
+        if not self.training:
+            return y
         shift, scale = self.draw(y)
         lines = as_lines(y, len(y))
         return as_images(torch.addcmul(repeated(shift, lines), lines, repeated(scale, lines)), y)
