@@ -29,6 +29,7 @@ from bnbench.data.dataset import Dataset, Images, images_of, moments
 from bnbench.data.prepared import require_disk
 from bnbench.errors import BnbenchError, DataError
 from bnbench.machine import fits, usable_cores
+from bnbench.wording import cut
 
 FEW = 4
 """Channels of gray, gray with transparency, colors, colors with transparency."""
@@ -325,7 +326,7 @@ def _class_names(
     missing = (torch.bincount(train, minlength=count) == 0).nonzero().flatten().tolist()
     if missing:
         raise DataError(
-            f"{where}: class {missing[0]} has no image in train, and {len(missing) - 1} others",
+            f"{where}: no image in train is of class {cut([str(each) for each in missing])}",
             do="number the classes from 0, without gaps",
         )
     return tuple(f"class {label}" for label in range(count)) if names is None else names
