@@ -109,7 +109,7 @@ def run_state(folder: RunFolder) -> dict[str, Any]:
     """What the last checkpoint holds of the run."""
     checkpoint = folder.checkpoint()
     assert checkpoint is not None
-    state = torch.load(io.BytesIO(checkpoint.content), weights_only=True)
+    state = torch.load(io.BytesIO(checkpoint), weights_only=True)
     assert isinstance(state, dict)
     return state
 

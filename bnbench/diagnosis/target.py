@@ -138,7 +138,8 @@ def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Ta
             f"{path} is not the folder of a run: it has no config.yaml",
             do="name one of the folders that bnbench status EXPERIMENT lists",
         )
-    saved = folder.checkpoint()
+    notes: list[str] = []
+    saved = folder.checkpoint(notes.append)
     if saved is None:
         raise StorageError(
             f"{path} has no checkpoint yet", do="train it first: a checkpoint is its last state"
@@ -147,11 +148,10 @@ def _stored_run(path: Path, device: str | None, images: int, trust: Trust) -> Ta
     trust.allow([config])
     name = str(path / CHECKPOINT)
     recorded = (folder.manifest_or_none() or {}).get("identity") or identity.identity(config)
-    state = checkpoints.load_state(name, saved.content, recorded)
+    state = checkpoints.load_state(name, saved, recorded)
     trust.require_same(path, config, state["identity"])
     run, facts = build_run(config, resolve_device(device or config.compute.device))
     checkpoints.resume(run, name, state)
-    notes = [] if saved.warning is None else [saved.warning]
     notes.append(f"state after step {run.position.step:,} of {facts.total_steps:,}")
     training, validation = batches_of_stored(config, images)
     checkpoint = SavedModel(name, state, state["run"]["model"])

@@ -279,13 +279,11 @@ def _add_pictures(folder: RunFolder, announce: Callable[[str], None], *, shown: 
 def _committed_state(
     folder: RunFolder, config: schema.RunConfig, settings: Settings
 ) -> dict[str, Any] | None:
-    checkpoint = folder.recover()
-    if checkpoint is None:
+    content = folder.recover(lambda said: settings.announce(f"warning: {said}"))
+    if content is None:
         return None
-    if checkpoint.warning is not None:
-        settings.announce(f"warning: {checkpoint.warning}")
     name = str(folder.path / CHECKPOINT)
-    return checkpoints.load_state(name, checkpoint.content, identity.identity(config))
+    return checkpoints.load_state(name, content, identity.identity(config))
 
 
 def _result(run: Run, last: Moment, wall_seconds: float) -> Result:

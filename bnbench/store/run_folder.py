@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bnbench.errors import DamagedError, HeldError, StorageError
@@ -29,14 +29,6 @@ SEALED = (CONFIG, MANIFEST, METRICS)
 """What a result rests on, and what is not written again once there is one."""
 METRICS_BYTES = "metrics_bytes"
 """In a seal, how long the events are: that can be compared without reading them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A committed state; `warning`: a damaged one was skipped."""
-
-    content: bytes
-    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +160,8 @@ class RunFolder:
         with files.translated(self.path):
             return sum(path.stat().st_size for path in self._files("*"))
 
-    def checkpoint(self) -> Checkpoint | None:
-        """The last committed state, or the one before where the last is damaged.
+    def checkpoint(self, tell: Callable[[str], object] = lambda _: None) -> bytes | None:
+        """The last committed state, or the one before where the last is damaged, which is told.
 
         Raises StorageError where there are checkpoints and none of them is whole.
         """
@@ -178,8 +170,9 @@ class RunFolder:
             sealed = files.read(self.path / name)
             content = None if sealed is None else record.unsealed(sealed)
             if content is not None:
-                warning = f"{self.path / damaged[0]} is damaged: using {name}" if damaged else None
-                return Checkpoint(content, warning)
+                for each in damaged:
+                    tell(f"{self.path / each} is damaged: using {name}")
+                return content
             damaged += [name] if sealed is not None else []
         if damaged:
             raise DamagedError(
@@ -197,24 +190,25 @@ class RunFolder:
         files.replace_content(self.path / MANIFEST, record.encode(manifest))
         files.remove(self.path / ERROR)
 
-    def take_over(self, source: RunFolder, checkpoint: Checkpoint) -> None:
+    def take_over(self, source: RunFolder, checkpoint: bytes) -> None:
         """Store the events and the last state of another folder of the same run."""
         taken = {
             METRICS: files.read(source.path / METRICS),
             FIRST_BATCH: source.first_batch(),
-            CHECKPOINT: record.sealed(checkpoint.content),
+            CHECKPOINT: record.sealed(checkpoint),
         }
         self.adopt({name: content for name, content in taken.items() if content is not None})
 
-    def recover(self) -> Checkpoint | None:
+    def recover(self, tell: Callable[[str], object]) -> bytes | None:
         """`checkpoint`, to go on from: a damaged one is renamed, so that the next commit does not
         keep it instead of the whole one."""
-        found = self.checkpoint()
-        if found is None or found.warning is None:
-            return found
-        name = CHECKPOINT + files.ending_aside(self.path)
-        files.rename(self.path / CHECKPOINT, self.path / name)
-        return replace(found, warning=f"{found.warning}; it is renamed to {name}")
+        told: list[str] = []
+        found = self.checkpoint(told.append)
+        for warning in told:
+            name = CHECKPOINT + files.ending_aside(self.path)
+            files.rename(self.path / CHECKPOINT, self.path / name)
+            tell(f"{warning}; it is renamed to {name}")
+        return found
 
     def metrics(self, keep: int = 0, checksum: str | None = None) -> files.Appender:
         """`metrics.jsonl` for appending, cut to its first `keep` bytes.

@@ -70,7 +70,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     ours, theirs = interrupted(tmp_path), interrupted(tmp_path, seed=1)
     found = theirs.checkpoint()
     assert found is not None
-    said = refusal(ours, found.content)
+    said = refusal(ours, found)
     assert said.what == f"{ours.path / 'checkpoint.pt'} is the checkpoint of another run"
     assert run_state(theirs)["identity"] != identity.identity(CONFIG)
 

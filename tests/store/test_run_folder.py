@@ -98,14 +98,11 @@ def test_the_last_two_checkpoints_are_kept(folder: RunFolder) -> None:
     assert folder.checkpoint() is None
     for value in (1.0, 2.0, 3.0):
         folder.commit(content(value))
-    found = folder.checkpoint()
-    assert found is not None
-    assert found.content == content(3.0)
-    assert found.warning is None
+    told: list[str] = []
+    assert folder.checkpoint(told.append) == content(3.0)
     (folder.path / "checkpoint.pt").unlink()
-    found = folder.checkpoint()
-    assert found is not None
-    assert found.content == content(2.0)
+    assert folder.checkpoint(told.append) == content(2.0)
+    assert told == []
 
 
 def test_torch_reads_a_checkpoint_without_us(folder: RunFolder) -> None:
@@ -121,17 +118,15 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(folder: RunFolder, 
     path = folder.path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:kept])
     damaged = path.read_bytes()
-    found = folder.recover()
-    assert found is not None
-    assert found.content == content(1.0)
+    told: list[str] = []
+    assert folder.recover(told.append) == content(1.0)
     name = "checkpoint.pt.damaged-1"
-    assert found.warning == f"{path} is damaged: using checkpoint.prev.pt; it is renamed to {name}"
+    assert told == [f"{path} is damaged: using checkpoint.prev.pt; it is renamed to {name}"]
     # The damaged one must not take the whole one's place at the next commit.
     assert not path.exists()
     assert (folder.path / name).read_bytes() == damaged
-    found = folder.recover()
-    assert found is not None
-    assert found.warning is None
+    assert folder.recover(told.append) == content(1.0)
+    assert len(told) == 1
 
 
 def test_any_flipped_bit_is_noticed(folder: RunFolder) -> None:
@@ -242,9 +237,7 @@ def test_what_the_disk_says_becomes_a_sentence(
         folder.commit(content(2.0))
     assert str(refused.value) == f"{folder.path / 'checkpoint.pt'}: {message}"
     assert refused.value.exit_code == 4
-    found = folder.checkpoint()
-    assert found is not None
-    assert found.content == content(1.0), "what was committed stays readable"
+    assert folder.checkpoint() == content(1.0), "what was committed stays readable"
 
 
 def test_damaged_json_names_the_file(folder: RunFolder) -> None:
