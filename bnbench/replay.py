@@ -10,7 +10,6 @@ a tensor may decide otherwise next time, and is never replayed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeAlias, cast
 
@@ -32,40 +31,19 @@ class Replayed:
 
     def __init__(self, update: Update, reseed: Callable[[int], None]) -> None:
         self._update, self._reseed = update, reseed
-        self._kernels: dict[torch.Size, _Kernels | None] = {}
+        self._by_shape: dict[torch.Size, Update] = {}
         self._begun = False
 
     def __call__(self, step: int, images: Tensor, labels: Tensor, lr: float) -> Tensor:
         if not self._begun:
             self._begun = True
             return self._update(step, images, labels, lr)
-        if images.shape not in self._kernels:
-            with _Capture(images=images, labels=labels) as capture:
-                loss = self._update(step, images, labels, lr)
-            self._kernels[images.shape] = capture.kernels(loss)
-            return loss
-        kernels = self._kernels[images.shape]
-        if kernels is None:
-            return self._update(step, images, labels, lr)
-        if kernels.random:
-            self._reseed(step)
-        return kernels.replay(images, labels, lr)
-
-
-@dataclass(frozen=True, slots=True)
-class _Kernels:
-    """A step of images, labels and learning rate; `random`: whether it draws random numbers."""
-
-    replay: Callable[[Tensor, Tensor, float], Tensor]
-    random: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A kernel's call as a line of Python, and the names of the tensors in it."""
-
-    line: str
-    names: tuple[str, ...]
+        if images.shape in self._by_shape:
+            return self._by_shape[images.shape](step, images, labels, lr)
+        with _Capture(images=images, labels=labels) as capture:
+            loss = self._update(step, images, labels, lr)
+        self._by_shape[images.shape] = capture.replay(loss, self._reseed) or self._update
+        return loss
 
 
 class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -73,29 +51,29 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, **inputs: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._calls: list[_Call] = []
+        self._calls: list[tuple[str, list[str]]] = []  # lines, and the step's own tensors in them
         self._fixed: dict[str, object] = {}  # the same in each step: kernels, numbers, parameters
         # Weak: what the step frees is freed here, too, and gradients are not copied for our sake.
         self._names = WeakIdKeyDictionary({each: name for name, each in inputs.items()})
         self._numbers = count()
         self._replayable, self._random, self._has_rate = True, False, False
 
-    def kernels(self, loss: Tensor) -> _Kernels | None:
+    def replay(self, loss: Tensor, reseed: Callable[[int], None]) -> Update | None:
         """What was called, where it can be replayed to this result."""
         if not (self._replayable and self._has_rate):
             return None
         lines: list[str] = []
         later = {self._names[loss]}
-        for call in reversed(self._calls):
-            if done := sorted({*call.names} - later):
+        for line, tensors in reversed(self._calls):
+            if done := sorted({*tensors} - later):
                 lines.append(f"del {', '.join(done)}")
-            lines.append(call.line)
+            lines.append(line)
             later.update(done)
+        lines += ["reseed(step)"] if self._random else []
         body = "\n    ".join([*reversed(lines), f"return {self._names[loss]}"])
-        names = dict(self._fixed)
-        exec(f"def replay(images, labels, lr):\n    {body}", names)
-        replay = cast(Callable[[Tensor, Tensor, float], Tensor], names["replay"])
-        return _Kernels(torch.no_grad()(replay), self._random)
+        names = self._fixed | {"reseed": reseed}
+        exec(f"def replay(step, images, labels, lr):\n    {body}", names)
+        return torch.no_grad()(cast(Update, names["replay"]))
 
     def _captured(self, func: Any, _: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -123,7 +101,7 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         line = f"{self._keep(func._op)}({', '.join(given)})"
         if {*made} - {"_"}:
             line = f"{', '.join(made)}{',' * isinstance(result, list | tuple)} = {line}"
-        self._calls.append(_Call(line, tuple(each for each in names if each.startswith("t"))))
+        self._calls.append((line, [each for each in names if each.startswith("t")]))
         self._has_rate |= bool(rate)
         self._random |= torch.Tag.nondeterministic_seeded in func.tags
 

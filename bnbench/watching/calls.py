@@ -75,7 +75,6 @@ class Passing:
         self._reused: set[str] = set()
         self._accumulates = False
         self._unsure: dict[str, Noted] = {}
-        self._modules = [layer.module for layer in self.layers.values()]
         self._modes: list[bool] = []
         # Optimizers whose steps follow passes, the last one, whether one has made two in turn.
         self._optimizers, self._optimizer, self._steady = set[int](), 0, False
@@ -156,7 +155,7 @@ class Passing:
 
     def modes(self) -> list[bool]:
         """Whether each layer is in train()."""
-        return [module.training for module in self._modules]
+        return [layer.module.training for layer in self.layers.values()]
 
     def optimized(self, optimizer: int, ours: bool) -> bool:
         """Any optimizer has made a step; `ours`: with parameters of this network. Returns whether
