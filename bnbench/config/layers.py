@@ -7,7 +7,6 @@ that sets it.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -87,10 +86,10 @@ def deeper(below: Block, above: Block) -> dict[str, Any]:
     return result
 
 
-def united(sets: Iterable[Iterable[Layer]]) -> Blocks:
+def united(patches: Iterable[Layer]) -> Blocks:
     """One patch of many; of two values for the same key the later wins."""
     result: dict[str, Any] = {}
-    for layer in itertools.chain(*sets):
+    for layer in patches:
         result = deeper(result, layer.blocks)
     return result
 

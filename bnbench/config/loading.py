@@ -132,8 +132,9 @@ class Reader:
         base: Blocks = {name: {} for name in BLOCKS}
         for layer in stack:
             base = layers.merged(base, layer.blocks)
-        set_layers = [self.set_layers(each) for each in self.said]
-        sets = layers.merged(*map(layers.united, (set_layers[:1], set_layers[1:])))
+        below, *above = [self.set_layers(each) for each in self.said]
+        set_layers = (*below, *itertools.chain(*above))
+        sets = layers.merged(layers.united(below), layers.united(set_layers[len(below) :]))
         setups = self.setups(_part(file, "setups"), grid, self.over_names(overs))
         self.judge(base, stack, setups)
         tune = self.tune(grid)
@@ -161,7 +162,7 @@ class Reader:
             claims_only=judged is not None,
             profile=profile,
             sets=sets,
-            set_layers=tuple(itertools.chain(*set_layers)),
+            set_layers=set_layers,
             label=None if "norm" in sets else file.get("setup"),  # it described another norm
             swept=file.get("swept") or (),
             only=self.overrides.setup,

@@ -225,13 +225,14 @@ class Crossing:
             return  # what has no meaning here may have one in the setups that are left out
         everywhere = frozenset.intersection(*unused.values())
         for key in everywhere:
-            self.useless(key, self.experiment.axes)
+            places = _places(self.experiment.axes, key)
             if key[1] in self.experiment.sets.get(key[0], {}):
-                place = layers.origin(self.experiment.set_layers, key, key=True)
-                self.faults.add(place, *_no_run_has(key))
+                places.append(layers.origin(self.experiment.set_layers, key, key=True))
+            self.useless(key, places)
         for setup in self.experiment.setups:
             for key in unused[setup.name] - everywhere:
-                self.useless(key, setup.axes, f" of setup {shortened(setup.name)}")
+                where = f" of setup {shortened(setup.name)}"
+                self.useless(key, _places(setup.axes, key), where)
 
     def of_claims(
         self, found: list[tuple[Point, schema.RunConfig]]
@@ -258,9 +259,7 @@ class Crossing:
             blocks = layers.merged(blocks, layers.fitting(blocks, sets)[0])
             axes = [axis.layers for axis in self.experiment.axes_of(setup)]
             for values in itertools.product(*axes):
-                patch: dict[str, Any] = {}
-                for layer in values:
-                    patch = layers.deeper(patch, layer.blocks)
+                patch = layers.united(values)
                 fit, unused = layers.fitting(blocks, self.without_assigned_kinds(patch))
                 merged = layers.merged(blocks, fit)
                 above, overruled = layers.fitting(merged, sets)
@@ -315,11 +314,12 @@ class Crossing:
             point.report(obstacle, self.faults)
         return None if hindered else config
 
-    def useless(self, key: Key, axes: tuple[Axis, ...], where: str = "") -> None:
-        """Adds a fault to each axis of a key that no run has."""
-        for axis in axes:
-            if axis.key[:2] == key:
-                self.faults.add(axis.place, *_no_run_has(key, where))
+    def useless(self, key: Key, places: list[Place], where: str = "") -> None:
+        """Adds a fault wherever a key is given that no run has."""
+        (block, name), family = key, BLOCKS[key[0]]
+        hint = f"{name} is a key of {family.tag} {listing(family.kinds_with(name))}"
+        for place in places:
+            self.faults.add(place, f"no run{where} has the key {block}.{name}", hint)
 
     def reason(self, left_out: frozenset[Key], config: schema.RunConfig) -> str:
         """Why two points are the same run: keys that have no meaning, and those that are set."""
@@ -337,7 +337,5 @@ class Crossing:
         return listing(reasons, "and") if reasons else "nothing that decides the numbers differs"
 
 
-def _no_run_has(key: Key, where: str = "") -> tuple[str, str]:
-    (block, name), family = key, BLOCKS[key[0]]
-    hint = f"{name} is a key of {family.tag} {listing(family.kinds_with(name))}"
-    return f"no run{where} has the key {block}.{name}", hint
+def _places(axes: tuple[Axis, ...], key: Key) -> list[Place]:
+    return [axis.place for axis in axes if axis.key[:2] == key]

@@ -142,7 +142,8 @@ class Subject:
             hint = f"only --set, --over and axes take dotted keys: write {head}: {{{tail}: …}}"
             return message, hint
         if family is None or len(path) > 1:
-            keys = self.keys(path[:-1])
+            parts = _part(self.model, path[:-1])[1]
+            keys = [each for part in parts for each in part.get("properties", {})]
             close = did_you_mean(nearest(key, keys), "" if where else f"{around}.")
             if where == "a setup" and key == "seed":
                 return message, "seeds are shared by all setups, so that differences are paired"
@@ -192,10 +193,6 @@ class Subject:
             f"[{part}]" if isinstance(part, int) else "." + (part or '""') for part in path
         )
         return (self.family.name + inner if self.family else inner).removeprefix(".")
-
-    def keys(self, path: Path) -> list[str]:
-        """The keys of the mapping at a path; [] where any are allowed."""
-        return [key for each in _part(self.model, path)[1] for key in each.get("properties", {})]
 
 
 def _located(values: Any, detail: Any) -> tuple[Path, bool]:
