@@ -46,8 +46,6 @@ CASES = [
     ("norm: {kind: goup, grops: 4}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "goup"\n'
      "  did you mean group?\nx.yaml:1:20: norm.grops is not a key of any kind\n"
      "  did you mean norm.groups?"),
-    ("norm: {kind: BatchNorm2d}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "BatchNorm2d"\n'
-     "  did you mean batch?"),
     ("norm: {kind: BatchReNorm}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "BatchReNorm"\n'
      "  did you mean batch-renorm?"),
     ("norm: {kind: ln}", f'x.yaml:1:14: norm.kind must be {NORMS}, not "ln"\n'
@@ -56,8 +54,6 @@ CASES = [
      'not "resnets"\n  did you mean resnet?'),
     ("model: {kind: vit}", f"x.yaml:1:15: model.kind must be {MODELS}, "
      'not "vit"'),
-    ("optim: {kind: adam}", 'x.yaml:1:15: optim.kind must be sgd or adamw, not "adam"\n'
-     "  did you mean adamw?"),
     ("norm: batch", 'x.yaml:1:7: norm must be a mapping, not "batch"\n  write norm: {kind: batch}'),
     ("optim: [1]", "x.yaml:1:8: optim must be a mapping, not a list"),
     # types and ranges
@@ -68,10 +64,6 @@ CASES = [
      "without quotes"),
     ("optim: {lr: true}",
      "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not true"),
-    ("optim: {lr: [1]}",
-     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not a list"),
-    ("optim: {lr: {log: 1}}",
-     "x.yaml:1:13: optim.lr must be a number above 0 and at most 1e20, not a mapping"),
     ("data: {batch_size: 0}",
      "x.yaml:1:20: data.batch_size must be a whole number from 1 to 1,000,000,000, not 0"),
     ("data: {batch_size: true}",
@@ -117,8 +109,6 @@ CASES = [
      "x.yaml:1:20: train.log_every must be a whole number from 1 to 1,000, not 1001"),
     ("train: {checkpoint_every: 0s}", "x.yaml:1:27: train.checkpoint_every must be seconds such as "
      '30s, steps up to 1,000,000,000, or null, not "0s"'),
-    ("train: {checkpoint_every: soon}", "x.yaml:1:27: train.checkpoint_every must be seconds such "
-     'as 30s, steps up to 1,000,000,000, or null, not "soon"'),
     ("train: {epochs: 1, steps: 5}", "x.yaml:1:20: train.epochs and train.steps are both set\n"
      "  give exactly one of epochs, steps, examples"),
     ("compute: {device: gpu}", "x.yaml:1:19: compute.device must be auto, cpu, cuda, cuda:N or "
@@ -233,6 +223,7 @@ CASES = [
     ("axes: {optim.rl: [3]}", "x.yaml:1:8: optim.rl is not a key\n  did you mean optim.lr?"),
     ("axes: {optim: {lr: [3]}}", "x.yaml:1:8: optim is a block, not a key\n"
      "  axes take dotted keys: write optim.lr: …"),
+    ("axes: {optim.lr: [{a: 1}]}", "x.yaml:1:19: axes.optim.lr takes plain values, not a mapping"),
     ("axes: {seed: [3]}", "x.yaml:1:8: seed is not an axis\n  seeds: lists the seeds"),
     ("axes: {optim.lr: [1, x]}",
      'x.yaml:1:22: optim.lr must be a number above 0 and at most 1e20, not "x"'),
