@@ -4,7 +4,8 @@ TensorBoard gives colours by the order of runs and has no setting for them, but 
 from whom starts it. So the page's two lists of colours are exchanged on the way: that of Time
 Series, which counts setups in the order in which they began, and that of the older tabs, which
 counts runs. At 1,280 pixels its list of runs cuts their names, and hides their colours: so the list
-begins wider, and the pane of settings closed. A page that is not as expected stays as it is.
+begins wider, and the pane of settings closed; columns of HParams are narrower. Beyond 40 runs the
+older tabs begin with none of them: here, with some. A page that is not as expected stays as it is.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 from zipfile import ZipFile
 from zlib import crc32
 
 from bnbench import palette
+
+Change: TypeAlias = tuple[str | re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
 INDEX, SCRIPT = "index.html", "index.js"
 # As in TensorBoard 2.21. Names that a minifier has chosen are captured.
@@ -25,20 +28,28 @@ _OF_SETUPS = re.compile(r'(colorPalette:\{id:"default"[^\[]*colors:)\[[^\]]*\]')
 _OF_RUNS = re.compile(
     r"(this\.identifiers\.set\((\w+),)(this\.palette\[\w+%this\.palette\.length\])\)"
 )
-_LIST = re.compile(r"(sideBarWidthInPercent:)20,")
-_PANE = re.compile(r"(\{isSettingsPaneOpen:)!0,")
-WIDTH = 28
-"""Percent of the window, for the list of runs."""
+_SELECTED = re.compile(r"(namesMatchingRegex\.filter\()(\w+)=>(\w+)\[\2\]==null\?(\w+):\3\[\2\]\)")
+SELECTED = 200
+"""At most so many runs are selected at first: each chart asks once for each of them."""
+_LAYOUT: tuple[Change, ...] = (
+    (r"(sideBarWidthInPercent:)20,", r"\g<1>28,"),  # the list of runs
+    (r"(\{isSettingsPaneOpen:)!0,", r"\1!1,"),
+    # Of HParams: names of rows, which the columns repeat; columns, which share what is left.
+    (r'(<vaadin-grid-column flex-grow="0" width=)"10em"', r'\1"7em"'),
+    (r'(<vaadin-grid-column flex-grow="2" width=)"10em"((?s:.*?)\1)"10em"', r'\1"5.5em"\2"5.5em"'),
+    (r"(\w+\.isNumber\((\w+)\)\?)(\2\.toPrecision)\(5\)", r"\1String(+\3(4))"),
+)
 _NAME = re.compile(re.escape(SCRIPT) + r"\?_file_hash=\w+")
 
 
 def page(
-    places: Mapping[str, int], setup_of: str, open_page: Callable[[], BinaryIO]
+    places: Mapping[str, int], setup_of: str, first: str, open_page: Callable[[], BinaryIO]
 ) -> BinaryIO | None:
     """The zip of TensorBoard's page, changed; None where it is not the page we know.
 
     `places`: in the palette, of setups in the order in which they began. `setup_of`: a regular
-    expression, for Python and JavaScript, whose first group is the setup in a run's name.
+    expression, for Python and JavaScript, whose first group is the setup in a run's name. `first`:
+    one for the runs that are selected at first, where there are too many.
     """
     colors = {setup: palette.color(place) for setup, place in places.items()}
     listed = [
@@ -51,16 +62,25 @@ def page(
         setup = f"({run}.match({json.dumps(setup_of)})||[])[1]"
         return f"{start}{json.dumps(colors)}[{setup}]||{default})"
 
+    def selected(found: re.Match[str]) -> str:
+        start, run, state, every = found.groups()
+        some = f"RegExp({json.dumps(first)}).test({run})&&count++<{SELECTED}"
+        return f"{start}(count=>{run}=>{state}[{run}]==null?{every}||{some}:{state}[{run}])(0))"
+
+    changes: tuple[Change, ...] = (
+        (_OF_SETUPS, lambda found: found[1] + json.dumps(listed)),
+        (_OF_RUNS, of_run),
+        (_SELECTED, selected),
+    )
     with open_page() as source, ZipFile(source) as theirs:
-        script = theirs.read(SCRIPT).decode()
-        script, setups = _OF_SETUPS.subn(lambda found: found[1] + json.dumps(listed), script)
-        script, runs = _OF_RUNS.subn(of_run, script)
-        script, lists = _LIST.subn(rf"\g<1>{WIDTH},", script)
-        script, panes = _PANE.subn(r"\1!1,", script)
+        script, counts = theirs.read(SCRIPT).decode(), set[int]()
+        for pattern, replacement in (*changes, *_LAYOUT):
+            script, count = re.subn(pattern, replacement, script)
+            counts.add(count)
         # Browsers keep a script of this name for a day.
         name = f"{SCRIPT}?_file_hash={crc32(script.encode()):08x}"
-        index, names = _NAME.subn(name, theirs.read(INDEX).decode())
-        if {setups, runs, lists, panes, names} != {1}:
+        index, count = _NAME.subn(name, theirs.read(INDEX).decode())
+        if counts | {count} != {1}:
             return None
         changed = io.BytesIO()
         with ZipFile(changed, "w") as ours:

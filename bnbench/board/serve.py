@@ -21,7 +21,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from bnbench import palette
 from bnbench.board.bands import FILE, FOLDER, write_seed_bands
-from bnbench.board.page import page
+from bnbench.board.page import SELECTED, page
 from bnbench.board.views import rebuild, refresh, survey
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder
@@ -31,11 +31,13 @@ Say = Callable[[str], None]
 
 HOST = "127.0.0.1"
 TRIED = 100
-SELECTED = 40  # maxNamesToEnableByDefault of TensorBoard's tf-multi-checkbox
+ALL = 40  # maxNamesToEnableByDefault of TensorBoard's tf-multi-checkbox
 ANSWERS_WITHIN = 60.0  # seconds
 PINNED = ("accuracy/val_running", "loss/train", "gap/val_loss")
 RUNS = rf"^(?!(.*/)?{FOLDER}/)"
 """Runs, without the means over their seeds, which the Custom Scalars tab shows."""
+FIRST = rf"(?:^|/){FOLDER}/|_s00_"
+"""Where there are many names: means, and the first seed of each."""
 
 
 def rebuild_all(experiments: Sequence[ExperimentFolder], *, show: Say, warn: Say) -> bool:
@@ -67,6 +69,8 @@ def serve(
     for each in experiments:
         try:
             refresh(each)
+            if not (each.path / FOLDER).exists():  # a sweep writes them when it ends
+                write_seed_bands(each)
         except StorageError as error:
             warn(f"{error.what}: TensorBoard shows the files as they are")
         for line in survey(each):
@@ -75,17 +79,18 @@ def serve(
     _refuse_what_leaves(folder)
     if len(experiments) > 1:
         warn("the HParams tab compares the runs of one experiment: bnbench tensorboard NAME")
-    names = sum(1 for _ in folder.rglob("*tfevents*.hparams")) + sum(1 for _ in folder.rglob(FILE))
-    if names > SELECTED:
+    means = sum(1 for _ in folder.rglob(FILE))
+    names = sum(1 for _ in folder.rglob("*tfevents*.hparams")) + means
+    if names > ALL:
         warn(
-            f"{names} runs and means: beyond {SELECTED}, the older tabs (Custom Scalars, Scalars, "
-            f"Text, Images) begin with none; tick all of them, or those that match {FOLDER}"
+            f"{names:,} runs and means: beyond {ALL}, all tabs but Time Series and HParams begin "
+            f"with the means and each first seed, at most {SELECTED}; tick others at the left"
         )
     setups = setups_of(experiments)
     taken = start(folder, free_port(port), setups, warn)
     if taken != port:
         warn(f"port {port} is busy: using {taken}")
-    link = deep_link(setups, port=taken)
+    link = deep_link(setups, port=taken, means=means > 0)
     show(f"TensorBoard on {folder}; Ctrl-C ends it\n\n  {link}\n")
     there = f"{getpass.getuser()}@{socket.gethostname()}"
     show(f"from another machine, first: ssh -L {taken}:{HOST}:{taken} {there}")
@@ -133,8 +138,9 @@ def setups_of(experiments: Sequence[ExperimentFolder]) -> Setups:
     return Setups(places, f"(?:^|/)({either})(?:_|$)" if places else "")
 
 
-def deep_link(setups: Setups, *, port: int) -> str:
-    """Opens the Time Series tab with pinned cards, unsmoothed, a colour for each setup."""
+def deep_link(setups: Setups, *, port: int, means: bool) -> str:
+    """Opens the curves of each setup, unsmoothed: in Custom Scalars, or, where there are no means
+    over seeds yet, in Time Series; there with pinned cards, and a colour for each setup."""
     cards = [{"plugin": "scalars", "tag": tag} for tag in PINNED]
     query = {
         "pinnedCards": json.dumps(cards, separators=(",", ":")),
@@ -143,10 +149,9 @@ def deep_link(setups: Setups, *, port: int) -> str:
     }
     if setups.regex:
         query["runColorGroup"] = f"regex:{setups.regex}"
-    # What is after # is for the older tabs.
-    return (
-        f"http://{HOST}:{port}/?{urlencode(query, quote_via=quote)}#timeseries&_smoothingWeight=0"
-    )
+    # What is after # is the tab, and what the older ones read.
+    tab = "custom_scalars" if means else "timeseries"
+    return f"http://{HOST}:{port}/?{urlencode(query, quote_via=quote)}#{tab}&_smoothingWeight=0"
 
 
 def free_port(wanted: int) -> int:
@@ -178,10 +183,8 @@ def start(folder: Path, port: int, setups: Setups, warn: Say) -> int:
         # each time.
         with redirect_stderr(said):
             theirs = assets.get_default_assets_zip_provider()
-            ours = page(setups.places, setups.regex, theirs) if theirs and setups.regex else None
-            board = program.TensorBoard(
-                assets_zip_provider=theirs if ours is None else lambda: ours
-            )
+            ours = theirs and setups.regex and page(setups.places, setups.regex, FIRST, theirs)
+            board = program.TensorBoard(assets_zip_provider=(lambda: ours) if ours else theirs)
             board.configure(
                 argv=["tensorboard", "--logdir", str(folder), "--host", HOST, "--port", str(port)]
             )
@@ -191,7 +194,7 @@ def start(folder: Path, port: int, setups: Setups, warn: Say) -> int:
     except (Exception, SystemExit) as error:
         told = said.getvalue().splitlines() if isinstance(error, SystemExit) else []
         raise RunError(f"TensorBoard did not start: {told[-1] if told else error}") from error
-    if setups.regex and ours is None:
+    if setups.regex and not ours:
         warn("this version of TensorBoard takes no colours: setups have other ones than in reports")
     opener = build_opener(ProxyHandler({}))
     deadline = time.monotonic() + ANSWERS_WITHIN

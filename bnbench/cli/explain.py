@@ -58,8 +58,11 @@ def explain(
             do="`bnbench explain` lists both",
         )
     found: Sequence[Entry | Key] = explain.entries()
+    topic = explain.topic(name) if name else None
     if name is not None:
-        more = [] if explain.topic(name) else [*_of_command_line(ctx.find_root().command, name)]
+        more = [*_of_command_line(ctx.find_root().command, name)]
+        if topic:  # of `train` there is a command, too
+            more = [each for each in more if each.topic == "commands"]
         try:
             found = [*explain.find(name), *more]
         except UsageError:
@@ -77,7 +80,9 @@ def explain(
             _row(topic, ", ".join(names), 10)
         show("\nbnbench explain NAME: a topic, a name of one, or a key such as norm.momentum")
         show("every key with its default: bnbench configs show default --resolved")
-    elif len(found) > 1 and explain.topic(name):
+    elif (
+        topic and sum(isinstance(each, explain.Entry) and each.topic == topic for each in found) > 1
+    ):
         for each in found:
             if isinstance(each, explain.Entry):
                 _row(each.name, each.summary, 18)

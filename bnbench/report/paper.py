@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bnbench import __version__
 from bnbench.report import words
-from bnbench.report.methods import judging
+from bnbench.report.methods import IMAGES, judging
 from bnbench.report.record import as_csv
 from bnbench.report.study import METRICS
 from bnbench.report.terminal import cells_in_words, outcome
@@ -70,27 +70,28 @@ def claims_table(name: str, claims: Sequence[Record], looks: Sequence[int] = ())
     """Claims of a record with their verdicts. `looks`: numbers of seeds at which they were judged,
     where these were several."""
     images = any((claim["effect"] or {}).get("over_images") for claim in claims)
+    second = f" In parentheses: with the images as a sample, too. {IMAGES}" * images
     return PaperTable(
         name,
-        f"Claims and verdicts; + favours the claim. {judging(looks)}",
-        ["claim", "verdict", "effect", "interval", *["and over images"] * images, "seeds", "p"],
-        [_verdict(claim, images) for claim in claims],
-        [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * (3 + images)],
+        f"Claims and verdicts; + favours the claim. {judging(looks)}{second}",
+        ["claim", "verdict", "effect", "interval", "seeds", "p"],
+        [_verdict(claim) for claim in claims],
+        [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * 3],
     )
 
 
-def _verdict(claim: Record, images: bool) -> list[str]:
-    """A row; `images`: with a column of the interval over seeds and images."""
+def _verdict(claim: Record) -> list[str]:
+    """A row; an interval over seeds and images is in parentheses."""
     row = [claim["says"], outcome(claim)]
     effect = claim["effect"]
     if effect is None:
-        return [*row, "–", *["–"] * (1 + images), "0", "–"]
+        return [*row, "–", "–", "0", "–"]
     over = (effect["over_images"] or {}).get("interval")
     return [
         *row,
         words.middle(effect, claim["unit"]).removeprefix("mean "),
-        words.interval(effect["interval"], claim["unit"]),
-        *([words.interval(over, claim["unit"]) if over else "–"] * images),
+        words.interval(effect["interval"], claim["unit"])
+        + (f" ({words.interval(over, claim['unit'])})" if over else ""),
         str(effect["n"]),
         words.p_value(effect["p_adjusted"]),
     ]
@@ -128,6 +129,8 @@ LATEX: Mapping[str, str] = {
 are depends on the engine and the font."""
 JOINED = re.compile(r"([-',])(?=\1)")
 """What fonts make one sign of: -- is a dash."""
+SECOND = re.compile(r" (?=[→(].*\d|better by)")
+"""Where a second line begins: population statistics, an interval over images, half a heading."""
 MARKDOWN: Mapping[str, str] = {char: f"\\{char}" for char in "\\`*_{}[]<>#|~&$!"}
 """https://spec.commonmark.org/0.31.2/#backslash-escapes; | and ~ are of GitHub's tables and
 strikethrough, $ of its formulas."""
@@ -149,7 +152,7 @@ def _one_line(text: str) -> str:
 
 def latex(*tables: PaperTable) -> str:
     """Tables, after what they need."""
-    needs = f"% bnbench {__version__}: needs \\usepackage{{booktabs}}\n"
+    needs = f"% bnbench {__version__}: needs \\usepackage{{booktabs,graphicx}}\n"
     return needs + "\n".join(map(_latex, tables))
 
 
@@ -159,24 +162,33 @@ def markdown(*tables: PaperTable) -> str:
 
 
 def _latex(table: PaperTable) -> str:
+    """In two columns over both of them; a table that is wider all the same is made smaller."""
+
+    def cell(text: str, at: str) -> str:
+        if at[0] == "p":  # its words are not spread over its width
+            return rf"\raggedright {latex_text(text)}"
+        lines = SECOND.split(text) if at == "r" else [text]
+        stacked = r" \\ ".join(map(latex_text, lines))
+        if len(lines) == 1:
+            return stacked
+        return rf"\begin{{tabular}}[t]{{@{{}}{at}@{{}}}}{stacked}\end{{tabular}}"
+
     def line(row: Sequence[str]) -> str:
-        cells = zip(row, table.columns, strict=True)
-        # Words of a narrow column are not spread over its width.
-        parts = [r"\raggedright " * (at[0] == "p") + latex_text(text) for text, at in cells]
-        return f"    {' & '.join(parts)} \\\\"
+        return f"    {' & '.join(map(cell, row, table.columns))} \\\\"
 
     columns = "".join(table.columns)
     heading, *rows = map(line, (table.headings, *table.rows))
     return "\n".join(
         [
-            r"\begin{table}",
+            r"\begin{table*}",
             r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
             rf"  \caption{{{latex_text(table.caption)}}}",
-            rf"  \label{{tab:{slug(table.name)}}}",
+            rf"  \label{{tab:{slug(table.name)}}}\smallskip",
+            r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"  \begin{{tabular}}{{{columns}}}",
             *(r"    \toprule", heading, r"    \midrule", *rows, r"    \bottomrule"),
-            r"  \end{tabular}",
-            r"\end{table}",
+            r"  \end{tabular}}",
+            r"\end{table*}",
             "",
         ]
     )

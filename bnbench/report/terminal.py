@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
@@ -181,10 +182,6 @@ def cells_in_words(
         metrics = cell["metrics"]
         speed = metrics["images_per_second"]
         star = "*" if cell["chosen"] and cell["point"].get(tuned) is not None else ""
-        learned = cell["completed"] - cell["at_chance"]
-        seeds = [str(learned)] if learned else []
-        states = ("at chance", "diverged", "failed", "missing")
-        seeds += [f"{count} {name}" for name in states if (count := cell[name.replace(" ", "_")])]
         lines.append(
             [
                 cell["setup"] + star,
@@ -192,7 +189,7 @@ def cells_in_words(
                 words.test_accuracy(metrics),
                 words.over_seeds(metrics["gap"], sign=True),
                 "–" if speed is None else f"{speed['mean']:,.0f}",
-                " + ".join(seeds) + " (given up)" * cell["given_up"],
+                words.seeds(cell),
             ]
         )
     return lines
@@ -238,7 +235,8 @@ def _table_of(lines: Sequence[Sequence[str]], columns: int) -> Table | None:
 
 def _stacked(text: str) -> str:
     text = text.replace(words.GAP, words.GAP.replace("mode ", "mode\n"))
-    return text.replace(" + ", "\n").replace(words.ARROW, "\n→ ")
+    text = re.sub(r", (?=\d+ at chance)| \+ ", "\n", text)
+    return text.replace(words.ARROW, "\n→ ")
 
 
 def _what_they_mean(cells: Sequence[Record], tuned: str | None) -> str:

@@ -22,7 +22,7 @@ ARROW = " → "
 ARROW_MEANS = (
     "→: the same with population statistics (precise BN), where that differs by a point or more."
 )
-AT_CHANCE = "At chance: did not learn."
+AT_CHANCE = "At chance: did not learn; they are in the mean."
 GIVEN_UP = (
     "Given up: worse on validation than the chosen one, so that no further seeds were trained."
 )
@@ -81,6 +81,17 @@ def over_seeds(
         return ", ".join(shown(value, sign=sign) for value in metric["values"])
     low, high = map(shown, metric["interval"])
     return f"{shown(metric['mean'], sign=sign)} [{low}, {high}]"
+
+
+def seeds(cell: Mapping[str, Any]) -> str:
+    """Of how many seeds the means are, and what became of others: `6, 2 at chance + 1 missing`.
+
+    `cell`: of the record.
+    """
+    lost = cell["at_chance"]
+    said = [f"{cell['completed']}" + f", {lost} at chance" * bool(lost)] * bool(cell["completed"])
+    said += [f"{cell[state]} {state}" for state in ("diverged", "failed", "missing") if cell[state]]
+    return " + ".join(said) + (" (given up)" if cell["given_up"] else "")
 
 
 def test_accuracy(metrics: Mapping[str, Any]) -> str:

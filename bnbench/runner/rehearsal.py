@@ -162,7 +162,7 @@ def _step(config: schema.RunConfig, run: Run, threads: int) -> tuple[float, floa
     if few == batch:
         per_step = step_seconds(run, [threads])[threads]
         per_step = 0.0 if per_step == inf else per_step  # of one or two steps
-        return per_step, per_step / (3 * batch), "a few steps"
+        return per_step, per_step / (3 * batch), "a few training steps"
     fewer = max(1, few // 4)
     whole, part = (
         step_seconds(_of(run, images), [threads], seconds=FEW_SECONDS)[threads]
@@ -172,7 +172,7 @@ def _step(config: schema.RunConfig, run: Run, threads: int) -> tuple[float, floa
         whole = part = 0.0
     per_image = max(whole - part, 0.0) / (few - fewer) or whole / few
     per_step = whole + (batch - few) * per_image
-    return per_step, per_image / 3, f"steps of {few} images"
+    return per_step, per_image / 3, f"training steps of {few} images"
 
 
 def _of(run: Run, images: int) -> Run:

@@ -301,22 +301,25 @@ def as_lines(forecast: Forecast, looks: Sequence[int] = (), stops: Sequence[int]
     training = sum(run.trains for run in forecast.runs)
     if not training:
         return [*lines, "nothing to train"]
-    finish = datetime.fromisoformat(forecast.finish).astimezone()
-    today = forecast.seconds < 24 * 3600
-    free = free_bytes(Path(forecast.path))
-    busy = ""
+    pace, busy = 1.0, ""
     if forecast.pace >= BUSY:
-        longer = duration(forecast.pace * forecast.seconds)
-        busy = f"; {longer} while the cores are as busy with other work as now"
+        pace = forecast.pace
+        idle = duration(forecast.seconds)
+        busy = f" while other programs use the cores; without them about {idle}"
+    seconds = pace * forecast.seconds
+    later = timedelta(seconds=min(seconds - forecast.seconds, LATEST))
+    finish = datetime.fromisoformat(forecast.finish).astimezone() + later
+    today = seconds < 24 * 3600
+    free = free_bytes(Path(forecast.path))
     short = ", which is not enough" if forecast.bytes > free else ""
     return [
         *lines,
-        f"to train: {training}, about {duration(forecast.seconds)} with "
+        f"to train: {training}, about {duration(seconds)} with "
         f"{counted(forecast.workers, 'worker')}, done at "
         f"{finish:{'%H:%M' if today else '%Y-%m-%d %H:%M'}}; "
         f"{decimal(forecast.bytes)} of {decimal(free)} free{short}",
-        f"from {_bases(forecast.runs)}{busy}",
-        *([_at_least(forecast, looks, stops)] if stops else []),
+        f"estimated from {_bases(forecast.runs)}{busy}",
+        *([_at_least(forecast, pace, looks, stops)] if stops else []),
     ]
 
 
@@ -325,14 +328,16 @@ def _bases(runs: Iterable[ForecastRun]) -> str:
     return listing(dict.fromkeys(run.basis for run in runs if run.trains), "and")
 
 
-def _at_least(forecast: Forecast, looks: Sequence[int], stops: Sequence[int]) -> str:
+def _at_least(forecast: Forecast, pace: float, looks: Sequence[int], stops: Sequence[int]) -> str:
     """What the next look of a study takes; the forecast itself is of all that may follow."""
     turn = turns(forecast.runs)
     waiting = [run for run in forecast.runs if run.trains]
     seeds = min(each for each in stops if any(turn[run.seed] < each for run in waiting))
     some = [run for run in waiting if turn[run.seed] < seeds]
-    least = duration(_clock(some, turn, forecast.workers))
-    raced = f"values are given up in tuning from {stops[0]} seeds on" * (len(stops) > len(looks))
+    least = duration(pace * _clock(some, turn, forecast.workers))
+    raced = f"values are given up in tuning from {counted(stops[0], 'seed')} on" * (
+        len(stops) > len(looks)
+    )
     judged = f"claims are judged at {listing(map(str, looks), 'and')} seeds" if looks else ""
     return (
         f"that is the most: {', '.join(filter(None, (raced, judged)))}; the next look, at {seeds}, "

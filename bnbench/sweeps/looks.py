@@ -80,15 +80,17 @@ def in_turn(
             return
         if before and last.lacking and not last.claims:
             say(
-                f"{before[-1].seeds} seeds: {counted(len(last.study.given_up), 'cell')} given up "
-                f"in tuning; {counted(last.lacking, 'run')} more, to {last.seeds} seeds"
+                f"{counted(before[-1].seeds, 'seed')}: {len(last.study.given_up)} of "
+                f"{counted(len(last.study.cells), 'cell')} given up in tuning so far; "
+                f"{counted(last.lacking, 'run')} more, to {last.seeds} seeds"
             )
         elif before and last.lacking:
             undecided = [each.claim.id for each in last.claims if each.open]
             settled = len(last.claims) - len(undecided)
             say(
-                f"{before[-1].seeds} seeds: {settled} of {counted(len(last.claims), 'claim')} "
-                f"settled; {counted(last.lacking, 'run')} more, to {last.seeds} seeds, for "
+                f"{counted(before[-1].seeds, 'seed')}: {settled} of "
+                f"{counted(len(last.claims), 'claim')} settled; "
+                f"{counted(last.lacking, 'run')} more, to {last.seeds} seeds, for "
                 f"{listing(undecided, 'and')}"
             )
         asked = len(last.study.runs)

@@ -65,10 +65,14 @@ def test_the_next_free_port() -> None:
 
 
 def test_the_link_opens_a_curated_view(study: ExperimentFolder) -> None:
-    address = urlsplit(deep_link(setups_of([study]), port=6006))
+    setups = setups_of([study])
+    address = urlsplit(deep_link(setups, port=6006, means=True))
     assert (address.netloc, address.path) == ("127.0.0.1:6006", "/")
     # The older tabs smooth by 0.6 unless they are told.
-    assert address.fragment == "timeseries&_smoothingWeight=0"
+    assert address.fragment == "custom_scalars&_smoothingWeight=0"
+    early = urlsplit(deep_link(setups, port=6006, means=False))
+    assert early.fragment == "timeseries&_smoothingWeight=0"
+    assert early.query == address.query
     query = {key: value for key, (value,) in parse_qs(address.query).items()}
     pinned = [card["tag"] for card in json.loads(query["pinnedCards"])]
     assert pinned == ["accuracy/val_running", "loss/train", "gap/val_loss"]
@@ -93,7 +97,7 @@ def test_a_setup_that_begins_like_another_has_its_own_colour(own_study: Experime
     text = (first.path / "manifest.json").read_text()
     (first.path / "manifest.json").write_text(text.replace('"setup": "bn"', '"setup": "bn_x"'))
     first.path.rename(first.path.with_name("bn_x_bs004_s00_00000000"))
-    query = parse_qs(urlsplit(deep_link(setups_of([own_study]), port=1)).query)
+    query = parse_qs(urlsplit(deep_link(setups_of([own_study]), port=1, means=True)).query)
     regex = query["runColorGroup"][0].partition(":")[2]
     found = [re.search(regex, name) for name in ("bn_x_bs004_s00_0", "bn_bs004_s01_0")]
     assert [match and match[1] for match in found] == ["bn_x", "bn"]
@@ -111,7 +115,9 @@ def test_a_setup_without_files_leaves_its_colour_to_nobody(own_study: Experiment
 
 
 def test_a_link_without_runs_has_no_colours(tmp_path: Path) -> None:
-    assert "runColorGroup" not in deep_link(setups_of([ExperimentFolder(tmp_path)]), port=6006)
+    assert "runColorGroup" not in deep_link(
+        setups_of([ExperimentFolder(tmp_path)]), port=6006, means=False
+    )
 
 
 @pytest.fixture
@@ -155,16 +161,18 @@ def test_more_runs_than_the_older_tabs_begin_with_are_said(
     study: ExperimentFolder, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def warnings(limit: int) -> list[str]:
-        monkeypatch.setattr(serve, "SELECTED", limit)
+        monkeypatch.setattr(serve, "ALL", limit)
         said.clear()
         serve.serve(
             [study], study.path, port=6006, browser=False, show=said.append, warn=said.append
         )
-        return [line for line in said if "the older tabs" in line]
+        return [line for line in said if "Time Series" in line]
 
     assert warnings(18) == []  # 12 runs and 6 means
     (line,) = warnings(17)
-    assert line.startswith("18 runs and means: beyond 17, the older tabs (Custom Scalars, Scalars,")
+    assert line.startswith(
+        "18 runs and means: beyond 17, all tabs but Time Series and HParams begin"
+    )
 
 
 def test_several_experiments_are_shown_together(

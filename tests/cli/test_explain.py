@@ -227,6 +227,8 @@ def test_functions_of_python_are_explained() -> None:
         ("copy", "commands: bnbench configs copy\n"),
         ("sweep", "python: bnbench.sweep\n"),
         ("sweep", "commands: bnbench sweep\n"),
+        ("train", "train\nBudget, evaluations, checkpoints."),
+        ("train", "commands: bnbench train\nTrain one run"),
         ("workers", "compute.threads: "),
         ("workers", "options: --workers of sweep\n"),
         ("cosine", "optim.schedule (sgd, adamw): constant, cosine or step"),

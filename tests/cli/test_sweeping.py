@@ -56,7 +56,7 @@ def test_sweep_over_an_axis_needs_no_experiment_file() -> None:
     assert [line.split()[:2] for line in cells] == [["1", "new"]] * 3
     assert counted == "3 runs in 3 cells: 3 new"
     assert total.startswith("to train: 3, about ")
-    assert basis.startswith("from a few steps")
+    assert basis.startswith("estimated from a few training steps")
     assert not Path("runs").exists()
 
 

@@ -75,11 +75,11 @@ def test_a_verdict_that_holds_for_these_images_alone_is_said(tmp_path: Path) -> 
     }  # fmt: skip
     assert claim["effect"]["over_images"]["interval"][0] < claim["effect"]["interval"][0]
     table_of_claims = as_markdown(report.record)
-    assert "| interval | and over images | seeds |" in table_of_claims
+    assert "In parentheses: with the images as a sample, too." in table_of_claims
     ends, over = (
         words.interval(each, "points") for each in (claim["effect"]["interval"], [low, high])
     )
-    assert f" | {ends} | {over} | 6 | " in table_of_claims
+    assert f" | {ends} ({over}) | 6 | " in table_of_claims
     said = "supported for these 500 test images alone"
     assert said in " ".join(map(str, terminal(report.record)))
     assert said in page(report)
@@ -129,7 +129,7 @@ def test_runs_of_earlier_versions_have_no_such_interval_and_that_is_said_once(
     record = recorded(asked(tmp_path, old))
     assert record["claims"][0]["effect"]["over_images"] is None
     assert record["claims"][0]["outcome"] == "supported"
-    assert "over images" not in as_markdown(record)
+    assert "In parentheses" not in as_markdown(record)
     said = [each["text"] for each in record["notices"] if "over seeds and images" in each["text"]]
     assert len(said) == 1
     assert said[0].startswith("1 claim has no interval over seeds and images")

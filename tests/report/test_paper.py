@@ -161,7 +161,7 @@ def test_the_structure_of_latex(study: Path) -> None:
     text = paper.as_latex(record_of(study))
     assert text.startswith("% bnbench ")
     bodies = re.findall(r"\\begin{tabular}{([^\n]*)}\n(.*?)  \\end{tabular}", text, re.DOTALL)
-    assert len(bodies) == text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    assert len(bodies) == text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 2
     for columns, body in bodies:
         top, heading, middle, *rows, bottom = body.splitlines()
         assert [top.strip(), middle.strip(), bottom.strip()] == [
@@ -173,7 +173,7 @@ def test_the_structure_of_latex(study: Path) -> None:
         for row in (heading, *rows):
             assert row.endswith(r" \\")
             assert len(re.findall(r"(?<!\\)&", row)) == count - 1, row
-    assert re.findall(r"\\label{(.*)}", text) == ["tab:x", "tab:x-claims"]
+    assert re.findall(r"\\label{(.*?)}", text) == ["tab:x", "tab:x-claims"]
     caption = re.findall(r"\\caption{(.*)}", text)[0]
     for fact in ("Data: synthetic", "1 epoch", "4 or 64 images a batch", "6 seeds",
                  "learning rate was chosen on validation accuracy", r"95 \% interval",
@@ -182,13 +182,19 @@ def test_the_structure_of_latex(study: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX")
-def test_latex_is_typeset(study: Path, tmp_path: Path) -> None:
-    tables = paper.as_latex(record_of(study))
-    paragraph = latex_text(record_of(study)["methods"])
-    document = (
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n%s\n%s\\end{document}\n"
+@pytest.mark.parametrize("options", ["", "[twocolumn]"])
+def test_latex_is_typeset_within_the_width(study: Path, tmp_path: Path, options: str) -> None:
+    record = record_of(study)
+    wide = next(cell for cell in record["cells"] if cell["chosen"])
+    wide["metrics"]["population_accuracy"] = {
+        "mean": 0.9, "values": [0.9], "interval": [0.8, 0.95]
+    }  # fmt: skip
+    wide["setup"] = "a name of thirty-two letters,,,"
+    packages = "\\usepackage{booktabs,graphicx}"
+    (tmp_path / "x.tex").write_text(
+        f"\\documentclass{options}{{article}}{packages}\\begin{{document}}\n"
+        f"{paper.as_latex(record)}\n{latex_text(record['methods'])}\n\\end{{document}}\n"
     )
-    (tmp_path / "x.tex").write_text(document % (tables, paragraph))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
@@ -286,7 +292,7 @@ def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
     )
     for word in ("chosen", "claim", "Holm", "epoch"):
         assert word not in said
-    assert latex.count(r"\begin{table}") == 1
+    assert latex.count(r"\begin{table*}") == 1
     assert "At chance" not in latex
     assert "Only 2 of 4 runs have a result." in latex
 

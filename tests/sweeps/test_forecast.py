@@ -304,7 +304,7 @@ def test_of_large_networks_few_images_are_timed(monkeypatch: pytest.MonkeyPatch)
     config = small_config(model=TORCHVISION, data=data, norm=schema.GroupNormConfig(kind="group"))
     cost = measure(config, Settings(device="cpu"))
     assert tried == [8, 2]
-    assert cost.basis == "steps of 8 images"
+    assert cost.basis == "training steps of 8 images"
     # 4 steps of 32; three evaluations of 16 + 16 images, one of 64 + 32 + 32, each a third.
     assert cost.seconds == pytest.approx(4 * (0.5 + 3.2) + 0.1 / 3 * (3 * 32 + 128), rel=0.01)
 
@@ -333,8 +333,12 @@ def test_other_work_of_the_machine_is_no_cost_of_the_run(
     cost = measure(small_config(), Settings(device="cpu"))
     assert cost.pace == pytest.approx(4, rel=0.4)
     found = forecast([small_config()], experiment_in(tmp_path), Measuring({"bn": cost}))
-    busy = f"{duration(cost.pace * found.seconds)} while the cores are as busy with other work"
-    assert as_lines(found)[-1].startswith(f"from a few steps; {busy}")
+    total, basis = as_lines(found)[-2:]
+    assert total.startswith(f"to train: 1, about {duration(cost.pace * found.seconds)} with ")
+    assert basis == (
+        "estimated from a few training steps while other programs use the cores; without them "
+        f"about {duration(found.seconds)}"
+    )
     calm = forecast([small_config()], experiment_in(tmp_path), Measuring(COSTS))
     assert "busy" not in "".join(as_lines(calm))
 

@@ -126,8 +126,8 @@ def test_rates_that_are_worse_get_no_further_seeds(tmp_path: Path) -> None:
     counts = Counter(setup for setup, _ in given)
     assert counts == {"none": 3 * 2 + 9, "group": 3 * 2 + 9, "batch": 3 * 2 + 7}
     assert said == [
-        "3 seeds: 6 cells given up in tuning; 6 runs more, to 5 seeds",
-        "5 seeds: 6 cells given up in tuning; 6 runs more, to 7 seeds",
+        "3 seeds: 6 of 9 cells given up in tuning so far; 6 runs more, to 5 seeds",
+        "5 seeds: 6 of 9 cells given up in tuning so far; 6 runs more, to 7 seeds",
         "7 seeds: 1 of 2 claims settled; 4 runs more, to 9 seeds, for none",
     ]
     study = read_study(planned.folder)

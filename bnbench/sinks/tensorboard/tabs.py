@@ -73,8 +73,8 @@ METRICS = {
     "summary/val_batch_accuracy": ("val, batch", "val accuracy, batch statistics"),
     "summary/val_population_accuracy": ("val, population", "val accuracy, population statistics"),
 }
-"""Heading and description of each metric, by tag. TensorBoard shows the first five, of which
-three and two columns of settings fit a window of 1,280 pixels; the others can be ticked."""
+"""Heading and description of each metric, by tag. TensorBoard shows the first five, which with
+three columns of settings fit a window of 1,280 pixels; the others can be ticked."""
 OF_BATCH_STATISTICS = tuple(
     tag for tag in METRICS if tag == GAP_AT_END or "_batch_" in tag or "_population_" in tag
 )
@@ -241,15 +241,16 @@ def layout(*, probes: Collection[str], several_batch_sizes: bool) -> Summary.Val
     ]
     by_batch_size = _margins("test accuracy by batch size (x: step = batch size)", BY_BATCH_SIZE)
     losses = _margins("val loss, running and batch statistics", *LOSSES)
+    # TensorBoard draws these in reverse order.
     over_seeds = [
-        _margins("val accuracy, running statistics", ACCURACY),
-        _margins(GAP_TITLE, GAP),
         by_batch_size if several_batch_sizes else losses,
+        _margins(GAP_TITLE, GAP),
+        _margins("val accuracy, running statistics", ACCURACY),
     ]
     content = Layout(
         category=[
-            Category(title="training against inference", chart=charts),
             Category(title="over seeds: mean and 95 % interval", chart=over_seeds),
+            Category(title="training against inference", chart=charts),
         ]
     )
     return records.layout(
