@@ -272,7 +272,7 @@ def test_training_mode_and_eval_mode_are_in_one_chart(
     asked: Asked, study: ExperimentFolder
 ) -> None:
     layout = asked.get("plugin/custom_scalars/layout")
-    regexes = layout["category"][0]["chart"][0]["multiline"]["tag"]
+    regexes = layout["category"][1]["chart"][0]["multiline"]["tag"]
     run = named(study, "bn_bs004_s00").name
     found: dict[str, Any] = {}
     for regex in regexes:
