@@ -58,11 +58,10 @@ def explain(
             do="`bnbench explain` lists both",
         )
     found: Sequence[Entry | Key] = explain.entries()
-    topic = explain.topic(name) if name else None
+    several = False
     if name is not None:
-        more = [*_of_command_line(ctx.find_root().command, name)]
-        if topic:  # of `train` there is a command, too
-            more = [each for each in more if each.topic == "commands"]
+        several = sum(each.topic == explain.topic(name) for each in explain.entries()) > 1
+        more = [] if several else [*_of_command_line(ctx.find_root().command, name)]
         try:
             found = [*explain.find(name), *more]
         except UsageError:
@@ -80,9 +79,7 @@ def explain(
             _row(topic, ", ".join(names), 10)
         show("\nbnbench explain NAME: a topic, a name of one, or a key such as norm.momentum")
         show("every key with its default: bnbench configs show default --resolved")
-    elif (
-        topic and sum(isinstance(each, explain.Entry) and each.topic == topic for each in found) > 1
-    ):
+    elif several:
         for each in found:
             if isinstance(each, explain.Entry):
                 _row(each.name, each.summary, 18)
