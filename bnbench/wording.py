@@ -35,10 +35,8 @@ def shortened(text: str, length: int = FOUND_LENGTH) -> str:
 def found(value: Any) -> str:
     """A value as it would be written: `"fast"`, `0`, `true`, `a list`."""
     match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
+        case None | bool():
+            return in_words(value)
         case str():
             return f'"{shortened(value)}"'
         case dict():

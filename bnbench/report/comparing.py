@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bnbench.config.metrics import LR
 from bnbench.report import words
-from bnbench.report.means import over_seeds
+from bnbench.report.quantities import over_seeds
 from bnbench.report.remarks import (
     BATCH_SIZE,
     ends_of_grids,

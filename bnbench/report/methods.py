@@ -12,7 +12,7 @@ from typing import TypeAlias
 from bnbench import __version__
 from bnbench.config import identity, schema
 from bnbench.report import words
-from bnbench.report.means import metrics_of
+from bnbench.report.quantities import metrics_of
 from bnbench.report.study import Point, Study
 from bnbench.stats import racing
 from bnbench.stats.looks import shares

@@ -1,4 +1,4 @@
-"""Runs reduced to one number: the metrics of claims, each computed within a seed.
+"""Runs reduced to one number: the metrics of claims, each computed within a seed; cells to a mean.
 
 A run that diverged has the worst value of a metric (−inf accuracy, +inf examples to a target), and
 so has a target that was never reached. What is missing is None.
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from math import inf, isfinite, log2, log10
+from statistics import median
 from typing import Literal, assert_never
 
 import numpy as np
@@ -17,8 +18,9 @@ import numpy as np
 from bnbench.config import metrics
 from bnbench.config.metrics import LR
 from bnbench.report.reading import Curve
-from bnbench.report.study import StudiedRun
-from bnbench.stats.differences import Array
+from bnbench.report.study import METRICS, Cell, StudiedRun
+from bnbench.stats.differences import Array, Range, mean
+from bnbench.store import Record
 
 NETWORK = "network"
 POINTS = 100.0
@@ -142,3 +144,35 @@ def _probe(metric: metrics.ProbeReading, run: StudiedRun, when: When) -> float |
         for each in series
     ]
     return sum(values) / len(values) if values and all(map(isfinite, values)) else None
+
+
+# --- cells: a mean over their seeds, with its interval ------------------------------------
+
+
+def possible(name: str, scale: float = 1.0) -> Range:
+    """Which values one of `METRICS` can have, scaled."""
+    low, high = METRICS[name]
+    return Range(scale * low, scale * high)
+
+
+def metrics_of(cell: Cell) -> Record:
+    """All of them."""
+    return {name: over_seeds(cell, name) for name in METRICS}
+
+
+def over_seeds(cell: Cell, name: str) -> Record | None:
+    """One of `METRICS` of the runs that have it; None where none has.
+
+    mean, interval (None below three seeds), median, n, values.
+    """
+    values = cell.values(name)
+    if not values:
+        return None
+    found = mean(values, within=possible(name))
+    return {
+        "mean": found.value,
+        "interval": found.interval,
+        "median": median(values),
+        "n": len(values),
+        "values": values,
+    }

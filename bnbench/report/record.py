@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from math import isinf, isnan
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,9 @@ from bnbench.config import metrics, plans, schema
 from bnbench.config.custom import custom_target
 from bnbench.report import words
 from bnbench.report.answer import answer, notices, registered
-from bnbench.report.means import metrics_of
 from bnbench.report.methods import caption, methods
 from bnbench.report.published import published
-from bnbench.report.quantities import POINTS
+from bnbench.report.quantities import POINTS, metrics_of
 from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import two_groups
@@ -262,13 +261,14 @@ def flat_row(run: StudiedRun) -> Record:
     if run.problem is not None:
         row["reason"] = run.problem
     result = {} if run.result is None else run.result.as_record()
-    return row | {key: value for key, value in _flat(result) if key != "state"}
+    return row | {key: value for key, value in flat(result, "/") if key != "state"}
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flat(record: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"test": {"accuracy": 0.8}}` as `test/accuracy` and 0.8."""
     for key, value in record.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}/")
+            yield from flat(value, between, f"{prefix}{key}{between}")
         else:
             yield f"{prefix}{key}", value
 

@@ -12,7 +12,7 @@ from bnbench.config.feasible import INITIAL, initial_weight, short_warmup
 from bnbench.config.metrics import LR
 from bnbench.config.schema.run import BUDGETS
 from bnbench.report import words
-from bnbench.report.means import over_seeds
+from bnbench.report.quantities import over_seeds
 from bnbench.report.study import Cell, Choice, StudiedRun, Study
 from bnbench.stats.differences import mean
 from bnbench.wording import counted, in_words, key_words, listing, point_words

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from bnbench import regular
 from bnbench.errors import DataError, UsageError
+from bnbench.report.record import FORMULA, flat
 from bnbench.wording import cut, did_you_mean, nearest, shortened
 
 LIMIT = 2**26
@@ -223,7 +224,7 @@ def _delimiter(text: str) -> str:
 
 def _typed(text: str) -> str:
     """Without the apostrophe that `record.as_csv` puts before what looks like a formula."""
-    return text[1:] if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@", "\t", "\r") else text
+    return text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA) else text
 
 
 # --- JSON ---------------------------------------------------------------------------------
@@ -250,17 +251,15 @@ def _objects(text: str, path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _of_objects(objects: Sequence[tuple[int, Mapping[str, Any]]], path: str) -> Table:
-    flat = [(line, dict(_flat(each))) for line, each in objects]
-    columns = list(dict.fromkeys(key for _, each in flat for key in each))
-    rows = [Row(line, [each.get(key, "") for key in columns]) for line, each in flat]
+    found = [  # lists are no values
+        (line, {key: value for key, value in flat(each, ".") if not isinstance(value, list)})
+        for line, each in objects
+    ]
+    columns = list(dict.fromkeys(key for _, each in found for key in each))
+    rows = [Row(line, [_text(each.get(key)) for key in columns]) for line, each in found]
     return Table(path, columns, rows, "")
 
 
-def _flat(thing: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`{"metrics": {"dice": 0.8}}` as `metrics.dice`; lists are no values."""
-    for key, value in thing.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif not isinstance(value, list):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            yield f"{prefix}{key}", "" if value is None else text
+def _text(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if value is None else text

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import Grid, axis_label, grid_of
-from bnbench.report.means import possible
+from bnbench.report.quantities import possible
 from bnbench.report.study import Cell, Study, best_at
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
 from bnbench.wording import in_words

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bnbench.report.figures import style
-from bnbench.report.means import possible
+from bnbench.report.quantities import possible
 from bnbench.report.study import Cell, Study
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
 
