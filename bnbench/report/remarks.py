@@ -14,7 +14,6 @@ from bnbench.config.schema.run import BUDGETS
 from bnbench.report import words
 from bnbench.report.quantities import over_seeds
 from bnbench.report.study import Cell, Choice, StudiedRun, Study
-from bnbench.stats.differences import mean
 from bnbench.wording import counted, in_words, key_words, listing, point_words
 
 BATCH_SIZE = "data.batch_size"
@@ -31,16 +30,15 @@ def eval_mode(study: Study, least: float) -> Iterator[str]:
     chance: of the cell with the largest gap, why, and what to do."""
     found = []
     for cell in study.chosen:
-        gaps = cell.values("gap")
-        if not gaps or abs(mean(gaps).value) < least / 100:
+        gap = over_seeds(cell, "gap")
+        if gap is None or abs(gap["mean"]) < least / 100:
             continue
-        low, high = mean(gaps).interval or (min(gaps), max(gaps))
+        low, high = gap["interval"] or (min(gap["values"]), max(gap["values"]))
         if low > 0 or high < 0:
-            found.append((abs(mean(gaps).value), cell))
+            found.append((cell, gap))
     if not found:
         return
-    _, most = max(found, key=lambda each: each[0])
-    gap = over_seeds(most, "gap") or {}
+    most, gap = max(found, key=lambda each: abs(each[1]["mean"]))
     more = f"; {len(found) - 1:,} more in the table" * (len(found) > 1)
     why = _why(study, most) if gap["mean"] < 0 else ""
     yield (
