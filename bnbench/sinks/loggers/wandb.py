@@ -70,17 +70,16 @@ class Run:
 
 def _begun(labels: Labels, place: Path, *, offline: bool) -> Any:
     """The run, new or resumed. Nothing is printed or asked, and no code is read or kept."""
-    settings = {
-        "console": "off",
-        "silent": True,
-        "disable_git": True,
-        "save_code": False,
-        "symlink": False,
-        "init_timeout": SECONDS_TO_CONNECT,
-        "finish_timeout": SECONDS_TO_SEND,  # from 0.31 on
-        "x_disable_stats": True,
-    }
-    known = wandb.Settings.model_fields
+    settings = wandb.Settings(
+        console="off",
+        silent=True,
+        disable_git=True,
+        save_code=False,
+        symlink=False,
+        init_timeout=SECONDS_TO_CONNECT,
+        finish_timeout=SECONDS_TO_SEND,
+        x_disable_stats=True,
+    )
     return wandb.init(
         project=labels.project,
         group=labels.group,
@@ -91,5 +90,5 @@ def _begun(labels: Labels, place: Path, *, offline: bool) -> Any:
         tags=[tag[:TAG_LENGTH] for tag in labels.tags],
         config=dict(labels.settings),
         dir=place,
-        settings=wandb.Settings(**{key: value for key, value in settings.items() if key in known}),
+        settings=settings,
     )
