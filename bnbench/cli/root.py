@@ -232,9 +232,7 @@ class Commands(TyperGroup):
             say("stopped")
             raise typer.Exit(130) from None
         except BaseException as error:
-            if _explain(error):
-                raise
-            if _debug:
+            if _explain(error) or _debug:
                 raise
             say(f"unexpected {type(error).__name__}: {error}\n  --debug shows where")
             raise typer.Exit(1) from None
