@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -153,12 +152,7 @@ class Watch:
         if self._write is not None:
             yield OptionalSink(partial(records.LogSink, self._write), warn, "log=")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._hooks.close()
         if kind is None:
             self._advance_by_hand(ended=True)
