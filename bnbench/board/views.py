@@ -302,29 +302,21 @@ def side_by_side(rows: Iterable[Row]) -> str:
 
     Empty where there is one setup.
     """
-    found: dict[str, dict[str, dict[str, None]]] = {}
+    found: dict[str, dict[str, dict[str, None]]] = {}  # words, by key and setup
     for row in rows:
-        values = found.setdefault(_as_text(str(row["setup"])), {})
+        setup = _as_text(str(row["setup"]))
         for key, value in row.items():
-            values.setdefault(key, {})[_as_text(in_words(value))] = None
-    if len(found) < 2:
+            found.setdefault(key, {}).setdefault(setup, {})[_as_text(in_words(value))] = None
+    setups = found.pop("setup", {})
+    if len(setups) < 2:
         return ""
-    setups = {
-        setup: {key: ", ".join(each) for key, each in values.items()}
-        for setup, values in found.items()
-    }
-    held: dict[str, list[str]] = {}
-    for words in setups.values():
-        for key, word in words.items():
-            held.setdefault(key, []).append(word)
-    # What all setups that have a key have alike goes with the kind: TensorBoard shows a few lines.
-    keys = [
-        key
-        for key, each in held.items()
-        if key != "setup" and (len(set(each)) > 1 or len(each) == 1)
-    ]
     lines = [["", *setups], ["---"] * (1 + len(setups))]
-    lines += [[key, *(values.get(key, "–") for values in setups.values())] for key in keys]
+    for key, of_setups in found.items():
+        values = {setup: ", ".join(words) for setup, words in of_setups.items()}
+        # What all setups that have a key have alike goes with the kind: TensorBoard shows a few
+        # lines.
+        if len(set(values.values())) > 1 or len(values) == 1:
+            lines.append([key, *(values.get(setup, "–") for setup in setups)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
