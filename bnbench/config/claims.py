@@ -230,9 +230,9 @@ def claims_of_file(path: str) -> Source:
     data = source.data if isinstance(source.data, dict) else {}
     listed = data.get("claims")
     if not (isinstance(listed, tuple) and listed):
-        if faults.found:
-            raise faults.error()
-        faults.add(Place(0, 0, 0, path), "there are no claims", "claims: lists them, as in a study")
+        if not faults.found:
+            hint = "claims: lists them, as in a study"
+            faults.add(Place(0, 0, 0, path), "there are no claims", hint)
         raise faults.error()
     return _sound(source, faults)
 

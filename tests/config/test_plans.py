@@ -72,6 +72,11 @@ def test_faulty_over(faults: Any, argument: str, expected: str) -> None:
     assert faults("", over=(argument,)) == expected
 
 
+def test_an_axis_is_given_once(faults: Any) -> None:
+    over = ("optim.lr=1,2", "optim.lr=3")
+    assert faults("", over=over) == "--over optim.lr: optim.lr is given twice"
+
+
 OWN = """
 setups:
   bn: {}
