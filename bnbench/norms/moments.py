@@ -189,7 +189,10 @@ class ImageNorm(nn.Module):
 
     def __init__(self, channels: int, *, groups: int, eps: float, affine: bool = True) -> None:
         super().__init__()
-        check_groups(channels, groups)
+        if channels % groups:
+            s = "" if channels == 1 else "s"
+            message = f"{channels} channel{s} do not split into {groups} groups"
+            raise ArgumentError(message, argument="groups")
         self.channels, self.groups, self.eps, self.affine = channels, groups, eps, affine
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
@@ -216,12 +219,3 @@ def check_channels(shape: torch.Size, channels: int) -> None:
     check_rank(shape)
     if shape[1] != channels:
         raise ValueError(f"expected {channels} channels, not {shape[1]}: {tuple(shape)}")
-
-
-def check_groups(channels: int, groups: int) -> None:
-    """Raise ArgumentError where the groups do not divide the channels."""
-    if channels % groups:
-        s = "" if channels == 1 else "s"
-        raise ArgumentError(
-            f"{channels} channel{s} do not split into {groups} groups", argument="groups"
-        )

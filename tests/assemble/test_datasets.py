@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bnbench.assemble import build_run, inputs
+from bnbench.assemble.packed import pack, received
 from bnbench.config import schema
 from bnbench.data import synthetic as generated
 from bnbench.data import torchvision_sets
@@ -130,3 +133,20 @@ def test_a_dataset_is_loaded_once_whatever_is_done_with_it(
     assert len(loads) == 1
     build_run(config(data=synthetic(data_seed=1)), CPU)
     assert len(loads) == 2
+
+
+@pytest.mark.usefixtures("no_dataset_kept")
+def test_packed_images_pickle_apart_from_the_rest() -> None:
+    """As Ray's object store takes them: buffers without a copy, which nobody may write to."""
+    data, other = (synthetic(data_seed=seed) for seed in (0, 1))
+    buffers: list[pickle.PickleBuffer] = []
+    packed = pickle.dumps(pack(data, lambda _: None), protocol=5, buffer_callback=buffers.append)
+    assert len(packed) < 2000
+    read_only = [bytes(each) for each in buffers]
+    expected = inputs.load_dataset(data, lambda _: None)
+    with received([other], [pickle.loads(packed, buffers=read_only)]):
+        found = inputs.load_dataset(other, lambda _: None)
+        for part, same in ((found.train, expected.train), (found.test, expected.test)):
+            assert torch.equal(part.pixels, same.pixels)
+            assert torch.equal(part.labels, same.labels)
+        assert (found.mean, found.classes) == (expected.mean, expected.classes)
