@@ -211,7 +211,12 @@ def take_over(
             manifest, result = other.manifest, other.result
             if result is None or manifest is None or source.path == folder.path:
                 continue
-            if manifest["fingerprints"] != [fingerprint] or not _same(config, source):
+            theirs = loading.load_run(source.path)
+            if (
+                manifest["fingerprints"] != [fingerprint]
+                or identity.identity(theirs) != identity.identity(config)
+                or identity.recorded_differences(theirs, config)
+            ):
                 continue
             checkpoint = source.checkpoint()
             last = [event["event"] for event in other.folder.records(without=("step", "eval"))][-1:]
@@ -221,7 +226,7 @@ def take_over(
             ours["taken_over_from"] = f"{sibling.name}/{source.name}"
             folder.begin(config_text=files.dump(config), manifest=ours)
             folder.take_over(source, checkpoint)
-        except (StorageError, KeyError):
+        except (BnbenchError, KeyError):
             continue  # a damaged run is not taken over
         folder.finish(result)
         for view in views.of_log(config, folder, settings, resumed=False):
@@ -229,13 +234,3 @@ def take_over(
         settings.announce(f"{folder.name} is {sibling.name}/{source.name}: taken over")
         return result
     return None
-
-
-def _same(config: schema.RunConfig, source: RunFolder) -> bool:
-    """Whether the run of that folder is this one, and was measured at the same points."""
-    try:
-        other = loading.load_run(source.path)
-    except BnbenchError:
-        return False
-    same = identity.identity(other) == identity.identity(config)
-    return same and not identity.recorded_differences(other, config)
