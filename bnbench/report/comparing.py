@@ -19,7 +19,7 @@ from bnbench.report.remarks import (
     eval_mode,
     with_batch_size,
 )
-from bnbench.report.study import Cell, Point, Study
+from bnbench.report.study import Cell, Point, Study, ordered
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Interval, mean, seeds_needed
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, about
 from bnbench.wording import counted, in_words, key_words, listing, point_words
@@ -51,7 +51,7 @@ def of_cells(study: Study) -> Iterator[str]:
         yield f"No run has completed, so there is nothing to compare{why}."
         return
     axes = [key for key in study.varying if key != study.tuned_axis or not study.choices]
-    numbers = sorted((key for key in axes if _numeric(study.axes[key])), key=LR.__eq__)
+    numbers = sorted((key for key in axes if ordered(study.axes[key])), key=LR.__eq__)
     arms = _arms(study, [key for key in axes if key not in numbers])
     if numbers:
         yield from _along(study, arms, numbers)
@@ -61,10 +61,6 @@ def of_cells(study: Study) -> Iterator[str]:
         yield f"Each setup is at its best {key_words(study.tuned_axis or '')} on validation."
     yield from ends_of_grids(study)
     yield from eval_mode(study, POINT)
-
-
-def _numeric(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _arms(study: Study, kinds: Sequence[str]) -> list[Arm]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bnbench.config import claims, loading, metrics, plans, schema
 from bnbench.config.experiments import Claim, ExperimentConfig
 from bnbench.config.identity import cell_key, point
+from bnbench.report.study import ordered
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, seeds_to_support
 from bnbench.wording import counted, in_words, listing
 
@@ -71,7 +72,7 @@ def _of_one(
         fixed = {arm for arm in sides if axis in claim.at | dict(arm.at)}
         values = {arm: _values(axis, of) for arm, of in sides.items() if arm not in fixed}
         for arm, tried in values.items():
-            if len(tried) == 2:
+            if len(tried) == 2 and ordered(tried):
                 ends = listing(map(in_words, tried), "and")
                 what = f"{arm} is tuned over {ends}, and an end of the grid proves no optimum"
                 yield what, f"give {axis} {ENOUGH_VALUES} values or more, or one"

@@ -178,7 +178,13 @@ class Choice(NamedTuple):
     @property
     def at_edge(self) -> bool:
         """Whether the choice is an end of the grid: there may be a better value outside of it."""
-        return len(self.values) > 1 and self.value in (self.values[0], self.values[-1])
+        ends = (self.values[0], self.values[-1])
+        return len(self.values) > 1 and ordered(self.values) and self.value in ends
+
+
+def ordered(values: Iterable[Any]) -> bool:
+    """Whether values of an axis have an order, as words, lists, true and false have not."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 @dataclass(frozen=True)
@@ -265,7 +271,8 @@ class Study:
         axis, found = self.tuned_axis or "", []
         for cells in self.trials:
             if (best := self.taken(cells)) is not None:
-                values = tuple(sorted({cell.point[axis] for cell in cells}))
+                tried = [cell.point[axis] for cell in cells]
+                values = tuple(value for value in self.axes[axis] if value in tried)
                 choice = Choice(best.setup, _others(best, axis), best.point[axis], values)
                 found.append((cells, choice))
         return found

@@ -130,6 +130,11 @@ def test_an_arm_that_names_its_rate_is_not_tuned(tmp_path: Path) -> None:
     assert lacking(tmp_path, fixed) == []
 
 
+def test_words_that_are_tuned_have_no_ends(tmp_path: Path) -> None:
+    text = TUNED.replace("optim.lr", "data.inputs") + "axes: {data.inputs: [unit, standardized]}\n"
+    assert lacking(tmp_path, text + CLAIM) == []
+
+
 def test_the_study_of_the_readme_can_decide_its_claim(tmp_path: Path) -> None:
     readme = Path(__file__).resolve().parents[2] / "README.md"
     (text,) = re.findall(r"```yaml\n(# my-study\.yaml.*?)```", readme.read_text(), re.S)

@@ -43,6 +43,17 @@ def test_the_best_mean_on_validation_wins_not_on_test(tmp_path: Path) -> None:
     assert [len(each.values) for each in found] == [3, 3, 2, 2]
 
 
+def test_values_without_an_order_have_no_end_to_be_at(tmp_path: Path) -> None:
+    axes = (
+        "axes: {data.inputs: [unit, standardized]}\ntune: {axis: data.inputs, by: val/accuracy}\n"
+    )
+    best = {"unit": 0.6, "standardized": 0.5}
+    folder = invented(tmp_path, axes, lambda run: Told((best[run.data.inputs],)))
+    (found,) = read_study(folder).choices
+    assert (found.value, found.values) == ("unit", ("standardized", "unit"))
+    assert not found.at_edge
+
+
 def test_losses_are_tuned_downwards(tmp_path: Path) -> None:
     folder = invented(tmp_path, TEXT % "val/loss", lambda config: Told((config.optim.lr / 4,)))
     # The invented loss is 1 − accuracy.

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import Grid, axis_label, grid_of
 from bnbench.report.quantities import possible
-from bnbench.report.study import Cell, Study, best_at
+from bnbench.report.study import Cell, Study, best_at, ordered
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
 from bnbench.wording import in_words
 
@@ -128,7 +128,7 @@ class _Scale(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[Any]) -> _Scale:
         """The scale of these values."""
-        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        numeric = ordered(values)
         return cls(
             values, numeric, numeric and values[0] > 0 and values[-1] / values[0] >= LOG_FROM
         )
