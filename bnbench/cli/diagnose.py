@@ -72,7 +72,9 @@ def diagnose(
     as_json: root.Json = False,
 ) -> None:
     """Say why a model is bad in eval mode, and fix it."""
-    sizes = None if batch_sizes is None else _sizes(batch_sizes)
+    from bnbench.config import drafts
+
+    sizes = None if batch_sizes is None else drafts.batch_sizes(batch_sizes)
     root.require_new("--fix", fix)
     root.require_new("--html", html)
 
@@ -170,15 +172,3 @@ def _write_page(
 
     write_new(path, page.page(diagnosis, target, read_back).encode(errors="replace"))
     tell(f"page: {path}")
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        sizes = [int(each) for each in text.split(",")]
-    except ValueError:
-        sizes = []
-    if not sizes or min(sizes) < 2:
-        raise UsageError(
-            f"--batch-sizes {text!r} are not batch sizes", do="give numbers, like 2,8,32"
-        )
-    return sizes
