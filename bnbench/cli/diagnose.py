@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,10 +43,6 @@ Fixed = Annotated[
         metavar="FILE", help="Write a new checkpoint with recalibrated statistics to this file."
     ),
 ]
-Page = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="Write a page with pictures to this file."),
-]
 BatchSizes = Annotated[
     str | None,
     typer.Option(
@@ -62,7 +58,7 @@ def diagnose(
     target: Target,
     checkpoint: Weights = None,
     fix: Fixed = None,
-    html: Page = None,
+    html: root.Html = None,
     batch_sizes: BatchSizes = None,
     images: ImageCount = 2048,
     device: root.Device = None,
@@ -77,29 +73,25 @@ def diagnose(
     sizes = None if batch_sizes is None else drafts.batch_sizes(batch_sizes)
     root.require_new("--fix", fix)
     root.require_new("--html", html)
-
-    with root.doing("loading PyTorch", quiet or as_json):
+    hidden = quiet or as_json
+    with root.doing("loading PyTorch", hidden):
         from bnbench.config.trust import Trust
         from bnbench.diagnosis import target as targets
         from bnbench.diagnosis import words
         from bnbench.diagnosis.diagnose import examine
         from bnbench.runner.settings import Stop
     garbage.resume()
-    trust = Trust(say, no_custom, accept_changes)
-    measuring = root.doing("measuring", quiet or as_json)
-    with Stop().listening(), redirect_stdout(sys.stderr), measuring as shown:
-        found = targets.find_target(target, device, images, trust)
+    with Stop().listening(), redirect_stdout(sys.stderr), root.doing("measuring", hidden) as shown:
+        found = targets.find_target(target, device, images, Trust(say, no_custom, accept_changes))
         model, saved = found.model, found.checkpoint
         if checkpoint is not None:
             if saved is not None:
                 raise UsageError(f"{target} already has a checkpoint", do="leave out --checkpoint")
             saved = targets.read_checkpoint(checkpoint)
             targets.load(found, saved)
-
-        def tell(share: float) -> None:
-            shown.update(f"measuring, {share:.0%} …")
-
-        examined = examine(found, sizes, images, tell=tell)
+        examined = examine(
+            found, sizes, images, tell=lambda share: shown.update(f"measuring, {share:.0%} …")
+        )
     result = examined.diagnosis
     for line in found.notes:
         say(f"note: {line}")
@@ -114,10 +106,12 @@ def diagnose(
         if fix is not None:
             saved = saved or targets.of_model(model)
             with Stop().listening():
-                read_back = _write_fixed(fix, saved, model, examined, quiet or as_json, tell_where)
+                read_back = _write_fixed(fix, saved, model, examined, hidden, tell_where)
     finally:
         if html is not None:
-            _write_page(html, target, result, read_back, tell_where)
+            from bnbench.diagnosis import page
+
+            root.write_page(html, page.page(result, target, read_back), tell_where)
     if not as_json:
         _say_more(result, html)
 
@@ -158,17 +152,3 @@ def _write_fixed(
     tell(f"{path}: the checkpoint with recalibrated statistics, nothing else changed")
     tell(words.fixed(examined.diagnosis, read_back))
     return read_back
-
-
-def _write_page(
-    path: Path,
-    target: str,
-    diagnosis: Diagnosis,
-    read_back: Mapping[Loader, Score],
-    tell: Callable[[str], object],
-) -> None:
-    from bnbench.diagnosis import page
-    from bnbench.store import write_new
-
-    write_new(path, page.page(diagnosis, target, read_back).encode(errors="replace"))
-    tell(f"page: {path}")

@@ -3,7 +3,7 @@ and arguments that several take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,6 +136,14 @@ def require_new(option: str, path: Path | None) -> None:
         )
 
 
+def write_page(path: Path, page: str, tell: Callable[[str], object]) -> None:
+    """Write a new file, which `tell` names."""
+    from bnbench.store import write_new
+
+    write_new(path, page.encode(errors="replace"))
+    tell(f"page: {path}")
+
+
 Config = Annotated[
     str,
     typer.Argument(
@@ -181,6 +189,9 @@ NoCustom = Annotated[
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error, of any command.")
+]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Version = Annotated[

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bnbench.cli.root import Json, doing, one_of, output, require_new, say, show
+from bnbench.cli import root
 from bnbench.errors import UsageError
 
 Metric = Annotated[
@@ -29,7 +28,7 @@ Smallest = Annotated[
 ]
 Direction = Annotated[
     str | None,
-    one_of(
+    root.one_of(
         "--direction",
         ("up", "down", "two-sided"),
         "Whether better has more of the metric (default), less, or differs.",
@@ -41,11 +40,8 @@ Claims = Annotated[
         metavar="FILE", help="Several claims, one family: YAML with claims:, as in a study."
     ),
 ]
-Html = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")
-]
 Form = Annotated[
-    str | None, one_of("--format", ("latex", "markdown"), "Print the table for a paper.")
+    str | None, root.one_of("--format", ("latex", "markdown"), "Print the table for a paper.")
 ]
 
 
@@ -59,8 +55,8 @@ def verdict(
     smallest_effect: Smallest = None,
     direction: Direction = None,
     claims: Claims = None,
-    html: Html = None,
-    as_json: Json = False,
+    html: root.Html = None,
+    as_json: root.Json = False,
     form: Form = None,
 ) -> None:
     """Judge claims about anybody's results: the report's verdicts.
@@ -80,8 +76,8 @@ def verdict(
         )
     if as_json and form:
         raise UsageError("--json prints everything", do="leave out --format")
-    require_new("--html", html)
-    with doing("judging", as_json):
+    root.require_new("--html", html)
+    with root.doing("judging", as_json):
         from bnbench.config.claims import claim_of_arguments, claims_of_file
         from bnbench.report import foreign, paper, record, table, terminal, writing
 
@@ -92,11 +88,8 @@ def verdict(
     elif form is not None:
         print(paper.TABLES[form](paper.claims_table("claims", made.record["claims"])), end="")
     else:
-        for line in terminal.verdicts(made.record, columns=output.width):
-            output.print(line)
+        for line in terminal.verdicts(made.record, columns=root.output.width):
+            root.output.print(line)
     if html is not None:
-        from bnbench.store import write_new
-
-        write_new(html, writing.verdict_page(made).encode(errors="replace"))
-        tell = say if as_json or form else show
-        tell(f"page: {html}")
+        tell = root.say if as_json or form else root.show
+        root.write_page(html, writing.verdict_page(made), tell)
