@@ -171,7 +171,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "page is there": (["mine.py:make", "--html", "mine.py"], 2, "mine.py already exists"),
     "page in no folder": (["mine.py:make", "--html", "no/x"], 2, "there is no folder no"),
     "fix is there": (["mine.py:make", "--fix", "mine.py"], 2, "mine.py already exists"),
-    "sizes": (["mine.py:make", "--batch-sizes", "1,x"], 2, "1,x: batch sizes are whole numbers from 1"),
+    "sizes": (["mine.py:make", "--batch-sizes", "1,x"], 2, "1,x: batch sizes are whole numbers"),
     "device": (["mine.py:alone", "--device", "cuda:99"], 2, "there is no device cuda:99"),
     "syntax": (["broken.py:make"], 2, "broken.py:2: importing broken.py raised SyntaxError: "),
     "import": (
