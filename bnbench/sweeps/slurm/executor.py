@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from bnbench.config import identity, schema
 from bnbench.errors import BnbenchError, ClusterError, DataError, HeldError, RunError, StorageError
 from bnbench.sinks.metrics import to_moments
@@ -190,7 +192,7 @@ class Slurm:
             if active is None or number in active:
                 self._tasks[number] = task
             elif (ended := ending(self._experiment, number)) is not None:
-                self._say(f"note: task {number} has ended: {ended.error.what}")
+                self._say(f"note: task {number} has ended: {ended.what}")
         if self._tasks:
             self._say(f"{counted(len(self._tasks), 'task')} of an earlier command still there")
             self.size *= len(self._tasks)
@@ -288,10 +290,10 @@ class Slurm:
             return [(job, jobs.Stopped()) for job in left.values()]
         ended = ending(self._experiment, task.id)
         if ended is not None and not ended.told:
-            failed = jobs.Failed(ended.error, hopeless=True)
+            failed = jobs.Failed(ClusterError(ended.what, do=ended.do), hopeless=True)
             return [(job, failed) for job in left.values()]
         if ended is not None:
-            self._say(f"warning: task {task.id} was {ended.error.what}: its runs queue up again")
+            self._say(f"warning: task {task.id} was {ended.what}: its runs queue up again")
             self._waiting += left.values()
             return []
         begun = {run for run in left if run in self._steps}
@@ -321,13 +323,7 @@ def _array(task: str) -> str:
 def _tasks_in(content: bytes) -> dict[str, list[str]]:
     """Runs by task; none where somebody has written something else."""
     with suppress(ValueError):
-        found = json.loads(content)
-        if isinstance(found, dict):
-            return {
-                number: [run for run in runs if isinstance(run, str)]
-                for number, runs in found.items()
-                if isinstance(runs, list)
-            }
+        return TypeAdapter(dict[str, list[str]]).validate_json(content)
     return {}
 
 

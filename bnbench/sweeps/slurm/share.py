@@ -5,7 +5,6 @@ It ends at a signal, and queues up again where that says that its time is up.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections import defaultdict
@@ -16,13 +15,14 @@ from itertools import accumulate
 from types import FrameType
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from bnbench.config import identity, schema
-from bnbench.errors import BnbenchError, ClusterError, Fault, Interrupted
+from bnbench.errors import BnbenchError, Fault, Interrupted
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
-from bnbench.store import ExperimentFolder, Record
+from bnbench.store import ExperimentFolder
 from bnbench.sweeps import jobs, schedule, workers
 
 FOLDER = "slurm"
@@ -38,11 +38,12 @@ and after the others at the time limit, `cluster.SIGNAL_SECONDS` later."""
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a task has ended that leaves runs to others. `told`: somebody wanted it to end, and its
-    runs have committed; else none of them could be trained."""
+    """How a task has ended that leaves runs to others, and what to do. `told`: somebody wanted it
+    to end, and its runs have committed; else none of them could be trained."""
 
-    error: ClusterError
-    told: bool
+    what: str
+    do: str | None = None
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +79,14 @@ class Share:
             queue_up = earlier[signal.Signals(told[0])]
             if told[0] == signal.SIGTERM or not callable(queue_up):
                 name = signal.Signals(told[0]).name
-                self._leave(number, Ended(ClusterError(f"told to end by {name}"), told=True))
+                self._leave(number, Ended(f"told to end by {name}", told=True))
             elif self._commits() == before:
                 what = f"task {number}: its time was up before any run had saved anything"
-                error = ClusterError(what, do="ask for more with --slurm time=MINUTES")
-                self._leave(number, Ended(error, told=False))
+                self._leave(number, Ended(what, "ask for more with --slurm time=MINUTES"))
             else:
                 queue_up(told[0], None)  # by submitit; it does not return
         except BnbenchError as error:
-            self._leave(number, Ended(ClusterError(error.what, do=error.do), told=False))
+            self._leave(number, Ended(error.what, error.do))
             raise
 
     def checkpoint(self) -> Any:
@@ -109,8 +109,8 @@ class Share:
         return [folder.committed() for folder in folders]
 
     def _leave(self, number: str, ended: Ended) -> None:
-        record = {"what": ended.error.what, "do": ended.error.do, "told": ended.told}
-        self.experiment.keep({f"{FOLDER}/{_name(number)}": json.dumps(record).encode()})
+        record = TypeAdapter(Ended).dump_json(ended)
+        self.experiment.keep({f"{FOLDER}/{_name(number)}": record})
 
 
 def shares(trains: Sequence[jobs.Train], number: int) -> list[list[jobs.Train]]:
@@ -128,10 +128,8 @@ def shares(trains: Sequence[jobs.Train], number: int) -> list[list[jobs.Train]]:
 def ending(experiment: ExperimentFolder, number: str) -> Ended | None:
     """How a task has ended; None if it was killed, or has trained its runs."""
     name = f"{FOLDER}/{_name(number)}"
-    with suppress(ValueError, TypeError, KeyError):
-        said: Record = json.loads(experiment.kept(name).get(name, b""))
-        error = ClusterError(str(said["what"]), do=said["do"] and str(said["do"]))
-        return Ended(error, told=said["told"] is True)
+    with suppress(ValueError):
+        return TypeAdapter(Ended).validate_json(experiment.kept(name).get(name, b""))
     return None
 
 

@@ -94,7 +94,7 @@ def begun(task: share.Share) -> None:
 
 def left(task: share.Share, number: str, what: str, *, told: bool) -> None:
     """A task says why it ends."""
-    task._leave(number, share.Ended(ClusterError(what, do="do this"), told=told))
+    task._leave(number, share.Ended(what, "do this", told))
 
 
 class Swept:

@@ -77,7 +77,7 @@ def test_another_kind_of_machine_is_refused_unless_it_is_accepted(
         task()()
     ended = share.ending(experiment_in(tmp_path), "77")
     assert ended is not None
-    assert "--accept-changes" in str(ended.error.do)
+    assert "--accept-changes" in str(ended.do)
     assert not ended.told
     assert not experiment_in(tmp_path).runs()
     task(accept_changes=True)()
@@ -112,7 +112,7 @@ def test_at_its_time_limit_a_task_commits_and_queues_up(
     assert queued == ([signal.SIGUSR2] if commits else [])
     assert (ended is None) == commits
     if ended is not None:
-        assert "before any run had saved anything" in ended.error.what
+        assert "before any run had saved anything" in ended.what
 
 
 def test_told_to_end_a_task_leaves_its_runs_to_others(
@@ -127,12 +127,12 @@ def test_told_to_end_a_task_leaves_its_runs_to_others(
     task()()
     ended = share.ending(experiment_in(tmp_path), "77")
     assert ended is not None
-    assert (ended.told, ended.error.what) == (True, "told to end by SIGTERM")
+    assert (ended.told, ended.what) == (True, "told to end by SIGTERM")
     assert task().checkpoint().function == task()
 
 
 def test_a_torn_ending_is_none(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
-    for content in (b"", b"[]", b'{"what": "x"}', json.dumps(7).encode()):
+    for content in (b"", b"[]", b'{"do": "x"}', json.dumps(7).encode()):
         experiment.keep({"slurm/5_end.json": content})
         assert share.ending(experiment, "5") is None
