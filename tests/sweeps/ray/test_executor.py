@@ -69,6 +69,8 @@ class Nodes:
         self._nodes: dict[str, Any] = {}
         self.address = self._cluster.address
         joining.connect(self.address)
+        for name in joining.PATIENCE:  # which nodes that this process starts need not have
+            os.environ.pop(name, None)
 
     def add(self, **more: Any) -> str:
         """A node with one core and a working directory of its own; its id."""
