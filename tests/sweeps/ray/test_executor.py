@@ -264,7 +264,7 @@ def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Nodes, tmp_path:
                 assert training[name].shipment.files["checkpoint.pt"]
         saved = {name: committed_step(experiment.run(name)) for name in training.keys() - lost}
         name, step = max(saved.items(), key=lambda each: each[1], default=("", 0))
-        if not step or len(training) < 3 or len(lost) == 2:
+        if not step or len(lost) == 2 or (not lost and len(training) < 3):
             return
         actor = training[name].actor
         if not lost:
@@ -291,8 +291,6 @@ def test_a_cluster_that_does_not_respond_holds_nobody_up(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It accepts connections. Ray's own `init` would end this process after half a minute."""
-    monkeypatch.setattr(joining, "JOIN_SECONDS", 60.0)
-    joining.require_join(nodes.address)
     monkeypatch.setattr(joining, "JOIN_SECONDS", 4.0)
     raylet = nodes.raylet()
     os.kill(raylet, signal.SIGSTOP)
