@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -44,16 +44,20 @@ WORKER_SECONDS = 4.0
 
 
 def stored(
-    config: schema.RunConfig, folder: store.RunFolder
-) -> tuple[store.RunRecord, Sequence[str]]:
-    """How a run of a sweep stands; damaged as well where it has a result, and a configuration that
-    is not the one its folder is named after. Where it has none, training it says so. And what it
-    records otherwise, a line for each key."""
-    found = store.read(folder)
-    try:
-        return found, () if found.result is None else require_same_identity(folder, config)
-    except BnbenchError as error:
-        return store.RunRecord(folder, "damaged", problem=error.what), ()
+    runs: Sequence[schema.RunConfig], experiment: store.ExperimentFolder
+) -> Iterator[tuple[schema.RunConfig, store.RunRecord, Sequence[str]]]:
+    """How each run of a sweep stands; damaged as well where it has a result, and a configuration
+    that is not the one its folder is named after. Where it has none, training it says so. And what
+    it records otherwise, a line for each key."""
+    folders = experiment.folders_of(map(identity.run_id, runs))
+    for config, folder in zip(runs, folders, strict=True):
+        found, otherwise = store.read(folder), list[str]()
+        try:
+            if found.result is not None:
+                otherwise = require_same_identity(folder, config)
+        except BnbenchError as error:
+            found = store.RunRecord(folder, "damaged", problem=error.what)
+        yield config, found, otherwise
 
 
 def is_missing(found: store.RunRecord, options: jobs.SweepOptions) -> bool:
@@ -174,8 +178,7 @@ def forecast(
     costs: dict[str, Cost] = {}  # by cell
     forecasts = []
     missing: list[tuple[schema.RunConfig, store.RunRecord, ForecastRun]] = []
-    folders = experiment.folders_of(map(identity.run_id, runs))
-    for config, (found, _) in zip(runs, map(stored, runs, folders), strict=True):
+    for config, found, _ in stored(runs, experiment):
         if found.result is not None:
             # The most expensive seed counts: one that diverged early says little about the others.
             seconds, size = found.result.wall_seconds, found.folder.size()
@@ -208,13 +211,14 @@ def forecast(
     if executor.queues:
         workers *= tasks([run.seconds for run in trained], workers, options.workers)
     seconds = _clock(trained, turns(runs), workers) if trained else 0.0
+    finish = datetime.now(UTC) + timedelta(seconds=min(seconds, LATEST))
     return Forecast(
         experiment=experiment.name,
         path=str(experiment.path),
         workers=workers,
         seconds=seconds,
         bytes=sum(run.bytes for run in trained),
-        finish=_in(min(seconds, LATEST)),
+        finish=finish.isoformat(timespec="seconds"),
         pace=median([cost.pace for cost in measured.values()]) if measured else 1.0,
         runs=forecasts,
     )
@@ -231,10 +235,6 @@ def _left(config: schema.RunConfig, folder: store.RunFolder) -> float:
     with suppress(StorageError):  # training it will say so
         step = max((event["step"] for event in folder.records()), default=0)
     return max(0.0, 1 - step / feasible.planned_steps(config))
-
-
-def _in(seconds: float) -> str:
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
 def _work(config: schema.RunConfig) -> str:

@@ -154,13 +154,12 @@ class _Sweep:
         options: jobs.SweepOptions,
     ) -> None:
         """Sort the runs into finished, failed and missing ones, as their folders say."""
-        folders = experiment.folders_of(map(identity.run_id, runs))
         turns = forecast.turns(runs)
         others = Counter[str]()
-        for config, folder in zip(runs, folders, strict=True):
+        for config, found, otherwise in forecast.stored(runs, experiment):
+            folder, turn = found.folder, turns[config.seed]
             cell, steps = identity.cell_key(config), feasible.planned_steps(config)
-            run = _Run(config, folder, cell, turns[config.seed], steps, code_of(config))
-            found, otherwise = forecast.stored(config, folder)
+            run = _Run(config, folder, cell, turn, steps, code_of(config))
             others.update(otherwise)
             if forecast.is_missing(found, options):
                 if found.state == "damaged":
