@@ -16,7 +16,7 @@ from bnbench.config import files, identity, loading, plans, schema
 from bnbench.runner import settings, threads
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Executed, Settings, thread_limit
-from bnbench.store import ExperimentFolder
+from bnbench.store import ExperimentFolder, RunRecord
 from bnbench.sweeps import jobs
 from bnbench.sweeps.forecast import is_missing, stored
 from tests.injection import Killed, dying
@@ -107,26 +107,30 @@ def test_a_run_that_goes_on_keeps_its_number(tmp_path: Path, wanted: dict[str, A
 
 
 def test_a_finished_run_of_an_earlier_version_is_not_missing(tmp_path: Path) -> None:
-    config = small_config()
-    folder = execute(config, experiment_in(tmp_path), Settings(), build_stub).folder
+    config, experiment = small_config(), experiment_in(tmp_path)
+    folder = execute(config, experiment, Settings(), build_stub).folder
     path = folder.path / "config.yaml"
+
+    def found() -> RunRecord:
+        ((_, record, _),) = stored([config], experiment)
+        return record
+
     path.write_text(path.read_text().replace("threads: 1", "threads: auto"))
     assert "threads: auto" in path.read_text()
     seal_again(folder)
-    assert stored(config, folder)[0].state == "completed"
-    assert not is_missing(stored(config, folder)[0], jobs.SweepOptions(retry_failed=True))
+    assert found().state == "completed"
+    assert not is_missing(found(), jobs.SweepOptions(retry_failed=True))
     path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
     seal_again(folder)
-    found = stored(config, folder)[0]
-    assert found.problem == (
+    assert found().problem == (
         f"{path} is not the configuration that the folder is named after:\n"
         "  optim.lr: 0.06 in the folder, 0.05 given"
     )
-    assert not is_missing(found, jobs.SweepOptions())
-    assert is_missing(found, jobs.SweepOptions(retry_failed=True))
+    assert not is_missing(found(), jobs.SweepOptions())
+    assert is_missing(found(), jobs.SweepOptions(retry_failed=True))
     path.write_text("{")
     seal_again(folder)
-    assert stored(config, folder)[0].state == "damaged"
+    assert found().state == "damaged"
 
 
 def test_the_given_number_is_kept_on_its_way_to_a_worker(tmp_path: Path) -> None:
