@@ -74,8 +74,8 @@ def test_the_page_shows_the_record(report: Report, folder: ExperimentFolder) -> 
         low, high = found["interval"]
         assert row["test %"] == f"{100 * found['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
         assert row["median test %"] == f"{100 * found['median']:.1f}"
-        assert row["n"] == str(cell["completed"])
-        assert row["diverged"] == (str(cell["diverged"]) if cell["diverged"] else "")
+        lost = f" + {cell['diverged']} diverged" if cell["diverged"] else ""
+        assert row["seeds"] == f"{cell['completed']}{lost}"
     rows = table(page, "run")
     assert [row["run"] for row in rows] == [run["run"] for run in report.record["runs"]]
     for row, run in zip(rows, report.record["runs"], strict=True):
