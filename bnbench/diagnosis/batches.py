@@ -142,7 +142,7 @@ class Collected:
         batch = tree_map(lambda part: parts[part.path], form)
         return tree_map_only(Tensor, lambda each: each.to(self.device), batch)
 
-    def column(self, path: Path) -> Column | None:
+    def column(self, path: Path) -> Tensor | None:
         """A part of all examples, in the loader's order; None where they differ in shape."""
         found = self.groups[0][1].get(path) if self.alike else None
         return found[self.place[:, 1]] if isinstance(found, Tensor) else None

@@ -256,8 +256,8 @@ def class_labels(task: Task, images: Collected) -> Tensor | None:
     if task.kind not in ("classes", "binary") or task.labels is None:
         return None
     found = images.column(task.labels)
-    one_each = isinstance(found, Tensor) and found.numel() == len(images)
-    return found.reshape(-1).long() if one_each and isinstance(found, Tensor) else None
+    one_each = found is not None and found.numel() == len(images)
+    return found.reshape(-1).long() if found is not None and one_each else None
 
 
 def padding(images: Collected) -> float:

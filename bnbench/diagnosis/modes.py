@@ -58,11 +58,9 @@ def in_training(network: nn.Module, *, dropout: bool) -> Iterator[None]:
         yield
 
 
-class Losses:
+def losses(network: nn.Module, batch: Any) -> Any:
     """How a batch goes through a network that gives losses in training mode only."""
-
-    def __call__(self, network: nn.Module, batch: Any) -> Any:
-        with in_training(network, dropout=False):
-            if isinstance(batch, Mapping):
-                return network(**batch)
-            return network(*batch) if isinstance(batch, tuple) else network(batch)
+    with in_training(network, dropout=False):
+        if isinstance(batch, Mapping):
+            return network(**batch)
+        return network(*batch) if isinstance(batch, tuple) else network(batch)

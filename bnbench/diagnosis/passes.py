@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes, Target
 from bnbench.diagnosis.foreign import Network, in_a_sentence
-from bnbench.diagnosis.modes import Losses, drops, in_training
+from bnbench.diagnosis.modes import drops, in_training, losses
 from bnbench.diagnosis.route import Route, labels_in, route
 from bnbench.diagnosis.survey import Pools, survey
 from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of, total
@@ -131,11 +130,11 @@ class Passes:
             if score is not None:
                 return Task("own", score=score)
             every = None if labels is None else images.column(labels)
-            return task_of(output, batch, labels, cast(Tensor | None, every))
+            return task_of(output, batch, labels, every)
         except UsageError:
             if not isinstance(way, Route):
                 raise
-            model.route = Losses()
+            model.route = losses
             try:
                 with self.autocast():
                     found = total(model(images.batch(first)))
