@@ -75,15 +75,22 @@ class Case:
         the words for both; empty where they do not, or where no layer is off."""
         if these is None or not any(map(off, layers)):
             return ""
-        away, left = (self._variance_error(layers, pools) for pools in (own, these))
+        both = own, these
+        known = [
+            each.name
+            for each in layers
+            if all(each.name in pools and pools[each.name].count for pools in both)
+        ]
+        if not known:
+            return ""
+        # |ln σ²|, the mean over layers.
+        away, left = (
+            fmean(statistics_error(self.norms[name], pools[name])["variance"] for name in known)
+            for pools in both
+        )
         if left >= criteria.FITS * away or log(1 + away) < criteria.OFF:
             return ""
         return f"running variances are off by {away:.0%} from those {of}, by {left:.0%} from {said}"
-
-    def _variance_error(self, layers: Sequence[LayerReading], pools: Pools) -> float:
-        """How far running variances are off, |ln σ²|, the mean over layers."""
-        names = [each.name for each in layers if each.name in pools and pools[each.name].count]
-        return fmean(statistics_error(self.norms[name], pools[name])["variance"] for name in names)
 
 
 def _is_new(norm: nn.Module, eps: float) -> bool:
