@@ -87,24 +87,27 @@ class Survey:
         layers, watched = self.of("exchanged"), self.of("fixed")
         own = {name: PooledStatistics() for name in self.of("followed", "unknown")}
         calls: Counter[str] = Counter()
+
+        def add(name: str, x: Tensor, before: Kept) -> None:
+            """Pool a batch's statistics, from what they have made of the running ones."""
+            if name not in self.weights:
+                return
+            after = _kept(self.layers[name])
+            mean, variance = (
+                (new - (1 - weight) * old) / weight
+                for old, new, weight in zip(before, after, self.weights[name], strict=True)
+            )
+            own[name].add_call(calls[name], mean[None], variance[None], x[:, 0].numel())
+            calls[name] += 1
+
         with ExitStack() as stack:
             stack.enter_context(self.model.register_forward_pre_hook(lambda *_: calls.clear()))
             for name in own:
-                add = partial(self._add, name, own[name], calls)
-                stack.enter_context(_played_by_itself(self.layers[name], add))
+                stack.enter_context(_played_by_itself(self.layers[name], partial(add, name)))
             pools = stack.enter_context(
                 batch_statistics(self.model, size, layers=layers, watched=watched)
             )
             yield pools | {name: own[name] for name in self.of("followed")}
-
-    def _add(
-        self, name: str, pool: PooledStatistics, calls: Counter[str], x: Tensor, before: Kept
-    ) -> None:
-        """Pool what a layer has just added to its running statistics."""
-        if name in self.weights:
-            mean, variance = _added(before, _kept(self.layers[name]), self.weights[name])
-            pool.add_call(calls[name], mean[None], variance[None], x[:, 0].numel())
-            calls[name] += 1
 
     def given(self, pools: Pools, *, by_call: bool = False) -> AbstractContextManager[None]:
         """The network in inference with these statistics."""
@@ -185,14 +188,6 @@ Kept: TypeAlias = list[Tensor]
 
 def _kept(layer: nn.Module) -> Kept:
     return [tensor.detach().double().flatten().clone() for _, _, tensor in tables(layer)]
-
-
-def _added(before: Kept, after: Kept, weights: Weights) -> Kept:
-    """A batch's mean and variance, from what they have made of the running ones."""
-    return [
-        (new - (1 - weight) * old) / weight
-        for old, new, weight in zip(before, after, weights, strict=True)
-    ]
 
 
 def _tried(
