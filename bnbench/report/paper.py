@@ -49,9 +49,8 @@ def _tables(record: Record) -> Iterator[PaperTable]:
     axes = [key for key, values in experiment["axes"].items() if len(values) > 1]
     if record["tuned"]:
         cells = [cell for cell in cells if cell["chosen"]]
-    lines = cells_in_words(cells, axes, None)
-    speed = lines[0].index("img/s")  # of a machine, and no result: the CSV has it
-    headings, *rows = ([*line[:speed], *line[speed + 1 :]] for line in lines)
+    # A speed is of a machine, and no result: the CSV has it.
+    headings, *rows = cells_in_words(cells, axes, None, speed=False)
     norms = [[words.value_words(cell["norm"][key]) for key in ("name", "placement")]
              for cell in cells]  # fmt: skip
     yield PaperTable(

@@ -171,16 +171,17 @@ def _new_table(first: str, *rest: str, padding: int = 1) -> Table:
 
 
 def cells_in_words(
-    cells: Sequence[Record], axes: Sequence[str], tuned: str | None
+    cells: Sequence[Record], axes: Sequence[str], tuned: str | None, *, speed: bool = True
 ) -> list[list[str]]:
     """Headings, and a line for each row of `record.cell_row`; those that tuning chose have a star.
 
-    The terminal and the tables of papers say the same words.
+    The terminal and the tables of papers say the same words. `speed`: with a column of it.
     """
-    lines = [["setup", *words.short_names(axes).values(), "test %", words.GAP, "img/s", "seeds"]]
+    rates = ["img/s"] * speed
+    lines = [["setup", *words.short_names(axes).values(), "test %", words.GAP, *rates, "seeds"]]
     for cell in cells:
         metrics = cell["metrics"]
-        speed = metrics["images_per_second"]
+        rate = metrics["images_per_second"]
         star = "*" if cell["chosen"] and cell["point"].get(tuned) is not None else ""
         lines.append(
             [
@@ -188,7 +189,7 @@ def cells_in_words(
                 *(words.value_words(cell["point"].get(axis)) for axis in axes),
                 words.test_accuracy(metrics),
                 words.over_seeds(metrics["gap"], sign=True),
-                "–" if speed is None else f"{speed['mean']:,.0f}",
+                *["–" if rate is None else f"{rate['mean']:,.0f}"] * speed,
                 words.seeds(cell),
             ]
         )
@@ -201,8 +202,7 @@ def _cells(
     """The same as a table. Where a row does not fit, it is without its speed, or its values are
     below its name. Then what the columns mean."""
     lines = cells_in_words(cells, axes, tuned)
-    speed = lines[0].index("img/s")
-    without = [[*line[:speed], *line[speed + 1 :]] for line in lines]
+    without = cells_in_words(cells, axes, tuned, speed=False)
     table = _table_of(lines, columns) or _table_of(without, columns)
     if table is not None:
         yield table
