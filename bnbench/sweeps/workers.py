@@ -7,6 +7,7 @@ for each process, and the standard library's `multiprocessing.connection.wait`.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import io
 import multiprocessing
@@ -46,7 +47,6 @@ SILENCE_SECONDS = 60.0
 FAILED_STARTS = 5
 """This many deaths in a row of workers that had not started are not chance."""
 
-
 Task: TypeAlias = tuple[jobs.Job, ExperimentFolder, Sequence[ExperimentFolder]]
 """A job, the folder of its experiment, and those of its siblings."""
 
@@ -57,6 +57,7 @@ class Signal(Enum):
     READY = auto()  # the worker has imported what it needs
     BEAT = auto()  # the worker is alive
     STOP = auto()  # the run is to commit after its current step and to end
+    END = auto()  # there are no more jobs
 
 
 @dataclass(slots=True)
@@ -117,8 +118,7 @@ class Workers:
         idle = [worker for worker in kept if worker.job is None]
         fitting = [worker for worker in idle if worker.ran <= code]
         if idle and not fitting and len(kept) >= self.size:
-            idle[0].process.kill()
-            self._end(idle[0])
+            self._dismiss(idle[0])
         worker = max(fitting, key=lambda each: len(each.ran)) if fitting else self._spawn()
         worker.ran |= code
         worker.job = job
@@ -190,9 +190,16 @@ class Workers:
             worker.send(Signal.STOP)
 
     def close(self) -> None:
-        for worker in self._workers:
+        self._dismiss(*self._workers)
+
+    def _dismiss(self, *workers: _Worker) -> None:
+        """End idle workers as processes end, which removes temporary folders; others at once."""
+        for worker in workers:
+            idle = worker.ready and worker.job is None
+            worker.send(Signal.END) if idle else worker.process.kill()
+        for worker in workers:
+            worker.process.join(5.0)  # seconds, for what libraries do then
             worker.process.kill()
-        for worker in list(self._workers):
             self._end(worker)
 
     def _end(self, worker: _Worker) -> None:
@@ -317,6 +324,9 @@ def _listen(connection: Connection, waiting: SimpleQueue[Task], stop: Stop) -> N
         except (EOFError, OSError):
             # The driver is gone. The last checkpoint is intact; exiting releases the lock.
             os._exit(1)
+        if message is Signal.END:
+            atexit._run_exitfuncs()  # the rest of an interpreter's end takes torch 0.6 s
+            os._exit(0)
         if isinstance(message, Signal):
             stop.exit_code = 130
         else:

@@ -109,9 +109,11 @@ def trained(folder: Path, config: schema.RunConfig) -> dict[str, Any]:
 
 
 PATCHING = """
+import tempfile
 import torch
 from torch import nn
 
+kept = tempfile.TemporaryDirectory(prefix="kept-")  # as W&B has them
 was = torch.nn.functional.cross_entropy
 torch.nn.functional.cross_entropy = lambda *arguments, **more: was(*arguments, **more) / 2
 
@@ -122,7 +124,10 @@ class Patching(nn.Identity):
 
 
 @pytest.mark.slow
-def test_what_a_layer_changes_reaches_no_run_without_it(tmp_path: Path) -> None:
+def test_what_a_layer_changes_reaches_no_run_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     (tmp_path / "patching.py").write_text(PATCHING)
     norm = schema.CustomNormConfig(kind="custom", target=f"{tmp_path / 'patching.py'}:Patching")
     experiment, used = experiment_in(tmp_path), list[int]()
@@ -149,6 +154,7 @@ def test_what_a_layer_changes_reaches_no_run_without_it(tmp_path: Path) -> None:
     assert used == [first, first, second, second, second, second]
     found = evidence(experiment.run(identity.run_id(runs[1])))
     assert found == trained(tmp_path / "alone", runs[1])
+    assert not list(tmp_path.glob("kept-*")), "a worker ends as a process does"
 
 
 @pytest.mark.slow
@@ -234,8 +240,9 @@ class Numbered:
         self.alive = False
         self._end.close()
 
-    def join(self) -> None:
-        self.inbox.close()
+    def join(self, timeout: float | None = None) -> None:
+        if timeout is None:
+            self.inbox.close()
 
 
 @pytest.fixture
