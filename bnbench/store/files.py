@@ -66,13 +66,11 @@ def translated(path: Path) -> Iterator[None]:
 
 def refuse_link(path: Path) -> None:
     """Raise StorageError where `path` is a symbolic link: a foreign folder may lead anywhere."""
-    with translated(path):
-        if path.is_symlink():
-            raise StorageError(
-                f"{printable(str(path))} is a link, and links inside of a runs folder are not "
-                "followed",
-                do="put there what it leads to, or choose another place with --runs-dir",
-            )
+    if os.path.islink(path):  # what else is wrong, whatever comes next meets
+        raise StorageError(
+            f"{printable(str(path))} is a link, and links inside of a runs folder are not followed",
+            do="put there what it leads to, or choose another place with --runs-dir",
+        )
 
 
 def status_of(path: Path) -> os.stat_result | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from math import isfinite
@@ -48,6 +48,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 """What JSON has for the fields of facts; for the others, a list."""
 _PLACE = {"step": (int,), "examples": (int,), "train_seconds": _NUMBER}
+
+# `json` makes one at each call, unless all is as usual.
+_PLAIN, _SORTED = json.JSONDecoder(), json.JSONEncoder(sort_keys=True)
+# Ten thousand runs have their keys in memory once.
+_WITH_SHARED_KEYS = json.JSONDecoder(
+    object_pairs_hook=lambda pairs: {sys.intern(key): value for key, value in pairs}
+)
 
 _SEAL = b"bnbench-sha256:"
 """Separates a checkpoint from the checksum after it. A checkpoint is a zip archive: its readers
@@ -141,7 +148,7 @@ _COUNTED = tuple(each.name for each in fields(Result) if each.type in ("int", "f
 def _own(record: Record) -> str:
     """The checksum of a result itself."""
     said = {key: value for key, value in record.items() if key != "seal"}
-    return digest(json.dumps(said, sort_keys=True).encode())
+    return digest(_SORTED.encode(said).encode())
 
 
 def _score(said: Record) -> Score:
@@ -158,21 +165,17 @@ def _number(value: Any) -> Any:
 def _is(value: Any, types: tuple[type, ...]) -> bool:
     """Whether it has one of these types, and is finite if it is a number. True is no number."""
     kind = type(value)
-    if kind is float:
-        return kind in types and isfinite(value)
-    return kind in types and (kind is not int or abs(value) < _LARGEST)
+    if kind not in types:
+        return False
+    return isfinite(value) if kind is float else kind is not int or abs(value) < _LARGEST
 
 
-def parsed(
-    path: Path, content: bytes | None, hook: Callable[[Record], Record] | None = None
-) -> Record | None:
-    """The object in a JSON file, or None where there is none; `hook`: what becomes of each object
-    in it. Raises DamagedError.
-    """
+def parsed(path: Path, content: bytes | None, decoder: json.JSONDecoder = _PLAIN) -> Record | None:
+    """The object in a JSON file, or None where there is none. Raises DamagedError."""
     if content is None:
         return None
     try:
-        found = json.loads(content, object_hook=hook)
+        found = decoder.decode(content.decode())
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"not JSON ({error})") from error
     if not isinstance(found, dict):
@@ -180,14 +183,9 @@ def parsed(
     return found
 
 
-def _with_shared_keys(read: Record) -> Record:
-    """Ten thousand runs have their keys in memory once."""
-    return dict(zip(map(sys.intern, read), read.values(), strict=True))
-
-
 def manifest_in(path: Path, content: bytes | None) -> Record | None:
     """The manifest in a file, or None where there is none. Raises DamagedError."""
-    found = parsed(path, content, _with_shared_keys)
+    found = parsed(path, content, _WITH_SHARED_KEYS)
     if found is not None and not _is_manifest(found):
         raise damaged(path, "does not say what the run is")
     return found
@@ -198,12 +196,12 @@ def _is_manifest(record: Record) -> bool:
     if not all(isinstance(record.get(key), kind) for key, kind in _RELIED_ON.items()):
         return False
     numbers = {key: record[key] for key in ("seed", *_COUNTS) if key in record}
-    plain = (record["started"], *record["hparams"].values())
+    plain = [each for each in record["hparams"].values() if type(each) is not str]
     listed = record["fingerprints"]
     return (
         isinstance(record["hparams"].get("setup"), str)
         and all(_is(each, (int,)) for each in numbers.values())
-        and all(type(each) in (str, bool) or _is(each, _NUMBER) for each in plain)
+        and all(type(each) is bool or _is(each, _NUMBER) for each in (record["started"], *plain))
         and bool(listed)
         and all(isinstance(each, dict) for each in listed)
     )
