@@ -176,7 +176,6 @@ def _prepare(no_custom: bool, runs: Sequence[RunConfig]) -> bool:
 def _forecast(
     planned: Sequence[PlannedExperiment], options: SweepOptions, *, quiet: bool, as_json: bool
 ) -> None:
-    from bnbench.report.looks import stops
     from bnbench.sweeps import experiments, forecast, looks
 
     records = []
@@ -189,7 +188,11 @@ def _forecast(
                     runs, each.folder, executor, options, each.plan.faults, root.say
                 )
             records.append({"schema": SCHEMA} | asdict(found))
-            numbers = each.experiment.looks, stops(each.experiment)
+            numbers: tuple[tuple[int, ...], ...] = ()
+            if each.experiment.stages:
+                from bnbench.report.looks import stops  # SciPy takes a while
+
+                numbers = each.experiment.looks, stops(each.experiment)
             for line in () if as_json else forecast.as_lines(found, *numbers):
                 root.show(line)
     if as_json:

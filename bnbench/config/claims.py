@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -283,9 +283,10 @@ def of_arm(arm: Arm, run: schema.RunConfig, at: Mapping[str, Any] | None = None)
 
 
 def doubts(
-    claims: tuple[Claim, ...], runs: tuple[schema.RunConfig, ...], tune: schema.TuneConfig | None
+    claims: tuple[Claim, ...], runs: Iterable[schema.RunConfig], tune: schema.TuneConfig | None
 ) -> Iterator[tuple[Claim, str]]:
-    """Why a claim cannot be judged from these runs, where it cannot."""
+    """Why a claim cannot be judged from these runs, where it cannot; one of each cell will do."""
+    runs = tuple(runs)
     for claim in claims:
         open_axes = {claim.slope_over, tune.axis if tune is not None else None}
         open_axes |= {LR} if isinstance(claim.measured, UsableLr) else set()

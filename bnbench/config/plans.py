@@ -118,7 +118,8 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         f"as another, since {reason}: trained once"
         for reason, number in same.items()
     ]
-    doubts = claims.doubts(experiment.claims, runs, experiment.tune) if experiment.claims else ()
+    cells = [config for _, config in unique.values()]
+    doubts = claims.doubts(experiment.claims, cells, experiment.tune)
     repeated = sum(same.values()) * seeds
     of_all = f": {total:,}, {repeated:,} of them the same as another" * bool(repeated)
     return Plan(

@@ -26,14 +26,16 @@ class Curve:
     """One split under one kind of statistics: a point for each evaluation.
 
     `examples`: training images seen; `seconds`: of training work. A loss that was not finite is
-    inf. Arrays, since lists of a thousand runs would fill the memory.
+    inf. `numbers`: all of a point, one after the other, in one array, since those of ten thousand
+    runs fill the memory.
     """
 
-    examples: array[int] = field(default_factory=lambda: array("q"))
-    steps: array[int] = field(default_factory=lambda: array("q"))
-    seconds: array[float] = field(default_factory=lambda: array("d"))
-    loss: array[float] = field(default_factory=lambda: array("d"))
-    accuracy: array[float] = field(default_factory=lambda: array("d"))
+    numbers: array[float] = field(default_factory=lambda: array("d"))
+    examples = property(lambda self: [int(each) for each in self.numbers[0::5]])
+    steps = property(lambda self: [int(each) for each in self.numbers[1::5]])
+    seconds = property(lambda self: self.numbers[2::5])
+    loss = property(lambda self: self.numbers[3::5])
+    accuracy = property(lambda self: self.numbers[4::5])
 
 
 @dataclass(slots=True)
@@ -61,14 +63,13 @@ def read_history(run: store.RunRecord) -> History:
         match record["event"]:
             case "eval":
                 key = record["split"], record["stats"]
-                curve = found.curves.setdefault(key, Curve())
+                curve = found.curves.get(key) or found.curves.setdefault(key, Curve())
                 if key == ("val", "running"):
                     found.evaluated.append((record["examples"], record["images"]))
-                curve.examples.append(record["examples"])
-                curve.steps.append(record["step"])
-                curve.seconds.append(record["train_seconds"])
-                curve.loss.append(inf if record["loss"] is None else record["loss"])
-                curve.accuracy.append(nan if record["accuracy"] is None else record["accuracy"])
+                loss, accuracy = record["loss"], record["accuracy"]
+                scores = inf if loss is None else loss, nan if accuracy is None else accuracy
+                place = record["examples"], record["step"], record["train_seconds"]
+                curve.numbers.extend((*place, *scores))
             case "gap":
                 names = ("loss", "accuracy", "disagreement", "kl")
                 gap = {name: nan if record[name] is None else record[name] for name in names}

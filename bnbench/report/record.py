@@ -75,7 +75,7 @@ def as_record(
         "cells": [
             cell_row(cell, study) | {"verdicts": _verdicts(cell, claims)} for cell in study.cells
         ],
-        "runs": [_run(run, study) for run in study.runs],
+        "runs": (_run(run, study) for run in study.runs),  # of thousands no two copies
         "others": [
             {"run": each.folder.name, "path": _path(each.folder.name, study)}
             | _picked(each, "called", "state", "test_accuracy", "reason")
@@ -98,11 +98,12 @@ def as_json(record: Record) -> str:
 
     Raises ValueError where it is not strict JSON.
     """
-    lines = (
+    lines = [
         f"{json.dumps(key)}: {json.dumps(value, allow_nan=False, ensure_ascii=False)}"
         for key, value in record.items()
-    )
-    return "{" + ",\n ".join(lines) + "}\n"
+    ]
+    lines[0], lines[-1] = "{" + lines[0], lines[-1] + "}\n"
+    return ",\n ".join(lines)
 
 
 def strict(value: Any) -> Any:
@@ -116,7 +117,7 @@ def strict(value: Any) -> Any:
             return value + 0.0  # no −0
         case Mapping():
             return {str(key): strict(each) for key, each in value.items()}
-        case list() | tuple():
+        case list() | tuple() | Iterator():
             return [strict(each) for each in value]
         case None | bool() | int() | str():
             return value

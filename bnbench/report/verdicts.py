@@ -95,8 +95,8 @@ def at_once(study: Study, *, share: float = 1.0, standing: Sequence[Judged] = ()
     """Every claim, in the file's order, judged by all runs; one family for Holm's correction, in
     which those that are `standing` keep their verdict. `share`: of the error that may be spent."""
     kept = {each.claim.id: each for each in standing}
-    configs, tune = tuple(run.config for run in study.runs), study.experiment.tune
-    doubted = claims.doubts(study.experiment.claims, configs, tune)
+    cells = {run.cell: run.config for run in study.runs}
+    doubted = claims.doubts(study.experiment.claims, cells.values(), study.experiment.tune)
     refused = {claim.id: [reason] for claim, reason in doubted}
     found = [
         kept.get(claim.id) or Judged(claim, objections=refused.get(claim.id, []))

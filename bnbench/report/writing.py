@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -41,10 +41,13 @@ def write(study: Study, report: Report) -> None:
     prefix = study.folder.prefix
     pictures = {name: each for figure in report.figures for name, each in figure.files.items()}
     study.folder.replace(f"{prefix}{record.FIGURES}", "*.svg", pictures)
-    table = record.as_csv([record.flat_row(run) for run in study.runs])
-    texts = {DATA: record.as_json(report.record), TABLE: table, PAGE: page(report)}
-    contents = {prefix + name: text.encode(errors="replace") for name, text in texts.items()}
-    study.folder.keep(contents)
+    texts: dict[str, Callable[[], str]] = {
+        DATA: lambda: record.as_json(report.record),
+        TABLE: lambda: record.as_csv([record.flat_row(run) for run in study.runs]),
+        PAGE: lambda: page(report),
+    }
+    for name, text in texts.items():  # one in memory at a time
+        study.folder.keep({prefix + name: text().encode(errors="replace")})
 
 
 def pages(package: str = "bnbench.report") -> Environment:

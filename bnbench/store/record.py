@@ -51,9 +51,11 @@ _PLACE = {"step": (int,), "examples": (int,), "train_seconds": _NUMBER}
 
 # `json` makes one at each call, unless all is as usual.
 _PLAIN, _SORTED = json.JSONDecoder(), json.JSONEncoder(sort_keys=True)
-# Ten thousand runs have their keys in memory once.
-_WITH_SHARED_KEYS = json.JSONDecoder(
-    object_pairs_hook=lambda pairs: {sys.intern(key): value for key, value in pairs}
+# Ten thousand runs have their keys in memory once, and what they say in words.
+_SHARED = json.JSONDecoder(
+    object_pairs_hook=lambda pairs: {
+        sys.intern(key): sys.intern(value) if type(value) is str else value for key, value in pairs
+    }
 )
 
 _SEAL = b"bnbench-sha256:"
@@ -185,7 +187,7 @@ def parsed(path: Path, content: bytes | None, decoder: json.JSONDecoder = _PLAIN
 
 def manifest_in(path: Path, content: bytes | None) -> Record | None:
     """The manifest in a file, or None where there is none. Raises DamagedError."""
-    found = parsed(path, content, _WITH_SHARED_KEYS)
+    found = parsed(path, content, _SHARED)
     if found is not None and not _is_manifest(found):
         raise damaged(path, "does not say what the run is")
     return found

@@ -119,8 +119,9 @@ def looks(study: Study) -> Looks:
     manifests = [run.folder.manifest_or_none() for run in study.others]
     found += [(slug(each["setup"], 32), each) for each in manifests if each is not None]
     # Those that have not begun come last.
-    waiting = [(_group(run), identity.hparams(run.config)) for run in study.runs]
-    taken = palette.places([*palette.begun(found), *waiting])
+    waiting = (run for run in study.runs if run.manifest is None)
+    order = [(_group(run), identity.hparams(run.config)) for run in waiting]
+    taken = palette.places([*palette.begun(found), *order])
     return {run.setup: look(taken[_group(run)]) for run in study.runs}
 
 
