@@ -12,7 +12,7 @@ import io
 import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,10 @@ NAMED = 20
 
 @cache
 def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+    font: Any = ImageFont.load_default(size)
+    # Most texts come again in the picture of each run, and drawing them takes most of its time.
+    font.getmask2, font.getlength = map(lru_cache(2**12), (font.getmask2, font.getlength))
+    return font
 
 
 def first_images(images: NDArray[np.float32], labels: Sequence[str]) -> bytes:
@@ -202,12 +205,11 @@ def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) ->
     """A PNG: rows are classes, columns what their images were taken for; dark is all of a row."""
     matrix = np.asarray(counts, np.float64)
     n = len(matrix)
-    names = [" ".join(classes[i].split()) if i < len(classes) else str(i) for i in range(n)]
+    names = (" ".join(classes[i].split()) if i < len(classes) else str(i) for i in range(n))
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     cell = 32 if n <= NAMED else max(4, 640 // n)
-    margin = max((int(_font(12).getlength(name)) for name in names), default=0) + 12
-    margin = min(margin, 120) if n <= NAMED else 4
-    sheet = Image.new("L", (margin + n * cell + 2, margin + n * cell + 2), "white")
+    empty, margin = _empty_matrix(tuple(names), cell)
+    sheet = empty.copy()
     draw = ImageDraw.Draw(sheet)
     for row in range(n):
         for column in range(n):
@@ -218,16 +220,26 @@ def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) ->
                 ink = 255 if shade < 128 else INK
                 middle = (left + cell / 2 - 1, top + cell / 2)
                 draw.text(middle, f"{matrix[row, column]:.0f}", ink, _font(11), anchor="mm")
-    if n <= NAMED:
-        for number, name in enumerate(names):
-            at = margin + number * cell + cell / 2
-            fitting = _fitting(name, margin - 8, 12)
-            draw.text((margin - 6, at), fitting, INK, _font(12), anchor="rm")
-            label = Image.new("L", (margin - 6, cell - 2), "white")
-            ImageDraw.Draw(label).text((2, cell / 2 - 1), fitting, INK, _font(12), anchor="lm")
-            upwards = label.transpose(Image.Transpose.ROTATE_90)
-            sheet.paste(upwards, (round(at - cell / 2), 0))
     return _png(sheet)
+
+
+@lru_cache
+def _empty_matrix(names: Sequence[str], cell: int) -> tuple[Image.Image, int]:
+    """The picture of a matrix without its cells of so many pixels, and where they begin."""
+    n = len(names)
+    margin = max((int(_font(12).getlength(name)) for name in names), default=0) + 12
+    margin = min(margin, 120) if n <= NAMED else 4
+    sheet = Image.new("L", (margin + n * cell + 2, margin + n * cell + 2), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, name in enumerate(names if n <= NAMED else ()):
+        at = margin + number * cell + cell / 2
+        fitting = _fitting(name, margin - 8, 12)
+        draw.text((margin - 6, at), fitting, INK, _font(12), anchor="rm")
+        label = Image.new("L", (margin - 6, cell - 2), "white")
+        ImageDraw.Draw(label).text((2, cell / 2 - 1), fitting, INK, _font(12), anchor="lm")
+        upwards = label.transpose(Image.Transpose.ROTATE_90)
+        sheet.paste(upwards, (round(at - cell / 2), 0))
+    return sheet, margin
 
 
 def _fitting(text: str, width: int, size: int) -> str:
