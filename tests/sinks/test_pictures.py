@@ -66,6 +66,13 @@ def test_classes_without_a_name_have_a_number() -> None:
     assert unnamed != confusion_matrix([[1, 0], [0, 1]], ["1", "0"])
 
 
+def test_a_matrix_has_nothing_of_the_one_before() -> None:
+    first = confusion_matrix([[3, 1], [0, 4]], ["ant", "bee"])
+    wide = 12_345_678  # over the edges of its cell
+    assert first != confusion_matrix([[wide, 5], [5, 5]], ["ant", "bee"])
+    assert first == confusion_matrix([[3, 1], [0, 4]], ["ant", "bee"])
+
+
 def test_names_of_several_lines_are_one() -> None:
     images = np.zeros((1, 1, 28, 28), np.float32)
     assert first_images(images, ["a\nb"]) == first_images(images, ["a b"])
