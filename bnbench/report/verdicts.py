@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isinf, isnan, log2
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from bnbench.config import claims, experiments, metrics, schema
-from bnbench.config.metrics import LR
-from bnbench.report.quantities import POINTS, of_images, quantity, usable
-from bnbench.report.study import StudiedRun, Study, within_chance
+from bnbench.config import claims, experiments, metrics
+from bnbench.report import objections
+from bnbench.report.quantities import POINTS, of_images, quantity
+from bnbench.report.study import StudiedRun, Study
 from bnbench.stats.differences import Array, probability_of_superiority, slope
 from bnbench.stats.effect import Effect, effect
 from bnbench.stats.verdict import Verdict, judge
-from bnbench.wording import counted, in_words, key_words, listing, point_words
+from bnbench.wording import counted, in_words, key_words, point_words
 
 Seed: TypeAlias = int | str
 """What pairs runs; in the tables of others it may be a word."""
@@ -27,7 +27,8 @@ class Side(NamedTuple):
 
     ±inf where a run diverged or never reached the target. `words`: the setup with its values.
     `runs`: the names of those that count. `images`: by seed, what each test image adds to the
-    value, (images,), where that is known.
+    value, (images,), where that is known. `ends`: said where a grid ends at the best value tried,
+    so that this side may be better than was seen.
     """
 
     arm: experiments.Arm
@@ -37,6 +38,7 @@ class Side(NamedTuple):
     missing: int
     runs: frozenset[str]
     images: dict[Seed, Array]
+    ends: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -73,6 +75,13 @@ class Judged:
     def values(self) -> list[float]:
         """Of all sides and seeds."""
         return [value for side in (*self.better, *self.worse) for value in side.values.values()]
+
+    @property
+    def signed(self) -> list[tuple[int, Side]]:
+        """Each side with the sign that its values have in the differences."""
+        turn = -1 if self.claim.direction == "down" else 1
+        signs = *(turn, -turn)[: len(self.better)], *(-turn, turn)[: len(self.worse)]
+        return list(zip(signs, (*self.better, *self.worse), strict=True))
 
     @property
     def unit(self) -> str:
@@ -127,8 +136,15 @@ def _measure(found: Judged, study: Study, share: float) -> None:
         counts = ", ".join(f"{setup}: {count}" for setup, count in found.trials.items())
         found.objections.append(f"unequal trials to choose from ({counts})")
     seen = paired(found, study.seeds)
-    found.objections += _sanity_objections(found, study)
+    found.objections += objections.failed_checks(claim, found.values, study)
     measure(found, seen, share)
+    up = objections.moved(claim, study.experiment.tune)
+    found.objections += [
+        said
+        for sign, side in found.signed
+        for said in side.ends
+        if objections.could_turn(sign * up, found.effect)
+    ]
 
 
 def paired(found: Judged, seeds: Iterable[Seed]) -> list[float]:
@@ -166,10 +182,9 @@ def measure(found: Judged, seen: Sequence[float], share: float = 1.0) -> None:
 def _of_images(found: Judged) -> Array | None:
     """(seeds, images): what each test image adds to each difference; None where a seed does not
     say, and where not all were tested on the same images."""
-    sides = [*zip((1, -1), found.better, strict=False), *zip((-1, 1), found.worse, strict=False)]
-    turn = -1 if found.claim.direction == "down" else 1
+    sides = found.signed
     parts = [
-        [turn * sign * side.images[seed] for sign, side in sides if seed in side.images]
+        [sign * side.images[seed] for sign, side in sides if seed in side.images]
         for seed in found.pairs
     ]
     lengths = {len(part) for of_seed in parts for part in of_seed}
@@ -197,7 +212,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     """The values of one arm; what speaks against judging by them goes to `found`."""
     claim = found.claim
     runs = [run for run in study.runs if claims.of_arm(arm, run.config, claim.at)]
-    words = [arm.words, *([point_words(claim.at)] * bool(claim.at))]
+    words, ends = [arm.words, *([point_words(claim.at)] * bool(claim.at))], list[str]()
     axis = study.tuned_axis or ""
     if claims.takes_best(claim, arm, study.experiment.tune):
         names = {run.name for run in runs}
@@ -205,12 +220,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         runs = [run for _, some in inside for run in some]
         choices = [study.choice.get(cell.key) for cell, some in inside if some]
         taken = [each for n, each in enumerate(choices) if each and each not in choices[:n]]
-        found.objections += [
-            f"{arm.words}: the chosen {axis} {in_words(each.value)} is an end of its grid "
-            f"(add a {'smaller' if each.value == min(each.values) else 'larger'} one)"
-            for each in taken
-            if each.at_edge
-        ]
+        ends += objections.end_of_grid(arm, axis, taken)
         if taken:
             count = found.trials[arm.words] = len(taken[0].values)
             chosen = in_words(taken[0].value)
@@ -236,13 +246,13 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     elif missing:
         found.objections.append(f"{arm.words}: no such value of {counted(missing, 'seed')}")
     if isinstance(claim.measured, metrics.UsableLr):
-        found.objections += _at_the_end(claim, arm, runs)
+        ends += objections.still_usable(claim, arm, runs)
     elif isinstance(claim.measured, metrics.ProbeReading) and claim.target is not None:
-        found.objections += _not_learned(arm, runs, claim.target)
-    found.remarks += _at_one_rate(claim, arm, runs, study)
+        found.objections += objections.not_learned(arm, runs, claim.target)
+    found.remarks += objections.at_one_rate(claim, arm, runs, study)
     diverged = sum(run.state == "diverged" for run in runs)
     counted_runs = frozenset(run.name for run in runs)
-    return Side(arm, ", ".join(words), values, diverged, missing, counted_runs, images)
+    return Side(arm, ", ".join(words), values, diverged, missing, counted_runs, images, tuple(ends))
 
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
@@ -276,72 +286,3 @@ def _quantity(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | N
     if value is None or not claim.log:
         return value
     return log2(value) if value > 0 else None
-
-
-def _at_the_end(
-    claim: experiments.Claim, arm: experiments.Arm, runs: Sequence[StudiedRun]
-) -> Iterator[str]:
-    """If the largest rate tried was usable, still larger ones may be, too.
-
-    For the arm that the claim favours that only makes the effect larger.
-    """
-    if arm in claim.better_arms and claim.direction == "up" and len(claim.better_arms) == 1:
-        return
-    most = max((float(run.point[LR]) for run in runs), default=0.0)
-    if any(float(run.point[LR]) == most and usable(run, claim.target or 0.0) for run in runs):
-        yield f"{arm.words}: the largest {LR} tried, {in_words(most)}, is still usable"
-
-
-def _not_learned(arm: experiments.Arm, runs: Sequence[StudiedRun], target: float) -> Iterator[str]:
-    """What a network reads that has not learned says nothing about one that has."""
-    failed = sum(run.result is not None and not usable(run, target) for run in runs)
-    if failed:
-        yield (
-            f"{arm.words}: {failed} of {counted(len(runs), 'run')} did not learn: a validation "
-            f"accuracy below {target:g} at the end"
-        )
-
-
-def _at_one_rate(
-    claim: experiments.Claim, arm: experiments.Arm, runs: Sequence[StudiedRun], study: Study
-) -> Iterator[str]:
-    """That most runs of an arm did not learn at the only learning rate it was given, which the
-    claim does not ask for: what is judged then is the rate."""
-    asked = {*claim.at, *dict(arm.at), claim.slope_over, study.tuned_axis}
-    if LR in asked or isinstance(claim.measured, metrics.UsableLr | metrics.Speed):
-        return
-    ended = [run for run in runs if run.result is not None]
-    lost = sum(run.at_chance or run.state == "diverged" for run in ended)
-    if 2 * lost > len(ended):
-        rates = listing(dict.fromkeys(in_words(run.config.optim.lr) for run in ended), "and")
-        yield (
-            f"{arm.words}: {lost} of {counted(len(ended), 'run')} did not learn at learning rate "
-            f"{rates}, and no other was tried (tune: {{axis: {LR}}})"
-        )
-
-
-def _sanity_objections(found: Judged, study: Study) -> Iterator[str]:
-    """Checks without which no number means anything."""
-    for run in study.runs:
-        gap = run.history.gaps.get("val", {}).get("loss", 0.0)
-        if gap != 0.0 and not _may_have_a_gap(run.config):
-            yield f"sanity: {run.name} has no batch statistics, yet a gap of {gap:g}"
-            return
-    claim, metric = found.claim, found.claim.measured
-    if claim.slope_over is not None:
-        return
-    if isinstance(metric, metrics.EndReading) and metric.quantity == "accuracy":
-        best = max(found.values, default=inf) / POINTS
-        if study.classes and within_chance(best, study.classes):
-            yield (
-                f"sanity: by {claim.metric} no run of either side is clear of chance, "
-                f"{POINTS / study.classes:g} %"
-            )
-    elif isinstance(metric, metrics.ToTarget) and found.pairs and set(found.values) == {inf}:
-        yield f"sanity: no run reaches an accuracy of {claim.target:g} twice in a row"
-
-
-def _may_have_a_gap(config: schema.RunConfig) -> bool:
-    """Whether running and batch statistics can differ; what custom code does is not known."""
-    custom = isinstance(config.model, schema.CustomModel)
-    return custom or isinstance(config.norm, schema.BatchStatistics | schema.CustomNormConfig)

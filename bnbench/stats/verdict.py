@@ -90,7 +90,7 @@ def judge(effects: Sequence[tuple[Effect | None, Sequence[str]]]) -> list[Verdic
     """A verdict for each claim of a file, in the given order: they are one family.
 
     With each effect comes what is objected to it, in words (a failed sanity check, a learning rate
-    at the edge of its grid, missing runs); the effect is None where no seed can be compared. Every
+    at an end of its grid, missing runs); the effect is None where no seed can be compared. Every
     effect counts in Holm's correction, whatever is objected to it.
     """
     family = [found for found, _ in effects if found is not None]

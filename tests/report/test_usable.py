@@ -41,9 +41,16 @@ def test_usable_rates_are_compared_in_decades(tmp_path: Path) -> None:
     assert found.verdict.outcome == "supported"
 
 
-def test_beyond_the_largest_rate_tried_the_opponent_may_still_train(tmp_path: Path) -> None:
-    folder = invented(tmp_path, RATES % ("none", "bn"), trains_up_to(bn=10, none=0.01))
-    (found,) = judged(read_study(folder))
+def test_where_the_favoured_side_is_behind_it_may_catch_up_beyond_the_largest_rate(
+    tmp_path: Path,
+) -> None:
+    text = (RATES % ("bn", "none")).replace("usable_lr_max", "usable_lr_decades")
+
+    def tell(config: Any) -> Told:
+        trains = config.setup == "none" or config.optim.lr == 10
+        return Told((0.9,)) if trains else Told((0.1,), state="diverged")
+
+    (found,) = judged(read_study(invented(tmp_path, text, tell)))
     assert found.verdict.outcome == "inconclusive"
     assert found.verdict.reasons == ("bn: the largest optim.lr tried, 10, is still usable",)
 

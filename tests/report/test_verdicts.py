@@ -183,13 +183,35 @@ def test_each_side_at_its_own_best_rate(tmp_path: Path) -> None:
     assert found.better[0].words == "bn, learning rate 0.1 (best of 3)"
 
 
-def test_a_choice_at_the_edge_is_no_choice(tmp_path: Path) -> None:
-    tell = at_rates(bn={0.01: 0.1, 0.1: 0.7, 1: 0.9}, gn={0.01: 0.1, 0.1: 0.7, 1: 0.2})
-    (found,) = judged(read_study(invented(tmp_path, TUNED % "", tell)))
-    assert found.verdict.outcome == "inconclusive"
-    assert found.verdict.reasons == (
-        "bn: the chosen optim.lr 1 is an end of its grid (add a larger one)",
-    )
+INSIDE, AT_THE_END = {0.01: 0.1, 0.1: 0.7, 1: 0.2}, {0.01: 0.1, 0.1: 0.6, 1: 0.8}
+LOW_AT_THE_END = {0.01: 0.1, 0.1: 0.4, 1: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("bn", "gn", "metric", "outcome"),
+    [
+        (AT_THE_END, INSIDE, "test/running/accuracy", "supported"),  # it could only rise
+        (INSIDE, LOW_AT_THE_END, "test/running/accuracy", "inconclusive"),
+        (LOW_AT_THE_END, INSIDE, "test/running/accuracy", "inconclusive"),
+        (INSIDE, AT_THE_END, "test/running/accuracy", "refuted"),
+        (AT_THE_END, INSIDE, "test/running/error", "refuted"),  # here less is worse
+        (LOW_AT_THE_END, INSIDE, "test/running/error", "inconclusive"),
+        (AT_THE_END, INSIDE, "test/batch/accuracy", "inconclusive"),  # not what is tuned by
+    ],
+)
+def test_a_choice_at_the_end_of_a_grid_counts_where_a_better_one_could_turn_the_verdict(
+    bn: dict[float, float],
+    gn: dict[float, float],
+    metric: str,
+    outcome: str,
+    tmp_path: Path,
+) -> None:
+    text = (TUNED % "").replace("test/running/accuracy", metric)
+    (found,) = judged(read_study(invented(tmp_path, text, at_rates(bn=bn, gn=gn))))
+    assert found.verdict.outcome == outcome
+    arm = "gn" if gn is LOW_AT_THE_END else "bn"
+    reason = f"{arm}: the chosen optim.lr 1 is an end of its grid (add a larger one)"
+    assert found.verdict.reasons == ((reason,) if outcome == "inconclusive" else ())
 
 
 def test_unequal_trials_are_not_fair(tmp_path: Path) -> None:

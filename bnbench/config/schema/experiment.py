@@ -158,9 +158,10 @@ class ClaimConfig(Block):
 
     A run that diverged is worse than any number, and a target never reached is further than any;
     both are ranked and counted, never averaged. Always inconclusive, with the reason: missing
-    runs, a chosen learning rate at the end of its grid, unequal trials, a failed sanity check (a
-    gap without batch statistics; neither side learned), setups that come to the same runs; and,
-    for a probe's reading with a `target`, a run that ends below it.
+    runs, a chosen learning rate at the end of its grid where a better one could turn the verdict,
+    unequal trials, a failed sanity check (a gap without batch statistics; neither side learned),
+    setups that come to the same runs; and, for a probe's reading with a `target`, a run that ends
+    below it.
     """
 
     id: str = Field(description="a short name, e.g. higher-learning-rates")
