@@ -144,14 +144,12 @@ def write_page(path: Path, page: str, tell: Callable[[str], object]) -> None:
     tell(f"page: {path}")
 
 
-Config = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG",
-        help="A YAML file, or the name of a shipped experiment.",
-        autocompletion=completion.configs,
-    ),
-]
+def config(help: str) -> Any:
+    """The argument CONFIG."""
+    return typer.Argument(metavar="CONFIG", help=help, autocompletion=completion.configs)
+
+
+Config = Annotated[str, config("A YAML file, or the name of a shipped experiment.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(

@@ -23,12 +23,7 @@ if TYPE_CHECKING:
     from bnbench.sweeps.jobs import SweepOptions
 
 Configs = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG",
-        help="A YAML file, the name of a shipped experiment, or a folder of them.",
-        autocompletion=completion.configs,
-    ),
+    str, root.config("A YAML file, the name of a shipped experiment, or a folder of them.")
 ]
 SCHEMA = 1
 """Of `--json`, as runs/README.md describes it; a key that changes its meaning raises it."""
