@@ -65,7 +65,9 @@ def wait_for_bands(page: Page) -> None:
     wait_for_counts(page, MARGINS, "path.area", [4, 4, 2])
 
 
-def test_the_link_opens_means_with_their_bands(page: Page, board: Served) -> None:
+def test_the_link_opens_means_with_their_bands_and_then_both_modes(
+    page: Page, board: Served
+) -> None:
     page.open(board.link)
     wait_for_bands(page)
     titles = page.evaluate(f"shown('{MARGINS}').map(each => each.title)")
@@ -76,6 +78,13 @@ def test_the_link_opens_means_with_their_bands(page: Page, board: Served) -> Non
         "each.getBoundingClientRect().y]).sort((one, other) => one[1] - other[1])"
     )
     assert tops[0][0] == MARGINS
+    # Below them both modes, the gap, and running against population statistics.
+    wait_for_counts(page, LINES, "path.line", [2 * COMPLETED, COMPLETED, 2 * COMPLETED])
+    drawn = page.evaluate(
+        f"deep('{MARGINS}').flatMap(each => deep('path.area', each)).map(e => e.getAttribute('d'))"
+    )
+    assert len(drawn) == 10
+    assert all(path and "NaN" not in path for path in drawn)
 
 
 def test_a_large_study_begins_with_its_means_and_first_seeds(
@@ -138,18 +147,6 @@ def test_curves_are_drawn_in_scalars(page: Page) -> None:
     page.wait_for(f"{card} !== undefined")
     # Each run has a path as it is and a smoothed one; runs without the tag have none.
     page.wait_for(f"deep('path.line', {card}).length === {2 * COMPLETED}")
-
-
-def test_custom_scalars_draw_both_modes_and_bands(page: Page) -> None:
-    tab(page, "custom_scalars")
-    two_tags, one_tag = 2 * 2 * COMPLETED, 2 * COMPLETED
-    wait_for_counts(page, LINES, "path.line", [two_tags, one_tag, two_tags])
-    wait_for_bands(page)
-    drawn = page.evaluate(
-        f"deep('{MARGINS}').flatMap(each => deep('path.area', each)).map(e => e.getAttribute('d'))"
-    )
-    assert len(drawn) == 10
-    assert all(path and "NaN" not in path for path in drawn)
 
 
 def test_older_tabs_are_not_smoothed_and_have_the_colours_of_the_report(
