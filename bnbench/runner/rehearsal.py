@@ -42,6 +42,9 @@ FEW_IMAGES, FEW_SECONDS = 8, 0.1
 """Images of a batch that are timed of a large network, and how long: resnet18 takes 16 ms for each
 on one core."""
 
+STEPS_SECONDS = 0.2
+"""How long steps of another one are timed: a hundred of the smallest, three of the deepest."""
+
 EVALUATED_SECONDS = 0.2
 """An evaluation that would take longer is not tried: it is forward passes, whose cost is known."""
 
@@ -160,7 +163,7 @@ def _step(config: schema.RunConfig, run: Run, threads: int) -> tuple[float, floa
     third of it; and what that was learned from."""
     batch, few = config.data.batch_size, few_images(config)
     if few == batch:
-        per_step = step_seconds(run, [threads])[threads]
+        per_step = step_seconds(run, [threads], seconds=STEPS_SECONDS)[threads]
         per_step = 0.0 if per_step == inf else per_step  # of one or two steps
         return per_step, per_step / (3 * batch), "a few training steps"
     fewer = max(1, few // 4)
