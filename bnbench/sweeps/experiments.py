@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -147,8 +147,7 @@ def executors(
         raise UsageError(f"{flag} says how to train on SLURM", do="add --on slurm")
     if options.on != "ray" and options.address:
         raise UsageError("--address is of a Ray cluster", do="add --on ray")
-    with ExitStack() as kept:
-        local: workers.Workers | None = None
+    with closing(workers.Workers(0, options, planned[0].folder)) as local:
         for each in planned:
             if len(planned) > 1:
                 say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
@@ -160,11 +159,7 @@ def executors(
                     yield each, cluster
                 continue
             size = workers_for(options.workers, each.plan.runs)
-            if local is None:
-                local = workers.Workers(size, options, each.folder, siblings)
-                kept.enter_context(closing(local))
-            else:
-                local.turn_to(size, each.folder, siblings)
+            local.turn_to(size, each.folder, siblings)
             yield each, local
 
 

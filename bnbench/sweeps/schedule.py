@@ -102,11 +102,6 @@ def is_saved(runs: Sequence[schema.RunConfig], experiment: store.ExperimentFolde
     return any(run.is_saved() for run in experiment.folders_of(map(identity.run_id, runs)))
 
 
-def _set_aside(folder: store.RunFolder) -> None:
-    with suppress(HeldError), folder.hold():  # held: another sweep has done it
-        store.set_aside(folder)
-
-
 @dataclass(slots=True, eq=False)
 class _Run:
     """A run that has no result yet. `turn`: of its seed. `view` shows it while it trains;
@@ -163,7 +158,8 @@ class _Sweep:
             others.update(otherwise)
             if forecast.is_missing(found, options):
                 if found.state == "damaged":
-                    _set_aside(folder)
+                    with suppress(HeldError), folder.hold():  # held: another sweep has done it
+                        store.set_aside(folder)
                 self.missing[jobs.Train(config)] = run
             elif found.result is not None:
                 self.count(run, found.result, found=True)

@@ -66,17 +66,13 @@ def throw_away(
     runs: Sequence[schema.RunConfig], experiment: store.ExperimentFolder, say: Callable[[str], None]
 ) -> None:
     """Remove what there is of these runs. Raises HeldError where another process trains one."""
-    cleared = sum(map(_clear, experiment.folders_of(map(run_id, runs))))
+    cleared = 0
+    for folder in experiment.folders_of(map(run_id, runs)):
+        if folder.path.exists():
+            with folder.hold():
+                cleared += folder.clear()
     if cleared:
         say(f"{counted(cleared, 'earlier run')} thrown away")
-
-
-def _clear(folder: store.RunFolder) -> bool:
-    """Throw an earlier attempt away; whether there was one."""
-    if not folder.path.exists():
-        return False
-    with folder.hold():
-        return folder.clear()
 
 
 def _planned(

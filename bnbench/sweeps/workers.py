@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from itertools import count
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -255,12 +256,12 @@ def serve(connection: Connection, options: jobs.SweepOptions, driver: int, numbe
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(driver)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch makes its threads
-    pipe = _Pipe(connection)
+    send = partial(_send, connection, Lock())
     waiting: SimpleQueue[Task] = SimpleQueue()
     stop = Stop()
     Thread(target=_listen, args=(connection, waiting, stop), daemon=True).start()
-    Thread(target=_beat, args=(pipe,), daemon=True).start()
-    with passed_on(pipe.send):
+    Thread(target=_beat, args=(send,), daemon=True).start()
+    with passed_on(send):
         broken = None
         garbage.pause()
         try:
@@ -269,11 +270,11 @@ def serve(connection: Connection, options: jobs.SweepOptions, driver: int, numbe
             why = f"no worker can be started: {type(error).__name__}: {error}"
             broken = jobs.Failed(RunError(why), hopeless=True)
         garbage.resume()
-        pipe.send(Signal.READY)
+        send(Signal.READY)
         while True:
             job, experiment, siblings = waiting.get()
-            place = (options, experiment, pipe.send, stop, siblings, number)
-            pipe.send(broken or jobs.perform(job, *place))
+            place = (options, experiment, send, stop, siblings, number)
+            send(broken or jobs.perform(job, *place))
 
 
 @contextmanager
@@ -302,19 +303,12 @@ class _Lines(io.TextIOBase):
         return len(text)
 
 
-class _Pipe:
-    """The connection to the driver, for several threads."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._lock = Lock()
-
-    def send(self, message: jobs.Answer | Signal) -> None:
-        with self._lock:
-            try:
-                self._connection.send(message)
-            except OSError:
-                os._exit(1)  # the driver is gone
+def _send(connection: Connection, lock: Lock, message: jobs.Answer | Signal) -> None:
+    with lock:
+        try:
+            connection.send(message)
+        except OSError:
+            os._exit(1)  # the driver is gone
 
 
 def _listen(connection: Connection, waiting: SimpleQueue[Task], stop: Stop) -> None:
@@ -333,10 +327,10 @@ def _listen(connection: Connection, waiting: SimpleQueue[Task], stop: Stop) -> N
             waiting.put(message)
 
 
-def _beat(pipe: _Pipe) -> None:
+def _beat(send: Callable[[Signal], None]) -> None:
     while True:
         time.sleep(BEAT_SECONDS)
-        pipe.send(Signal.BEAT)
+        send(Signal.BEAT)
 
 
 def _die_with(driver: int) -> None:

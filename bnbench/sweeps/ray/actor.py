@@ -6,10 +6,9 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -63,23 +62,19 @@ class Actor:
     def do(self, shipment: Shipment, pause: float, *images: Packed) -> Iterator[list[Reply]]:
         """The replies to a shipment, those of so many seconds together; none where there is nothing
         to say but that this process lives."""
-        replies = SimpleQueue[Reply]()
-        task = partial(self._perform, shipment, images, replies.put)
-        Thread(target=task, daemon=True).start()
+        replies = SimpleQueue[Any]()
+
+        def perform() -> None:
+            work = shipment, self._options, replies.put, self._stop, images
+            with passed_on(replies.put):
+                replies.put(perform_shipment(*work, save_seconds=self._save_seconds))
+
+        Thread(target=perform, daemon=True).start()
         ended = False
         while not ended:
             together = _gathered(replies, pause)
             ended = any(map(is_end, together))
             yield together
-
-    def _perform(
-        self, shipment: Shipment, images: Sequence[Packed], send: Callable[[Any], None]
-    ) -> None:
-        with passed_on(send):
-            end = perform_shipment(
-                shipment, self._options, send, self._stop, images, save_seconds=self._save_seconds
-            )
-            send(end)
 
     def stop(self) -> None:
         """Ask for a commit after the current step."""

@@ -140,12 +140,9 @@ class Ray:
         experiment.keep({name: b""}, synced=False)
         self._seen = experiment.path.absolute() / name
         # By value: importing this package would take a node as long as starting an actor.
-        look = self._ray.remote(lambda path: path.exists())
-        asked = [
-            look.options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(self._seen)
-            for node in self._nodes()
-            if self._room(node)
-        ]
+        look = self._ray.remote(lambda path: path.exists()).options
+        there = [{"ray.io/node-id": node["NodeID"]} for node in self._nodes() if self._room(node)]
+        asked = [look(num_cpus=0, label_selector=each).remote(self._seen) for each in there]
         try:
             seen = all(self._ray.get(asked, timeout=SEEN_SECONDS))
         except self._ray.exceptions.RayError:
@@ -313,13 +310,6 @@ class Ray:
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         self._ray.kill(worker.actor)
-
-
-def _on(node: str) -> Any:
-    """There and nowhere else."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _cause(error: BaseException) -> str:

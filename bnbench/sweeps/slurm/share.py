@@ -64,7 +64,7 @@ class Share:
 
         sys.argv = list(self.command)
         number = submitit.JobEnvironment().job_id
-        self.experiment.replace(FOLDER, _name(number), {})  # of an earlier attempt
+        self.experiment.replace(FOLDER, f"{number}_end.json", {})  # of an earlier attempt
         stop, before, told = Stop(), self._commits(), list[int]()
 
         def handle(number: int, _: FrameType | None) -> None:
@@ -110,7 +110,7 @@ class Share:
 
     def _leave(self, number: str, ended: Ended) -> None:
         record = TypeAdapter(Ended).dump_json(ended)
-        self.experiment.keep({f"{FOLDER}/{_name(number)}": record})
+        self.experiment.keep({f"{FOLDER}/{number}_end.json": record})
 
 
 def shares(trains: Sequence[jobs.Train], number: int) -> list[list[jobs.Train]]:
@@ -127,14 +127,10 @@ def shares(trains: Sequence[jobs.Train], number: int) -> list[list[jobs.Train]]:
 
 def ending(experiment: ExperimentFolder, number: str) -> Ended | None:
     """How a task has ended; None if it was killed, or has trained its runs."""
-    name = f"{FOLDER}/{_name(number)}"
+    name = f"{FOLDER}/{number}_end.json"
     with suppress(ValueError):
         return TypeAdapter(Ended).validate_json(experiment.kept(name).get(name, b""))
     return None
-
-
-def _name(number: str) -> str:
-    return f"{number}_end.json"
 
 
 def _faults(refused: Iterable[jobs.Refused]) -> list[Fault]:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,10 +24,13 @@ from tests.sweeps.test_workers import wait_until
 
 
 @pytest.fixture
-def study(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A file with one small run."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return str(write_experiment(own_folder / "study.yaml"))
+def study(own_folder: Path) -> Iterator[str]:
+    """A file with one small run. What is set for Ray is set for this test alone."""
+    before = dict(os.environ)
+    os.environ.pop("RAY_ADDRESS", None)
+    yield str(write_experiment(own_folder / "study.yaml"))
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def refused(*arguments: str) -> Said:
@@ -67,7 +71,7 @@ def test_what_does_not_answer_as_ray_does(study: str, monkeypatch: pytest.Monkey
     for auto in ((), ("--address", "auto")):
         said = refused(study, "--on", "ray", *auto)
         assert said.code == 4
-        assert said.err.startswith(f"Ray cannot be used at {address}: [Errno 111]")
+        assert ": [Errno 111]" in said.err
     said = refused(study, "--on", "ray", "--address", "nowhere")
     assert said.code == 2
     assert "HOST:PORT is wanted" in said.err
@@ -80,8 +84,9 @@ def test_what_a_cluster_refuses_a_process_with_is_said(
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         for code, why in {
-            "import sys; print('Version mismatch:\\n  Ray: 2.9'); sys.exit(1)": "Version mismatch: "
-            "Ray: 2.9",
+            "import sys; print('\\nVersion mismatch:\\n  Ray: 2.9'); sys.exit(1)": (
+                "Version mismatch: Ray: 2.9"
+            ),
             "import os; os._exit(3)": "who joins it ends with code 3",
         }.items():
             monkeypatch.setattr("bnbench.sweeps.ray.address.JOIN", code)

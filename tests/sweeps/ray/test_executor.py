@@ -68,7 +68,9 @@ class Nodes:
         )
         self._nodes: dict[str, Any] = {}
         self.address = self._cluster.address
-        joining.connect(self.address)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(joining, "JOIN_SECONDS", 60.0)  # where other tests are at work, too
+            joining.connect(self.address)
         for name in joining.PATIENCE:  # which nodes that this process starts need not have
             os.environ.pop(name, None)
 
@@ -295,7 +297,7 @@ def test_a_cluster_that_does_not_respond_holds_nobody_up(
     raylet = nodes.raylet()
     os.kill(raylet, signal.SIGSTOP)
     try:
-        with pytest.raises(TimeoutError, match="within 4 s"):
+        with pytest.raises(OSError, match="within 4 s"):
             joining.require_join(nodes.address)
     finally:
         os.kill(raylet, signal.SIGCONT)
