@@ -20,7 +20,7 @@ from bnbench.wording import printable, shortened
 REACH_SECONDS = 4.0
 """How long a connection to a cluster's address may take."""
 
-JOIN_SECONDS = 10.0
+JOIN_SECONDS = 8.0
 """How long joining a cluster may take, Ray being imported; 2 s on a machine with little to do."""
 
 JOIN = """
