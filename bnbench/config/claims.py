@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from bnbench.config import schema, yaml
 from bnbench.config.experiments import Arm, Axis, Claim, Published, Setup
 from bnbench.config.faults import Faults, Place
-from bnbench.config.identity import identity, point
+from bnbench.config.identity import fits, identity, point
 from bnbench.config.metrics import (
     LR,
     Column,
@@ -26,14 +25,6 @@ from bnbench.config.metrics import (
 from bnbench.config.sentences import Model, validated
 from bnbench.config.yaml import Source, resolved
 from bnbench.wording import did_you_mean, listing, nearest, shortened, slug
-
-
-def same_value(one: Any, other: Any) -> bool:
-    """Whether two values of an axis are meant to be the same: 0.0316 is 0.0316228."""
-    numbers = all(isinstance(each, int | float) for each in (one, other))
-    if numbers and not isinstance(one, bool) and not isinstance(other, bool):
-        return math.isclose(one, other, rel_tol=2e-3)
-    return bool(one == other)
 
 
 @dataclass(slots=True)
@@ -276,10 +267,7 @@ def takes_best(claim: Claim, arm: Arm, tune: schema.TuneConfig | None) -> bool:
 
 def of_arm(arm: Arm, run: schema.RunConfig, at: Mapping[str, Any] | None = None) -> bool:
     """Whether a run is of an arm, and has the values `at` of axes."""
-    wanted, values = {**(at or {}), **dict(arm.at)}, point(run)
-    return run.setup == arm.setup and all(
-        values.get(key) is None or same_value(values[key], value) for key, value in wanted.items()
-    )
+    return run.setup == arm.setup and fits(run, {**(at or {}), **dict(arm.at)})
 
 
 def doubts(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -125,12 +126,30 @@ def _even(value: Any) -> Any:
     return value
 
 
-def value_at(config: schema.RunConfig, key: str) -> Any:
-    """The value at a dotted key; None where the run's kinds do not have it."""
+ANY = object()  # what a run does not have
+
+
+def value_at(config: schema.RunConfig, key: str, missing: Any = None) -> Any:
+    """The value at a dotted key; `missing` where the run's kinds do not have it."""
     value: Any = config
     for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+        inside = isinstance(value, dict)
+        value = value.get(part, missing) if inside else getattr(value, part, missing)
     return value
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of an axis are meant to be the same: 0.0316 is 0.0316228."""
+    numbers = all(isinstance(each, int | float) for each in (one, other))
+    if numbers and not isinstance(one, bool) and not isinstance(other, bool):
+        return math.isclose(one, other, rel_tol=2e-3)
+    return bool(one == other)
+
+
+def fits(config: schema.RunConfig, point: Mapping[str, Any]) -> bool:
+    """Whether a run has these values by dotted key; a key that its kinds do not have fits all."""
+    found = ((value_at(config, key, ANY), value) for key, value in point.items())
+    return all(given is ANY or same_value(given, value) for given, value in found)
 
 
 def point(config: schema.RunConfig) -> dict[str, Any]:

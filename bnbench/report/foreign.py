@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from math import inf, log2
 
 from bnbench import __version__
-from bnbench.config import claims, experiments, metrics, yaml
+from bnbench.config import claims, experiments, identity, metrics, yaml
 from bnbench.config.faults import Faults, Place
 from bnbench.config.layers import Layer
 from bnbench.errors import UsageError
@@ -166,7 +166,7 @@ class Asked:
             for row in self.table.rows
             if (self.setup is None or row.values[self.setup].strip() == arm.setup)
             and all(
-                claims.same_value(yaml.resolved(row.values[at].strip()), value)
+                identity.same_value(yaml.resolved(row.values[at].strip()), value)
                 for at, value in wanted
             )
         ]

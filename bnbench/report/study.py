@@ -17,7 +17,7 @@ from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from bnbench import store
-from bnbench.config import experiments, schema
+from bnbench.config import experiments, identity, schema
 from bnbench.wording import point_words
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Cell:
 
     def fits(self, point: Point) -> bool:
         """Whether it has these values; an axis without a meaning fits all."""
-        return all(self.point.get(key) in (None, value) for key, value in point.items())
+        return identity.fits(self.runs[0].config, point)
 
 
 class Choice(NamedTuple):

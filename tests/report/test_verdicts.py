@@ -343,3 +343,24 @@ def test_claims_of_a_file_are_one_family(tmp_path: Path) -> None:
     # 2⁻⁶ · 5 > 0.05: six seeds cannot carry five claims.
     assert {each.verdict.outcome for each in five} == {"inconclusive"}
     assert all("Holm" in each.verdict.reasons[0] for each in five)
+
+
+def test_null_is_a_value_where_a_setup_has_the_key(tmp_path: Path) -> None:
+    """Of the setup that has it; to the one that does not have it, any value is the same."""
+    text = (
+        "setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group}}}\n"
+        "axes: {norm.batch_size: [null, 16]}\ndata: {batch_size: 64}\nseeds: 8\n"
+        "claims: [{id: a, says: s, metric: test/running/accuracy, better: bn, worse: gn, "
+        "at: {norm.batch_size: %s}, smallest_effect: 1}]"
+    )
+    accuracy = {("bn", None): 0.9, ("bn", 16): 0.7, ("gn", None): 0.6}
+
+    def tell(config: Any) -> Told:
+        key = (config.setup, getattr(config.norm, "batch_size", None))
+        return Told((accuracy[key],), test=accuracy[key])
+
+    for value, points in (("16", 10.0), ("null", 30.0)):
+        (tmp_path / value).mkdir()
+        folder = invented(tmp_path / value, text % value, tell)
+        (found,) = judged(read_study(folder))
+        assert list(found.pairs.values()) == pytest.approx([points] * 8), value
