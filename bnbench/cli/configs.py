@@ -93,7 +93,7 @@ def write_study(path: Path, text: str, code: Mapping[Path, str]) -> Path:
     from bnbench.config import files
 
     for each in (path, *code):
-        require_new("FILE", each)
+        require_new(each)
     schema = path.with_name(SCHEMA)
     texts = {path: files.renamed(text, path.stem, SCHEMA), **code, schema: _schema()}
     for each, content in texts.items():

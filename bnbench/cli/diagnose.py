@@ -71,8 +71,8 @@ def diagnose(
     from bnbench.config import drafts
 
     sizes = None if batch_sizes is None else drafts.batch_sizes(batch_sizes)
-    root.require_new("--fix", fix)
-    root.require_new("--html", html)
+    root.require_new(fix, "--fix")
+    root.require_new(html, "--html")
     hidden = quiet or as_json
     with root.doing("loading PyTorch", hidden):
         from bnbench.config.trust import Trust
@@ -82,7 +82,8 @@ def diagnose(
         from bnbench.runner.settings import Stop
     garbage.resume()
     with Stop().listening(), redirect_stdout(sys.stderr), root.doing("measuring", hidden) as shown:
-        found = targets.find_target(target, device, images, Trust(say, no_custom, accept_changes))
+        trust, wait = Trust(say, no_custom, accept_changes), _no_progress if hidden else say
+        found = targets.find_target(target, device, images, trust, wait)
         model, saved = found.model, found.checkpoint
         if checkpoint is not None:
             if saved is not None:
@@ -114,6 +115,9 @@ def diagnose(
             root.write_page(html, page.page(result, target, read_back), tell_where)
     if not as_json:
         _say_more(result, html)
+
+
+def _no_progress(_: str) -> None: ...
 
 
 def _say_more(diagnosis: Diagnosis, html: Path | None) -> None:

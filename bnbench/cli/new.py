@@ -64,7 +64,7 @@ def new(
     from bnbench.config import drafts
 
     path = file if file.suffix in (".yaml", ".yml") else Path(f"{file}.yaml")
-    require_new("FILE", path)
+    require_new(path)
     if path.name.startswith(".") or not slug(path.stem):
         raise UsageError(f"{path} leaves no name for a folder", do="use a letter or a digit")
     if better is not None and better == worse:

@@ -126,14 +126,13 @@ def one_of(option: str, names: Sequence[str], help: str) -> Any:
     return typer.Option(option, metavar="|".join(names), parser=read, help=help)
 
 
-def require_new(option: str, path: Path | None) -> None:
-    """Raises UsageError where a file is there, or no folder to hold it."""
+def require_new(path: Path | None, option: str = "") -> None:
+    """Raises UsageError where a file is there, or no folder to hold it. `option`: that names it."""
+    by = f" with {option}" * bool(option)
     if path is not None and path.exists():
-        raise UsageError(f"{path} already exists", do=f"name a new file with {option}")
+        raise UsageError(f"{path} already exists", do=f"name another file{by}")
     if path is not None and not path.parent.is_dir():
-        raise UsageError(
-            f"there is no folder {path.parent}", do=f"name a file elsewhere with {option}"
-        )
+        raise UsageError(f"there is no folder {path.parent}", do=f"name a file elsewhere{by}")
 
 
 def write_page(path: Path, page: str, tell: Callable[[str], object]) -> None:

@@ -76,7 +76,7 @@ def verdict(
         )
     if as_json and form:
         raise UsageError("--json prints everything", do="leave out --format")
-    root.require_new("--html", html)
+    root.require_new(html, "--html")
     with root.doing("judging", as_json):
         from bnbench.config.claims import claim_of_arguments, claims_of_file
         from bnbench.report import foreign, paper, record, table, terminal, writing

@@ -50,8 +50,15 @@ SHOWN = 3
 _of_the_model = foreign_code(in_a_sentence("the model", UsageError))
 
 
-def find_target(target: str, device: str | None, images: int, trust: Trust) -> Target:
-    """The model and the loaders that TARGET names, the model on its device.
+def find_target(
+    target: str,
+    device: str | None,
+    images: int,
+    trust: Trust,
+    wait: Callable[[str], None] = lambda _: None,
+) -> Target:
+    """The model and the loaders that TARGET names, the model on its device. `wait` gets what is
+    waited for, where the user's code takes its time.
 
     Raises UsageError, ConfigError, DataError, StorageError.
     """
@@ -70,11 +77,11 @@ def find_target(target: str, device: str | None, images: int, trust: Trust) -> T
         raise UsageError(f"there is no file {shown}", do="TARGET is path/to/file.py:function")
     code = ForeignCode()
     fails = in_a_sentence(f"importing {path}", UsageError)
-    with awaited(f"{path} to be imported", trust.say), code.entered(fails):
+    with awaited(f"{path} to be imported", wait), code.entered(fails):
         module = _imported(Path(path))
     on = None if device is None else resolve_device(device)
     fails = in_a_sentence(f"{function}()", UsageError)
-    with awaited(f"{path}:{function}()", trust.say), code.entered(fails):
+    with awaited(f"{path}:{function}()", wait), code.entered(fails):
         return _called(module, path, function, on, code)
 
 

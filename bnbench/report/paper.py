@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import starmap
 from typing import NamedTuple
 
 from bnbench import __version__
@@ -173,7 +174,7 @@ def _latex(table: PaperTable) -> str:
         return rf"\begin{{tabular}}[t]{{@{{}}{at}@{{}}}}{stacked}\end{{tabular}}"
 
     def line(row: Sequence[str]) -> str:
-        return f"    {' & '.join(map(cell, row, table.columns))} \\\\"
+        return f"    {' & '.join(starmap(cell, zip(row, table.columns, strict=True)))} \\\\"
 
     columns = "".join(table.columns)
     heading, *rows = map(line, (table.headings, *table.rows))

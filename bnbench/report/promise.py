@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bnbench.config import claims, loading, metrics, plans, schema
 from bnbench.config.experiments import Claim, ExperimentConfig
 from bnbench.config.identity import cell_key, point
+from bnbench.report.objections import moved
 from bnbench.report.study import ordered
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, seeds_to_support
 from bnbench.wording import counted, in_words, listing
@@ -71,8 +72,9 @@ def _of_one(
         axis = tune.axis
         fixed = {arm for arm in sides if axis in claim.at | dict(arm.at)}
         values = {arm: _values(axis, of) for arm, of in sides.items() if arm not in fixed}
+        sure = moved(claim, tune) != 0 and len(values) == 1  # one end alone may still decide
         for arm, tried in values.items():
-            if len(tried) == 2 and ordered(tried):
+            if len(tried) == 2 and ordered(tried) and not sure:
                 ends = listing(map(in_words, tried), "and")
                 what = f"{arm} is tuned over {ends}, and an end of the grid proves no optimum"
                 yield what, f"give {axis} {ENOUGH_VALUES} values or more, or one"

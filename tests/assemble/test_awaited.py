@@ -80,7 +80,7 @@ def test_a_function_that_is_diagnosed(tmp_path: Path) -> None:
         "def make():\n    time.sleep(0.4)\n    return torch.nn.BatchNorm1d(2), []\n"
     )
     said: list[str] = []
-    find_target(f"{path}:make", None, 16, trust.Trust(said.append))
+    find_target(f"{path}:make", None, 16, trust.Trust(lambda _: None), said.append)
     assert said == [f"waiting for {path} to be imported", f"waiting for {path}:make()"]
 
 

@@ -73,7 +73,7 @@ def test_its_examples_train() -> None:
 def test_nothing_is_overwritten(there: str) -> None:
     Path(there).write_text("mine")
     said = bnbench("new", *ALL_OWN)
-    assert said == Said(2, "", f"{there} already exists\n  name a new file with FILE\n")
+    assert said == Said(2, "", f"{there} already exists\n  name another file\n")
     assert [each.name for each in Path().iterdir()] == [there]
     assert Path(there).read_text() == "mine"
 
@@ -81,7 +81,7 @@ def test_nothing_is_overwritten(there: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("no/study.yaml",), "there is no folder no\n  name a file elsewhere with FILE"),
+        (("no/study.yaml",), "there is no folder no\n  name a file elsewhere"),
         (("--compare", "batch"), "batch: two norms or more are compared"),
         (("--compare", "batch,grupe"), "grupe is no norm that `new` knows\n  did you mean group?"),
         (("--model", "timm:../x"), "timm:../x is no network that `new` knows"),

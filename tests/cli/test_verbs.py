@@ -237,7 +237,7 @@ def test_configs_list_show_copy_check() -> None:
     schema = json.loads(Path(modeline.partition("$schema=")[2]).read_text())
     said = bnbench("configs", "copy", "default")
     assert said.code == 2
-    assert said.err == "my-default.yaml already exists\n  name a new file with FILE\n"
+    assert said.err == "my-default.yaml already exists\n  name another file\n"
     said = bnbench("configs", "check", "my-default.yaml")
     assert said == Said(0, "my-default.yaml: 1 run, no faults\n", "")
     resolved = bnbench("configs", "show", "default", "--resolved").out

@@ -62,6 +62,15 @@ def test_too_few_seeds_say_how_many_are_needed_and_which_profile_has_them(tmp_pa
     assert lacking(tmp_path, text, "profile=full") == []
 
 
+def test_one_side_at_an_end_of_two_values_may_still_decide(tmp_path: Path) -> None:
+    """A better one beyond it could only add to the effect of what is tuned by."""
+    alone = CLAIM.replace(", worse: none", ", smallest_effect: 30")
+    axes = "axes: {optim.lr: [0.1, 0.01]}\n"
+    assert lacking(tmp_path, TUNED + axes + alone) == []
+    another = alone.replace("test/running/accuracy", "test/batch/accuracy")
+    assert len(lacking(tmp_path, TUNED + axes + another)) == 1
+
+
 def test_one_cell_compares_nothing(tmp_path: Path) -> None:
     assert lacking(tmp_path, "") == lacking(tmp_path, "seeds: 3\n") == []
 

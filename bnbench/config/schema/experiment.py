@@ -214,7 +214,8 @@ class PublishedConfig(Block):
     metric: str = Field(description="the same of ours, e.g. test/running/accuracy")
     of: str = Field(description="the setup, e.g. bn or bn@32")
     values: Annotated[tuple[Number, ...], Field(min_length=1)] = Field(
-        description="each published run, in the metric's unit (accuracies: percent)"
+        description="each published run, in the metric's unit (accuracies: percent)",
+        json_schema_extra={"x-allowed": "a list of numbers"},
     )
     source: str = Field(description="where it is published")
 

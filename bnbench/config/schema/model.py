@@ -42,6 +42,7 @@ class PlainModel(Network):
         None,
         description="zeros around the images, for the convolutions of each stage; null: half the "
         "kernel, which keeps the size",
+        json_schema_extra={"x-allowed": "a list, one number a stage, or null"},
     )
     halving: Literal["stride", "average", "max"] = Field(
         "stride",
