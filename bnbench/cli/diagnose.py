@@ -77,7 +77,6 @@ def diagnose(
     with root.doing("loading PyTorch", hidden):
         from bnbench.config.trust import Trust
         from bnbench.diagnosis import target as targets
-        from bnbench.diagnosis import words
         from bnbench.diagnosis.diagnose import examine
         from bnbench.runner.settings import Stop
     garbage.resume()
@@ -96,11 +95,7 @@ def diagnose(
     result = examined.diagnosis
     for line in found.notes:
         say(f"note: {line}")
-    if as_json:
-        print(json.dumps(result.as_record(), indent=2, ensure_ascii=False))
-    else:
-        for part in words.tables(result):
-            root.output.print(part)
+    _print(result, as_json)
     tell_where = say if as_json else show
     read_back: dict[Loader, Score] = {}
     try:
@@ -115,6 +110,16 @@ def diagnose(
             root.write_page(html, page.page(result, target, read_back), tell_where)
     if not as_json:
         _say_more(result, html)
+
+
+def _print(diagnosis: Diagnosis, as_json: bool) -> None:
+    from bnbench.diagnosis import words
+
+    if as_json:
+        print(json.dumps(diagnosis.as_record(), indent=2, ensure_ascii=False))
+    else:
+        for part in words.tables(diagnosis):
+            root.output.print(part)
 
 
 def _no_progress(_: str) -> None: ...
