@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from bnbench.board.views import refresh
 from bnbench.config.identity import folder_part
@@ -18,6 +19,7 @@ from bnbench.sinks.tensorboard.records import encoded, record, scalars, text, ve
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, Band
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Range, mean
 from bnbench.store import ExperimentFolder, Record, RunRecord, cell_of, read
+from bnbench.store.run_folder import RESULT
 from bnbench.wording import counted, told_apart
 
 FOLDER = "seed-bands"
@@ -56,6 +58,19 @@ def update_tensorboard(experiment: ExperimentFolder, warn: Callable[[str], None]
         write_seed_bands(experiment)
     except StorageError as error:
         warn(f"warning: TensorBoard's files are not up to date: {error}")
+
+
+def lacks_results(experiment: ExperimentFolder) -> bool:
+    """Whether a run has ended since the means were written, by the times of files."""
+    ended = _times(experiment.path.glob(f"*/{RESULT}"))
+    written = _times((experiment.path / FOLDER).rglob(FILE))
+    return max(ended, default=0.0) > min(written, default=0.0)
+
+
+def _times(paths: Iterable[Path]) -> Iterator[float]:
+    for path in paths:
+        with suppress(OSError):  # a run that begins again has removed it meanwhile
+            yield path.lstat().st_mtime
 
 
 def write_seed_bands(experiment: ExperimentFolder) -> list[str]:

@@ -10,18 +10,18 @@ import re
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from bnbench import palette
-from bnbench.board.bands import FILE, FOLDER, write_seed_bands
+from bnbench.board.bands import FILE, FOLDER, lacks_results, write_seed_bands
 from bnbench.board.page import SELECTED, page
 from bnbench.board.views import rebuild, refresh, survey
 from bnbench.errors import RunError, StorageError, UsageError
-from bnbench.store import ExperimentFolder
+from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of
 from bnbench.wording import slug
 
 Say = Callable[[str], None]
@@ -32,8 +32,6 @@ ALL = 40  # maxNamesToEnableByDefault of TensorBoard's tf-multi-checkbox
 PINNED = ("accuracy/val_running", "loss/train", "gap/val_loss")
 RUNS = rf"^(?!(.*/)?{FOLDER}/)"
 """Runs, without the means over their seeds, which the Custom Scalars tab shows."""
-FIRST = rf"(?:^|/){FOLDER}/|_s00_"
-"""Where there are many names: means, and the first seed of each."""
 
 
 def rebuild_all(experiments: Sequence[ExperimentFolder], *, show: Say, warn: Say) -> bool:
@@ -65,7 +63,7 @@ def serve(
     for each in experiments:
         try:
             refresh(each)
-            if not (each.path / FOLDER).exists():  # a sweep writes them when it ends
+            if lacks_results(each):  # a sweep that goes on, or was stopped, has not written them
                 write_seed_bands(each)
         except StorageError as error:
             warn(f"{error.what}: TensorBoard shows the files as they are")
@@ -80,7 +78,7 @@ def serve(
     if names > ALL:
         warn(
             f"{names:,} runs and means: beyond {ALL}, all tabs but Time Series and HParams begin "
-            f"with the means and each first seed, at most {SELECTED}; tick others at the left"
+            f"with the means and each cell's first seed, at most {SELECTED}; tick more at the left"
         )
     setups = setups_of(experiments)
     taken = start(folder, free_port(port), setups, warn)
@@ -115,11 +113,13 @@ class Setups(NamedTuple):
     """Setups as TensorBoard tells them apart: by the names of runs.
 
     `places`: in the palette, in the order in which they began, which is TensorBoard's. `regex`:
-    its group is the setup in the name of a run or of a mean; "" where there is none.
+    its group is the setup in the name of a run or of a mean; "" where there is none. `first`: finds
+    the means and the first seed of each cell, to begin with where there are many names.
     """
 
     places: Mapping[str, int]
     regex: str
+    first: str
 
 
 def setups_of(experiments: Sequence[ExperimentFolder]) -> Setups:
@@ -127,11 +127,26 @@ def setups_of(experiments: Sequence[ExperimentFolder]) -> Setups:
     found = [(run.manifest_or_none(), run) for each in experiments for run in each.runs()]
     begun = [(slug(manifest["setup"], 32), manifest, run) for manifest, run in found if manifest]
     every = palette.places(palette.begun((setup, manifest) for setup, manifest, _ in begun))
-    shown = {setup for setup, _, run in begun if run.views()}
-    places = {setup: place for setup, place in every.items() if setup in shown}
+    shown = [each for each in begun if each[2].views()]
+    setups = {setup for setup, _, _ in shown}
+    places = {setup: place for setup, place in every.items() if setup in setups}
     # The longest first: "bn" is the beginning of "bn-before".
     either = "|".join(map(re.escape, sorted(places, key=lambda name: (-len(name), name))))
-    return Setups(places, f"(?:^|/)({either})(?:_|$)" if places else "")
+    regex = f"(?:^|/)({either})(?:_|$)" if places else ""
+    return Setups(places, regex, _first((manifest, run) for _, manifest, run in shown))
+
+
+def _first(runs: Iterable[tuple[Record, RunFolder]]) -> str:
+    """A regular expression for the names of all means, and of the run with the smallest seed of
+    each cell of an experiment: seeds need not begin at 0. Of `SELECTED` cells: no more are seen."""
+    found: dict[tuple[Path, str], RunFolder] = {}
+    for manifest, run in sorted(runs, key=lambda each: each[0]["seed"]):
+        found.setdefault((run.path.parent, cell_of(manifest)), run)
+    # Of several experiments, names begin with that of the experiment.
+    names = sorted(
+        f"(?:{re.escape(run.path.parent.name)}/)?{re.escape(run.name)}" for run in found.values()
+    )
+    return f"(?:^|/){FOLDER}/|^(?:{'|'.join(names[:SELECTED])})$"
 
 
 def deep_link(setups: Setups, *, port: int, means: bool) -> str:
@@ -179,7 +194,7 @@ def start(folder: Path, port: int, setups: Setups, warn: Say) -> int:
         # each time.
         with redirect_stderr(said):
             theirs = assets.get_default_assets_zip_provider()
-            ours = theirs and setups.regex and page(setups.places, setups.regex, FIRST, theirs)
+            ours = theirs and setups.regex and page(*setups, theirs)
             board = program.TensorBoard(assets_zip_provider=(lambda: ours) if ours else theirs)
             board.configure(
                 argv=["tensorboard", "--logdir", str(folder), "--host", HOST, "--port", str(port)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -114,6 +115,33 @@ def test_a_setup_without_files_leaves_its_colour_to_nobody(own_study: Experiment
     assert "bn" not in after.regex
 
 
+def test_each_cell_begins_with_its_smallest_seed(own_study: ExperimentFolder) -> None:
+    for run in own_study.runs():
+        manifest = run.manifest() or {}
+        seed = 99 + manifest["seed"]  # by their names 100 comes before 99
+        (run.path / "manifest.json").write_text(json.dumps(manifest | {"seed": seed}))
+        run.path.rename(run.path.with_name(re.sub(r"_s\d+_", f"_s{seed}_", run.name)))
+    other = ExperimentFolder(own_study.path.with_name("other"))
+    shutil.copytree(own_study.path, other.path)
+    first = {run.name.rpartition("_")[0]: run for run in other.runs()}
+    shutil.rmtree(first["bn_bs004_s99"].path)
+    first["gn_bs016_s99"].clear_views()  # TensorBoard does not list it
+
+    def selected(folder: ExperimentFolder, regex: str, prefix: str = "") -> list[str]:
+        names = [run.name for run in folder.runs()]
+        found = [name for name in names if re.search(regex, prefix + name)]
+        return [name.rpartition("_")[0] for name in found]
+
+    cells = [f"{setup}_bs{size}" for setup in ("bn", "gn", "wild") for size in ("004", "016")]
+    assert selected(own_study, setups_of([own_study]).first) == [f"{cell}_s99" for cell in cells]
+    both = setups_of([own_study, other]).first
+    assert selected(own_study, both, "study/") == [f"{cell}_s99" for cell in cells]
+    later = {"bn_bs004", "gn_bs016"}
+    assert selected(other, both, "other/") == [
+        f"{cell}_s{100 if cell in later else 99}" for cell in cells
+    ]
+
+
 def test_a_link_without_runs_has_no_colours(tmp_path: Path) -> None:
     assert "runColorGroup" not in deep_link(
         setups_of([ExperimentFolder(tmp_path)]), port=6006, means=False
@@ -155,6 +183,30 @@ def test_read_only_logs_are_shown_as_they_are(
     (opened,) = [line for line in said if line.startswith("opens http://127.0.0.1:")]
     assert opened.removeprefix("opens ") in "\n".join(said[2:-3])
     assert said[-1] == "waits"
+
+
+def test_runs_that_have_ended_since_are_in_the_means(
+    own_study: ExperimentFolder, said: list[str]
+) -> None:
+    """TensorBoard was started while a sweep trained, which then stopped without updating it."""
+    (run,) = [each for each in own_study.runs() if each.name.startswith("bn_bs004_s01")]
+    result = run.path / "result.json"
+    content = result.read_bytes()
+    result.unlink()
+    shutil.rmtree(own_study.path / "seed-bands")
+
+    def bands() -> dict[str, bytes]:
+        serve.serve([own_study], run.path, port=6006, browser=False, show=print, warn=print)
+        return own_study.kept("seed-bands/**/*.bands")
+
+    (early,) = (name for name, content in bands().items() if b"1 interrupted" in content)
+    (own_study.path / early).write_bytes(b"")
+    assert bands()[early] == b"", "runs are not read again"
+    result.write_bytes(content)
+    os.utime(result, (2**31, 2**31))
+    late = bands()
+    assert b"Mean of the completed seeds (0, 1)" in late[early]
+    assert said.count("waits") == 3
 
 
 def test_more_runs_than_the_older_tabs_begin_with_are_said(
