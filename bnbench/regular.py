@@ -1,4 +1,4 @@
-"""Files that others have written: only regular ones are read, and only up to a size.
+"""Files that others have written: which images a folder holds; reading regular files up to a size.
 
 A pipe would be waited for, and a device read until memory ends.
 """

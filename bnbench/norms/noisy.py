@@ -3,13 +3,22 @@ same noise without it."""
 
 from __future__ import annotations
 
-from typing import Unpack, cast
+from typing import TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 
 from bnbench.norms.batch import BatchNorm, Common
 from bnbench.norms.moments import as_images, as_lines, check_channels, repeated
+
+
+class Noise(TypedDict, total=False):
+    """Arguments of the noise: see NoisyBatchNorm."""
+
+    mean_range: float
+    std_range: float
+    mean_jitter: float
+    std_jitter: float
 
 
 class _Noise(nn.Module):
@@ -99,3 +108,6 @@ class NoiseAlone(_Noise, _Affine):
     Source: Santurkar 2018, https://arxiv.org/abs/1805.11604, section 2.1, which says that such
     noise keeps a network without BatchNorm from training. The small networks here train under it.
     """
+
+    def __init__(self, channels: int, **noise: Unpack[Noise]) -> None:
+        super().__init__(channels, **noise)

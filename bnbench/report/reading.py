@@ -21,21 +21,39 @@ Series = dict[int, float]
 """Values by training images seen; NaN where one was not finite."""
 
 
+_POINT = 5  # numbers of a point of a curve: examples, steps, seconds, loss, accuracy
+
+
 @dataclass(slots=True)
 class Curve:
     """One split under one kind of statistics: a point for each evaluation.
 
     `examples`: training images seen; `seconds`: of training work. A loss that was not finite is
     inf. `numbers`: all of a point, one after the other, in one array, since those of ten thousand
-    runs fill the memory.
+    runs fill the memory; what is read of it is a copy.
     """
 
     numbers: array[float] = field(default_factory=lambda: array("d"))
-    examples = property(lambda self: [int(each) for each in self.numbers[0::5]])
-    steps = property(lambda self: [int(each) for each in self.numbers[1::5]])
-    seconds = property(lambda self: self.numbers[2::5])
-    loss = property(lambda self: self.numbers[3::5])
-    accuracy = property(lambda self: self.numbers[4::5])
+
+    @property
+    def examples(self) -> list[int]:
+        return [int(each) for each in self.numbers[0::_POINT]]
+
+    @property
+    def steps(self) -> list[int]:
+        return [int(each) for each in self.numbers[1::_POINT]]
+
+    @property
+    def seconds(self) -> array[float]:
+        return self.numbers[2::_POINT]
+
+    @property
+    def loss(self) -> array[float]:
+        return self.numbers[3::_POINT]
+
+    @property
+    def accuracy(self) -> array[float]:
+        return self.numbers[4::_POINT]
 
 
 @dataclass(slots=True)

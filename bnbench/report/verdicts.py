@@ -49,9 +49,8 @@ class Judged:
     minus worse); NaN where both sides are infinite: no difference was seen. `effect`: what they
     amount to. `objections`: to judging by them. `trials`: by arm, among how many values of the
     tuned axis its setup could choose. `tested_on`: the datasets of its runs, with their folders or
-    functions.
-    `remarks`: what the verdict holds for, where that is less than its sentence says. `look`: at how
-    many seeds that was, where they are added in looks.
+    functions. `remarks`: what the verdict holds for, where that is less than its sentence says.
+    `look`: at how many seeds that was, where they are added in looks.
     """
 
     claim: experiments.Claim

@@ -37,7 +37,12 @@ def make(study: Study, *, written: datetime | None = None, formats: Collection[s
 
 
 def write(study: Study, report: Report) -> None:
-    """Put page, data, table and figures into the experiment's folder. Raises StorageError."""
+    """Put figures, data, table and page into the experiment's folder. Raises StorageError.
+
+    Each is made when the one before is kept, since those of thousands of runs are large: where one
+    fails, those before it are new and the others as they were. The page is last: where it is new,
+    all is.
+    """
     prefix = study.folder.prefix
     pictures = {name: each for figure in report.figures for name, each in figure.files.items()}
     study.folder.replace(f"{prefix}{record.FIGURES}", "*.svg", pictures)
@@ -46,7 +51,7 @@ def write(study: Study, report: Report) -> None:
         TABLE: lambda: record.as_csv([record.flat_row(run) for run in study.runs]),
         PAGE: lambda: page(report),
     }
-    for name, text in texts.items():  # one in memory at a time
+    for name, text in texts.items():
         study.folder.keep({prefix + name: text().encode(errors="replace")})
 
 

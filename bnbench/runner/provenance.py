@@ -211,23 +211,23 @@ def take_over(
             manifest, result = other.manifest, other.result
             if result is None or manifest is None or source.path == folder.path:
                 continue
+            if manifest["fingerprints"] != [fingerprint]:
+                continue
             theirs = loading.load_run(source.path)
-            if (
-                manifest["fingerprints"] != [fingerprint]
-                or identity.identity(theirs) != identity.identity(config)
-                or identity.recorded_differences(theirs, config)
-            ):
+            if identity.identity(theirs) != identity.identity(
+                config
+            ) or identity.recorded_differences(theirs, config):
                 continue
-            checkpoint = source.checkpoint()
-            last = [event["event"] for event in other.folder.records(without=("step", "eval"))][-1:]
-            if checkpoint is None or last not in (["finished"], ["diverged"]):
-                continue
-            ours = manifest | _described(config, folder)
-            ours["taken_over_from"] = f"{sibling.name}/{source.name}"
-            folder.begin(config_text=files.dump(config), manifest=ours)
-            folder.take_over(source, checkpoint)
+            last = [event["event"] for event in source.records(without=("step", "eval"))][-1:]
+            state = source.last_state()
         except (BnbenchError, KeyError):
             continue  # a damaged run is not taken over
+        if state is None or last not in (["finished"], ["diverged"]):
+            continue
+        ours = manifest | _described(config, folder)
+        ours["taken_over_from"] = f"{sibling.name}/{source.name}"
+        folder.begin(config_text=files.dump(config), manifest=ours)
+        folder.adopt(state)
         folder.finish(result)
         for view in views.of_log(config, folder, settings, resumed=False):
             view.close()

@@ -14,7 +14,7 @@ from bnbench.errors import RunError
 from bnbench.guard import ForeignCode
 from bnbench.runner.settings import Settings
 from bnbench.sinks import OptionalSink, Sink
-from bnbench.sinks.loggers import LoggerSink, labels_of, open_logger
+from bnbench.sinks.loggers import LoggerSink, Name, labels_of, open_logger
 from bnbench.sinks.metrics import to_moments
 from bnbench.sinks.scalars import Scalars
 from bnbench.store import RunFolder
@@ -50,7 +50,7 @@ def _tensorboard(folder: RunFolder, before: Callable[[], None]) -> Sink:
     return open_view(folder)
 
 
-def _logger(name: str, folder: RunFolder, *, resumed: bool, lasting: bool) -> Sink:
+def _logger(name: Name, folder: RunFolder, *, resumed: bool, lasting: bool) -> Sink:
     manifest = folder.manifest()
     assert manifest is not None
     labels = labels_of(manifest, manifest[LOGGED_AS], resumed=resumed)

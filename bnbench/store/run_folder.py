@@ -190,14 +190,17 @@ class RunFolder:
         files.replace_content(self.path / MANIFEST, record.encode(manifest))
         files.remove(self.path / ERROR)
 
-    def take_over(self, source: RunFolder, checkpoint: bytes) -> None:
-        """Store the events and the last state of another folder of the same run."""
-        taken = {
-            METRICS: files.read(source.path / METRICS),
-            FIRST_BATCH: source.first_batch(),
+    def last_state(self) -> dict[str, bytes] | None:
+        """What another folder of the same run can `adopt`: the events, and the last state that was
+        committed; None where there is none. Raises StorageError as `checkpoint` does."""
+        if (checkpoint := self.checkpoint()) is None:
+            return None
+        found = {
+            METRICS: files.read(self.path / METRICS),
+            FIRST_BATCH: self.first_batch(),
             CHECKPOINT: record.sealed(checkpoint),
         }
-        self.adopt({name: content for name, content in taken.items() if content is not None})
+        return {name: content for name, content in found.items() if content is not None}
 
     def recover(self, tell: Callable[[str], object]) -> bytes | None:
         """`checkpoint`, to go on from: a damaged one is renamed, so that the next commit does not

@@ -133,6 +133,8 @@ def test_the_control_has_the_same_noise_and_normalizes_nothing(shape: tuple[int,
     for wrong in ((8, 2, 2, 2), (8, 3, 2)):
         with pytest.raises(ValueError, match="expected"):
             alone(draw(*wrong))
+    with pytest.raises(TypeError, match="eps"):
+        NoiseAlone(3, eps=1e-3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 2, 2), (8, 3)])

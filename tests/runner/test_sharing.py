@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bnbench.config import schema
+from bnbench.config import loading, schema
+from bnbench.errors import StorageError
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, RunFolder
@@ -76,7 +77,9 @@ def test_what_would_read_otherwise_is_trained(tmp_path: Path, change: str) -> No
         take(SECOND.model_copy(update=NEARLY[change]), tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["fingerprint", "result", "checkpoint", "metrics", "manifest"])
+@pytest.mark.parametrize(
+    "damage", ["fingerprint", "result", "checkpoint", "metrics", "manifest", "config"]
+)
 def test_a_doubtful_twin_is_none(tmp_path: Path, source: RunFolder, damage: str) -> None:
     match damage:
         case "fingerprint":
@@ -90,9 +93,45 @@ def test_a_doubtful_twin_is_none(tmp_path: Path, source: RunFolder, damage: str)
         case "metrics":
             content = (source.path / "metrics.jsonl").read_bytes()
             (source.path / "metrics.jsonl").write_bytes(content[:-30])
+        case "config":
+            (source.path / "config.yaml").write_text("norm: [")
         case _:
             (source.path / f"{damage}.json").unlink()
     with pytest.raises(Exception, match="it was to be taken over"):
+        take(SECOND, tmp_path)
+
+
+def test_the_fingerprint_is_compared_before_the_configuration_is_read(
+    tmp_path: Path, source: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def load(path: Path) -> schema.RunConfig:
+        read.append(path)
+        return FIRST
+
+    monkeypatch.setattr(loading, "load_run", load)
+    path = source.path / "manifest.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"cpu_capability": "', '"cpu_capability": "other '))
+    with pytest.raises(Exception, match="it was to be taken over"):
+        take(SECOND, tmp_path)
+    assert not read
+    path.write_text(whole)
+    take(SECOND, tmp_path)
+    assert read == [source.path]
+
+
+@pytest.mark.usefixtures("source")
+@pytest.mark.parametrize("name", ["begin", "adopt"])
+def test_what_is_wrong_with_ones_own_folder_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space left")
+
+    monkeypatch.setattr(RunFolder, name, full)
+    with pytest.raises(StorageError, match="no space left"):
         take(SECOND, tmp_path)
 
 

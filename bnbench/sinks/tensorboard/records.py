@@ -168,12 +168,17 @@ NAMED = 20
 """Classes whose names and counts fit into a picture of a matrix."""
 
 
+class _Font(ImageFont.FreeTypeFont):
+    """Most texts come again in the picture of each run, and drawing them takes most of its time."""
+
+    getmask2: Any = lru_cache(2**12)(ImageFont.FreeTypeFont.getmask2)
+    getlength: Any = lru_cache(2**12)(ImageFont.FreeTypeFont.getlength)
+
+
 @cache
-def _font(size: int) -> Any:
-    font: Any = ImageFont.load_default(size)
-    # Most texts come again in the picture of each run, and drawing them takes most of its time.
-    font.getmask2, font.getlength = map(lru_cache(2**12), (font.getmask2, font.getlength))
-    return font
+def _font(size: int) -> _Font:
+    pillows: Any = ImageFont.load_default(size)
+    return _Font(io.BytesIO(pillows.font_bytes), size, layout_engine=pillows.layout_engine)
 
 
 def first_images(images: NDArray[np.float32], labels: Sequence[str]) -> bytes:
