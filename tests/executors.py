@@ -35,6 +35,7 @@ from bnbench.sweeps.jobs import (
     perform,
 )
 from bnbench.sweeps.shipping import Reply, Sent, Shipment, perform_shipment
+from bnbench.sweeps.workers import Workers
 
 Behaviour = Callable[[Job], list[Answer]]
 
@@ -65,20 +66,13 @@ class InProcess:
     size = 1
     queues = False
 
-    def __init__(
-        self,
-        _size: int,
-        options: SweepOptions,
-        experiment: ExperimentFolder,
-        siblings: Sequence[ExperimentFolder] = (),
-    ) -> None:
+    def __init__(self, options: SweepOptions) -> None:
         self._options = options
-        self.turn_to(_size, experiment, siblings)
         self._stop = Stop()
         self._submitted: list[Job] = []
 
     def turn_to(
-        self, _size: int, experiment: ExperimentFolder, siblings: Sequence[ExperimentFolder]
+        self, _size: int, experiment: ExperimentFolder, siblings: Sequence[ExperimentFolder] = ()
     ) -> None:
         """Train there from now on."""
         self._experiment, self._siblings = experiment, siblings
@@ -107,6 +101,20 @@ class InProcess:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def in_process(experiment: ExperimentFolder) -> InProcess:
+    """One that trains in this folder."""
+    executor = InProcess(SweepOptions())
+    executor.turn_to(1, experiment)
+    return executor
+
+
+def workers_in(experiment: ExperimentFolder, size: int = 1) -> Workers:
+    """Worker processes that train in this folder."""
+    workers = Workers(SweepOptions())
+    workers.turn_to(size, experiment)
+    return workers
 
 
 class Scripted:

@@ -22,8 +22,7 @@ from bnbench.config import loading, plans
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps.jobs import SweepOptions
-from tests.executors import InProcess, sweep
+from tests.executors import in_process, sweep
 from tests.runs import committed_step, evidence, quiet_console
 
 EXPERIMENT = """\
@@ -84,7 +83,7 @@ class Torture:
     def _undisturbed(self) -> dict[str, Any]:
         """What is stored when nobody disturbs it: one run after the other, in this process."""
         reference = ExperimentFolder(self._folder / "reference" / "small")
-        executor = InProcess(1, SweepOptions(), reference)
+        executor = in_process(reference)
         sweep(self._configs, reference, executor, Screen(quiet_console(), runs=1), Stop())
         return {run.name: evidence(run) for run in reference.runs()}
 

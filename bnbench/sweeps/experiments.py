@@ -147,7 +147,7 @@ def executors(
         raise UsageError(f"{flag} says how to train on SLURM", do="add --on slurm")
     if options.on != "ray" and options.address:
         raise UsageError("--address is of a Ray cluster", do="add --on ray")
-    with closing(workers.Workers(0, options, planned[0].folder)) as local:
+    with closing(workers.Workers(options)) as local:
         for each in planned:
             if len(planned) > 1:
                 say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")

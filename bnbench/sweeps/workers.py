@@ -45,6 +45,9 @@ BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 60.0
 """A worker that has sent nothing for this long does not respond and is killed: sixty beats."""
 
+END_SECONDS = 5.0
+"""How long idle workers have to end, all of them together, for what libraries do then."""
+
 FAILED_STARTS = 5
 """This many deaths in a row of workers that had not started are not chance."""
 
@@ -85,25 +88,18 @@ class Workers:
     torch at the same time.
 
     Workers train in the folder of the experiment itself, and take a run that a sibling experiment
-    has finished over from there. `turn_to` has them do so for another.
+    has finished over from there. `turn_to` says which, before the first of them is started.
     """
 
     queues = False
 
-    def __init__(
-        self,
-        size: int,
-        options: jobs.SweepOptions,
-        experiment: ExperimentFolder,
-        siblings: Sequence[ExperimentFolder] = (),
-    ) -> None:
-        self.turn_to(size, experiment, siblings)
+    def __init__(self, options: jobs.SweepOptions) -> None:
         self._options = options
         self._workers: list[_Worker] = []
         self._failed_starts = 0
 
     def turn_to(
-        self, size: int, experiment: ExperimentFolder, siblings: Sequence[ExperimentFolder]
+        self, size: int, experiment: ExperimentFolder, siblings: Sequence[ExperimentFolder] = ()
     ) -> None:
         """Train in this folder from now on, so many runs at a time."""
         self.size, self._place = size, (experiment, siblings)
@@ -198,8 +194,9 @@ class Workers:
         for worker in workers:
             idle = worker.ready and worker.job is None
             worker.send(Signal.END) if idle else worker.process.kill()
+        end = time.monotonic() + END_SECONDS
         for worker in workers:
-            worker.process.join(5.0)  # seconds, for what libraries do then
+            worker.process.join(max(0.0, end - time.monotonic()))
             worker.process.kill()
             self._end(worker)
 
@@ -319,7 +316,9 @@ def _listen(connection: Connection, waiting: SimpleQueue[Task], stop: Stop) -> N
             # The driver is gone. The last checkpoint is intact; exiting releases the lock.
             os._exit(1)
         if message is Signal.END:
-            atexit._run_exitfuncs()  # the rest of an interpreter's end takes torch 0.6 s
+            # The rest of an interpreter's end takes torch 0.6 s, and only this private function
+            # leaves it out. Here it is safe: the main thread waits for a job, which never comes.
+            atexit._run_exitfuncs()
             os._exit(0)
         if isinstance(message, Signal):
             stop.exit_code = 130

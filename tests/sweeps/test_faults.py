@@ -16,8 +16,8 @@ from bnbench.runner.execution import execute
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps.jobs import SweepOptions, SweepOutcome
-from tests.executors import InProcess, sweep
+from bnbench.sweeps.jobs import SweepOutcome
+from tests.executors import in_process, sweep
 from tests.injection import Disk, Failure, Killed, disk, kills
 from tests.runs import evidence, experiment_in, no_norm_config, quiet_console, small_config
 from tests.stub import build_stub
@@ -31,7 +31,7 @@ RUNS: list[schema.RunConfig] = [small_config(train=TRAIN), no_norm_config(train=
 def swept(experiment: ExperimentFolder) -> SweepOutcome:
     """What `bnbench sweep` does, in this process."""
     experiment.begin("question: none\n")
-    executor = InProcess(1, SweepOptions(), experiment)
+    executor = in_process(experiment)
     return sweep(RUNS, experiment, executor, Screen(quiet_console(), runs=2), Stop())
 
 

@@ -27,7 +27,7 @@ from bnbench.sweeps import schedule
 from bnbench.sweeps.forecast import WORKER_SECONDS, Forecast, as_lines
 from bnbench.sweeps.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, SweepOptions
 from bnbench.train import Run
-from tests.executors import InProcess, faults_of
+from tests.executors import faults_of, in_process
 from tests.runs import (
     MANIFEST,
     a_result,
@@ -267,7 +267,7 @@ def test_measuring_leaves_no_trace_and_knows_the_size(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     actual = execute(config, experiment, Settings()).folder.size()
     assert actual / 2 < cost.bytes < actual * 2
-    found = forecast([no_norm_config()], experiment, InProcess(1, SweepOptions(), experiment))
+    found = forecast([no_norm_config()], experiment, in_process(experiment))
     assert found.runs[0].measured
 
 
@@ -354,7 +354,7 @@ def test_a_sweep_that_does_not_fit_on_the_disk_is_refused(
 
     def sweep() -> None:
         with Screen(quiet_console(), runs=4) as screen:
-            executor = InProcess(1, SweepOptions(), experiment)
+            executor = in_process(experiment)
             schedule.sweep(
                 runs, experiment, executor, screen, Stop(), SweepOptions(), faults_of,
                 lambda: begun.append(True),

@@ -17,9 +17,9 @@ from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, read
-from bnbench.sweeps.jobs import Check, Failed, SweepOptions, SweepOutcome, Train
+from bnbench.sweeps.jobs import Check, Failed, SweepOutcome, Train
 from bnbench.sweeps.shipping import Reply, Sent, Shipment, Shipping
-from tests.executors import Elsewhere, InProcess, sweep
+from tests.executors import Elsewhere, in_process, sweep
 from tests.injection import Killed, disk, kills, stopping
 from tests.runs import (
     MANIFEST,
@@ -80,7 +80,7 @@ def swept(
 def locally(path: Path, runs: list[schema.RunConfig]) -> ExperimentFolder:
     """The same runs in this process, in their folders."""
     experiment = experiment_in(path)
-    with closing(InProcess(1, SweepOptions(), experiment)) as executor:
+    with closing(in_process(experiment)) as executor:
         sweep(runs, experiment, executor, Screen(quiet_console(), runs=1), Stop())
     return experiment
 

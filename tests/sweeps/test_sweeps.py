@@ -23,10 +23,9 @@ from bnbench.config import loading, plans, schema
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps.jobs import SweepOptions
 from bnbench.sweeps.workers import Workers
 from tests import torture
-from tests.executors import InProcess, sweep
+from tests.executors import InProcess, in_process, sweep, workers_in
 from tests.runs import (
     SMALL_YAML,
     committed_step,
@@ -87,7 +86,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     runs = list(plans.expand(loading.load_experiment(path)).runs)
     here = experiment_in(tmp_path / "here")
-    whole = swept(runs, here, InProcess(1, SweepOptions(), here))
+    whole = swept(runs, here, in_process(here))
     experiment = ExperimentFolder(tmp_path / "runs" / "small")
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
@@ -97,9 +96,9 @@ def test_neither_the_number_of_workers_nor_the_order_changes_a_bit(tmp_path: Pat
     path = write_experiment(tmp_path / "small.yaml", FOUR + "seeds: 2\n")
     runs = list(plans.expand(loading.load_experiment(path)).runs)
     here, there = experiment_in(tmp_path / "here"), experiment_in(tmp_path / "there")
-    whole = swept(runs, here, InProcess(1, SweepOptions(), here))
+    whole = swept(runs, here, in_process(here))
     random.Random(0).shuffle(runs)
-    assert swept(runs, there, Workers(3, SweepOptions(), there)) == whole
+    assert swept(runs, there, workers_in(there, 3)) == whole
 
 
 @pytest.mark.slow
@@ -126,7 +125,7 @@ def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
     whole = swept(
         list(plans.expand(loading.load_experiment(path)).runs),
         here,
-        InProcess(1, SweepOptions(), here),
+        in_process(here),
     )
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
@@ -201,7 +200,7 @@ def resumed(terminal: Terminal, path: Path) -> None:
     assert done.returncode == 0, done.stderr
     here = experiment_in(path / "here")
     runs = list(plans.expand(loading.load_experiment(path / "small.yaml")).runs)
-    whole = swept(runs, here, InProcess(1, SweepOptions(), here))
+    whole = swept(runs, here, in_process(here))
     assert {run.name: evidence(run) for run in experiment.runs()} == whole
 
 

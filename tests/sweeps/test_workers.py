@@ -39,8 +39,8 @@ from bnbench.sweeps.jobs import (
     Train,
     Trained,
 )
-from bnbench.sweeps.workers import FAILED_STARTS, Workers
-from tests.executors import sweep
+from bnbench.sweeps.workers import END_SECONDS, FAILED_STARTS, Workers
+from tests.executors import sweep, workers_in
 from tests.runs import (
     committed_step,
     evidence,
@@ -145,7 +145,8 @@ def test_what_a_layer_changes_reaches_no_run_without_it(
             super().submit(job)
             used.extend(processes())
 
-    with closing(Watched(1, SweepOptions(), experiment)) as workers:
+    with closing(Watched(SweepOptions())) as workers:
+        workers.turn_to(1, experiment)
         outcome = sweep(runs, experiment, workers, Screen(quiet_console(), runs=4), Stop())
     assert (outcome.trained, outcome.failures) == (4, [])
     # Two networks checked and four runs trained, without the layer before with it: its check is
@@ -162,7 +163,7 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
     """In one test, since a worker takes seconds to start."""
     experiment = experiment_in(tmp_path)
     warns = "import warnings; warnings.warn('mind the gap')"
-    with closing(Workers(1, SweepOptions(), experiment)) as workers:
+    with closing(workers_in(experiment)) as workers:
         # It trains, and sends what there is to see.
         config = small_config()
         workers.submit(Train(config))
@@ -258,7 +259,7 @@ def test_workers_have_numbers_from_0_and_only_those_below_the_size_work(
     tmp_path: Path,
 ) -> None:
     jobs = [Train(small_config(seed=seed)) for seed in range(4)]
-    with closing(Workers(3, SweepOptions(), experiment_in(tmp_path))) as workers:
+    with closing(workers_in(experiment_in(tmp_path), 3)) as workers:
         workers.start(9)
         assert [each.number for each in Numbered.all] == [0, 1, 2]
         Numbered.all[1].kill()
@@ -273,6 +274,25 @@ def test_workers_have_numbers_from_0_and_only_those_below_the_size_work(
         for job in jobs[2:]:
             workers.submit(job)
         assert [each.number for each in Numbered.all if each.alive] == [0, 2, 1, 3]
+
+
+@pytest.mark.usefixtures("numbered")
+def test_workers_that_do_not_end_are_waited_for_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, now = list[float](), [100.0]
+
+    def join(_: Numbered, timeout: float | None = None) -> None:
+        waited.append(timeout or 0.0)
+        now[0] += timeout or 0.0
+
+    monkeypatch.setattr(Numbered, "join", join)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    workers = workers_in(experiment_in(tmp_path), 3)
+    workers.start(3)
+    workers.close()
+    assert sum(waited) == END_SECONDS
+    assert not any(each.alive for each in Numbered.all)
 
 
 @pytest.mark.usefixtures("numbered")
@@ -317,7 +337,7 @@ def test_a_death_is_noticed_and_its_cause_named(
     monkeypatch.setattr("bnbench.sweeps.workers.SILENCE_SECONDS", 15)
     config = in_trouble(tmp_path, *DEATHS)
     experiment = experiment_in(tmp_path)
-    with closing(Workers(1, SweepOptions(), experiment)) as workers:
+    with closing(workers_in(experiment)) as workers:
         for cause in DEATHS.values():
             workers.submit(Train(config))
             end = until_end(workers)[-1]
@@ -333,7 +353,7 @@ def test_a_death_is_noticed_and_its_cause_named(
 def test_workers_that_cannot_start_are_an_error_not_a_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Workers(2, SweepOptions(), experiment_in(tmp_path))) as workers:
+    with closing(workers_in(experiment_in(tmp_path), 2)) as workers:
         monkeypatch.setattr("bnbench.sweeps.workers.serve", os.abort)
         for _ in range(FAILED_STARTS - 1):
             workers.submit(Train(small_config()))
@@ -349,12 +369,12 @@ DRIVER = """
 import os, sys, time
 from pathlib import Path
 from bnbench.store import ExperimentFolder
-from bnbench.sweeps.jobs import Stated, Train, SweepOptions
-from bnbench.sweeps.workers import Workers
+from bnbench.sweeps.jobs import Stated, Train
+from tests.executors import workers_in
 from tests.sweeps.test_workers import long_config, processes
 
 if __name__ == "__main__":
-    workers = Workers(1, SweepOptions(), ExperimentFolder(Path(sys.argv[1])))
+    workers = workers_in(ExperimentFolder(Path(sys.argv[1])))
     workers.submit(Train(long_config(100_000)))
     while not any(isinstance(answer, Stated) for _, answer in workers.answers(0.1)):
         pass

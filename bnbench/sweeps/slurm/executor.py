@@ -69,7 +69,8 @@ class Slurm:
         self._cluster, self._options, self._say = cluster, options, say
         self._experiment, self._siblings = experiment, siblings
         self._folder = experiment.path.absolute() / FOLDER
-        self._here = workers.Workers(1, options, experiment, siblings)
+        self._here = workers.Workers(options)
+        self._here.turn_to(1, experiment, siblings)
         self._asked: deque[jobs.Job] = deque()
         self._waiting: list[jobs.Train] = []
         self._trains: dict[str, jobs.Train] = {}  # what has no answer yet, by the run's hash

@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ from bnbench.config import identity, schema
 from bnbench.errors import BnbenchError, Fault, Interrupted
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
-from bnbench.store import ExperimentFolder
+from bnbench.store import ExperimentFolder, encode_records
 from bnbench.sweeps import jobs, schedule, workers
 
 FOLDER = "slurm"
@@ -97,7 +97,8 @@ class Share:
 
     def _train(self, stop: Stop) -> None:
         screen = Screen(Console(markup=False, emoji=False), runs=len(self.configs))
-        local = workers.Workers(self.workers, self.options, self.experiment, self.siblings)
+        local = workers.Workers(self.options)
+        local.turn_to(self.workers, self.experiment, self.siblings)
         with closing(local):
             schedule.sweep(
                 self.configs, self.experiment, local, screen, stop, self.options, _faults
@@ -109,7 +110,7 @@ class Share:
         return [folder.committed() for folder in folders]
 
     def _leave(self, number: str, ended: Ended) -> None:
-        record = TypeAdapter(Ended).dump_json(ended)
+        record = encode_records([asdict(ended)])
         self.experiment.keep({f"{FOLDER}/{number}_end.json": record})
 
 

@@ -19,7 +19,7 @@ from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.sweeps.jobs import SweepOptions, Trained
 from bnbench.sweeps.slurm import share
-from tests.executors import InProcess, sweep
+from tests.executors import InProcess, in_process, sweep
 from tests.extras import required
 from tests.runs import evidence, experiment_in, small_config
 
@@ -57,7 +57,7 @@ def test_a_task_gives_the_bits_of_a_local_sweep(
         provenance.environment()
     ), "what the next task must have"
     local = experiment_in(tmp_path / "local")
-    sweep(seeds(2), local, InProcess(1, SweepOptions(), local), Screen(PlainConsole()), Stop())
+    sweep(seeds(2), local, in_process(local), Screen(PlainConsole()), Stop())
     there = experiment_in(tmp_path)
     assert {run.name: evidence(run) for run in there.runs()} == {
         run.name: evidence(run) for run in local.runs()
@@ -129,6 +129,21 @@ def test_told_to_end_a_task_leaves_its_runs_to_others(
     assert ended is not None
     assert (ended.told, ended.what) == (True, "told to end by SIGTERM")
     assert task().checkpoint().function == task()
+
+
+def test_what_is_no_text_hides_no_error(
+    task: Callable[..., share.Share], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a character, as in a path that is none."""
+
+    def fails(*_: object) -> None:
+        raise ClusterError("cannot read /data/\udcff", do="rename \udcff")
+
+    monkeypatch.setattr(share.Share, "_train", fails)
+    with pytest.raises(ClusterError, match="cannot read"):
+        task()()
+    ended = share.ending(experiment_in(tmp_path), "77")
+    assert ended == share.Ended("cannot read /data/?", "rename ?")
 
 
 def test_a_torn_ending_is_none(tmp_path: Path) -> None:
