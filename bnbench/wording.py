@@ -53,11 +53,11 @@ def listing(words: Iterable[str], last: str = "or") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
-def cut(words: list[str], between: str = ", ") -> str:
-    """`a, b, c`; of more than seven the first six and how many more there are."""
+def cut(words: list[str], between: str = ", ", of: str = "") -> str:
+    """`a, b, c`; of more than seven the first six and how many more (`of` what) there are."""
     if len(words) <= 7:
         return between.join(words)
-    return f"{between.join(words[:6])} and {len(words) - 6:,} more"
+    return f"{between.join(words[:6])} and {len(words) - 6:,} more {of}".rstrip()
 
 
 KEY_WORDS = {

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from bnbench.config import layers, schema
 from bnbench.config.faults import Faults, Place
 from bnbench.config.layers import Blocks, Layer
-from bnbench.config.metrics import Metric
+from bnbench.config.metrics import Metric, unit
 from bnbench.config.schema import Key
 from bnbench.config.sentences import is_whole_number
 from bnbench.config.yaml import Path, Source
@@ -73,6 +73,11 @@ class Claim(schema.ClaimConfig):
     measured: Metric
     better_arms: tuple[Arm, ...]
     worse_arms: tuple[Arm, ...]
+
+    @property
+    def unit(self) -> str:
+        """Of its differences."""
+        return "doublings" if self.log else unit(self.measured)
 
 
 class Published(schema.PublishedConfig):

@@ -144,7 +144,7 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
             f"{run.name}: {(run.problem or '').strip().partition(chr(10))[0] or run.state}"
             for run in failed
         ]
-        told = f"{counted(len(failed), 'run')} failed or cannot be read: {cut(shown, '; ')}"
+        told = f"{counted(len(failed), 'run')} failed or cannot be read: {cut(shown, '; ', 'runs')}"
         yield Notice("failed", told)
     seeds = max(len(cell.runs) for cell in study.cells)
     needed = seeds_to_support([claim.direction for claim in study.experiment.claims])
@@ -214,7 +214,7 @@ def _where(study: Study, lost: Callable[[StudiedRun], bool]) -> str:
         for count, cell in counts
         if count
     ]
-    return cut(said, "; ")
+    return cut(said, "; ", "cells")
 
 
 def _other(run: OtherRun) -> str:

@@ -80,6 +80,16 @@ def judging(looks: Sequence[int]) -> str:
     )
 
 
+def smallest(sizes: Sequence[tuple[float, str]]) -> str:
+    """The smallest effects of claims, each with its unit: one for all, or one by one."""
+    said = [
+        f"{words.number(size)} {unit[:-1] if size == 1 else unit}".strip() for size, unit in sizes
+    ]
+    if len(set(said)) == 1:
+        return f"The smallest effect that matters is {said[0]}."
+    return f"The smallest effects that matter are, claim by claim, {listing(said, 'and')}."
+
+
 def _sentences(each: Iterable[str]) -> str:
     return " ".join(each for each in each if each)
 
@@ -132,7 +142,8 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
         when = "not registered before" if then is None else f"registered on {then.date[:10]}"
         yield (
             f"The experiment's file states {counted(claims, 'claim')}, {when}. "
-            f"{judging(study.experiment.looks)}"
+            f"{judging(study.experiment.looks)} "
+            f"{smallest([(each.smallest_effect, each.unit) for each in study.experiment.claims])}"
         )
     if claims and any(run.history.correct for run in study.runs):
         yield IMAGES

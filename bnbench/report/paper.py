@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bnbench import __version__
 from bnbench.report import words
-from bnbench.report.methods import IMAGES, judging
+from bnbench.report.methods import IMAGES, judging, smallest
 from bnbench.report.record import as_csv
 from bnbench.report.study import METRICS
 from bnbench.report.terminal import cells_in_words, outcome
@@ -71,9 +71,10 @@ def claims_table(name: str, claims: Sequence[Record], looks: Sequence[int] = ())
     where these were several."""
     images = any((claim["effect"] or {}).get("over_images") for claim in claims)
     second = f" In parentheses: with the images as a sample, too. {IMAGES}" * images
+    least = smallest([(claim["smallest_effect"], claim["unit"]) for claim in claims])
     return PaperTable(
         name,
-        f"Claims and verdicts; + favours the claim. {judging(looks)}{second}",
+        f"Claims and verdicts; + favours the claim. {judging(looks)} {least}{second}",
         ["claim", "verdict", "effect", "interval", "seeds", "p"],
         [_verdict(claim) for claim in claims],
         [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * 3],

@@ -85,7 +85,7 @@ class Judged:
     @property
     def unit(self) -> str:
         """Of the differences."""
-        return "doublings" if self.claim.log else metrics.unit(self.claim.measured)
+        return self.claim.unit
 
     @property
     def superiority(self) -> float | None:

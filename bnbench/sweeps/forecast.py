@@ -285,11 +285,12 @@ def as_lines(forecast: Forecast, looks: Sequence[int] = (), stops: Sequence[int]
         key for key in dict.fromkeys(chain(*points))
         if len({repr(point[key]) for point in points if point.get(key) is not None}) > 1
     ]  # fmt: skip
+    pace = forecast.pace if forecast.pace >= BUSY else 1.0
     rows = [("seeds", "training", "disk", "cell")]
     for runs in cells.values():
         trained = [run for run in runs if run.trains]
         rough = "≈ " if any(run.rough for run in trained) else ""
-        cost = rough + duration(sum(run.seconds for run in trained)) if trained else ""
+        cost = rough + duration(pace * sum(run.seconds for run in trained)) if trained else ""
         size = decimal(sum(run.bytes for run in trained)) if trained else ""
         point = point_words({key: runs[0].point.get(key) for key in varying})
         rows.append((_states(runs), cost, size, runs[0].setup + f" at {point}" * bool(point)))
@@ -301,11 +302,8 @@ def as_lines(forecast: Forecast, looks: Sequence[int] = (), stops: Sequence[int]
     training = sum(run.trains for run in forecast.runs)
     if not training:
         return [*lines, "nothing to train"]
-    pace, busy = 1.0, ""
-    if forecast.pace >= BUSY:
-        pace = forecast.pace
-        idle = duration(forecast.seconds)
-        busy = f" while other programs use the cores; without them about {idle}"
+    idle = f"; without them about {duration(forecast.seconds)}"
+    busy = f" while other programs use the cores{idle}" if pace >= BUSY else ""
     seconds = pace * forecast.seconds
     later = timedelta(seconds=min(seconds - forecast.seconds, LATEST))
     finish = datetime.fromisoformat(forecast.finish).astimezone() + later

@@ -50,7 +50,7 @@ def learning_curves(
     """Validation accuracy (a fraction, shown in percent) or loss while training, against images or
     seconds.
 
-    Full lines: running statistics; dotted: batch statistics, if a setup has any. Three seeds and
+    Dotted lines: batch statistics, if a setup has any; others: running statistics. Three seeds and
     more: their mean with its 95 % interval; fewer: each seed. A cross is where one diverged. None
     without evaluations.
     """
@@ -141,7 +141,7 @@ def _sentences(shown: Curves) -> Iterator[str]:
     bands = {len(cell.completed) >= SEEDS_FOR_AN_INTERVAL for cell in cells}
     yield style.lines_words(bands)
     if any(map(_has_batch, shown.runs)):
-        yield "Full lines: running statistics; dotted: the same weights under batch statistics."
+        yield "Dotted: the same weights under batch statistics; other lines: running statistics."
     if any(run.history.diverged_at is not None for run in shown.runs):
         left_out = " Seeds that diverged are in no mean." if True in bands else ""
         yield f"×: where a seed diverged.{left_out}"
