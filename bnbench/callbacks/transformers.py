@@ -25,6 +25,7 @@ class TransformersWatch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: Trainer, **options: Any) -> None:
         self._trainer, self._options = trainer, options
         self._watching = ExitStack()
+        self._watch: Watch | None = None
         self._held: list[Mapping[str, float]] = []
 
     def on_train_begin(self, *given: Any, model: nn.Module, **_: Any) -> None:
@@ -51,7 +52,7 @@ class TransformersWatch(TrainerCallback):  # type: ignore[misc]
         """Log what was read; after the last step, read."""
         control: TrainerControl = given[2]
         due = control.should_log
-        if control.should_training_stop:
+        if control.should_training_stop and self._watch is not None:
             self._watch.read()
         self._log()
         control.should_log = due  # the trainer takes what we log for its own figures of this step
@@ -59,6 +60,7 @@ class TransformersWatch(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Let go of the model."""
         self._watching.close()
+        self._watch = None
         self._log()
 
     def _log(self) -> None:

@@ -70,7 +70,9 @@ def diagnose(
     """Say why a model is bad in eval mode, and fix it."""
     from bnbench.config import drafts
 
-    sizes = None if batch_sizes is None else drafts.batch_sizes(batch_sizes)
+    sizes = None
+    if batch_sizes is not None:
+        sizes = drafts.batch_sizes(batch_sizes, least=2, option="--batch-sizes")
     root.require_new(fix, "--fix")
     root.require_new(html, "--html")
     hidden = quiet or as_json

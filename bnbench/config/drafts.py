@@ -218,12 +218,13 @@ def data(text: str) -> str:
     return _known(text, datasets(), "dataset", ", or a folder that holds train/ and test/")
 
 
-def batch_sizes(text: str) -> tuple[int, ...]:
+def batch_sizes(text: str, least: int = 1, option: str = "") -> tuple[int, ...]:
     """Whole numbers with commas between them, sorted. Raises UsageError."""
     sizes = _split(text)
-    if not sizes or not all(re.fullmatch("[1-9][0-9]{0,8}", each) for each in sizes):
+    whole = all(re.fullmatch("[1-9][0-9]{0,8}", each) for each in sizes)
+    if not sizes or not whole or min(map(int, sizes)) < least:
         raise UsageError(
-            f"{shortened(text)}: batch sizes are whole numbers from 1",
+            f"{option} {shortened(text)}: batch sizes are whole numbers from {least}".lstrip(),
             do="write commas between them: 4,64",
         )
     return tuple(sorted({*map(int, sizes)}))

@@ -10,6 +10,9 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
+
+# Private, as torch has no public one; it knows named tuples and deques, which loaders yield, and
+# what libraries register with it.
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
@@ -258,14 +261,24 @@ def _form(value: Any, count: int, path: Path, group: _Group) -> Any:
     if isinstance(value, Tensor) and value.ndim and len(value) == count:
         group.columns[path] = [value.detach().to("cpu", copy=True)]
     elif isinstance(value, list | tuple) and path and len(value) == count and count > 1:
-        group.columns[path] = [list(value)]
+        group.columns[path] = [list(map(_plain, value))]
     elif isinstance(value, Mapping):
         return {k: _form(each, count, (*path, k), group) for k, each in value.items()}
     elif isinstance(value, list | tuple):
         return tuple(_form(each, count, (*path, k), group) for k, each in enumerate(value))
     else:
-        group.rest[path] = value
+        group.rest[path] = _plain(value)
     return _Part(path)
+
+
+def _plain(value: Any) -> Any:
+    """The value with dicts in the place of other mappings, which torch's pytree does not look into,
+    as transformers' BatchEncoding."""
+
+    def as_dict(there: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {key: _plain(each) for key, each in there.items()}
+
+    return tree_map_only(Mapping, as_dict, value, is_leaf=lambda each: isinstance(each, Mapping))
 
 
 # --- which batches ----------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def in_a_sentence(
                 do="num_workers=0 shows where",
             )
         said = f"{raised.place}{what} raised {raised.kind}{where}{raised.message}"
-        return kind(said, do="its traceback shows why; on the command line, --debug prints it")
+        return kind(said, do="see its traceback (bnbench diagnose: add --debug)")
 
     return sentence
 

@@ -6,10 +6,12 @@ watched, nobody waits for the others.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from functools import partial
+from io import BytesIO
 from itertools import count
+from math import inf, isnan
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +22,9 @@ from torch import nn
 from bnbench.probes.interception import tables
 
 _numbers = count()
+
+Statistics: TypeAlias = dict[str, list[NDArray[np.float32]]]
+"""Of each layer, by name, its means and variances."""
 
 
 class Ranks:
@@ -38,7 +43,7 @@ class Ranks:
         self._layers = layers
         self._store = PrefixStore(f"bnbench.watch/{next(_numbers)}", _get_default_store())
         self._due = self._posted = -1
-        self._own: dict[str, list[NDArray[np.float32]]] = {}
+        self._own: Statistics = {}
 
     def due(self, step: int) -> None:
         """Take the statistics at the next call of `post`."""
@@ -53,29 +58,39 @@ class Ranks:
         if self.rank == 0:
             self._own = own
         else:
-            self._store.set(f"{self._posted}/{self.rank}", pickle.dumps(own))  # type: ignore[arg-type]
+            self._store.set(f"{self._posted}/{self.rank}", _packed(own))  # type: ignore[arg-type]
 
     def differ(self) -> tuple[list[str], str] | None:
-        """At rank 0: layers whose statistics are not the same everywhere, and by how much; None
-        also where the other ranks have not posted theirs."""
+        """At rank 0: layers whose statistics are not the same everywhere, and by how much; those
+        first that are themselves not everywhere. None also where the other ranks have not posted
+        theirs."""
         if self.rank != 0 or self._posted < 0:
             return None
         keys = [f"{self._posted}/{rank}" for rank in range(1, self.size)]
         self._posted = -1
         if not self._store.check(keys):
             return None
-        found = dict[str, float]()
+        unlike, found = dict[str, int](), dict[str, float]()
         worst = (0.0, "", 0)
         for rank, key in enumerate(keys, start=1):
-            theirs = pickle.loads(self._store.get(key))
+            theirs = _unpacked(self._store.get(key))
             self._store.delete_key(key)
-            for name, own in self._own.items():
-                if all(map(partial(np.array_equal, equal_nan=True), own, theirs[name])):
-                    continue
-                means, variances = own
-                width = np.sqrt(np.maximum(variances, 0) + 1e-5)
-                found[name] = float(np.mean(np.abs(theirs[name][0] - means) / width))
-                worst = max(worst, (found[name], name, rank))
+            for name in self._own | theirs:
+                own, other = self._own.get(name, []), theirs.get(name, [])
+                if [each.shape for each in own] != [each.shape for each in other]:
+                    unlike.setdefault(name, rank)
+                elif not all(map(partial(np.array_equal, equal_nan=True), own, other)):
+                    means, variances = own
+                    width = np.sqrt(np.maximum(variances, 0) + 1e-5)
+                    off = float(np.mean(np.abs(other[0] - means) / width))
+                    found[name] = inf if isnan(off) else off
+                    worst = max(worst, (found[name], name, rank))
+        if unlike:
+            name, rank = next(iter(unlike.items()))
+            return list(unlike | found), (
+                f"ranks have different networks: layer {name} is not in those of rank 0 and of "
+                f"rank {rank}, or not with as many channels"
+            )
         if not found:
             return None
         off, name, rank = worst
@@ -88,7 +103,23 @@ class Ranks:
 def _values(layer: nn.Module) -> Iterator[NDArray[np.float32]]:
     """Means and variances, copied."""
     for _, _, tensor in tables(layer):
-        yield np.array(tensor.detach().to("cpu", torch.float32))
+        yield tensor.detach().to("cpu", torch.float32, copy=True).numpy()
+
+
+def _packed(statistics: Statistics) -> bytes:
+    """As bytes that are only read, where unpickling runs what is in them: whoever reaches the store
+    writes to it."""
+    written = BytesIO()
+    tables = [each for pair in statistics.values() for each in pair]
+    np.savez(written, np.array(list(statistics), dtype=str), *tables)
+    return written.getvalue()
+
+
+def _unpacked(packed: bytes) -> Statistics:
+    with np.load(BytesIO(packed), allow_pickle=False) as read:
+        names, *tables = read.values()
+    pairs = zip(tables[::2], tables[1::2], strict=True)
+    return {name: list(pair) for name, pair in zip(names.tolist(), pairs, strict=True)}
 
 
 def ranks_of(layers: Mapping[str, nn.Module]) -> Ranks | None:

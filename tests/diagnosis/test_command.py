@@ -171,7 +171,11 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "page is there": (["mine.py:make", "--html", "mine.py"], 2, "mine.py already exists"),
     "page in no folder": (["mine.py:make", "--html", "no/x"], 2, "there is no folder no"),
     "fix is there": (["mine.py:make", "--fix", "mine.py"], 2, "mine.py already exists"),
-    "sizes": (["mine.py:make", "--batch-sizes", "1,x"], 2, "1,x: batch sizes are whole numbers"),
+    "sizes": (
+        ["mine.py:make", "--batch-sizes", "1,x"],
+        2,
+        "--batch-sizes 1,x: batch sizes are whole numbers from 2",
+    ),
     "device": (["mine.py:alone", "--device", "cuda:99"], 2, "there is no device cuda:99"),
     "syntax": (["broken.py:make"], 2, "broken.py:2: importing broken.py raised SyntaxError: "),
     "import": (
@@ -181,6 +185,12 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     ),
     "an empty folder": (["."], 2, ". is not the folder of a run: it has no config.yaml"),
 }
+
+
+def test_a_batch_of_one_is_refused_before_anything_is_loaded() -> None:
+    said = bnbench("diagnose", "mine.py:make", "--batch-sizes", "8,1")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("--batch-sizes 8,1: batch sizes are whole numbers from 2\n"), said
 
 
 @pytest.mark.parametrize("case", ERRORS)
@@ -199,7 +209,10 @@ def test_errors_are_sentences(case: str) -> None:
 
 
 def test_debug_shows_the_users_traceback() -> None:
-    assert "on the command line, --debug prints it\n" in bnbench("diagnose", "mine.py:raises").err
+    assert (
+        "see its traceback (bnbench diagnose: add --debug)\n"
+        in bnbench("diagnose", "mine.py:raises").err
+    )
     result = CliRunner().invoke(cli.app, ["diagnose", "mine.py:raises", "--debug"])
     assert result.exception is not None
     assert isinstance(result.exception.__cause__, ZeroDivisionError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -217,6 +218,23 @@ def test_images_and_targets_of_a_detector_are_counted(kind: type[Any]) -> None:
     batches = [(kind(x), kind(y)) for x, y in examples(size=16)]
     kept = collect(batches, "train", 64, torch.device("cpu"), ForeignCode())
     assert kept.sizes == (16,) * 4
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict])  # transformers' BatchEncoding is a UserDict
+def test_targets_of_any_mapping_are_kept_on_the_device_and_within_the_limit(
+    kind: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [(x, [kind(each) for each in y], kind(y[0])) for x, y in examples(size=16)]
+    kept = collect(batches, "train", 64, torch.device("meta"), ForeignCode())
+    _, targets, rest = kept.batch(torch.arange(3))
+    assert [each["label"].device.type for each in (*targets, rest)] == ["meta"] * 4
+    of_a_batch = 16 * (X[0].nbytes + CLASS[0].nbytes)
+    monkeypatch.setattr("bnbench.diagnosis.batches.MOST_BYTES", 2 * of_a_batch)
+    kept = collect(batches, "train", 64, torch.device("cpu"), ForeignCode())
+    assert kept.sizes == (16, 16)
+    monkeypatch.setattr("bnbench.diagnosis.batches.MOST_BYTES", 2 * of_a_batch - 1)
+    kept = collect(batches, "train", 64, torch.device("cpu"), ForeignCode())
+    assert kept.sizes == (16,)
 
 
 def test_what_the_user_says_comes_first() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,17 @@ def test_the_gap_is_in_its_logs_and_training_is_the_same(tmp_path: Path) -> None
     assert [point.step for point in shown[0].Scalars("train/gap/val_accuracy")] == [3, 6, 7]
     assert all(map(torch.equal, model.state_dict().values(), alone.state_dict().values()))
     assert not _global_optimizer_post_hooks
+
+
+def test_the_network_is_let_go_after_training(tmp_path: Path) -> None:
+    model, trainer = trained(tmp_path, watched=True)
+    callbacks = trainer.callback_handler.callbacks
+    (callback,) = (each for each in callbacks if isinstance(each, TransformersWatch))
+    network = weakref.ref(model)
+    del model, trainer, callbacks
+    callback._trainer = None
+    gc.collect()
+    assert network() is None
 
 
 def test_accumulated_batches_are_said(tmp_path: Path) -> None:

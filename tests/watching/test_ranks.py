@@ -1,0 +1,108 @@
+"""What the processes of a group say to one another: two of them, in one process."""
+
+from __future__ import annotations
+
+import pickle
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from bnbench.watching.ranks import Ranks
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Any:
+    found = dist.HashStore()  # type: ignore[attr-defined]
+    monkeypatch.setattr("torch.distributed.distributed_c10d._get_default_store", lambda: found)
+    monkeypatch.setattr("bnbench.watching.ranks._numbers", repeat(0))
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    return found
+
+
+def ranks_with(monkeypatch: pytest.MonkeyPatch, *layers: dict[str, nn.Module]) -> list[Ranks]:
+    """Each has posted its statistics at step 3."""
+    ranks = []
+    for number, each in enumerate(layers):
+        monkeypatch.setattr(dist, "get_rank", lambda number=number: number)
+        ranks.append(Ranks(each))
+        ranks[-1].due(3)
+        ranks[-1].post()
+    return ranks
+
+
+def norm(channels: int = 4, mean: float = 0.0) -> nn.Module:
+    layer = nn.BatchNorm2d(channels)
+    assert layer.running_mean is not None
+    layer.running_mean.fill_(mean)
+    return layer
+
+
+@pytest.mark.usefixtures("store")
+def test_the_same_is_the_same_whatever_layers_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = {"": norm(), "file": norm(3, mean=torch.nan), "a/ü": norm(mean=2.0)}
+    leads, follows = ranks_with(monkeypatch, layers, layers)
+    assert follows.differ() is None
+    assert leads.differ() is None
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(("mean", "off"), [(2.0, "2"), (torch.nan, "inf")])
+def test_the_layer_that_is_furthest_off_is_named(
+    mean: float, off: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {"a": norm(), "b": norm(), "c": norm()}
+    leads, _ = ranks_with(monkeypatch, here, here | {"b": norm(mean=mean), "c": norm(mean=1.0)})
+    assert leads.differ() == (
+        ["b", "c"],
+        "2 of 3 layers differ between 2 ranks; of layer b, rank 1's means are "
+        f"{off} standard deviations from rank 0's",
+    )
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("leading", [True, False])
+@pytest.mark.parametrize("other", [{}, {"b": norm(3)}])
+def test_ranks_with_other_layers_are_said_and_training_goes_on(
+    leading: bool, other: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = {"a": norm(), "b": norm()}, {"a": norm(mean=1.0)} | other
+    leads, _ = ranks_with(monkeypatch, *((one, two) if leading else (two, one)))
+    found = leads.differ()
+    assert found is not None
+    layers, evidence = found
+    assert layers == ["b", "a"]
+    assert "layer b is not in those of rank 0 and of rank 1, or not with as many" in evidence
+
+
+class Runs:
+    """Unpickling it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.file,))
+
+
+@pytest.mark.parametrize("how", ["pickled", "within an array"])
+def test_what_is_in_the_store_is_never_run(
+    how: str, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leads, _ = ranks_with(monkeypatch, {"a": norm()}, {"a": norm()})
+    bad = Runs(tmp_path / "run")
+    if how == "pickled":
+        written = pickle.dumps(bad)
+    else:
+        with (tmp_path / "packed").open("wb") as file:
+            np.savez(file, np.array([bad], dtype=object))
+        written = (tmp_path / "packed").read_bytes()
+    store.set("bnbench.watch/0/3/1", written)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        leads.differ()
+    assert not bad.file.exists()
