@@ -22,7 +22,6 @@ from bnbench.errors import ClusterError, Interrupted
 from bnbench.runner.provenance import environment
 from bnbench.runner.settings import Cost, Stop
 from bnbench.sinks.terminal import Screen
-from bnbench.store import ExperimentFolder
 from bnbench.sweeps.jobs import Answer, Found, Job, Measure, SweepOptions, SweepOutcome, Train
 from bnbench.sweeps.slurm import executor, share
 from tests.executors import Scripted, sweep
@@ -120,8 +119,11 @@ class Swept:
                 time.sleep(0.002)
                 return super().answers(seconds)
 
-        def here(size: int, _: SweepOptions, folder: ExperimentFolder, __: Any) -> Scripted:
-            return Here(folder, known, size, checks=True)
+            def turn_to(self, size: int, *_: Any) -> None:
+                self.size = size
+
+        def here(_: SweepOptions) -> Scripted:
+            return Here(self.experiment, known, checks=True)
 
         console = PlainConsole(file=self.said, width=200)
         chosen = SweepOptions(on="slurm", **options)
