@@ -191,8 +191,8 @@ def test_learning_curves_show_chance_words_and_what_diverged(tmp_path: Path) -> 
         assert [len(each) for each in crosses] == [0, 1]
         assert "diverged" in keys(figure)
         assert words == (
-            "Each seed a line. Full lines: running statistics; dotted: the same weights under "
-            "batch statistics. ×: where a seed diverged."
+            "Each seed a line. Dotted: the same weights under batch statistics; other lines: "
+            "running statistics. ×: where a seed diverged."
         )
 
 
