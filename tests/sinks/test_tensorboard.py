@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -34,7 +35,7 @@ from bnbench.sinks.scalars import POINTS, Scalars
 from bnbench.sinks.tensorboard import records
 from bnbench.sinks.tensorboard.records import encoded, first_images, is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
-from bnbench.sinks.tensorboard.tabs import METRICS, Plain, columns
+from bnbench.sinks.tensorboard.tabs import METRICS, Plain, columns, layout
 
 STARTED = 1_700_000_000.0
 
@@ -323,3 +324,13 @@ def test_records_are_those_that_tensorboard_writes() -> None:
     for event in events:
         writer.write(event.SerializeToString())
     assert encoded(events) == buffer.getvalue()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_each_band_has_a_chart_of_its_own(several: bool) -> None:
+    """TensorBoard warns of "Missing Tags" for each run that lacks other than all three of one."""
+    value = layout(probes=(), several_batch_sizes=several)
+    content = Layout.FromString(value.tensor.string_val[0])
+    charts = [chart for category in content.category for chart in category.chart]
+    series = [len(chart.margin.series) for chart in charts if chart.HasField("margin")]
+    assert series == [1] * (3 if several else 4)

@@ -240,10 +240,14 @@ def layout(*, probes: Collection[str], several_batch_sizes: bool) -> Summary.Val
         running_error if "running_error" in probes else population,
     ]
     by_batch_size = _margins("test accuracy by batch size (x: step = batch size)", BY_BATCH_SIZE)
-    losses = _margins("val loss, running and batch statistics", *LOSSES)
+    running, batch = LOSSES
+    losses = [
+        _margins("val loss, batch statistics", batch),
+        _margins("val loss, running statistics", running),
+    ]
     # TensorBoard draws these in reverse order.
     over_seeds = [
-        by_batch_size if several_batch_sizes else losses,
+        *([by_batch_size] if several_batch_sizes else losses),
         _margins(GAP_TITLE, GAP),
         _margins("val accuracy, running statistics", ACCURACY),
     ]
@@ -262,9 +266,7 @@ def _lines(title: str, *tags: str) -> Chart:
     return Chart(title=title, multiline=MultilineChartContent(tag=tags))
 
 
-def _margins(title: str, *bands: Band) -> Chart:
-    series = [
-        MarginChartContent.Series(value=each.tag, lower=each.lower, upper=each.upper)
-        for each in bands
-    ]
-    return Chart(title=title, margin=MarginChartContent(series=series))
+def _margins(title: str, band: Band) -> Chart:
+    """One band: of two, TensorBoard says of runs that have none that their tags are missing."""
+    series = MarginChartContent.Series(value=band.tag, lower=band.lower, upper=band.upper)
+    return Chart(title=title, margin=MarginChartContent(series=[series]))
