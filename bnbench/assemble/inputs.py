@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ def _name(config: schema.DataConfig) -> str:
 
 
 def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
+    """A dataset's own keys are arguments of its function, of the same names."""
+    keys: dict[str, Any] = config.model_dump(exclude={*schema.ImageData.model_fields, "dataset"})
     match config:
         case schema.Fashion12kData():
             return load_fashion_mnist_12k()
@@ -65,12 +67,7 @@ def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
         case schema.ImageFolderData():
             from bnbench.data import image_folder
 
-            return image_folder.load_image_folder(
-                Path(config.root),
-                image_size=config.image_size,
-                channels=config.channels,
-                announce=announce,
-            )
+            return image_folder.load_image_folder(Path(config.root), announce=announce, **keys)
         case schema.CustomData():
             from bnbench.assemble import own_images
 
@@ -78,15 +75,7 @@ def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
         case schema.SyntheticData():
             from bnbench.data import synthetic
 
-            return synthetic.generate_synthetic(
-                train_images=config.train_images,
-                test_images=config.test_images,
-                classes=config.classes,
-                channels=config.channels,
-                image_size=config.image_size,
-                noise=config.noise,
-                seed=config.data_seed,
-            )
+            return synthetic.generate_synthetic(**keys)
         case _:
             assert_never(config)
 

@@ -26,11 +26,11 @@ def generate_synthetic(
     channels: int,
     image_size: int,
     noise: float,
-    seed: int,
+    data_seed: int,
 ) -> Dataset:
     """Balanced classes; image = pattern of its class (standard deviation 1) + noise, as uint8."""
     require_memory(train_images + test_images, channels, image_size)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(data_seed)
     grid = torch.randn(classes, channels, _GRID, _GRID, generator=generator)
     patterns = F.interpolate(grid, size=(image_size, image_size), mode="bilinear")
     patterns = (patterns - patterns.mean()) / patterns.std(correction=0)

@@ -86,7 +86,7 @@ def test_every_dataset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             channels=3,
             image_size=8,
             noise=0.5,
-            seed=0,
+            data_seed=0,
         )
 
     # tests/data look into the real one.

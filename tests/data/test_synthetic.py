@@ -18,7 +18,7 @@ def generate(seed: int = 0, noise: float = 0.5, channels: int = 1) -> Dataset:
         channels=channels,
         image_size=12,
         noise=noise,
-        seed=seed,
+        data_seed=seed,
     )
 
 
