@@ -170,7 +170,7 @@ def run_id(config: schema.RunConfig) -> str:
 
 def decisive(config: schema.RunConfig) -> dict[str, Any]:
     """Everything that decides the numbers, by dotted key. Raises DataError, as `identity` does."""
-    return _flat(_facts(config))
+    return dict(flat(_facts(config), "."))
 
 
 def differences(kept: schema.RunConfig, given: schema.RunConfig) -> list[str]:
@@ -227,7 +227,7 @@ def hparams(config: schema.RunConfig) -> dict[str, bool | int | float | str]:
     Keys that are not set are left out. Lists become text.
     """
     found: dict[str, bool | int | float | str] = {"setup": config.setup}
-    for key, value in _flat(config.model_dump(exclude_none=True, exclude={"seed"})).items():
+    for key, value in flat(config.model_dump(exclude_none=True, exclude={"seed"}), "."):
         if key in NOT_IDENTITY or key.partition(".")[0] in NOT_IDENTITY:
             continue
         if key in ("data.target", "model.target", "norm.target"):
@@ -244,15 +244,13 @@ def in_force(config: schema.RunConfig) -> dict[str, bool | int | float | str]:
     return {key: value for key, value in hparams(config).items() if key not in idle}
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value that is no mapping, by dotted key."""
-    found: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"test": {"accuracy": 0.8}}` as `test/accuracy` and 0.8."""
     for key, value in values.items():
-        inner = (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-        found |= inner
-    return found
+        if isinstance(value, Mapping):
+            yield from flat(value, between, f"{prefix}{key}{between}")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def cell(config: schema.RunConfig) -> str:

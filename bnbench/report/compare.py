@@ -12,23 +12,24 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bnbench.config.identity import flat
 from bnbench.errors import StorageError, UsageError
 from bnbench.report import words
 from bnbench.store import Record, RunFolder, RunRecord, cell_of, find_run, read
 from bnbench.wording import in_words
 
 METRICS = {
-    "test accuracy": ("test", "running", "accuracy"),
-    "test loss": ("test", "running", "loss"),
-    "test accuracy, batch": ("test", "batch", "accuracy"),
-    "val accuracy": ("val", "running", "accuracy"),
-    "val accuracy, batch": ("val", "batch", "accuracy"),
-    "train accuracy": ("train", "running", "accuracy"),
-    "train loss": ("train", "running", "loss"),
-    "steps": ("steps",),
-    "images seen": ("examples",),
-    "training seconds": ("train_seconds",),
-    "images/s": ("images_per_second",),
+    "test accuracy": "test/running/accuracy",
+    "test loss": "test/running/loss",
+    "test accuracy, batch": "test/batch/accuracy",
+    "val accuracy": "val/running/accuracy",
+    "val accuracy, batch": "val/batch/accuracy",
+    "train accuracy": "train/running/accuracy",
+    "train loss": "train/running/loss",
+    "steps": "steps",
+    "images seen": "examples",
+    "training seconds": "train_seconds",
+    "images/s": "images_per_second",
 }
 WIDTH = 16
 """Columns for a run's values in the terminal."""
@@ -52,8 +53,7 @@ def compared(names: Sequence[str], runs_dir: Path) -> Record:
         "runs": [{key: run[key] for key in ("run", "path", "state", "reason")} for run in runs],
         "differences": _differences([run["config"] for run in runs]),
         "metrics": {
-            name: [_number_at(run["scores"], path) for run in runs]
-            for name, path in METRICS.items()
+            name: [run["scores"].get(key) for run in runs] for name, key in METRICS.items()
         },
     }
 
@@ -63,7 +63,7 @@ def _compared(folder: RunFolder) -> Record:
     found: Record = {"run": folder.name, "path": str(folder.path), "state": run.state}
     scores, config, reason = Record(), Record(), run.problem
     if run.result is not None:
-        scores, reason = run.result.as_record(), run.result.divergence
+        scores, reason = dict(flat(run.result.as_record(), "/")), run.result.divergence
     try:
         if run.state not in ("completed", "damaged"):
             scores = _last_evaluation(run) | scores
@@ -76,14 +76,14 @@ def _compared(folder: RunFolder) -> Record:
 
 
 def _last_evaluation(run: RunRecord) -> Record:
-    """What a run without an end evaluated last, in the shape of a result."""
+    """What a run without an end evaluated last, by the keys of a result."""
     found: Record = {}
     for event in run.folder.records(without=("step", "histogram", "confusion", "correct", "probe")):
-        if event.get("event") == "eval":
-            kinds = found.setdefault(str(event.get("split")), {})
-            kinds[str(event.get("stats"))] = {key: event.get(key) for key in ("loss", "accuracy")}
-            found |= {"steps": event.get("step")}
-            found |= {key: event.get(key) for key in ("examples", "train_seconds")}
+        if event["event"] == "eval":
+            which = f"{event['split']}/{event['stats']}"
+            found |= {f"{which}/{name}": event[name] for name in ("loss", "accuracy")}
+            found |= {key: event[key] for key in ("examples", "train_seconds")}
+            found["steps"] = event["step"]
     return found
 
 
@@ -100,13 +100,6 @@ def _differences(configs: Sequence[Record]) -> dict[str, list[Any]]:
     if found.keys() - {"setup", "seed", "content"}:
         found.pop("content", None)
     return found
-
-
-def _number_at(scores: Record, path: Sequence[str]) -> float | None:
-    found: Any = scores
-    for part in path:
-        found = (found or {}).get(part)
-    return found if isinstance(found, int | float) else None
 
 
 def side_by_side(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:

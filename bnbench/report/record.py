@@ -15,7 +15,7 @@ from math import isinf, isnan
 from typing import TYPE_CHECKING, Any
 
 from bnbench import __version__
-from bnbench.config import metrics, plans, schema
+from bnbench.config import identity, metrics, plans, schema
 from bnbench.config.custom import custom_target
 from bnbench.report import words
 from bnbench.report.answer import answer, notices, registered
@@ -262,16 +262,7 @@ def flat_row(run: StudiedRun) -> Record:
     if run.problem is not None:
         row["reason"] = run.problem
     result = {} if run.result is None else run.result.as_record()
-    return row | {key: value for key, value in flat(result, "/") if key != "state"}
-
-
-def flat(record: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"test": {"accuracy": 0.8}}` as `test/accuracy` and 0.8."""
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, between, f"{prefix}{key}{between}")
-        else:
-            yield f"{prefix}{key}", value
+    return row | {key: value for key, value in identity.flat(result, "/") if key != "state"}
 
 
 def as_csv(rows: Sequence[Record]) -> str:
