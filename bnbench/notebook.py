@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 from bnbench import store
-from bnbench.config import custom, files, loading
-from bnbench.config.schema import RunConfig
-from bnbench.config.trust import Trust
+from bnbench.config import files, loading
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.report import record, writing
 from bnbench.report.reading import choose_study, read_study
@@ -165,9 +163,8 @@ def sweep(
     plan = partial(
         experiments.plan_all,
         overrides=_overrides(set or {}, over or {}, seeds),
-        prepare=partial(_prepared, Trust(say, no_custom), say),
-        max_runs=max_runs, runs_dir=Path(runs_dir), say=say, into=into, until=until,
-        max_seeds=max_seeds,
+        no_custom=no_custom, max_runs=max_runs, runs_dir=Path(runs_dir), say=say, into=into,
+        until=until, max_seeds=max_seeds,
     )  # fmt: skip
     settings = tuple(f"{key}={value}" for key, value in (slurm or {}).items())
     options = SweepOptions(
@@ -186,17 +183,6 @@ def sweep(
 
 def _say(console: Console, line: str) -> None:
     console.print(printable(line, keep="\n\t"), highlight=False, soft_wrap=True)
-
-
-def _prepared(trust: Trust, say: Callable[[str], None], runs: Sequence[RunConfig]) -> bool:
-    """Whether there are images of the user's own, which are prepared from then on; what code is
-    run is said before."""
-    trust.allow(runs)
-    if not custom.own_images(runs):
-        return False
-    from bnbench.assemble.own_images import prepare
-
-    return prepare(runs, say)
 
 
 def _overrides(

@@ -25,9 +25,9 @@ from bnbench.errors import DataError
 from bnbench.guard import Raised, awaited, foreign_code
 
 
-def prepare(configs: Iterable[schema.RunConfig], announce: Announce) -> bool:
-    """Have the images of these runs prepared, and say where those are that were before. Whether
-    there are any. Raises ConfigError, DataError."""
+def prepare(configs: Iterable[schema.RunConfig], announce: Announce) -> None:
+    """Have the images of these runs prepared, and say where those are that were before. Raises
+    ConfigError, DataError."""
     found = {prepared_copy(config.data): config
              for config in configs if isinstance(config.data, schema.CustomData)}  # fmt: skip
     for (path, _), config in found.items():
@@ -39,7 +39,6 @@ def prepare(configs: Iterable[schema.RunConfig], announce: Announce) -> bool:
             )
         else:
             load(config.data, announce)
-    return bool(found)
 
 
 def load(config: schema.CustomData, announce: Announce) -> Dataset:

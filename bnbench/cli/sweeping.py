@@ -14,10 +14,8 @@ import typer
 
 from bnbench import garbage
 from bnbench.cli import completion, root
-from bnbench.cli.training import prepared
 
 if TYPE_CHECKING:
-    from bnbench.config.schema import RunConfig
     from bnbench.store import Record
     from bnbench.sweeps.experiments import PlannedExperiment
     from bnbench.sweeps.jobs import SweepOptions
@@ -144,7 +142,7 @@ def sweep(
             max_runs=max_runs,
             runs_dir=runs_dir,
             say=root.say,
-            prepare=partial(_prepare, no_custom),
+            no_custom=no_custom,
             into=into,
             until=until,
             max_seeds=max_seeds,
@@ -159,13 +157,6 @@ def sweep(
         _forecast(planned, options, quiet=quiet, as_json=as_json)
     else:
         _train(planned, options, quiet=quiet, as_json=as_json, csv=csv)
-
-
-def _prepare(no_custom: bool, runs: Sequence[RunConfig]) -> bool:
-    from bnbench.config.trust import Trust
-
-    Trust(root.say, no_custom).allow(runs)
-    return prepared(runs, quiet=True)
 
 
 def _forecast(

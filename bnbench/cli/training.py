@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +43,7 @@ def train(
     quiet: root.Quiet = False,
 ) -> None:
     """Train one run; the same command again continues it."""
-    from bnbench.config import custom, feasible, files, identity, loading, loggers, plans
+    from bnbench.config import custom, files, identity, loading, loggers, plans
     from bnbench.config.trust import Trust
     from bnbench.runner.settings import Settings, Stop, thread_limit
     from bnbench.store import ExperimentFolder, RunFolder
@@ -56,7 +56,10 @@ def train(
     loggers.require(experiment)
     trust = Trust(root.say, no_custom, accept_changes)
     trust.allow([run])
-    if prepared([run], quiet):
+    if custom.own_images([run]):
+        with root.doing("loading PyTorch", quiet):
+            from bnbench.assemble.own_images import prepare
+        prepare([run], root.say)
         plan = plans.expand(experiment)  # what the images are decides whether it can train
     stored = RunFolder(path.parent).manifest_or_none() if overrides == loading.Overrides() else None
     if stored is not None and custom.targets(run):
@@ -86,24 +89,13 @@ def train(
             stop=stop,
         )
         done = execute(run, folder, settings)
-    _show(done, feasible.short_warmup(run, feasible.planned_steps(run)))
-    for place in loggers.curves(experiment, folder.path):
-        root.show(f"curves: {place}")
+    _show(done, run, loggers.curves(experiment, folder.path))
 
 
-def prepared(runs: Sequence[RunConfig], quiet: bool) -> bool:
-    """Whether there are images of the user's own, which are prepared from then on."""
-    from bnbench.config import custom
+def _show(done: Executed, run: RunConfig, curves: Iterable[str]) -> None:
+    """How a run ended, its scores, or what it may have diverged for, and where its curves are."""
+    from bnbench.config.feasible import planned_steps, short_warmup
 
-    if not custom.own_images(runs):
-        return False
-    with root.doing("loading PyTorch", quiet):
-        from bnbench.assemble.own_images import prepare
-    return prepare(runs, root.say)
-
-
-def _show(done: Executed, if_diverged: str | None) -> None:
-    """How a run ended, and its scores; `if_diverged`: what that may come from."""
     before = "was already there: " if done.found else ""
     root.show(f"{done.folder.path}: {before}{_run_summary(done.result)}")
     if done.otherwise:
@@ -111,8 +103,10 @@ def _show(done: Executed, if_diverged: str | None) -> None:
         root.say("  they decide no result; --restart trains it again with those that are given")
     if done.result.state == "completed":
         root.output.print(_run_table(done.result))
-    elif if_diverged is not None:
-        root.say(f"note: {if_diverged}")
+    elif hint := short_warmup(run, planned_steps(run)):
+        root.say(f"note: {hint}")
+    for place in curves:
+        root.show(f"curves: {place}")
 
 
 def _run_table(result: Result) -> Table:

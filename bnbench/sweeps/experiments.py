@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bnbench.config import experiments, files, loading, loggers, plans, schema
+from bnbench.config import custom, experiments, files, loading, loggers, plans
+from bnbench.config.trust import Trust
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import Stop, workers_for
 from bnbench.sinks.terminal import Screen
@@ -34,16 +35,16 @@ def plan_all(
     max_runs: int,
     runs_dir: Path,
     say: Say,
-    prepare: Callable[[Sequence[schema.RunConfig]], bool] = lambda _: False,
+    no_custom: bool = False,
     into: bool = False,
     until: str | None = None,
     max_seeds: int | None = None,
 ) -> list[PlannedExperiment]:
     """The experiment of a file, or all of a folder's, checked before the first is trained.
 
-    `prepare` has images of the user's own prepared, and says whether there are any: what they are
-    decides whether runs can train. `into`: keep another study of the same name in its folder.
-    `until`: "decided" has seeds added until the claims are, `max_seeds` at most.
+    Images of the user's own are prepared: what they are decides whether runs can train.
+    `no_custom`: refuse code of the user's own. `into`: keep another study of the same name in its
+    folder. `until`: "decided" has seeds added until the claims are, `max_seeds` at most.
     Raises ConfigError with the faults of all of them, UsageError for two of the same name, and for
     another study unless `into`.
     """
@@ -71,22 +72,31 @@ def plan_all(
     if faults:
         raise ConfigError(dict.fromkeys(faults))  # the command line's own arise in every file
     runs = [run for each in planned.values() for run in each.plan.runs]
-    for name, each in planned.items() if prepare(runs) else ():
-        plan = plans.expand(each.experiment, max_runs=max_runs)
-        planned[name] = replace(each, plan=plan)
+    Trust(say, no_custom).allow(runs)
+    if custom.own_images(runs):
+        from bnbench.assemble.own_images import prepare  # it imports torch
+
+        prepare(runs, say)
+        for name, each in planned.items():
+            plan = plans.expand(each.experiment, max_runs=max_runs)
+            planned[name] = replace(each, plan=plan)
     for name, each in planned.items():
         folder = studies.folder_for(each.experiment, overrides, each.plan, each.folder, into=into)
         planned[name] = replace(each, folder=folder)
     for name, each in planned.items():
-        for line in (*each.plan.notes, *each.plan.warnings, *each.plan.unjudged):
+        for line in _notes(each, overrides):
             say(f"{name}: {line}" if len(planned) > 1 else line)
-        if each.experiment.claims:
-            from bnbench.report.promise import too_few_seeds  # SciPy takes a while
-
-            for what, do in too_few_seeds(each.experiment, overrides, each.plan):
-                said = f"{what}; {do}"
-                say(f"{name}: {said}" if len(planned) > 1 else said)
     return list(planned.values())
+
+
+def _notes(each: PlannedExperiment, overrides: loading.Overrides) -> Iterator[str]:
+    """What is worth saying of a plan."""
+    yield from (*each.plan.notes, *each.plan.warnings, *each.plan.unjudged)
+    if each.experiment.claims:
+        from bnbench.report.promise import too_few_seeds  # SciPy takes a while
+
+        for what, do in too_few_seeds(each.experiment, overrides, each.plan):
+            yield f"{what}; {do}"
 
 
 def _require_until(until: str | None, max_seeds: int | None, overrides: loading.Overrides) -> None:
