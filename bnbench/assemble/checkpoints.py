@@ -6,7 +6,7 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.train import Run
+from bnbench.wording import cut, shortened
 
 AGAIN = "put the run's own back, or train it again with --restart"
 
@@ -87,6 +88,39 @@ def bare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     ]:
         wrapper += inner[0]
     return {key.removeprefix(wrapper): value for key, value in state.items()}, wrapper
+
+
+def other_names(
+    saved: Mapping[str, Any], own: Mapping[str, Any], lacking: Collection[str] = ()
+) -> str:
+    """Which entries the state dict of a checkpoint and that of a network do not share, in words; ""
+    where they share all. `lacking`: last parts of names that the checkpoint may lack; as the count
+    of batches, which torch has since 1.0."""
+    lacking = (*lacking, "num_batches_tracked")
+    missing = [key for key in own if key not in saved and key.rpartition(".")[2] not in lacking]
+    kinds = {"missing": missing, "unexpected": [key for key in saved if key not in own]}
+    return "; ".join(
+        f"{len(keys):,} {kind} ({cut([shortened(key) for key in keys])})"
+        for kind, keys in kinds.items()
+        if keys
+    )
+
+
+def other_shapes(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, str]:
+    """Tensors of the network that the checkpoint has in another shape: a sentence about each."""
+    return {
+        key: f"{shortened(key)} is {sizes(saved[key])} in it, and {sizes(value)} in the network"
+        for key, value in own.items()
+        if key in saved and isinstance(value, Tensor)
+        if not isinstance(saved[key], Tensor) or saved[key].shape != value.shape
+    }
+
+
+def sizes(value: Any) -> str:
+    """The shape of a tensor, in words; of anything else, what it is."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return "×".join(map(str, value.shape)) or "a single number"
 
 
 def load_state(name: str, content: bytes, identity: str) -> dict[str, Any]:

@@ -101,65 +101,39 @@ def load_pretrained(network: nn.Module, file: str, classes: int, channels: int) 
     if found is None:
         raise StorageError(f"{name} holds no state dict", do=checkpoints.SAVE)
     saved, own = checkpoints.bare(found)[0], network.state_dict()
-    differ = [
-        key
-        for key in own
-        if key in saved
-        and (not isinstance(saved[key], Tensor) or saved[key].shape != own[key].shape)
-    ]
+    differ = checkpoints.other_shapes(saved, own)
     weighted = [
         each for each in network.named_modules() if isinstance(each[1], _ConvNd | nn.Linear)
     ]
     heads = [layer for layer, module in weighted if len(module.weight) == classes]
     head = {f"{heads[-1]}.weight", f"{heads[-1]}.bias"} if heads else set()
-    if head & {*differ}:
-        differ = [key for key in differ if key not in head]
-    else:
-        head = set()
-    # torch counts batches since 1.0, and older checkpoints have none.
-    missing = [key for key in own if key not in saved and not key.endswith(".num_batches_tracked")]
-    unexpected = [key for key in saved if key not in own]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": differ}
-    if differ and not (missing or unexpected):
-        raise _other_shapes(name, [(key, saved[key], own[key]) for key in differ], channels)
-    if any(kinds.values()):
-        wrong = "; ".join(
-            f"{len(keys):,} {kind} ({cut([shortened(key) for key in keys])})"
-            for kind, keys in kinds.items()
-            if keys
-        )
+    head = head if head & differ.keys() else set()
+    said = {key: words for key, words in differ.items() if key not in head}
+    if wrong := checkpoints.other_names(saved, own):
         raise ArgumentError(
-            f"{name} is of another network: {wrong}",
+            f"{name} is of another network: {cut([wrong, *said.values()], '; ')}",
             argument="pretrained",
             hint="it must fit the network as it is built, before its norms are exchanged",
         )
+    if said:
+        hint = _hint([(saved[key], own[key]) for key in said], channels)
+        raise ArgumentError(f"{name}: {cut([*said.values()])}", argument="pretrained", hint=hint)
     network.load_state_dict(
         {key: saved[key] for key in own.keys() & saved if key not in head}, False
     )
 
 
-def _other_shapes(name: str, differ: list[tuple[str, Any, Tensor]], channels: int) -> ArgumentError:
-    """What to say of weights that fit by name, and not by shape."""
-    said = [
-        f"{shortened(key)} is {_sizes(theirs)} in it, and {_sizes(ours)} in the network"
-        for key, theirs, ours in differ
-    ]
-    hint = "it must fit the network as it is built (torchvision's resnets: with stem: imagenet)"
-    (_, theirs, ours), *others = differ
+def _hint(differ: list[tuple[Any, Tensor]], channels: int) -> str:
+    """What to do about weights of other shapes than the network's."""
+    (theirs, ours), *others = differ
     if isinstance(theirs, Tensor) and theirs.ndim == ours.ndim == 4 and not others:
         sides = theirs.shape[::2] + theirs.shape[3:]
         if sides == ours.shape[::2] + ours.shape[3:] and ours.shape[1] == channels:
-            hint = (
+            return (
                 f"it is for images of {counted(theirs.shape[1], 'channel')}, and these have "
                 f"{channels}: give such images (data.dataset: custom), or leave pretrained out"
             )
-    return ArgumentError(f"{name}: {cut(said)}", argument="pretrained", hint=hint)
-
-
-def _sizes(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    return "×".join(map(str, value.shape)) or "a single number"
+    return "it must fit the network as it is built (torchvision's resnets: with stem: imagenet)"
 
 
 def require_logits(network: nn.Module, classes: int, announce: Announce) -> None:
@@ -174,7 +148,7 @@ def require_logits(network: nn.Module, classes: int, announce: Announce) -> None
         if not isinstance(outputs, Tensor):
             said = f"a {type(outputs).__name__}"
         elif not outputs.is_floating_point() or outputs.ndim != 2 or len(outputs) != images:
-            said = f"{_sizes(outputs)} of {outputs.dtype}".replace("torch.", "")
+            said = f"{checkpoints.sizes(outputs)} of {outputs.dtype}".replace("torch.", "")
             if outputs.ndim > 2:
                 hint += "; of a map, for example y.mean((2, 3))"
         elif outputs.shape[1] < classes:

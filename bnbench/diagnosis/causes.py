@@ -15,7 +15,7 @@ from bnbench.diagnosis.case import Case, errors
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.result import Finding, LayerReading, figures, finding, percent
-from bnbench.probes.interception import STATISTICS
+from bnbench.running_statistics import STATISTICS
 
 
 def in_other_modes(case: Case) -> Iterator[Finding]:

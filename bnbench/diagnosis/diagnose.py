@@ -29,10 +29,11 @@ from bnbench.diagnosis.task import LOSSES, Predictions
 from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
 from bnbench.guard import foreign_code
-from bnbench.probes.interception import class_name, has_statistics, means, tables
+from bnbench.probes.interception import class_name
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import statistics_error
 from bnbench.probes.statistics import Autocast, evaluating
+from bnbench.running_statistics import has_statistics, means, tables
 from bnbench.wording import cut
 
 IMAGES = 2048

@@ -16,8 +16,8 @@ from bnbench.diagnosis.foreign import Network
 from bnbench.diagnosis.result import Finding
 from bnbench.diagnosis.route import Route
 from bnbench.diagnosis.task import answer
-from bnbench.probes.interception import STATISTICS
 from bnbench.probes.statistics import Autocast
+from bnbench.running_statistics import STATISTICS
 from bnbench.wording import counted
 
 _finding = partial(Finding, name="non-finite", harmful=True)

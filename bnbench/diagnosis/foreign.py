@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from bnbench.errors import BnbenchError, DataError, UsageError
 from bnbench.guard import ForeignCode, Raised
-from bnbench.probes.interception import has_statistics, tensors_in, tensors_restored
+from bnbench.probes.interception import tensors_in, tensors_restored
+from bnbench.running_statistics import has_statistics
 
 # --- the network ------------------------------------------------------------------------------
 

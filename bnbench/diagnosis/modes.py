@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
-from bnbench.probes.interception import class_name, has_statistics
+from bnbench.probes.interception import class_name
 from bnbench.probes.statistics import modes_restored
+from bnbench.running_statistics import has_statistics
 
 DROPOUTS: tuple[Callable[..., Tensor], ...] = (
     F.dropout,

@@ -19,8 +19,9 @@ from bnbench.diagnosis.route import Route, labels_in, route
 from bnbench.diagnosis.survey import Pools, survey
 from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of, total
 from bnbench.errors import BnbenchError, UsageError
-from bnbench.probes.interception import STATISTICS, tensors_in, tensors_restored
+from bnbench.probes.interception import tensors_in, tensors_restored
 from bnbench.probes.statistics import Autocast
+from bnbench.running_statistics import STATISTICS
 
 WHOLE = sys.maxsize
 """A forward pass is one batch, whatever the first dimension of a layer's input counts: a network

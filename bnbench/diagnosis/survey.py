@@ -22,16 +22,15 @@ from bnbench.errors import UsageError
 from bnbench.probes.interception import (
     Use,
     class_name,
-    has_statistics,
     holding,
     input_of,
     intercepted,
-    tables,
     tensors_in,
     tensors_restored,
 )
 from bnbench.probes.pooled import PooledStatistics, moments
 from bnbench.probes.statistics import batch_statistics, given_statistics, modes_restored
+from bnbench.running_statistics import has_statistics, tables
 
 KNOWN = ("torch", "bnbench")
 """Packages whose layers need no trial."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from bnbench.assemble import build_run, checkpoints, resolve_device
@@ -25,10 +25,10 @@ from bnbench.diagnosis.history import steps_in
 from bnbench.diagnosis.result import Diagnosis, Loader, Score
 from bnbench.errors import StorageError, UsageError
 from bnbench.guard import ForeignCode, awaited, foreign_code
-from bnbench.probes.interception import STATISTICS
+from bnbench.running_statistics import STATISTICS
 from bnbench.store import RunFolder, files
 from bnbench.store.run_folder import CHECKPOINT
-from bnbench.wording import PATH_LENGTH, shortened
+from bnbench.wording import PATH_LENGTH, cut, shortened
 
 RETURNS = "(model, loader), (model, train_loader, eval_loader), or a dict of 'model' and 'train'"
 
@@ -44,8 +44,6 @@ GIVEN: Mapping[str, tuple[Any, str, str]] = {
 }
 """What a dict that the function returns may hold beside the model: its class, what errors call it,
 if not by its name, and what they say is expected."""
-
-SHOWN = 3
 
 _of_the_model = foreign_code(in_a_sentence("the model", UsageError))
 
@@ -212,34 +210,14 @@ def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
     the model. Raises UsageError."""
     saved, _ = checkpoints.bare(checkpoint.state)
     own, wrapper = checkpoints.bare(model.state_dict())
-    missing = [key for key in own if key not in saved]
-    kept = (*STATISTICS, "num_batches_tracked")
-    absent = [key for key in missing if key.rpartition(".")[2] not in kept]
-    unexpected = [key for key in saved if key not in own]
-    wrong = ", ".join(
-        f"{len(keys):,} {kind} ({_some(keys)})"
-        for kind, keys in (("missing", absent), ("unexpected", unexpected))
-        if keys
-    )
-    shapes = [
-        f"{key} {tuple(saved[key].shape)}, in the model {tuple(own[key].shape)}"
-        for key in own
-        if key in saved and isinstance(saved[key], Tensor) and isinstance(own[key], Tensor)
-        if saved[key].shape != own[key].shape
-    ]
-    wrong = wrong or "; ".join(shapes[:SHOWN])
-    if wrong:
+    wrong = checkpoints.other_names(saved, own, STATISTICS)
+    if wrong := wrong or cut([*checkpoints.other_shapes(saved, own).values()], "; "):
         raise UsageError(
             f"{checkpoint.name} is of another model: {wrong}",
             do="build the model as it was trained",
         )
-    try:
-        model.load_state_dict({wrapper + key: value for key, value in saved.items()}, strict=False)
-    except RuntimeError as error:  # a value that is no tensor
-        raise UsageError(
-            f"{checkpoint.name} does not fit the model: {error}", do=checkpoints.SAVE
-        ) from error
-    lacking = [key.rpartition(".") for key in missing]
+    model.load_state_dict({wrapper + key: value for key, value in saved.items()}, strict=False)
+    lacking = [key.rpartition(".") for key in own if key not in saved]
     return tuple(dict.fromkeys(wrapper + layer for layer, _, part in lacking if part in STATISTICS))
 
 
@@ -272,7 +250,3 @@ def of_model(model: nn.Module) -> SavedModel:
     """A checkpoint that is the model's own state dict."""
     state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
     return SavedModel("the model", state, state)
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:SHOWN]) + (", …" if len(keys) > SHOWN else "")

@@ -7,21 +7,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 
-STATISTICS = ("running_mean", "running_var")
 TORCHS_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 QUANTIZATION = "torch.ao."
 """Where layers are that train for quantization: they compute with the statistics of a BatchNorm
 inside of them."""
-
-
-def has_statistics(module: nn.Module) -> bool:
-    """Whether a module that is no layer of torch's keeps running statistics."""
-    return not isinstance(module, _NormBase) and all(
-        isinstance(getattr(module, name, None), Tensor) for name in STATISTICS
-    )
 
 
 def trouble(old: nn.Module, parent: nn.Module) -> str | None:

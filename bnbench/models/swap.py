@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from bnbench.errors import ArgumentError
-from bnbench.models.exchangeable import STATISTICS, has_statistics, trouble
+from bnbench.models.exchangeable import trouble
+from bnbench.running_statistics import STATISTICS, has_statistics
 
 SHOWN = 3  # layers that an error names of those that share a reason; reasons
 
@@ -102,7 +103,8 @@ def swap_norms(
     names: dict[nn.Module, str] = {}
     parents = {child: parent for parent in model.modules() for child in parent.children()}
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) or has_statistics(module):
+        of_torch = isinstance(module, _NormBase)  # InstanceNorm stays as it is
+        if isinstance(module, _BatchNorm) or (has_statistics(module) and not of_torch):
             names[module] = name or type(module).__name__
     if not names:
         raise ArgumentError("the network has no BatchNorm layer to exchange", argument="norm")

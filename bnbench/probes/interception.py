@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-STATISTICS = ("running_mean", "running_var")
+from bnbench.running_statistics import STATISTICS, means, tables
 
 FUNCTIONS: Mapping[Callable[..., Tensor], Sequence[str]] = {
     F.batch_norm: ("input", *STATISTICS, "weight", "bias", "training", "momentum", "eps"),
@@ -71,28 +71,9 @@ Act = Callable[[Use], Tensor | None]
 """What is to be done instead; None: what would have been done."""
 
 
-def tables(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-    """Where a module keeps its running mean and its running variance: buffers, or attributes."""
-    for name in STATISTICS:
-        for table in (module._buffers, vars(module)):
-            for value in [table[name]] if name in table else []:  # TorchScript's have no get
-                if isinstance(value, Tensor):
-                    yield table, name, value
-
-
-def has_statistics(module: nn.Module) -> bool:
-    """Whether it has a running mean and a running variance, whoever wrote it."""
-    return [name for _, name, _ in tables(module)] == list(STATISTICS)
-
-
 def class_name(module: nn.Module) -> str:
     """The name of its class, also of one that TorchScript has made another of."""
     return str(getattr(module, "original_name", type(module).__name__))
-
-
-def means(module: nn.Module) -> Tensor:
-    """Its running mean; raises StopIteration without."""
-    return next(tensor for _, _, tensor in tables(module))
 
 
 def tensors_in(

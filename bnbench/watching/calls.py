@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from bnbench.probes.interception import class_name, has_statistics
+from bnbench.probes.interception import class_name
 from bnbench.probes.statistics import Autocast
+from bnbench.running_statistics import has_statistics
 from bnbench.watching.hooks import Layer, Pass, Root
 from bnbench.watching.stack import Place, in_function, users_line
 from bnbench.wording import counted, cut

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from bnbench.probes.interception import tables
+from bnbench.running_statistics import tables
 
 _numbers = count()
 

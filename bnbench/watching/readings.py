@@ -22,10 +22,10 @@ from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
 from bnbench.events import Evaluation, Fact, Gap, Split
 from bnbench.probes import readings
-from bnbench.probes.interception import has_statistics, tables
 from bnbench.probes.pooled import PooledStatistics
 from bnbench.probes.running_error import errors_of
 from bnbench.probes.statistics import Autocast, batch_statistics, evaluating
+from bnbench.running_statistics import has_statistics, tables
 
 Evaluate: TypeAlias = Callable[[nn.Module], Any]
 """The user's own evaluation: evaluate(model) → a number, or numbers by name."""

@@ -23,7 +23,7 @@ from bnbench.diagnosis.task import Score
 from bnbench.errors import BnbenchError, UsageError
 from bnbench.events import Fact, Found, Moment, Split
 from bnbench.guard import ForeignCode, foreign_code
-from bnbench.probes.interception import has_statistics
+from bnbench.running_statistics import has_statistics
 from bnbench.sinks import OptionalSink, Sink
 from bnbench.sinks.metrics import MetricsSink
 from bnbench.store import Appender

@@ -200,11 +200,11 @@ def without(key: str) -> dict[str, Tensor]:
         ({**trained().state_dict(), "head.bias": torch.ones(2)}, "1 unexpected (head.bias)"),
         (
             {f"net.{k}": v for k, v in trained().state_dict().items()},
-            "11 missing (0.weight, 1.weight, 1.bias, …), 20 unexpected (net.0.weight",
+            "4.weight, 4.bias and 5 more); 20 unexpected (net.0.weight, net.1.weight",
         ),
         (
             {**trained().state_dict(), "3.weight": torch.ones(2, 2)},
-            "3.weight (2, 2), in the model (16, 8, 3, 3)",
+            "3.weight is 2×2 in it, and 16×8×3×3 in the network",
         ),
     ],
     ids=["missing", "unexpected", "renamed", "another shape"],
