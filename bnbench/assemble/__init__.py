@@ -10,5 +10,3 @@ elsewhere. `swapping`: their norms, exchanged from Python.
 
 from bnbench.assemble.run import Facts, build_run, resolve_device
 from bnbench.assemble.swapping import swap
-
-__all__ = ["Facts", "build_run", "resolve_device", "swap"]

@@ -16,8 +16,6 @@ from bnbench.cli.sweeping import sweep
 from bnbench.cli.training import train
 from bnbench.cli.verdict import verdict
 
-__all__ = ["app"]
-
 # In the order in which `--help` lists them, each with its examples.
 COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     new: ("", "my-study.yaml --compare batch,group,own --yes"),

@@ -2,5 +2,3 @@
 
 from bnbench.diagnosis.diagnose import diagnose
 from bnbench.diagnosis.result import Diagnosis, Finding, LayerReading, Score
-
-__all__ = ["Diagnosis", "Finding", "LayerReading", "Score", "diagnose"]

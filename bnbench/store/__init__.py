@@ -16,28 +16,3 @@ from bnbench.store.files import Appender, replace_content, write_new
 from bnbench.store.record import Record, Result, Score, cell_of, damaged, encode_records, other_run
 from bnbench.store.run_folder import RunFolder
 from bnbench.store.state import STATES, RunRecord, State, examined, read, set_aside
-
-__all__ = [
-    "STATES",
-    "Appender",
-    "ExperimentFolder",
-    "Record",
-    "Result",
-    "RunFolder",
-    "RunRecord",
-    "Score",
-    "State",
-    "cell_of",
-    "choose_experiments",
-    "damaged",
-    "encode_records",
-    "examined",
-    "experiments",
-    "find_experiment",
-    "find_run",
-    "other_run",
-    "read",
-    "replace_content",
-    "set_aside",
-    "write_new",
-]

@@ -1,5 +1,3 @@
 """A training loop of the user's own: what its normalization layers do, said while it trains."""
 
 from bnbench.watching.watch import Watch, watch
-
-__all__ = ["Watch", "watch"]
