@@ -299,7 +299,9 @@ def _parsed(source: bytes) -> ast.Module | SyntaxError | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # importing the file says them
-            return ast.parse(source)
+            tree = ast.parse(source)
+            compile(tree, "<custom>", "exec", dont_inherit=True)  # as for a `return` on its own
+            return tree
     except SyntaxError as error:
         return error
     except (ValueError, RecursionError, MemoryError):

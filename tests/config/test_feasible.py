@@ -284,6 +284,9 @@ def test_custom_classes_are_looked_for_without_running_them(
     assert faults(CUSTOM) == f"{place} {path} defines no class Norm"
     path.write_text("x = 1\nclass Norm(:\n")
     assert faults(CUSTOM) == f"{place} {path} is not Python: line 2: invalid syntax"
+    path.write_text("class Norm:\n    def __init__(self, channels, eps=1, eps=2): ...\n")
+    twice = "duplicate argument 'eps' in function definition"  # which the parser lets pass
+    assert faults(CUSTOM) == f"{place} {path} is not Python: line 2: {twice}"
     for text in (
         "raise SystemExit\nclass Norm: ...",
         "from torch.nn import BatchNorm2d as Norm",
