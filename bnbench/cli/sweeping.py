@@ -38,6 +38,12 @@ Over = Annotated[
 Seeds = Annotated[
     int | None, root.number("--seeds", "Use the seeds 0 … N−1.", least=1, most=1_000_000)
 ]
+Claim = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--claim", metavar="ID", help="Only this claim, and the runs it needs; may be repeated."
+    ),
+]
 MaxRuns = Annotated[
     int,
     root.number(
@@ -104,6 +110,7 @@ def sweep(
     set_: root.Set = None,
     over: Over = None,
     seeds: Seeds = None,
+    claim: Claim = None,
     max_runs: MaxRuns = 10_000,
     workers: Workers = "auto",
     on: On = "local",
@@ -134,19 +141,14 @@ def sweep(
     from bnbench.sweeps import experiments
     from bnbench.sweeps.jobs import SweepOptions
 
-    overrides = loading.Overrides(set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds)
+    overrides = loading.Overrides(
+        set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds, claims=tuple(claim or ())
+    )
     with root.doing(f"reading {config}", quiet or as_json or csv):
         planned = experiments.plan_all(
-            config,
-            overrides,
-            max_runs=max_runs,
-            runs_dir=runs_dir,
-            say=root.say,
-            no_custom=no_custom,
-            into=into,
-            until=until,
-            max_seeds=max_seeds,
-        )
+            config, overrides, max_runs=max_runs, runs_dir=runs_dir, say=root.say,
+            no_custom=no_custom, into=into, until=until, max_seeds=max_seeds,
+        )  # fmt: skip
     options = SweepOptions(
         workers=workers, on=on, address=address, slurm=tuple(slurm or ()), detach=detach,
         device=device, restart=restart, accept_changes=accept_changes, retry_failed=retry_failed,

@@ -57,8 +57,11 @@ class ClaimReader:
             claims[claim.id] = claim
         return tuple(claims.values())
 
-    def chosen(self, profiles: Mapping[str, Any], profile: str | None) -> tuple[str, ...] | None:
-        """The ids of the claims that the profile in force names; None: it names none.
+    def chosen(
+        self, profiles: Mapping[str, Any], profile: str | None, asked: tuple[str, ...]
+    ) -> tuple[str, ...] | None:
+        """The ids of the claims that the command line asks for, else those that the profile in
+        force names; None: all.
 
         An id that no claim has is a fault, in every profile.
         """
@@ -70,8 +73,13 @@ class ClaimReader:
                     place = self.source.place(("profiles", name, "claims", number))
                     message = f"profiles.{name}.claims: {shortened(each)} is not a claim"
                     self.faults.add(place, message, _among("claims", each, ids, "the file"))
+        for each in asked:
+            if each not in ids:
+                place = Source("--claim", "", 1).place()
+                message = f"{shortened(each)} is not a claim"
+                self.faults.add(place, message, _among("claims", each, ids, "the file"))
         named = None if profile is None else (profiles[profile] or {}).get("claims")
-        return named if named is None else tuple(named)
+        return asked or (named if named is None else tuple(named))
 
     def listed(self, block: str) -> tuple[Any, ...]:
         """The items of a list of the file, sound or not."""

@@ -30,6 +30,7 @@ class Overrides:
     seeds: int | None = None
     seed: int | None = None
     setup: str | None = None  # of the file's setups this one alone
+    claims: tuple[str, ...] = ()  # ids; of the file's claims these alone, and their runs
 
 
 def load_experiment(path: FilePath, overrides: Overrides | None = None) -> ExperimentConfig:
@@ -143,7 +144,7 @@ class Reader:
             self.faults.add(place, "setup and setups are both given", "give one of them")
         reader = claims.ClaimReader(self.source, setups, grid, tune, self.faults)
         claimed = reader.read()
-        judged = reader.chosen(_part(file, "profiles"), profile)
+        judged = reader.chosen(_part(file, "profiles"), profile, self.overrides.claims)
         return ExperimentConfig(
             name=slug(self.own("experiment")[1] or path.stem) or "experiment",
             question=self.own("question")[1],

@@ -241,10 +241,11 @@ class Crossing:
         """The runs that a claim is about; a fault where there is none."""
         kept = [each for each in found if claims.concern(self.experiment.claims, each[1])]
         if not kept:
+            ids = [each.id for each in self.experiment.claims]
             place = self.experiment.source.place(
                 ("profiles", self.experiment.profile or "", "claims")
             )
-            self.faults.add(place, f"no run is of the claims of profile {self.experiment.profile}")
+            self.faults.add(place, f"no run is of {listing(ids, 'and') or 'a claim'}")
         return kept
 
     def points(self) -> Iterator[Point]:

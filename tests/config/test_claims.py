@@ -251,10 +251,17 @@ def test_a_profile_may_name_the_claims_that_it_judges_and_trains_only_for_them(
     assert {run.data.batch_size for run in first.runs} == {2}
 
 
-def test_what_a_profile_judges_is_kept_with_the_experiment(tmp_path: Path) -> None:
-    given = loaded(
-        tmp_path, f"{TWO_CLAIMS}profiles: {{all: {{}}, one: {{claims: [b]}}}}", "profile=one"
-    )
+@pytest.mark.parametrize(
+    ("profiles", "sets", "asked"),
+    [("{all: {}, one: {claims: [b]}}", ("profile=one",), ()), ("{one: {claims: [a]}}", (), ("b",)),
+     ("{}", (), ("b",))],
+)  # fmt: skip
+def test_the_claims_that_are_judged_are_kept_with_the_experiment(
+    tmp_path: Path, profiles: str, sets: tuple[str, ...], asked: tuple[str, ...]
+) -> None:
+    (tmp_path / "x.yaml").write_text(f"{TWO_CLAIMS}profiles: {profiles}")
+    given = loading.load_experiment(tmp_path / "x.yaml", loading.Overrides(sets, claims=asked))
+    assert [run.setup for run in plans.expand(given).runs] == ["bn", "bn"]
     (tmp_path / "kept").mkdir()
     again = loaded(tmp_path / "kept", files.dump_experiment(given))
     assert [claim.id for claim in again.claims] == ["b"]
@@ -262,8 +269,9 @@ def test_what_a_profile_judges_is_kept_with_the_experiment(tmp_path: Path) -> No
 
 
 def test_a_profile_of_unknown_claims_and_too_many_runs(faults: Any) -> None:
-    said = faults("setups: {a: , b: }\nprofiles: {q: {claims: [x]}}", seeds=6000)
+    said = faults("setups: {a: , b: }\nprofiles: {q: {claims: [x]}}", seeds=6000, claims=("y",))
     assert "profiles.q.claims: x is not a claim" in said
+    assert "--claim: y is not a claim\n  the file has no claims" in said
     assert "the grid has 12,000 runs (2 setups × 6,000 seeds), more than 10,000" in said
 
 
@@ -272,7 +280,7 @@ def test_a_profile_of_claims_without_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         plans.expand(loaded(tmp_path, text))
     (fault,) = caught.value.faults
-    assert fault.message == "no run is of the claims of profile one"
+    assert fault.message == "no run is of b"
 
 
 @pytest.mark.parametrize(
