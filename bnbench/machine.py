@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,9 @@ LIMIT = "BNBENCH_MEMORY_GB"
 
 RESIDENT_SHARE = 0.25
 """Several workers have images of their own, and training needs memory as well."""
+
+BUSY = 1.3
+"""From this pace on a busy machine is worth a word: clocks and caches alone make some tenths."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -34,6 +38,20 @@ def usable_cores() -> int:
         if len(words) == 2 and words[0].isdigit():  # neither "max" nor "-1"
             cores.append(int(words[0]) // int(words[1]))
     return max(1, min(cores))
+
+
+class Pace:
+    """How many times as long work takes as on cores without other work: what the clock says, over
+    the time of a core that the thread has got."""
+
+    def __init__(self) -> None:
+        self._before = time.perf_counter(), time.thread_time()
+
+    def read(self) -> float:
+        """Of this thread since the last reading, or since this was made; at least 1."""
+        before, self._before = self._before, (time.perf_counter(), time.thread_time())
+        spent, worked = (now - then for now, then in zip(self._before, before, strict=True))
+        return max(1.0, spent / worked) if worked > 0 else 1.0
 
 
 def available_memory() -> int | None:

@@ -237,13 +237,11 @@ class Bar(Screen):
         bar = f'<progress value="{done}" max="{self.runs}"></progress> {escape(reading)}'
         return {"text/plain": reading, "text/html": bar}
 
-    def advance(self, *, done: int, diverged: int, failed: int, seconds_left: float | None) -> None:
-        """Say how many of the runs are done, how they ended, and how long the rest will take."""
-        reading = self.reading(done, diverged, failed, seconds_left)
+    def _count(self, done: int, reading: str, *, estimated: bool) -> None:  # noqa: ARG002
         self._shown.update(self._bundle(done, reading), raw=True)
 
-    def ended(self, line: str) -> None:
-        """The bar counts it."""
+    def plain(self, line: str) -> None:
+        """The bar says the same."""
 
 
 def _screen(console: Console, runs: int) -> Screen:

@@ -34,7 +34,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "store": (1, {"errors", "events", "regular", "wording"}),
     "guard": (1, {"errors", "garbage", "wording"}),
     "explain": (2, {"catalogue", "config", "errors", "wording"}),
-    "sinks": (2, {"errors", "events", "store", "wording"}),
+    "sinks": (2, {"errors", "events", "machine", "store", "wording"}),
     "train": (2, {"events", "probes", "replay"}),
     "assemble": (
         3,
@@ -103,6 +103,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "events",
             "garbage",
             "guard",
+            "machine",
             "report",
             "runner",
             "sinks",

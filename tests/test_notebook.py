@@ -188,7 +188,7 @@ def test_in_a_notebook_one_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
     with _screen(Console(), 3) as screen:
         assert isinstance(screen, Bar)
-        screen.advance(done=2, diverged=1, failed=0, seconds_left=40)
+        screen.advance(done=2, diverged=1, failed=0, seconds_left=40, busy=False)
     assert shown[1]["text/plain"] == "2 of 3, 1 diverged, 40 s left"
     assert 'value="2" max="3"' in shown[1]["text/html"]
     assert shown[-1] == {"text/plain": "", "text/html": ""}, "it goes away"

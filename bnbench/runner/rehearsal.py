@@ -21,7 +21,7 @@ from bnbench.config.datasets import facts
 from bnbench.config.feasible import networks
 from bnbench.errors import ConfigError, Fault
 from bnbench.guard import Raised, awaited, foreign_code
-from bnbench.machine import usable_cores
+from bnbench.machine import Pace, usable_cores
 from bnbench.runner.settings import Cost, Fitting, Settings, failed, recorded_bytes
 from bnbench.runner.threads import step_seconds
 from bnbench.train import Position, Run
@@ -136,7 +136,7 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     torch.set_num_threads(threads)
     device = _device(config, settings)
     run, about = build_run(config, device, announce=settings.announce)
-    begun, worked = time.perf_counter(), time.process_time()
+    pace = Pace()
     per_step, per_image, basis = _step(config, run, threads)
     during, last = _passed(config, run.model)
     evaluation = during * per_image
@@ -144,17 +144,15 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
         before = time.perf_counter()
         run.evaluate()
         evaluation = time.perf_counter() - before
-    # Of what the clock says, the part that the machine has given to other processes.
-    spent, worked = time.perf_counter() - begun, (time.process_time() - worked) / threads
-    pace = max(1.0, spent / worked) if device.type == "cpu" and worked > 0 else 1.0
+    slower = pace.read() if device.type == "cpu" else 1.0  # waiting for a GPU is work
 
     evaluations = len(run.evaluate_after) - 1 + last / during
     weights = sum(each.nbytes + BYTES_PER_TENSOR for each in run.model.state_dict().values())
     return Cost(
-        seconds=(about.total_steps * per_step + evaluations * evaluation) / pace,
+        seconds=(about.total_steps * per_step + evaluations * evaluation) / slower,
         bytes=weights + recorded_bytes(config),
         basis=basis,
-        pace=pace,
+        pace=slower,
     )
 
 

@@ -11,19 +11,25 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column
 
 from bnbench import events
+from bnbench.machine import BUSY, Pace
+
+SHARED = "busy machine"
+"""Of speeds and times: other programs use the cores, too."""
 
 
 class Screen:
     """A context in which runs show their progress; `view` makes the sink of one run.
 
     A single run has a live line with a bar. Several have a line each while they train, and below
-    them one for all; without a terminal, a plain line for each run that ends.
+    them one for all; without a terminal, plain lines: what begins, how long it will take as soon as
+    that is known, and each run that ends.
     """
 
     def __init__(self, console: Console, *, runs: int | None = None) -> None:
         """`runs`: how many there are in all; None: a single one."""
         self._console = console
         self.runs = runs
+        self._estimated = False
         self.lines: Progress | None = None
         self._all: Progress | None = None
         self._live: Live | Progress | None = None
@@ -65,29 +71,34 @@ class Screen:
             self._preparing = None
         return TerminalSink(self, name.rsplit("_", 1)[0], total_steps)
 
-    def advance(self, *, done: int, diverged: int, failed: int, seconds_left: float | None) -> None:
-        """Say how many of the runs are done, how they ended, and how long the rest will take."""
-        if self._all is not None:
-            reading = self.reading(done, diverged, failed, seconds_left)
-            self._all.update(self._all.task_ids[0], completed=done, reading=reading)
-
-    def reading(self, done: int, diverged: int, failed: int, seconds_left: float | None) -> str:
-        """The same in words."""
+    def advance(
+        self, *, done: int, diverged: int, failed: int, seconds_left: float | None, busy: bool
+    ) -> None:
+        """Say how many of the runs are done, how they ended, and how long the rest will take.
+        `busy`: other programs use the cores, too."""
         reading = f"{done} of {self.runs}"
         if diverged:
             reading += f", {diverged} diverged"
         if failed:
             reading += f", {failed} failed"
         if seconds_left is not None:
-            reading += f", {duration(seconds_left)} left"
-        return reading
+            reading += f", {duration(seconds_left)} left" + f", {SHARED}" * busy
+        self._count(done, reading, estimated=bool(seconds_left))
+
+    def _count(self, done: int, reading: str, *, estimated: bool) -> None:
+        """Show it: of plain lines, the first that has an estimate."""
+        if self._all is not None:
+            self._all.update(self._all.task_ids[0], completed=done, reading=reading)
+        elif estimated and not self._estimated:
+            self._estimated = True
+            self.print(reading)
 
     def print(self, line: str) -> None:
         """A line that stays, above the live ones."""
         self._console.print(line, highlight=False, soft_wrap=True)
 
-    def ended(self, line: str) -> None:
-        """A run has ended: a plain line, where no live line counts it."""
+    def plain(self, line: str) -> None:
+        """A line where there are no live ones, which say the same."""
         if self._all is None:
             self.print(line)
 
@@ -141,6 +152,7 @@ class TerminalSink:
         self._accuracy: float | None = None
         self._before: events.Moment | None = None
         self._rate: float | None = None
+        self._pace, self._busy = Pace(), False
         self._lines = screen.lines
         if self._lines is not None:
             self._task = self._lines.add_task(name, total=total_steps, reading="starting")
@@ -183,11 +195,13 @@ class TerminalSink:
             if elapsed > 0:
                 self._rate = (moment.examples - self._before.examples) / elapsed
         self._before = moment
+        if self._screen.runs is None:  # of several, the runs are in other processes
+            self._busy = self._pace.read() >= BUSY
 
     def _reading(self) -> str:
         parts = [f"loss {self._loss:.3f}" if isfinite(self._loss) else "loss –"]
         if self._accuracy is not None:
             parts.append(f"val {self._accuracy:.1%}")
         if self._rate is not None:
-            parts.append(f"{self._rate:,.0f} img/s")
+            parts.append(f"{self._rate:,.0f} img/s" + f", {SHARED}" * self._busy)
         return "  ".join(parts)

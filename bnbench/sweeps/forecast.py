@@ -20,6 +20,7 @@ from bnbench import store
 from bnbench.config import feasible, identity, schema
 from bnbench.config.identity import cell_key
 from bnbench.errors import BnbenchError, RunError, StorageError
+from bnbench.machine import BUSY
 from bnbench.runner.belonging import require_same_identity
 from bnbench.runner.settings import Cost, Stop, recorded_bytes
 from bnbench.sinks.terminal import duration
@@ -29,9 +30,6 @@ from bnbench.wording import counted, listing, point_words
 
 LATEST = 1e11
 """Seconds, three thousand years: dates end with the year 9999."""
-
-BUSY = 1.3
-"""From this on a busy machine is worth a word: clocks and caches alone make some tenths."""
 
 TASK_SECONDS = 600.0
 """Work of a task of a queue: waiting in it and loading torch are small against that."""

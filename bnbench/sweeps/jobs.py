@@ -24,6 +24,7 @@ from bnbench.errors import (
     UsageError,
 )
 from bnbench.events import Moment
+from bnbench.machine import Pace
 from bnbench.runner.settings import Cost, Fitting, Settings, Stop
 from bnbench.store import ExperimentFolder, Result
 
@@ -82,9 +83,11 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """Moments of a run, oldest first."""
+    """Moments of a run, oldest first, and the `pace` at which it trained until then, as
+    `machine.Pace` has it."""
 
     moments: list[Moment]
+    pace: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +280,7 @@ class _Forwarder:
     send: Callable[[Answer], None]
     moments: list[Moment] = field(default_factory=list)
     sent: float = field(default_factory=time.monotonic)
+    pace: Pace = field(default_factory=Pace)
 
     def take(self, moment: Moment) -> None:
         self.moments.append(moment)
@@ -285,6 +289,6 @@ class _Forwarder:
 
     def close(self) -> None:
         if self.moments:
-            self.send(Stated(self.moments))
+            self.send(Stated(self.moments, self.pace.read()))
         self.moments = []
         self.sent = time.monotonic()

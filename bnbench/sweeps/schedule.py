@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import assert_never
 
 from bnbench import store
@@ -21,6 +22,7 @@ from bnbench.errors import (
     RunError,
     StorageError,
 )
+from bnbench.machine import BUSY
 from bnbench.runner.settings import Stop, may_use_gpu
 from bnbench.sinks import Sink
 from bnbench.sinks.terminal import Screen
@@ -69,6 +71,7 @@ def sweep(
         work.find_missing(runs, experiment, options)
         missing = [run.config for run in work.missing.values()]
         if missing:
+            screen.plain(f"{counted(len(missing), 'run')} to train: loading PyTorch")
             forecast.require_space(work.new(), work.sizes, experiment.path)
             executor.start(len(missing))
             dispatcher.check_networks([config for _, config in work.new()], faults_of)
@@ -105,7 +108,7 @@ def is_saved(runs: Sequence[schema.RunConfig], experiment: store.ExperimentFolde
 @dataclass(slots=True, eq=False)
 class _Run:
     """A run that has no result yet. `turn`: of its seed. `view` shows it while it trains;
-    `fraction` is done."""
+    `fraction` is done, at this `pace` (`machine.Pace`)."""
 
     config: schema.RunConfig
     folder: store.RunFolder
@@ -116,6 +119,7 @@ class _Run:
     deaths: int = 0
     begun: float = 0.0
     fraction: float = 0.0
+    pace: float = 1.0
     view: Sink | None = None
 
     def elapsed(self) -> float:
@@ -215,7 +219,7 @@ class _Sweep:
             self.begin(run)
             return
         if run.view is not None and isinstance(answer, jobs.Stated):
-            run.fraction = answer.moments[-1].step / run.steps
+            run.fraction, run.pace = answer.moments[-1].step / run.steps, answer.pace
             for moment in answer.moments:
                 run.view.take(moment)
             return
@@ -231,7 +235,7 @@ class _Sweep:
                     split = "val" if "val" in result.scores else "test"
                     accuracy = result.scores[split]["running"].accuracy
                     ended = f"{split} {accuracy:.1%} in {result.wall_seconds:.1f} s"
-                self.screen.ended(f"{self.outcome} {run.folder.name}: {ended}")
+                self.screen.plain(f"{self.outcome} {run.folder.name}: {ended}")
                 if self.outcome.trained == 1:  # only now it is known what a run takes
                     self.require_space()
             case jobs.Stopped():
@@ -319,11 +323,13 @@ class _Sweep:
         return pace * run.steps
 
     def show(self) -> None:
+        training = [run for run in self.missing.values() if run.view is not None]
         self.screen.advance(
             done=self.outcome.done,
             diverged=self.outcome.diverged,
             failed=len(self.outcome.failures),
             seconds_left=self.seconds_left(),
+            busy=median([run.pace for run in training]) >= BUSY if training else False,
         )
 
     def seconds_left(self) -> float | None:

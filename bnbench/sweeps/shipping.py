@@ -8,13 +8,16 @@ workers do see the driver's disk, a run is trained in its folder, and nothing is
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, chdir
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias
+
+from filelock import FileLock, Timeout
 
 from bnbench.config import custom, datasets, identity, schema
 from bnbench.errors import BnbenchError, StorageError
@@ -33,6 +36,9 @@ its death can cost."""
 PLACE = "<experiment>"
 """The folder of the experiment on every worker, below its working directory: the driver puts its
 own path in place of it wherever an answer names a file."""
+
+PREFIX, HELD = "bnbench-", ".worker"
+"""Of the temporary folders of workers: how their names begin, and the file that each locks."""
 
 Files: TypeAlias = Mapping[str, bytes]
 
@@ -183,6 +189,20 @@ class Shipping:
         self._held.clear()
 
 
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A temporary folder. Those that killed processes have left on this machine are removed: a lock
+    ends with its process, and theirs are free. It has its name only once it is held, so that nobody
+    takes a new folder for one of them."""
+    with TemporaryDirectory(prefix=PREFIX) as folder, FileLock(f"{folder}/new"):
+        Path(folder, "new").rename(Path(folder, HELD))
+        for other in Path(folder).parent.glob(f"{PREFIX}*/{HELD}"):
+            if other.parent != Path(folder):
+                with suppress(OSError, Timeout), FileLock(other, blocking=False):
+                    shutil.rmtree(other.parent)
+        yield folder
+
+
 def perform_shipment(
     shipment: Shipment,
     options: jobs.SweepOptions,
@@ -213,8 +233,7 @@ def perform_shipment(
             saved_at, saved = time.monotonic(), files.get(CHECKPOINT)
 
     with ExitStack() as stack:
-        temporary = stack.enter_context(TemporaryDirectory(prefix="bnbench-"))
-        stack.enter_context(chdir(temporary))
+        stack.enter_context(chdir(stack.enter_context(_folder())))
         stack.enter_context(custom.received(shipment.code))
         if shipment.data:
             from bnbench.assemble.packed import received  # it imports torch

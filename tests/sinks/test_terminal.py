@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
+
+import pytest
 
 from bnbench.cli.root import PlainConsole
 from bnbench.events import Diverged, Evaluation, Fact, Moment, Step
@@ -15,6 +18,12 @@ EVALUATION = Evaluation(split="val", stats="running", images=4, loss=0.5, accura
 def moment(step: int, *facts: Fact) -> Moment:
     """64 images a step, a quarter of a second each."""
     return Moment(step=step, examples=64 * step, train_seconds=0.25 * step, facts=facts)
+
+
+@pytest.fixture(autouse=True)
+def _calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that has a core of its own."""
+    monkeypatch.setattr(time, "thread_time", time.perf_counter)
 
 
 MOMENTS = [moment(10, STEP), moment(20, STEP, EVALUATION), moment(30, STEP)]
@@ -37,6 +46,21 @@ def test_without_a_terminal_a_line_is_printed_at_each_evaluation() -> None:
     evaluated = "bn_s00: step 20/40  loss 1.250  val 75.0%  256 img/s"
     assert printed(moments) == [evaluated, diverged]
     assert printed(moments, runs=2) == [diverged]
+
+
+def test_a_speed_is_said_to_be_that_of_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that gets a quarter of a core. Runs of a sweep are in other processes."""
+    monkeypatch.setattr(time, "thread_time", lambda: time.perf_counter() / 4)
+    (evaluated,) = printed(MOMENTS)
+    assert evaluated.endswith("256 img/s, busy machine")
+
+
+def test_several_runs_without_a_terminal_have_one_line_with_an_estimate() -> None:
+    file = io.StringIO()
+    with Screen(PlainConsole(file=file, width=80), runs=4) as screen:
+        for left in (None, 40.0, 20.0, 0.0):
+            screen.advance(done=1, diverged=0, failed=0, seconds_left=left, busy=left == 40)
+    assert file.getvalue() == "1 of 4, 40 s left, busy machine\n"
 
 
 def test_the_loss_is_that_of_the_last_report_or_evaluation() -> None:

@@ -34,7 +34,7 @@ def test_a_failure_is_said_at_once_and_does_not_stop_the_others(
     assert len(executor.given) == 3
     assert outcome.failures == [(identity.run_id(runs[0]), "the run failed: a bug\n  look at it")]
     assert outcome.trained == 2
-    assert screen[1].getvalue().splitlines()[0] == (
+    assert screen[1].getvalue().splitlines()[1] == (
         f"[1/3] {identity.run_id(runs[0])} failed: the run failed: a bug"
     )
 

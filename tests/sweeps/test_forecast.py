@@ -328,7 +328,7 @@ def test_other_work_of_the_machine_is_no_cost_of_the_run(
     """A process that gets a quarter of a core: the run takes a quarter of what the clock says."""
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(time, "process_time", lambda: next(clock) / 4)
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock) / 4)
     monkeypatch.setattr(rehearsal, "step_seconds", lambda *_, **__: {1: 0.001})
     cost = measure(small_config(), Settings(device="cpu"))
     assert cost.pace == pytest.approx(4, rel=0.4)

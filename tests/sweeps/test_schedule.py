@@ -40,6 +40,8 @@ def test_only_what_is_missing_is_trained(
     assert executor.given == [runs[0], runs[3]]
     assert outcome == SweepOutcome(runs=4, found=2, trained=2, diverged=1)
     assert screen[1].getvalue().splitlines() == [
+        "2 runs to train: loading PyTorch",
+        "2 of 4, 1 diverged, 4 s left",
         f"[3/4] {identity.run_id(runs[0])}: val 50.0% in 2.0 s",
         f"[4/4] {identity.run_id(runs[3])}: val 50.0% in 2.0 s",
     ]
@@ -210,10 +212,11 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
     runs = seeds(4)
     now = 100.0
     monkeypatch.setattr("bnbench.sweeps.schedule.time.monotonic", lambda: now)
-    told: list[tuple[int, float | None]] = []
+    told: list[tuple[object, ...]] = []
     screen = Screen(PlainConsole(file=io.StringIO()), runs=4)
+    shown = ("done", "seconds_left", "busy")
     monkeypatch.setattr(
-        screen, "advance", lambda **kinds: told.append((kinds["done"], kinds["seconds_left"]))
+        screen, "advance", lambda **kinds: told.append(tuple(kinds[each] for each in shown))
     )
     half = Moment(step=8, examples=64, train_seconds=4.0, facts=())
 
@@ -224,13 +227,14 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
                 return super().answers(0.0)
             now += 5.0
             if now == 105.0:
-                return [(job, Stated([half])) for job in self._now]
+                return [(job, Stated([half], pace=2.0)) for job in self._now]
             job = self._now.pop(0)
             return [(job, Trained(replace(RESULT, wall_seconds=10.0), found=False))]
 
     sweep(runs, experiment, Slow(experiment, trained, size=2), screen, Stop())
-    assert told[0] == (0, None), "nothing is known yet"
-    # Two runs are half done after five seconds; the waiting ones take ten, as steps cost so far.
-    assert told[1] == (0, 15.0), "before the first run has ended"
+    assert told[0] == (0, None, False), "nothing is known yet"
+    # Two runs with half a core each are half done after five seconds; the waiting ones take ten,
+    # as steps cost so far.
+    assert told[1] == (0, 15.0, True), "before the first run has ended"
     # Ten seconds in: one is done; one is half done since ten seconds; one begins; one waits.
-    assert told[2] == (1, 20.0)
+    assert told[2] == (1, 20.0, True)

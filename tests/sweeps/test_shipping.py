@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import signal
+import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from bnbench.runner.settings import Settings, Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, read
 from bnbench.sweeps.jobs import Check, Failed, SweepOutcome, Train
-from bnbench.sweeps.shipping import Reply, Sent, Shipment, Shipping
+from bnbench.sweeps.shipping import Reply, Sent, Shipment, Shipping, _folder
 from tests.executors import Elsewhere, in_process, sweep
 from tests.injection import Killed, disk, kills, stopping
 from tests.runs import (
@@ -96,6 +99,27 @@ def names(experiment: ExperimentFolder) -> dict[str, list[str]]:
         run.name: sorted(name.split(".out.")[0] for name in run.contents())
         for run in experiment.runs()
     }
+
+
+def test_what_killed_workers_have_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "bnbench-mine").mkdir()
+    reading, writing = os.pipe()
+    if not (process := os.fork()):
+        with _folder() as folder:
+            os.write(writing, folder.encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+    left = Path(os.read(reading, 4096).decode())
+    assert left.exists()
+    with _folder() as one, _folder():
+        assert not left.exists()
+        assert Path(one).exists(), "its worker lives"
+    assert [each.name for each in tmp_path.iterdir()] == ["bnbench-mine"], "that is somebody's own"
+    os.close(reading)
+    os.close(writing)
 
 
 class FarFrom(Elsewhere):
