@@ -71,11 +71,9 @@ class InProcess:
         self._stop = Stop()
         self._submitted: list[Job] = []
 
-    def turn_to(
-        self, _size: int, experiment: ExperimentFolder, siblings: Sequence[ExperimentFolder] = ()
-    ) -> None:
+    def turn_to(self, _size: int, experiment: ExperimentFolder) -> None:
         """Train there from now on."""
-        self._experiment, self._siblings = experiment, siblings
+        self._experiment = experiment
 
     def start(self, jobs: int) -> None:
         """There is nothing to start."""
@@ -91,8 +89,7 @@ class InProcess:
             return []
         job = self._submitted.pop()
         said: list[Answer] = []
-        place = (self._options, self._experiment, said.append, self._stop, self._siblings)
-        end = perform(job, *place)
+        end = perform(job, self._options, self._experiment, said.append, self._stop)
         return [(job, answer) for answer in (*said, end)]
 
     def ask_to_stop(self) -> None:

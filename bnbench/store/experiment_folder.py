@@ -23,11 +23,13 @@ class ExperimentFolder:
     """The runs of one experiment, each found by the hash that its name ends with.
 
     The rest of a name (setup, axis values) is for people: renaming a setup loses nothing. `study`:
-    which of several studies of these runs is meant; each has its own file and report.
+    which of several studies of these runs is meant; each has its own file and report. `siblings`:
+    folders of other experiments, from which an identical finished run is taken over.
     """
 
     path: Path
     study: int = 1
+    siblings: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -36,7 +38,8 @@ class ExperimentFolder:
 
     def absolute(self) -> ExperimentFolder:
         """The same for a process with another working directory."""
-        return replace(self, path=self.path.absolute())
+        siblings = tuple(each.absolute() for each in self.siblings)
+        return replace(self, path=self.path.absolute(), siblings=siblings)
 
     @property
     def prefix(self) -> str:

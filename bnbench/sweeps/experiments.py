@@ -82,7 +82,8 @@ def plan_all(
             planned[name] = replace(each, plan=plan)
     for name, each in planned.items():
         folder = studies.folder_for(each.experiment, overrides, each.plan, each.folder, into=into)
-        planned[name] = replace(each, folder=folder)
+        siblings = tuple(runs_dir / other for other in planned if other != name)
+        planned[name] = replace(each, folder=replace(folder, siblings=siblings))
     for name, each in planned.items():
         for line in _notes(each, overrides):
             say(f"{name}: {line}" if len(planned) > 1 else line)
@@ -163,21 +164,17 @@ def executors(
                 say(f"{each.experiment.name}: {len(each.plan.runs):,} runs ({each.plan.grid})")
             if any(run.compute.threads == "auto" for run in each.plan.runs):
                 say("compute.threads: auto is 1 in a sweep, whose workers fill the cores")
-            siblings = [other.folder for other in planned if other is not each]
             if options.on != "local":
-                with closing(_cluster_for(each, options, siblings, say)) as cluster:
+                with closing(_cluster_for(each, options, say)) as cluster:
                     yield each, cluster
                 continue
             size = workers_for(options.workers, each.plan.runs)
-            local.turn_to(size, each.folder, siblings)
+            local.turn_to(size, each.folder)
             yield each, local
 
 
 def _cluster_for(
-    each: PlannedExperiment,
-    options: jobs.SweepOptions,
-    siblings: Sequence[ExperimentFolder],
-    say: Say,
+    each: PlannedExperiment, options: jobs.SweepOptions, say: Say
 ) -> jobs.Executor[jobs.Job, jobs.Answer]:
     match options.on:
         case "ray":
@@ -185,13 +182,13 @@ def _cluster_for(
             from bnbench.sweeps.shipping import Shipping
 
             ray = Ray(options, each.plan.runs, each.folder, say)
-            return Shipping(ray, each.folder, siblings, ray.sees)
+            return Shipping(ray, each.folder, ray.sees)
         case "slurm":
             from bnbench.sweeps.slurm.cluster import connect
             from bnbench.sweeps.slurm.executor import Slurm
 
             workers_for(options.workers, each.plan.runs)  # raises where it is no number
             cluster = connect(options.slurm, each.plan.runs, options.device)
-            return Slurm(cluster, options, each.folder, siblings, say)
+            return Slurm(cluster, options, each.folder, say)
         case unknown:
             raise UsageError(f"there is no executor {unknown!r}", do="take local, ray or slurm")

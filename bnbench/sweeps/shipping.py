@@ -50,8 +50,8 @@ class Shipment:
     `code`: the content of files that custom targets name, by path. `data`: the datasets whose
     images the executor is to bring along. `run`: the name of the run's folder, for a training;
     `files`: what the driver has in it. `siblings`: what it has of the same run, finished, in other
-    experiments, by their names. `place`: the experiment and its siblings on a disk that the worker
-    sees, which makes all of the others empty.
+    experiments, by their names. `place`: the experiment's on a disk that the worker sees, which
+    makes all of the others empty.
     """
 
     job: jobs.Job
@@ -60,7 +60,7 @@ class Shipment:
     run: str | None = None
     files: Files = field(default_factory=dict)
     siblings: Mapping[str, Files] = field(default_factory=dict)
-    place: tuple[ExperimentFolder, ...] = ()
+    place: ExperimentFolder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Shipping:
     """An `Executor[Job, Answer]`, made of one that does shipments.
 
     `shared`: whether all workers see the folder of the experiment, asked when the first run is to
-    be trained. `siblings`: from which a finished run is taken over.
+    be trained.
     """
 
     queues = False
@@ -87,14 +87,12 @@ class Shipping:
         self,
         remote: jobs.Executor[Shipment, Reply],
         experiment: ExperimentFolder,
-        siblings: Sequence[ExperimentFolder] = (),
         shared: Callable[[ExperimentFolder], bool] = lambda _: False,
     ) -> None:
         self.start = remote.start
         self.ask_to_stop = remote.ask_to_stop
         self._remote = remote
         self._experiment = experiment
-        self._siblings = siblings
         self._is_shared = shared
         self._shared: bool | None = None
         self._held: dict[Shipment, ExitStack] = {}
@@ -125,8 +123,7 @@ class Shipping:
             if self._shared is None:
                 self._shared = self._is_shared(self._experiment)
             if self._shared:
-                places = (self._experiment, *self._siblings)
-                return Shipment(job, place=tuple(each.absolute() for each in places))
+                return Shipment(job, place=self._experiment.absolute())
         code: dict[str, bytes] = {}
         data: dict[str, schema.DataConfig] = {}
         for config in jobs.configs(job):
@@ -141,11 +138,9 @@ class Shipping:
         run = identity.run_id(job.config)
         folder = self._experiment.run(run)
         held.enter_context(folder.hold(wait_seconds=0.0))
-        finished = {sibling.name: sibling.run(run) for sibling in self._siblings}
-        siblings = {
-            name: each.contents() for name, each in finished.items()
-            if (each.path / RESULT).exists()
-        }  # fmt: skip
+        there = (ExperimentFolder(each).run(run) for each in self._experiment.siblings)
+        siblings = {each.path.parent.name: each.contents() for each in there
+                    if (each.path / RESULT).exists()}  # fmt: skip
         return Shipment(job, code, images, folder.name, folder.contents(), siblings)
 
     def answers(self, seconds: float) -> list[tuple[jobs.Job, jobs.Answer]]:
@@ -216,11 +211,9 @@ def perform_shipment(
     directory meanwhile. `send` gets what there is to see until then, and files to save. `images`:
     those of the shipment's `data`."""
     if shipment.place:
-        here, *others = shipment.place
-        return Sent({}, jobs.perform(shipment.job, options, here, send, stop, others))
+        return Sent({}, jobs.perform(shipment.job, options, shipment.place, send, stop))
     saved_at, saved = time.monotonic(), shipment.files.get(CHECKPOINT)
-    experiment = ExperimentFolder(Path(PLACE))
-    siblings = [ExperimentFolder(Path(name)) for name in shipment.siblings]
+    experiment = ExperimentFolder(Path(PLACE), siblings=tuple(map(Path, shipment.siblings)))
     folder = None if shipment.run is None else RunFolder(experiment.path / shipment.run)
 
     def forward(answer: jobs.Answer) -> None:
@@ -242,10 +235,9 @@ def perform_shipment(
         try:
             if folder is not None:
                 folder.adopt(shipment.files)
-                for sibling in siblings:
-                    sibling.run(folder.name).adopt(shipment.siblings[sibling.name])
-            place = (options, experiment, forward, stop, siblings)
-            end = jobs.perform(shipment.job, *place, lasting=False)
+                for name, files in shipment.siblings.items():
+                    ExperimentFolder(Path(name)).run(folder.name).adopt(files)
+            end = jobs.perform(shipment.job, options, experiment, forward, stop, lasting=False)
             found = isinstance(end, jobs.Trained) and end.found
             return Sent({} if folder is None or found else folder.contents(), end)
         except StorageError as error:

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -51,8 +51,8 @@ END_SECONDS = 5.0
 FAILED_STARTS = 5
 """This many deaths in a row of workers that had not started are not chance."""
 
-Task: TypeAlias = tuple[jobs.Job, ExperimentFolder, Sequence[ExperimentFolder]]
-"""A job, the folder of its experiment, and those of its siblings."""
+Task: TypeAlias = tuple[jobs.Job, ExperimentFolder]
+"""A job, and the folder of its experiment."""
 
 
 class Signal(Enum):
@@ -98,11 +98,9 @@ class Workers:
         self._workers: list[_Worker] = []
         self._failed_starts = 0
 
-    def turn_to(
-        self, size: int, experiment: ExperimentFolder, siblings: Sequence[ExperimentFolder] = ()
-    ) -> None:
+    def turn_to(self, size: int, experiment: ExperimentFolder) -> None:
         """Train in this folder from now on, so many runs at a time."""
-        self.size, self._place = size, (experiment, siblings)
+        self.size, self._experiment = size, experiment
 
     def start(self, jobs: int) -> None:
         while len(self._workers) < min(jobs, self.size):
@@ -120,7 +118,7 @@ class Workers:
         worker.ran |= code
         worker.job = job
         worker.silent_seconds = 0.0
-        worker.send((job, *self._place))
+        worker.send((job, self._experiment))
 
     def _spawn(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
@@ -269,9 +267,8 @@ def serve(connection: Connection, options: jobs.SweepOptions, driver: int, numbe
         garbage.resume()
         send(Signal.READY)
         while True:
-            job, experiment, siblings = waiting.get()
-            place = (options, experiment, send, stop, siblings, number)
-            send(broken or jobs.perform(job, *place))
+            job, experiment = waiting.get()
+            send(broken or jobs.perform(job, options, experiment, send, stop, number))
 
 
 @contextmanager

@@ -62,15 +62,13 @@ class Slurm:
         cluster: Cluster,
         options: jobs.SweepOptions,
         experiment: ExperimentFolder,
-        siblings: Sequence[ExperimentFolder],
         say: Callable[[str], None],
     ) -> None:
         self.size = cluster.workers
         self._cluster, self._options, self._say = cluster, options, say
-        self._experiment, self._siblings = experiment, siblings
-        self._folder = experiment.path.absolute() / FOLDER
+        self._experiment, self._folder = experiment, experiment.path.absolute() / FOLDER
         self._here = workers.Workers(options)
-        self._here.turn_to(1, experiment, siblings)
+        self._here.turn_to(1, experiment)
         self._asked: deque[jobs.Job] = deque()
         self._waiting: list[jobs.Train] = []
         self._trains: dict[str, jobs.Train] = {}  # what has no answer yet, by the run's hash
@@ -175,11 +173,9 @@ class Slurm:
             self._options, workers="auto", on="local", slurm=(), detach=False,
             restart=False, retry_failed=False, fail_fast=False, environment=ENVIRONMENT,
         )  # fmt: skip
-        folder, *siblings = (
-            ExperimentFolder(each.path.absolute()) for each in (self._experiment, *self._siblings)
-        )
         configs, command = tuple(job.config for job in some), tuple(sys.argv)
-        return Share(configs, self._cluster.workers, folder, options, tuple(siblings), command)
+        experiment = self._experiment.absolute()
+        return Share(configs, self._cluster.workers, experiment, options, command)
 
     def _find_tasks(self) -> None:
         """Look for tasks that an earlier driver has submitted and that have not ended."""

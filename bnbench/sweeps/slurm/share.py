@@ -55,7 +55,6 @@ class Share:
     workers: int
     experiment: ExperimentFolder
     options: jobs.SweepOptions
-    siblings: tuple[ExperimentFolder, ...]
     command: tuple[str, ...]
 
     def __call__(self) -> None:
@@ -98,7 +97,7 @@ class Share:
     def _train(self, stop: Stop) -> None:
         screen = Screen(Console(markup=False, emoji=False), runs=len(self.configs))
         local = workers.Workers(self.options)
-        local.turn_to(self.workers, self.experiment, self.siblings)
+        local.turn_to(self.workers, self.experiment)
         with closing(local):
             schedule.sweep(
                 self.configs, self.experiment, local, screen, stop, self.options, _faults

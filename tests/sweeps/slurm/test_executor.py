@@ -130,7 +130,7 @@ class Swept:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bnbench.sweeps.workers.Workers", here)
             patch.setattr(executor, "LOOK_SECONDS", 0.0)
-            slurm = executor.Slurm(cluster, chosen, self.experiment, (), console.print)
+            slurm = executor.Slurm(cluster, chosen, self.experiment, console.print)
             with closing(slurm):
                 screen = Screen(console, runs=len(runs))
                 return sweep(runs, self.experiment, slurm, screen, self.stop, **options)
@@ -206,7 +206,7 @@ def test_a_lost_task_costs_the_run_that_it_trained_an_attempt(swept: Swept) -> N
 
 def replaced(task: share.Share, configs: tuple[schema.RunConfig, ...]) -> share.Share:
     """The same task with these runs."""
-    return share.Share(configs, 1, task.experiment, task.options, task.siblings, task.command)
+    return share.Share(configs, 1, task.experiment, task.options, task.command)
 
 
 def test_a_run_that_loses_every_task_fails(swept: Swept) -> None:

@@ -42,7 +42,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     def make(**options: Any) -> share.Share:
         chosen = SweepOptions(environment=share.ENVIRONMENT, **options)
         command = ("bnbench", "sweep", "x")
-        return share.Share(tuple(seeds(2)), 1, experiment_in(tmp_path), chosen, (), command)
+        return share.Share(tuple(seeds(2)), 1, experiment_in(tmp_path), chosen, command)
 
     yield make
     for each, handler in before.items():
