@@ -139,7 +139,7 @@ def configs_check(
         refused = check(plan.runs)
     if refused:
         raise ConfigError(plan.faults(refused))
-    missing = dict(shortfalls(experiment, overrides, plan))
+    missing = dict(shortfalls(experiment, plan))
     for line in (*plan.notes, *plan.warnings):
         say(line)
     if not all(map(feasible.known, plan.runs)):

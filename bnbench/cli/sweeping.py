@@ -171,7 +171,7 @@ def _forecast(
     with closing(experiments.executors(planned, options, root.say)) as executors:
         for each, executor in executors:
             with root.doing(doing, quiet or as_json):
-                runs = looks.possible(each.experiment, each.plan.runs, each.folder)
+                runs = looks.possible(each)
                 found = forecast.forecast(
                     runs, each.folder, executor, options, each.plan.faults, root.say
                 )

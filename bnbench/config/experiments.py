@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bnbench.config import layers, schema
 from bnbench.config.faults import Faults, Place
@@ -16,6 +16,9 @@ from bnbench.config.schema import Key
 from bnbench.config.sentences import is_whole_number
 from bnbench.config.yaml import Path, Source
 from bnbench.wording import in_words, listing, point_words
+
+if TYPE_CHECKING:
+    from bnbench.config.loading import Overrides
 
 Seeds: TypeAlias = Sequence[int]
 """A tuple or, so that `seeds: 1000000000` costs nothing before it is refused, a range."""
@@ -111,10 +114,10 @@ class ExperimentConfig:
     set_layers: tuple[Layer, ...]
     label: str | None  # the setup of a resolved run's own file
     swept: tuple[str, ...]  # the axes of a resolved run's own file
-    only: str | None  # the setup that the command line took of several
     notes: tuple[str, ...]
     path: FilePath
-    overridden: bool  # whether the command line changed anything
+    overrides: Overrides  # the command line's
+    overridden: bool  # whether they, or `--until`, changed anything
     source: Source = field(repr=False)
 
     @property

@@ -60,16 +60,14 @@ def load_run(folder: FilePath) -> schema.RunConfig:
     return plans.expand(load_experiment(folder / "config.yaml")).only()
 
 
-def under_profile(
-    experiment: ExperimentConfig, overrides: Overrides, profile: str | None
-) -> ExperimentConfig:
+def under_profile(experiment: ExperimentConfig, profile: str | None) -> ExperimentConfig:
     """The same file under another of its profiles; as it is, where it has no such one."""
     if profile == experiment.profile or profile not in _part(
         experiment.source.data or {}, "profiles"
     ):
         return experiment
-    sets = (*overrides.set, f"profile={json.dumps(profile)}")
-    return load_experiment(experiment.path, replace(overrides, set=sets))
+    sets = (*experiment.overrides.set, f"profile={json.dumps(profile)}")
+    return load_experiment(experiment.path, replace(experiment.overrides, set=sets))
 
 
 def _sound(source: Source, faults: Faults) -> Source:
@@ -166,9 +164,9 @@ class Reader:
             set_layers=set_layers,
             label=None if "norm" in sets else file.get("setup"),  # it described another norm
             swept=file.get("swept") or (),
-            only=self.overrides.setup,
             notes=tuple(self.notes),
             path=path,
+            overrides=self.overrides,
             overridden=self.overrides != Overrides(),
             source=self.source,
         )

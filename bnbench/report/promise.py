@@ -16,16 +16,12 @@ ENOUGH_VALUES = 3
 """Of an axis that is tuned: of two, each is an end of the grid, and better ones may be outside."""
 
 
-def shortfalls(
-    experiment: ExperimentConfig, overrides: loading.Overrides, plan: plans.Plan
-) -> list[tuple[str, str]]:
+def shortfalls(experiment: ExperimentConfig, plan: plans.Plan) -> list[tuple[str, str]]:
     """What cannot be decided from the runs of a file, each with what to change."""
-    return [*too_few_seeds(experiment, overrides, plan), *_claims(experiment, plan.runs)]
+    return [*too_few_seeds(experiment, plan), *_claims(experiment, plan.runs)]
 
 
-def too_few_seeds(
-    experiment: ExperimentConfig, overrides: loading.Overrides, plan: plans.Plan
-) -> Iterator[tuple[str, str]]:
+def too_few_seeds(experiment: ExperimentConfig, plan: plans.Plan) -> Iterator[tuple[str, str]]:
     """Too few seeds for the claims, or for a verdict on what is compared."""
     seeds, number = len(experiment.seeds), len(experiment.claims)
     needed = seeds_to_support([claim.direction for claim in experiment.claims])
@@ -40,9 +36,7 @@ def too_few_seeds(
         )
     profiles = (experiment.source.data or {}).get("profiles") or {}
     enough = [
-        name
-        for name in profiles
-        if len(loading.under_profile(experiment, overrides, name).seeds) >= needed
+        name for name in profiles if len(loading.under_profile(experiment, name).seeds) >= needed
     ]
     do = f"write seeds: {needed}"
     yield what, f"{do}, or take --set profile={enough[0]}" if enough else do

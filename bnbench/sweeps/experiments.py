@@ -81,22 +81,22 @@ def plan_all(
             plan = plans.expand(each.experiment, max_runs=max_runs)
             planned[name] = replace(each, plan=plan)
     for name, each in planned.items():
-        folder = studies.folder_for(each.experiment, overrides, each.plan, each.folder, into=into)
+        folder = studies.folder_for(each, into=into)
         siblings = tuple(runs_dir / other for other in planned if other != name)
         planned[name] = replace(each, folder=replace(folder, siblings=siblings))
     for name, each in planned.items():
-        for line in _notes(each, overrides):
+        for line in _notes(each):
             say(f"{name}: {line}" if len(planned) > 1 else line)
     return list(planned.values())
 
 
-def _notes(each: PlannedExperiment, overrides: loading.Overrides) -> Iterator[str]:
+def _notes(each: PlannedExperiment) -> Iterator[str]:
     """What is worth saying of a plan."""
     yield from (*each.plan.notes, *each.plan.warnings, *each.plan.unjudged)
     if each.experiment.claims:
         from bnbench.report.promise import too_few_seeds  # SciPy takes a while
 
-        for what, do in too_few_seeds(each.experiment, overrides, each.plan):
+        for what, do in too_few_seeds(each.experiment, each.plan):
             yield f"{what}; {do}"
 
 
@@ -134,7 +134,7 @@ def train(
         if options.restart:
             with stop.deferred():
                 studies.throw_away(runs, folder, say)
-        for some in looks.in_turn(each.experiment, runs, folder, say):
+        for some in looks.in_turn(each, say):
             with screens(runs=len(some)) as screen:
                 outcome = schedule.sweep(
                     some, folder, executor, screen, stop, options, each.plan.faults, begin

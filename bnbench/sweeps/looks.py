@@ -6,12 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
+from typing import TYPE_CHECKING
 
 from bnbench import store
 from bnbench.config import experiments, schema
 from bnbench.config.identity import run_id
 from bnbench.errors import UsageError
 from bnbench.wording import counted, listing
+
+if TYPE_CHECKING:
+    from bnbench.sweeps.experiments import PlannedExperiment
 
 MOST = 24
 """Seeds, unless `--max-seeds` says otherwise."""
@@ -60,55 +64,49 @@ def until_decided(
 
 
 def in_turn(
-    experiment: experiments.ExperimentConfig,
-    runs: Sequence[schema.RunConfig],
-    folder: store.ExperimentFolder,
-    say: Callable[[str], None],
+    each: PlannedExperiment, say: Callable[[str], None]
 ) -> Iterator[Sequence[schema.RunConfig]]:
     """What is trained, one after the other: all runs, or what look after look asks for, until none
     is lacking that training could give. Runs that were asked for before are among them."""
-    if not experiment.stages:
-        yield runs
+    if not each.experiment.stages:
+        yield each.plan.runs
         return
     from bnbench.report.looks import looks
     from bnbench.report.reading import results_of
 
     asked = 0
     while True:
-        *before, last = looks(results_of(experiment, runs, folder, events=True))
+        *before, last = looks(results_of(each.experiment, each.plan.runs, each.folder, events=True))
         if len(last.study.runs) == asked:
             return
-        if before and last.lacking and not last.claims:
+        if before and last.lacking:
+            if last.claims:
+                undecided = [judged.claim.id for judged in last.claims if judged.open]
+                settled = len(last.claims) - len(undecided)
+                found = f"{settled} of {counted(len(last.claims), 'claim')} settled"
+                claims = f", for {listing(undecided, 'and')}"
+            else:
+                cells = counted(len(last.study.cells), "cell")
+                found, claims = (
+                    f"{len(last.study.given_up)} of {cells} given up in tuning so far",
+                    "",
+                )
             say(
-                f"{counted(before[-1].seeds, 'seed')}: {len(last.study.given_up)} of "
-                f"{counted(len(last.study.cells), 'cell')} given up in tuning so far; "
-                f"{counted(last.lacking, 'run')} more, to {last.seeds} seeds"
-            )
-        elif before and last.lacking:
-            undecided = [each.claim.id for each in last.claims if each.open]
-            settled = len(last.claims) - len(undecided)
-            say(
-                f"{counted(before[-1].seeds, 'seed')}: {settled} of "
-                f"{counted(len(last.claims), 'claim')} settled; "
-                f"{counted(last.lacking, 'run')} more, to {last.seeds} seeds, for "
-                f"{listing(undecided, 'and')}"
+                f"{counted(before[-1].seeds, 'seed')}: {found}; "
+                f"{counted(last.lacking, 'run')} more, to {last.seeds} seeds{claims}"
             )
         asked = len(last.study.runs)
         yield [run.config for run in last.study.runs]
 
 
-def possible(
-    experiment: experiments.ExperimentConfig,
-    runs: Sequence[schema.RunConfig],
-    folder: store.ExperimentFolder,
-) -> Sequence[schema.RunConfig]:
+def possible(each: PlannedExperiment) -> Sequence[schema.RunConfig]:
     """The runs that looks have asked for or still may: all, where there are no looks."""
-    if not experiment.stages:
-        return runs
+    if not each.experiment.stages:
+        return each.plan.runs
     from bnbench.report.looks import looks, needed
     from bnbench.report.reading import results_of
 
-    study = results_of(experiment, runs, folder, events=True)
+    study = results_of(each.experiment, each.plan.runs, each.folder, events=True)
     *_, last = looks(study)
     cells = needed(replace(study, given_up=last.study.given_up), last.claims)
     asked = {run.name for run in last.study.runs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bnbench import store
 from bnbench.config import experiments, files, loading, plans, schema
@@ -14,32 +15,28 @@ from bnbench.errors import BnbenchError, ConfigError, DataError, StorageError, U
 from bnbench.sweeps import looks
 from bnbench.wording import counted, cut
 
+if TYPE_CHECKING:
+    from bnbench.sweeps.experiments import PlannedExperiment
 
-def folder_for(
-    experiment: experiments.ExperimentConfig,
-    overrides: loading.Overrides,
-    plan: plans.Plan,
-    folder: store.ExperimentFolder,
-    *,
-    into: bool,
-) -> store.ExperimentFolder:
-    """The study in the folder that is continued, or a new one.
+
+def folder_for(each: PlannedExperiment, *, into: bool) -> store.ExperimentFolder:
+    """The study in its folder that an experiment continues, or a new one.
 
     Seeds, setups, values of axes, profiles and claims come and go. Another base or question is
     another study: one next to those that are there if `into`, else UsageError is raised. So it is
     for other looks than the study has.
     """
-    studies = folder.studies()
-    reasons = [_other(experiment, overrides, plan, each) for each in studies]
+    studies = each.folder.studies()
+    reasons = [_other(each, study) for study in studies]
     for study, reason in zip(studies, reasons, strict=True):
         if reason is None:
             with suppress(ConfigError, DataError, StorageError):  # `begin` sets it aside
-                looks.require_same(experiment, *_planned(study), study)
+                looks.require_same(each.experiment, *_planned(study), study)
             return study
     if not studies:
-        return folder
+        return each.folder
     if into:
-        return store.ExperimentFolder(folder.path, studies[-1].study + 1)
+        return store.ExperimentFolder(each.folder.path, studies[-1].study + 1)
     raise UsageError(
         f"{studies[0].file} is another study ({reasons[0]})",
         do="give this one a name with --set experiment=NAME, or keep both there with --into",
@@ -83,15 +80,10 @@ def _planned(
     return old, plans.stored(old)
 
 
-def _other(
-    experiment: experiments.ExperimentConfig,
-    overrides: loading.Overrides,
-    plan: plans.Plan,
-    study: store.ExperimentFolder,
-) -> str | None:
+def _other(each: PlannedExperiment, study: store.ExperimentFolder) -> str | None:
     """What makes a study another one: runs of it that have begun would be in no report, and not
     since a setup, a value or a seed is left out. None if it is continued."""
-    planned = {identity(run)[:8] for run in plan.runs}
+    planned = {identity(run)[:8] for run in each.plan.runs}
     there = {run.name.rpartition("_")[2]: run for run in study.runs()}
     if there.keys() <= planned:
         return None
@@ -101,10 +93,10 @@ def _other(
         return None  # `begin` sets it aside
     known = {identity(run)[:8]: run for run in runs}
     gone = sorted(there.keys() & known.keys() - planned)
-    lost = [known[each] for each in gone if store.read(there[each]).state != "new"]
+    lost = [known[name] for name in gone if store.read(there[name]).state != "new"]
     if not lost:
         return None
-    why = _difference(old, loading.under_profile(experiment, overrides, old.profile), lost)
+    why = _difference(old, loading.under_profile(each.experiment, old.profile), lost)
     return f"{why}; {counted(len(lost), 'run')} of it would be in no report" if why else None
 
 

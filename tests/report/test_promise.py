@@ -28,9 +28,8 @@ def lacking(path: Path, text: str, *sets: str) -> list[tuple[str, str]]:
     """What is said of a file with this text."""
     file = path / "x.yaml"
     file.write_text(text)
-    overrides = loading.Overrides(set=sets)
-    experiment = loading.load_experiment(file, overrides)
-    return shortfalls(experiment, overrides, plans.expand(experiment))
+    experiment = loading.load_experiment(file, loading.Overrides(set=sets))
+    return shortfalls(experiment, plans.expand(experiment))
 
 
 @pytest.mark.parametrize("direction", ["up", "two-sided"])

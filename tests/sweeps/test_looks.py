@@ -98,9 +98,9 @@ def test_seeds_are_added_for_what_is_undecided_alone(tmp_path: Path) -> None:
     assert trained(again) == ([], [])
     study = read_study(planned.folder)
     assert len(study.runs) == len(given)
-    possible = looks.possible(again.experiment, again.plan.runs, again.folder)
+    possible = looks.possible(again)
     assert {(run.setup, run.seed) for run in possible} == set(given)
-    assert len(looks.possible(again.experiment, again.plan.runs, ExperimentFolder(tmp_path))) == 36
+    assert len(looks.possible(replace(again, folder=ExperimentFolder(tmp_path)))) == 36
     assert study.experiment.looks == (7, 9, 12)
 
 
@@ -132,7 +132,7 @@ def test_rates_that_are_worse_get_no_further_seeds(tmp_path: Path) -> None:
     ]
     study = read_study(planned.folder)
     assert study.count("completed") == len(given)
-    possible = looks.possible(planned.experiment, planned.plan.runs, planned.folder)
+    possible = looks.possible(planned)
     assert len(possible) == len(given)
     again = plan(tmp_path, TUNED, until="decided", max_seeds=9)
     assert trained(again, tell=told_by_rate) == ([], [])
