@@ -7,8 +7,8 @@ split, order and initial weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,7 @@ from typing import Any, TypeAlias, assert_never
 import torch
 from torch import Tensor, nn
 
-from bnbench.config import schema
-from bnbench.config.datasets import prepared_copy, source
+from bnbench.config import datasets, schema
 from bnbench.data import batches as data_batches
 from bnbench.data.batches import Batches, Standardize, split, subset
 from bnbench.data.dataset import Dataset, Images, load_fashion_mnist_12k, pixel_moments
@@ -44,9 +43,29 @@ def keep_loaded(config: schema.DataConfig, dataset: Dataset) -> None:
     _loaded[_name(config)] = dataset
 
 
+Packed: TypeAlias = tuple[datasets.DatasetFacts, Dataset]
+"""What a process that cannot read the disk needs of a dataset."""
+
+
+def pack(config: schema.DataConfig, announce: Announce) -> Packed:
+    """The images of this machine's disk, for another one. Raises DataError."""
+    dataset = load_dataset(config, announce)
+    return datasets.facts(config), dataset
+
+
+@contextmanager
+def received(data: Sequence[schema.DataConfig], packed: Iterable[Packed]) -> Iterator[None]:
+    """While inside, these datasets stand for those of another machine's disk."""
+    both = list(zip(data, packed, strict=True))
+    with datasets.received({datasets.source(each): facts for each, (facts, _) in both}):
+        for each, (_, dataset) in both:
+            keep_loaded(each, dataset)
+        yield
+
+
 def _name(config: schema.DataConfig) -> str:
-    code = prepared_copy(config)[1] if isinstance(config, schema.CustomData) else ""
-    return source(config) + code
+    code = datasets.prepared_copy(config)[1] if isinstance(config, schema.CustomData) else ""
+    return datasets.source(config) + code
 
 
 def _load(config: schema.DataConfig, announce: Announce) -> Dataset:

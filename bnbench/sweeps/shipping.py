@@ -27,7 +27,7 @@ from bnbench.store.run_folder import CHECKPOINT, ERROR, RESULT
 from bnbench.sweeps import jobs
 
 if TYPE_CHECKING:
-    from bnbench.assemble.packed import Packed
+    from bnbench.assemble.inputs import Packed
 
 SAVE_SECONDS = 30.0
 """How often a worker sends the files of its run if there is a new checkpoint, and so the work that
@@ -229,7 +229,7 @@ def perform_shipment(
         stack.enter_context(chdir(stack.enter_context(_folder())))
         stack.enter_context(custom.received(shipment.code))
         if shipment.data:
-            from bnbench.assemble.packed import received  # it imports torch
+            from bnbench.assemble.inputs import received  # it imports torch
 
             stack.enter_context(received(shipment.data, images))
         try:

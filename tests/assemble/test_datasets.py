@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from bnbench.assemble import build_run, inputs
-from bnbench.assemble.packed import pack, received
+from bnbench.assemble.inputs import pack, received
 from bnbench.config import schema
 from bnbench.data import synthetic as generated
 from bnbench.data import torchvision_sets

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
-from bnbench.assemble.packed import Packed
+from bnbench.assemble.inputs import Packed
 from bnbench.runner.provenance import environment
 from bnbench.runner.settings import Stop
 from bnbench.sweeps import jobs

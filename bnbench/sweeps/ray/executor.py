@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from bnbench.assemble.packed import pack
+from bnbench.assemble.inputs import pack
 from bnbench.config import datasets, identity, schema
 from bnbench.config.custom import code_of
 from bnbench.errors import ClusterError, RunError, StorageError
