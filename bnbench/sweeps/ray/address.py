@@ -12,6 +12,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 from bnbench.errors import ClusterError, UsageError
@@ -32,6 +34,12 @@ except Exception as error:
     print(error)
     sys.exit(1)
 """
+
+LEAVE_SECONDS = 15.0
+"""How long leaving a cluster may take, half a second on a machine with little to do: where its head
+does not respond Ray waits, for ever if need be."""
+
+NOT_JOINED = "it does not let anybody join within {:.0f} s"
 
 PATIENCE = {
     "RAY_NUM_REDIS_GET_RETRIES": "1",
@@ -80,10 +88,12 @@ def connect(address: str | None) -> None:
     try:
         if address == "auto":
             address = str(ray._private.services.canonicalize_bootstrap_address(address))
-        if not here:
-            require_join(address)
         with _silence():
-            ray.init(address, **options)
+            if here:
+                ray.init(address, **options)
+            else:
+                require_join(address)
+                _join(address, options)
     except UsageError:
         raise
     except Exception as error:  # of all kinds, with what is wrong in the text
@@ -120,9 +130,49 @@ def require_join(address: str) -> None:
             why = tried.stdout.read()
         except subprocess.TimeoutExpired:
             tried.kill()
-            why = f"it does not let anybody join within {JOIN_SECONDS:.0f} s"
+            why = NOT_JOINED.format(JOIN_SECONDS)
     if tried.returncode:
         raise ConnectionError(why or f"who joins it ends with code {tried.returncode}")
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    """`ray.init` for a cluster that another process could join, in a thread: where its head dies in
+    the meantime, it waits for minutes. Raises what that raises, and ConnectionError.
+
+    When this process ends, it leaves the cluster, or just ends if it cannot."""
+    import ray
+
+    ended = SimpleQueue[Exception | None]()
+
+    def join() -> None:
+        try:
+            ray.init(address, **options)
+        except Exception as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    Thread(target=join, daemon=True).start()
+    try:
+        error = ended.get(timeout=JOIN_SECONDS)
+    except Empty:
+        error = ConnectionError(NOT_JOINED.format(JOIN_SECONDS))
+    if error is not None:
+        raise error
+    leaving, left = Event(), Event()
+
+    def leave() -> None:
+        leaving.set()
+        ray.shutdown()
+        left.set()
+
+    def end() -> None:
+        leaving.wait()
+        if not left.wait(LEAVE_SECONDS):
+            os._exit(ClusterError.exit_code)
+
+    Thread(target=end, daemon=True).start()
+    atexit.register(leave)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,12 @@ from bnbench.store import ExperimentFolder, files
 from bnbench.sweeps import jobs, shipping
 from bnbench.sweeps.ray.actor import About, Actor, is_end
 from bnbench.sweeps.ray.address import connect
+from bnbench.sweeps.ray.nodes import Nodes, lost
 from bnbench.sweeps.shipping import Reply, Sent, Shipment
 from bnbench.sweeps.workers import FAILED_STARTS, SILENCE_SECONDS
 
 MESSAGES_PER_SECOND = 100
 """Of all actors together: more of what is only shown would keep the driver busy."""
-
-NODES_SECONDS = 2.0
-"""How often to look which nodes there are."""
 
 SEEN_SECONDS = 30.0
 """How long nodes may take to say whether they see a file; those that say nothing do not."""
@@ -86,13 +83,13 @@ class Ray:
 
         self._ray = ray
         self._options, self._say = options, say
+        self._nodes = Nodes(say)
         self._needs = self._needs_of(runs)
         folders = experiment.folders_of(map(identity.run_id, runs))
         self._first = provenance.environment() | provenance.first_environment(folders)
         self._refused: dict[str, str] = {}  # nodes by id, with the reason
         self._seen: Path | None = None  # a file that all nodes see
         self._images: dict[str, Any] = {}  # in the object store, by source
-        self._known: tuple[float, list[dict[str, Any]]] = (-inf, [])
         self._workers: list[_Worker] = []
         self._waiting: list[Shipment] = []
         self._failed_starts = 0
@@ -114,19 +111,15 @@ class Ray:
     def size(self) -> int:
         if self._size is not None:
             return self._size
-        return max(1, sum(map(self._room, self._nodes())))
+        return max(1, sum(map(self._room, self._usable())))
 
     @size.setter
     def size(self, size: int) -> None:
         self._size = size
 
-    def _nodes(self) -> list[dict[str, Any]]:
-        """Those that are there and not refused, as they were a moment ago."""
-        looked, nodes = self._known
-        if time.monotonic() - looked > NODES_SECONDS:
-            nodes = self._ray.nodes()
-            self._known = time.monotonic(), nodes
-        return [each for each in nodes if each["Alive"] and each["NodeID"] not in self._refused]
+    def _usable(self) -> list[dict[str, Any]]:
+        """Nodes that are there and not refused."""
+        return [each for each in self._nodes.alive() if each["NodeID"] not in self._refused]
 
     def _room(self, node: Mapping[str, Any]) -> int:
         """How many actors a node has room for."""
@@ -141,7 +134,7 @@ class Ray:
         self._seen = experiment.path.absolute() / name
         # By value: importing this package would take a node as long as starting an actor.
         look = self._ray.remote(lambda path: path.exists()).options
-        there = [{"ray.io/node-id": node["NodeID"]} for node in self._nodes() if self._room(node)]
+        there = [{"ray.io/node-id": node["NodeID"]} for node in self._usable() if self._room(node)]
         asked = [look(num_cpus=0, label_selector=each).remote(self._seen) for each in there]
         try:
             seen = all(self._ray.get(asked, timeout=SEEN_SECONDS))
@@ -221,6 +214,7 @@ class Ray:
         ready = self._ray.wait([*of], num_returns=len(of), timeout=0)[0] if ready else []
         # At most what was asked for: if this process was suspended too, silence proves nothing.
         waited = min(time.monotonic() - begun, seconds)
+        self._nodes.waited(waited)
         found: list[tuple[Shipment, Reply]] = []
         if self._stopping:
             found += [(shipment, Sent({}, jobs.Stopped())) for shipment in self._waiting]
@@ -277,7 +271,7 @@ class Ray:
             self._end(worker)
             self._refused[about.node] = f"{about.host} has {other}"
             self._say(f"warning: not used: {self._refused[about.node]}")
-        if self._refused and not any(map(self._room, self._nodes())):
+        if self._refused and not any(map(self._room, self._usable())):
             raise ClusterError(
                 f"no node can be used: {'; '.join(self._refused.values())}",
                 do="install there what the study was begun with, or go on all the same: "
@@ -303,6 +297,7 @@ class Ray:
             worker.actor.stop.remote()
 
     def close(self) -> None:
+        self._nodes.close()
         for worker in list(self._workers):
             self._end(worker)
         self._forget_file()
@@ -315,6 +310,8 @@ class Ray:
 def _cause(error: BaseException) -> str:
     """How an actor was lost, for people; Ray tells it in a page."""
     said = str(error).strip()
+    if "its owner has died" in said:
+        raise lost("has lost the node of this machine") from error
     if "its node has died" in said:
         return "was lost with its node"
     if "worker process has died" in said:

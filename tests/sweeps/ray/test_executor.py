@@ -6,15 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from bnbench.config import loading, plans, schema
@@ -30,16 +27,12 @@ from tests.runs import committed_step, experiment_in, small_config
 from tests.sweeps.test_shipping import LAYER, locally, long_config, stored
 from tests.sweeps.test_workers import wait_until
 
-for name, value in {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # it listens on 127.0.0.1 alone
-}.items():
-    os.environ[name] = value
 ray = required("ray")
 
-from bnbench.sweeps.ray import address as joining  # noqa: E402  it needs Ray
+from bnbench.sweeps.ray import nodes as watching  # noqa: E402  it needs Ray, as do others
+from bnbench.sweeps.ray.address import require_join  # noqa: E402
 from bnbench.sweeps.ray.executor import Ray  # noqa: E402
+from tests.sweeps.ray.cluster import STORE_BYTES, Nodes, can_hide, images_in  # noqa: E402
 
 pytestmark = [
     pytest.mark.cluster,
@@ -47,57 +40,6 @@ pytestmark = [
     pytest.mark.xdist_group("ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own
 ]
-
-STORE_BYTES = 80 * 2**20
-
-
-class Nodes:
-    """A cluster whose head trains nothing, and this process in it."""
-
-    def __init__(self, folder: Path) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._folder = folder
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0,
-                "object_store_memory": STORE_BYTES,
-                "include_dashboard": False,
-            },
-        )
-        self._nodes: dict[str, Any] = {}
-        self.address = self._cluster.address
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(joining, "JOIN_SECONDS", 60.0)  # where other tests are at work, too
-            joining.connect(self.address)
-        for name in joining.PATIENCE:  # which nodes that this process starts need not have
-            os.environ.pop(name, None)
-
-    def add(self, **more: Any) -> str:
-        """A node with one core and a working directory of its own; its id."""
-        before, own = Path.cwd(), self._folder / f"node-{time.monotonic_ns()}"
-        own.mkdir()
-        os.chdir(own)
-        try:
-            node = self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **more)
-        finally:
-            os.chdir(before)
-        self._nodes[node.node_id] = node
-        return str(node.node_id)
-
-    def kill(self, node: str) -> None:
-        """As if it lost its power."""
-        self._cluster.remove_node(self._nodes.pop(node), allow_graceful=False)
-
-    def raylet(self) -> int:
-        """Of the node that a process joins."""
-        (there,) = self._cluster.head_node.all_processes["raylet"]
-        return int(there.process.pid)
-
-    def close(self) -> None:
-        ray.shutdown()
-        self._cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +81,6 @@ setups: {bn: {}, own: {norm: {kind: custom, target: layer.py:Scaled, options: {s
 axes: {optim.lr: [0.01, 0.1]}
 seeds: 3
 """
-
-
-def can_hide() -> bool:
-    """Whether a process may see other files than we at a path."""
-    try:
-        return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
-    except OSError:
-        return False
 
 
 @pytest.mark.skipif(not can_hide(), reason="needs a mount namespace")
@@ -223,26 +157,6 @@ def swept(
         return outcome, said + file.read().splitlines()
 
 
-def images_in(folder: Path) -> schema.ImageFolderData:
-    """Four classes of a few small images."""
-    for part, count in (("train", 24), ("test", 8)):
-        for label in range(4):
-            where = folder / part / f"class-{label}"
-            where.mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                pixels = np.random.default_rng((label, number)).integers(0, 256, (8, 8), np.uint8)
-                Image.fromarray(pixels // (label + 1)).save(where / f"{number:02}.png")
-    return schema.ImageFolderData(
-        dataset="image-folder",
-        root=str(folder),
-        image_size=8,
-        channels=1,
-        validation_size=32,
-        batch_size=8,
-        eval_batch_size=16,
-    )
-
-
 def trainers(cluster: Any) -> list[Any]:
     """The workers that train."""
     return [
@@ -289,18 +203,61 @@ def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Nodes, tmp_path:
     assert stored(experiment) == stored(locally(tmp_path / "here", runs))
 
 
+JOINS = """
+import os, signal, sys
+from bnbench.errors import ClusterError
+from bnbench.sweeps.ray import address
+
+def freeze(_=None):
+    os.kill(int(sys.argv[2]), signal.SIGSTOP)
+
+address.LEAVE_SECONDS = 1.0
+if sys.argv[3] == "joining":
+    address.JOIN_SECONDS, address.require_join = 2.0, freeze
+else:
+    address.JOIN_SECONDS, address.require_join = 60.0, lambda _: None
+try:
+    address.connect(sys.argv[1])
+except ClusterError as error:
+    sys.exit(error.what)
+freeze()
+"""
+
+
 def test_a_cluster_that_does_not_respond_holds_nobody_up(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It accepts connections. Ray's own `init` would end this process after half a minute."""
-    monkeypatch.setattr(joining, "JOIN_SECONDS", 4.0)
-    raylet = nodes.raylet()
-    os.kill(raylet, signal.SIGSTOP)
-    try:
-        with pytest.raises(OSError, match="within 4 s"):
-            joining.require_join(nodes.address)
-    finally:
-        os.kill(raylet, signal.SIGCONT)
+    """It accepts connections. Before, while and after somebody joins: Ray's own functions would
+    wait, or end this process after a minute."""
+    monkeypatch.setattr("bnbench.sweeps.ray.address.JOIN_SECONDS", 4.0)
+    with nodes.frozen("raylet"), pytest.raises(OSError, match="within 4 s"):
+        require_join(nodes.address)
+    for when, code, said in ("joining", 1, "does not let anybody join within 2 s"), ("", 4, ""):
+        with nodes.frozen("gcs_server") as head:
+            os.kill(head, signal.SIGCONT)
+            command = [sys.executable, "-c", JOINS, nodes.address, str(head), when]
+            joined = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=100)
+        assert (joined.returncode, said in joined.stderr) == (code, True), joined.stderr
+
+
+def test_a_cluster_that_stops_responding_ends_the_sweep(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "LOST_SECONDS", 2.0)
+    long = long_config()
+    train = long.train.model_copy(update={"steps": 10**6})
+    run = long.model_copy(update={"train": train})
+    with ExitStack() as frozen:
+        heads: list[int] = []
+
+        def freeze(cluster: Any) -> None:
+            if trainers(cluster) and not heads:
+                heads.append(frozen.enter_context(nodes.frozen("gcs_server")))
+
+        with pytest.raises(ClusterError, match="does not answer any more"):
+            swept(nodes, [run], experiment_in(tmp_path), freeze)
+    assert heads
 
 
 def test_where_no_node_is_like_this_machine_nothing_is_trained(

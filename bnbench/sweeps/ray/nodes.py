@@ -1,0 +1,65 @@
+"""The nodes of the Ray cluster that this process has joined, and whether it still answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Event, Thread
+from typing import Any
+
+from bnbench.errors import ClusterError
+
+LOOK_SECONDS = 2.0
+"""How often to look which nodes there are."""
+
+SILENCE_SECONDS = 10.0
+"""A cluster that has not answered for this long is spoken of."""
+
+LOST_SECONDS = 45.0
+"""For this long its head may be starting again; after 60 s Ray itself ends this process."""
+
+
+def lost(how: str) -> ClusterError:
+    """The cluster is no more, as far as this process can see."""
+    do = "what has come back is saved; the same command goes on from there once Ray runs again"
+    return ClusterError(f"the Ray cluster {how}", do=do)
+
+
+class Nodes:
+    """Looks which nodes there are, in a thread: Ray holds up whoever asks a head that does not
+    answer, and no Ctrl-C reaches him.
+
+    Close it when done.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        import ray
+
+        self._ray, self._say = ray, say
+        self._found: list[dict[str, Any]] = ray.nodes()
+        self._silent_seconds = 0.0
+        self._closed = Event()
+        Thread(target=self._look, daemon=True).start()
+
+    def alive(self) -> list[dict[str, Any]]:
+        """Those that were there a moment ago."""
+        return [each for each in self._found if each["Alive"]]
+
+    def waited(self, seconds: float) -> None:
+        """So long this process was awake without a look. Raises ClusterError if the cluster has not
+        answered for too long."""
+        before, self._silent_seconds = self._silent_seconds, self._silent_seconds + seconds
+        if before <= SILENCE_SECONDS < self._silent_seconds:
+            self._say("warning: the Ray cluster does not answer; its head is waited for")
+        if self._silent_seconds > LOST_SECONDS:
+            raise lost("does not answer any more")
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+
+    def _look(self) -> None:
+        while not self._closed.wait(LOOK_SECONDS):
+            with suppress(Exception):  # of all kinds; what counts is that there is no answer
+                self._found = self._ray.nodes()
+                self._silent_seconds = 0.0
