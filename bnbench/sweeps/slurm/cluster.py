@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +22,8 @@ from bnbench.errors import ClusterError, RunError, UsageError
 from bnbench.runner.settings import threads_of
 from bnbench.wording import nearest, printable
 
-ANSWER_SECONDS = 12.0
-"""The scheduler's commands try again for minutes where nobody answers."""
+ANSWER_SECONDS = 10.0
+"""The scheduler's commands try again for minutes where nobody answers, or its queue is full."""
 
 ASK_SECONDS = 30.0
 """How often to ask the scheduler, in one question, which tasks there are."""
@@ -152,16 +153,17 @@ class _Slurm:
     ) -> list[str]:
         import submitit
 
-        found = _submitted(
-            submitit.SlurmExecutor(folder, max_num_timeout=ALWAYS),
-            tasks,
-            job_name=name,
-            time=minutes,
-            cpus_per_task=self._cpus,
-            array_parallelism=most,
-            additional_parameters=self._asked,
-            srun_args=[f"--cpus-per-task={self._cpus}"],  # which a step does not inherit
-        )
+        with _impatient(submitit.SlurmExecutor):
+            found = _submitted(
+                submitit.SlurmExecutor(folder, max_num_timeout=ALWAYS),
+                tasks,
+                job_name=name,
+                time=minutes,
+                cpus_per_task=self._cpus,
+                array_parallelism=most,
+                additional_parameters=self._asked,
+                srun_args=[f"--cpus-per-task={self._cpus}"],  # which a step does not inherit
+            )
         return [job.job_id for job in found]
 
     def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str] | None:
@@ -239,10 +241,11 @@ def _submitted(executor: Any, tasks: Sequence[Callable[[], None]], **asked: Any)
 
     executor.update_parameters(**asked)
     try:
-        with executor.batch():
+        with redirect_stderr(io.StringIO()), executor.batch():  # it prints what it then raises
             return [executor.submit(task) for task in tasks]
     except submitit.core.utils.UncompletedJobError as error:
-        raise refused(str(error)) from None
+        out = getattr(error.__cause__, "returncode", 0) in (137, -9)  # killed by `timeout`
+        raise refused(f"{error}\n{_timed_out('sbatch') if out else ''}") from None
 
 
 def _called(*command: str) -> str:
@@ -250,12 +253,28 @@ def _called(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except subprocess.TimeoutExpired:
-        raise refused(f"{command[0]} timed out after {ANSWER_SECONDS:.0f} s") from None
+        raise refused(_timed_out(command[0])) from None
     except OSError as error:
         raise RunError(f"{command[0]} cannot be started: {error.strerror}") from error
     if done.returncode:
         raise refused(done.stderr)
     return done.stdout
+
+
+@contextmanager
+def _impatient(executor: Any) -> Iterator[None]:
+    """It does not wait for an sbatch that tries again; of an array it makes an executor itself."""
+    make = executor._make_submission_command
+    wait = ("timeout", "--signal=KILL", str(ANSWER_SECONDS))
+    executor._make_submission_command = lambda *of: [*wait, *make(*of)]
+    try:
+        yield
+    finally:
+        executor._make_submission_command = make
+
+
+def _timed_out(command: str) -> str:
+    return f"{command} timed out after {ANSWER_SECONDS:.0f} s"
 
 
 def refused(said: str) -> UsageError | ClusterError:
@@ -272,6 +291,9 @@ def refused(said: str) -> UsageError | ClusterError:
             f"SLURM takes no jobs now: {line}",
             do="ask for less with --slurm KEY=VALUE, or wait: the same command then goes on",
         )
+    if "array" in said:
+        do = "have fewer tasks: --workers N, at most MaxArraySize in `scontrol show config`"
+        return UsageError(f"SLURM refuses the jobs: {line}", do=do)
     return UsageError(
         f"SLURM refuses the jobs: {line}",
         do="ask for something else with --slurm KEY=VALUE, as partition, account, qos, time or "

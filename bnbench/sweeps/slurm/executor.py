@@ -136,6 +136,7 @@ class Slurm:
         answered: list[tuple[jobs.Job, jobs.Answer]]
         answered = [(job, jobs.Stopped()) for job in self._trains.values()]
         self._trains.clear()
+        self._gone()  # says why they wait, if waiting may not help
         self._say("they go on without this command; the same command again looks after them")
         return answered
 
@@ -266,11 +267,13 @@ class Slurm:
             return []
         active = self._cluster.active(self._tasks, self._folder)
         self._ask_at = time.monotonic() + (1.0 if self._stopped else self._cluster.asks_seconds)
+        reasons = ["SLURM does not answer"] if active is None else active.values()
+        for why in set(reasons) - self._reasons:
+            said = why if active is None else f"tasks wait: {printable(why)}"
+            self._say(f"note: {said}")
+            self._reasons.add(why)
         if active is None:
             return []
-        for why in set(active.values()) - self._reasons:
-            self._say(f"note: tasks wait: {printable(why)}")
-            self._reasons.add(why)
         gone = []
         for number, task in self._tasks.items():
             task.absent = 0 if number in active else task.absent + 1

@@ -148,6 +148,24 @@ def test_a_scheduler_that_does_not_answer_is_not_waited_for(
     assert time.monotonic() - begun < 20
 
 
+def test_a_queue_that_is_full_is_not_waited_for(
+    commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sbatch, as of SLURM 22.05, tries again for two minutes."""
+    found = cluster.connect((), [small_config()], None)
+    said = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
+    write(commands / "sbatch", f"echo '{said}' >&2; exec /bin/sleep 60")
+    write(commands / "timeout", 'exec /usr/bin/timeout "$@"')
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1.0)
+    with pytest.raises(ClusterError, match=r"Slurm temporarily unable to .*; sbatch timed out"):
+        found.submit([list, list], tmp_path, "name", 1, 2)
+
+
+def test_an_array_that_is_too_long_has_fewer_tasks() -> None:
+    refused = cluster.refused("Batch job submission failed: Invalid job array specification")
+    assert (refused.exit_code, "--workers N" in str(refused.do)) == (2, True)
+
+
 def test_only_tasks_of_this_folder_are_active(commands: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "study" / "slurm"
     lines = (
