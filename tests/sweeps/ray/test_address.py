@@ -120,7 +120,7 @@ def table(path):
 def parent(process):
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
-for _ in range(5):  # Ray waits half a minute for its processes, which is too short on a busy machine
+for _ in range(5):  # Ray gives its processes half a minute, too short on a busy machine
     try:
         connect(None)
         break
