@@ -158,7 +158,7 @@ def test_a_queue_that_is_full_is_not_waited_for(
     write(commands / "timeout", 'exec /usr/bin/timeout "$@"')
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1.0)
     with pytest.raises(ClusterError, match=r"Slurm temporarily unable to .*; sbatch timed out"):
-        found.submit([list, list], tmp_path, "name", 1, 2)
+        found.submit([lambda: None] * 2, tmp_path, "name", 1, 2)
 
 
 def test_an_array_that_is_too_long_has_fewer_tasks() -> None:
