@@ -125,14 +125,18 @@ def find(word: str) -> Sequence[Entry | Key]:
     )
 
 
+def taken_for(word: str) -> str | None:
+    """The key or kind that is also called so; None of what is a name itself."""
+    names = {entry.name.removeprefix("bnbench.") for entry in entries()} | {*topics()}
+    if word in names | TOPICS.keys() or _keys_called(word):
+        return None
+    kind, keys = hints.value_meant(word), hints.keys_called(word)
+    return kind[1] if kind else keys[0] if len(keys) == 1 else None
+
+
 def _meant(word: str) -> str:
     """The topic, key or kind that is also called so; else the word itself."""
-    names = {entry.name.removeprefix("bnbench.") for entry in entries()} | {*topics()}
-    key = word
-    if word not in names | TOPICS.keys() and not _keys_called(word):
-        kind = hints.value_meant(word)
-        keys = hints.keys_called(word)
-        key = kind[1] if kind else keys[0] if len(keys) == 1 else word
+    key = taken_for(word) or word
     return TOPICS.get(key, key).removesuffix(".kind").removesuffix(".dataset")
 
 

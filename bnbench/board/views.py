@@ -69,9 +69,8 @@ class Description:
     def metrics(self) -> tuple[str, ...]:
         """Those of the HParams tab that can differ: where nothing diverged a column would be
         zeros, and where nothing has batch statistics some would be zeros or the same."""
-        may_have = schema.BatchStatistics | schema.CustomNormConfig
         kinds = schema.BLOCKS["norm"].models.items()
-        batched = {kind for kind, model in kinds if issubclass(model, may_have)}
+        batched = {kind for kind, model in kinds if issubclass(model, schema.TwoModes)}
         gap = any(
             row.get("norm.kind") in batched or row.get("model.kind") == "custom"
             for row in self.rows

@@ -50,8 +50,7 @@ def explain(
     from bnbench import explain
 
     name = words[-1] if words else None
-    before = words[:-1] if words else []
-    of = [explain.topic(word) for word in before]
+    of = [explain.topic(word) for word in (words or [])[:-1]]
     if len(of) > 1 or None in of:
         raise UsageError(
             f"{shortened(' '.join(words or ()))}: not a name, nor a topic and a name",
@@ -62,15 +61,16 @@ def explain(
     if name is not None:
         several = sum(each.topic == explain.topic(name) for each in explain.entries()) > 1
         more = [] if several else [*_of_command_line(ctx.find_root().command, name)]
+        if not as_json and not more and (taken := explain.taken_for(name)):
+            show(f"{shortened(name)} is taken for {taken}")
         try:
             found = [*explain.find(name), *more]
         except UsageError:
             found = more
             if not found:
                 raise
-    found = [
-        each for each in found if isinstance(each, explain.Entry) and each.topic in of
-    ] or found
+    of_topic = [each for each in found if isinstance(each, explain.Entry) and each.topic in of]
+    found = of_topic or found
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
     elif name is None:

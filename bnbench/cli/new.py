@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, TypeVar
@@ -21,7 +22,8 @@ Compare = Annotated[
     str | None,
     typer.Option(
         metavar="NORM,NORM",
-        help="As `bnbench explain norms` lists them; own: of a class that you write.",
+        help="As `bnbench explain norms` lists them; own: of a class that you write. One alone is "
+        "compared to itself at another batch size.",
     ),
 ]
 Model = Annotated[
@@ -37,9 +39,14 @@ Data = Annotated[
 BatchSizes = Annotated[str | None, typer.Option(metavar="N,N", help="Of a step of training.")]
 Seeds = Annotated[str | None, typer.Option(metavar="N", help="From six on a claim is decided.")]
 Better = Annotated[
-    str | None, typer.Option(metavar="NORM", help="What is claimed to be more accurate.")
+    str | None,
+    typer.Option(
+        metavar="NORM[@N]",
+        help="What is claimed to be more accurate; batch@64: batch at batches of 64. Default: at "
+        "the smallest.",
+    ),
 ]
-Worse = Annotated[str | None, typer.Option(metavar="NORM", help="What it is compared to.")]
+Worse = Annotated[str | None, typer.Option(metavar="NORM[@N]", help="What it is compared to.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing: take the defaults.")]
 
 
@@ -82,12 +89,15 @@ def new(
     network = answer(model, "Which network", drafts.models(), "plain", drafts.model)
     images = [*drafts.datasets(), "a folder"]
     dataset = answer(data, "Which images", images, "fashion-mnist-12k", drafts.data)
-    sizes = answer(batch_sizes, "Batch sizes", [], "4,64", drafts.batch_sizes)
+    read_sizes = partial(drafts.batch_sizes, compared=norms)
+    sizes = answer(batch_sizes, "Batch sizes", [], "4,64", read_sizes)
     count = answer(seeds, "Seeds, of which six or more decide a claim", [], "6", drafts.seeds)
-    claim, default = "Which is claimed to be more accurate", norms[worse != norms[1]]
-    others = [each for each in norms if each != worse]
+    arms = drafts.arms(norms, sizes)
+    other = None if worse is None else drafts.one_of(arms)(worse)
+    others = [each for each in arms if each != other]
+    claim, default = "Which is claimed to be more accurate", arms[other != arms[1]]
     best = answer(better, claim, others, default, drafts.one_of(others))
-    others = [each for each in norms if each != best]
+    others = [each for each in arms if each != best]
     least = answer(worse, "Compared to", others, others[0], drafts.one_of(others))
     draft = drafts.Draft(norms, network, dataset, sizes, count, best, least)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +80,9 @@ class Norm(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a new study asks. `compared`: kinds of norms, or "own"; two or more, of which `better`
-    is claimed to be more accurate than `worse`. `model`: a kind, LIBRARY:NAME or "own"; `data`: a
-    dataset, a folder or "own"."""
+    """What a new study asks. `compared`: kinds of norms, or "own". `model`: a kind, LIBRARY:NAME or
+    "own"; `data`: a dataset, a folder or "own". `better` is claimed to be more accurate than
+    `worse`: two of `arms`."""
 
     compared: tuple[str, ...]
     model: str
@@ -109,15 +109,12 @@ class Draft:
         return "".join(f"{line}\n" for line in self._lines(targets, path.parent)), code
 
     def _lines(self, targets: dict[str, str], folder: Path) -> Iterator[str]:
-        several = len(self.batch_sizes) > 1
-        smallest = min(self.batch_sizes)
-        at = f"@{smallest}" if several else ""
-        says = f"at batches of {smallest} {self.better} is more accurate than {self.worse}"
+        says = self._says()
         yield "# `bnbench explain KEY` says what a key means; every key has a default."
         yield f"question: {inline(f'Is it so that {says}?')}"
         yield f"model: {self._model(targets['model'])}"
         yield f"data: {self._data(targets['data'], folder)}"
-        yield "train: {examples: 2000}                  # or epochs, or steps"
+        yield "train: {examples: 2000}                  # or steps: equal at all batch sizes"
         yield "setups:                                  # each is a patch on what stands above"
         for name in self.compared:
             norm = f"kind: {name}"
@@ -125,7 +122,7 @@ class Draft:
                 norm = f"kind: custom, target: {inline(targets['norm'])}"
             yield f"  {inline(name)}: {{norm: {{{norm}}}}}"
         yield "axes:                                    # crossed with every setup"
-        if several:
+        if len(self.batch_sizes) > 1:
             yield f"  data.batch_size: {inline(self.batch_sizes)}"
         yield "  optim.lr: [0.003, 0.03, 0.3]           # if an end is the best, add values there"
         yield "tune: {axis: optim.lr, by: val/accuracy} # the report picks it on validation"
@@ -134,9 +131,19 @@ class Draft:
         yield "  - id: more-accurate"
         yield f"    says: {inline(says)}"
         yield "    metric: test/running/accuracy        # `bnbench explain metrics` lists others"
-        yield f"    better: {inline(self.better + at)}"
-        yield f"    worse: {inline(self.worse + at)}"
+        yield f"    better: {inline(self.better)}"
+        yield f"    worse: {inline(self.worse)}"
         yield "    smallest_effect: 1                   # percentage points; less does not matter"
+
+    def _says(self) -> str:
+        arms = (self.better.partition("@"), self.worse.partition("@"))
+        (better, _, at), (worse, _, other) = arms
+        if at == other:
+            return (
+                f"at batches of {at or self.batch_sizes[0]} {better} is more accurate than {worse}"
+            )
+        than = f"{worse} " * (worse != better)
+        return f"{better} at batches of {at} is more accurate than {than}at batches of {other}"
 
     def _model(self, target: str) -> str:
         library, _, name = self.model.partition(":")
@@ -193,13 +200,10 @@ def _without_keys(block: str) -> list[str]:
 
 
 def compared(text: str) -> tuple[str, ...]:
-    """Two or more norms with commas between them. Raises UsageError."""
+    """Norms with commas between them. Raises UsageError."""
     names = tuple(dict.fromkeys(_known(each, norms(), "norm") for each in _split(text)))
-    if len(names) < 2:
-        raise UsageError(
-            f"{shortened(text)}: two norms or more are compared",
-            do="write commas between them: batch,group",
-        )
+    if not names:
+        raise UsageError("no norm is named", do="write commas between them: batch,group")
     return names
 
 
@@ -218,14 +222,22 @@ def data(text: str) -> str:
     return _known(text, datasets(), "dataset", ", or a folder that holds train/ and test/")
 
 
-def batch_sizes(text: str, least: int = 1, option: str = "") -> tuple[int, ...]:
-    """Whole numbers with commas between them, sorted. Raises UsageError."""
+def batch_sizes(
+    text: str, least: int = 1, option: str = "", compared: Sequence[str] = ()
+) -> tuple[int, ...]:
+    """Whole numbers with commas between them, sorted; several where a single norm is `compared`.
+    Raises UsageError."""
     sizes = _split(text)
     whole = all(re.fullmatch("[1-9][0-9]{0,8}", each) for each in sizes)
     if not sizes or not whole or min(map(int, sizes)) < least:
         raise UsageError(
             f"{option} {shortened(text)}: batch sizes are whole numbers from {least}".lstrip(),
             do="write commas between them: 4,64",
+        )
+    if len(compared) == 1 and len({*sizes}) == 1:
+        raise UsageError(
+            f"{compared[0]} at batches of {sizes[0]} has nothing to be compared to",
+            do="name two norms, or two batch sizes: 4,64",
         )
     return tuple(sorted({*map(int, sizes)}))
 
@@ -237,9 +249,15 @@ def seeds(text: str) -> int:
     return int(text)
 
 
-def one_of(names: list[str]) -> Callable[[str], str]:
-    """Reads one of the norms that are compared. Raises UsageError."""
-    return lambda text: _known(text, names, "setup")
+def arms(norms: Sequence[str], sizes: Sequence[int]) -> list[str]:
+    """What a claim may name: norms, where there are several batch sizes at each of them."""
+    return [f"{norm}@{size}" if len(sizes) > 1 else norm for size in sizes for norm in norms]
+
+
+def one_of(arms: list[str]) -> Callable[[str], str]:
+    """Reads one of these; a norm alone is at the smallest of its batch sizes. Raises UsageError."""
+    first = {each.partition("@")[0]: each for each in reversed(arms)}
+    return lambda text: _known(first.get(text, text), arms, "setup")
 
 
 def _split(text: str) -> list[str]:

@@ -76,9 +76,7 @@ def _in_a_sentence(claim: Record) -> str:
     effect, reasons = claim["effect"], claim["reasons"]
     said, why = [], ""
     if effect is not None:
-        said.append(words.effect(effect, claim["unit"]))
-    if claim["meaning"]:
-        said.append(claim["meaning"])
+        said.append(words.effect(effect, claim["unit"]) + words.also(claim))
     if images := words.over_images(claim):
         said.append(images)
     if claim["outcome"] == "refuted" and len(claim["better"]) == len(claim["worse"]) == 1:

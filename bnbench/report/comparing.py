@@ -15,6 +15,7 @@ from bnbench.report import words
 from bnbench.report.quantities import over_seeds
 from bnbench.report.remarks import (
     BATCH_SIZE,
+    SHARED_BY,
     ends_of_grids,
     eval_mode,
     with_batch_size,
@@ -24,7 +25,7 @@ from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Interval, mean, see
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, about
 from bnbench.wording import counted, in_words, key_words, listing, point_words
 
-DOWNWARDS = (BATCH_SIZE, "norm.batch_size")
+DOWNWARDS = (BATCH_SIZE, SHARED_BY)
 """What is told from large to small: small batches are what is asked about."""
 MOST_VALUES, MOST_ARMS, MOST_PATHS = 5, 6, 4
 """Of an axis, lines of a comparison, and values of other axes that are told one by one."""
@@ -104,9 +105,11 @@ def _path(arms: Sequence[Arm], axis: str, values: Sequence[Any], point: Point) -
     said = []
     for arm in arms[:MOST_ARMS]:
         cells = [arm.at({**point, axis: value}) for value in shown]
-        if all(cell is None or cell.point.get(axis) is None for cell in cells):
-            cells = cells[:1]  # the axis means nothing to it
-        said.append(f"{arm.name} {' → '.join(map(_accuracy, cells))}")
+        null = arm.at({**point, axis: None})  # also of an arm to which the axis means nothing
+        if all(cell is None or cell is null for cell in cells):
+            cells, null = [null], None
+        beside = f" (null: {_accuracy(null)})" if null else ""
+        said.append(f"{arm.name} {' → '.join(map(_accuracy, cells))}{beside}")
     more = f"; {len(arms) - MOST_ARMS:,} more in the table" * (len(arms) > MOST_ARMS)
     where = f" at {point_words(point)}," * bool(point)
     few = f" ({len(shown)} of {len(values)} values)" * (len(shown) < len(values))

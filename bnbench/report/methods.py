@@ -105,10 +105,12 @@ def _trained(study: Study, rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     setups = "; ".join(f"{setup} ({_setup(some, apart)})" for setup, some in rows.items())
     yield f"{counted(len(rows), 'setup')}: {setups}."
     yield f"Network: {_block('model', every)}. Data: {_data(study)}."
+    augment = _of("data", "augment", study)
+    more = f"; augmentation {augment}" if augment != "none" else ""
     yield (
         f"Training: {_block('optim', every)}; {_budget(study)} in batches of "
-        f"{_of('data', 'batch_size', study)} images ({_of('data', 'order', study)}; augmentation "
-        f"{_of('data', 'augment', study)}), {_of('compute', 'precision', study)}."
+        f"{_of('data', 'batch_size', study)} images ({_of('data', 'order', study)}{more}), "
+        f"{_of('compute', 'precision', study)}."
     )
     yield (
         f"{counted(len(study.seeds), 'seed')} of each configuration; runs that share a seed share "
@@ -158,10 +160,20 @@ def _setup(rows: Sequence[Row], apart: Collection[str]) -> str:
 
 
 def _block(name: str, rows: Sequence[Row]) -> str:
-    """A block's kind and keys."""
+    """A block's kind and keys, but for those that ask for nothing: `dropout 0`."""
     kind = _kind(name, rows)
-    keys = _listed(rows, lambda key: key.startswith(f"{name}.") and key != f"{name}.kind")
+    keys = _listed(rows, lambda key: key.startswith(f"{name}.") and not _is_off(key, rows))
     return f"{kind} ({keys})" if keys else kind
+
+
+def _is_off(key: str, rows: Sequence[Row]) -> bool:
+    """Whether a key says its kind, or is everywhere a default that turns something off."""
+    block, _, name = key.partition(".")
+    kinds = schema.BLOCKS[block].models
+    fields = [kinds[str(row[f"{block}.kind"])].model_fields for row in rows if key in row]
+    defaults = [each[name].default if name in each else None for each in fields]
+    values = [row[key] for row in rows if key in row]
+    return name == "kind" or (defaults == values and set(values) <= {0, "none"})  # False is 0
 
 
 def _named(key: str) -> str:

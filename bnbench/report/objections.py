@@ -87,11 +87,20 @@ def at_one_rate(
         )
 
 
+def at_chance(
+    claim: experiments.Claim, arm: experiments.Arm, runs: Sequence[StudiedRun]
+) -> Iterator[str]:
+    """How many runs of an arm did not learn, where the metric does not say it itself."""
+    lost = sum(run.at_chance for run in runs)
+    if lost and not isinstance(claim.measured, metrics.UsableLr | metrics.ToTarget | metrics.Speed):
+        yield f"{arm.words}: {lost} of {len(runs)} at chance"
+
+
 def failed_checks(claim: experiments.Claim, values: Sequence[float], study: Study) -> Iterator[str]:
     """Checks without which no number means anything."""
     for run in study.runs:
         gap = run.history.gaps.get("val", {}).get("loss", 0.0)
-        if gap != 0.0 and not _may_have_a_gap(run.config):
+        if gap != 0.0 and not run.may_have_a_gap:
             yield f"sanity: {run.name} has no batch statistics, yet a gap of {gap:g}"
             return
     metric = claim.measured
@@ -106,9 +115,3 @@ def failed_checks(claim: experiments.Claim, values: Sequence[float], study: Stud
             )
     elif isinstance(metric, metrics.ToTarget) and set(values) == {inf}:
         yield f"sanity: no run reaches an accuracy of {claim.target:g} twice in a row"
-
-
-def _may_have_a_gap(config: schema.RunConfig) -> bool:
-    """Whether running and batch statistics can differ; what custom code does is not known."""
-    custom = isinstance(config.model, schema.CustomModel)
-    return custom or isinstance(config.norm, schema.BatchStatistics | schema.CustomNormConfig)

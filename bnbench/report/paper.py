@@ -90,7 +90,7 @@ def _verdict(claim: Record) -> list[str]:
     over = (effect["over_images"] or {}).get("interval")
     return [
         *row,
-        words.middle(effect, claim["unit"]).removeprefix("mean "),
+        words.middle(effect, claim["unit"]).removeprefix("mean ") + words.also(claim),
         words.interval(effect["interval"], claim["unit"])
         + (f" ({words.interval(over, claim['unit'])})" if over else ""),
         str(effect["n"]),

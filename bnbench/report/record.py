@@ -149,6 +149,7 @@ def claim_row(each: Judged) -> Record:
         **_picked(claim, "direction", "smallest_effect", "target", "at"),
         **_picked(verdict, "outcome", "leaning", "reasons"),
         "meaning": _meaning(each),
+        "conditions": each.conditions,
         "remarks": each.remarks,
         "look": each.look,
         "effect": effect,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from shlex import quote
 from statistics import fmean
 
+from bnbench.config import schema
 from bnbench.config.feasible import INITIAL, initial_weight, short_warmup
 from bnbench.config.metrics import LR
 from bnbench.config.schema.run import BUDGETS
@@ -16,7 +17,7 @@ from bnbench.report.quantities import over_seeds
 from bnbench.report.study import Cell, Choice, StudiedRun, Study
 from bnbench.wording import counted, in_words, key_words, listing, point_words
 
-BATCH_SIZE = "data.batch_size"
+BATCH_SIZE, SHARED_BY = "data.batch_size", "norm.batch_size"
 LARGE = 5.0
 """Points between the modes that are a remark whatever the question: half of what BatchNorm's error
 rises by from 32 images a batch to 2 (Wu & He 2018, https://arxiv.org/abs/1803.08494, table 2)."""
@@ -138,6 +139,13 @@ def with_batch_size(study: Study) -> Iterator[str]:
         said = (
             f"Images are fixed (train.{budget}): batch size {low} takes {few.steps:,} steps, "
             f"{high} takes {many.steps:,}; train.steps would fix the steps"
+        )
+    if SHARED_BY not in study.varying and any(
+        isinstance(run.config.norm, schema.Chunked) for run in study.runs
+    ):
+        said += (
+            f"; with both fixed {SHARED_BY} changes only how many images share statistics "
+            f"(`bnbench explain {SHARED_BY}`)"
         )
     rules = sorted({run.config.optim.lr_rule for run in study.runs})
     rate = ""

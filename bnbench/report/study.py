@@ -61,6 +61,11 @@ class StudiedRun:
         return len(names) if isinstance(names, list) and names else None
 
     @property
+    def may_have_a_gap(self) -> bool:
+        """Whether running and batch statistics can differ; what custom code does is not known."""
+        return self.config.model.kind == "custom" or isinstance(self.config.norm, schema.TwoModes)
+
+    @property
     def at_chance(self) -> bool:
         """Whether it completed and did not learn: `within_chance` on test, whether with running or
         with batch statistics."""
@@ -83,7 +88,9 @@ class StudiedRun:
             return _finite(getattr(self.result, name))
         if name == "gap":
             running, batch = self.score("val"), self.score("val", "batch")
-            return None if running is None or batch is None else running - batch
+            if running is None or batch is None or not self.may_have_a_gap:
+                return None
+            return running - batch
         if name == "population_accuracy":
             return self.score("test", "population")
         return self.score(name.removesuffix("_accuracy"))
@@ -229,7 +236,7 @@ class Study:
     def classes(self) -> int | None:
         """How many the images are of, if that is the same in all runs that say it."""
         found = {run.classes for run in self.runs if run.classes}
-        return found.pop() if len(found) == 1 and min(found) > 1 else None
+        return found.pop() if len(found) == 1 and found != {1} else None
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -254,8 +261,7 @@ class Study:
     @cached_property
     def trials(self) -> list[list[Cell]]:
         """The cells among which each setup chooses, at each value of the other axes."""
-        groups: dict[str, list[Cell]] = {}
-        axis = self.tuned_axis or ""
+        axis, groups = self.tuned_axis or "", dict[str, list[Cell]]()
         for cell in self.cells:
             if cell.point.get(axis) is not None:
                 along = repr((cell.setup, sorted(_others(cell, axis).items())))

@@ -93,11 +93,7 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
         told += f", p = {words.p_value(effect['p_adjusted'])}".replace("= <", "<")
         if claim["superiority"] is not None:
             told += f", P(A > B) = {words.number(claim['superiority'], digits=2)}"
-        if claim["meaning"]:
-            told += f"; {claim['meaning']}"
-        if claim["look"]:
-            told += f"; {claim['look']}"
-        yield from _lines(told, "    ", columns)
+        yield from _lines(told + words.also(claim), "    ", columns)
     if said := words.over_images(claim):
         yield from _lines(said, "    ", columns)
     for said in filter(None, map(words.two_groups, claim["better"] + claim["worse"])):
@@ -149,7 +145,7 @@ def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
             said += f", {words.middle(effect, claim['unit']).removeprefix('mean ')}"
             ends = words.interval(effect["interval"], claim["unit"])
             said += f" [{ends}]" * (ends != "–") + f", {counted(effect['n'], 'seed')}"
-        said += f"; {claim['look']}" * bool(claim["look"])
+        said += words.also(claim)
         yield from _lines(f"{claim['id']}: {said}", f"{words.SYMBOLS[claim['outcome']]} ", columns)
 
 
@@ -235,7 +231,7 @@ def _table_of(lines: Sequence[Sequence[str]], columns: int) -> Table | None:
 
 def _stacked(text: str) -> str:
     text = text.replace(words.GAP, words.GAP.replace("mode ", "mode\n"))
-    text = re.sub(r", (?=\d+ at chance)| \+ ", "\n", text)
+    text = re.sub(r" (?=\(\d+ at chance)| \+ ", "\n", text)
     return text.replace(words.ARROW, "\n→ ")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isinf, isnan, log2
 from typing import NamedTuple, TypeAlias
 
@@ -28,7 +28,7 @@ class Side(NamedTuple):
     ±inf where a run diverged or never reached the target. `words`: the setup with its values.
     `runs`: the names of those that count. `images`: by seed, what each test image adds to the
     value, (images,), where that is known. `ends`: said where a grid ends at the best value tried,
-    so that this side may be better than was seen.
+    so that this side may be better than was seen. `steps`: how many runs took that completed.
     """
 
     arm: experiments.Arm
@@ -39,6 +39,7 @@ class Side(NamedTuple):
     runs: frozenset[str]
     images: dict[Seed, Array]
     ends: tuple[str, ...] = ()
+    steps: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Judged:
     amount to. `objections`: to judging by them. `trials`: by arm, among how many values of the
     tuned axis its setup could choose. `tested_on`: the datasets of its runs, with their folders or
     functions. `remarks`: what the verdict holds for, where that is less than its sentence says.
+    `conditions`: in a few words what else it is a verdict about: steps that differ, runs at chance.
     `look`: at how many seeds that was, where they are added in looks.
     """
 
@@ -63,6 +65,7 @@ class Judged:
     trials: dict[str, int] = field(default_factory=dict)
     tested_on: set[tuple[str, str]] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
     look: str | None = None
 
     @property
@@ -123,6 +126,10 @@ def concluded(family: list[Judged], kept: Collection[str] = ()) -> list[Judged]:
     for each, verdict in zip(family, verdicts, strict=True):
         if each.claim.id not in kept:
             each.verdict = verdict
+            if each.open:  # the ends of its grids are no objections, but a way on
+                ends = [end for side in (*each.better, *each.worse) for end in side.ends]
+                more = (f"{end}: beyond it the difference could only grow" for end in ends)
+                each.verdict = replace(verdict, reasons=(*verdict.reasons, *more))
     return family
 
 
@@ -136,6 +143,10 @@ def _measure(found: Judged, study: Study, share: float) -> None:
         found.objections.append(f"unequal trials to choose from ({counts})")
     seen = paired(found, study.seeds)
     found.objections += objections.failed_checks(claim, found.values, study)
+    steps = [frozenset[int]().union(*(side.steps for side in part))
+             for part in (found.better, found.worse)]  # fmt: skip
+    if steps[0] != steps[1] and [*map(len, steps)] == [1, 1]:
+        found.conditions.insert(0, f"{min(steps[0]):,} against {min(steps[1]):,} steps")
     measure(found, seen, share)
     up = objections.moved(claim, study.experiment.tune)
     found.objections += [
@@ -248,10 +259,14 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
         ends += objections.still_usable(claim, arm, runs)
     elif isinstance(claim.measured, metrics.ProbeReading) and claim.target is not None:
         found.objections += objections.not_learned(arm, runs, claim.target)
-    found.remarks += objections.at_one_rate(claim, arm, runs, study)
+    remarks = list(objections.at_one_rate(claim, arm, runs, study))
+    found.remarks += remarks
+    found.conditions += [] if remarks else objections.at_chance(claim, arm, runs)
     diverged = sum(run.state == "diverged" for run in runs)
     counted_runs = frozenset(run.name for run in runs)
-    return Side(arm, ", ".join(words), values, diverged, missing, counted_runs, images, tuple(ends))
+    steps = frozenset(run.result.steps for run in runs if run.result and run.state == "completed")
+    told = ", ".join(words), values, diverged, missing
+    return Side(arm, *told, counted_runs, images, tuple(ends), steps)
 
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:

@@ -16,7 +16,8 @@ GAP = "eval mode better by"
 """A column's heading."""
 GAP_MEANS = (
     "Eval mode better by: validation accuracy with running statistics (eval mode) minus that with "
-    "batch statistics (training mode), in points; below 0, training mode is better."
+    "batch statistics (training mode), in points; below 0, training mode is better; –: without "
+    "batch statistics."
 )
 ARROW = " → "
 ARROW_MEANS = (
@@ -75,7 +76,7 @@ def over_seeds(
     """
     if metric is None:
         return "–"
-    if not any(metric["values"]):  # exactly 0: a gap without batch statistics
+    if not any(metric["values"]):  # exactly 0, as a gap of layers of one's own may be
         return shown(0.0)
     if metric["interval"] is None:
         return ", ".join(shown(value, sign=sign) for value in metric["values"])
@@ -84,12 +85,12 @@ def over_seeds(
 
 
 def seeds(cell: Mapping[str, Any]) -> str:
-    """Of how many seeds the means are, and what became of others: `6, 2 at chance + 1 missing`.
+    """Of how many seeds the means are, and what became of others: `6 (2 at chance) + 1 missing`.
 
     `cell`: of the record.
     """
     lost = cell["at_chance"]
-    said = [f"{cell['completed']}" + f", {lost} at chance" * bool(lost)] * bool(cell["completed"])
+    said = [f"{cell['completed']}" + f" ({lost} at chance)" * bool(lost)] * bool(cell["completed"])
     said += [f"{cell[state]} {state}" for state in ("diverged", "failed", "missing") if cell[state]]
     return " + ".join(said) + (" (given up)" if cell["given_up"] else "")
 
@@ -198,6 +199,16 @@ def limited(claim: Mapping[str, Any]) -> str:
     """
     decided = claim["outcome"] != "inconclusive"
     return " at one learning rate" if claim["remarks"] and decided else ""
+
+
+def also(claim: Mapping[str, Any]) -> str:
+    """What follows the effect of a claim in its sentence: which mode is better, what else differs
+    between its sides, at which look that was; "" of most.
+
+    `claim`: of the record.
+    """
+    said = [claim["meaning"], *claim["conditions"], claim["look"]]
+    return "".join(f"; {each}" for each in said if each)
 
 
 def eval_mode(gap: float) -> str:

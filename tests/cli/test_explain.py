@@ -152,7 +152,10 @@ def test_claims_are_explained_by_how_they_are_judged() -> None:
 
 
 def test_a_key_may_have_the_name_that_other_programs_give_it() -> None:
-    assert said("learning_rate") == said("optim.lr")
+    taken = "learning_rate is taken for optim.lr\n"
+    assert said("learning_rate") == taken + said("optim.lr")
+    assert said("nothing").startswith("nothing is taken for none\nnorm: none\n")
+    assert "taken" not in said("lr") + said("norms") + said("sweep")
 
 
 def test_a_key_is_explained_for_each_kind_that_has_it() -> None:

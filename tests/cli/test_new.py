@@ -36,6 +36,8 @@ def pictures(folder: Path) -> None:
     [
         (),
         ("--batch-sizes", "8", "--worse", "group"),
+        ("--compare", "batch", "--better", "batch@64", "--worse", "batch"),
+        ("--compare", "batch"),
         ("--compare", ",".join(drafts.norms()), "--better", "own", "--worse", "none"),
         ("--data", "my pictures", "--model", "mlp", "--batch-sizes", "4"),
         ALL_OWN,
@@ -56,6 +58,36 @@ def test_what_is_written_is_sound(options: tuple[str, ...]) -> None:
     beside = Path("mine") / modeline.removeprefix(files.MODELINE)
     assert json.loads(beside.read_text()) == schema.json_schema()
     assert name == "experiment: study"
+
+
+@pytest.mark.parametrize(
+    ("options", "better", "worse", "says"),
+    [
+        ((), "group@4", "batch@4", "at batches of 4 group is more accurate than batch"),
+        (("--worse", "group"), "batch@4", "group@4", "at batches of 4 batch is more"),
+        (("--better", "batch"), "batch@4", "group@4", "at batches of 4 batch is more"),
+        (
+            ("--better", "batch@64", "--worse", "batch"),
+            "batch@64",
+            "batch@4",
+            "batch at batches of 64 is more accurate than at batches of 4",
+        ),
+        (
+            ("--better", "group@4", "--worse", "batch@64"),
+            "group@4",
+            "batch@64",
+            "group at batches of 4 is more accurate than batch at batches of 64",
+        ),
+    ],
+)
+def test_a_claim_is_between_norms_or_batch_sizes(
+    options: tuple[str, ...], better: str, worse: str, says: str
+) -> None:
+    assert bnbench("new", *options).code == 0
+    text = Path("my-study.yaml").read_text()
+    assert f'better: "{better}"\n    worse: "{worse}"\n' in text
+    assert f"    says: {says}" in text
+    assert f"Is it so that {says}" in text
 
 
 def test_its_examples_train() -> None:
@@ -82,7 +114,12 @@ def test_nothing_is_overwritten(there: str) -> None:
     ("options", "said"),
     [
         (("no/study.yaml",), "there is no folder no\n  name a file elsewhere"),
-        (("--compare", "batch"), "batch: two norms or more are compared"),
+        (
+            ("--compare", "batch", "--batch-sizes", "8"),
+            "batch at batches of 8 has nothing to be compared to",
+        ),
+        (("--better", "batch@8"), "batch@8 is no setup that `new` knows"),
+        (("--better", "batch@4", "--worse", "batch@4"), "--better and --worse are both batch@4"),
         (("--compare", "batch,grupe"), "grupe is no norm that `new` knows\n  did you mean group?"),
         (("--model", "timm:../x"), "timm:../x is no network that `new` knows"),
         (("--data", "nowhere"), "or a folder that holds train/ and test/"),
@@ -119,9 +156,9 @@ def in_terminal(typed: str) -> tuple[int, str]:
 
 
 def test_in_a_terminal_it_asks_until_it_can_read_the_answer() -> None:
-    code, shown = in_terminal("batch\nbatch,layer,none\n\n\n16\n\nnone\nlayer\n")
+    code, shown = in_terminal("grupe\nbatch,layer,none\n\n\n16\n\nnone\nlayer\n")
     assert code == 0, shown
-    assert "two norms or more are compared" in shown
+    assert "grupe is no norm that `new` knows" in shown
     text = Path("my-study.yaml").read_text()
     assert "at batches of 16 none is more accurate than layer" in text
     assert "data: {dataset: fashion-mnist-12k, batch_size: 16}" in text

@@ -21,6 +21,10 @@ from tests.report.invented import Told, invented
 from tests.runs import SMALL_YAML
 
 SETUPS = "setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group, groups: 2}}}\n"
+SHARED = (
+    "with both fixed norm.batch_size changes only how many images share statistics (`bnbench "
+    "explain norm.batch_size`)"
+)
 SIZES = "axes: {data.batch_size: [2, 8, 16]}\n"
 BN = {16: 0.643, 8: 0.6, 2: 0.544}
 GN = {16: 0.542, 8: 0.58, 2: 0.614}
@@ -159,13 +163,14 @@ def test_a_gap_that_may_be_chance_is_not_told(tmp_path: Path) -> None:
         (
             "epochs: 2",
             "Images are fixed (train.epochs): batch size 2 takes 1,500 steps, 16 takes 93; "
-            "train.steps would fix the steps. The learning rate does not change with it.",
+            f"train.steps would fix the steps; {SHARED}. The learning rate does not change with "
+            "it.",
         ),
         (
             "steps: 50",
             "Steps are fixed (train.steps): batch size 2 sees 100 images, 16 sees 800; "
-            "train.epochs or train.examples would fix the images. The learning rate does not "
-            "change with it.",
+            f"train.epochs or train.examples would fix the images; {SHARED}. The learning rate "
+            "does not change with it.",
         ),
     ],
 )
@@ -213,7 +218,7 @@ def test_with_two_axes_it_goes_along_one_at_each_value_of_the_other(tmp_path: Pa
         "Test accuracy in %, at learning rate 1, batch size 16 → 2: bn 64.4 → 54.5; gn 26.0 (1 of "
         "3 at chance, 1 of 3 diverged) → 26.0 (1 of 3 at chance, 1 of 3 diverged, 1 of 3 failed)."
     )
-    assert budget.endswith("would fix the steps.")
+    assert budget.endswith(f"would fix the steps; {SHARED}.")
     assert tuning.startswith("No learning rate was chosen: with `tune: {axis: optim.lr}`")
     assert "eval mode" in gap
     said = notices(record)
@@ -278,6 +283,18 @@ def test_a_setup_without_the_axis_is_one_value(tmp_path: Path) -> None:
     text = "axes: {norm.groups: [1, 2]}\nseeds: 1\n"
     answer = answered(tmp_path, text, lambda _: Told(test=0.5), head)["answer"]
     assert answer[0] == "Test accuracy in %, groups 1 → 2: none 50.0; gn 50.0 → 50.0."
+
+
+def test_null_stands_beside_the_values_of_its_axis(tmp_path: Path) -> None:
+    def tell(config: schema.RunConfig) -> Told:
+        size = getattr(config.norm, "batch_size", 16)
+        return Told(test={2: 0.4, 4: 0.5, None: 0.6, 16: 0.3}[size])
+
+    text = "axes: {norm.batch_size: [2, 4, null]}\nseeds: 1\n"
+    answer = answered(tmp_path, text, tell)["answer"]
+    assert answer[0] == (
+        "Test accuracy in %, normalization batch size 4 → 2: bn 50.0 → 40.0 (null: 60.0); gn 30.0."
+    )
 
 
 def test_one_run_is_compared_with_nothing(tmp_path: Path) -> None:

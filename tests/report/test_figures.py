@@ -266,6 +266,16 @@ def test_words_on_an_axis_stand_side_by_side(tmp_path: Path) -> None:
     assert "its 95 % interval as a line" in words
 
 
+def test_null_has_no_place_on_an_axis_and_is_said(tmp_path: Path) -> None:
+    """To GroupNorm the axis means nothing: that it is not along it is no news."""
+    drawn = figures(study(tmp_path, "axes: {norm.batch_size: [2, 4, null]}\nseeds: 3\n"))
+    for name in ("accuracy-by-norm-batch-size", "gap-by-norm-batch-size"):
+        words, figure = drawn[name]
+        assert words.count(" Not drawn: bn with normalization batch size null.") == 1
+        assert keys(figure).count("bn") == 1
+        assert "gn" not in keys(figure)
+
+
 def test_without_axes_each_setup_is_a_row(tmp_path: Path) -> None:
     read = study(tmp_path, "seeds: 2\n")
     drawn = figures(read)
@@ -280,6 +290,8 @@ def test_without_axes_each_setup_is_a_row(tmp_path: Path) -> None:
     assert "below 0, training mode is better" in words
     assert figure.axes[0].get_xlabel() == "eval mode better by (points)"
     assert [0.0, 0.0] in [x(line) for line in figure.axes[0].lines]
+    (name,) = figure.axes[0].get_yticklabels()
+    assert name.get_text() == "bn", "the others have no batch statistics"
 
 
 def test_many_values_are_cut_and_said(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from bnbench.report.answer import notices as notices_of
 from bnbench.report.paper import as_latex, as_markdown
 from bnbench.report.reading import read_study
 from bnbench.report.remarks import short_warmups
-from bnbench.report.terminal import closing_tables, terminal
+from bnbench.report.terminal import closing_tables, closing_verdicts, terminal
 from bnbench.report.writing import Report, page
-from tests.report.invented import Told, invented
+from tests.report.invented import Told, invented, recorded
 from tests.report.test_answer import SETUPS, SIZES, answered, notices
 from tests.report.test_terminal import printed
 from tests.runs import SMALL_YAML
@@ -166,6 +166,33 @@ def test_a_side_that_never_learned_at_its_one_rate(
     assert f"{outcome} at one learning rate: BatchNorm is better" in shown
     assert f"but: {remark}" in shown
     assert f"But {remark}" in page(Report(record, []))
+
+
+def test_a_verdict_says_in_its_sentence_what_its_sides_did_not_share(tmp_path: Path) -> None:
+    """Between batch sizes the steps differ; one seed of three is at chance."""
+
+    def tell(config: schema.RunConfig) -> Told:
+        size = config.data.batch_size
+        value = 0.26 if size == 2 and config.seed < 2 else 0.7 - 0.1 * (size == 2)
+        return Told(curve=(value,), test=value, steps={2: 1500, 16: 93}[size])
+
+    claims = CLAIM.replace("bn, worse: gn", "bn@16, worse: bn@2")
+    claims += AT_16.removeprefix("claims:\n").replace("id: a", "id: b")
+    sizes = "axes: {data.batch_size: [2, 16]}\n"
+    study = read_study(invented(tmp_path, f"{SMALL_YAML}{SETUPS}{sizes}seeds: 8\n{claims}", tell))
+    record = recorded(study)
+    said = "; 93 against 1,500 steps; bn at batch size 2: 2 of 8 at chance"
+    assert [each["conditions"] for each in record["claims"]] == [said.split("; ")[1:], []]
+    closing = "\n".join(map(str, closing_verdicts(study, columns=1000)))
+    for text in (
+        " ".join(" ".join(printed(terminal(record), 80)).split()),
+        page(Report(record, [])).replace("\u00a0", " "),
+        as_markdown(record),
+        as_latex(record),
+        record["answer"][0],
+        " ".join(closing.split()),
+    ):
+        assert text.count(said) >= 1
 
 
 def test_a_rate_that_was_asked_for_or_chosen_is_no_remark(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_what_did_not_learn_and_what_diverged_is_counted(three: Record) -> None:
     lines = shown(three)
     (place,) = [n for n, line in enumerate(lines) if line.split()[:3] == ["plain", "2", "1"]]
     seeds = [line.split()[-3:] for line in lines[place : place + 3]]
-    assert [seeds[0][-1], *seeds[1:]] == ["1", ["1", "at", "chance"], ["2", "diverged"]]
+    assert [seeds[0][-1], *seeds[1:]] == ["1", ["(1", "at", "chance)"], ["2", "diverged"]]
     assert "At chance: did not learn; they are in the mean." in " ".join(lines)
     found = {(cell["setup"], cell["point"]["optim.lr"]): cell for cell in three["cells"]}
     asked = (("plain", 1.0), ("plain", 0.1), ("bn", 1.0))

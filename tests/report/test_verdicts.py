@@ -214,6 +214,29 @@ def test_a_choice_at_the_end_of_a_grid_counts_where_a_better_one_could_turn_the_
     assert found.verdict.reasons == ((reason,) if outcome == "inconclusive" else ())
 
 
+@pytest.mark.parametrize(("bn", "more"), [(0.71, True), (0.69, False)])
+def test_beyond_an_end_of_the_grid_an_open_claim_may_become_clear(
+    bn: float, more: bool, tmp_path: Path
+) -> None:
+    """Of the side that leads; of the other it is an objection."""
+    rates = {"bn": {0.01: 0.1, 0.1: 0.6, 1: bn}, "gn": INSIDE}
+
+    def tell(config: schema.RunConfig) -> Told:
+        value = rates[config.setup][config.optim.lr]
+        off = 0.02 * (-1) ** config.seed * (config.setup == "bn")
+        return Told((value,), test=value + off)
+
+    (found,) = judged(read_study(invented(tmp_path, TUNED % "", tell)))
+    end = "bn: the chosen optim.lr 1 is an end of its grid (add a larger one)"
+    *_, last = found.verdict.reasons
+    assert found.verdict.outcome == "inconclusive"
+    assert found.open == more
+    assert found.verdict.effect is not None
+    assert (found.verdict.effect.median > 0) == more, "the test's own numbers"
+    assert (f"{end}: beyond it the difference could only grow" == last) == more
+    assert (end in found.verdict.reasons) != more
+
+
 def test_unequal_trials_are_not_fair(tmp_path: Path) -> None:
     own = ", axes: {optim.lr: [0.01, 0.1, 0.2, 1]}"
     text = (TUNED % "").replace("gn: {norm: {kind: group}}", f"gn: {{norm: {{kind: group}}{own}}}")

@@ -78,6 +78,25 @@ def test_which_mode_is_better(gap: float, expected: str) -> None:
     assert words.eval_mode(gap) == expected
 
 
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ({}, "4"),
+        ({"at_chance": 1}, "4 (1 at chance)"),
+        (
+            {"at_chance": 4, "diverged": 2, "given_up": True},
+            "4 (4 at chance) + 2 diverged (given up)",
+        ),
+        ({"completed": 0, "missing": 6}, "6 missing"),
+    ],
+)
+def test_seeds_at_chance_are_some_of_those_that_completed(
+    cell: dict[str, Any], expected: str
+) -> None:
+    none = dict.fromkeys(("at_chance", "diverged", "failed", "missing"), 0)
+    assert words.seeds({"completed": 4, "given_up": False} | none | cell) == expected
+
+
 def test_percent_and_interval() -> None:
     assert words.percent(0.12345) == "12.3"
     assert words.percent(-0.0001, sign=True) == "0.0"

@@ -14,7 +14,10 @@ Momentum = Annotated[
 ]
 SharedBy = Annotated[
     Count | None,
-    Field(description="examples that share statistics; null: the whole batch"),
+    Field(
+        description="examples that share statistics, chunk by chunk of a batch: fewer of them at "
+        "equal images and steps; null: the whole batch"
+    ),
 ]
 Groups = Annotated[Size, Field(description="groups of channels that share statistics")]
 
@@ -214,6 +217,9 @@ BatchStatistics: TypeAlias = (
     BatchNormConfig | GhostNormConfig | BatchRenormConfig | FrozenNormConfig | NoisyNormConfig
 )
 """What normalizes by the statistics of a batch in training, and by running ones in eval mode."""
+
+TwoModes: TypeAlias = BatchStatistics | CustomNormConfig
+"""What may do so: of custom layers it is not known."""
 
 NormConfig: TypeAlias = Annotated[
     NoNorm

@@ -10,12 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bnbench.config import identity
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import Grid, axis_label, grid_of
 from bnbench.report.quantities import possible
 from bnbench.report.study import Cell, Study, best_at, ordered
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
-from bnbench.wording import in_words
+from bnbench.wording import in_words, key_words, listing
 
 LOST = 0.075
 """Of the axes' height: a row of crosses."""
@@ -41,12 +42,14 @@ class Measured(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What is drawn against an axis: of each panel the lines, a line the cells of a setup."""
+    """What is drawn against an axis: of each panel the lines, a line the cells of a setup. `null`:
+    the setups of cells where the axis is null, which is no place on it."""
 
     axis: str
     values: list[Any]
     grid: Grid
     lines: list[list[list[Cell]]]
+    null: list[str]
 
     @property
     def cells(self) -> list[Cell]:
@@ -73,7 +76,10 @@ def lines_along(study: Study, axis: str) -> Shown:
         if panel or len(grid.axes) > 1:  # of two axes a panel has its place, though it be empty
             points.append(point)
             lines.append(panel)
-    return Shown(axis, study.axes[axis], grid._replace(points=points), lines)
+    null = [cell.setup for cell in cells
+            if identity.value_at(cell.runs[0].config, axis, identity.ANY) is None]  # fmt: skip
+    points_shown = grid._replace(points=points)
+    return Shown(axis, study.axes[axis], points_shown, lines, list(dict.fromkeys(null)))
 
 
 def against_axis(
@@ -90,7 +96,8 @@ def against_axis(
         return None
     scale = _Scale.of(shown.values)
     chosen = study.chosen if shown.axis == study.tuned_axis else []
-    handles = style.keys((cell.setup for cell in shown.cells), looks)
+    drawn = (cell.setup for cell in shown.cells if _lost(cell) or cell.values(measured.name))
+    handles = style.keys(drawn, looks)
     if measured.words:
         handles.append(style.chance_key(measured.words))
     if any(cell in chosen for cell in shown.cells):
@@ -258,6 +265,8 @@ def caption(shown: Shown, measured: Measured, figure: Figure) -> str:
     low, high = figure.axes[0].get_ylim()
     if any(end < low or end > high for end in _ends(shown, measured.name)):
         said += " Bands are cut at the frame."
+    if shown.null:
+        said += f" Not drawn: {listing(shown.null, 'and')} with {key_words(shown.axis)} null."
     if any(map(_lost, shown.cells)):
         said += " ×: seeds that diverged or failed, of how many; they have no value."
     return said + shown.grid.words
