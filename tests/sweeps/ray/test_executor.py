@@ -148,9 +148,7 @@ def swept(
         console = Console(file=file, width=300)
         chosen = SweepOptions(address=nodes.address, on="ray", **options)
         cluster = Ray(chosen, runs, experiment, said.append)
-        with closing(
-            Watched(cluster, experiment, (), cluster.sees, each_turn=each_turn)
-        ) as executor:
+        with closing(Watched(cluster, experiment, cluster.sees, each_turn=each_turn)) as executor:
             screen = Screen(console, runs=len(runs))
             outcome = sweep(runs, experiment, executor, screen, Stop(), on="ray", **options)
         file.seek(0)
