@@ -289,12 +289,18 @@ def test_images_reach_each_node_once_although_the_object_store_is_full(
     assert len(kept) * 10**7 > STORE_BYTES
 
 
+def all_ready(cluster: Any) -> None:
+    """Wait for those that start: one alone may train all of the runs before the others can."""
+    if starting := [each.starting for each in cluster._workers if each.starting is not None]:
+        ray.wait(starting, num_returns=len(starting), timeout=120)
+
+
 def test_another_environment_is_refused_or_recorded(nodes: Nodes, tmp_path: Path) -> None:
     other = nodes.add(env_vars={"ATEN_CPU_CAPABILITY": "default"})
     runs = [small_config(seed=seed) for seed in range(4)]
     try:
         strict = experiment_in(tmp_path / "strict")
-        outcome, said = swept(nodes, runs, strict)
+        outcome, said = swept(nodes, runs, strict, all_ready)
         assert outcome.trained == 4
         refused = [line for line in said if line.startswith("warning: not used: ")]
         assert len(refused) == 1
@@ -302,7 +308,7 @@ def test_another_environment_is_refused_or_recorded(nodes: Nodes, tmp_path: Path
         assert stored(strict) == stored(locally(tmp_path / "here", runs))
 
         accepting = experiment_in(tmp_path / "accepting")
-        outcome, said = swept(nodes, runs, accepting, accept_changes=True)
+        outcome, said = swept(nodes, runs, accepting, all_ready, accept_changes=True)
         assert outcome.trained == 4
         assert sum(" trains with CPU capability DEFAULT instead of " in line for line in said) == 1
         capabilities = [
