@@ -8,11 +8,8 @@ are (fp32); shapes are (C, H, W), (H, W), or (H, W, C) where that cannot be mist
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import time
-import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from math import prod
 from pathlib import Path
@@ -26,16 +23,14 @@ from PIL import Image
 from torch import Tensor
 
 from bnbench.data.dataset import Dataset, Images, images_of, moments
+from bnbench.data.in_order import in_order
 from bnbench.data.prepared import require_disk
 from bnbench.errors import BnbenchError, DataError
-from bnbench.machine import fits, usable_cores
+from bnbench.machine import fits
 from bnbench.wording import cut
 
 FEW = 4
 """Channels of gray, gray with transparency, colors, colors with transparency."""
-
-SERIAL_SECONDS = 3.0
-"""Decoding that takes no longer is done here: workers take about a second to start and to end."""
 
 PART_BYTES = 1 << 24
 
@@ -97,7 +92,11 @@ def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
         )
     of_one = pixels.ndim == 3
     pixels = pixels[:, None] if of_one else _channels_first(pixels, f"{said}: its images are")
+    if not pixels.size:
+        raise DataError(f"{said} has images of {_sizes(pixels.shape[1:])}: empty")
+    # torch cannot walk backwards, as images turned by [::-1] do.
     as_they_are = pixels.dtype in (np.uint8, np.float32) and pixels.dtype.isnative
+    as_they_are = as_they_are and min(pixels.strides) >= 0
     kept = pixels
     if not as_they_are:
         first = _pixels(pixels[:1], said, 0)
@@ -111,7 +110,11 @@ def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
 
 
 def _array(values: Any) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu().to_dense()
+    # NumPy has no bfloat16.
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _channels_first(pixels: NDArray[Any], said: str) -> NDArray[Any]:
@@ -138,7 +141,8 @@ def _pixels(values: NDArray[Any], said: str, start: int | None = None) -> NDArra
 
     kind = values.dtype.kind
     if kind == "f":
-        values = values.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # is refused
+            values = values.astype(np.float32, copy=False)
         require(np.isfinite(values), "pixels that are not finite", "NaN and infinity train nothing")
         return values
     if kind not in "iub":
@@ -171,7 +175,7 @@ def _from_items(source: Any, said: str, scratch: Path) -> Images:
         raise DataError(f"{said} has no images")
     first, _ = _item(_at(source, 0, said), f"{said}[0]")
     pixels, labels = _room((count, *first.shape), first.dtype, scratch, said), np.empty(count, int)
-    with closing(_decoded(_Get(source, said, first), count)) as items:
+    with closing(in_order(_Get(source, said, first), count)) as items:
         for index, item in enumerate(items):
             if isinstance(item, BnbenchError):
                 raise item
@@ -210,42 +214,6 @@ class _Get:
             return error
 
 
-def _decoded(get: Any, count: int) -> Generator[Any, None, None]:
-    """Items in order: by this process, until the rest turns out to take long; then by workers, if
-    it can have others."""
-    cores, fork = usable_cores(), "fork" in multiprocessing.get_all_start_methods()
-    alone = cores == 1 or not fork or multiprocessing.current_process().daemon
-    done, begun = 0, time.perf_counter()
-    while done < count:
-        spent = time.perf_counter() - begun
-        if not alone and done and spent / done * (count - done) >= SERIAL_SECONDS:
-            break
-        yield get[done]
-        done += 1
-    if done == count:
-        return
-    from torch.utils.data import DataLoader
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forking with threads: none of ours holds a lock
-        loader: Any = iter(
-            DataLoader(
-                get,
-                batch_size=16,
-                sampler=range(done, count),
-                num_workers=cores,
-                multiprocessing_context="fork",  # the user's classes have no name to import
-                collate_fn=list,
-            )
-        )
-        try:
-            for batch in loader:
-                yield from batch
-        finally:
-            # Collected later, with the error that holds it, it would wait 5 s for each worker.
-            loader._shutdown_workers()
-
-
 def _item(item: Any, said: str) -> tuple[NDArray[Any], int]:
     """The image (C, H, W) and the label of an item. Raises DataError."""
     if isinstance(item, Mapping):
@@ -269,6 +237,10 @@ def _image(image: Any, said: str) -> NDArray[Any]:
         values = values.transpose(2, 0, 1) if values.ndim == 3 else values[None]
     else:
         values = _array(image)
+        if values.dtype.kind not in "fiubc":
+            raise DataError(
+                f"the image of {said} is {_kind(image)}", do="give it read, as an array"
+            )
         if values.ndim not in (2, 3):
             raise DataError(
                 f"the image of {said} has the shape {_sizes(values.shape)}",
@@ -309,8 +281,9 @@ def _class_names(
 ) -> tuple[str, ...]:
     """The names of the classes, after checking that every label has one."""
     names = returned[2] if len(returned) == 3 else _names(returned[0])
-    if names is not None:
-        names = tuple(map(str, names))
+    if not isinstance(names, Iterable | None):
+        raise DataError(f"{where}: the names of the classes are {_kind(names)}", do=RETURNS)
+    names = names and tuple(map(str, names))
     count = int(train.max()) + 1 if names is None else len(names)
     for part, labels in (("train", train), ("test", test)):
         low, high = int(labels.min()), int(labels.max())
@@ -323,7 +296,8 @@ def _class_names(
                 do=f"look at {part}[{wrong}], which has {int(labels[wrong])}: number the classes "
                 f"from 0, alike in both parts{known}",
             )
-    missing = (torch.bincount(train, minlength=count) == 0).nonzero().flatten().tolist()
+    # Of labels that are numbers of something else, most are missing.
+    missing = sorted({*range(min(count, len(train) + 1))} - {*train.tolist()})
     if missing:
         raise DataError(
             f"{where}: no image in train is of class {cut([str(each) for each in missing])}",

@@ -61,22 +61,23 @@ class _Group:
     rest: dict[Path, Any] = field(default_factory=dict)
     count: int = 0
 
-    def fits(self, other: _Group) -> bool:
-        """Whether examples of the other may be in one batch with these."""
+    def fits(self, other: _Group, kinds: set[Path]) -> bool:
+        """Whether one batch may hold examples of both. `kinds`: parts whose values must agree."""
 
-        def shape(column: Column) -> Any:
-            return (column.shape[1:], column.dtype) if isinstance(column, Tensor) else list
+        def shape(of: Column) -> Any:
+            return (of.shape[1:], of.dtype) if isinstance(of, Tensor) else list
 
-        def same(one: Any, other: Any) -> bool:
+        def same(path: Path, one: Any, other: Any) -> bool:
             if isinstance(one, Tensor) and isinstance(other, Tensor):
                 return torch.equal(one, other)
-            return type(one) is type(other)  # names, paths, indices: the first batch's serve
+            # Of names, paths, indices, the first batch's serve.
+            return type(one) is type(other) and (path not in kinds or one == other)
 
         return (
             self.form == other.form
             and self.columns.keys() == other.columns.keys()
             and all(shape(self.columns[p][0]) == shape(c[0]) for p, c in other.columns.items())
-            and all(same(self.rest[path], value) for path, value in other.rest.items())
+            and all(same(path, self.rest[path], value) for path, value in other.rest.items())
         )
 
     def joined(self) -> dict[Path, Column]:
@@ -172,48 +173,61 @@ def collect(
     `Dataset` is put into batches of 64. Raises UsageError, DataError.
     """
     fails = in_a_sentence(f"the {loader} loader", DataError)
+    do = "give one that yields batches of several images"
     with code.entered(fails):
         if _is_dataset(source):
             mixed = not isinstance(source, IterableDataset)
             source = DataLoader(cast(Any, source), OF_DATASET, shuffle=mixed)
         spread, single = _spread(source, loader, images, seed)
-    groups: list[_Group] = []
-    places: list[Tensor] = []
-    size_in_bytes, empty = 0, 0
+    found: list[_Group] = []
+    size_in_bytes, kept, empty = 0, 0, 0
     for batch in items(spread, partial(code.entered, fails)):
         count = _count_of(batch, loader)
         if count == 0:
             empty += 1
             if empty < EMPTY_BATCHES:
                 continue
-            raise DataError(
-                f"the {loader} loader gave {EMPTY_BATCHES:,} batches without an image",
-                do="give one that yields batches of several images",
-            )
-        new = _Group()
+            gave = f"the {loader} loader gave {EMPTY_BATCHES:,} batches without an image"
+            raise DataError(gave, do=do)
+        new = _Group(count=count)
         new.form = _form(batch, count, (), new)
         weight = sum(each.nbytes for each in _tensors(list(new.columns.values())))
-        if sum(map(len, places)) >= images or (places and size_in_bytes + weight > MOST_BYTES):
+        if kept >= images or (found and size_in_bytes + weight > MOST_BYTES):
             break
-        number = next((k for k, each in enumerate(groups) if each.fits(new)), len(groups))
-        if number == len(groups):
-            groups.append(new)
-        else:
-            for path, column in new.columns.items():
-                groups[number].columns[path] += column
-        group = groups[number]
-        row = torch.arange(group.count, group.count + count)
-        group.count += count
-        places.append(torch.stack([torch.full_like(row, number), row], 1))
+        found.append(new)
         size_in_bytes += weight
-    if sum(map(len, places)) < 2:
-        had = "one image" if places else "no batch"
-        raise DataError(
-            f"the {loader} loader gave {had}", do="give one that yields batches of several images"
-        )
-    kept = [(each.form, each.joined(), each.rest) for each in groups]
-    sizes = tuple(map(len, places))
-    return Collected(loader, kept, torch.cat(places), sizes, device, single and max(sizes) > 1)
+        kept += count
+    sizes = tuple(each.count for each in found)
+    if kept < 2:
+        raise DataError(f"the {loader} loader gave {'one image' if found else 'no batch'}", do=do)
+    groups, place = _grouped(found)
+    parts = [(each.form, each.joined(), each.rest) for each in groups]
+    return Collected(loader, parts, place, sizes, device, single and max(sizes) > 1)
+
+
+def _grouped(batches: Sequence[_Group]) -> tuple[list[_Group], Tensor]:
+    """Batches of one kind together, and, (n, 2), each example's group and its row there."""
+    groups, places = [*batches[:1]], []
+    rest = {path: [each.rest.get(path) for each in batches] for path in batches[0].rest}
+    # Numbers and words that come again say of which kind a batch is, as the domain by which a
+    # network takes its layers; of indices and names, most are new in each batch.
+    kinds = {
+        path
+        for path, found in rest.items()
+        if all(isinstance(each, int | float | str | None) for each in found)
+        and 1 < len({*found}) <= len(found) // 2
+    }
+    for new in batches:
+        number = next((k for k, each in enumerate(groups) if each.fits(new, kinds)), len(groups))
+        groups += [new] * (number == len(groups))
+        group, rows = groups[number], torch.arange(new.count)
+        if group is not new:
+            for path, column in new.columns.items():
+                group.columns[path] += column
+            rows += group.count
+            group.count += new.count
+        places.append(torch.stack([torch.full_like(rows, number), rows], 1))
+    return groups, torch.cat(places)
 
 
 def _is_dataset(source: Any) -> bool:
@@ -274,11 +288,9 @@ def _form(value: Any, count: int, path: Path, group: _Group) -> Any:
 def _plain(value: Any) -> Any:
     """The value with dicts in the place of other mappings, which torch's pytree does not look into,
     as transformers' BatchEncoding."""
-
-    def as_dict(there: Mapping[Any, Any]) -> dict[Any, Any]:
-        return {key: _plain(each) for key, each in there.items()}
-
-    return tree_map_only(Mapping, as_dict, value, is_leaf=lambda each: isinstance(each, Mapping))
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return tree_map_only(Mapping, _plain, value, is_leaf=lambda each: isinstance(each, Mapping))
 
 
 # --- which batches ----------------------------------------------------------------------------

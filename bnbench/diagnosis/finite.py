@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from bnbench.catalogue import FINDINGS
+from bnbench.diagnosis.answers import answer
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.foreign import Network
 from bnbench.diagnosis.result import Finding
 from bnbench.diagnosis.route import Route
-from bnbench.diagnosis.task import answer
 from bnbench.probes.statistics import Autocast
 from bnbench.running_statistics import STATISTICS
 from bnbench.wording import counted

@@ -11,13 +11,14 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
+from bnbench.diagnosis.answers import total
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes, Target
 from bnbench.diagnosis.foreign import Network, in_a_sentence
 from bnbench.diagnosis.modes import drops, in_training, losses
 from bnbench.diagnosis.route import Route, labels_in, route
 from bnbench.diagnosis.survey import Pools, survey
-from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of, total
+from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of
 from bnbench.errors import BnbenchError, UsageError
 from bnbench.probes.interception import tensors_in, tensors_restored
 from bnbench.probes.statistics import Autocast

@@ -199,10 +199,11 @@ def _tried(
 ) -> None:
     """Note how the layer is played, from what its forward gives for these inputs."""
     called, kept = input_of(layer, args, kwargs), [tensor for _, _, tensor in tables(layer)]
-    if called is None or called[0].ndim < 2 or called[0].shape[1] != kept[0].numel():
+    if called is None:
         manners[name] = "unknown"
         return
     x, forward = called
+    normalized: list[Tensor] = []
 
     def output() -> Any:
         return forward(x.clone())  # it may change it in place
@@ -214,9 +215,15 @@ def _tried(
             output()
             return _kept(layer)
 
-    inference = output()
+    with intercepted(layer, {name: layer}, lambda use: normalized.append(use.x.clone())):
+        inference = output()
+    # A layer may convolve, too, and then call F.batch_norm: its input is not what it normalizes.
+    at = normalized[0] if normalized else x
+    if at.ndim < 2 or at.shape[1] != kept[0].numel():
+        manners[name] = "unknown"
+        return
     of_zeros, of_ones = from_initial(0.0), from_initial(1.0)
-    mean, variance, _ = moments(x)
+    mean, variance, _ = moments(at)
     with _training(layer):
         training = output()
     with holding(layer, mean[0], variance[0]):

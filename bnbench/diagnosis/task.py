@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnbench.diagnosis.answers import answer, classes_at, place_of, total
 from bnbench.diagnosis.batches import Path
 from bnbench.diagnosis.foreign import described, shape
 from bnbench.diagnosis.result import NATS, figures
 from bnbench.diagnosis.route import part
 from bnbench.errors import UsageError
-
-ANSWERS = ("logits", "out", "output", "sample", "prediction")
-"""What answers are called in outputs that are dicts or objects; `out`: torchvision's
-segmentation."""
 
 IGNORED = (-100, 255)
 """Labels that count for nothing: torch's default, and that of most segmentation datasets."""
@@ -58,35 +55,6 @@ say what each example costs:
   then call diagnose(model, loader, score=score), or, for the command, return
     {"model": model, "train": loader, "score": score}"""
 """What to write where outputs and labels are not understood."""
-
-# --- answers ----------------------------------------------------------------------------------
-
-
-def answer(output: Any) -> Tensor | None:
-    """The tensor in an output that is the answer: it, the first of a tuple, `.logits`, …"""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, list | tuple) and output:
-        return answer(output[0]) if not isinstance(output[0], Mapping) else None
-    for name in ANSWERS:
-        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-        if isinstance(found, Tensor):
-            return found
-    return None
-
-
-def total(output: Any) -> Tensor | None:
-    """The loss that a model gives itself in training: a number, the sum of a dict of numbers, or
-    `.loss`."""
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, list | tuple):
-        parts = [each for each in output if isinstance(each, Tensor)]
-        numbers = parts and all(each.numel() == 1 and each.is_floating_point() for each in parts)
-        return torch.stack([each.flatten()[0] for each in parts]).sum() if numbers else None
-    output = output if isinstance(output, Tensor) else getattr(output, "loss", None)
-    is_number = isinstance(output, Tensor) and output.ndim == 0 and output.is_floating_point()
-    return output if is_number else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,13 +130,14 @@ def joined(parts: list[Predictions], order: Tensor, unit: str) -> Predictions:
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """How examples are judged. `scale`: of values, the variance that counts as 1. `classes`: how
-    many the network tells apart, where each place has one."""
+    many the network tells apart, where each place has one. `place`: of the answer in a tuple."""
 
     kind: Kind
     labels: Path | None = None
     score: Score | None = None
     scale: float = 1.0
     classes: int = 0
+    place: int = 0
 
     @property
     def unit(self) -> str:
@@ -179,7 +148,7 @@ class Task:
         """A batch of `count` examples. `reference`: (n, parts), of outputs without labels."""
         if self.kind in ("own", "training"):
             return self._own(output, batch, count)
-        found = answer(output)
+        found = answer(output, self.place)
         assert found is not None
         found = found.detach().to("cpu", torch.float64)
         if self.kind == "outputs":
@@ -247,19 +216,27 @@ class Task:
 
 def task_of(output: Any, batch: Any, labels: Path | None, every: Tensor | None) -> Task:
     """The task, from what is there; `every`: all labels. Raises UsageError."""
-    found = answer(output)
+    given = None if labels is None else part(batch, labels)
+    if isinstance(given, Tensor):
+        every = given.cpu() if every is None else every
+        place = place_of(output, given, every)
+    else:
+        place = 0
+    found = answer(output, place)
     if found is None or not found.ndim:
         raise UsageError(f"the model gives {described(output)}", do=CODE)
     if labels is None:
         return Task("outputs")
-    given = part(batch, labels)
-    if not isinstance(given, Tensor):
+    if not isinstance(given, Tensor) or every is None:
         raise UsageError(f"the labels are {described(given)}", do=CODE)
-    every = given.cpu() if every is None else every
     if every.is_complex() or not found.is_floating_point() or len(found) != len(given):
         raise _not_understood(found, given)
+    return replace(_of_answer(found, given, labels, every), place=place)
+
+
+def _of_answer(found: Tensor, given: Tensor, labels: Path, every: Tensor) -> Task:
     whole = not every.is_floating_point()
-    at = _classes_at(found, given) if whole else None
+    at = classes_at(found, given) if whole else None
     if at is not None:
         return Task("classes", labels, classes=found.shape[at])
     if found.numel() != given.numel():
@@ -284,16 +261,6 @@ def _not_understood(found: Tensor, given: Tensor) -> UsageError:
     )
 
 
-def _classes_at(found: Tensor, labels: Tensor) -> int | None:
-    """In which dimension of an output (n, C, …) or (n, …, C) the classes of these labels, (n, …),
-    are; None where they do not fit."""
-    if found.ndim != labels.ndim + 1:
-        return None
-    if found.shape[:1] + found.shape[2:] == labels.shape and found.shape[1] > 1:
-        return 1
-    return found.ndim - 1 if found.shape[:-1] == labels.shape and found.shape[-1] > 1 else None
-
-
 def _log_shares(found: Tensor) -> Tensor:
     """Logarithms of the classes' shares, in dimension 1, of logits or of shares (a softmax)."""
     if bool((found >= 0).all()) and torch.allclose(found.sum(1), torch.ones_like(found[:, 0])):
@@ -302,7 +269,7 @@ def _log_shares(found: Tensor) -> Tensor:
 
 
 def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
-    found = found.movedim(cast(int, _classes_at(found, labels)), 1)
+    found = found.movedim(cast(int, classes_at(found, labels)), 1)
     labels = labels.long()
     counts = torch.ones_like(labels, dtype=torch.bool)
     if labels.ndim > 1 or bool((labels == IGNORED[0]).any()):

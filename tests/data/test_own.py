@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
-from bnbench.data import own
+from bnbench.data import in_order, own
 from bnbench.data.batches import Standardize
 from bnbench.data.dataset import Dataset, moments, pixel_moments
 from bnbench.errors import DataError
@@ -53,6 +53,8 @@ def pillow(image: np.ndarray[Any, Any]) -> Image.Image:
         (PIXELS, LABELS),
         (PIXELS.transpose(0, 2, 3, 1), LABELS.astype(np.uint8)),
         (torch.from_numpy(PIXELS.astype(np.int64)), torch.from_numpy(LABELS)),
+        (PIXELS[:, ::-1].copy()[:, ::-1], LABELS),
+        (torch.from_numpy(PIXELS).to_sparse(), LABELS),
         TensorDataset(torch.from_numpy(PIXELS), torch.from_numpy(LABELS)),
         Items(*zip(PIXELS.transpose(0, 2, 3, 1), LABELS, strict=True)),
         Items(*[(pillow(image), int(label)) for image, label in zip(PIXELS, LABELS, strict=True)]),
@@ -121,8 +123,8 @@ def test_names() -> None:
 
 
 def test_slow_ones_are_decoded_by_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "SERIAL_SECONDS", 0.01)
-    monkeypatch.setattr(own, "usable_cores", lambda: 2)
+    monkeypatch.setattr(in_order, "SERIAL_SECONDS", 0.01)
+    monkeypatch.setattr(in_order, "usable_cores", lambda: 2)
     items = Items(*zip(PIXELS, LABELS, strict=True), seconds=0.01)
     found = gathered(items, (PIXELS, LABELS))
     assert torch.equal(found.train.pixels, found.test.pixels)
@@ -176,7 +178,10 @@ GOOD = PIXELS, LABELS
         ((GOOD, (PIXELS, LABELS + 1)), "labels of test are 1 to 3; 3 classes are numbered 0 to 2"),
         (((PIXELS, LABELS + 1), GOOD), "no image in train is of class 0$"),
         (((PIXELS, LABELS + 2), GOOD), "no image in train is of class 0, 1$"),
+        (((PIXELS, LABELS * 10**12), GOOD), "no image in train is of class 1, 2, 3, 4, 5, 6 and "),
         ((GOOD, GOOD, ["a", "b"]), "labels of train are 0 to 2; 2 classes"),
+        ((GOOD, GOOD, 3), "the names of the classes are of type int"),
+        (((PIXELS[:, :, :0], LABELS), GOOD), "train has images of 3×0×7: empty"),
         (((NAN, LABELS), GOOD), r"train: image 7 has pixels that are not finite"),
         (((PIXELS.astype(np.int64) * 9, LABELS), GOOD),
          r"train: image \d has whole numbers from 0 to \d{4} as pixels"),
@@ -188,6 +193,7 @@ GOOD = PIXELS, LABELS
         ((Items((PIXELS[0], 0.5)), GOOD), r"label of .*train\[0\] is 0\.5 \(of type float\)"),
         ((Items((PIXELS[0], None)), GOOD), r"label of .*train\[0\] is None"),
         ((Items((PIXELS[0], [0, 1])), GOOD), r"label of .*train\[0\] is \[0, 1\] \(a list of 2\)"),
+        ((Items(("0.png", 0)), GOOD), r"image of .*train\[0\] is of type str"),
         ((Items(PIXELS[0]), GOOD), r"train\[0\] is of type ndarray"),
         ((Items({"x": 1, "y": 2}), GOOD), r"train\[0\] has x, y"),
         ((Items((NAN[7], 0)), GOOD), r"image of .*train\[0\] has pixels that are not finite"),

@@ -116,10 +116,11 @@ class Gives(nn.Module):
     [
         lambda logits: (logits, None),
         lambda logits: [logits, logits * 0],
+        lambda logits: (logits.mean(), logits.repeat(1, 3), logits),
         lambda logits: {"logits": logits},
         Output,
     ],
-    ids=["tuple", "list", "dict", "attribute"],
+    ids=["tuple", "list", "after a loss and features", "dict", "attribute"],
 )
 def test_outputs_that_hold_logits(how: Callable[[Tensor], object]) -> None:
     plain = bnbench.diagnose(trained(), loader(count=256), images=256)

@@ -110,6 +110,38 @@ def test_a_layer_written_by_hand_is_diagnosed_and_fixed(norm: type[nn.Module]) -
     assert after < found.reading("running").loss - 0.1
 
 
+class Fused(nn.Module):
+    """A convolution and its normalization in one."""
+
+    def __init__(self, convolution: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.weight, self.bias = norm.weight, norm.bias
+        self.register_buffer("running_mean", norm.running_mean)
+        self.register_buffer("running_var", norm.running_var)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        return F.batch_norm(self.convolution(x), *kept, self.weight, self.bias, self.training)
+
+
+def test_a_layer_that_does_more_than_to_normalize_is_read_where_it_does() -> None:
+    plain = copy.deepcopy(learned(nn.BatchNorm2d))
+    norms = [plain.get_submodule(name) for name in ("1", "4", "7")]
+    for norm in norms:
+        norm.get_buffer("running_var").mul_(50)
+    fused = copy.deepcopy(plain)
+    for name in ("0", "3", "6"):
+        norm = fused.get_submodule(str(int(name) + 1))
+        setattr(fused, name, Fused(fused.get_submodule(name), norm))
+        setattr(fused, str(int(name) + 1), nn.Identity())
+    expected, found = diagnosed(plain, 512), diagnosed(fused, 512)
+    assert [each.name for each in found.findings] == ["mismatched"]
+    assert [each.loss for each in found.readings] == pytest.approx(
+        [each.loss for each in expected.readings], abs=1e-6
+    )
+
+
 def test_how_often_a_layer_without_a_count_was_updated_is_not_said() -> None:
     model = learned(ByHand)
     for name in ("1", "4", "7"):

@@ -288,6 +288,35 @@ def test_alternating_batches_are_all_seen() -> None:
     assert "mixed-domains" in kinds or found.reading("running").loss > 1
 
 
+class ByDomain(nn.Module):
+    """The domain that comes with a batch says which layer normalizes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 4)
+        self.norms = nn.ModuleList([nn.BatchNorm1d(16), nn.BatchNorm1d(16)])
+
+    def forward(self, x: Tensor, domain: int) -> Tensor:
+        return self.last(self.norms[domain](self.first(x)).relu())  # type: ignore[no-any-return]
+
+
+def test_batches_of_two_kinds_that_a_number_tells_apart_are_not_mixed() -> None:
+    batches = [
+        (X[32 * k : 32 * k + 32] * 9 ** (k % 2), k % 2, CLASS[32 * k : 32 * k + 32], k)
+        for k in range(16)
+    ]
+    model = ByDomain()
+    found = bnbench.diagnose(model, batches, images=512)
+    assert [each.used for each in found.layers] == [True, True]
+    twin = ByDomain().train()
+    with torch.no_grad():
+        losses = [F.cross_entropy(twin(x, domain), y).item() for x, domain, y, _ in batches]
+    assert found.reading("batch").loss == pytest.approx(sum(losses) / 16, abs=1e-5)
+    kept = collect(batches, "train", 512, torch.device("cpu"), ForeignCode())
+    assert [len(columns[0,]) for _, columns, _ in kept.groups] == [256, 256]
+
+
 def test_examples_of_different_shapes_never_share_a_batch() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(6, 8, 1), nn.BatchNorm1d(8), nn.ReLU(), Pool(), nn.Linear(8, 4))
