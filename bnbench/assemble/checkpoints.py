@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import _codecs
+import argparse
 import io
+import pathlib
 import pickle
 import re
+import types
 import warnings
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from datetime import datetime
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from bnbench.errors import BnbenchError, StorageError
+from bnbench.running_statistics import STATISTICS
 from bnbench.train import Run
 from bnbench.wording import cut, shortened
 
@@ -28,6 +36,21 @@ WRAPPERS = ("module.", "_orig_mod.")
 
 AVERAGED = "n_averaged"
 """What AveragedModel counts, beside the names of its module."""
+
+_RECONSTRUCT, _SCALAR = (each.__reduce__()[0] for each in (np.empty(0), np.float64(0)))  # type: ignore
+
+COUNTED = (*STATISTICS, "num_batches_tracked")
+"""What a checkpoint may lack: it may hold parameters alone."""
+
+PLAIN: list[Any] = [
+    *(argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath),
+    *(datetime, np.ndarray, np.dtype, _codecs.encode),
+    *{type(np.dtype(each)) for each in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
+    *((each, f"numpy.{core}.multiarray.{each.__name__}")
+      for core in ("core", "_core") for each in (_RECONSTRUCT, _SCALAR)),
+]  # fmt: skip
+"""What scripts keep beside tensors: their arguments, a best accuracy of NumPy's, the state of its
+random numbers. None of these can do anything when it is made."""
 
 _HELD = {
     "run": dict,
@@ -46,11 +69,14 @@ def load(name: str, content: bytes, *, do: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about files of other kinds
-            return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+            with safe_globals(PLAIN):
+                return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:  # whatever bytes of someone else's make of torch's reader
         # Not in its words: it advises to load the file without this protection.
         unknown = re.search(r"GLOBAL ([\w.]+)", str(error))
         said = f"{name} is not a checkpoint of PyTorch, or damaged"
+        if content[8:10] == b'{"':
+            said = f"{name} is a file of safetensors, not of torch.save"
         if isinstance(error, pickle.UnpicklingError) and unknown is not None:
             what = f"holds more than tensors ({unknown[1]})"
             said = f"{name} {what}, and running what a file says is not safe"
@@ -58,14 +84,24 @@ def load(name: str, content: bytes, *, do: str) -> Any:
 
 
 def state_dict_in(loaded: Any) -> MutableMapping[str, Tensor] | None:
-    """The state dict in the content of a checkpoint; None: there is none."""
+    """The state dict in the content of a checkpoint, by its name or as the only one; None: there is
+    none, or several."""
     for place in PLACES:
         found = loaded
         for key in place:
             found = found.get(key) if isinstance(found, dict) else None
         if _is_state_dict(found):
             return found  # type: ignore[no-any-return]
-    return None
+    several = [*_state_dicts(loaded)]
+    return several[0] if len(several) == 1 else None
+
+
+def _state_dicts(loaded: object, depth: int = 2) -> Iterator[MutableMapping[str, Tensor]]:
+    if _is_state_dict(loaded):
+        yield loaded  # type: ignore[misc]
+    elif isinstance(loaded, dict) and depth:
+        for each in loaded.values():
+            yield from _state_dicts(each, depth - 1)
 
 
 def _is_state_dict(found: object) -> bool:
@@ -88,6 +124,21 @@ def bare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     ]:
         wrapper += inner[0]
     return {key.removeprefix(wrapper): value for key, value in state.items()}, wrapper
+
+
+def part_for(own: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """What a state dict has for a network of these names, without what it puts before them, and
+    that: of a wrapper, or the attribute in which a LightningModule has the network."""
+    saved, wrapper = bare(state)
+    if not own or own.keys() & saved.keys():
+        return saved, wrapper
+    first, needed = next(iter(own)), {key for key in own if key.rpartition(".")[2] not in COUNTED}
+    before = {key.removesuffix(first) for key in saved if key.endswith(f".{first}")}
+    fit = [each for each in before if {each + key for key in needed} <= saved.keys()]
+    if len(fit) != 1:
+        return saved, wrapper
+    inside = {key.removeprefix(fit[0]): saved[key] for key in saved if key.startswith(fit[0])}
+    return inside, wrapper + fit[0]
 
 
 def other_names(

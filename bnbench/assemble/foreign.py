@@ -100,7 +100,8 @@ def load_pretrained(network: nn.Module, file: str, classes: int, channels: int) 
     )
     if found is None:
         raise StorageError(f"{name} holds no state dict", do=checkpoints.SAVE)
-    saved, own = checkpoints.bare(found)[0], network.state_dict()
+    own = network.state_dict()
+    saved, _ = checkpoints.part_for(own, found)
     differ = checkpoints.other_shapes(saved, own)
     weighted = [
         each for each in network.named_modules() if isinstance(each[1], _ConvNd | nn.Linear)

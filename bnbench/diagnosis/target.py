@@ -191,8 +191,9 @@ def _saved(name: str, content: bytes) -> SavedModel:
     if found is not None:
         return SavedModel(name, loaded, found)
     raise StorageError(
-        f"{name} holds {described(loaded)}: no state dict",
-        do="expected one, or a dict that has one as 'state_dict', 'model_state_dict', 'model'",
+        f"{name} holds {described(loaded)}: no state dict, or several",
+        do="expected one, or a dict that has one as 'state_dict', 'model_state_dict', 'model'; or "
+        "load it in your function, without --checkpoint",
     )
 
 
@@ -208,8 +209,8 @@ def load(target: Target, checkpoint: SavedModel) -> None:
 def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
     """Load it, whatever it was wrapped in; the layers whose running statistics it lacks, by name in
     the model. Raises UsageError."""
-    saved, _ = checkpoints.bare(checkpoint.state)
     own, wrapper = checkpoints.bare(model.state_dict())
+    saved, _ = checkpoints.part_for(own, checkpoint.state)
     wrong = checkpoints.other_names(saved, own, STATISTICS)
     if wrong := wrong or cut([*checkpoints.other_shapes(saved, own).values()], "; "):
         raise UsageError(
@@ -224,10 +225,9 @@ def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
 @_of_the_model
 def recalibrate(checkpoint: SavedModel, model: nn.Module, diagnosis: Diagnosis) -> bytes:
     """The same checkpoint with the population's statistics; nothing else in it changes."""
-    saved, wrapper = checkpoints.bare(checkpoint.state)
-    _, own = checkpoints.bare(
-        plain(model).state_dict()
-    )  # the diagnosis names layers as the model does
+    # The diagnosis names layers as the model does.
+    names, own = checkpoints.bare(plain(model).state_dict())
+    saved, wrapper = checkpoints.part_for(names, checkpoint.state)
     named = {own + key: value for key, value in saved.items()}
     for key, value in diagnosis.recalibrated(named).items():
         checkpoint.state[wrapper + key.removeprefix(own)] = value
