@@ -178,7 +178,7 @@ UNREADABLE: dict[str, tuple[Any, str]] = {
     "empty": (b"", "is not a checkpoint of PyTorch"),
     "an object": ({"model": {"a": torch.ones(1)}, "args": Settings()}, "holds more than tensors ("),
     "a list": ([torch.ones(1)], "holds a list of Tensor: no state dict"),
-    "two": (dict.fromkeys("GD", {"a": torch.ones(1)}), "a dict with 'G', 'D': no state dict, or"),
+    "two": ({key: {"a": torch.ones(1)} for key in "GD"}, "'G', 'D': no state dict, or several"),
     "safetensors": (struct.pack("<Q", 2) + b'{"a":{}}', "is a file of safetensors"),
     "no state": ({"epoch": 3, "loss": [1.0]}, "holds a dict with 'epoch', 'loss': no state dict"),
 }
