@@ -37,7 +37,7 @@ WRAPPERS = ("module.", "_orig_mod.")
 AVERAGED = "n_averaged"
 """What AveragedModel counts, beside the names of its module."""
 
-_RECONSTRUCT, _SCALAR = (each.__reduce__()[0] for each in (np.empty(0), np.float64(0)))  # type: ignore
+_OF_NUMPY: list[Any] = [each.__reduce__()[0] for each in (np.empty(0), np.float64(0))]
 
 COUNTED = (*STATISTICS, "num_batches_tracked")
 """What a checkpoint may lack: it may hold parameters alone."""
@@ -47,7 +47,7 @@ PLAIN: list[Any] = [
     *(datetime, np.ndarray, np.dtype, _codecs.encode),
     *{type(np.dtype(each)) for each in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
     *((each, f"numpy.{core}.multiarray.{each.__name__}")
-      for core in ("core", "_core") for each in (_RECONSTRUCT, _SCALAR)),
+      for core in ("core", "_core") for each in _OF_NUMPY),
 ]  # fmt: skip
 """What scripts keep beside tensors: their arguments, a best accuracy of NumPy's, the state of its
 random numbers. None of these can do anything when it is made."""

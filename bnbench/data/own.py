@@ -114,7 +114,8 @@ def _array(values: Any) -> NDArray[Any]:
         return np.asarray(values)
     values = values.detach().cpu().to_dense()
     # NumPy has no bfloat16.
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    array: NDArray[Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return array
 
 
 def _channels_first(pixels: NDArray[Any], said: str) -> NDArray[Any]:
@@ -280,10 +281,10 @@ def _class_names(
     returned: Sequence[Any], train: Tensor, test: Tensor, where: str
 ) -> tuple[str, ...]:
     """The names of the classes, after checking that every label has one."""
-    names = returned[2] if len(returned) == 3 else _names(returned[0])
-    if not isinstance(names, Iterable | None):
-        raise DataError(f"{where}: the names of the classes are {_kind(names)}", do=RETURNS)
-    names = names and tuple(map(str, names))
+    given = returned[2] if len(returned) == 3 else _names(returned[0])
+    if not isinstance(given, Iterable | None):
+        raise DataError(f"{where}: the names of the classes are {_kind(given)}", do=RETURNS)
+    names = None if given is None else tuple(map(str, given))
     count = int(train.max()) + 1 if names is None else len(names)
     for part, labels in (("train", train), ("test", test)):
         low, high = int(labels.min()), int(labels.max())

@@ -113,7 +113,7 @@ def test_a_layer_written_by_hand_is_diagnosed_and_fixed(norm: type[nn.Module]) -
 class Fused(nn.Module):
     """A convolution and its normalization in one."""
 
-    def __init__(self, convolution: nn.Module, norm: nn.Module) -> None:
+    def __init__(self, convolution: nn.Module, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.convolution = convolution
         self.weight, self.bias = norm.weight, norm.bias
@@ -131,10 +131,11 @@ def test_a_layer_that_does_more_than_to_normalize_is_read_where_it_does() -> Non
     for norm in norms:
         norm.get_buffer("running_var").mul_(50)
     fused = copy.deepcopy(plain)
-    for name in ("0", "3", "6"):
-        norm = fused.get_submodule(str(int(name) + 1))
+    for name, following in (("0", "1"), ("3", "4"), ("6", "7")):
+        norm = fused.get_submodule(following)
+        assert isinstance(norm, nn.BatchNorm2d)
         setattr(fused, name, Fused(fused.get_submodule(name), norm))
-        setattr(fused, str(int(name) + 1), nn.Identity())
+        setattr(fused, following, nn.Identity())
     expected, found = diagnosed(plain, 512), diagnosed(fused, 512)
     assert [each.name for each in found.findings] == ["mismatched"]
     assert [each.loss for each in found.readings] == pytest.approx(
