@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from bnbench.errors import BnbenchError, StorageError
-from bnbench.running_statistics import STATISTICS
 from bnbench.train import Run
 from bnbench.wording import cut, shortened
 
@@ -38,9 +37,6 @@ AVERAGED = "n_averaged"
 """What AveragedModel counts, beside the names of its module."""
 
 _OF_NUMPY: list[Any] = [each.__reduce__()[0] for each in (np.empty(0), np.float64(0))]
-
-COUNTED = (*STATISTICS, "num_batches_tracked")
-"""What a checkpoint may lack: it may hold parameters alone."""
 
 PLAIN: list[Any] = [
     *(argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath),
@@ -126,15 +122,20 @@ def bare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     return {key.removeprefix(wrapper): value for key, value in state.items()}, wrapper
 
 
-def part_for(own: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def part_for(
+    own: Mapping[str, Any], state: Mapping[str, Tensor], lacking: Collection[str] = ()
+) -> tuple[dict[str, Tensor], str]:
     """What a state dict has for a network of these names, without what it puts before them, and
-    that: of a wrapper, or the attribute in which a LightningModule has the network."""
+    that: of a wrapper, or the attribute in which a LightningModule has the network. `lacking`: see
+    `other_names`."""
     saved, wrapper = bare(state)
     if not own or own.keys() & saved.keys():
         return saved, wrapper
-    first, needed = next(iter(own)), {key for key in own if key.rpartition(".")[2] not in COUNTED}
+    lacking = (*lacking, "num_batches_tracked")
+    needed = [key for key in own if key.rpartition(".")[2] not in lacking]
+    first = next(iter(needed), "")
     before = {key.removesuffix(first) for key in saved if key.endswith(f".{first}")}
-    fit = [each for each in before if {each + key for key in needed} <= saved.keys()]
+    fit = [each for each in before if all(each + key in saved for key in needed)]
     if len(fit) != 1:
         return saved, wrapper
     inside = {key.removeprefix(fit[0]): saved[key] for key in saved if key.startswith(fit[0])}

@@ -210,7 +210,7 @@ def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
     """Load it, whatever it was wrapped in; the layers whose running statistics it lacks, by name in
     the model. Raises UsageError."""
     own, wrapper = checkpoints.bare(model.state_dict())
-    saved, _ = checkpoints.part_for(own, checkpoint.state)
+    saved, _ = checkpoints.part_for(own, checkpoint.state, STATISTICS)
     wrong = checkpoints.other_names(saved, own, STATISTICS)
     if wrong := wrong or cut([*checkpoints.other_shapes(saved, own).values()], "; "):
         raise UsageError(
@@ -227,7 +227,7 @@ def recalibrate(checkpoint: SavedModel, model: nn.Module, diagnosis: Diagnosis) 
     """The same checkpoint with the population's statistics; nothing else in it changes."""
     # The diagnosis names layers as the model does.
     names, own = checkpoints.bare(plain(model).state_dict())
-    saved, wrapper = checkpoints.part_for(names, checkpoint.state)
+    saved, wrapper = checkpoints.part_for(names, checkpoint.state, STATISTICS)
     named = {own + key: value for key, value in saved.items()}
     for key, value in diagnosis.recalibrated(named).items():
         checkpoint.state[wrapper + key.removeprefix(own)] = value
