@@ -154,7 +154,8 @@ class ClaimConfig(Block):
 
     `better: bn@32` names a value of the one axis that is left, `bn@data.batch_size=32` of any.
     `better: [bn@32, bn@2]` against `worse: [gn@32, gn@2]` is a difference of differences. An axis
-    that a claim does not fix is tuned (`tune:`) on validation, with equal trials for each setup.
+    that a claim does not fix is tuned (`tune:`) on validation, with equal trials for each setup;
+    the verdict is on the values chosen, which are luck where many runs fail.
 
     A run that diverged is worse than any number, and a target never reached is further than any;
     both are ranked and counted, never averaged. Always inconclusive, with the reason: missing
