@@ -37,7 +37,7 @@ MESSAGES_PER_SECOND = 100
 SEEN_SECONDS = 30.0
 """How long nodes may take to say whether they see a file; those that say nothing do not."""
 
-WAITING_SECONDS = 20.0
+WAITING_SECONDS = 12.0
 """Without a worker after this long, what is waited for is said."""
 
 
@@ -308,7 +308,8 @@ class Ray:
 
 
 def _cause(error: BaseException) -> str:
-    """How an actor was lost, for people; Ray tells it in a page."""
+    """How an actor was lost, for people; Ray tells it in a page. Raises ClusterError where it was
+    not the actor that was lost, but we."""
     said = str(error).strip()
     if "its owner has died" in said:
         raise lost("has lost the node of this machine") from error
