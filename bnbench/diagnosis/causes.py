@@ -17,6 +17,12 @@ from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.result import Finding, LayerReading, figures, finding, percent
 from bnbench.running_statistics import STATISTICS
 
+BY_FUNCTION = (
+    "forward() calls F.batch_norm with statistics that no module has as running_mean and "
+    "running_var: give each normalization a module of its own (nn.BatchNorm2d), and ask again; as "
+    "it is, they were not looked at"
+)
+
 
 def in_other_modes(case: Case) -> Iterator[Finding]:
     """What differs between the modes with the same statistics in both."""
@@ -33,6 +39,7 @@ def in_other_modes(case: Case) -> Iterator[Finding]:
                 f"{there.figures} where the rest of the network is in train(), "
                 f"{modes.evaluation.figures} where it is in eval()"
                 + (f"; the outputs differ by {apart:.0%} of their variance" if apart else ""),
+                do=BY_FUNCTION if modes.by_function else "",
             )
     share = criteria.padding(case.train.images)
     if share >= criteria.PADDED and case.evidence.survey.of("exchanged"):

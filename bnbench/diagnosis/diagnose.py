@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _NormBase
 
-from bnbench.diagnosis import criteria
+from bnbench.diagnosis import causes, criteria
 from bnbench.diagnosis.batches import Collected, collect
 from bnbench.diagnosis.case import Case
 from bnbench.diagnosis.evidence import Evidence, Target
@@ -280,11 +280,14 @@ def _score(loader: Loader, kind: Kind, batch_size: int | None, found: Prediction
 def _notes(case: Case, found: Sequence[Finding]) -> Iterator[str]:
     """What a reader of the figures has to know."""
     images, survey = case.train.images, case.evidence.survey
-    if not case.layers:
+    if case.modes.by_function:
+        yield causes.BY_FUNCTION
+    elif not case.layers:
         yield (
             "no layer depends on batch statistics: the model has no BatchNorm layer, and what "
             "differs between train() and eval() is something else (dropout?)"
         )
+    if not case.layers:
         return
     for manner, says in PLAYED.items():
         kinds = {class_name(layer) for layer in survey.of(manner).values()}

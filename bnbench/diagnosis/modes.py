@@ -3,7 +3,7 @@ normalizations in training mode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
-from bnbench.probes.interception import class_name
+from bnbench.probes.interception import FUNCTIONS, class_name
 from bnbench.probes.statistics import modes_restored
-from bnbench.running_statistics import has_statistics
+from bnbench.running_statistics import STATISTICS, has_statistics, tables
 
 DROPOUTS: tuple[Callable[..., Tensor], ...] = (
     F.dropout,
@@ -30,7 +30,15 @@ DROPS = ("drop", "stochasticdepth")
 torchvision's StochasticDepth."""
 
 
-class _NoDropout(TorchFunctionMode):
+class InTraining(TorchFunctionMode):
+    """Without dropout. `by_function`: whether forward() has called F.batch_norm in training with
+    other statistics than those of these layers."""
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.of_layers = {id(tensor) for each in layers for *_, tensor in tables(each)}
+        self.by_function = False
+
     def __torch_function__(
         self,
         func: Any,
@@ -38,9 +46,15 @@ class _NoDropout(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        kwargs = kwargs or {}
         if func in DROPOUTS:
-            return args[0] if args else (kwargs or {})["input"]
-        return func(*args, **(kwargs or {}))
+            return args[0] if args else kwargs["input"]
+        if func in FUNCTIONS:
+            given = dict(zip(FUNCTIONS[func], args, strict=False)) | kwargs
+            mean = given.get(STATISTICS[0])
+            known = mean is None or id(mean) in self.of_layers
+            self.by_function |= not known and bool(given.get("training"))
+        return func(*args, **kwargs)
 
 
 def drops(module: nn.Module) -> bool:
@@ -49,14 +63,15 @@ def drops(module: nn.Module) -> bool:
 
 
 @contextmanager
-def in_training(network: nn.Module, *, dropout: bool) -> Iterator[None]:
+def in_training(network: nn.Module, *, dropout: bool) -> Iterator[InTraining | None]:
     """Every module in training mode but the normalizations, whose statistics are given by others,
     and, without `dropout`, what leaves something out by chance. Flags are restored on leaving."""
-    with modes_restored(network), nullcontext() if dropout else _NoDropout():
+    mode = None if dropout else InTraining(filter(has_statistics, network.modules()))
+    with modes_restored(network), mode or nullcontext():
         for module in network.modules():
             still = has_statistics(module) or isinstance(module, _NormBase)
             module.training = not still and (dropout or not drops(module))
-        yield
+        yield mode
 
 
 def losses(network: nn.Module, batch: Any) -> Any:

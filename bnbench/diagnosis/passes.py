@@ -229,13 +229,14 @@ class Passes:
                 if name.endswith(STATISTICS) and not torch.equal(value, now[name])
             )
         evaluation, still = found(0)
-        training, random_too = None, False
+        training, random_too, by_function = None, False, False
         if self.task.kind != "training":
             with (
                 suppress(UsageError, ValueError, AssertionError),
-                in_training(network, dropout=False),
+                in_training(network, dropout=False) as mode,
             ):
                 one, still = found(0)
+                by_function = mode is not None and mode.by_function
                 other, _ = found(1)
                 random_too = not torch.allclose(one.losses, other.losses, equal_nan=True)
                 training = None if random_too else one
@@ -243,7 +244,7 @@ class Passes:
         if random_too or any(map(drops, network.modules())):
             with suppress(UsageError), in_training(network, dropout=True):
                 _, noisy = found(0)
-        return Modes(evaluation, training, noisy, still, moved)
+        return Modes(evaluation, training, noisy, still, moved, by_function)
 
     def of_live(self, images: Collected, live: nn.Module | None) -> Pools | None:
         """The layers' statistics with the live model's weights, where there is one; None also where

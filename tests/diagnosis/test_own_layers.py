@@ -152,6 +152,33 @@ def test_how_often_a_layer_without_a_count_was_updated_is_not_said() -> None:
     assert "often enough" not in found.evidence
 
 
+class ByFunction(nn.Module):
+    """Its statistics have names of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network(momentum=None)[0]
+        self.out = nn.Linear(8 * 196, 10)
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("variance", torch.full((8,), 50.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.get_buffer("mean"), self.get_buffer("variance")
+        y = F.batch_norm(self.inner(x), *kept, training=self.training)
+        return self.out(y.relu().flatten(1))  # type: ignore[no-any-return]
+
+
+def test_statistics_that_no_layer_keeps_are_said_to_be_so() -> None:
+    model = steps(ByFunction(), 20)
+    model.get_buffer("variance").fill_(50)
+    found = diagnosed(model, 256)
+    assert [each.name for each in found.findings if each.harmful] == ["mode-branch"]
+    assert "a module of its own" in found.findings[0].do
+    assert any("calls F.batch_norm" in each for each in found.notes)
+    assert not any("no BatchNorm layer" in each for each in found.notes)
+    assert not any("F.batch_norm" in each for each in diagnosed(learned(Corrected), 128).notes)
+
+
 class ByName(nn.Module):
     """Calls its layer with a keyword."""
 
