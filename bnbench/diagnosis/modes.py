@@ -50,7 +50,7 @@ class InTraining(TorchFunctionMode):
         if func in DROPOUTS:
             return args[0] if args else kwargs["input"]
         if func in FUNCTIONS:
-            given = dict(zip(FUNCTIONS[func], args, strict=False)) | kwargs
+            given = {**dict(zip(FUNCTIONS[func], args, strict=False)), **kwargs}
             mean = given.get(STATISTICS[0])
             known = mean is None or id(mean) in self.of_layers
             self.by_function |= not known and bool(given.get("training"))

@@ -229,6 +229,9 @@ def task_of(output: Any, batch: Any, labels: Path | None, every: Tensor | None) 
         return Task("outputs")
     if not isinstance(given, Tensor) or every is None:
         raise UsageError(f"the labels are {described(given)}", do=CODE)
+    if bool((every == IGNORED[0]).all()):
+        said = f"all labels are {IGNORED[0]}, which counts for nothing"
+        raise UsageError(said, do="give a loader whose batches have labels")
     if every.is_complex() or not found.is_floating_point() or len(found) != len(given):
         raise _not_understood(found, given)
     return replace(_of_answer(found, given, labels, every), place=place)
