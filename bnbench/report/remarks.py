@@ -140,13 +140,6 @@ def with_batch_size(study: Study) -> Iterator[str]:
             f"Images are fixed (train.{budget}): batch size {low} takes {few.steps:,} steps, "
             f"{high} takes {many.steps:,}; train.steps would fix the steps"
         )
-    if SHARED_BY not in study.varying and any(
-        isinstance(run.config.norm, schema.Chunked) for run in study.runs
-    ):
-        said += (
-            f"; with both fixed {SHARED_BY} changes only how many images share statistics "
-            f"(`bnbench explain {SHARED_BY}`)"
-        )
     rules = sorted({run.config.optim.lr_rule for run in study.runs})
     rate = ""
     if rules != ["none"]:
@@ -154,3 +147,10 @@ def with_batch_size(study: Study) -> Iterator[str]:
     elif LR not in study.varying:
         rate = " The learning rate does not change with it."
     yield f"{said}.{rate}"
+    if SHARED_BY not in study.varying and any(
+        isinstance(run.config.norm, schema.Chunked) for run in study.runs
+    ):
+        yield (
+            f"{SHARED_BY} changes only how many images share statistics, at equal images and steps "
+            f"(`bnbench explain {SHARED_BY}`)."
+        )

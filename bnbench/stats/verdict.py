@@ -172,9 +172,11 @@ def about(needed: int) -> str:
 
 
 def _too_few(effect: Effect, least: int, needed: int | None) -> str:
-    """How many seeds a verdict takes; at this spread, where there are enough to see it."""
+    """How many seeds a verdict takes; at this spread, where there are enough to see it and the
+    effect is not so large that fewer would do."""
     said = f"{effect.n} seed{'s' * (effect.n > 1)}; {least} are needed for a verdict"
-    return said if needed is None or needed == least else f"{said}, {about(needed)} at this spread"
+    large = points_at(effect, effect.interval) != "inconclusive"
+    return said if needed in (None, least) or large else f"{said}, {about(needed)} at this spread"
 
 
 def _clear(upper: float, lower: float) -> bool:

@@ -22,8 +22,8 @@ from tests.runs import SMALL_YAML
 
 SETUPS = "setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group, groups: 2}}}\n"
 SHARED = (
-    "with both fixed norm.batch_size changes only how many images share statistics (`bnbench "
-    "explain norm.batch_size`)"
+    "norm.batch_size changes only how many images share statistics, at equal images and steps "
+    "(`bnbench explain norm.batch_size`)."
 )
 SIZES = "axes: {data.batch_size: [2, 8, 16]}\n"
 BN = {16: 0.643, 8: 0.6, 2: 0.544}
@@ -163,14 +163,13 @@ def test_a_gap_that_may_be_chance_is_not_told(tmp_path: Path) -> None:
         (
             "epochs: 2",
             "Images are fixed (train.epochs): batch size 2 takes 1,500 steps, 16 takes 93; "
-            f"train.steps would fix the steps; {SHARED}. The learning rate does not change with "
-            "it.",
+            "train.steps would fix the steps. The learning rate does not change with it.",
         ),
         (
             "steps: 50",
             "Steps are fixed (train.steps): batch size 2 sees 100 images, 16 sees 800; "
-            f"train.epochs or train.examples would fix the images; {SHARED}. The learning rate "
-            "does not change with it.",
+            "train.epochs or train.examples would fix the images. The learning rate does not "
+            "change with it.",
         ),
     ],
 )
@@ -186,6 +185,7 @@ def test_it_says_what_else_changes_with_the_batch_size(
     study = read_study(invented(tmp_path, plain.replace("train: {", "# {") + SETUPS + text, tell))
     record = as_record(study, [], [], written=datetime(2026, 1, 2, tzinfo=UTC))
     assert sentence in record["answer"]
+    assert SHARED in record["answer"]
 
 
 def test_a_rate_that_follows_the_batch_size_is_told(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def fragile(config: schema.RunConfig) -> Told | None:
 
 def test_with_two_axes_it_goes_along_one_at_each_value_of_the_other(tmp_path: Path) -> None:
     record = answered(tmp_path, f"{BOTH}seeds: 3\n", fragile)
-    low, high, budget, tuning, gap = record["answer"]
+    low, high, budget, shared, tuning, gap = record["answer"]
     assert low == (
         "Test accuracy in %, at learning rate 0.1, batch size 16 → 2: bn 64.4 → 54.5; "
         "gn 54.1 → 61.3."
@@ -218,7 +218,8 @@ def test_with_two_axes_it_goes_along_one_at_each_value_of_the_other(tmp_path: Pa
         "Test accuracy in %, at learning rate 1, batch size 16 → 2: bn 64.4 → 54.5; gn 26.0 (1 of "
         "3 at chance, 1 of 3 diverged) → 26.0 (1 of 3 at chance, 1 of 3 diverged, 1 of 3 failed)."
     )
-    assert budget.endswith(f"would fix the steps; {SHARED}.")
+    assert budget.endswith("would fix the steps.")
+    assert shared == SHARED
     assert tuning.startswith("No learning rate was chosen: with `tune: {axis: optim.lr}`")
     assert "eval mode" in gap
     said = notices(record)
@@ -329,13 +330,19 @@ def test_two_seeds_of_a_claim_are_told_with_their_differences(tmp_path: Path) ->
     assert record["claims"][1]["effect"]["interval"] == ["-inf", "inf"]
 
 
-def test_a_wide_spread_says_how_many_seeds_it_takes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lead", "seeds"), [(0.0, ", more than 100 at this spread."), (0.3, ".")])
+def test_a_wide_spread_says_how_many_seeds_it_takes(
+    tmp_path: Path, lead: float, seeds: str
+) -> None:
+    """Unless the effect is so large that the fewest will do."""
+
     def wide(config: schema.RunConfig) -> Told:
-        return Told(test=0.5 + (0.1, -0.1, 0.08, -0.05)[config.seed] * (config.setup == "gn"))
+        off = lead + (0.1, -0.1, 0.08, -0.05)[config.seed]
+        return Told(test=0.5 + off * (config.setup == "gn"))
 
     _, more = answered(tmp_path, f"{SIZES}seeds: 4\n{CLAIM}", wide)["answer"]
     assert needed([10, -10, 8, -5], 2.0) > 100
-    assert more.endswith("4 seeds; 6 are needed for a verdict, more than 100 at this spread.")
+    assert more.endswith(f"4 seeds; 6 are needed for a verdict{seeds}")
 
 
 def far_apart(config: schema.RunConfig) -> Told:
