@@ -44,6 +44,8 @@ class Nodes:
                 "num_cpus": 0,
                 "object_store_memory": STORE_BYTES,
                 "include_dashboard": False,
+                # Of five looks, each of which may take 10 s: who is dead answers none at once.
+                "_system_config": {"health_check_period_ms": 500},
             },
         )
         self._nodes: dict[str, Any] = {}
