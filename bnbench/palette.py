@@ -81,3 +81,14 @@ def _wanted(name: str, hparams: Mapping[str, Any]) -> Iterable[int]:
 def color(place: int) -> str:
     """The colour at this place, as #rrggbb."""
     return COLORS[place % len(COLORS)]
+
+
+def shades(place: int, count: int) -> list[str]:
+    """The colour at this place so many times, from light to dark; once: as it is."""
+    channels = bytes.fromhex(color(place)[1:])
+    found = []
+    for number in range(count):
+        at = 0.0 if count == 1 else 1 - 2 * number / (count - 1)  # 1: lightest, -1: darkest
+        mixed = (each + at * (0.45 * (255 - each) if at > 0 else 0.45 * each) for each in channels)
+        found.append(f"#{bytes(map(round, mixed)).hex()}")
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import bnbench
-from bnbench.palette import COLORS, DARK, color, places
+from bnbench.palette import COLORS, DARK, color, places, shades
 
 NONE = ("none", {"norm.kind": "none"})
 BEFORE = ("bn-before", {"norm.kind": "batch", "norm.placement": "before"})
@@ -63,6 +63,14 @@ def test_ten_setups_have_ten_colours_whatever_they_are() -> None:
         assert {color(place) for place in places(some).values()} == set(COLORS)
     more = places([*OTHERS, *TWINS])
     assert len(set(more.values())) == 24, "from there on, markers and dashes tell them apart"
+
+
+def test_shades_of_a_colour_go_from_light_to_dark_around_it() -> None:
+    for place in range(len(COLORS)):
+        assert shades(place, 1) == [color(place)]
+        lightness = [contrast(each, "#000000") for each in shades(place, 5)]
+        assert lightness == sorted(set(lightness), reverse=True)
+        assert shades(place, 5)[2] == color(place)
 
 
 def test_a_name_has_the_same_colour_in_every_process() -> None:

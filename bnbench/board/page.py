@@ -3,9 +3,11 @@
 TensorBoard gives colours by the order of runs and has no setting for them, but it takes its page
 from whom starts it. So the page's two lists of colours are exchanged on the way: that of Time
 Series, which counts setups in the order in which they began, and that of the older tabs, which
-counts runs. At 1,280 pixels its list of runs cuts their names, and hides their colours: so the list
-begins wider, and the pane of settings closed; columns of HParams are narrower. Beyond 40 runs the
-older tabs begin with none of them: here, with some. A page that is not as expected stays as it is.
+counts runs; there the cells of a setup have shades of its colour. In Custom Scalars bands are never
+cut as outliers, and names of curves begin with the run. At 1,280 pixels the list of runs cuts their
+names, and hides their colours: so it begins wider, and the pane of settings closed; columns of
+HParams are narrower, and eight tabs fit. Beyond 40 runs the older tabs begin with none of them:
+here, with some. A page that is not as expected stays as it is.
 """
 
 from __future__ import annotations
@@ -29,9 +31,17 @@ _OF_RUNS = re.compile(
     r"(this\.identifiers\.set\((\w+),)(this\.palette\[\w+%this\.palette\.length\])\)"
 )
 _SELECTED = re.compile(r"(namesMatchingRegex\.filter\()(\w+)=>(\w+)\[\2\]==null\?(\w+):\3\[\2\]\)")
+SEED = r"/_s\d+_\w+$/"
+"""In JavaScript: what a run's name has more than that of its cell."""
 SELECTED = 200
 """At most so many runs are selected at first: each chart asks once for each of them."""
 _LAYOUT: tuple[Change, ...] = (
+    (
+        r"(function \w+\((\w+),(\w+)\)\{return`)\$\{\3\} \(\$\{\2\}\)(`\}.{,200}?\.match\()/[^/]+/",
+        r"\1${\2}: ${\3}\4/^(.*): /",
+    ),
+    (r"(<tf-custom-scalar-margin-chart-card[^>]*?)\s+ignore-y-outliers=\"[^\"]*\"", r"\1"),
+    (r"(\.plugin-name[^{}]*\{[^{}]*padding:0 )12px", r"\g<1>8px"),  # eight tabs
     (r"(sideBarWidthInPercent:)20,", r"\g<1>28,"),  # the list of runs
     (r"(\{isSettingsPaneOpen:)!0,", r"\1!1,"),
     # Of HParams: names of rows, which the columns repeat; columns, which share what is left.
@@ -43,13 +53,18 @@ _NAME = re.compile(re.escape(SCRIPT) + r"\?_file_hash=\w+")
 
 
 def page(
-    places: Mapping[str, int], setup_of: str, first: str, open_page: Callable[[], BinaryIO]
+    places: Mapping[str, int],
+    setup_of: str,
+    first: str,
+    shades: Mapping[str, str],
+    open_page: Callable[[], BinaryIO],
 ) -> BinaryIO | None:
     """The zip of TensorBoard's page, changed; None where it is not the page we know.
 
     `places`: in the palette, of setups in the order in which they began. `setup_of`: a regular
     expression, for Python and JavaScript, whose first group is the setup in a run's name. `first`:
-    one for the runs that are selected at first, where there are too many.
+    one for the runs that are selected at first, where there are too many. `shades`: the colours of
+    cells, by the names of their means.
     """
     colors = {setup: palette.color(place) for setup, place in places.items()}
     listed = [
@@ -60,7 +75,9 @@ def page(
     def of_run(found: re.Match[str]) -> str:
         start, run, default = found.groups()
         setup = f"({run}.match({json.dumps(setup_of)})||[])[1]"
-        return f"{start}{json.dumps(colors)}[{setup}]||{default})"
+        cell = f"{run}.replace({SEED},'').split('/').pop()"
+        some = f"{json.dumps(shades)}[{cell}]||{json.dumps(colors)}[{setup}]"
+        return f"{start}{some}||{default})"
 
     def selected(found: re.Match[str]) -> str:
         start, run, state, every = found.groups()

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 HOST = "127.0.0.1"
 TRIED = 100
 ALL = 40  # maxNamesToEnableByDefault of TensorBoard's tf-multi-checkbox
-PINNED = ("accuracy/val_running", "loss/train", "gap/val_loss")
+PINNED = ("accuracy/val_running", "loss/train", "gap/val_accuracy")
 RUNS = rf"^(?!(.*/)?{FOLDER}/)"
 """Runs, without the means over their seeds, which the Custom Scalars tab shows."""
 
@@ -114,12 +114,14 @@ class Setups(NamedTuple):
 
     `places`: in the palette, in the order in which they began, which is TensorBoard's. `regex`:
     its group is the setup in the name of a run or of a mean; "" where there is none. `first`: finds
-    the means and the first seed of each cell, to begin with where there are many names.
+    the means and the first seed of each cell, to begin with where there are many names. `shades`:
+    the colours of cells, by the names of their means.
     """
 
     places: Mapping[str, int]
     regex: str
     first: str
+    shades: Mapping[str, str]
 
 
 def setups_of(experiments: Sequence[ExperimentFolder]) -> Setups:
@@ -133,7 +135,14 @@ def setups_of(experiments: Sequence[ExperimentFolder]) -> Setups:
     # The longest first: "bn" is the beginning of "bn-before".
     either = "|".join(map(re.escape, sorted(places, key=lambda name: (-len(name), name))))
     regex = f"(?:^|/)({either})(?:_|$)" if places else ""
-    return Setups(places, regex, _first((manifest, run) for _, manifest, run in shown))
+    cells: dict[str, dict[str, None]] = {setup: {} for setup in places}
+    for setup, manifest, _ in shown:
+        cells[setup][manifest["cell"].rpartition("_")[0]] = None
+    shades: dict[str, str] = {}
+    for setup, names in cells.items():
+        shades |= zip(sorted(names), palette.shades(places[setup], len(names)), strict=True)
+    first = _first((manifest, run) for _, manifest, run in shown)
+    return Setups(places, regex, first, shades)
 
 
 def _first(runs: Iterable[tuple[Record, RunFolder]]) -> str:

@@ -123,7 +123,7 @@ def test_time_series_has_pinned_cards_without_the_bands(
     wait_for_counts(page, "metrics-pinned-view card-view", "tb-data-table-content-row", [8, 8, 8])
     wait_for_counts(page, "runs-data-table", "tb-data-table-content-row", [RUNS])
     titles = page.evaluate("deep('metrics-pinned-view card-view').map(each => each.innerText)")
-    pinned = ("accuracy/val_running", "loss/train", "gap/val_loss")
+    pinned = ("accuracy/val_running", "loss/train", "gap/val_accuracy")
     for title, tag in zip(titles, pinned, strict=True):
         assert "".join(title.split()).startswith(tag)
     # The colours of the report.
@@ -156,10 +156,14 @@ def test_curves_are_drawn_in_scalars(page: Page) -> None:
     page.wait_for(f"deep('path.line', {card}).length === {2 * COMPLETED}")
 
 
-def test_older_tabs_are_not_smoothed_and_have_the_colours_of_the_report(
+def test_older_tabs_are_not_smoothed_and_have_shades_of_the_colours_of_the_report(
     page: Page, study: ExperimentFolder
 ) -> None:
-    expected = {setup: color(place) for setup, place in setups_of([study]).places.items()}
+    """A cell's runs and their mean have one shade; a setup's mean by batch size its colour."""
+    setups = setups_of([study])
+    expected = {setup: color(place) for setup, place in setups.places.items()}
+    expected |= setups.shades
+    del expected["wild"]  # no mean by batch size
     page.open(
         deep_link(
             setups_of([study]),
@@ -178,10 +182,9 @@ def test_older_tabs_are_not_smoothed_and_have_the_colours_of_the_report(
         )
         found: dict[str, set[str]] = {}
         for run, shade in shown:
-            match = re.search(setups_of([study]).regex, run)
-            assert match is not None
+            cell = re.sub(r"_s\d+_.*$", "", run).rpartition("/")[2]
             red, green, blue = (int(each) for each in re.findall(r"\d+", shade)[:3])
-            found.setdefault(match[1], set()).add(f"#{red:02x}{green:02x}{blue:02x}")
+            found.setdefault(cell, set()).add(f"#{red:02x}{green:02x}{blue:02x}")
         assert found == {setup: {each} for setup, each in expected.items()}
 
 

@@ -14,6 +14,7 @@ from bnbench.board.page import page
 
 SETUPS = {"bn": 1, "none": 0}
 REGEX = "(?:^|/)(none|bn)_"
+SHADES = {"bn_bs004": "#123456"}
 
 
 def contents(file: BinaryIO | None) -> dict[str, bytes]:
@@ -31,7 +32,7 @@ def theirs() -> Callable[[], BinaryIO]:
 
 
 def test_only_colours_widths_digits_and_what_is_selected_first_are_changed() -> None:
-    before, after = contents(theirs()()), contents(page(SETUPS, REGEX, "^mean", theirs()))
+    before, after = contents(theirs()()), contents(page(SETUPS, REGEX, "^mean", SHADES, theirs()))
     assert list(before) == list(after)
     assert {name for name in before if before[name] != after[name]} == {"index.html", "index.js"}
     scripts = [each["index.js"].decode() for each in (before, after)]
@@ -43,6 +44,9 @@ def test_only_colours_widths_digits_and_what_is_selected_first_are_changed() -> 
     places = (
         r"colorPalette:{.*?\],inactive",
         r"(?<=this\.identifiers\.set\()\w+,.*?this\.palette",
+        r"function \w+\(\w+,\w+\)\{return`\$\{\w+\}:? \(?\$\{\w+\}\)?`\}.{,200}?\.match\(/[^/]+/",
+        r"<tf-custom-scalar-margin-chart-card[^>]*>",
+        r"\.plugin-name[^{}]*\{[^}]*\}",
         r"(?<=sideBarWidthInPercent:)\d+",
         r"(?<={isSettingsPaneOpen:)!\d",
         r'<vaadin-grid-column flex-grow="\d" width="[\d.]+em"',
@@ -59,7 +63,7 @@ def test_only_colours_widths_digits_and_what_is_selected_first_are_changed() -> 
 
 def test_other_colours_are_another_script_to_a_browser() -> None:
     def name(places: dict[str, int]) -> str:
-        index = contents(page(places, REGEX, "^mean", theirs()))["index.html"].decode()
+        index = contents(page(places, REGEX, "^mean", SHADES, theirs()))["index.html"].decode()
         (found,) = re.findall(r'src="(index\.js\?_file_hash=\w+)"', index)
         return str(found)
 
@@ -76,4 +80,4 @@ def test_a_page_of_another_version_is_left_alone() -> None:
         made.seek(0)
         return made
 
-    assert page(SETUPS, REGEX, "^mean", other) is None
+    assert page(SETUPS, REGEX, "^mean", SHADES, other) is None

@@ -76,7 +76,7 @@ def test_the_link_opens_a_curated_view(study: ExperimentFolder) -> None:
     assert early.query == address.query
     query = {key: value for key, (value,) in parse_qs(address.query).items()}
     pinned = [card["tag"] for card in json.loads(query["pinnedCards"])]
-    assert pinned == ["accuracy/val_running", "loss/train", "gap/val_loss"]
+    assert pinned == ["accuracy/val_running", "loss/train", "gap/val_accuracy"]
     assert query["smoothing"] == "0"
     kind, _, regex = query["runColorGroup"].partition(":")
     assert kind == "regex"

@@ -61,7 +61,7 @@ METRICS = {
     DIVERGED_SHARE: ("diverged", "1: yes, 0: no; of a row: the share of its seeds"),
     GAP_AT_END: (
         "test gap",
-        "accuracy, eval mode minus training mode: above 0, eval mode is better",
+        "accuracy, eval mode minus training mode: above 0, eval mode is better; 0.01 is a point",
     ),
     "summary/test_running_loss": ("test loss", "running statistics, at the end"),
     "summary/val_running_accuracy": ("val accuracy", "running statistics, at the end"),
@@ -211,8 +211,8 @@ class Band:
 
 
 ACCURACY = Band("accuracy/val_running", "seed_bands/accuracy_val_running", 0.0, 1.0)
-GAP = Band("gap/val_loss", "seed_bands/gap_val_loss")
-GAP_TITLE = "gap in val loss: above 0, eval mode is worse than training mode"
+GAP = Band("gap/val_accuracy", "seed_bands/gap_val_accuracy", -1.0, 1.0)
+GAP_TITLE = "gap in val accuracy: above 0, eval mode is better (0.01: a point)"
 LOSSES = (
     Band("loss/val_running", "seed_bands/loss_val_running", 0.0),
     Band("loss/val_batch", "seed_bands/loss_val_batch", 0.0),
@@ -236,7 +236,7 @@ def layout(*, probes: Collection[str], several_batch_sizes: bool) -> Summary.Val
     )
     charts = [
         _lines("val loss: training mode against eval mode", "loss/val_batch$", "loss/val_running$"),
-        _lines(GAP_TITLE, "gap/val_loss$"),
+        _lines(GAP_TITLE, f"{GAP.of}$"),
         running_error if "running_error" in probes else population,
     ]
     by_batch_size = _margins("test accuracy by batch size (x: step = batch size)", BY_BATCH_SIZE)
