@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, TypeAlias, cast
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 Update: TypeAlias = Callable[[int, Tensor, Tensor, float], Tensor]
 """A training step, from its number, images, labels and learning rate: its loss."""
@@ -54,7 +54,8 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._calls: list[tuple[str, list[str]]] = []  # lines, and the step's own tensors in them
         self._fixed: dict[str, object] = {}  # the same in each step: kernels, numbers, parameters
         # Weak: what the step frees is freed here, too, and gradients are not copied for our sake.
-        self._names = WeakIdKeyDictionary({each: name for name, each in inputs.items()})
+        # By id: torch's dictionary of weak keys takes a third of the capture of a deep network.
+        self._names = {id(each): (ref(each), name) for name, each in inputs.items()}
         self._numbers = count()
         self._replayable, self._random, self._has_rate = True, False, False
 
@@ -63,14 +64,14 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not (self._replayable and self._has_rate):
             return None
         lines: list[str] = []
-        later = {self._names[loss]}
+        later = {self._called(loss)}
         for line, tensors in reversed(self._calls):
             if done := sorted({*tensors} - later):
                 lines.append(f"del {', '.join(done)}")
             lines.append(line)
             later.update(done)
         lines += ["reseed(step)"] if self._random else []
-        body = "\n    ".join([*reversed(lines), f"return {self._names[loss]}"])
+        body = "\n    ".join([*reversed(lines), f"return {self._called(loss)}"])
         names = self._fixed | {"reseed": reseed}
         exec(f"def replay(step, images, labels, lr):\n    {body}", names)
         return torch.no_grad()(cast(Update, names["replay"]))
@@ -79,7 +80,7 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is torch.ops.aten.detach.default:
-            self._names[result] = self._name(args[0], [])
+            self._call(result, self._name(args[0], []))
         else:
             self._write(func, args, kwargs, result)
         return result
@@ -111,9 +112,7 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return f"[{', '.join(self._name(each, used) for each in value)}]"
         if not isinstance(value, Tensor):
             return self._keep(value)
-        if value not in self._names:
-            self._names[value] = self._keep(value)
-        name = cast(str, self._names[value])
+        name = self._called(value) or self._call(value, self._keep(value))
         used.append(name)
         return name
 
@@ -124,9 +123,17 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _made(self, value: Any) -> str:
         """What a result is called from now on; what has a name is an argument, changed in place."""
-        if not isinstance(value, Tensor) or value in self._names:
+        if not isinstance(value, Tensor) or self._called(value):
             return "_"
-        self._names[value] = name = f"t{next(self._numbers)}"
+        return self._call(value, f"t{next(self._numbers)}")
+
+    def _called(self, tensor: Tensor) -> str | None:
+        """Its name; None if it has none, also where another that is freed had its id."""
+        weak, name = self._names.get(id(tensor), (None, None))
+        return name if weak and weak() is tensor else None
+
+    def _call(self, tensor: Tensor, name: str) -> str:
+        self._names[id(tensor)] = ref(tensor), name
         return name
 
 

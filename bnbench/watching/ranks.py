@@ -75,6 +75,8 @@ class Ranks:
         for rank, key in enumerate(keys, start=1):
             theirs = _unpacked(self._store.get(key))
             self._store.delete_key(key)
+            if theirs is None:
+                continue  # as good as not posted
             for name in self._own | theirs:
                 own, other = self._own.get(name, []), theirs.get(name, [])
                 if [each.shape for each in own] != [each.shape for each in other]:
@@ -115,11 +117,16 @@ def _packed(statistics: Statistics) -> bytes:
     return written.getvalue()
 
 
-def _unpacked(packed: bytes) -> Statistics:
-    with np.load(BytesIO(packed), allow_pickle=False) as read:
-        names, *tables = read.values()
-    pairs = zip(tables[::2], tables[1::2], strict=True)
-    return {name: list(pair) for name, pair in zip(names.tolist(), pairs, strict=True)}
+def _unpacked(packed: bytes) -> Statistics | None:
+    """None for bytes that `_packed` has not made."""
+    try:
+        with np.load(BytesIO(packed), allow_pickle=False) as read:
+            names, *tables = read.values()
+        numbers = [np.asarray(each, np.float32) for each in tables]
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        return {str(name): list(pair) for name, pair in zip(names.tolist(), pairs, strict=True)}
+    except Exception:  # archive, arrays and names are each damaged in ways of their own
+        return None
 
 
 def ranks_of(layers: Mapping[str, nn.Module]) -> Ranks | None:

@@ -88,4 +88,4 @@ def test_the_constants_are_those_of_tensorboard() -> None:
     assert tabs.EXPERIMENT == metadata.EXPERIMENT_TAG
     assert tabs.START == metadata.SESSION_START_INFO_TAG
     assert tabs.END == metadata.SESSION_END_INFO_TAG
-    assert tabs.experiment([]).tensor == metadata.NULL_TENSOR
+    assert tabs.experiment(()).tensor == metadata.NULL_TENSOR

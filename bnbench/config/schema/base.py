@@ -57,3 +57,6 @@ class Block(BaseModel):
         allow_inf_nan=False,
         defer_build=True,  # a validator is built when it is first needed: importing stays quick
     )
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # also with options, which are a dict

@@ -214,17 +214,16 @@ def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) ->
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     cell = 32 if n <= NAMED else max(4, 640 // n)
     empty, margin = _empty_matrix(tuple(names), cell)
+    shades = (255 * (1 - share)).round().astype(np.uint8)
+    tiles = np.full((n, cell, n, cell), 255, np.uint8)
+    tiles[:, :-1, :, :-1] = shades[:, None, :, None]
     sheet = empty.copy()
+    sheet.paste(Image.fromarray(tiles.reshape(n * cell, n * cell)), (margin, margin))
     draw = ImageDraw.Draw(sheet)
-    for row in range(n):
-        for column in range(n):
-            left, top = margin + column * cell, margin + row * cell
-            shade = round(255 * (1 - share[row, column]))
-            draw.rectangle((left, top, left + cell - 2, top + cell - 2), shade)
-            if n <= NAMED and matrix[row, column]:
-                ink = 255 if shade < 128 else INK
-                middle = (left + cell / 2 - 1, top + cell / 2)
-                draw.text(middle, f"{matrix[row, column]:.0f}", ink, _font(11), anchor="mm")
+    for row, column in np.argwhere(matrix).tolist() if n <= NAMED else ():
+        ink = 255 if shades[row, column] < 128 else INK
+        middle = (margin + (column + 0.5) * cell - 1, margin + (row + 0.5) * cell)
+        draw.text(middle, f"{matrix[row, column]:.0f}", ink, _font(11), anchor="mm")
     return _png(sheet)
 
 
@@ -257,5 +256,5 @@ def _fitting(text: str, width: int, size: int) -> str:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=1)  # of a matrix: 0.7 ms, not 1.2, for 1.6 KB more
     return buffer.getvalue()

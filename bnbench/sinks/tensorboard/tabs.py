@@ -8,8 +8,9 @@ and each regex ends with `$`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from google.protobuf.struct_pb2 import Struct
@@ -125,7 +126,10 @@ def columns(runs: Sequence[Mapping[str, Plain]]) -> tuple[Column, ...]:
     )
 
 
-def experiment(columns: Sequence[Column], metrics: Iterable[str] = METRICS) -> Summary.Value:
+@lru_cache(maxsize=1)
+def experiment(
+    columns: tuple[Column, ...], metrics: tuple[str, ...] = tuple(METRICS)
+) -> Summary.Value:
     """What the tab shows: the same in every run, since TensorBoard takes the first it finds.
 
     `metrics`: those of `METRICS` that are shown.
@@ -223,7 +227,8 @@ BY_BATCH_SIZE = Band(
 )
 
 
-def layout(*, probes: Collection[str], several_batch_sizes: bool) -> Summary.Value:
+@lru_cache(maxsize=1)
+def layout(*, probes: tuple[str, ...], several_batch_sizes: bool) -> Summary.Value:
     """The Custom Scalars tab: the same in every run, since TensorBoard joins what differs.
 
     `probes`: names of those that any run of the experiment has.
