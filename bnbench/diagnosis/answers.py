@@ -29,10 +29,10 @@ def answer(output: Any, place: int = 0) -> Tensor | None:
 
 
 def total(output: Any) -> Tensor | None:
-    """The loss that a model gives itself in training: a number, the sum of a dict of numbers, or
-    `.loss`."""
+    """The loss that a model gives itself in training: a number, `.loss`, `["loss"]`, or the sum of
+    a dict of numbers."""
     if isinstance(output, Mapping):
-        output = list(output.values())
+        output = output["loss"] if "loss" in output else list(output.values())
     if isinstance(output, list | tuple):
         parts = [each for each in output if isinstance(each, Tensor)]
         numbers = parts and all(each.numel() == 1 and each.is_floating_point() for each in parts)

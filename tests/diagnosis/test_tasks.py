@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import bnbench
 from bnbench.diagnosis import Diagnosis
+from bnbench.diagnosis.answers import total
 from bnbench.diagnosis.batches import collect
 from bnbench.errors import UsageError
 from bnbench.guard import ForeignCode
@@ -259,6 +260,14 @@ class Endless(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         while True:
             yield from zip(X, CLASS, strict=True)
+
+
+def test_a_loss_among_other_outputs_is_taken() -> None:
+    """As transformers' models give it, which are dicts."""
+    parts = {"loss": torch.tensor(2.0), "prediction_outputs": torch.ones(8, 3)}
+    assert total(parts) == 2
+    assert total({"a": torch.tensor(2.0), "b": torch.tensor(1.0)}) == 3
+    assert total({"a": torch.ones(8, 3)}) is None
 
 
 def test_kinds_of_loaders() -> None:
