@@ -125,5 +125,5 @@ def test_the_report_says_given_up_and_not_diverged(tmp_path: Path) -> None:
     assert said.startswith(f"Tuned by racing: {len(gone)} of 10 cells were given up {after}")
     assert "a one-sided paired t-test at 0.02 from 3 seeds on" in record["methods"]
     assert record["experiment"]["tune"]["race"] is True
-    shown = "\n".join(map(str, closing_tables(study)))
+    shown = " ".join(" ".join(map(str, closing_tables(study))).split())
     assert "Given up: worse on validation" in shown
