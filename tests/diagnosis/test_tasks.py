@@ -263,9 +263,7 @@ class Endless(IterableDataset[Any]):
 
 
 def test_a_loss_among_other_outputs_is_taken() -> None:
-    """As transformers' models give it, which are dicts."""
-    parts = {"loss": torch.tensor(2.0), "prediction_outputs": torch.ones(8, 3)}
-    assert total(parts) == 2
+    assert total({"loss": torch.tensor(2.0), "prediction_outputs": torch.ones(8, 3)}) == 2
     assert total({"a": torch.tensor(2.0), "b": torch.tensor(1.0)}) == 3
     assert total({"a": torch.ones(8, 3)}) is None
 
