@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -96,6 +98,64 @@ def test_post_activation_equals_torchvisions_blocks_with_the_same_weights(depth:
         torch.testing.assert_close(buffer, buffers[torchvision_name(name, blocks)])
 
 
+@dataclass
+class Twin:
+    """The network as functions of its parameters, each of which it takes out of `state`."""
+
+    norm: str
+    placement: Placement
+    shifts: bool
+    state: dict[str, Tensor]
+
+    def shift(self, x: Tensor, name: str) -> Tensor:
+        parent, _, layer = name.rpartition(".")
+        wanted = self.shifts and name != "stem.conv"
+        return x + self.state.pop(f"{parent}.shift_{layer}.bias") if wanted else x
+
+    def conv(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
+        x = self.shift(x, name)
+        weight, bias = self.state.pop(f"{name}.weight"), self.state.pop(f"{name}.bias", None)
+        return F.conv2d(x, weight, bias, stride, padding=weight.shape[-1] // 2)
+
+    def last_conv(self, x: Tensor, at: str) -> Tensor:
+        one = torch.ones((), dtype=torch.float64)
+        y = self.conv(x, f"{at}.branch.conv2")
+        return y * self.state.pop(f"{at}.branch.multiplier.weight", one)
+
+    def normalize(self, x: Tensor, name: str) -> Tensor:
+        if self.norm == "none":
+            return x
+        gamma, beta = self.state.pop(f"{name}.weight"), self.state.pop(f"{name}.bias")
+        if self.norm == "batch":
+            return F.batch_norm(x, None, None, gamma, beta, training=True)
+        return F.group_norm(x, 2, gamma, beta)
+
+    def bend(self, x: Tensor, name: str) -> Tensor:
+        x = self.shift(x, name.replace("norm", "activation"))
+        if self.placement == "before":
+            return self.normalize(x, name).clamp(min=0)
+        return self.normalize(x.clamp(min=0), name)
+
+    def post(self, x: Tensor, at: str, stride: int) -> Tensor:
+        y = self.bend(self.conv(x, f"{at}.branch.conv1", stride), f"{at}.branch.norm1")
+        y = self.last_conv(y, at)
+        if stride == 2:
+            x = self.normalize(self.conv(x, f"{at}.shortcut.conv", 2), f"{at}.shortcut.norm")
+        if self.placement == "before":
+            x = self.normalize(y, f"{at}.branch.norm2") + x
+            return self.shift(x, f"{at}.exit.activation2").clamp(min=0)
+        return self.normalize((y + x).clamp(min=0), f"{at}.exit.norm2")
+
+    def pre(self, x: Tensor, at: str, stride: int) -> Tensor:
+        y = self.bend(x, f"{at}.entry.norm1")
+        if at.endswith("block1"):
+            x = y
+        if stride == 2:
+            x = self.conv(x, f"{at}.shortcut.conv", 2)
+        y = self.bend(self.conv(y, f"{at}.branch.conv1", stride), f"{at}.branch.norm2")
+        return x + self.last_conv(y, at)
+
+
 @pytest.mark.parametrize("fixup", [False, True])
 @pytest.mark.parametrize(("norm", "variant", "placement"), SETUPS)
 def test_networks_equal_their_functional_twins(
@@ -103,65 +163,22 @@ def test_networks_equal_their_functional_twins(
 ) -> None:
     model = resnet(recipe_of(norm, placement), variant, depth=14, fixup=fixup).double()
     fill(model)
-    state: dict[str, Tensor] = dict(model.named_parameters())
-
-    def shift(x: Tensor, name: str) -> Tensor:
-        parent, _, layer = name.rpartition(".")
-        wanted = fixup and norm == "none" and name != "stem.conv"
-        return x + state.pop(f"{parent}.shift_{layer}.bias") if wanted else x
-
-    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
-        x = shift(x, name)
-        weight, bias = state.pop(f"{name}.weight"), state.pop(f"{name}.bias", None)
-        return F.conv2d(x, weight, bias, stride, padding=weight.shape[-1] // 2)
-
-    def normalize(x: Tensor, name: str) -> Tensor:
-        if norm == "none":
-            return x
-        gamma, beta = state.pop(f"{name}.weight"), state.pop(f"{name}.bias")
-        if norm == "batch":
-            return F.batch_norm(x, None, None, gamma, beta, training=True)
-        return F.group_norm(x, 2, gamma, beta)
-
-    def bend(x: Tensor, name: str) -> Tensor:
-        x = shift(x, name.replace("norm", "activation"))
-        if placement == "before":
-            return normalize(x, name).clamp(min=0)
-        return normalize(x.clamp(min=0), name)
-
-    one = torch.ones((), dtype=torch.float64)
-    x = conv(images(), "stem.conv")
+    shifts = fixup and norm == "none"
+    twin = Twin(norm, placement, shifts, dict(model.named_parameters()))
+    x = twin.conv(images(), "stem.conv")
     if variant == "post":
-        x = bend(x, "stem.norm")
+        x = twin.bend(x, "stem.norm")
     for s in (1, 2, 3):
         for b in (1, 2):
-            at, stride = f"stage{s}.block{b}", 2 if s > 1 and b == 1 else 1
-            if variant == "post":
-                y = bend(conv(x, f"{at}.branch.conv1", stride), f"{at}.branch.norm1")
-                y = conv(y, f"{at}.branch.conv2") * state.pop(f"{at}.branch.multiplier.weight", one)
-                if stride == 2:
-                    x = normalize(conv(x, f"{at}.shortcut.conv", 2), f"{at}.shortcut.norm")
-                if placement == "before":
-                    x = normalize(y, f"{at}.branch.norm2") + x
-                    x = shift(x, f"{at}.exit.activation2").clamp(min=0)
-                else:
-                    x = normalize((y + x).clamp(min=0), f"{at}.exit.norm2")
-            else:
-                y = bend(x, f"{at}.entry.norm1")
-                if b == 1:
-                    x = y
-                if stride == 2:
-                    x = conv(x, f"{at}.shortcut.conv", 2)
-                y = bend(conv(y, f"{at}.branch.conv1", stride), f"{at}.branch.norm2")
-                y = conv(y, f"{at}.branch.conv2") * state.pop(f"{at}.branch.multiplier.weight", one)
-                x = x + y
+            block = twin.post if variant == "post" else twin.pre
+            x = block(x, f"stage{s}.block{b}", 2 if s > 1 and b == 1 else 1)
     if variant == "pre":
-        x = bend(x, "final.norm")
+        x = twin.bend(x, "final.norm")
     features = x.flatten(2).sum(2) / (x.shape[2] * x.shape[3])
-    if fixup and norm == "none":
-        features = features + state.pop("shift_head.bias")
-    expected = features @ state.pop("head.weight").T + state.pop("head.bias")
-    assert not state  # the twin has used every parameter
+    if shifts:
+        features = features + twin.state.pop("shift_head.bias")
+    expected = features @ twin.state.pop("head.weight").T + twin.state.pop("head.bias")
+    assert not twin.state  # it has used every parameter
     torch.testing.assert_close(model(images()), expected, rtol=1e-9, atol=1e-9)
 
 
