@@ -29,9 +29,6 @@ def python(code: str) -> str:
 TWO_BY_TWO = "setups: {none: {norm: {kind: none}}, bn: {}}\naxes: {optim.lr: [0.01, 0.1]}\n"
 
 
-# --- what needs no training ---------------------------------------------------------------------
-
-
 def test_version() -> None:
     assert bnbench("--version") == Said(0, f"bnbench {__version__}\n", "")
 
@@ -127,9 +124,6 @@ def test_an_unknown_device_is_said() -> None:
         "there is no device cuda:7 on this machine\n"
         "  use --device cpu, or auto for what there is\n",
     )
-
-
-# --- status and configs -------------------------------------------------------------------------
 
 
 def test_status_tells_the_states() -> None:

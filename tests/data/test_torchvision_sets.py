@@ -327,9 +327,6 @@ def test_labels_out_of_range(mnist: Path) -> None:
     assert failure(mnist).startswith(f"mnist: {path} is damaged: it has a label 10 of 10 classes")
 
 
-# --- where the cache is -------------------------------------------------------------------
-
-
 def test_the_default_root_is_the_users_cache(user_cache: Path, mnist: Path) -> None:
     user_cache.parent.mkdir()
     mnist.rename(user_cache)
