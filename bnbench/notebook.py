@@ -28,7 +28,7 @@ from bnbench.wording import cut, printable
 if TYPE_CHECKING:
     import pandas
 
-    from bnbench.sweeps.experiments import PlannedExperiment
+    from bnbench.sweeps.planned import PlannedExperiment
 
 HEIGHT = 700
 """Of the report in a notebook, in pixels; the rest is scrolled to."""
@@ -127,6 +127,7 @@ def sweep(
     set: Mapping[str, Any] | None = None,
     over: Mapping[str, Sequence[Any]] | None = None,
     seeds: int | None = None,
+    claims: Sequence[str] = (),
     max_runs: int = 10_000,
     workers: int | str = "auto",
     on: str = "local",
@@ -149,9 +150,10 @@ def sweep(
 
     `study`: a YAML file, the name of a shipped experiment, or what such a file says, as a mapping,
     whose paths start in the working directory. `set={"optim.lr": 0.1}` overrides a key,
-    `over={"optim.lr": [0.03, 0.3]}` adds an axis; everything else is as on the command line. Runs
-    that failed are said, and in the report. The same call again continues. Raises ConfigError with
-    all faults of the study, UsageError, and Interrupted, a KeyboardInterrupt, when it is stopped.
+    `over={"optim.lr": [0.03, 0.3]}` adds an axis, `claims=["flat"]` trains what this claim needs;
+    everything else is as on the command line. Runs that failed are said, and in the report. The
+    same call again continues. Raises ConfigError with all faults of the study, UsageError, and
+    Interrupted, a KeyboardInterrupt, when it is stopped.
     """
     from bnbench.board.bands import update_tensorboard
     from bnbench.sweeps import experiments
@@ -162,7 +164,7 @@ def sweep(
     say = partial(_say, console)
     plan = partial(
         experiments.plan_all,
-        overrides=_overrides(set or {}, over or {}, seeds),
+        overrides=_overrides(set or {}, over or {}, seeds, claims),
         no_custom=no_custom, max_runs=max_runs, runs_dir=Path(runs_dir), say=say, into=into,
         until=until, max_seeds=max_seeds,
     )  # fmt: skip
@@ -186,7 +188,10 @@ def _say(console: Console, line: str) -> None:
 
 
 def _overrides(
-    set: Mapping[str, Any], over: Mapping[str, Sequence[Any]], seeds: int | None
+    set: Mapping[str, Any],
+    over: Mapping[str, Sequence[Any]],
+    seeds: int | None,
+    claims: Sequence[str],
 ) -> loading.Overrides:
     """As they are typed on the command line."""
     axes = {key: ", ".join(map(files.inline, values)) for key, values in over.items()}
@@ -194,6 +199,7 @@ def _overrides(
         set=tuple(f"{key}={files.inline(value)}" for key, value in set.items()),
         over=tuple(f"{key}={values}" for key, values in axes.items()),
         seeds=seeds,
+        claims=tuple(claims),
     )
 
 

@@ -6,7 +6,7 @@ import difflib
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 FOUND_LENGTH = 60  # characters of a found value that are shown
@@ -152,6 +152,15 @@ def slug(text: str, length: int = SLUG_LENGTH) -> str:
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
     words = re.sub(r"[^a-z0-9._-]+", "-", ascii_text.lower())
     return words.strip("._-")[:length].rstrip("._-")
+
+
+def flat(values: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"test": {"accuracy": 0.8}}` as `test/accuracy` and 0.8."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, between, f"{prefix}{key}{between}")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def in_words(value: Any) -> str:

@@ -8,5 +8,7 @@ run that is diagnosed. `custom`: classes in files of the user's own, and what th
 elsewhere. `swapping`: their norms, exchanged from Python.
 """
 
-from bnbench.assemble.run import Facts, build_run, resolve_device
-from bnbench.assemble.swapping import swap
+from bnbench.assemble.run import Facts as Facts
+from bnbench.assemble.run import build_run as build_run
+from bnbench.assemble.run import resolve_device as resolve_device
+from bnbench.assemble.swapping import swap as swap

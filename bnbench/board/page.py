@@ -7,7 +7,7 @@ counts runs; there the cells of a setup have shades of its colour. In Custom Sca
 cut as outliers, and names of curves begin with the run. At 1,280 pixels the list of runs cuts their
 names, and hides their colours: so it begins wider, and the pane of settings closed; columns of
 HParams are narrower, and eight tabs fit. Beyond 40 runs the older tabs begin with none of them:
-here, with some. A page that is not as expected stays as it is.
+here, with some. What is not as expected stays as it is, and the rest is changed.
 """
 
 from __future__ import annotations
@@ -35,20 +35,26 @@ SEED = r"/_s\d+_\w+$/"
 """In JavaScript: what a run's name has more than that of its cell."""
 SELECTED = 200
 """At most so many runs are selected at first: each chart asks once for each of them."""
-_LAYOUT: tuple[Change, ...] = (
-    (
+_LAYOUT: dict[str, Change] = {
+    "names of curves in Custom Scalars": (
         r"(function \w+\((\w+),(\w+)\)\{return`)\$\{\3\} \(\$\{\2\}\)(`\}.{,200}?\.match\()/[^/]+/",
         r"\1${\2}: ${\3}\4/^(.*): /",
     ),
-    (r"(<tf-custom-scalar-margin-chart-card[^>]*?)\s+ignore-y-outliers=\"[^\"]*\"", r"\1"),
-    (r"(\.plugin-name[^{}]*\{[^{}]*padding:0 )12px", r"\g<1>8px"),  # eight tabs
-    (r"(sideBarWidthInPercent:)20,", r"\g<1>28,"),  # the list of runs
-    (r"(\{isSettingsPaneOpen:)!0,", r"\1!1,"),
+    "whole bands in Custom Scalars": (
+        r"(<tf-custom-scalar-margin-chart-card[^>]*?)\s+ignore-y-outliers=\"[^\"]*\"",
+        r"\1",
+    ),
+    "eight tabs": (r"(\.plugin-name[^{}]*\{[^{}]*padding:0 )12px", r"\g<1>8px"),
+    "a wide list of runs": (r"(sideBarWidthInPercent:)20,", r"\g<1>28,"),
+    "closed settings": (r"(\{isSettingsPaneOpen:)!0,", r"\1!1,"),
     # Of HParams: names of rows, which the columns repeat; columns, which share what is left.
-    (r'(<vaadin-grid-column flex-grow="0" width=)"10em"', r'\1"7em"'),
-    (r'(<vaadin-grid-column flex-grow="2" width=)"10em"((?s:.*?)\1)"10em"', r'\1"5.5em"\2"5.5em"'),
-    (r"(\w+\.isNumber\((\w+)\)\?)(\2\.toPrecision)\(5\)", r"\1String(+\3(4))"),
-)
+    "names of rows in HParams": (r'(<vaadin-grid-column flex-grow="0" width=)"10em"', r'\1"7em"'),
+    "columns of HParams": (
+        r'(<vaadin-grid-column flex-grow="2" width=)"10em"((?s:.*?)\1)"10em"',
+        r'\1"5.5em"\2"5.5em"',
+    ),
+    "digits in HParams": (r"(\w+\.isNumber\((\w+)\)\?)(\2\.toPrecision)\(5\)", r"\1String(+\3(4))"),
+}
 _NAME = re.compile(re.escape(SCRIPT) + r"\?_file_hash=\w+")
 
 
@@ -58,8 +64,8 @@ def page(
     first: str,
     shades: Mapping[str, str],
     open_page: Callable[[], BinaryIO],
-) -> BinaryIO | None:
-    """The zip of TensorBoard's page, changed; None where it is not the page we know.
+) -> tuple[BinaryIO, list[str]]:
+    """The zip of TensorBoard's page, changed, and in words what could not be: not the page we know.
 
     `places`: in the palette, of setups in the order in which they began. `setup_of`: a regular
     expression, for Python and JavaScript, whose first group is the setup in a run's name. `first`:
@@ -84,25 +90,24 @@ def page(
         some = f"RegExp({json.dumps(first)}).test({run})&&count++<{SELECTED}"
         return f"{start}(count=>{run}=>{state}[{run}]==null?{every}||{some}:{state}[{run}])(0))"
 
-    changes: tuple[Change, ...] = (
-        (_OF_SETUPS, lambda found: found[1] + json.dumps(listed)),
-        (_OF_RUNS, of_run),
-        (_SELECTED, selected),
-    )
+    changes: dict[str, Change] = {
+        "colours in Time Series": (_OF_SETUPS, lambda found: found[1] + json.dumps(listed)),
+        "colours in the older tabs": (_OF_RUNS, of_run),
+        "what is selected at first": (_SELECTED, selected),
+    }
     with open_page() as source, ZipFile(source) as theirs:
-        script, counts = theirs.read(SCRIPT).decode(), set[int]()
-        for pattern, replacement in (*changes, *_LAYOUT):
-            script, count = re.subn(pattern, replacement, script)
-            counts.add(count)
-        # Browsers keep a script of this name for a day.
-        name = f"{SCRIPT}?_file_hash={crc32(script.encode()):08x}"
-        index, count = _NAME.subn(name, theirs.read(INDEX).decode())
-        if counts | {count} != {1}:
-            return None
-        changed = io.BytesIO()
-        with ZipFile(changed, "w") as ours:
-            for each in theirs.namelist():
-                content = {SCRIPT: script, INDEX: index}.get(each)
-                ours.writestr(each, theirs.read(each) if content is None else content)
-    changed.seek(0)
-    return changed
+        files = {name: theirs.read(name) for name in theirs.namelist()}
+    script, failed = files.get(SCRIPT, b"").decode(), list[str]()
+    for what, (pattern, replacement) in (changes | _LAYOUT).items():
+        other, count = re.subn(pattern, replacement, script)
+        script = other if count == 1 else script
+        failed += [what] * (count != 1)
+    # Browsers keep a script of this name for a day.
+    name = f"{SCRIPT}?_file_hash={crc32(script.encode()):08x}"
+    index = _NAME.sub(name, files.get(INDEX, b"").decode())
+    made = io.BytesIO()
+    with ZipFile(made, "w") as ours:
+        for each, content in (files | {SCRIPT: script.encode(), INDEX: index.encode()}).items():
+            ours.writestr(each, content)
+    made.seek(0)
+    return made, failed

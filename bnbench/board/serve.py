@@ -22,7 +22,7 @@ from bnbench.board.page import SELECTED, page
 from bnbench.board.views import rebuild, refresh, survey
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of
-from bnbench.wording import slug
+from bnbench.wording import cut, slug
 
 Say = Callable[[str], None]
 
@@ -203,7 +203,7 @@ def start(folder: Path, port: int, setups: Setups, warn: Say) -> int:
         # each time.
         with redirect_stderr(said):
             theirs = assets.get_default_assets_zip_provider()
-            ours = theirs and setups.regex and page(*setups, theirs)
+            ours, failed = page(*setups, theirs) if theirs and setups.regex else (None, [])
             board = program.TensorBoard(assets_zip_provider=(lambda: ours) if ours else theirs)
             board.configure(
                 argv=["tensorboard", "--logdir", str(folder), "--host", HOST, "--port", str(port)]
@@ -214,6 +214,6 @@ def start(folder: Path, port: int, setups: Setups, warn: Say) -> int:
     except (Exception, SystemExit) as error:
         told = said.getvalue().splitlines() if isinstance(error, SystemExit) else []
         raise RunError(f"TensorBoard did not start: {told[-1] if told else error}") from error
-    if setups.regex and not ours:
-        warn("this version of TensorBoard takes no colours: setups have other ones than in reports")
+    if failed:
+        warn(f"this version of TensorBoard has another page: not as described are {cut(failed)}")
     return port

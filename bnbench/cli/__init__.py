@@ -11,7 +11,8 @@ from bnbench.cli.diagnose import diagnose
 from bnbench.cli.explain import explain
 from bnbench.cli.new import new
 from bnbench.cli.reading import compare, report, status, tensorboard
-from bnbench.cli.root import app, examples
+from bnbench.cli.root import app as app
+from bnbench.cli.root import examples
 from bnbench.cli.sweeping import sweep
 from bnbench.cli.training import train
 from bnbench.cli.verdict import verdict

@@ -17,8 +17,8 @@ from bnbench.cli import completion, root
 
 if TYPE_CHECKING:
     from bnbench.store import Record
-    from bnbench.sweeps.experiments import PlannedExperiment
     from bnbench.sweeps.jobs import SweepOptions
+    from bnbench.sweeps.planned import PlannedExperiment
 
 Configs = Annotated[
     str, root.config("A YAML file, the name of a shipped experiment, or a folder of them.")

@@ -26,6 +26,9 @@ from bnbench.config.sentences import Model, validated
 from bnbench.config.yaml import Source, resolved
 from bnbench.wording import did_you_mean, listing, nearest, shortened, slug
 
+ASKED = Source("--claim", "", 1).place()
+"""Of faults of what the command line asks for."""
+
 
 @dataclass(slots=True)
 class ClaimReader:
@@ -60,8 +63,8 @@ class ClaimReader:
     def chosen(
         self, profiles: Mapping[str, Any], profile: str | None, asked: tuple[str, ...]
     ) -> tuple[str, ...] | None:
-        """The ids of the claims that the command line asks for, else those that the profile in
-        force names; None: all.
+        """The ids of the claims that the profile in force names; None: all. They are judged
+        together, whichever are `asked` for.
 
         An id that no claim has is a fault, in every profile.
         """
@@ -73,13 +76,18 @@ class ClaimReader:
                     place = self.source.place(("profiles", name, "claims", number))
                     message = f"profiles.{name}.claims: {shortened(each)} is not a claim"
                     self.faults.add(place, message, _among("claims", each, ids, "the file"))
+        judged = {name: (patch or {}).get("claims") for name, patch in profiles.items()}
+        named = None if profile is None else judged[profile]
         for each in asked:
             if each not in ids:
-                place = Source("--claim", "", 1).place()
                 message = f"{shortened(each)} is not a claim"
-                self.faults.add(place, message, _among("claims", each, ids, "the file"))
-        named = None if profile is None else (profiles[profile] or {}).get("claims")
-        return asked or (named if named is None else tuple(named))
+                self.faults.add(ASKED, message, _among("claims", each, ids, "the file"))
+            elif named is not None and each not in named:
+                message = f"{shortened(each)} is not a claim of profile {profile}"
+                of = [name for name, its in judged.items() if its is None or each in its]
+                do = f"take --set profile={of[0]}" if of else "name it in profiles: NAME: claims:"
+                self.faults.add(ASKED, message, do)
+        return named if named is None else tuple(named)
 
     def listed(self, block: str) -> tuple[Any, ...]:
         """The items of a list of the file, sound or not."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from bnbench.config import layers, schema
 from bnbench.config.faults import Faults, Place
@@ -16,9 +16,6 @@ from bnbench.config.schema import Key
 from bnbench.config.sentences import is_whole_number
 from bnbench.config.yaml import Path, Source
 from bnbench.wording import in_words, listing, point_words
-
-if TYPE_CHECKING:
-    from bnbench.config.loading import Overrides
 
 Seeds: TypeAlias = Sequence[int]
 """A tuple or, so that `seeds: 1000000000` costs nothing before it is refused, a range."""
@@ -91,6 +88,18 @@ class Published(schema.PublishedConfig):
 
 
 @dataclass(frozen=True, slots=True)
+class Overrides:
+    """Arguments as typed: `set` and `over` hold `KEY=VALUE` texts."""
+
+    set: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+    seeds: int | None = None
+    seed: int | None = None
+    setup: str | None = None  # of the file's setups this one alone
+    claims: tuple[str, ...] = ()  # ids; the runs of these claims alone, judged among the others
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentConfig:
     """An experiment as written, overrides included; `plans.expand` makes its runs."""
 
@@ -119,6 +128,14 @@ class ExperimentConfig:
     overrides: Overrides  # the command line's
     overridden: bool  # whether they, or `--until`, changed anything
     source: Source = field(repr=False)
+
+    @property
+    def aims(self) -> tuple[Claim, ...] | None:
+        """The claims that runs are trained for: `--claim`'s, else the profile's; None: all runs."""
+        asked = self.overrides.claims
+        if asked:
+            return tuple(claim for claim in self.claims if claim.id in asked)
+        return self.claims if self.claims_only else None
 
     @property
     def raced(self) -> bool:

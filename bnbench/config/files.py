@@ -75,10 +75,8 @@ def _plain(value: Any, at: tuple[str, ...]) -> Any:
 
 
 def _content(experiment: ExperimentConfig) -> dict[str, Any]:
-    seeds, tune, judged = experiment.seeds, experiment.tune, dict[str, list[str]]()
-    profile = experiment.profile
-    if experiment.claims_only:  # `--claim` asks for some where there is no profile, too
-        profile, judged = profile or "claims", {"claims": [each.id for each in experiment.claims]}
+    profile, seeds, tune = experiment.profile, experiment.seeds, experiment.tune
+    judged = {"claims": [each.id for each in experiment.claims]} if experiment.claims_only else {}
     result: dict[str, Any] = {
         "experiment": experiment.name,
         "question": experiment.question,

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from bnbench.config import schema
 from bnbench.config.custom import content_hash, custom_target, targets, weights, weights_hash
 from bnbench.config.datasets import facts, files_hash
-from bnbench.wording import SLUG_LENGTH, in_words, slug
+from bnbench.wording import SLUG_LENGTH, flat, in_words, slug
 
 # Raise it when the same configuration begins to mean other numbers.
 IDENTITY_VERSION = 1
@@ -242,15 +242,6 @@ def in_force(config: schema.RunConfig) -> dict[str, bool | int | float | str]:
     """Those of `hparams` that have an effect in this run, without the setup's name."""
     idle = {"setup", *_without_effect(config)}
     return {key: value for key, value in hparams(config).items() if key not in idle}
-
-
-def flat(values: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"test": {"accuracy": 0.8}}` as `test/accuracy` and 0.8."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, between, f"{prefix}{key}{between}")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def cell(config: schema.RunConfig) -> str:

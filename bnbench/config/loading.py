@@ -11,6 +11,7 @@ from typing import Any
 
 from bnbench.config import claims, datasets, layers, plans, schema, yaml
 from bnbench.config.experiments import Axis, ExperimentConfig, Seeds, Setup, read_axis, read_looks
+from bnbench.config.experiments import Overrides as Overrides
 from bnbench.config.faults import Faults
 from bnbench.config.layers import Blocks, Layer
 from bnbench.config.schema import BLOCKS
@@ -19,18 +20,6 @@ from bnbench.config.yaml import Path, Source
 from bnbench.wording import cut, did_you_mean, found, listing, nearest, shortened, slug
 
 OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "log", "tune")  # of `--set` too
-
-
-@dataclass(frozen=True, slots=True)
-class Overrides:
-    """Arguments as typed: `set` and `over` hold `KEY=VALUE` texts."""
-
-    set: tuple[str, ...] = ()
-    over: tuple[str, ...] = ()
-    seeds: int | None = None
-    seed: int | None = None
-    setup: str | None = None  # of the file's setups this one alone
-    claims: tuple[str, ...] = ()  # ids; of the file's claims these alone, and their runs
 
 
 def load_experiment(path: FilePath, overrides: Overrides | None = None) -> ExperimentConfig:
@@ -67,7 +56,7 @@ def under_profile(experiment: ExperimentConfig, profile: str | None) -> Experime
     ):
         return experiment
     sets = (*experiment.overrides.set, f"profile={json.dumps(profile)}")
-    return load_experiment(experiment.path, replace(experiment.overrides, set=sets))
+    return load_experiment(experiment.path, replace(experiment.overrides, set=sets, claims=()))
 
 
 def _sound(source: Source, faults: Faults) -> Source:
@@ -167,7 +156,7 @@ class Reader:
             notes=tuple(self.notes),
             path=path,
             overrides=self.overrides,
-            overridden=self.overrides != Overrides(),
+            overridden=replace(self.overrides, claims=()) != Overrides(),
             source=self.source,
         )
 

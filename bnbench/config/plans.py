@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bnbench.config import claims, layers, schema
-from bnbench.config.experiments import Axis, ExperimentConfig
+from bnbench.config.experiments import Axis, Claim, ExperimentConfig
 from bnbench.config.faults import Faults, Place
 from bnbench.config.feasible import Obstacle, obstacles, warnings
 from bnbench.config.files import as_typed, inline
@@ -97,8 +97,9 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     """
     crossing = Crossing(experiment, Faults())
     first = list(crossing.configs(max_runs))
-    if experiment.claims_only and not crossing.faults.found:
-        first = crossing.of_claims(first)
+    aims = experiment.aims
+    if aims is not None and not crossing.faults.found:
+        first = crossing.of_claims(first, aims)
     if crossing.faults.found:
         raise crossing.faults.error(len(experiment.setups))
     unique: dict[str, tuple[Point, schema.RunConfig]] = {}
@@ -119,7 +120,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         for reason, number in same.items()
     ]
     cells = [config for _, config in unique.values()]
-    doubts = claims.doubts(experiment.claims, cells, experiment.tune)
+    doubts = claims.doubts(experiment.claims if aims is None else aims, cells, experiment.tune)
     repeated = sum(same.values()) * seeds
     of_all = f": {total:,}, {repeated:,} of them the same as another" * bool(repeated)
     return Plan(
@@ -179,8 +180,8 @@ def grid(experiment: ExperimentConfig) -> str:
         suffix = f" ({in_short(others)})" if others else ""
         parts.append(f"{counted(number, 'value')} of {axis.name}{suffix}")
     whole = " × ".join([*parts, counted(len(experiment.seeds), "seed")])
-    if experiment.claims_only and experiment.claims:
-        whole += f"; only those of {listing([each.id for each in experiment.claims], 'and')}"
+    if experiment.aims:
+        whole += f"; only those of {listing([each.id for each in experiment.aims], 'and')}"
     return whole
 
 
@@ -236,16 +237,18 @@ class Crossing:
                 self.useless(key, _places(setup.axes, key), where)
 
     def of_claims(
-        self, found: list[tuple[Point, schema.RunConfig]]
+        self, found: list[tuple[Point, schema.RunConfig]], aims: tuple[Claim, ...]
     ) -> list[tuple[Point, schema.RunConfig]]:
-        """The runs that a claim is about; a fault where there is none."""
-        kept = [each for each in found if claims.concern(self.experiment.claims, each[1])]
+        """The runs that these claims are about; a fault where there is none."""
+        kept = [each for each in found if claims.concern(aims, each[1])]
         if not kept:
-            ids = [each.id for each in self.experiment.claims]
-            place = self.experiment.source.place(
-                ("profiles", self.experiment.profile or "", "claims")
-            )
-            self.faults.add(place, f"no run is of {listing(ids, 'and') or 'a claim'}")
+            path = ("profiles", self.experiment.profile or "", "claims")
+            asked = self.experiment.overrides.claims
+            place = claims.ASKED if asked else self.experiment.source.place(path)
+            ids = listing([each.id for each in aims], "and")
+            said = f"claim {ids}: its" if len(aims) == 1 else f"claims {ids}: their"
+            said = f"no run is of {said} setups or values are not planned"
+            self.faults.add(place, said, "name them in setups and axes, or leave the claim out")
         return kept
 
     def points(self) -> Iterator[Point]:

@@ -12,11 +12,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bnbench.config.identity import flat
 from bnbench.errors import StorageError, UsageError
 from bnbench.report import words
 from bnbench.store import Record, RunFolder, RunRecord, cell_of, find_run, read
-from bnbench.wording import in_words
+from bnbench.wording import flat, in_words
 
 METRICS = {
     "test accuracy": "test/running/accuracy",

@@ -107,10 +107,15 @@ def _trained(study: Study, rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     yield f"Network: {_block('model', every)}. Data: {_data(study)}."
     augment = _of("data", "augment", study)
     more = f"; augmentation {augment}" if augment != "none" else ""
+    keys = dict.fromkeys(
+        key for row in every for key in row if key.startswith(("model.", "optim."))
+    )
+    off = [_named(key) for key in keys if not key.endswith(".kind") and _is_off(key, every)]
+    off += [] if more else ["augmentation"]
     yield (
         f"Training: {_block('optim', every)}; {_budget(study)} in batches of "
         f"{_of('data', 'batch_size', study)} images ({_of('data', 'order', study)}{more}), "
-        f"{_of('compute', 'precision', study)}."
+        f"{_of('compute', 'precision', study)}" + f"; off: {', '.join(off)}" * bool(off) + "."
     )
     yield (
         f"{counted(len(study.seeds), 'seed')} of each configuration; runs that share a seed share "

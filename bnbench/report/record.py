@@ -15,7 +15,7 @@ from math import isinf, isnan
 from typing import TYPE_CHECKING, Any
 
 from bnbench import __version__
-from bnbench.config import identity, metrics, plans, schema
+from bnbench.config import metrics, plans, schema
 from bnbench.config.custom import custom_target
 from bnbench.report import words
 from bnbench.report.answer import answer, notices, registered
@@ -26,7 +26,7 @@ from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import two_groups
 from bnbench.store import STATES, Record
-from bnbench.wording import counted
+from bnbench.wording import counted, flat
 
 if TYPE_CHECKING:
     from bnbench.report.figures import Drawn
@@ -263,7 +263,7 @@ def flat_row(run: StudiedRun) -> Record:
     if run.problem is not None:
         row["reason"] = run.problem
     result = {} if run.result is None else run.result.as_record()
-    return row | {key: value for key, value in identity.flat(result, "/") if key != "state"}
+    return row | {key: value for key, value in flat(result, "/") if key != "state"}
 
 
 def as_csv(rows: Sequence[Record]) -> str:

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bnbench import regular
-from bnbench.config.identity import flat
 from bnbench.errors import DataError, UsageError
 from bnbench.report.record import FORMULA
-from bnbench.wording import cut, did_you_mean, nearest, shortened
+from bnbench.wording import cut, did_you_mean, flat, nearest, shortened
 
 LIMIT = 2**26
 """Bytes of a table: as text in memory it takes ten times as many."""

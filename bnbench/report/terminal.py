@@ -139,7 +139,8 @@ def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
         told = f"no verdicts yet: {counted(len(claims), 'claim')} and {counted(len(seeds), 'seed')}"
         yield from _lines(f"{told}; {needed} are needed: {do}", "", columns)
         return
-    for claim in map(claim_row, judged(study)):
+    aims = {claim.id for claim in study.experiment.aims or claims}
+    for claim in map(claim_row, (each for each in judged(study) if each.claim.id in aims)):
         said, effect = outcome(claim), claim["effect"]
         if effect is not None:
             said += f", {words.middle(effect, claim['unit']).removeprefix('mean ')}"

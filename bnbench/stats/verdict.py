@@ -91,20 +91,23 @@ def judge(effects: Sequence[tuple[Effect | None, Sequence[str]]]) -> list[Verdic
 
     With each effect comes what is objected to it, in words (a failed sanity check, a learning rate
     at an end of its grid, missing runs); the effect is None where no seed can be compared. Every
-    effect counts in Holm's correction, whatever is objected to it.
+    claim counts in Holm's correction, whatever is objected to it, and with p = 1 where its runs are
+    missing: which are trained first must not decide how strict it is.
     """
-    family = [found for found, _ in effects if found is not None]
     corrected = {
-        decided: iter(holm([found.p[decided] for found in family])) for decided in get_args(Decided)
+        decided: holm([1.0 if found is None else found.p[decided] for found, _ in effects])
+        for decided in get_args(Decided)
     }
+    directions: list[Direction] = ["up" if found is None else found.direction
+                                   for found, _ in effects]  # fmt: skip
     verdicts = []
-    for found, objections in effects:
+    for number, (found, objections) in enumerate(effects):
         if found is None:
             reasons = tuple(objections) or ("there is no pair of runs to compare",)
             verdicts.append(Verdict("inconclusive", None, None, None, reasons, None))
         else:
-            p = {decided: next(values) for decided, values in corrected.items()}
-            verdicts.append(_verdict(found, objections, p, family))
+            p = {decided: values[number] for decided, values in corrected.items()}
+            verdicts.append(_verdict(found, objections, p, directions))
     return verdicts
 
 
@@ -126,12 +129,12 @@ def _verdict(
     effect: Effect,
     objections: Sequence[str],
     corrected: Mapping[Decided, float],
-    family: Sequence[Effect],
+    family: Sequence[Direction],
 ) -> Verdict:
     reasons, outcome = list(objections), points_at(effect, effect.interval)
     tested: Decided = "supported" if outcome == "inconclusive" else outcome
     p = corrected[tested]
-    least = seeds_to_support([each.direction for each in family], share=effect.share)
+    least = seeds_to_support(family, share=effect.share)
     needed = _seeds(effect, least)
     if effect.n < SEEDS_FOR_A_VERDICT:
         reasons.append(_too_few(effect, least, needed))

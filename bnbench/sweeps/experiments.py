@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bnbench.config import custom, experiments, files, loading, loggers, plans
+from bnbench.config import custom, files, loading, loggers, plans
 from bnbench.config.trust import Trust
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import Stop, workers_for
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from bnbench.sweeps import jobs, looks, schedule, studies, workers
+from bnbench.sweeps.planned import PlannedExperiment
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedExperiment:
-    """An experiment, its runs, and where they are stored."""
-
-    experiment: experiments.ExperimentConfig
-    plan: plans.Plan
-    folder: ExperimentFolder
 
 
 def plan_all(

@@ -6,16 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
-from typing import TYPE_CHECKING
 
 from bnbench import store
 from bnbench.config import experiments, schema
 from bnbench.config.identity import run_id
 from bnbench.errors import UsageError
+from bnbench.sweeps.planned import PlannedExperiment
 from bnbench.wording import counted, listing
-
-if TYPE_CHECKING:
-    from bnbench.sweeps.experiments import PlannedExperiment
 
 MOST = 24
 """Seeds, unless `--max-seeds` says otherwise."""

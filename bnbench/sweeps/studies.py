@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from bnbench import store
 from bnbench.config import experiments, files, loading, plans, schema
@@ -13,10 +12,8 @@ from bnbench.config.faults import Faults
 from bnbench.config.identity import cell_key, differences, identity, run_id
 from bnbench.errors import BnbenchError, ConfigError, DataError, StorageError, UsageError
 from bnbench.sweeps import looks
+from bnbench.sweeps.planned import PlannedExperiment
 from bnbench.wording import counted, cut
-
-if TYPE_CHECKING:
-    from bnbench.sweeps.experiments import PlannedExperiment
 
 
 def folder_for(each: PlannedExperiment, *, into: bool) -> store.ExperimentFolder:

@@ -17,9 +17,8 @@ REGEX = "(?:^|/)(none|bn)_"
 SHADES = {"bn_bs004": "#123456"}
 
 
-def contents(file: BinaryIO | None) -> dict[str, bytes]:
+def contents(file: BinaryIO) -> dict[str, bytes]:
     """The files of a zip, by name."""
-    assert file is not None
     with file, ZipFile(file) as found:
         return {name: found.read(name) for name in found.namelist()}
 
@@ -32,7 +31,9 @@ def theirs() -> Callable[[], BinaryIO]:
 
 
 def test_only_colours_widths_digits_and_what_is_selected_first_are_changed() -> None:
-    before, after = contents(theirs()()), contents(page(SETUPS, REGEX, "^mean", SHADES, theirs()))
+    ours, failed = page(SETUPS, REGEX, "^mean", SHADES, theirs())
+    before, after = contents(theirs()()), contents(ours)
+    assert failed == []
     assert list(before) == list(after)
     assert {name for name in before if before[name] != after[name]} == {"index.html", "index.js"}
     scripts = [each["index.js"].decode() for each in (before, after)]
@@ -63,7 +64,7 @@ def test_only_colours_widths_digits_and_what_is_selected_first_are_changed() -> 
 
 def test_other_colours_are_another_script_to_a_browser() -> None:
     def name(places: dict[str, int]) -> str:
-        index = contents(page(places, REGEX, "^mean", SHADES, theirs()))["index.html"].decode()
+        index = contents(page(places, REGEX, "^mean", SHADES, theirs())[0])["index.html"].decode()
         (found,) = re.findall(r'src="(index\.js\?_file_hash=\w+)"', index)
         return str(found)
 
@@ -71,13 +72,30 @@ def test_other_colours_are_another_script_to_a_browser() -> None:
     assert name(SETUPS) != name(SETUPS | {"none": 3})
 
 
-def test_a_page_of_another_version_is_left_alone() -> None:
+def test_of_a_page_of_another_version_what_is_known_is_changed() -> None:
     def other() -> BinaryIO:
         made = io.BytesIO()
         with ZipFile(made, "w") as file:
-            file.writestr("index.html", '<script src="index.js?_file_hash=1"></script>')
-            file.writestr("index.js", "let colors = [1, 2]")
+            for name, content in contents(theirs()()).items():
+                file.writestr(name, content.replace(b"sideBarWidthInPercent:20,", b"width:20,"))
         made.seek(0)
         return made
 
-    assert page(SETUPS, REGEX, "^mean", SHADES, other) is None
+    ours, failed = page(SETUPS, REGEX, "^mean", SHADES, other)
+    assert failed == ["a wide list of runs"]
+    script = contents(ours)["index.js"]
+    assert b"width:20," in script
+    assert script.count(b"#3f90da") > contents(other())["index.js"].count(b"#3f90da"), "of setups"
+
+
+def test_a_page_that_is_not_known_at_all_is_left_alone() -> None:
+    def other() -> BinaryIO:
+        made = io.BytesIO()
+        with ZipFile(made, "w") as file:
+            file.writestr("index.html", "colors = [1, 2]")
+        made.seek(0)
+        return made
+
+    ours, failed = page(SETUPS, REGEX, "^mean", SHADES, other)
+    assert contents(ours)["index.html"] == b"colors = [1, 2]"
+    assert len(failed) == 11

@@ -252,20 +252,25 @@ def test_a_profile_may_name_the_claims_that_it_judges_and_trains_only_for_them(
 
 
 @pytest.mark.parametrize(
-    ("profiles", "sets", "asked"),
-    [("{all: {}, one: {claims: [b]}}", ("profile=one",), ()), ("{one: {claims: [a]}}", (), ("b",)),
-     ("{}", (), ("b",))],
+    ("profiles", "sets", "asked", "kept", "runs"),
+    [("{all: {}, one: {claims: [b]}}", ("profile=one",), (), "b", 2),
+     ("{one: {claims: [a, b]}}", (), ("b",), "ab", 5), ("{}", (), ("b",), "ab", 8)],
 )  # fmt: skip
-def test_the_claims_that_are_judged_are_kept_with_the_experiment(
-    tmp_path: Path, profiles: str, sets: tuple[str, ...], asked: tuple[str, ...]
+def test_what_is_judged_is_kept_with_the_experiment_whichever_claim_is_trained(
+    tmp_path: Path,
+    profiles: str,
+    sets: tuple[str, ...],
+    asked: tuple[str, ...],
+    kept: str,
+    runs: int,
 ) -> None:
     (tmp_path / "x.yaml").write_text(f"{TWO_CLAIMS}profiles: {profiles}")
     given = loading.load_experiment(tmp_path / "x.yaml", loading.Overrides(sets, claims=asked))
     assert [run.setup for run in plans.expand(given).runs] == ["bn", "bn"]
     (tmp_path / "kept").mkdir()
     again = loaded(tmp_path / "kept", files.dump_experiment(given))
-    assert [claim.id for claim in again.claims] == ["b"]
-    assert [run.setup for run in plans.expand(again).runs] == ["bn", "bn"]
+    assert [claim.id for claim in again.claims] == [*kept]
+    assert len(plans.expand(again).runs) == runs
 
 
 def test_a_profile_of_unknown_claims_and_too_many_runs(faults: Any) -> None:
@@ -280,7 +285,18 @@ def test_a_profile_of_claims_without_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         plans.expand(loaded(tmp_path, text))
     (fault,) = caught.value.faults
-    assert fault.message == "no run is of b"
+    assert fault.message == "no run is of claim b: its setups or values are not planned"
+    assert fault.hint == "name them in setups and axes, or leave the claim out"
+    assert fault.where.startswith(f"{tmp_path / 'x.yaml'}:")
+    asked = loading.load_experiment(tmp_path / "x.yaml", loading.Overrides(claims=("b",)))
+    with pytest.raises(ConfigError) as caught:
+        plans.expand(asked)
+    assert caught.value.faults[0].where == "--claim"
+
+
+def test_a_claim_that_the_profile_leaves_out(faults: Any) -> None:
+    said = faults(f"{TWO_CLAIMS}profiles: {{one: {{claims: [a]}}, all: {{}}}}", claims=("b",))
+    assert said == "--claim: b is not a claim of profile one\n  take --set profile=all"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from bnbench.store import ExperimentFolder
 from bnbench.sweeps import experiments, looks
 from bnbench.sweeps.forecast import Forecast, ForecastRun, as_lines
 from bnbench.sweeps.jobs import Job, SweepOptions, Train, Trained
+from bnbench.sweeps.planned import PlannedExperiment
 from tests.commands import bnbench
 from tests.executors import Scripted
 from tests.report.invented import Told, invented, write_run
@@ -35,7 +36,7 @@ claims:
 """
 
 
-def plan(path: Path, text: str, **options: Any) -> experiments.PlannedExperiment:
+def plan(path: Path, text: str, **options: Any) -> PlannedExperiment:
     """What `bnbench sweep` of a file plans below its folder."""
     path.mkdir(exist_ok=True)
     file = path / "x.yaml"
@@ -54,7 +55,7 @@ def told(config: schema.RunConfig) -> Told:
 
 
 def trained(
-    planned: experiments.PlannedExperiment,
+    planned: PlannedExperiment,
     tell: Callable[[schema.RunConfig], Told] = told,
     **options: Any,
 ) -> tuple[list[tuple[str, int]], list[str]]:
@@ -181,7 +182,7 @@ def test_seeds_go_on_from_the_largest(tmp_path: Path) -> None:
     assert list(fewer.experiment.seeds) == list(range(9))
 
 
-def _kept(path: Path, planned: experiments.PlannedExperiment) -> Path:
+def _kept(path: Path, planned: PlannedExperiment) -> Path:
     path.write_text(files.dump_experiment(planned.experiment))
     return path
 
