@@ -19,7 +19,7 @@ RESIDENT_SHARE = 0.25
 """Several workers have images of their own, and training needs memory as well."""
 
 BUSY = 1.3
-"""From this pace on a busy machine is worth a word: clocks and caches alone make some tenths."""
+"""From this pace on it is worth a word: clocks and caches alone make some tenths."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -41,8 +41,9 @@ def usable_cores() -> int:
 
 
 class Pace:
-    """How many times as long work takes as on cores without other work: what the clock says, over
-    the time of a core that the thread has got."""
+    """How many times as long work takes as a thread computes for it: what the clock says, over the
+    time of a core that the thread has got. The rest is other programs' or a quota's, or it waited:
+    for a disk, a device, other threads."""
 
     def __init__(self) -> None:
         self._before = time.perf_counter(), time.thread_time()

@@ -147,10 +147,20 @@ def with_batch_size(study: Study) -> Iterator[str]:
     elif LR not in study.varying:
         rate = " The learning rate does not change with it."
     yield f"{said}.{rate}"
-    if SHARED_BY not in study.varying and any(
-        isinstance(run.config.norm, schema.Chunked) for run in study.runs
-    ):
+    chunked = any(isinstance(run.config.norm, schema.Chunked) for run in study.runs)
+    if chunked and SHARED_BY not in study.varying and _compares_batch_sizes(study):
         yield (
             f"{SHARED_BY} changes only how many images share statistics, at equal images and steps "
             f"(`bnbench explain {SHARED_BY}`)."
         )
+
+
+def _compares_batch_sizes(study: Study) -> bool:
+    """Whether a claim does, or all that there is, where there are no claims."""
+    claims = study.experiment.claims
+    sizes = (
+        {dict(arm.at).get(BATCH_SIZE) for arm in (*claim.better_arms, *claim.worse_arms)}
+        for claim in claims
+    )
+    along = any(claim.slope_over == BATCH_SIZE for claim in claims)
+    return not claims or along or any(len(each) > 1 for each in sizes)

@@ -152,7 +152,7 @@ class Cost:
     """What a run takes: seconds from start to result, bytes on disk when it is done.
 
     `rough`: by arithmetic alone. `basis`: what that was learned from, in words. `pace`: how many
-    times as long the machine takes now, whose cores have other work, too.
+    times as long it takes now, with other work and waiting (`machine.Pace`).
     """
 
     seconds: float

@@ -13,8 +13,8 @@ from rich.table import Column
 from bnbench import events
 from bnbench.machine import BUSY, Pace
 
-SHARED = "busy machine"
-"""Of speeds and times: other programs use the cores, too."""
+SLOWED = "slowed by other work or waiting"
+"""Of speeds and times: the clock counts more than the thread has worked."""
 
 
 class Screen:
@@ -75,14 +75,14 @@ class Screen:
         self, *, done: int, diverged: int, failed: int, seconds_left: float | None, busy: bool
     ) -> None:
         """Say how many of the runs are done, how they ended, and how long the rest will take.
-        `busy`: other programs use the cores, too."""
+        `busy`: the runs are slowed by other work, or wait."""
         reading = f"{done} of {self.runs}"
         if diverged:
             reading += f", {diverged} diverged"
         if failed:
             reading += f", {failed} failed"
         if seconds_left is not None:
-            reading += f", {duration(seconds_left)} left" + f", {SHARED}" * busy
+            reading += f", {duration(seconds_left)} left" + f", {SLOWED}" * busy
         self._count(done, reading, estimated=bool(seconds_left))
 
     def _count(self, done: int, reading: str, *, estimated: bool) -> None:
@@ -203,5 +203,5 @@ class TerminalSink:
         if self._accuracy is not None:
             parts.append(f"val {self._accuracy:.1%}")
         if self._rate is not None:
-            parts.append(f"{self._rate:,.0f} img/s" + f", {SHARED}" * self._busy)
+            parts.append(f"{self._rate:,.0f} img/s" + f", {SLOWED}" * self._busy)
         return "  ".join(parts)

@@ -23,7 +23,7 @@ from bnbench.errors import BnbenchError, RunError, StorageError
 from bnbench.machine import BUSY
 from bnbench.runner.belonging import require_same_identity
 from bnbench.runner.settings import Cost, Stop, recorded_bytes
-from bnbench.sinks.terminal import duration
+from bnbench.sinks.terminal import SLOWED, duration
 from bnbench.sweeps import jobs
 from bnbench.sweeps.dispatch import Dispatcher
 from bnbench.wording import counted, listing, point_words
@@ -300,8 +300,8 @@ def as_lines(forecast: Forecast, looks: Sequence[int] = (), stops: Sequence[int]
     training = sum(run.trains for run in forecast.runs)
     if not training:
         return [*lines, "nothing to train"]
-    idle = f"; without them about {duration(forecast.seconds)}"
-    busy = f" while other programs use the cores{idle}" if pace >= BUSY else ""
+    idle = f", without that about {duration(forecast.seconds)}"
+    busy = f", {SLOWED}{idle}" if pace >= BUSY else ""
     seconds = pace * forecast.seconds
     later = timedelta(seconds=min(seconds - forecast.seconds, LATEST))
     finish = datetime.fromisoformat(forecast.finish).astimezone() + later

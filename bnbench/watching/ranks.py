@@ -6,12 +6,14 @@ watched, nobody waits for the others.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from itertools import count
 from math import inf, isnan
 from typing import TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -22,6 +24,10 @@ from torch import nn
 from bnbench.running_statistics import tables
 
 _numbers = count()
+_DAMAGED = (
+    BadZipFile, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError, zlib.error,
+)  # fmt: skip
+"""What archive, arrays and names raise that are damaged, each in ways of their own."""
 
 Statistics: TypeAlias = dict[str, list[NDArray[np.float32]]]
 """Of each layer, by name, its means and variances."""
@@ -62,21 +68,22 @@ class Ranks:
 
     def differ(self) -> tuple[list[str], str] | None:
         """At rank 0: layers whose statistics are not the same everywhere, and by how much; those
-        first that are themselves not everywhere. None also where the other ranks have not posted
-        theirs."""
+        first that are themselves not everywhere. All layers where a rank's cannot be read, None
+        where the other ranks have not posted theirs."""
         if self.rank != 0 or self._posted < 0:
             return None
         keys = [f"{self._posted}/{rank}" for rank in range(1, self.size)]
         self._posted = -1
         if not self._store.check(keys):
             return None
-        unlike, found = dict[str, int](), dict[str, float]()
+        unlike, found, unread = dict[str, int](), dict[str, float](), list[str]()
         worst = (0.0, "", 0)
         for rank, key in enumerate(keys, start=1):
             theirs = _unpacked(self._store.get(key))
             self._store.delete_key(key)
             if theirs is None:
-                continue  # as good as not posted
+                unread.append(f"rank {rank}'s statistics could not be read")
+                continue
             for name in self._own | theirs:
                 own, other = self._own.get(name, []), theirs.get(name, [])
                 if [each.shape for each in own] != [each.shape for each in other]:
@@ -89,17 +96,20 @@ class Ranks:
                     worst = max(worst, (found[name], name, rank))
         if unlike:
             name, rank = next(iter(unlike.items()))
-            return list(unlike | found), (
+            said = (
                 f"ranks have different networks: layer {name} is not in those of rank 0 and of "
                 f"rank {rank}, or not with as many channels"
             )
-        if not found:
-            return None
-        off, name, rank = worst
-        return list(found), (
-            f"{len(found)} of {len(self._own)} layers differ between {self.size} ranks; of layer "
-            f"{name}, rank {rank}'s means are {off:.2g} standard deviations from rank 0's"
-        )
+        elif found:
+            off, name, rank = worst
+            said = (
+                f"{len(found)} of {len(self._own)} layers differ between {self.size} ranks; of "
+                f"layer {name}, rank {rank}'s means are {off:.2g} standard deviations from rank 0's"
+            )
+        else:
+            said = ""
+        told = "; ".join([said] * bool(said) + unread)
+        return (list(unlike | found or self._own), told) if told else None
 
 
 def _values(layer: nn.Module) -> Iterator[NDArray[np.float32]]:
@@ -125,7 +135,7 @@ def _unpacked(packed: bytes) -> Statistics | None:
         numbers = [np.asarray(each, np.float32) for each in tables]
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         return {str(name): list(pair) for name, pair in zip(names.tolist(), pairs, strict=True)}
-    except Exception:  # archive, arrays and names are each damaged in ways of their own
+    except _DAMAGED:
         return None
 
 

@@ -336,11 +336,11 @@ def test_other_work_of_the_machine_is_no_cost_of_the_run(
     total, basis = as_lines(found)[-2:]
     assert total.startswith(f"to train: 1, about {duration(cost.pace * found.seconds)} with ")
     assert basis == (
-        "estimated from a few training steps while other programs use the cores; without them "
+        "estimated from a few training steps, slowed by other work or waiting, without that "
         f"about {duration(found.seconds)}"
     )
     calm = forecast([small_config()], experiment_in(tmp_path), Measuring(COSTS))
-    assert "busy" not in "".join(as_lines(calm))
+    assert "slowed" not in "".join(as_lines(calm))
 
 
 def test_a_sweep_that_does_not_fit_on_the_disk_is_refused(
