@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -173,6 +174,16 @@ def test_every_script_and_every_shipped_experiment_has_its_row() -> None:
     assert {path.name for path in scripts if path.is_file()} <= set(rows)
     listed = set(re.findall(r"^\| `([\w-]+)\.yaml` \|", CONFIGURATION, re.MULTILINE))
     assert listed == {name for name, _, _ in files.shipped() if "/" not in name}
+
+
+def test_the_page_of_claims_says_what_was_registered_again_after_its_runs() -> None:
+    registration = runpy.run_path(str(ROOT / "scripts/make_evidence"))["registration"]
+    then = {"date": "2026-01-02T", "sha256": "ab12", "changed": [], "runs_before": 0}
+    file = 'registered:\n  sha256: {}\n  decided:\n    - "seeds: 7, 8"\n'
+    said = "registered on 2026-01-02, before all"
+    assert registration({"registered": then}, file.format("ab12")) == said
+    again = registration({"registered": then}, file.format("cd34"))
+    assert again == f"{said}; registered again since, on seeds 7, 8"
 
 
 def test_the_page_of_claims_follows_from_the_stored_results() -> None:

@@ -257,10 +257,8 @@ def _explain(error: BaseException) -> bool:
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: lines that can be typed as they are, and `--debug`, which may
-    stand in each."""
-    typed = (f"  bnbench {line}" for line in lines)
-    return "\n".join(("\b", "Examples:", *typed, "With --debug an error shows its traceback."))
+    """The end of a command's help: lines that can be typed as they are."""
+    return "\n".join(("\b", "Examples:", *(f"  bnbench {line}" for line in lines)))
 
 
 app = typer.Typer(

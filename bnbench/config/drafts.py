@@ -114,7 +114,7 @@ class Draft:
         yield f"question: {inline(f'Is it so that {says}?')}"
         yield f"model: {self._model(targets['model'])}"
         yield f"data: {self._data(targets['data'], folder)}"
-        yield "train: {examples: 2000}                  # or steps: equal at all batch sizes"
+        yield "train: {examples: 2000}                  # or epochs, or steps"
         yield "setups:                                  # each is a patch on what stands above"
         for name in self.compared:
             norm = f"kind: {name}"

@@ -186,6 +186,7 @@ def test_older_tabs_are_not_smoothed_and_have_shades_of_the_colours_of_the_repor
             red, green, blue = (int(each) for each in re.findall(r"\d+", shade)[:3])
             found.setdefault(cell, set()).add(f"#{red:02x}{green:02x}{blue:02x}")
         assert found == {setup: {each} for setup, each in expected.items()}
+        assert (found["bn_bs004"], found["bn_bs016"]) == ({"#95c2eb"}, {"#234f78"})
 
 
 SHOWN = 5
