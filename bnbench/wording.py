@@ -85,6 +85,11 @@ def point_words(point: Mapping[str, Any]) -> str:
     )
 
 
+def sizes(shape: Iterable[int]) -> str:
+    """`8×1×28×28`."""
+    return "×".join(map(str, shape)) or "a single number"
+
+
 def counted(number: int, noun: str) -> str:
     """`1 run`, `1,000 runs`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

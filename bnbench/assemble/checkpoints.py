@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _codecs
 import argparse
 import io
 import pathlib
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.serialization import safe_globals
+from torch.serialization import get_safe_globals, safe_globals
 
 from bnbench.errors import BnbenchError, StorageError
 from bnbench.train import Run
-from bnbench.wording import cut, shortened
+from bnbench.wording import cut, shortened, sizes
 
 AGAIN = "put the run's own back, or train it again with --restart"
 
@@ -39,14 +38,17 @@ AVERAGED = "n_averaged"
 _OF_NUMPY: list[Any] = [each.__reduce__()[0] for each in (np.empty(0), np.float64(0))]
 
 PLAIN: list[Any] = [
-    *(argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath),
-    *(datetime, np.ndarray, np.dtype, _codecs.encode),
+    *(argparse.Namespace, types.SimpleNamespace, datetime, np.ndarray, np.dtype),
+    *((pathlib.PosixPath, f"pathlib.{each}PosixPath") for each in ("", "_local.")),  # Python 3.13
     *{type(np.dtype(each)) for each in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
     *((each, f"numpy.{core}.multiarray.{each.__name__}")
       for core in ("core", "_core") for each in _OF_NUMPY),
 ]  # fmt: skip
 """What scripts keep beside tensors: their arguments, a best accuracy of NumPy's, the state of its
 random numbers. None of these can do anything when it is made."""
+
+COUNT = "num_batches_tracked"
+"""What a checkpoint may always lack: torch has the count of batches since 1.0."""
 
 _HELD = {
     "run": dict,
@@ -57,15 +59,18 @@ _HELD = {
 }
 
 
-def load(name: str, content: bytes, *, do: str) -> Any:
+def load(name: str, content: bytes, *, do: str, also: Collection[Any] = ()) -> Any:
     """The content of a checkpoint; nothing that it says is run.
 
-    `name` is what errors call it, `do` what they advise. Raises StorageError.
+    `name` is what errors call it, `do` what they advise; `also`: what it may hold beside what torch
+    takes. Raises StorageError.
     """
+    # On leaving, torch would forget what the user has allowed, too.
+    also = [each for each in also if each not in get_safe_globals()]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about files of other kinds
-            with safe_globals(PLAIN):
+            with safe_globals(also):
                 return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:  # whatever bytes of someone else's make of torch's reader
         # Not in its words: it advises to load the file without this protection.
@@ -79,25 +84,33 @@ def load(name: str, content: bytes, *, do: str) -> Any:
         raise StorageError(said, do=do) from error
 
 
-def state_dict_in(loaded: Any) -> MutableMapping[str, Tensor] | None:
-    """The state dict in the content of a checkpoint, by its name or as the only one; None: there is
-    none, or several."""
+def with_state_dict(
+    name: str, content: bytes, *, do: str = SAVE
+) -> tuple[Any, MutableMapping[str, Tensor]]:
+    """The content of a checkpoint that a script has saved, and the state dict in it: by its name,
+    or the only one. Raises StorageError."""
+    loaded = load(name, content, do=do, also=PLAIN)
     for place in PLACES:
         found = loaded
         for key in place:
             found = found.get(key) if isinstance(found, dict) else None
         if _is_state_dict(found):
-            return found  # type: ignore[no-any-return]
-    several = [*_state_dicts(loaded)]
-    return several[0] if len(several) == 1 else None
+            return loaded, found  # type: ignore[return-value]
+    several = dict(_state_dicts(loaded))
+    if len(several) == 1:
+        return loaded, next(iter(several.values()))
+    which = f"{len(several)} state dicts ({cut([*several])})" if several else "no state dict"
+    raise StorageError(f"{name} holds {which}", do=do)
 
 
-def _state_dicts(loaded: object, depth: int = 2) -> Iterator[MutableMapping[str, Tensor]]:
+def _state_dicts(
+    loaded: object, place: str = "", depth: int = 2
+) -> Iterator[tuple[str, MutableMapping[str, Tensor]]]:
     if _is_state_dict(loaded):
-        yield loaded  # type: ignore[misc]
+        yield place, loaded  # type: ignore[misc]
     elif isinstance(loaded, dict) and depth:
-        for each in loaded.values():
-            yield from _state_dicts(each, depth - 1)
+        for key, each in loaded.items():
+            yield from _state_dicts(each, f"{place}.{shortened(str(key))}".strip("."), depth - 1)
 
 
 def _is_state_dict(found: object) -> bool:
@@ -123,33 +136,37 @@ def bare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
 
 
 def part_for(
-    own: Mapping[str, Any], state: Mapping[str, Tensor], lacking: Collection[str] = ()
-) -> tuple[dict[str, Tensor], str]:
-    """What a state dict has for a network of these names, without what it puts before them, and
-    that: of a wrapper, or the attribute in which a LightningModule has the network. `lacking`: see
-    `other_names`."""
+    name: str, own: Mapping[str, Any], state: Mapping[str, Tensor], lacking: Collection[str] = ()
+) -> tuple[dict[str, Tensor], str, str]:
+    """What a state dict has for a network of these names, without what it puts before them; that,
+    of a wrapper, or the attribute in which a LightningModule has the network; and what is not used
+    then, in words, or "". `lacking`: see `other_names`. Raises StorageError where several fit."""
     saved, wrapper = bare(state)
     if not own or own.keys() & saved.keys():
-        return saved, wrapper
-    lacking = (*lacking, "num_batches_tracked")
-    needed = [key for key in own if key.rpartition(".")[2] not in lacking]
+        return saved, wrapper, ""
+    needed = [key for key in own if key.rpartition(".")[2] not in (*lacking, COUNT)]
     first = next(iter(needed), "")
-    before = {key.removesuffix(first) for key in saved if key.endswith(f".{first}")}
+    before = {key.removesuffix(first): key for key in saved if key.endswith(f".{first}")}
     fit = [each for each in before if all(each + key in saved for key in needed)]
-    if len(fit) != 1:
-        return saved, wrapper
+    if len(fit) > 1:
+        said = f"{name}: {len(fit)} parts of it fit: {cut([f'{shortened(each)}*' for each in fit])}"
+        raise StorageError(said, do="save the one that is meant alone")
+    if not fit:
+        return saved, wrapper, ""
     inside = {key.removeprefix(fit[0]): saved[key] for key in saved if key.startswith(fit[0])}
-    return inside, wrapper + fit[0]
+    others = [shortened(key) for key in saved if not key.startswith(fit[0])]
+    number = f"{len(others):,} other{' entry is' if len(others) == 1 else ' entries are'} not"
+    left = f"of {name} only {shortened(fit[0])}* is used; {number} ({cut(others)})"
+    return inside, wrapper + fit[0], left if others else ""
 
 
 def other_names(
     saved: Mapping[str, Any], own: Mapping[str, Any], lacking: Collection[str] = ()
 ) -> str:
     """Which entries the state dict of a checkpoint and that of a network do not share, in words; ""
-    where they share all. `lacking`: last parts of names that the checkpoint may lack; as the count
-    of batches, which torch has since 1.0."""
-    lacking = (*lacking, "num_batches_tracked")
-    missing = [key for key in own if key not in saved and key.rpartition(".")[2] not in lacking]
+    where they share all. `lacking`: last parts of names that the checkpoint may lack."""
+    may = (*lacking, COUNT)
+    missing = [key for key in own if key not in saved and key.rpartition(".")[2] not in may]
     kinds = {"missing": missing, "unexpected": [key for key in saved if key not in own]}
     return "; ".join(
         f"{len(keys):,} {kind} ({cut([shortened(key) for key in keys])})"
@@ -161,18 +178,15 @@ def other_names(
 def other_shapes(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, str]:
     """Tensors of the network that the checkpoint has in another shape: a sentence about each."""
     return {
-        key: f"{shortened(key)} is {sizes(saved[key])} in it, and {sizes(value)} in the network"
+        key: f"{shortened(key)} is {_sizes(saved[key])} in it, and {_sizes(value)} in the network"
         for key, value in own.items()
         if key in saved and isinstance(value, Tensor)
         if not isinstance(saved[key], Tensor) or saved[key].shape != value.shape
     }
 
 
-def sizes(value: Any) -> str:
-    """The shape of a tensor, in words; of anything else, what it is."""
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    return "×".join(map(str, value.shape)) or "a single number"
+def _sizes(value: Any) -> str:
+    return sizes(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def load_state(name: str, content: bytes, identity: str) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from bnbench.assemble import checkpoints
 from bnbench.assemble.custom import load_class, load_function
 from bnbench.assemble.inputs import Announce, derived
 from bnbench.config import custom, schema
-from bnbench.errors import ArgumentError, StorageError
+from bnbench.errors import ArgumentError
 from bnbench.models.recipe import Recipe, named_norm
 from bnbench.models.swap import swap_norms
 from bnbench.models.timm_classifier import timm_classifier
 from bnbench.models.torchvision_classifier import torchvision_classifier
-from bnbench.wording import PATH_LENGTH, counted, cut, shortened
+from bnbench.wording import PATH_LENGTH, counted, cut, shortened, sizes
 
 
 def foreign_network(
@@ -95,13 +95,12 @@ def load_pretrained(network: nn.Module, file: str, classes: int, channels: int) 
     cannot be read.
     """
     name = shortened(file, PATH_LENGTH)
-    found = checkpoints.state_dict_in(
-        checkpoints.load(name, custom.content(Path(file)), do=checkpoints.SAVE)
-    )
-    if found is None:
-        raise StorageError(f"{name} holds no state dict", do=checkpoints.SAVE)
+    _, found = checkpoints.with_state_dict(name, custom.content(Path(file)))
     own = network.state_dict()
-    saved, _ = checkpoints.part_for(own, found)
+    saved, _, left = checkpoints.part_for(name, own, found)
+    if left:
+        hint = "save the part that is meant alone"
+        raise ArgumentError(left, argument="pretrained", hint=hint)
     differ = checkpoints.other_shapes(saved, own)
     weighted = [
         each for each in network.named_modules() if isinstance(each[1], _ConvNd | nn.Linear)
@@ -149,7 +148,7 @@ def require_logits(network: nn.Module, classes: int, announce: Announce) -> None
         if not isinstance(outputs, Tensor):
             said = f"a {type(outputs).__name__}"
         elif not outputs.is_floating_point() or outputs.ndim != 2 or len(outputs) != images:
-            said = f"{checkpoints.sizes(outputs)} of {outputs.dtype}".replace("torch.", "")
+            said = f"{sizes(outputs.shape)} of {outputs.dtype}".replace("torch.", "")
             if outputs.ndim > 2:
                 hint += "; of a map, for example y.mean((2, 3))"
         elif outputs.shape[1] < classes:

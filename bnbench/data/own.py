@@ -27,7 +27,7 @@ from bnbench.data.in_order import in_order
 from bnbench.data.prepared import require_disk
 from bnbench.errors import BnbenchError, DataError
 from bnbench.machine import fits
-from bnbench.wording import cut
+from bnbench.wording import cut, sizes
 
 FEW = 4
 """Channels of gray, gray with transparency, colors, colors with transparency."""
@@ -60,7 +60,7 @@ def gathered(returned: Any, where: str, scratch: Path) -> Dataset:
         else:
             raise DataError(f"{said} is {_kind(source)}", do=RETURNS)
     train, test = parts
-    first, second = (f"{_sizes(each.pixels.shape[1:])} {each.pixels.dtype}" for each in parts)
+    first, second = (f"{sizes(each.pixels.shape[1:])} {each.pixels.dtype}" for each in parts)
     if first != second:
         said = f"{where}: images of train are {first}, of test {second}".replace("torch.", "")
         raise DataError(said, do="make them alike")
@@ -75,13 +75,13 @@ def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
     pixels, classes = _array(images), _array(labels)
     if pixels.ndim not in (3, 4):
         raise DataError(
-            f"{said} has images of the shape {_sizes(pixels.shape)}",
+            f"{said} has images of the shape {sizes(pixels.shape)}",
             do="give N×C×H×W, N×H×W×C or N×H×W",
         )
     count = len(pixels)
     if classes.shape != (count,):
         raise DataError(
-            f"{said} has {count:,} images, and labels of the shape {_sizes(classes.shape)}",
+            f"{said} has {count:,} images, and labels of the shape {sizes(classes.shape)}",
             do="give one whole number an image",
         )
     if not count:
@@ -93,7 +93,7 @@ def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
     of_one = pixels.ndim == 3
     pixels = pixels[:, None] if of_one else _channels_first(pixels, f"{said}: its images are")
     if not pixels.size:
-        raise DataError(f"{said} has images of {_sizes(pixels.shape[1:])}: empty")
+        raise DataError(f"{said} has images of {sizes(pixels.shape[1:])}: empty")
     # torch cannot walk backwards, as images turned by [::-1] do.
     as_they_are = pixels.dtype in (np.uint8, np.float32) and pixels.dtype.isnative
     as_they_are = as_they_are and min(pixels.strides) >= 0
@@ -125,7 +125,7 @@ def _channels_first(pixels: NDArray[Any], said: str) -> NDArray[Any]:
     channels_last = last <= FEW or first == middle
     if channels_first == channels_last:
         raise DataError(
-            f"{said} {_sizes(pixels.shape)}, of which channels and sides cannot be told",
+            f"{said} {sizes(pixels.shape)}, of which channels and sides cannot be told",
             do="give C×H×W, with at most 4 channels or equal sides",
         )
     return pixels if channels_first else np.moveaxis(pixels, -1, -3)
@@ -159,7 +159,7 @@ def _room(shape: tuple[int, ...], dtype: Any, scratch: Path, said: str) -> NDArr
     need = prod(shape) * np.dtype(dtype).itemsize
     if fits(need):
         return np.empty(shape, dtype)
-    require_disk(scratch, 2 * need, f"{said} ({shape[0]:,} images of {_sizes(shape[1:])})")
+    require_disk(scratch, 2 * need, f"{said} ({shape[0]:,} images of {sizes(shape[1:])})")
     scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=scratch) as file:
         os.truncate(file.fileno(), need)
@@ -206,8 +206,8 @@ class _Get:
             if image.shape == first.shape and image.dtype == first.dtype:
                 return image, label
             raise DataError(
-                f"{said} is {_sizes(image.shape)} ({image.dtype}), {self._said}[0] "
-                f"{_sizes(first.shape)} ({first.dtype})",
+                f"{said} is {sizes(image.shape)} ({image.dtype}), {self._said}[0] "
+                f"{sizes(first.shape)} ({first.dtype})",
                 do="make them alike, for example with torchvision's Resize, CenterCrop and "
                 'image.convert("RGB")',
             )
@@ -244,13 +244,13 @@ def _image(image: Any, said: str) -> NDArray[Any]:
             )
         if values.ndim not in (2, 3):
             raise DataError(
-                f"the image of {said} has the shape {_sizes(values.shape)}",
+                f"the image of {said} has the shape {sizes(values.shape)}",
                 do="give C×H×W, H×W×C or H×W",
             )
         gray = values.ndim == 2
         values = values[None] if gray else _channels_first(values, f"the image of {said} is")
     if not values.size:
-        raise DataError(f"the image of {said} is {_sizes(values.shape)}: empty")
+        raise DataError(f"the image of {said} is {sizes(values.shape)}: empty")
     return _pixels(values, f"the image of {said}")
 
 
@@ -268,10 +268,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
     return f"of type {type(value).__name__}"
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape)) or "a single number"
 
 
 # --- classes --------------------------------------------------------------------------------------

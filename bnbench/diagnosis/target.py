@@ -184,33 +184,28 @@ def read_checkpoint(path: Path) -> SavedModel:
 
 
 def _saved(name: str, content: bytes) -> SavedModel:
-    loaded = checkpoints.load(
-        name, content, do=f"{checkpoints.SAVE}; or load it in your function, without --checkpoint"
-    )
-    found = checkpoints.state_dict_in(loaded)
-    if found is not None:
-        return SavedModel(name, loaded, found)
-    raise StorageError(
-        f"{name} holds {described(loaded)}: no state dict, or several",
-        do="expected one, or a dict that has one as 'state_dict', 'model_state_dict', 'model'; or "
-        "load it in your function, without --checkpoint",
-    )
+    do = f"{checkpoints.SAVE}; or load it in your function, without --checkpoint"
+    return SavedModel(name, *checkpoints.with_state_dict(name, content, do=do))
 
 
 def load(target: Target, checkpoint: SavedModel) -> None:
     """Put it into the model, and note what it says of how that came to be."""
-    target.lacking = put_into(target.model, checkpoint)
+    target.lacking = put_into(target.model, checkpoint, target.notes)
     target.checkpoint = checkpoint
     target.averages = "AveragedModel" if checkpoints.AVERAGED in checkpoint.state else ""
     target.steps = target.steps or steps_in(checkpoint.content)
 
 
 @_of_the_model
-def put_into(model: nn.Module, checkpoint: SavedModel) -> tuple[str, ...]:
+def put_into(
+    model: nn.Module, checkpoint: SavedModel, notes: list[str] | None = None
+) -> tuple[str, ...]:
     """Load it, whatever it was wrapped in; the layers whose running statistics it lacks, by name in
-    the model. Raises UsageError."""
+    the model. `notes` get what of it is not used. Raises UsageError, StorageError."""
     own, wrapper = checkpoints.bare(model.state_dict())
-    saved, _ = checkpoints.part_for(own, checkpoint.state, STATISTICS)
+    saved, _, left = checkpoints.part_for(checkpoint.name, own, checkpoint.state, STATISTICS)
+    if left and notes is not None:
+        notes.append(left)
     wrong = checkpoints.other_names(saved, own, STATISTICS)
     if wrong := wrong or cut([*checkpoints.other_shapes(saved, own).values()], "; "):
         raise UsageError(
@@ -227,7 +222,7 @@ def recalibrate(checkpoint: SavedModel, model: nn.Module, diagnosis: Diagnosis) 
     """The same checkpoint with the population's statistics; nothing else in it changes."""
     # The diagnosis names layers as the model does.
     names, own = checkpoints.bare(plain(model).state_dict())
-    saved, wrapper = checkpoints.part_for(names, checkpoint.state, STATISTICS)
+    saved, wrapper, _ = checkpoints.part_for(checkpoint.name, names, checkpoint.state, STATISTICS)
     named = {own + key: value for key, value in saved.items()}
     for key, value in diagnosis.recalibrated(named).items():
         checkpoint.state[wrapper + key.removeprefix(own)] = value

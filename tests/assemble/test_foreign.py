@@ -150,6 +150,19 @@ def test_images_that_are_too_small_for_a_network_are_said_before_training() -> N
     assert "Inception v3: 75×75" in str(fault.hint)
 
 
+def test_weights_inside_of_another_module(tmp_path: Path, trained: nn.Module) -> None:
+    path, inner = tmp_path / "w.pt", {f"net.{k}": v for k, v in trained.state_dict().items()}
+    torch.save({"epoch": 3, "weights": inner}, path)
+    model = built(config(model=unet(pretrained=str(path)), norm=BATCH)).model
+    assert torch.equal(model.get_parameter("up.weight"), trained.get_parameter("up.weight"))
+    torch.save({**inner, "loss.weight": torch.ones(3)}, path)
+    with pytest.raises(ConfigError, match=r"pretrained: of .*w\.pt only net\.\* is used; 1 other"):
+        built(config(model=unet(pretrained=str(path))))
+    torch.save({"student": inner, "teacher": inner}, path)
+    with pytest.raises(StorageError, match=r"w\.pt holds 2 state dicts \(student, teacher\)"):
+        built(config(model=unet(pretrained=str(path))))
+
+
 def test_a_file_that_holds_no_weights(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(b"no")
     with pytest.raises(StorageError, match=r"w\.pt is not a checkpoint of PyTorch"):
