@@ -95,7 +95,7 @@ def with_state_dict(
         for key in place:
             found = found.get(key) if isinstance(found, dict) else None
         if _is_state_dict(found):
-            return loaded, found  # type: ignore[return-value]
+            return loaded, found
     several = dict(_state_dicts(loaded))
     if len(several) == 1:
         return loaded, next(iter(several.values()))

@@ -240,7 +240,8 @@ def _image(image: Any, said: str) -> NDArray[Any]:
         values = _array(image)
         if values.dtype.kind not in "fiubc":
             raise DataError(
-                f"the image of {said} is {_kind(image)}", do="give it read, as an array"
+                f"the image of {said} is {_kind(image)}",
+                do="read it first, and return an array, a tensor or a PIL image",
             )
         if values.ndim not in (2, 3):
             raise DataError(
@@ -278,7 +279,7 @@ def _class_names(
 ) -> tuple[str, ...]:
     """The names of the classes, after checking that every label has one."""
     given = returned[2] if len(returned) == 3 else _names(returned[0])
-    if not isinstance(given, Iterable | None):
+    if isinstance(given, str) or not isinstance(given, Iterable | None):
         raise DataError(f"{where}: the names of the classes are {_kind(given)}", do=RETURNS)
     names = None if given is None else tuple(map(str, given))
     count = int(train.max()) + 1 if names is None else len(names)
@@ -293,8 +294,12 @@ def _class_names(
                 do=f"look at {part}[{wrong}], which has {int(labels[wrong])}: number the classes "
                 f"from 0, alike in both parts{known}",
             )
-    # Of labels that are numbers of something else, most are missing.
-    missing = sorted({*range(min(count, len(train) + 1))} - {*train.tolist()})
+    if names is None and count > len(train):  # they are numbers of something else
+        raise DataError(
+            f"{where}: labels of train go up to {count - 1:,}, of {len(train):,} images",
+            do="number the classes from 0, without gaps",
+        )
+    missing = sorted({*range(count)} - {*train.tolist()})
     if missing:
         raise DataError(
             f"{where}: no image in train is of class {cut([str(each) for each in missing])}",

@@ -207,21 +207,20 @@ def collect(
 
 def _grouped(batches: Sequence[_Group]) -> tuple[list[_Group], Tensor]:
     """Batches of one kind together, and, (n, 2), each example's group and its row there."""
-    groups, places = [*batches[:1]], []
+    groups, places = list[_Group](), list[Tensor]()
     rest = {path: [each.rest.get(path) for each in batches] for path in batches[0].rest}
     # Numbers and words that come again say of which kind a batch is, as the domain by which a
     # network takes its layers; of indices and names, most are new in each batch.
-    kinds = {
-        path
-        for path, found in rest.items()
-        if all(isinstance(each, int | float | str | None) for each in found)
-        and 1 < len({*found}) <= len(found) // 2
-    }
+    plain = {p: found for p, found in rest.items()
+             if all(isinstance(each, int | float | str | None) for each in found)}  # fmt: skip
+    kinds = {p for p, found in plain.items() if 1 < len({*found}) <= (len(found) + 1) // 2}
     for new in batches:
         number = next((k for k, each in enumerate(groups) if each.fits(new, kinds)), len(groups))
-        groups += [new] * (number == len(groups))
-        group, rows = groups[number], torch.arange(new.count)
-        if group is not new:
+        rows = torch.arange(new.count)
+        if number == len(groups):
+            groups.append(new)
+        else:
+            group = groups[number]
             for path, column in new.columns.items():
                 group.columns[path] += column
             rows += group.count

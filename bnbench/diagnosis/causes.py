@@ -16,12 +16,13 @@ from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.result import Finding, LayerReading, figures, finding, percent
 from bnbench.running_statistics import STATISTICS
+from bnbench.wording import cut
 
 BY_FUNCTION = (
     "forward() calls F.batch_norm with statistics that no module has as running_mean and "
-    "running_var: give each normalization a module of its own (nn.BatchNorm2d), and ask again; as "
-    "it is, they were not looked at"
+    "running_var, so they were not looked at"
 )
+OWN_MODULES = "give each normalization a module of its own (nn.BatchNorm2d), and ask again"
 
 
 def in_other_modes(case: Case) -> Iterator[Finding]:
@@ -38,8 +39,9 @@ def in_other_modes(case: Case) -> Iterator[Finding]:
                 "under the same batch statistics and without dropout, "
                 f"{there.figures} where the rest of the network is in train(), "
                 f"{modes.evaluation.figures} where it is in eval()"
-                + (f"; the outputs differ by {apart:.0%} of their variance" if apart else ""),
-                do=BY_FUNCTION if modes.by_function else "",
+                + (f"; the outputs differ by {apart:.0%} of their variance" if apart else "")
+                + (f"; {BY_FUNCTION}" if modes.by_function else ""),
+                do=OWN_MODULES if modes.by_function else "",
             )
     share = criteria.padding(case.train.images)
     if share >= criteria.PADDED and case.evidence.survey.of("exchanged"):
@@ -51,10 +53,9 @@ def in_other_modes(case: Case) -> Iterator[Finding]:
             harmful=False,
         )
     if modes.moved:
-        names = ", ".join(modes.moved[:3]) + (", …" if len(modes.moved) > 3 else "")
         yield finding(
             "statistics-moved-in-eval",
-            f"a forward pass in eval mode changes {names}",
+            f"a forward pass in eval mode changes {cut([*modes.moved])}",
             harmful=False,
         )
 

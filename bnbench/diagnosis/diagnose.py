@@ -279,10 +279,13 @@ def _score(loader: Loader, kind: Kind, batch_size: int | None, found: Prediction
 
 def _notes(case: Case, found: Sequence[Finding]) -> Iterator[str]:
     """What a reader of the figures has to know."""
-    images, survey = case.train.images, case.evidence.survey
-    if case.modes.by_function:
-        yield causes.BY_FUNCTION
-    elif not case.layers:
+    images, survey, task = case.train.images, case.evidence.survey, case.evidence.task
+    names = {each.name for each in found}
+    if task.place or task.doubtful:
+        yield f"part {task.place + 1} of the output is taken as the answer; forward= names another"
+    if case.modes.by_function and "mode-branch" not in names:
+        yield f"{causes.BY_FUNCTION}: {causes.OWN_MODULES}"
+    elif not case.layers and not case.modes.by_function:
         yield (
             "no layer depends on batch statistics: the model has no BatchNorm layer, and what "
             "differs between train() and eval() is something else (dropout?)"
@@ -301,7 +304,6 @@ def _notes(case: Case, found: Sequence[Finding]) -> Iterator[str]:
             f"population statistics of {len(images):,} images are rough: give {ENOUGH_IMAGES:,} "
             "or more"
         )
-    names = {each.name for each in found}
     if not {"non-iid-batches", "non-finite", "overflowed-variance"} & names:
         mixed = case.mixed()
         if mixed is not None and mixed.sorted:

@@ -31,8 +31,8 @@ torchvision's StochasticDepth."""
 
 
 class InTraining(TorchFunctionMode):
-    """Without dropout. `by_function`: whether forward() has called F.batch_norm in training with
-    other statistics than those of these layers."""
+    """While it is entered, dropout gives back its input. `by_function`: whether F.batch_norm was
+    called in training with other statistics than those of these layers."""
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()

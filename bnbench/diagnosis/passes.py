@@ -131,8 +131,7 @@ class Passes:
                 output = model(batch)
             if score is not None:
                 return Task("own", score=score)
-            every = None if labels is None else images.column(labels)
-            return task_of(output, batch, labels, every)
+            return task_of(output, batch, labels, images)
         except UsageError:
             if not isinstance(way, Route):
                 raise

@@ -219,9 +219,10 @@ class Diagnosis:
             where = " and the ".join(f"{each} loader's" for each in self.worse_recalibrated)
             why = f"with recalibrated statistics the model is worse on the {where} images"
             return why, "keep the running statistics"
-        if any(each.name == "mode-branch" for each in self.findings):
-            why = "the rest of the network does something else in train() than in eval()"
-            return why, "do the same in both modes, then recalibrate: see mode-branch"
+        for each in self.findings:
+            if each.name == "mode-branch":
+                why = "the rest of the network does something else in train() than in eval()"
+                return why, each.do
         return None
 
     def recalibrated(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,15 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnbench.diagnosis.answers import answer, classes_at, place_of, total
-from bnbench.diagnosis.batches import Path
+from bnbench.diagnosis.answers import answer, classes_at, counted, place_of, total
+from bnbench.diagnosis.batches import Collected, Path
 from bnbench.diagnosis.foreign import described, shape
 from bnbench.diagnosis.result import NATS, figures
 from bnbench.diagnosis.route import part
 from bnbench.errors import UsageError
-
-IGNORED = (-100, 255)
-"""Labels that count for nothing: torch's default, and that of most segmentation datasets."""
 
 KEPT = 1024
 """Values of an output that are kept of each example, at most, spread evenly over it."""
@@ -36,7 +33,7 @@ LOSSES: Mapping[Kind, str] = {
     "outputs": "squared distance of the outputs from those under batch statistics, as a share of "
     "their variance",
     "own": "as score() gives it",
-    "training": "the sum of what the model gives in train(), dropout off",
+    "training": "what the model gives in train() as its loss, or the sum of it, dropout off",
 }
 """What `loss` means, by what the labels are. `outputs`: there are none."""
 
@@ -130,7 +127,8 @@ def joined(parts: list[Predictions], order: Tensor, unit: str) -> Predictions:
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """How examples are judged. `scale`: of values, the variance that counts as 1. `classes`: how
-    many the network tells apart, where each place has one. `place`: of the answer in a tuple."""
+    many the network tells apart, where each place has one. `place`: of the answer in a tuple;
+    `doubtful`: whether another might be it."""
 
     kind: Kind
     labels: Path | None = None
@@ -138,6 +136,7 @@ class Task:
     scale: float = 1.0
     classes: int = 0
     place: int = 0
+    doubtful: bool = False
 
     @property
     def unit(self) -> str:
@@ -214,37 +213,40 @@ class Task:
         return Predictions(losses, None, answers, shared)
 
 
-def task_of(output: Any, batch: Any, labels: Path | None, every: Tensor | None) -> Task:
-    """The task, from what is there; `every`: all labels. Raises UsageError."""
+def task_of(output: Any, batch: Any, labels: Path | None, images: Collected) -> Task:
+    """The task, from what is there: the output for a batch of the images. Raises UsageError."""
     given = None if labels is None else part(batch, labels)
+    place, doubtful = 0, False
     if isinstance(given, Tensor):
-        every = given.cpu() if every is None else every
-        place = place_of(output, given, every)
-    else:
-        place = 0
+        every = [each for path, each in images.tensors() if path == labels]
+        place, doubtful = place_of(output, given, every)
     found = answer(output, place)
     if found is None or not found.ndim:
         raise UsageError(f"the model gives {described(output)}", do=CODE)
     if labels is None:
         return Task("outputs")
-    if not isinstance(given, Tensor) or every is None:
+    if not isinstance(given, Tensor):
         raise UsageError(f"the labels are {described(given)}", do=CODE)
-    if bool((every == IGNORED[0]).all()):
-        said = f"all labels are {IGNORED[0]}, which counts for nothing"
-        raise UsageError(said, do="give a loader whose batches have labels")
-    if every.is_complex() or not found.is_floating_point() or len(found) != len(given):
+    if given.is_complex() or not found.is_floating_point() or len(found) != len(given):
         raise _not_understood(found, given)
-    return replace(_of_answer(found, given, labels, every), place=place)
+    column = images.column(labels)
+    task = _of_answer(found, given, labels, given.cpu() if column is None else column)
+    return replace(task, place=place, doubtful=doubtful)
 
 
 def _of_answer(found: Tensor, given: Tensor, labels: Path, every: Tensor) -> Task:
     whole = not every.is_floating_point()
     at = classes_at(found, given) if whole else None
+    classes = 0 if at is None else found.shape[at]
+    known = every[counted(every, classes)] if whole else every
+    if not known.numel():
+        numbers = " and ".join(map(str, sorted({*every.flatten().tolist()})))
+        said = f"all labels are {numbers}, which count for nothing"
+        raise UsageError(said, do="give a loader whose batches have labels")
     if at is not None:
-        return Task("classes", labels, classes=found.shape[at])
+        return Task("classes", labels, classes=classes)
     if found.numel() != given.numel():
         raise _not_understood(found, given)
-    known = every if not whole else every[(every != -100) & (every != 255)]
     if bool(((known == 0) | (known == 1)).all()):
         one_each = found.ndim == 2 and found.shape[1] > 1 and bool((every.sum(1) == 1).all())
         return Task("soft" if one_each else "binary", labels)
@@ -274,10 +276,7 @@ def _log_shares(found: Tensor) -> Tensor:
 def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
     found = found.movedim(cast(int, classes_at(found, labels)), 1)
     labels = labels.long()
-    counts = torch.ones_like(labels, dtype=torch.bool)
-    if labels.ndim > 1 or bool((labels == IGNORED[0]).any()):
-        for each in IGNORED:
-            counts &= (labels != each) | (each > 0 and each < found.shape[1])
+    counts = counted(labels, found.shape[1])
     valid = labels[counts]
     least, most = (int(valid.min()), int(valid.max())) if len(valid) else (0, 0)
     if not 0 <= least <= most < found.shape[1]:

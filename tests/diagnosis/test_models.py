@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnbench
+from bnbench.diagnosis.answers import place_of
 from tests.diagnosis.patients import Pairs, loader, norms, trained
 
 CLASSES = 4
@@ -127,6 +128,37 @@ def test_outputs_that_hold_logits(how: Callable[[Tensor], object]) -> None:
     found = bnbench.diagnose(Gives(how), loader(count=256), images=256)
     assert [each.loss for each in found.readings] == [each.loss for each in plain.readings]
     assert {each.name for each in found.layers} == {"inner.1", "inner.4", "inner.7"}
+    third = isinstance(output := how(torch.ones(2, 10)), tuple) and len(output) == 3
+    said = [each for each in found.notes if each.startswith("part 3 of the output is taken")]
+    assert len(said) == third
+
+
+@pytest.mark.parametrize(
+    ("sizes", "labels", "place"),
+    [
+        ((10, 8), range(8), 0),  # the classes 8 and 9 were not seen
+        ((512, 10), range(9), 1),
+        ((10, 512), range(9), 0),
+        ((16, 10), range(10), 1),
+        ((512, 256), range(256), 1),  # of images with a label each, 255 is a class
+        ((8, 10), range(10), 1),
+        ((8, 9), range(10), 0),
+        ((64, 1), (0, 1), 1),
+    ],
+)
+def test_which_part_of_an_output_is_the_answer(
+    sizes: tuple[int, int], labels: Sequence[int], place: int
+) -> None:
+    every = torch.tensor(labels)
+    output = tuple(torch.ones(4, size) for size in sizes)
+    assert place_of(output, every[:1].expand(4), [every]) == (place, False)
+
+
+def test_the_labels_of_all_batches_say_which_part_it_is() -> None:
+    output = torch.ones(2, 64, 3, 3), torch.ones(2, 21, 3, 3)
+    few, all_of = torch.tensor([[[0, 7, 255]]]).expand(2, 3, 3), torch.arange(21).view(1, 3, 7)
+    assert place_of(output, few, [few]) == (0, True)
+    assert place_of(output, few, [few, all_of]) == (1, False)
 
 
 def test_batches_with_more_than_inputs_and_labels() -> None:

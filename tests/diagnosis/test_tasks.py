@@ -313,8 +313,7 @@ def test_batches_of_two_kinds_that_a_number_tells_apart_are_not_mixed() -> None:
         (X[32 * k : 32 * k + 32] * 9 ** (k % 2), k % 2, CLASS[32 * k : 32 * k + 32], k)
         for k in range(16)
     ]
-    model = ByDomain()
-    found = bnbench.diagnose(model, batches, images=512)
+    found = bnbench.diagnose(ByDomain(), batches, images=512)
     assert [each.used for each in found.layers] == [True, True]
     twin = ByDomain().train()
     with torch.no_grad():
@@ -322,6 +321,7 @@ def test_batches_of_two_kinds_that_a_number_tells_apart_are_not_mixed() -> None:
     assert found.reading("batch").loss == pytest.approx(sum(losses) / 16, abs=1e-5)
     kept = collect(batches, "train", 512, torch.device("cpu"), ForeignCode())
     assert [len(columns[0,]) for _, columns, _ in kept.groups] == [256, 256]
+    assert len(collect(batches[:3], "train", 96, torch.device("cpu"), ForeignCode()).groups) == 2
 
 
 def test_examples_of_different_shapes_never_share_a_batch() -> None:

@@ -92,7 +92,12 @@ LOADERS: dict[str, tuple[Any, type[BnbenchError], str]] = {
     "shapes differ": ([(X, Y), (X[..., :14], Y)], UsageError, "on inputs of shape 8×1×28×14"),
     "too many classes": ([(X, Y + 5)], UsageError, "labels run from 5 to 12, and the model has 10"),
     "negative": ([(X, Y - 1)], UsageError, "labels run from -1 to 6"),
-    "ignored": ([(X, Y * 0 - 100)], UsageError, "all labels are -100, which counts for nothing"),
+    "ignored": ([(X, Y * 0 - 100)], UsageError, "all labels are -100, which count for nothing"),
+    "ignored masks": (
+        [(X, torch.tensor([-100, 255]).repeat(8, 1).view(8, 2))],
+        UsageError,
+        "all labels are -100 and 255, which count for nothing",
+    ),
     "wrong channels": ([(X.repeat(1, 3, 1, 1), Y)], UsageError, "the model raised RuntimeError on"),
 }
 
