@@ -180,7 +180,7 @@ def test_the_page_of_claims_says_what_was_registered_again_after_its_runs() -> N
     registration = runpy.run_path(str(ROOT / "scripts/make_evidence"))["registration"]
     then = {"date": "2026-01-02T", "sha256": "ab12", "changed": [], "runs_before": 0}
     file = 'registered:\n  sha256: {}\n  decided:\n    - "seeds: 7, 8"\n'
-    said = "registered on 2026-01-02, before all"
+    said = "registered on 2026-01-02, before the first run"
     assert registration({"registered": then}, file.format("ab12")) == said
     again = registration({"registered": then}, file.format("cd34"))
     assert again == f"{said}; registered again since, on seeds 7, 8"
