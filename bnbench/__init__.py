@@ -29,6 +29,12 @@ _PLACES = {
     "sweep": "notebook",
 }
 
+__all__ = list(_PLACES)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PLACES]
+
 
 def __getattr__(name: str) -> object:
     """The functions for Python, imported on first use, so that `import bnbench` needs no torch."""

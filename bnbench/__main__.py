@@ -15,17 +15,19 @@ def main() -> None:
     """Run the command line; Ctrl-C while it is being imported shows no traceback either."""
     garbage.pause()  # what works long, not only reads, calls `garbage.resume`
     try:
+        from bnbench import guard
         from bnbench.cli import app, root, streams
-        from bnbench.guard import tell_what_nobody_catches
 
         streams.prepare()
         if "--debug" not in sys.argv:
-            tell_what_nobody_catches(root.say)
+            guard.tell_what_nobody_catches(root.say)
         app()
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as end:
-        sys.exit(end.code or streams.finish())
+        code = end.code or streams.finish()
+        guard.exit_code = code if isinstance(code, int) else 1
+        sys.exit(code)
     finally:
         garbage.finish()
 

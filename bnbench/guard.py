@@ -37,6 +37,9 @@ IN_WORKER = "Original Traceback (most recent call last):"
 PATIENCE = 3.0
 """Seconds after which people ask what is going on."""
 
+exit_code: int | None = None
+"""What a command ends this process with, once it has ended."""
+
 OURS = Path(__file__).parent
 PYTHONS = Path(os.__file__).parent
 LIBRARIES = {"site-packages", "dist-packages"}

@@ -64,14 +64,16 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not (self._replayable and self._has_rate):
             return None
         lines: list[str] = []
-        later = {self._called(loss)}
+        result = self._name_of(loss)
+        assert result is not None
+        later = {result}
         for line, tensors in reversed(self._calls):
             if done := sorted({*tensors} - later):
                 lines.append(f"del {', '.join(done)}")
             lines.append(line)
             later.update(done)
         lines += ["reseed(step)"] if self._random else []
-        body = "\n    ".join([*reversed(lines), f"return {self._called(loss)}"])
+        body = "\n    ".join([*reversed(lines), f"return {result}"])
         names = self._fixed | {"reseed": reseed}
         exec(f"def replay(step, images, labels, lr):\n    {body}", names)
         return torch.no_grad()(cast(Update, names["replay"]))
@@ -80,7 +82,7 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is torch.ops.aten.detach.default:
-            self._call(result, self._name(args[0], []))
+            self._set_name(result, self._name(args[0], []))
         else:
             self._write(func, args, kwargs, result)
         return result
@@ -112,7 +114,7 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return f"[{', '.join(self._name(each, used) for each in value)}]"
         if not isinstance(value, Tensor):
             return self._keep(value)
-        name = self._called(value) or self._call(value, self._keep(value))
+        name = self._name_of(value) or self._set_name(value, self._keep(value))
         used.append(name)
         return name
 
@@ -123,16 +125,16 @@ class _Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _made(self, value: Any) -> str:
         """What a result is called from now on; what has a name is an argument, changed in place."""
-        if not isinstance(value, Tensor) or self._called(value):
+        if not isinstance(value, Tensor) or self._name_of(value):
             return "_"
-        return self._call(value, f"t{next(self._numbers)}")
+        return self._set_name(value, f"t{next(self._numbers)}")
 
-    def _called(self, tensor: Tensor) -> str | None:
+    def _name_of(self, tensor: Tensor) -> str | None:
         """Its name; None if it has none, also where another that is freed had its id."""
         weak, name = self._names.get(id(tensor), (None, None))
         return name if weak and weak() is tensor else None
 
-    def _call(self, tensor: Tensor, name: str) -> str:
+    def _set_name(self, tensor: Tensor, name: str) -> str:
         self._names[id(tensor)] = ref(tensor), name
         return name
 

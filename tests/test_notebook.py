@@ -159,6 +159,19 @@ def test_opening_needs_no_torch(own_folder: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
+def test_the_functions_for_python_are_listed_before_any_is_used() -> None:
+    """And nothing else comes with a star."""
+    code = "import bnbench; print(*dir(bnbench)); from bnbench import *; print(*dir())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    listed, star = (
+        {each for each in line.split() if not each.startswith("__")}
+        for line in done.stdout.splitlines()
+    )
+    functions = {"Study", "diagnose", "open", "swap", "sweep", "watch"}
+    assert functions <= listed
+    assert star - {"bnbench"} == functions
+
+
 @pytest.mark.slow
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"

@@ -211,8 +211,8 @@ def _written(experiment: ExperimentFolder) -> float:
 def children(process: int) -> list[int]:
     """The workers of a driver: its child processes. Linux."""
     found = []
-    with contextlib.suppress(OSError):  # of threads that end meanwhile
-        for task in Path(f"/proc/{process}/task").iterdir():
+    for task in Path(f"/proc/{process}/task").glob("*"):
+        with contextlib.suppress(OSError):  # a thread that ends meanwhile
             for child in (task / "children").read_text().split():
                 if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))

@@ -77,21 +77,15 @@ def in_turn(
         if len(last.study.runs) == asked:
             return
         if before and last.lacking:
+            cells = counted(len(last.study.cells), "cell")
+            found, claims = f"{len(last.study.given_up)} of {cells} given up in tuning so far", ""
             if last.claims:
                 undecided = [judged.claim.id for judged in last.claims if judged.open]
                 settled = len(last.claims) - len(undecided)
                 found = f"{settled} of {counted(len(last.claims), 'claim')} settled"
                 claims = f", for {listing(undecided, 'and')}"
-            else:
-                cells = counted(len(last.study.cells), "cell")
-                found, claims = (
-                    f"{len(last.study.given_up)} of {cells} given up in tuning so far",
-                    "",
-                )
-            say(
-                f"{counted(before[-1].seeds, 'seed')}: {found}; "
-                f"{counted(last.lacking, 'run')} more, to {last.seeds} seeds{claims}"
-            )
+            more = f"{counted(last.lacking, 'run')} more, to {last.seeds} seeds{claims}"
+            say(f"{counted(before[-1].seeds, 'seed')}: {found}; {more}")
         asked = len(last.study.runs)
         yield [run.config for run in last.study.runs]
 

@@ -71,7 +71,7 @@ def sweep(
         work.find_missing(runs, experiment, options)
         missing = [run.config for run in work.missing.values()]
         if missing:
-            screen.plain(f"{counted(len(missing), 'run')} to train: loading PyTorch")
+            screen.plain(f"{counted(len(missing), 'run')} to train")
             forecast.require_space(work.new(), work.sizes, experiment.path)
             executor.start(len(missing))
             dispatcher.check_networks([config for _, config in work.new()], faults_of)

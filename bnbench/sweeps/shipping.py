@@ -189,7 +189,9 @@ def _folder() -> Iterator[str]:
     """A temporary folder. Those that killed processes have left on this machine are removed: a lock
     ends with its process, and theirs are free. It has its name only once it is held, so that nobody
     takes a new folder for one of them."""
-    with TemporaryDirectory(prefix=PREFIX) as folder, FileLock(f"{folder}/new"):
+    # While it is removed, another worker that looks at it may make its file again.
+    made = TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+    with made as folder, FileLock(f"{folder}/new"):
         Path(folder, "new").rename(Path(folder, HELD))
         for other in Path(folder).parent.glob(f"{PREFIX}*/{HELD}"):
             if other.parent != Path(folder):

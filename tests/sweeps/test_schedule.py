@@ -40,7 +40,7 @@ def test_only_what_is_missing_is_trained(
     assert executor.given == [runs[0], runs[3]]
     assert outcome == SweepOutcome(runs=4, found=2, trained=2, diverged=1)
     assert screen[1].getvalue().splitlines() == [
-        "2 runs to train: loading PyTorch",
+        "2 runs to train",
         "2 of 4, 1 diverged, 4 s left",
         f"[3/4] {identity.run_id(runs[0])}: val 50.0% in 2.0 s",
         f"[4/4] {identity.run_id(runs[3])}: val 50.0% in 2.0 s",

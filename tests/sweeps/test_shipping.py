@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import signal
+import subprocess
+import sys
 import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
@@ -101,25 +102,32 @@ def names(experiment: ExperimentFolder) -> dict[str, list[str]]:
     }
 
 
+KILLED = """
+import os, signal
+from bnbench.sweeps.shipping import _folder
+
+with _folder() as folder:
+    print(folder, end="", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_what_killed_workers_have_left_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "bnbench-mine").mkdir()
-    reading, writing = os.pipe()
-    if not (process := os.fork()):
-        with _folder() as folder:
-            os.write(writing, folder.encode())
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(process, 0)
-    left = Path(os.read(reading, 4096).decode())
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    left = Path(killed.stdout)
+    assert left.parent == tmp_path
     assert left.exists()
     with _folder() as one, _folder():
         assert not left.exists()
         assert Path(one).exists(), "its worker lives"
     assert [each.name for each in tmp_path.iterdir()] == ["bnbench-mine"], "that is somebody's own"
-    os.close(reading)
-    os.close(writing)
 
 
 class FarFrom(Elsewhere):

@@ -101,7 +101,7 @@ def test_networks_are_checked_before_the_first_run(
     )
     assert checked == [["bn"], ["none"], ["a"], ["b"], ["c"], ["a"]]
     assert screen[1].getvalue().splitlines() == [
-        "21 runs to train: loading PyTorch",
+        "21 runs to train",
         "a note",
         "a note",
         "warning: a worker was killed by SIGKILL at its start; another takes its job",

@@ -81,7 +81,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     begun, *lines = done.stderr.splitlines()
-    assert begun == "4 runs to train: loading PyTorch"
+    assert begun == "4 runs to train"
     ended = [line for line in lines if ": val " in line]  # between them an estimate
     assert [line.split()[0] for line in ended] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     assert max(map(len, done.stdout.splitlines())) <= 80

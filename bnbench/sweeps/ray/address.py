@@ -11,11 +11,12 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
+from bnbench import guard
 from bnbench.errors import ClusterError, UsageError
 from bnbench.wording import printable, shortened
 
@@ -38,6 +39,8 @@ except Exception as error:
 LEAVE_SECONDS = 15.0
 """How long leaving a cluster may take, half a second on a machine with little to do: where its head
 does not respond Ray waits, for ever if need be."""
+
+STUCK = "the Ray cluster does not let this process leave; what has come back is saved"
 
 NOT_JOINED = "it does not let anybody join within {:.0f} s"
 
@@ -142,23 +145,20 @@ def _join(address: str, options: dict[str, Any]) -> None:
     When this process ends, it leaves the cluster, or just ends if it cannot."""
     import ray
 
-    ended = SimpleQueue[Exception | None]()
+    joined = Future[None]()
 
     def join() -> None:
         try:
             ray.init(address, **options)
+            joined.set_result(None)
         except Exception as error:
-            ended.put(error)
-        else:
-            ended.put(None)
+            joined.set_exception(error)
 
     Thread(target=join, daemon=True).start()
     try:
-        error = ended.get(timeout=JOIN_SECONDS)
-    except Empty:
-        error = ConnectionError(NOT_JOINED.format(JOIN_SECONDS))
-    if error is not None:
-        raise error
+        joined.result(JOIN_SECONDS)
+    except TimeoutError:
+        raise ConnectionError(NOT_JOINED.format(JOIN_SECONDS)) from None
     leaving, left = Event(), Event()
 
     def leave() -> None:
@@ -168,8 +168,16 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
     def end() -> None:
         leaving.wait()
-        if not left.wait(LEAVE_SECONDS):
-            os._exit(ClusterError.exit_code)
+        if left.wait(LEAVE_SECONDS):
+            return
+        code = guard.exit_code
+        if code is None:  # a script of the user's own, whose errors Python has printed
+            code = int(hasattr(sys, "last_type"))
+        try:
+            print(STUCK, file=sys.stderr)
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
 
     Thread(target=end, daemon=True).start()
     atexit.register(leave)

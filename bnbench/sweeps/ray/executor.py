@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,7 @@ class Ray:
 
         self._ray = ray
         self._options, self._say = options, say
-        self._nodes = Nodes(say)
-        self._needs = self._needs_of(runs)
+        self._runs = runs
         folders = experiment.folders_of(map(identity.run_id, runs))
         self._first = provenance.environment() | provenance.first_environment(folders)
         self._refused: dict[str, str] = {}  # nodes by id, with the reason
@@ -95,14 +95,16 @@ class Ray:
         self._failed_starts = 0
         self._stopping = False
         self._begun: float | None = time.monotonic()  # until an actor is ready
+        self._nodes = Nodes(say)  # the last, so that it is closed
 
-    def _needs_of(self, runs: Sequence[schema.RunConfig]) -> dict[str, float]:
+    @cached_property
+    def _needs(self) -> dict[str, float]:
         """What an actor takes of its node: cores, bytes and, where runs may use one, of a GPU one
         or what `--workers` leaves it."""
-        threads = [run.compute.threads for run in runs if run.compute.threads != "auto"]
-        needs = {"CPU": float(max(threads, default=1)), "memory": float(memory(runs))}
-        there = self._ray.cluster_resources().get("GPU", 0.0)
-        devices = {self._options.device or run.compute.device for run in runs}
+        threads = [run.compute.threads for run in self._runs if run.compute.threads != "auto"]
+        needs = {"CPU": float(max(threads, default=1)), "memory": float(memory(self._runs))}
+        there = sum(node["Resources"].get("GPU", 0.0) for node in self._nodes.alive())
+        devices = {self._options.device or run.compute.device for run in self._runs}
         if any(each.startswith("cuda") or (each == "auto" and there) for each in devices):
             needs["GPU"] = min(1.0, int(1e4 * there / (self._size or there or 1)) / 1e4) or 1.0
         return needs
@@ -230,7 +232,7 @@ class Ray:
         if self._begun is not None and time.monotonic() - self._begun > WAITING_SECONDS:
             self._begun = None
             self._say(f"waiting for the cluster: each worker needs {self._resources(self._needs)}; "
-                      f"free now: {self._resources(self._ray.available_resources())}")  # fmt: skip
+                      f"free now: {self._resources(self._nodes.free)}")  # fmt: skip
         return found
 
     def _resources(self, there: Mapping[str, float]) -> str:

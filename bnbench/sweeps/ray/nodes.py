@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from threading import Event, Thread
 from typing import Any
 
@@ -27,19 +26,23 @@ def lost(how: str) -> ClusterError:
 
 class Nodes:
     """Looks which nodes there are, in a thread: Ray holds up whoever asks a head that does not
-    answer, and no Ctrl-C reaches him.
+    answer, and no Ctrl-C reaches him. Raises ClusterError if there is no first answer.
 
-    Close it when done.
+    `free`: resources that nobody has taken. Close it when done.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         import ray
 
         self._ray, self._say = ray, say
-        self._found: list[dict[str, Any]] = ray.nodes()
+        self._found: list[dict[str, Any]] = []
+        self.free: Mapping[str, float] = {}
         self._silent_seconds = 0.0
-        self._closed = Event()
+        self._error: Exception | None = None
+        self._answered, self._closed = Event(), Event()
         Thread(target=self._look, daemon=True).start()
+        while not self._answered.wait(LOOK_SECONDS):
+            self.waited(LOOK_SECONDS)
 
     def alive(self) -> list[dict[str, Any]]:
         """Those that were there a moment ago."""
@@ -52,14 +55,19 @@ class Nodes:
         if before <= SILENCE_SECONDS < self._silent_seconds:
             self._say("warning: the Ray cluster does not answer; its head is waited for")
         if self._silent_seconds > LOST_SECONDS:
-            raise lost("does not answer any more")
+            self.close()
+            raise lost("does not answer any more") from self._error
 
     def close(self) -> None:
         """Look no more."""
         self._closed.set()
 
     def _look(self) -> None:
-        while not self._closed.wait(LOOK_SECONDS):
-            with suppress(Exception):  # of all kinds; what counts is that there is no answer
-                self._found = self._ray.nodes()
+        while not self._closed.is_set():
+            try:
+                self._found, self.free = self._ray.nodes(), self._ray.available_resources()
                 self._silent_seconds = 0.0
+                self._answered.set()
+            except Exception as error:  # of all kinds; what counts is that there is no answer
+                self._error = error
+            self._closed.wait(LOOK_SECONDS)

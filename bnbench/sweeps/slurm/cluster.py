@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
@@ -13,7 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +23,9 @@ from bnbench.wording import nearest, printable
 
 ANSWER_SECONDS = 10.0
 """The scheduler's commands try again for minutes where nobody answers, or its queue is full."""
+
+SUBMIT_SECONDS = 60.0
+"""So long for an sbatch that has not said that it tries again: it may have submitted."""
 
 ASK_SECONDS = 30.0
 """How often to ask the scheduler, in one question, which tasks there are."""
@@ -153,17 +155,17 @@ class _Slurm:
     ) -> list[str]:
         import submitit
 
-        with _impatient(submitit.SlurmExecutor):
-            found = _submitted(
-                submitit.SlurmExecutor(folder, max_num_timeout=ALWAYS),
-                tasks,
-                job_name=name,
-                time=minutes,
-                cpus_per_task=self._cpus,
-                array_parallelism=most,
-                additional_parameters=self._asked,
-                srun_args=[f"--cpus-per-task={self._cpus}"],  # which a step does not inherit
-            )
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=ALWAYS)
+        executor.update_parameters(
+            job_name=name,
+            time=minutes,
+            cpus_per_task=self._cpus,
+            array_parallelism=most,
+            additional_parameters=self._asked,
+            srun_args=[f"--cpus-per-task={self._cpus}"],  # which a step does not inherit
+        )
+        with _own_sbatch(submitit.SlurmExecutor), executor.batch():
+            found = [executor.submit(task) for task in tasks]
         return [job.job_id for job in found]
 
     def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str] | None:
@@ -211,12 +213,12 @@ class _Local:
         import submitit
 
         del name, most
-        found = _submitted(
-            submitit.LocalExecutor(folder, max_num_timeout=ALWAYS),
-            tasks,
-            timeout_min=self._minutes or minutes,
-            signal_delay_s=self._before,
+        executor = submitit.LocalExecutor(folder, max_num_timeout=ALWAYS)
+        executor.update_parameters(
+            timeout_min=self._minutes or minutes, signal_delay_s=self._before
         )
+        with executor.batch():
+            found = [executor.submit(task) for task in tasks]
         self._jobs += found  # whose processes would be asked to end where nothing holds them
         return [job.job_id for job in found]
 
@@ -236,45 +238,42 @@ def _command_line(process: str) -> bytes:
     return b""
 
 
-def _submitted(executor: Any, tasks: Sequence[Callable[[], None]], **asked: Any) -> list[Any]:
-    import submitit
-
-    executor.update_parameters(**asked)
-    try:
-        with redirect_stderr(io.StringIO()), executor.batch():  # it prints what it then raises
-            return [executor.submit(task) for task in tasks]
-    except submitit.core.utils.UncompletedJobError as error:
-        out = getattr(error.__cause__, "returncode", 0) in (137, -9)  # killed by `timeout`
-        raise refused(f"{error}\n{_timed_out('sbatch') if out else ''}") from None
-
-
-def _called(*command: str) -> str:
+def _called(*command: str, submits: bool = False) -> str:
     """What a command of the scheduler says. Raises UsageError and ClusterError."""
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise refused(_timed_out(command[0])) from None
+        called = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
     except OSError as error:
         raise RunError(f"{command[0]} cannot be started: {error.strerror}") from error
-    if done.returncode:
-        raise refused(done.stderr)
-    return done.stdout
+    with called:
+        for seconds in (ANSWER_SECONDS, SUBMIT_SECONDS * submits):
+            try:
+                out, said = called.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired as late:
+                out, said = None, (late.stderr or b"").decode()
+            if said or out is not None:
+                break
+        called.kill()  # unless it has ended
+    if out is None:
+        error = refused(f"{said}\n{command[0]} timed out")
+        if submits:
+            error.do = "squeue --me shows whether it took the jobs: scancel them, then try again"
+        raise error
+    if called.returncode:
+        raise refused(said)
+    return out
 
 
 @contextmanager
-def _impatient(executor: Any) -> Iterator[None]:
-    """It does not wait for an sbatch that tries again; of an array it makes an executor itself."""
+def _own_sbatch(executor: Any) -> Iterator[None]:
+    """submitit would wait for an sbatch that tries again, and print what it says. Of an array it
+    makes an executor itself."""
     make = executor._make_submission_command
-    wait = ("timeout", "--signal=KILL", str(ANSWER_SECONDS))
-    executor._make_submission_command = lambda *of: [*wait, *make(*of)]
+    executor._make_submission_command = lambda *of: ["echo", _called(*make(*of), submits=True)]
     try:
         yield
     finally:
         executor._make_submission_command = make
-
-
-def _timed_out(command: str) -> str:
-    return f"{command} timed out after {ANSWER_SECONDS:.0f} s"
 
 
 def refused(said: str) -> UsageError | ClusterError:
@@ -291,7 +290,7 @@ def refused(said: str) -> UsageError | ClusterError:
             f"SLURM takes no jobs now: {line}",
             do="ask for less with --slurm KEY=VALUE, or wait: the same command then goes on",
         )
-    if "array" in said:
+    if "job array" in said:
         do = "have fewer tasks: --workers N, at most MaxArraySize in `scontrol show config`"
         return UsageError(f"SLURM refuses the jobs: {line}", do=do)
     return UsageError(

@@ -35,6 +35,9 @@ TIME_FACTOR = 3.0
 LOOK_SECONDS = 1.0
 """How often to look at the run folders, and at most a twentieth of the time."""
 
+USUAL = {"", "None", "Priority", "Resources", "JobArrayTaskLimit"}
+"""Why tasks wait that will have their turn."""
+
 FRUITLESS = 3
 """So many lost tasks in a row that have trained nothing are not chance."""
 
@@ -78,7 +81,7 @@ class Slurm:
         self._stopped = False
         self._lost_tasks = 0
         self._look_at = self._ask_at = 0.0
-        self._reasons: set[str] = {"", "None", "Priority", "Resources", "JobArrayTaskLimit"}
+        self._noted: set[str] = set()
         self._find_tasks()
 
     def start(self, jobs: int) -> None:
@@ -136,7 +139,7 @@ class Slurm:
         answered: list[tuple[jobs.Job, jobs.Answer]]
         answered = [(job, jobs.Stopped()) for job in self._trains.values()]
         self._trains.clear()
-        self._gone()  # says why they wait, if waiting may not help
+        self._note(self._cluster.active(self._tasks, self._folder))
         self._say("they go on without this command; the same command again looks after them")
         return answered
 
@@ -267,11 +270,7 @@ class Slurm:
             return []
         active = self._cluster.active(self._tasks, self._folder)
         self._ask_at = time.monotonic() + (1.0 if self._stopped else self._cluster.asks_seconds)
-        reasons = ["SLURM does not answer"] if active is None else active.values()
-        for why in set(reasons) - self._reasons:
-            said = why if active is None else f"tasks wait: {printable(why)}"
-            self._say(f"note: {said}")
-            self._reasons.add(why)
+        self._note(active)
         if active is None:
             return []
         gone = []
@@ -281,6 +280,16 @@ class Slurm:
             if task.absent > 1 or (task.absent and (self._stopped or not task.left)):
                 gone.append(task)
         return gone
+
+    def _note(self, active: Mapping[str, str] | None) -> None:
+        """Say, once, that the scheduler does not answer, or why tasks wait where waiting may not
+        help."""
+        notes = {f"tasks wait: {printable(why)}" for why in {*(active or {}).values()} - USUAL}
+        if active is None:
+            notes = {"SLURM does not answer; tasks go on, and it is asked again"}
+        for note in sorted(notes - self._noted):
+            self._say(f"note: {note}")
+        self._noted |= notes
 
     def _ended(self, task: _Task) -> list[tuple[jobs.Train, jobs.Answer]]:
         """Answers for what a task has left undone; what it has not begun is submitted again."""

@@ -31,14 +31,14 @@ from bnbench.sweeps.ray import address as joining  # noqa: E402  it needs Ray
 STORE_BYTES = 80 * 2**20
 
 
-class Nodes:
+class Cluster:
     """A cluster whose head trains nothing, and this process in it."""
 
     def __init__(self, folder: Path) -> None:
-        from ray.cluster_utils import Cluster
+        from ray import cluster_utils
 
         self._folder = folder
-        self._cluster = Cluster(
+        self._cluster = cluster_utils.Cluster(
             initialize_head=True,
             head_node_args={
                 "num_cpus": 0,

@@ -108,6 +108,33 @@ def test_another_version_of_ray_is_said(study: str, monkeypatch: pytest.MonkeyPa
     assert "Ray: 2.9.0" in said.err
 
 
+STUCK = """
+import sys, time
+from types import SimpleNamespace
+sys.modules["ray"] = SimpleNamespace(init=lambda *_: None, shutdown=lambda: time.sleep(60))
+from bnbench import __main__, cli
+from bnbench.sweeps.ray import address
+address.LEAVE_SECONDS = 0.1
+address._join("", {})
+
+def app():
+    print("whole")
+    sys.exit(int(sys.argv[1]))
+
+cli.app = app
+__main__.main() if sys.argv[1] else print("whole") or 1 / 0
+"""
+
+
+@pytest.mark.parametrize("code", ["0", "130", ""])
+def test_a_cluster_that_cannot_be_left_changes_neither_output_nor_exit_code(code: str) -> None:
+    """Also of a script of the user's own, which fails."""
+    command = [sys.executable, "-c", STUCK, code]
+    left = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (left.returncode, left.stdout) == (int(code or 1), "whole\n"), left.stderr
+    assert left.stderr.endswith("does not let this process leave; what has come back is saved\n")
+
+
 LISTENING = """
 import os, sys
 from pathlib import Path

@@ -32,7 +32,7 @@ ray = required("ray")
 from bnbench.sweeps.ray import nodes as watching  # noqa: E402  it needs Ray, as do others
 from bnbench.sweeps.ray.address import require_join  # noqa: E402
 from bnbench.sweeps.ray.executor import Ray  # noqa: E402
-from tests.sweeps.ray.cluster import STORE_BYTES, Nodes, can_hide, images_in  # noqa: E402
+from tests.sweeps.ray.cluster import STORE_BYTES, Cluster, can_hide, images_in  # noqa: E402
 
 pytestmark = [
     pytest.mark.cluster,
@@ -43,8 +43,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with closing(Nodes(tmp_path_factory.mktemp("ray"))) as there:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with closing(Cluster(tmp_path_factory.mktemp("ray"))) as there:
         for _ in range(3):
             there.add()
         yield there
@@ -84,7 +84,9 @@ seeds: 3
 
 
 @pytest.mark.skipif(not can_hide(), reason="needs a mount namespace")
-def test_twelve_runs_whose_driver_is_killed_and_begins_again(nodes: Nodes, tmp_path: Path) -> None:
+def test_twelve_runs_whose_driver_is_killed_and_begins_again(
+    nodes: Cluster, tmp_path: Path
+) -> None:
     """The driver alone sees its folder: experiment, layer, images and runs."""
     kept, seen = tmp_path / "kept", tmp_path / "seen"
     seen.mkdir()
@@ -116,7 +118,7 @@ def test_twelve_runs_whose_driver_is_killed_and_begins_again(nodes: Nodes, tmp_p
 
 
 def test_on_a_shared_disk_nothing_is_copied(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ray, "sees", SEES)
     runs = [small_config(seed=seed) for seed in range(2)]
@@ -135,7 +137,7 @@ def test_on_a_shared_disk_nothing_is_copied(
 
 
 def swept(
-    nodes: Nodes,
+    nodes: Cluster,
     runs: list[schema.RunConfig],
     experiment: ExperimentFolder,
     each_turn: Callable[[Any], None] = lambda _: None,
@@ -162,7 +164,7 @@ def trainers(cluster: Any) -> list[Any]:
     ]
 
 
-def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Cluster, tmp_path: Path) -> None:
     """Each while it trains a run of which the driver has a checkpoint, from which it goes on."""
     long = long_config()
     runs = [long.model_copy(update={"seed": seed}) for seed in range(5)]
@@ -218,31 +220,35 @@ try:
     address.connect(sys.argv[1])
 except ClusterError as error:
     sys.exit(error.what)
+print("whole")
 freeze()
 """
 
 
 def test_a_cluster_that_does_not_respond_holds_nobody_up(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    nodes: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It accepts connections. Before, while and after somebody joins: Ray's own functions would
     wait, or end this process after a minute."""
     monkeypatch.setattr("bnbench.sweeps.ray.address.JOIN_SECONDS", 4.0)
     with nodes.frozen("raylet"), pytest.raises(OSError, match="within 4 s"):
         require_join(nodes.address)
-    for when, code, said in ("joining", 1, "does not let anybody join within 2 s"), ("", 4, ""):
+    for when, code, said, printed in (
+        ("joining", 1, "does not let anybody join within 2 s", ""),
+        ("", 0, "does not let this process leave", "whole\n"),
+    ):
         with nodes.frozen("gcs_server") as head:
             os.kill(head, signal.SIGCONT)
             command = [sys.executable, "-c", JOINS, nodes.address, str(head), when]
-            joined = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=100)
+            joined = subprocess.run(command, capture_output=True, text=True, timeout=100)
         assert (joined.returncode, said in joined.stderr) == (code, True), joined.stderr
+        assert joined.stdout == printed
 
 
 def test_a_cluster_that_stops_responding_ends_the_sweep(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(watching, "LOST_SECONDS", 2.0)
     long = long_config()
     train = long.train.model_copy(update={"steps": 10**6})
     run = long.model_copy(update={"train": train})
@@ -252,6 +258,7 @@ def test_a_cluster_that_stops_responding_ends_the_sweep(
         def freeze(cluster: Any) -> None:
             if trainers(cluster) and not heads:
                 heads.append(frozen.enter_context(nodes.frozen("gcs_server")))
+                monkeypatch.setattr(watching, "LOST_SECONDS", 2.0)
 
         with pytest.raises(ClusterError, match="does not answer any more"):
             swept(nodes, [run], experiment_in(tmp_path), freeze)
@@ -259,7 +266,7 @@ def test_a_cluster_that_stops_responding_ends_the_sweep(
 
 
 def test_where_no_node_is_like_this_machine_nothing_is_trained(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bnbench.runner.provenance.environment", lambda: {"torch": "1.0"})
     with pytest.raises(
@@ -269,7 +276,7 @@ def test_where_no_node_is_like_this_machine_nothing_is_trained(
 
 
 def test_images_reach_each_node_once_although_the_object_store_is_full(
-    nodes: Nodes, tmp_path: Path
+    nodes: Cluster, tmp_path: Path
 ) -> None:
     """Ray moves objects to its disk. The folder of images is gone once it has been read."""
     kept = [ray.put(bytes(10**7)) for _ in range(12)]
@@ -295,7 +302,7 @@ def all_ready(cluster: Any) -> None:
         ray.wait(starting, num_returns=len(starting), timeout=120)
 
 
-def test_another_environment_is_refused_or_recorded(nodes: Nodes, tmp_path: Path) -> None:
+def test_another_environment_is_refused_or_recorded(nodes: Cluster, tmp_path: Path) -> None:
     other = nodes.add(env_vars={"ATEN_CPU_CAPABILITY": "default"})
     runs = [small_config(seed=seed) for seed in range(4)]
     try:

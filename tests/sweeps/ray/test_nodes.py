@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from functools import partial
+from threading import Event, current_thread, main_thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +30,8 @@ def test_a_head_is_waited_for_and_then_given_up(monkeypatch: pytest.MonkeyPatch)
             raise RuntimeError("GCS")
         return [THERE, GONE][: len(looks)]
 
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=look))
+    ray = SimpleNamespace(nodes=look, available_resources=lambda: {"CPU": 1.0})
+    monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.01)
     said: list[str] = []
     with closing(nodes.Nodes(said.append)) as found:
@@ -41,11 +44,39 @@ def test_a_head_is_waited_for_and_then_given_up(monkeypatch: pytest.MonkeyPatch)
         wait_until(lambda: len(looks) > before + 1, seconds=60)
         said.clear()
         found.waited(nodes.SILENCE_SECONDS + 1)
-        with pytest.raises(ClusterError, match=r"^the Ray cluster does not answer any more"):
+        with pytest.raises(ClusterError, match=r"^the Ray cluster does not answer") as lost:
             found.waited(nodes.LOST_SECONDS)
+        assert str(lost.value.__cause__) == "GCS"
         assert len(said) == 1
         assert "does not answer; its head is waited for" in said[0]
-    assert found.alive() == [THERE]
+    assert (found.alive(), found.free) == ([THERE], {"CPU": 1.0})
+
+
+@pytest.mark.parametrize("silent", ["nodes", "available_resources"])
+def test_nor_does_a_head_that_is_silent_from_the_start_hold_anybody_up(
+    monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    """Ray is not asked but in a thread, where it waits."""
+    asked, ended = [], Event()
+
+    def ask(name: str) -> Any:
+        asked.append(current_thread() is main_thread())
+        return ended.wait(60) if name == silent else []
+
+    ray = {name: partial(ask, name) for name in ("nodes", "available_resources")}
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(**ray))
+    monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(nodes, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(nodes, "LOST_SECONDS", 0.2)
+    said: list[str] = []
+    try:
+        with pytest.raises(ClusterError, match="does not answer any more"):
+            nodes.Nodes(said.append)
+    finally:
+        ended.set()
+    assert asked
+    assert not any(asked)
+    assert len(said) == 1
 
 
 def test_where_the_node_of_the_driver_is_lost_no_run_goes_on_elsewhere() -> None:

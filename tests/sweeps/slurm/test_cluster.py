@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of commands, the only ones that are found."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    (folder / "echo").symlink_to(shutil.which("echo") or "")
     monkeypatch.setenv("PATH", str(folder))
     for name in ("sbatch", "squeue", "srun", "scancel"):
         write(folder / name, ":")
@@ -148,22 +150,36 @@ def test_a_scheduler_that_does_not_answer_is_not_waited_for(
     assert time.monotonic() - begun < 20
 
 
-def test_a_queue_that_is_full_is_not_waited_for(
-    commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+RETRYING = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
+"""As SLURM 22.05 says it, and then tries again for two minutes."""
+
+
+@pytest.mark.parametrize(
+    ("body", "submitted"),
+    [(f"echo '{RETRYING}' >&2; exec /bin/sleep 60", False),
+     ("/bin/sleep 1; echo Submitted batch job 7", True)],
+)  # fmt: skip
+def test_a_queue_that_is_full_is_not_waited_for_but_a_slow_one_is(
+    commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, submitted: bool
 ) -> None:
-    """sbatch, as of SLURM 22.05, tries again for two minutes."""
+    """Who is killed although the scheduler has taken the jobs would submit them twice."""
     found = cluster.connect((), [small_config()], None)
-    said = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
-    write(commands / "sbatch", f"echo '{said}' >&2; exec /bin/sleep 60")
-    write(commands / "timeout", 'exec /usr/bin/timeout "$@"')
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1.0)
-    with pytest.raises(ClusterError, match=r"Slurm temporarily unable to .*; sbatch timed out"):
-        found.submit([lambda: None] * 2, tmp_path, "name", 1, 2)
+    write(commands / "sbatch", body)
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.5)
+    tasks = [lambda: None] * 2
+    if submitted:
+        assert found.submit(tasks, tmp_path, "name", 1, 2) == ["7_0", "7_1"]
+        return
+    with pytest.raises(ClusterError, match=r"Slurm temporarily .*; sbatch timed out") as full:
+        found.submit(tasks, tmp_path, "name", 1, 2)
+    assert "squeue --me" in str(full.value.do)
 
 
 def test_an_array_that_is_too_long_has_fewer_tasks() -> None:
-    refused = cluster.refused("Batch job submission failed: Invalid job array specification")
-    assert (refused.exit_code, "--workers N" in str(refused.do)) == (2, True)
+    """Not a partition that is called so."""
+    for said, fewer in ("Invalid job array specification", True), ("no partition arrays", False):
+        refused = cluster.refused(f"Batch job submission failed: {said}")
+        assert (refused.exit_code, "--workers N" in str(refused.do)) == (2, fewer)
 
 
 def test_only_tasks_of_this_folder_are_active(commands: Path, tmp_path: Path) -> None:
