@@ -249,16 +249,16 @@ def _called(*command: str, submits: bool = False) -> str:
         for seconds in (ANSWER_SECONDS, SUBMIT_SECONDS * submits):
             try:
                 out, said = called.communicate(timeout=seconds)
-            except subprocess.TimeoutExpired as late:
-                out, said = None, (late.stderr or b"").decode()
-            if said or out is not None:
+            except subprocess.TimeoutExpired as error:
+                out, said = None, (error.stderr or b"").decode()
+            if out is not None or "retrying" in said:
                 break
         called.kill()  # unless it has ended
     if out is None:
-        error = refused(f"{said}\n{command[0]} timed out")
+        late = refused(f"{said}\n{command[0]} timed out")
         if submits:
-            error.do = "squeue --me shows whether it took the jobs: scancel them, then try again"
-        raise error
+            late.do = "squeue --me shows whether it took the jobs: scancel them, then try again"
+        raise late
     if called.returncode:
         raise refused(said)
     return out

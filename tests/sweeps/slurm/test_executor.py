@@ -324,7 +324,7 @@ def test_a_failed_run_fails_and_may_be_tried_again(swept: Swept) -> None:
 class Waiting(Cluster):
     """Its tasks wait for long."""
 
-    def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str] | None:
+    def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str]:
         """A reason for each."""
         return dict.fromkeys(super().active(ids, folder), "PartitionTimeLimit")
 
