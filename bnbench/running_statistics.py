@@ -11,9 +11,10 @@ STATISTICS = ("running_mean", "running_var")
 
 
 def tables(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-    """Where a module keeps its running mean and its running variance: buffers, or attributes."""
+    """Where a module keeps its running mean and its running variance: buffers, parameters, or
+    attributes."""
     for name in STATISTICS:
-        for table in (module._buffers, vars(module)):
+        for table in (module._buffers, module._parameters, vars(module)):
             for value in [table[name]] if name in table else []:  # TorchScript's have no get
                 if isinstance(value, Tensor):
                     yield table, name, value

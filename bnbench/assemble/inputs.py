@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, assert_never
+from typing import TypeAlias, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,6 @@ def _name(config: schema.DataConfig) -> str:
 
 
 def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
-    """A dataset's own keys are arguments of its function, of the same names."""
-    keys: dict[str, Any] = config.model_dump(exclude={*schema.ImageData.model_fields, "dataset"})
     match config:
         case schema.Fashion12kData():
             return load_fashion_mnist_12k()
@@ -86,7 +84,12 @@ def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
         case schema.ImageFolderData():
             from bnbench.data import image_folder
 
-            return image_folder.load_image_folder(Path(config.root), announce=announce, **keys)
+            return image_folder.load_image_folder(
+                Path(config.root),
+                image_size=config.image_size,
+                channels=config.channels,
+                announce=announce,
+            )
         case schema.CustomData():
             from bnbench.assemble import own_images
 
@@ -94,7 +97,15 @@ def _load(config: schema.DataConfig, announce: Announce) -> Dataset:
         case schema.SyntheticData():
             from bnbench.data import synthetic
 
-            return synthetic.generate_synthetic(**keys)
+            return synthetic.generate_synthetic(
+                train_images=config.train_images,
+                test_images=config.test_images,
+                classes=config.classes,
+                channels=config.channels,
+                image_size=config.image_size,
+                noise=config.noise,
+                data_seed=config.data_seed,
+            )
         case _:
             assert_never(config)
 

@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from bnbench.errors import ArgumentError
 from bnbench.models.exchangeable import trouble
-from bnbench.running_statistics import STATISTICS, has_statistics
+from bnbench.running_statistics import STATISTICS
 
 SHOWN = 3  # layers that an error names of those that share a reason; reasons
 
@@ -104,7 +104,8 @@ def swap_norms(
     parents = {child: parent for parent in model.modules() for child in parent.children()}
     for name, module in model.named_modules():
         of_torch = isinstance(module, _NormBase)  # InstanceNorm stays as it is
-        if isinstance(module, _BatchNorm) or (has_statistics(module) and not of_torch):
+        keeps = all(isinstance(getattr(module, each, None), Tensor) for each in STATISTICS)
+        if isinstance(module, _BatchNorm) or (keeps and not of_torch):
             names[module] = name or type(module).__name__
     if not names:
         raise ArgumentError("the network has no BatchNorm layer to exchange", argument="norm")

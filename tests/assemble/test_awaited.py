@@ -73,6 +73,7 @@ def slow(folder: Path, place: str) -> schema.RunConfig:
 
 @pytest.fixture(autouse=True)
 def _hourglasses(monkeypatch: pytest.MonkeyPatch) -> None:
+    RUNNING.clear()
     monkeypatch.setattr(threading, "Timer", Hourglass)
 
 
@@ -109,10 +110,11 @@ def test_a_function_that_is_diagnosed(tmp_path: Path) -> None:
     assert said == [f"waiting for {path} to be imported", f"waiting for {path}:make()"]
 
 
-def test_nothing_of_ours_is_waited_for() -> None:
+def test_nothing_of_ours_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    with guard.awaited("", said.append):
-        Hourglass.all_run_out()
+    monkeypatch.setattr(Hourglass, "start", lambda self: self.call(*self.args))
+    with guard.awaited("theirs", said.append), guard.awaited("", said.append):
+        assert said.pop() == "waiting for theirs"
     rehearse(small_config(), Settings(announce=said.append))
     assert said == []
 

@@ -274,6 +274,19 @@ def hooked() -> nn.Module:
     return model
 
 
+class Computes(nn.Module):
+    """Has a running mean as a parameter, and a variance that it computes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.running_mean = nn.Parameter(torch.zeros(channels), requires_grad=False)
+        self.weight = self.bias = None
+
+    @property
+    def running_var(self) -> torch.Tensor:
+        return self.running_mean + 1
+
+
 @pytest.mark.parametrize(
     ("model", "norm", "keys", "message"),
     [
@@ -296,6 +309,7 @@ def hooked() -> nn.Module:
         (Shared(), "frozen", {}, "frozen changes on the way"),
         (Shared(torchvision.ops.FrozenBatchNorm2d), "group", {},
          "norm: FrozenBatchNorm2d keeps running statistics and is none of torch's"),
+        (Shared(Computes), "group", {}, "norm: Computes keeps running statistics and is none of"),
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "instance",
          {"example": torch.zeros(2, 3)}, "1: 1 channel of 1 image on a 1×1 map"),
         (3, "group", {}, "the model is a int"),

@@ -54,7 +54,18 @@ class Untracked(nn.BatchNorm2d):
         self.track_running_stats = False
 
 
-FOREIGN = [Activates, Positional, Scales, Untracked, nn.BatchNorm2d]
+class OfParameters(nn.BatchNorm2d):
+    """Keeps its running statistics as parameters."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        for name in ("running_mean", "running_var"):
+            kept = self._buffers.pop(name)
+            assert kept is not None
+            self.register_parameter(name, nn.Parameter(kept, requires_grad=False))
+
+
+FOREIGN = [Activates, Positional, Scales, Untracked, OfParameters, nn.BatchNorm2d]
 
 
 @pytest.mark.parametrize("make_norm", FOREIGN)
@@ -80,8 +91,8 @@ def test_with_the_statistics_of_one_batch_inference_is_training(
     with evaluating(model), given_statistics(model, pools):
         population = model(x)
     for name, pool in pools.items():
-        model.get_submodule(name).get_buffer("running_mean").copy_(pool.mean)
-        model.get_submodule(name).get_buffer("running_var").copy_(pool.variance)
+        model.state_dict()[f"{name}.running_mean"].copy_(pool.mean)
+        model.state_dict()[f"{name}.running_var"].copy_(pool.variance)
     with evaluating(model):
         running = model(x)
     torch.testing.assert_close(population, batch, rtol=1e-5, atol=1e-5)
