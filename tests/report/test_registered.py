@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from bnbench.config import registration
+from bnbench.config import loading, registration
 from bnbench.report.reading import read_study
 from bnbench.store import Record
+from bnbench.sweeps import experiments, studies
 from tests.commands import bnbench
-from tests.report.invented import Told, invented, recorded
+from tests.report.invented import Told, invented, recorded, write_run
 
 TEXT = """\
 setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group}}}
@@ -26,10 +28,10 @@ def record(path: Path, text: str) -> Record:
     return recorded(read_study(invented(path, text, tell)))
 
 
-def registered(path: Path, year: int) -> str:
-    study = read_study(invented(path, TEXT, lambda _: Told()))
+def registered(path: Path, year: int, text: str = TEXT) -> str:
+    study = read_study(invented(path, text, lambda _: Told()))
     lines = registration.decided(study.experiment, (run.config for run in study.runs))
-    return registration.registered(TEXT, lines, datetime(year, 1, 2, tzinfo=UTC))
+    return registration.registered(text, lines, datetime(year, 1, 2, tzinfo=UTC))
 
 
 def test_a_file_as_it_was_registered(tmp_path: Path) -> None:
@@ -52,6 +54,29 @@ def test_what_has_changed_since_then(tmp_path: Path, old: str, new: str, said: s
     text = registered(tmp_path, 2025).replace(old, new, 1)
     told = record(tmp_path, text)["notices"][0]["text"]
     assert told == f"Changed since it was registered on 2025-01-02: {said}"
+
+
+def test_a_claim_that_is_trained_alone_is_judged_as_one_of_the_file(tmp_path: Path) -> None:
+    other = "  {id: b, says: s, metric: val/running/accuracy, better: bn, worse: ln}]\n"
+    text = TEXT.replace("setups: {", "setups: {ln: {norm: {kind: layer}}, ")
+    text = registered(tmp_path, 2025, text.replace("}]\n", "},\n" + other))
+    (tmp_path / "x.yaml").write_text(text)
+    plan = partial(
+        experiments.plan_all, str(tmp_path / "x.yaml"), max_runs=99, runs_dir=tmp_path, say=str
+    )
+    (alone,) = plan(loading.Overrides(claims=("a",)))
+    assert {run.setup for run in alone.plan.runs} == {"bn", "gn"}
+    studies.begin(alone.experiment, alone.folder, pytest.fail)
+    for run in alone.plan.runs:
+        write_run(run, alone.folder, Told(curve=[0.8 if run.setup == "bn" else 0.7]))
+    found = recorded(read_study(alone.folder))
+    assert "As registered on 2025-01-02." in [each["text"] for each in found["notices"]]
+    first, second = found["claims"]
+    assert (first["effect"]["p"], first["effect"]["p_adjusted"]) == (1 / 64, 2 / 64)
+    assert (second["outcome"], second["effect"]) == ("inconclusive", None)
+    (every,) = plan(loading.Overrides())
+    assert every.folder == alone.folder
+    assert len(every.plan.runs) == 18
 
 
 def test_claims_that_came_after_the_data(tmp_path: Path) -> None:
