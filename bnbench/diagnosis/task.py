@@ -61,7 +61,7 @@ class Predictions:
 
     `right`: None where an answer is not right or wrong. `answers`: classes, or values as a share of
     their deviation; None where they are not known. `shared`: examples that share one loss. `unit`:
-    of the loss; empty where it has its own.
+    of the loss; empty where it has its own. `counts`: which have a label, (n,); None: each.
     """
 
     losses: Tensor
@@ -69,6 +69,7 @@ class Predictions:
     answers: Tensor | None = None
     shared: int = 1
     unit: str = NATS
+    counts: Tensor | None = None
 
     @property
     def loss(self) -> float:
@@ -106,8 +107,13 @@ class Predictions:
 
 def joined(parts: list[Predictions], order: Tensor, unit: str) -> Predictions:
     """Those of all batches, where `order` are the positions of their examples; in the loader's
-    order. `unit`: of the loss."""
+    order, without those that have no label. `unit`: of the loss."""
+    counts = [
+        torch.ones(len(each.losses)).bool() if each.counts is None else each.counts
+        for each in parts
+    ]
     back = order.argsort()
+    back = back[torch.cat(counts)[back]]
 
     def all_of(name: str) -> Tensor | None:
         found = [getattr(each, name) for each in parts]
@@ -282,7 +288,7 @@ def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
     if not 0 <= least <= most < found.shape[1]:
         raise UsageError(
             f"the labels run from {least} to {most}, and the model has {found.shape[1]} outputs",
-            do=f"expected labels from 0 to {found.shape[1] - 1}",
+            do=f"expected labels from 0 to {found.shape[1] - 1}, and -100 where there is none",
         )
     losses = F.nll_loss(_log_shares(found), labels.where(counts, -100), reduction="none")
     predicted = found.argmax(1)
@@ -306,7 +312,7 @@ def _over_places(losses: Tensor, right: Tensor, counts: Tensor, answers: Tensor)
     losses, right = (
         (each.double() * counts).reshape(n, -1).sum(1) / number for each in (losses, right)
     )
-    return Predictions(losses, right, some(answers))
+    return Predictions(losses, right, some(answers), counts=counts.reshape(n, -1).any(1))
 
 
 def some(values: Tensor) -> Tensor:

@@ -225,7 +225,8 @@ def _not_clear(effect: Effect, needed: int | None) -> str:
     if needed is None:
         return said
     if needed > effect.n:
-        return f"{said}; {about(needed)} seeds would be needed"
+        apart = _numbers(smallest)[0]
+        return f"{said}; to tell effects {apart} apart takes {about(needed)} seeds"
     return f"{said}; the effect is too near to it for {effect.n} seeds to tell"
 
 

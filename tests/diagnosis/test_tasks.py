@@ -139,6 +139,20 @@ def test_dense_labels_with_some_that_do_not_count() -> None:
     stale(found, *by_torch(model, loss))
 
 
+def test_examples_without_a_label_are_left_out() -> None:
+    """They are part of batch statistics all the same."""
+    y = CLASS.clone()
+    y[::4] = -100
+    model = body(4)
+    fitted(model, lambda: F.cross_entropy(model(X), y))
+    found = bnbench.diagnose(model, rows(X, y))
+    running, batch = by_torch(model, lambda out, part: F.cross_entropy(out, y[part]))
+    assert found.reading("running").loss == pytest.approx(running.item(), abs=1e-4)
+    assert found.reading("batch").loss == pytest.approx(batch.item(), abs=1e-4)
+    right = (model.eval()(X).argmax(1) == y)[y >= 0].double().mean().item()
+    assert found.reading("running").accuracy == pytest.approx(right)
+
+
 def test_outputs_without_labels_are_compared_with_those_under_batch_statistics() -> None:
     target = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
     model = body(8)

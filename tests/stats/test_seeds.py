@@ -85,7 +85,9 @@ def test_where_few_seeds_lean() -> None:
 def test_about_how_many_seeds() -> None:
     """Interval −0.4 … 2.1 of six: s = 1.25·√6/2.571 = 1.191; ((2.179 + 0.873)·1.191)² = 13.2 at
     n = 13, ((2.160 + 0.870)·1.191)² = 13.0 at n = 14."""
-    assert "about 14 seeds would be needed" in verdict(around(0.85, 1.25, 6)).reasons[0]
+    assert (
+        "to tell effects 1 apart takes about 14 seeds" in verdict(around(0.85, 1.25, 6)).reasons[0]
+    )
 
 
 def test_a_number_of_seeds_is_told_where_it_is_of_use() -> None:
@@ -96,4 +98,4 @@ def test_a_number_of_seeds_is_told_where_it_is_of_use() -> None:
     assert seeds_needed([1.0, 1.1, 1.2], 1) == 2
     wide = verdict(around(0.85, 20))
     assert wide.seeds_needed is None
-    assert wide.reasons[0].endswith("; more than 100 seeds would be needed")
+    assert wide.reasons[0].endswith("; to tell effects 1 apart takes more than 100 seeds")

@@ -130,7 +130,7 @@ def test_what_is_objected_to_counts_in_the_correction_all_the_same() -> None:
 
 
 REASONS = [
-    (around(0.85, 1.25, 6), "the interval −0.4 … 2.1 reaches over the smallest effect 1; about "),
+    (around(0.85, 1.25, 6), "the interval −0.4 … 2.1 reaches over the smallest effect 1; to tell "),
     (around(-0.85, 1.25), "the interval −2.1 … 0.4 reaches over the smallest effect on the other "),
     (
         around(0.0, 5.0),
