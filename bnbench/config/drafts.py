@@ -113,7 +113,7 @@ class Draft:
         yield "# `bnbench explain KEY` says what a key means; every key has a default."
         yield f"question: {inline(f'Is it so that {says}?')}"
         yield f"model: {self._model(targets['model'])}"
-        yield f"data: {self._data(targets['data'], folder)}"
+        yield f"data: {self._data(targets['data'], folder, self.batch_sizes)}"
         yield "train: {examples: 2000}                  # or epochs, or steps"
         yield "setups:                                  # each is a patch on what stands above"
         for name in self.compared:
@@ -123,7 +123,13 @@ class Draft:
             yield f"  {inline(name)}: {{norm: {{{norm}}}}}"
         yield "axes:                                    # crossed with every setup"
         if len(self.batch_sizes) > 1:
-            yield f"  data.batch_size: {inline(self.batch_sizes)}"
+            sizes, largest = inline(self.batch_sizes), self.batch_sizes[-1:]
+            axis = f"data.batch_size: {sizes}"
+            yield f"  {axis:<39}# at equal images, smaller ones take more steps"
+            if self._chunked():
+                yield "  # For statistics over fewer images, all else the same, use these instead:"
+                yield f"  # norm.batch_size: {sizes}"
+                yield f"  # data: {self._data(targets['data'], folder, largest)}"
         yield "  optim.lr: [0.003, 0.03, 0.3]           # if an end is the best, add values there"
         yield "tune: {axis: optim.lr, by: val/accuracy} # the report picks it on validation"
         yield f"seeds: {self.seeds:<34}# from six on a claim can be decided"
@@ -134,6 +140,13 @@ class Draft:
         yield f"    better: {inline(self.better)}"
         yield f"    worse: {inline(self.worse)}"
         yield "    smallest_effect: 1                   # percentage points; less does not matter"
+
+    def _chunked(self) -> bool:
+        """Whether chunks of the largest batches may be as large as the others."""
+        kinds = schema.BLOCKS["norm"].models
+        return any(
+            name != OWN and issubclass(kinds[name], schema.Chunked) for name in self.compared
+        ) and not any(self.batch_sizes[-1] % size for size in self.batch_sizes)
 
     def _says(self) -> str:
         arms = (self.better.partition("@"), self.worse.partition("@"))
@@ -154,7 +167,7 @@ class Draft:
             return f"{{kind: torchvision, name: {inline(name)}, norm: swap{stem}}}"
         return f"{{kind: {library}, name: {inline(name)}}}" if name else f"{{kind: {library}}}"
 
-    def _data(self, target: str, folder: Path) -> str:
+    def _data(self, target: str, folder: Path, sizes: tuple[int, ...]) -> str:
         keys = {"dataset": self.data}
         if self.data == OWN:
             keys = {"dataset": "custom", "target": target}
@@ -165,8 +178,8 @@ class Draft:
             words.append("image_size: 32")
         if len(keys) > 1:
             words.append("validation_size: 100")
-        if len(self.batch_sizes) == 1:
-            words.append(f"batch_size: {self.batch_sizes[0]}")
+        if len(sizes) == 1:
+            words.append(f"batch_size: {sizes[0]}")
         return f"{{{', '.join(words)}}}"
 
 

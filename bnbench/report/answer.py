@@ -9,7 +9,14 @@ from typing import Literal, NamedTuple
 from bnbench.config import metrics, registration
 from bnbench.report import words
 from bnbench.report.comparing import of_cells
-from bnbench.report.remarks import LARGE, ends_of_grids, eval_mode, short_warmups, with_batch_size
+from bnbench.report.remarks import (
+    LARGE,
+    ends_of_grids,
+    eval_mode,
+    short_warmups,
+    statistics_alone,
+    with_batch_size,
+)
 from bnbench.report.study import OtherRun, StudiedRun, Study, chance_level
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT, Conclusion, seeds_to_support
@@ -36,7 +43,7 @@ class Notice(NamedTuple):
 
 def answer(study: Study, claims: Sequence[Record]) -> list[str]:
     """The answer: of the record's claims if there are any, else of the cells."""
-    return list(of_claims(claims) if claims else of_cells(study))
+    return [*of_claims(claims), *statistics_alone(study)] if claims else [*of_cells(study)]
 
 
 def of_claims(claims: Sequence[Record]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from bnbench.report.remarks import (
     SHARED_BY,
     ends_of_grids,
     eval_mode,
+    statistics_alone,
     with_batch_size,
 )
 from bnbench.report.study import Cell, Point, Study, ordered
@@ -91,6 +92,7 @@ def _along(study: Study, arms: Sequence[Arm], axes: Sequence[str]) -> Iterator[s
                 yield from _ranked(study, there, f"At {key_words(axis)} {in_words(value)} ")
     if BATCH_SIZE in axes:
         yield from with_batch_size(study)
+        yield from statistics_alone(study)
     if LR in axes and len(arms) > 1:
         yield (
             f"No learning rate was chosen: with `tune: {{axis: {LR}}}` in the file, the report "

@@ -15,6 +15,7 @@ from bnbench.config.schema.run import BUDGETS
 from bnbench.report import words
 from bnbench.report.quantities import over_seeds
 from bnbench.report.study import Cell, Choice, StudiedRun, Study
+from bnbench.store import Result
 from bnbench.wording import counted, in_words, key_words, listing, point_words
 
 BATCH_SIZE, SHARED_BY = "data.batch_size", "norm.batch_size"
@@ -120,11 +121,7 @@ def with_batch_size(study: Study) -> Iterator[str]:
     budgets = {
         key for run in study.runs for key in BUDGETS if getattr(run.config.train, key) is not None
     }
-    there = {
-        run.point[BATCH_SIZE]: run.result
-        for run in study.runs
-        if run.state == "completed" and run.result and run.point.get(BATCH_SIZE) is not None
-    }
+    there = _results(study)
     if len(there) < 2 or len(budgets) > 1:
         return
     (budget,) = budgets
@@ -147,20 +144,37 @@ def with_batch_size(study: Study) -> Iterator[str]:
     elif LR not in study.varying:
         rate = " The learning rate does not change with it."
     yield f"{said}.{rate}"
-    chunked = any(isinstance(run.config.norm, schema.Chunked) for run in study.runs)
-    if chunked and SHARED_BY not in study.varying and _compares_batch_sizes(study):
-        yield (
-            f"{SHARED_BY} changes only how many images share statistics, at equal images and steps "
-            f"(`bnbench explain {SHARED_BY}`)."
-        )
 
 
-def _compares_batch_sizes(study: Study) -> bool:
-    """Whether a claim does, or all that there is, where there are no claims."""
-    claims = study.experiment.claims
-    sizes = (
-        {dict(arm.at).get(BATCH_SIZE) for arm in (*claim.better_arms, *claim.worse_arms)}
-        for claim in claims
+def statistics_alone(study: Study) -> Iterator[str]:
+    """How to compare statistics over fewer images and nothing else, where a claim compares batch
+    sizes, or all that there is, where there are no claims."""
+    there, claims = _results(study), study.experiment.claims
+    chunked = {run.setup for run in study.runs if isinstance(run.config.norm, schema.Chunked)}
+    sizes = set() if claims else set(there)
+    for claim in claims:
+        arms = (*claim.better_arms, *claim.worse_arms)
+        its = there.keys() & {dict(arm.at).get(BATCH_SIZE) for arm in arms}
+        if claim.slope_over == BATCH_SIZE:
+            its = set(there)
+        if len(its) > 1 and any(arm.setup in chunked for arm in arms):
+            sizes |= its
+    if len(sizes) < 2 or not chunked or SHARED_BY in study.varying:
+        return
+    few, many = there[min(sizes)], there[max(sizes)]
+    said = f"{few.steps:,} steps with {many.steps:,}"
+    if few.steps == many.steps:
+        said = f"{few.examples:,} images with {many.examples:,}"
+    yield (
+        f"This compares {said}; for statistics alone, put {SHARED_BY} in the axes "
+        f"(`bnbench explain {SHARED_BY}`)."
     )
-    along = any(claim.slope_over == BATCH_SIZE for claim in claims)
-    return not claims or along or any(len(each) > 1 for each in sizes)
+
+
+def _results(study: Study) -> dict[int, Result]:
+    """Of a completed run at each batch size of an axis."""
+    return {
+        run.point[BATCH_SIZE]: run.result
+        for run in study.runs
+        if run.state == "completed" and run.result and run.point.get(BATCH_SIZE) is not None
+    }

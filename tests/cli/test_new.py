@@ -90,6 +90,25 @@ def test_a_claim_is_between_norms_or_batch_sizes(
     assert f"Is it so that {says}" in text
 
 
+@pytest.mark.parametrize("kinds", ["batch", "batch,group"])
+def test_the_lines_for_statistics_alone_are_a_study(kinds: str) -> None:
+    assert bnbench("new", "--compare", kinds, "--data", "own").code == 0
+    lines = Path("my-study.yaml").read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("  data.batch_size: [4, 64] "))
+    sizes, data = (line.removeprefix("  # ") for line in lines[at + 2 : at + 4])
+    lines[at] = f"  {sizes}"
+    lines = [data if line.startswith("data: ") else line for line in lines]
+    Path("alone.yaml").write_text("\n".join(lines))
+    said = bnbench("configs", "check", "alone.yaml")
+    assert "2 values of norm.batch_size × 3 values of optim.lr × 6 seeds" in said.out, said.err
+
+
+@pytest.mark.parametrize("options", [("--compare", "group,own"), ("--batch-sizes", "4,10")])
+def test_where_chunks_cannot_be_there_are_no_lines_for_them(options: tuple[str, ...]) -> None:
+    assert bnbench("new", *options).code == 0
+    assert "norm.batch_size" not in Path("my-study.yaml").read_text()
+
+
 def test_its_examples_train() -> None:
     assert bnbench("new", *ALL_OWN, "--batch-sizes", "8").code == 0
     few = ("--set", "train={steps: 2, evaluations: 1}", "--over", "optim.lr=0.1", "--seeds", "1")

@@ -21,9 +21,8 @@ from tests.report.invented import Told, invented
 from tests.runs import SMALL_YAML
 
 SETUPS = "setups: {bn: {norm: {kind: batch}}, gn: {norm: {kind: group, groups: 2}}}\n"
-SHARED = (
-    "norm.batch_size changes only how many images share statistics, at equal images and steps "
-    "(`bnbench explain norm.batch_size`)."
+ALONE = (
+    "; for statistics alone, put norm.batch_size in the axes (`bnbench explain norm.batch_size`)."
 )
 SIZES = "axes: {data.batch_size: [2, 8, 16]}\n"
 BN = {16: 0.643, 8: 0.6, 2: 0.544}
@@ -158,23 +157,25 @@ def test_a_gap_that_may_be_chance_is_not_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "sentence"),
+    ("budget", "sentence", "compared"),
     [
         (
             "epochs: 2",
             "Images are fixed (train.epochs): batch size 2 takes 1,500 steps, 16 takes 93; "
             "train.steps would fix the steps. The learning rate does not change with it.",
+            "1,500 steps with 93",
         ),
         (
             "steps: 50",
             "Steps are fixed (train.steps): batch size 2 sees 100 images, 16 sees 800; "
             "train.epochs or train.examples would fix the images. The learning rate does not "
             "change with it.",
+            "100 images with 800",
         ),
     ],
 )
 def test_it_says_what_else_changes_with_the_batch_size(
-    tmp_path: Path, budget: str, sentence: str
+    tmp_path: Path, budget: str, sentence: str, compared: str
 ) -> None:
     def tell(config: schema.RunConfig) -> Told:
         size = config.data.batch_size
@@ -185,7 +186,7 @@ def test_it_says_what_else_changes_with_the_batch_size(
     study = read_study(invented(tmp_path, plain.replace("train: {", "# {") + SETUPS + text, tell))
     record = as_record(study, [], [], written=datetime(2026, 1, 2, tzinfo=UTC))
     assert sentence in record["answer"]
-    assert SHARED in record["answer"]
+    assert f"This compares {compared}{ALONE}" in record["answer"]
 
 
 def test_a_rate_that_follows_the_batch_size_is_told(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_with_two_axes_it_goes_along_one_at_each_value_of_the_other(tmp_path: Pa
         "3 at chance, 1 of 3 diverged) → 26.0 (1 of 3 at chance, 1 of 3 diverged, 1 of 3 failed)."
     )
     assert budget.endswith("would fix the steps.")
-    assert shared == SHARED
+    assert shared.endswith(ALONE)
     assert tuning.startswith("No learning rate was chosen: with `tune: {axis: optim.lr}`")
     assert "eval mode" in gap
     said = notices(record)

@@ -194,6 +194,23 @@ def test_a_verdict_says_in_its_sentence_what_its_sides_did_not_share(tmp_path: P
         " ".join(closing.split()),
     ):
         assert said in text
+    alone = record["statistics_alone"]
+    assert alone.startswith("This compares 1,500 steps with 93; for statistics alone, ")
+    assert record["answer"][2:] == [alone]
+    for shown in (printed(terminal(record), 80), closing.splitlines()):
+        assert " ".join(" ".join(shown).split()).count(alone) == 1
+
+
+@pytest.mark.parametrize("sides", ["bn@16, worse: gn@16", "gn@16, worse: gn@2"])
+def test_statistics_alone_are_of_no_claim_at_one_batch_size_or_without_batches(
+    tmp_path: Path, sides: str
+) -> None:
+    claims = CLAIM.replace("bn, worse: gn", sides)
+    sizes = "axes: {data.batch_size: [2, 16]}\n"
+    text = f"{SMALL_YAML}{SETUPS}{sizes}seeds: 8\n{claims}"
+    record = recorded(read_study(invented(tmp_path, text, lambda _: Told(test=0.6))))
+    assert len(record["answer"]) == 1
+    assert record["statistics_alone"] is None
 
 
 def test_a_rate_that_was_asked_for_or_chosen_is_no_remark(tmp_path: Path) -> None:
