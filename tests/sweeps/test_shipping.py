@@ -58,11 +58,11 @@ def custom_config(folder: Path, *, scale: float = 0.5, **changes: Any) -> schema
     return small_config(setup="custom", norm=norm, **changes)
 
 
-def long_config() -> schema.RunConfig:
+def long_config(steps: int = 600) -> schema.RunConfig:
     """A run that takes long enough to be disturbed."""
     config = small_config()
     train = config.train.model_copy(
-        update={"epochs": None, "steps": 600, "checkpoint_every": 20, "evaluations": 1}
+        update={"epochs": None, "steps": steps, "checkpoint_every": 20, "evaluations": 1}
     )
     return config.model_copy(update={"train": train})
 
@@ -196,7 +196,7 @@ def test_a_run_whose_process_is_killed_goes_on_from_what_it_has_sent(tmp_path: P
 
 @pytest.mark.slow
 def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
-    config = long_config()
+    config = long_config(steps=3000)
     experiment = experiment_in(tmp_path)
     folder = experiment.run(identity.run_id(config))
     stop = Stop()
@@ -210,7 +210,7 @@ def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         swept([config], experiment, Stopping(save_seconds=0.0), stop=stop)
     assert read(folder).state == "interrupted"
-    assert 0 < committed_step(folder) < 600
+    assert 0 < committed_step(folder) < 3000
     assert locally(tmp_path, [config]).path == experiment.path
     assert (folder.manifest() or {})["attempts"] == 2
     assert stored(experiment) == stored(locally(tmp_path / "here", [config]))
