@@ -90,7 +90,8 @@ def serve(
     show(f"from another machine, first: ssh -L {taken}:{HOST}:{taken} {there}")
     if browser and not webbrowser.open(link):
         warn("no browser opened: copy the link")
-    threading.Event().wait()
+    while not threading.Event().wait(1.0):  # without a limit, Ctrl-C that another thread gets
+        pass  # does not wake this one
 
 
 def _refuse_what_leaves(folder: Path) -> None:
