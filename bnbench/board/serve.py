@@ -8,7 +8,7 @@ import json
 import os
 import re
 import socket
-import threading
+import time
 import webbrowser
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
@@ -90,8 +90,9 @@ def serve(
     show(f"from another machine, first: ssh -L {taken}:{HOST}:{taken} {there}")
     if browser and not webbrowser.open(link):
         warn("no browser opened: copy the link")
-    while not threading.Event().wait(1.0):  # without a limit, Ctrl-C that another thread gets
-        pass  # does not wake this one
+    # Waiting without a limit is not ended by a Ctrl-C that the system gives to another thread.
+    while True:
+        time.sleep(1.0)
 
 
 def _refuse_what_leaves(folder: Path) -> None:
