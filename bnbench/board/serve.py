@@ -90,7 +90,11 @@ def serve(
     show(f"from another machine, first: ssh -L {taken}:{HOST}:{taken} {there}")
     if browser and not webbrowser.open(link):
         warn("no browser opened: copy the link")
-    # Waiting without a limit is not ended by a Ctrl-C that the system gives to another thread.
+    wait_for_interrupt()
+
+
+def wait_for_interrupt() -> None:
+    """Sleep until Ctrl-C, in slices: one that another thread gets does not end a single sleep."""
     while True:
         time.sleep(1.0)
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import socket
-import threading
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import ProxyHandler, build_opener
@@ -152,14 +151,8 @@ def test_a_link_without_runs_has_no_colours(tmp_path: Path) -> None:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is said, where TensorBoard starts and is stopped at once."""
     lines: list[str] = []
-
-    class Stopped(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            lines.extend(["waits"] * (timeout is None))  # rich's own have one
-            return timeout is None or super().wait(timeout)
-
     monkeypatch.setattr(serve, "start", lambda folder, *_: lines.append(f"starts on {folder}"))
-    monkeypatch.setattr("threading.Event", Stopped)
+    monkeypatch.setattr(serve, "wait_for_interrupt", lambda: lines.append("waits"))
     monkeypatch.setattr("webbrowser.open", lambda link: lines.append(f"opens {link}"))
     return lines
 
