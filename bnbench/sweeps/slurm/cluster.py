@@ -24,8 +24,9 @@ from bnbench.wording import nearest, printable
 ANSWER_SECONDS = 10.0
 """The scheduler's commands try again for minutes where nobody answers, or its queue is full."""
 
-SUBMIT_SECONDS = 60.0
-"""So long for an sbatch that has not said that it tries again: it may have submitted."""
+SUBMIT_SECONDS = 30.0
+"""So much longer for an sbatch that has not said that it tries again. With the time that squeue may
+take it is less than the minute for which a task waits for what submitit has it do."""
 
 ASK_SECONDS = 30.0
 """How often to ask the scheduler, in one question, which tasks there are."""
@@ -49,6 +50,9 @@ NOT_NOW = re.compile(
 )
 """In a refusal: the request may be right, but the cluster is full or away."""
 
+TOO_LARGE = re.compile(r"(Assoc|QOS)(Min|\w+Per(Job|Node))")
+"""In a refusal: a limit on each job, for which waiting is no help."""
+
 
 class Cluster(Protocol):
     """Where tasks run. `asks_seconds`: how often to ask for the `active` ones. `workers`: how many
@@ -64,7 +68,7 @@ class Cluster(Protocol):
         request is refused, ClusterError where the cluster takes nothing now."""
 
     def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str] | None:
-        """Those of these tasks of a folder that wait or run, each with why it waits; None where
+        """Tasks of a folder that wait or run, these among them, each with why it waits; None where
         nobody answers."""
 
     def cancel(self, ids: Iterable[str]) -> None:
@@ -169,16 +173,11 @@ class _Slurm:
         return [job.job_id for job in found]
 
     def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str] | None:
-        try:
-            said = _called("squeue", "--me", "--noheader", "--array", "--format=%i|%r|%o")
-        except (ClusterError, UsageError):
-            return None
-        jobs = [line.split("|", 2) for line in said.splitlines() if line.count("|") > 1]
-        there = {number: why for number, why, script in jobs if str(folder) in script}
-        return {each: there[each] for each in ids if each in there}
+        del ids
+        return _queued(f"{folder}/")
 
     def cancel(self, ids: Iterable[str]) -> None:
-        arrays = sorted({each.partition("_")[0] for each in ids})
+        arrays = sorted(set(map(job_of, ids)))
         if arrays:
             _called("scancel", *arrays)
 
@@ -238,6 +237,16 @@ def _command_line(process: str) -> bytes:
     return b""
 
 
+def _queued(scripts: str) -> dict[str, str] | None:
+    """Tasks whose script's path begins so, each with why it waits; None where nobody answers."""
+    try:
+        said = _called("squeue", "--me", "--noheader", "--array", "--format=%i|%r|%o")
+    except (ClusterError, UsageError):
+        return None
+    jobs = [line.split("|", 2) for line in said.splitlines() if line.count("|") > 1]
+    return {number: why for number, why, script in jobs if script.startswith(scripts)}
+
+
 def _called(*command: str, submits: bool = False) -> str:
     """What a command of the scheduler says. Raises UsageError and ClusterError."""
     pipe = subprocess.PIPE
@@ -255,21 +264,36 @@ def _called(*command: str, submits: bool = False) -> str:
                 break
         called.kill()  # unless it has ended
     if out is None:
-        late = refused(f"{said}\n{command[0]} timed out")
-        if submits:
-            late.do = "squeue --me shows whether it took the jobs: scancel them, then try again"
-        raise late
+        raise refused(f"{said}\n{command[0]} timed out")
     if called.returncode:
         raise refused(said)
     return out
 
 
+def job_of(task: str) -> str:
+    """The job whose task this is."""
+    return task.partition("_")[0]
+
+
 @contextmanager
 def _own_sbatch(executor: Any) -> Iterator[None]:
     """submitit would wait for an sbatch that tries again, and print what it says. Of an array it
-    makes an executor itself."""
+    makes an executor itself. One that does not answer, or not in time, may have submitted: each has
+    a script of its own, by which the jobs are found."""
     make = executor._make_submission_command
-    executor._make_submission_command = lambda *of: ["echo", _called(*make(*of), submits=True)]
+
+    def submitted(*of: Any) -> list[str]:
+        *sbatch, script = make(*of)
+        try:
+            said = _called(*sbatch, script, submits=True)
+        except ClusterError:
+            taken = _queued(script)
+            if not taken:
+                raise
+            said = f"Submitted batch job {job_of(next(iter(taken)))}"
+        return ["echo", said]
+
+    executor._make_submission_command = submitted
     try:
         yield
     finally:
@@ -285,10 +309,11 @@ def refused(said: str) -> UsageError | ClusterError:
             f"this machine knows no SLURM cluster: {line}",
             do="start the sweep where sbatch works; --slurm cluster=local tries it on this machine",
         )
-    if NOT_NOW.search(said):
+    if NOT_NOW.search(said) and not TOO_LARGE.search(said):
         return ClusterError(
             f"SLURM takes no jobs now: {line}",
-            do="ask for less with --slurm KEY=VALUE, or wait: the same command then goes on",
+            do="have fewer tasks (--workers N), ask for less with --slurm KEY=VALUE, or wait: the "
+            "same command then goes on",
         )
     if "job array" in said:
         do = "have fewer tasks: --workers N, at most MaxArraySize in `scontrol show config`"

@@ -25,7 +25,7 @@ from bnbench.sinks.metrics import to_moments
 from bnbench.sinks.terminal import duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.sweeps import forecast, jobs, workers
-from bnbench.sweeps.slurm.cluster import Cluster
+from bnbench.sweeps.slurm.cluster import Cluster, job_of
 from bnbench.sweeps.slurm.share import ENVIRONMENT, FOLDER, Share, ending, shares
 from bnbench.wording import counted, printable
 
@@ -165,11 +165,11 @@ class Slurm:
             self._tasks[number] = _Task(number, {_hash(job.config) for job in some})
         self.size = each * len(self._tasks)
         record = {number: sorted(self._tasks[number].left) for number in ids}
-        name = f"{FOLDER}/tasks_{_array(ids[0])}.json"
+        name = f"{FOLDER}/tasks_{job_of(ids[0])}.json"
         self._experiment.keep({name: json.dumps(record).encode()})
         about = f", about {duration(seconds)} each" if seconds else ""
         tasks = f"{counted(len(ids), 'task')}{about}"
-        return f"{counted(len(new), 'run')} submitted as job {_array(ids[0])}: {tasks}"
+        return f"{counted(len(new), 'run')} submitted as job {job_of(ids[0])}: {tasks}"
 
     def _share(self, some: Sequence[jobs.Train]) -> Share:
         """A task that trains these."""
@@ -188,7 +188,12 @@ class Slurm:
             for array in self._arrays().values()
             for number, runs in array.items()
         }
-        active = self._cluster.active(tasks, self._folder) if tasks else {}
+        active = self._cluster.active(tasks, self._folder) if self._folder.exists() else {}
+        unknown = sorted(set(map(job_of, active or ())) - set(map(job_of, tasks)))
+        if unknown:  # nobody knows which runs they have
+            self._cluster.cancel(unknown)
+            for each in unknown:
+                self._say(f"note: job {each} is cancelled: its command ended while it submitted it")
         for number, task in tasks.items():
             if active is None or number in active:
                 self._tasks[number] = task
@@ -208,7 +213,7 @@ class Slurm:
         run has, or the first of them if there is none."""
         for name, tasks in self._arrays().items():
             if not self._tasks.keys() & tasks.keys():
-                for array in {_array(number) for number in tasks}:
+                for array in {job_of(number) for number in tasks}:
                     self._experiment.replace(FOLDER, f"{array}_*", {})
                 self._experiment.replace(FOLDER, name.removeprefix(f"{FOLDER}/"), {})
         if not self._tasks:
@@ -323,10 +328,6 @@ class Slurm:
 def _hash(config: schema.RunConfig) -> str:
     """What the name of a run ends with, whatever its setup is called."""
     return identity.run_id(config).rpartition("_")[2]
-
-
-def _array(task: str) -> str:
-    return task.partition("_")[0]
 
 
 def _tasks_in(content: bytes) -> dict[str, list[str]]:

@@ -78,6 +78,12 @@ def test_a_task_has_the_memory_and_the_gpu_of_its_runs(
     assert 600e6 < megabytes * 2**20 < 610e6
 
 
+VIOLATES = (
+    "allocation failure: Job violates accounting/QOS policy (job submit limit, user's size and/or "
+    "time limits)"
+)
+
+
 @pytest.mark.parametrize(
     ("said", "kind", "words"),
     [
@@ -99,10 +105,19 @@ def test_a_task_has_the_memory_and_the_gpu_of_its_runs(
             "unrecognized option '--bla=7'",
         ),
         (
-            "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: "
-            "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            f"sbatch: error: AssocMaxSubmitJobLimit\n{VIOLATES}",
             ClusterError,
             "SLURM takes no jobs now: AssocMaxSubmitJobLimit",
+        ),
+        (
+            f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{VIOLATES}",
+            ClusterError,
+            "SLURM takes no jobs now: QOSMaxSubmitJobPerUserLimit",
+        ),
+        (
+            f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{VIOLATES}",
+            UsageError,
+            "SLURM refuses the jobs: QOSMaxWallDurationPerJobLimit",
         ),
         (
             "sbatch: error: Unable to contact slurm controller (connect failure)",
@@ -155,24 +170,34 @@ RETRYING = "sbatch: error: Slurm temporarily unable to accept job, sleeping and 
 
 
 @pytest.mark.parametrize(
-    ("body", "submitted"),
-    [(f"echo '{RETRYING}' >&2; exec /bin/sleep 60", False),
-     ("/bin/sleep 1; echo Submitted batch job 7", True)],
+    ("body", "seconds", "submitted"),
+    [(f"echo '{RETRYING}' >&2; exec /bin/sleep 60", 0.5, False),
+     ('echo "$1" > $0.taken; echo "sbatch: error: Socket timed out" >&2; exit 1', 10.0, True),
+     ("/bin/sleep 1; echo Submitted batch job 7", 0.5, True)],
 )  # fmt: skip
-def test_a_queue_that_is_full_is_not_waited_for_but_a_slow_one_is(
-    commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, submitted: bool
+def test_a_queue_that_is_full_is_not_waited_for_and_nothing_is_submitted_twice(
+    commands: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    seconds: float,
+    submitted: bool,
 ) -> None:
-    """Who is killed although the scheduler has taken the jobs would submit them twice."""
+    """What ends with an error, or is killed, may have submitted: the queue shows it."""
     found = cluster.connect((), [small_config()], None)
     write(commands / "sbatch", body)
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.5)
+    write(
+        commands / "squeue",
+        "echo '6_0|None|/home/of/another.sh'\n"
+        f'read script < {commands}/sbatch.taken && echo "7_1|None|$script"',
+    )
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", seconds)
     tasks = [lambda: None] * 2
     if submitted:
         assert found.submit(tasks, tmp_path, "name", 1, 2) == ["7_0", "7_1"]
         return
-    with pytest.raises(ClusterError, match=r"Slurm temporarily .*; sbatch timed out") as full:
+    with pytest.raises(ClusterError, match=r"Slurm temporarily .*; sbatch timed out"):
         found.submit(tasks, tmp_path, "name", 1, 2)
-    assert "squeue --me" in str(full.value.do)
 
 
 def test_an_array_that_is_too_long_has_fewer_tasks() -> None:

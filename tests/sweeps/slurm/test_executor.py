@@ -64,7 +64,8 @@ class Cluster:
     def active(self, ids: Iterable[str], folder: Path) -> Mapping[str, str]:
         """Those that have not had their turn; the first of them has it now."""
         assert folder.name == "slurm"
-        there = {each: "" for each in ids if each in self.queue}
+        del ids
+        there = dict.fromkeys(self.queue, "")
         if there:
             first = next(iter(there))
             self._behaviour(first, self.queue.pop(first))
@@ -290,6 +291,16 @@ def test_a_driver_may_leave_and_the_next_one_looks_after_its_tasks(swept: Swept)
     swept(seeds(5), Cluster(), workers="1")
     records = [path.name for path in (swept.experiment.path / "slurm").glob("tasks_*")]
     assert records == ["tasks_0.json"], "of those that have ended nothing is kept"
+
+
+def test_a_job_that_no_command_has_recorded_is_cancelled(swept: Swept) -> None:
+    """SLURM took it after its command was killed, or had given up."""
+    cluster = Cluster()
+    swept(seeds(3), cluster, workers="3", detach=True)
+    (swept.experiment.path / "slurm" / "tasks_0.json").unlink()
+    outcome = swept(seeds(4), cluster, workers="1")
+    assert (outcome.done, outcome.failures, cluster.cancelled) == (4, [], ["0"])
+    assert "note: job 0 is cancelled: " in swept.said.getvalue()
 
 
 def test_what_an_earlier_task_has_said_at_its_end_is_told(swept: Swept) -> None:
