@@ -27,7 +27,7 @@ class Told:
 
     `curve`: validation accuracies at evenly spaced evaluations; its last one is the final one.
     `population`: population minus running accuracy. `probes`: values over time by (probe, layer,
-    name). `gap`: running minus batch accuracy.
+    name). `gap`: running minus batch accuracy; `gaps`: at each evaluation, where that differs.
     `right`: for each test image whether it is right at the end, under all kinds of statistics, so
     that `test` must be their mean. `steps`: of a batch each, at the end; None: ten for each
     evaluation, of 1,000 images in all.
@@ -37,6 +37,7 @@ class Told:
     test: float = 0.5
     train_loss: float = 0.1
     gap: float = 0.0
+    gaps: Sequence[float] = ()
     population: float = 0.0
     probes: Mapping[tuple[str, str, str], Sequence[float]] = field(default_factory=dict)
     state: str = "completed"
@@ -131,21 +132,22 @@ def _records(told: Told) -> tuple[list[Record], Record]:
     points = len(told.curve)
     for number, accuracy in enumerate(told.curve, start=1):
         at = {"step": 10 * number, "examples": 1000 * number, "train_seconds": 0.5 * number}
+        gap = told.gaps[number - 1] if told.gaps else told.gap
         splits = ("train", "val", "test") if number == points else ("train", "val")
         if told.state != "completed" and number == points:
             splits = ("train", "val")
         for split in splits:
             for kind in KINDS:
                 value = told.test if split == "test" else accuracy
-                value += _off(told, kind)
+                value += _off(told, kind, gap)
                 loss = told.train_loss if split == "train" else 1 - value
                 records.append(
                     {"event": "eval", **at, "split": split, "stats": kind, "images": 100}
                     | {"loss": loss, "accuracy": value}
                 )
             records.append(
-                {"event": "gap", **at, "split": split, "images": 100, "loss": -told.gap}
-                | {"accuracy": told.gap, "disagreement": abs(told.gap), "kl": abs(told.gap)}
+                {"event": "gap", **at, "split": split, "images": 100, "loss": -gap}
+                | {"accuracy": gap, "disagreement": abs(gap), "kl": abs(gap)}
             )
     for kind in KINDS if told.right is not None and told.state == "completed" else ():
         bits = b64encode(np.packbits(np.array(told.right)).tobytes()).decode()
@@ -165,9 +167,9 @@ def _records(told: Told) -> tuple[list[Record], Record]:
     return records, at
 
 
-def _off(told: Told, kind: str) -> float:
+def _off(told: Told, kind: str, gap: float) -> float:
     """Of the accuracy under running statistics."""
-    return {"running": 0.0, "batch": -told.gap, "population": told.population}[kind]
+    return {"running": 0.0, "batch": -gap, "population": told.population}[kind]
 
 
 def _result(told: Told, at: Record) -> Record:
@@ -188,7 +190,7 @@ def _result(told: Told, at: Record) -> Record:
         cost[split] = {
             kind: {
                 "loss": told.train_loss if split == "train" else 1 - value,
-                "accuracy": value + _off(told, kind),
+                "accuracy": value + _off(told, kind, told.gaps[-1] if told.gaps else told.gap),
             }
             for kind in KINDS
         }

@@ -196,6 +196,24 @@ def test_learning_curves_show_chance_words_and_what_diverged(tmp_path: Path) -> 
         )
 
 
+@pytest.mark.parametrize("evaluations", [2, 3])
+def test_the_gap_is_drawn_against_steps(tmp_path: Path, evaluations: int) -> None:
+    def lagging(config: schema.RunConfig) -> Told:
+        gaps = [-0.3 - 0.01 * config.seed, -0.1, 0.002 * config.seed][:evaluations]
+        return Told(curve=[0.5] * evaluations, gaps=gaps if config.setup == "bn" else [0, 0, 0])
+
+    found = figures(study(tmp_path, f"{SIZES}seeds: 3\n", lagging))
+    assert ("gap-by-steps" in found) == (evaluations == 3), "two are no course"
+    for words, figure in [found[name] for name in found if name == "gap-by-steps"]:
+        drawn = lines(figure.axes[0], COLORS["bn"])
+        assert len({line.get_marker() for line in drawn}) == bands(figure.axes[0]) == 3
+        assert [x(line) for line in drawn] == [[10, 20, 30]] * 3
+        assert [y(line) for line in drawn] == [pytest.approx([-31, -10, 0.2])] * 3
+        of_bn = [f"bn (batch size {size})" for size in (2, 8, 32)]
+        assert keys(figure) == [*of_bn, "above: eval mode better"], "the others have no gap"
+        assert "below 0, training mode is better" in words
+
+
 def test_nothing_is_chosen_over_an_axis_without_tuning(tmp_path: Path) -> None:
     drawn = figures(study(tmp_path, f"{BOTH}seeds: 3\n"))
     words, figure = drawn["accuracy-by-examples"]

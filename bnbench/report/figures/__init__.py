@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from bnbench import palette
 from bnbench.report.figures import along, learning, probes, rows, style
 from bnbench.report.figures.claims import differences_caption, paired_differences
-from bnbench.report.study import Study
+from bnbench.report.study import Cell, Study
 from bnbench.report.verdicts import Judged
 from bnbench.report.words import GAP_MEANS
 from bnbench.wording import key_words, printable
 
-MOST_PROBED = 8
+MOST_TOGETHER = 8
 MOST_AXES = 3
 DOTS_PER_INCH = 200
 BATCH_SIZES = ("data.batch_size", "norm.batch_size")
@@ -149,6 +149,7 @@ def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
             words = learning.caption(shown) + _tuned(study)
             yield f"{quantity}-by-{against}", "curves", title, words, figure
     yield from _final(study, looks)
+    yield from _of_gap(study, looks)
     figure = rows.costs(study, looks)
     if figure is not None:
         words = "Of training work: evaluation and logging are left out."
@@ -207,23 +208,46 @@ def _against(
         yield name.replace("_", "-"), section, title, words, figure
 
 
+def _of_gap(study: Study, looks: style.Looks) -> Iterator[Made]:
+    cells, of_cells, which = _few(study, looks, learning.with_gap(study.chosen))
+    if cells:
+        figure = learning.gap_curves(cells, of_cells)
+        words = learning.gap_caption(cells.values()) + which
+        yield "gap-by-steps", "gap", "Eval-mode gap while training", words, figure
+
+
+def _few(
+    study: Study, looks: style.Looks, cells: Sequence[Cell]
+) -> tuple[dict[str, Cell], style.Looks, str]:
+    """What can share a picture: these chosen cells by name, of more than a few each setup's best
+    one; how each is drawn; what a caption says of the choice."""
+    which = _tuned(study)
+    if len(cells) > MOST_TOGETHER:
+        cells = [cell for cell in study.best.values() if cell in cells][:MOST_TOGETHER]
+        which = " Each setup at its best values on validation."
+    named, drawn = dict[str, Cell](), dict[str, style.Look]()
+    for setup in study.setups:  # its cells have its colour, and dashes of their own
+        alike = [cell for cell in cells if cell.setup == setup]
+        for number, name in enumerate(_told_apart(study, alike)):
+            named[name], drawn[name] = alike[number], style.varied(looks[setup], number)
+    return named, drawn, which
+
+
+def _told_apart(study: Study, cells: Sequence[Cell]) -> list[str]:
+    """Names of a setup's cells: chosen values are left out where the others are enough."""
+    keys = [key for key in study.varying if len({repr(cell.point.get(key)) for cell in cells}) > 1]
+    few = [study.named(cell, [key for key in keys if key != study.tuned_axis]) for cell in cells]
+    return few if len(set(few)) == len(few) else [study.named(cell, keys) for cell in cells]
+
+
 def _of_probes(study: Study, looks: style.Looks) -> Iterator[Made]:
-    """Of one seed of each chosen cell; of more than a few, of each setup's best cell."""
-    cells = [cell for cell in study.chosen if any(run.history.probes for run in cell.runs)]
-    best = len(cells) > MOST_PROBED
-    if best:
-        cells = [cell for cell in study.best.values() if cell in cells][:MOST_PROBED]
-    read, of_cells, seeds = list[probes.Probed](), dict[str, style.Look](), set[int]()
-    for cell in cells:
-        run = next(run for run in cell.runs if run.history.probes)
-        name = study.named(cell)
-        # Cells of a setup have its colour, and dashes of their own.
-        number = sum(each.setup == cell.setup for each in cells[: cells.index(cell)])
-        of_cells[name] = style.varied(looks[cell.setup], number)
-        read.append(probes.Probed(name, run.history.probes))
-        seeds.add(run.seed)
+    """Of one seed of each."""
+    probed = [cell for cell in study.chosen if any(run.history.probes for run in cell.runs)]
+    cells, of_cells, of_which = _few(study, looks, probed)
+    runs = [next(run for run in cell.runs if run.history.probes) for cell in cells.values()]
+    read = [probes.Probed(name, run.history.probes) for name, run in zip(cells, runs, strict=True)]
+    seeds = {run.seed for run in runs}
     which = f" Seed {seeds.pop()} of each." if len(seeds) == 1 else " One seed of each."
-    which += " Each setup at its best values on validation." if best else _tuned(study)
     for name, (title, words, draw) in probes.drawings(read, of_cells).items():
         with suppress(ValueError):  # none of these runs has this probe
-            yield f"probe-{name}", "probes", title, f"{words}{which}", draw()
+            yield f"probe-{name}", "probes", title, f"{words}{which}{of_which}", draw()

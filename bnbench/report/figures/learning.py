@@ -1,8 +1,10 @@
-"""Learning curves: a panel for each value of the axes, a line for each setup."""
+"""While training: learning curves, a panel for each value of the axes and a line for each setup;
+the gap between both modes, a line for each cell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from math import inf, isfinite, log, nan
 from typing import NamedTuple
 
@@ -10,14 +12,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bnbench.report.figures import style
 from bnbench.report.figures.grid import Grid, grid_of
+from bnbench.report.reading import Curve
 from bnbench.report.study import Cell, StudiedRun, Study, best_at
+from bnbench.report.words import GAP_MEANS
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Range, mean
 
-X_LABELS = {"examples": "training images seen", "seconds": "training time (s)"}
-Y_LABELS = {"accuracy": "validation accuracy (%)", "loss": "validation loss (nats)"}
+X_LABELS = {
+    "examples": "training images seen",
+    "seconds": "training time (s)",
+    "steps": "training steps",
+}
+Y_LABELS = {
+    "accuracy": "validation accuracy (%)",
+    "loss": "validation loss (nats)",
+    "gap": "eval mode better by (points)",
+}
+GAPS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
+POSSIBLE = {"accuracy": Range(0.0, 100.0), "loss": Range(0.0, inf), "gap": Range(-100.0, 100.0)}
 
 
 class Curves(NamedTuple):
@@ -77,9 +92,41 @@ def learning_curves(
         axes.set_xlim(left=0)
     if quantity == "loss":
         panels[0].set_yscale("log")
-        style.plain_log_ticks(panels[0])
+        style.plain_log_ticks(panels[0].yaxis)
     figure.supxlabel(X_LABELS[against])
     figure.supylabel(Y_LABELS[quantity])
+    return figure
+
+
+def with_gap(cells: Iterable[Cell]) -> list[Cell]:
+    """Those whose gap was read at least three times while they trained."""
+    return [
+        cell
+        for cell in cells
+        if any(len(run.history.evaluated) > 2 and _has_batch(run) for run in cell.runs)
+    ]
+
+
+def gap_curves(cells: Mapping[str, Cell], looks: style.Looks) -> Figure:
+    """How many points of validation accuracy eval mode is better, against training steps: a line
+    for each of these cells, by name, and its seeds as in `learning_curves`.
+
+    Linear within a point of zero and logarithmic beyond: early gaps are tens of points, and which
+    mode is ahead at the end is a matter of tenths.
+    """
+    zero = Line2D([], [], label="above: eval mode better", **style.ZERO)
+    figure, (axes,) = style.panels(1, [*style.keys(cells, looks), zero], height=3.3)
+    axes.axhline(0, **style.ZERO)
+    for name, cell in cells.items():
+        _draw(axes, cell, looks[name], "gap", "steps")
+    axes.set_xscale("log")
+    style.plain_log_ticks(axes.xaxis)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_locator(FixedLocator(GAPS))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda gap, _: f"{gap:g}".replace("-", "−")))
+    axes.yaxis.set_minor_locator(NullLocator())
+    figure.supxlabel(X_LABELS["steps"])
+    figure.supylabel(Y_LABELS["gap"])
     return figure
 
 
@@ -106,7 +153,7 @@ def _draw(axes: Axes, cell: Cell, look: style.Look, quantity: str, against: str)
         axes.plot(x, middle, lw=1.4, ms=3.6, markevery=(0, every), **look.line)
         if of_all:
             style.band(axes, x, np.array(ends).T, look.color)
-        if any(map(_has_batch, some)):
+        if quantity != "gap" and any(map(_has_batch, some)):
             x, middle, *_ = _mean(some, "batch", quantity, against)
             axes.plot(x, middle, color=look.color, ls=":", lw=1.3 if of_all else 1.1)
 
@@ -114,34 +161,55 @@ def _draw(axes: Axes, cell: Cell, look: style.Look, quantity: str, against: str)
 def _mean(runs: Sequence[StudiedRun], kind: str, quantity: str, against: str) -> np.ndarray:
     """x, mean over seeds and the ends of its interval at each evaluation that all seeds have; of
     several seeds, where all are finite."""
-    found = [run.history.curves["val", kind] for run in runs if ("val", kind) in run.history.curves]
     seeds = []
-    for curve in found:
-        x = curve.examples if against == "examples" else curve.seconds
-        y = [100 * value for value in curve.accuracy] if quantity == "accuracy" else curve.loss
-        seeds.append(dict(zip(curve.examples, zip(x, y, strict=True), strict=True)))
+    for run in runs:
+        curve = run.history.curves.get(("val", kind))
+        if curve is not None:
+            points = zip(getattr(curve, against), _values(run, curve, quantity), strict=False)
+            seeds.append(dict(zip(curve.examples, points, strict=False)))
     points = []
-    within = Range(0.0, 100.0 if quantity == "accuracy" else inf)
     for at in sorted(set(seeds[0]).intersection(*seeds)):
         places, values = zip(*(seed[at] for seed in seeds), strict=True)
         if all(map(isfinite, values)):
-            points.append((mean(places).value, mean(values).value, *style.ends(values, within)))
+            ends = style.ends(values, POSSIBLE[quantity])
+            points.append((mean(places).value, mean(values).value, *ends))
         elif len(seeds) == 1:
             points.append((*places, nan, nan, nan))
     return np.array(points, dtype=float).reshape(-1, 4).T
 
 
+def _values(run: StudiedRun, curve: Curve, quantity: str) -> Iterable[float]:
+    """Of one of a run's curves; of a gap what it is above that of batch statistics, as far as that
+    goes, since a run may have ended between the two."""
+    if quantity == "loss":
+        return curve.loss
+    less = run.history.curves.get(("val", "batch"), Curve()).accuracy
+    pairs = zip(curve.accuracy, less if quantity == "gap" else repeat(0.0), strict=False)
+    return (100 * (accuracy - other) for accuracy, other in pairs)
+
+
 def caption(shown: Curves) -> str:
     """What the curves are of: true of these panels and these seeds."""
-    return " ".join(_sentences(shown)) + shown.grid.words
-
-
-def _sentences(shown: Curves) -> Iterator[str]:
     cells = [cell for panel in shown.cells for cell in panel if cell.runs]
+    return " ".join(_sentences(cells, of_gap=False)) + shown.grid.words
+
+
+def gap_caption(cells: Iterable[Cell]) -> str:
+    """What the gap's curves are of."""
+    return " ".join(_sentences(list(cells), of_gap=True))
+
+
+def _sentences(cells: Sequence[Cell], *, of_gap: bool) -> Iterator[str]:
+    runs = [run for cell in cells for run in cell.runs]
     bands = {len(cell.completed) >= SEEDS_FOR_AN_INTERVAL for cell in cells}
     yield style.lines_words(bands)
-    if any(map(_has_batch, shown.runs)):
+    if of_gap:
+        yield GAP_MEANS
+        yield "The scale is linear from −1 to 1 and logarithmic beyond."
+    elif any(map(_has_batch, runs)):
         yield "Dotted: the same weights under batch statistics; other lines: running statistics."
-    if any(run.history.diverged_at is not None for run in shown.runs):
-        left_out = " Seeds that diverged are in no mean." if True in bands else ""
-        yield f"×: where a seed diverged.{left_out}"
+    if any(run.history.diverged_at is not None for run in runs):
+        if not of_gap:
+            yield "×: where a seed diverged."
+        if True in bands:
+            yield "Seeds that diverged are in no mean."

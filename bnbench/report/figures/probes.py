@@ -206,7 +206,7 @@ def landscape_bands(runs: Sequence[Probed], looks: style.Looks) -> Figure:
             axes.set_title(title)
             style.count_on_x(axes)
             axes.set_yscale("log")
-            style.plain_log_ticks(axes)
+            style.plain_log_ticks(axes.yaxis)
         shown[0].set_ylabel(steps)
     figure.supxlabel(IMAGES)
     return figure
@@ -282,7 +282,7 @@ def layer_heat_maps(runs: Sequence[Probed], probe: str, name: str, *, log: bool 
     bar = figure.colorbar(drawn, ax=panels, aspect=30)
     bar.set_label(WORDS[probe, name])
     if isinstance(norm, LogNorm):
-        style.plain_log_ticks(bar.ax)
+        style.plain_log_ticks(bar.ax.yaxis)
     figure.supxlabel(IMAGES)
     return figure
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -170,7 +171,7 @@ def panels(
     rows = ceil(count / wide)
     between = GAP if share_y else GAP + left
     width = left + 0.15 + max(2, min(wide, MOST_COLUMNS)) * PANEL_WIDTH
-    labels = [shortened(str(handle.get_label()), 26) for handle in legend]
+    labels = [shortened(str(handle.get_label()), 36) for handle in legend]
     widths = [0.62 + 0.58 * SMALL / 72 * len(label) for label in labels]
     in_a_row = len(labels) if sum(widths) <= width else max(1, int(width / max(widths)))
     above = ABOVE + MORE_ABOVE * (ceil(len(labels) / in_a_row) - 1) if labels else 0.0
@@ -210,16 +211,16 @@ def count_on_x(axes: Axes) -> None:
     )
 
 
-def plain_log_ticks(axes: Axes) -> None:
-    """Plain numbers on a logarithmic y axis that shows its data: formulas are slow to draw."""
-    low, high = axes.get_ylim()
+def plain_log_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis that shows its data: formulas are slow to draw."""
+    low, high = axis.get_view_interval()
     if high < 10 * low:
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(5))
     else:  # LogLocator thins powers of ten, not what is between them
         between = (2.0, 5.0) if high < 1000 * low else ()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, *between), numticks=8))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+        axis.set_major_locator(LogLocator(subs=(1.0, *between), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def values_on_x(axes: Axes, values: Sequence[float], words: Sequence[str], *, log: bool) -> None:
