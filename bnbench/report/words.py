@@ -14,11 +14,12 @@ from bnbench.wording import counted, in_words, listing
 MINUS, INFINITY, NO_BREAK = "−", "∞", "\u00a0"
 GAP = "eval mode better by"
 """A column's heading."""
-GAP_MEANS = (
+GAP_IS = (
     "Eval mode better by: validation accuracy with running statistics (eval mode) minus that with "
-    "batch statistics (training mode), in points; below 0, training mode is better; –: without "
-    "batch statistics."
+    "batch statistics (training mode), in points; below 0, training mode is better"
 )
+GAP_MEANS = f"{GAP_IS}; –: without batch statistics."
+"""In a table."""
 ARROW = " → "
 ARROW_MEANS = (
     "→: the same with population statistics (precise BN), where that differs by a point or more."

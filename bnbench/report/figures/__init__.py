@@ -25,7 +25,7 @@ from bnbench.report.figures import along, learning, probes, rows, style
 from bnbench.report.figures.claims import differences_caption, paired_differences
 from bnbench.report.study import Cell, Study
 from bnbench.report.verdicts import Judged
-from bnbench.report.words import GAP_MEANS
+from bnbench.report.words import GAP_IS
 from bnbench.wording import key_words, printable
 
 MOST_TOGETHER = 8
@@ -160,7 +160,7 @@ def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
 def _tuned(study: Study, *without: str) -> str:
     """What a caption says of tuning, after a space."""
     axis = study.tuned_axis
-    if axis is None or axis in without or axis not in study.varying:
+    if axis is None or axis in without or axis not in study.varying or not study.choices:
         return ""
     return f" Each setup at its {key_words(axis)} chosen on validation."
 
@@ -178,7 +178,7 @@ def _final(study: Study, looks: style.Looks) -> Iterator[Made]:
             words = rows.caption(study) + guessed
             yield "accuracy-by-setup", "final", "Test accuracy of each setup", words, figure
     gap = along.Measured("gap", "eval mode better by (points)", 0.0, is_zero=True)
-    means = f" {GAP_MEANS}"
+    means = f" {GAP_IS}."
     left = [axis for axis in study.varying if axis != study.tuned_axis]
     axes = [axis for axis in left if axis in BATCH_SIZES] or left[:1]
     for axis in axes:

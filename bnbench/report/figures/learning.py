@@ -18,7 +18,7 @@ from bnbench.report.figures import style
 from bnbench.report.figures.grid import Grid, grid_of
 from bnbench.report.reading import Curve
 from bnbench.report.study import Cell, StudiedRun, Study, best_at
-from bnbench.report.words import GAP_MEANS
+from bnbench.report.words import GAP_IS
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Range, mean
 
 X_LABELS = {
@@ -165,8 +165,8 @@ def _mean(runs: Sequence[StudiedRun], kind: str, quantity: str, against: str) ->
     for run in runs:
         curve = run.history.curves.get(("val", kind))
         if curve is not None:
-            points = zip(getattr(curve, against), _values(run, curve, quantity), strict=False)
-            seeds.append(dict(zip(curve.examples, points, strict=False)))
+            xy = zip(getattr(curve, against), _values(run, curve, quantity), strict=False)
+            seeds.append(dict(zip(curve.examples, xy, strict=False)))
     points = []
     for at in sorted(set(seeds[0]).intersection(*seeds)):
         places, values = zip(*(seed[at] for seed in seeds), strict=True)
@@ -204,8 +204,7 @@ def _sentences(cells: Sequence[Cell], *, of_gap: bool) -> Iterator[str]:
     bands = {len(cell.completed) >= SEEDS_FOR_AN_INTERVAL for cell in cells}
     yield style.lines_words(bands)
     if of_gap:
-        yield GAP_MEANS
-        yield "The scale is linear from −1 to 1 and logarithmic beyond."
+        yield f"{GAP_IS}. The scale is linear from −1 to 1 and logarithmic beyond."
     elif any(map(_has_batch, runs)):
         yield "Dotted: the same weights under batch statistics; other lines: running statistics."
     if any(run.history.diverged_at is not None for run in runs):
