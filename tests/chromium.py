@@ -20,6 +20,8 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from tests.processes import SHARED, started, wait_until
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",
@@ -144,33 +146,14 @@ class Page:
 def browser(folder: Path, *, size: tuple[int, int] = (1500, 1000)) -> Iterator[Page]:
     """A browser that keeps its files in `folder`, and its page."""
     command = [program(), *FLAGS, f"--user-data-dir={folder}", "--window-size={},{}".format(*size)]
-    process = subprocess.Popen(
-        [*command, "about:blank"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"HOME": str(folder)},
-    )
-    try:
-        port = _port(folder / "DevToolsActivePort", process)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {"HOME": str(folder)}
+    with started(*command, "about:blank", seconds=SHARED, env=environment, **quiet) as process:
+        file = folder / "DevToolsActivePort"
+        wait_until(lambda: file.exists() and file.read_text().strip(), process=process)
+        port = int(file.read_text().splitlines()[0])
         opener = build_opener(ProxyHandler({}))
         with opener.open(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
             (page,) = [each for each in json.load(answer) if each["type"] == "page"]
         with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
             yield Page(connection)
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _port(file: Path, process: subprocess.Popen[bytes]) -> int:
-    """The port that the browser has chosen, once it says so."""
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.read_text().strip()):
-        assert process.poll() is None, "the browser ended"
-        assert time.monotonic() < deadline, "the browser does not start"
-        time.sleep(0.05)
-    return int(file.read_text().splitlines()[0])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -36,6 +37,7 @@ from bnbench.sweeps.jobs import (
 )
 from bnbench.sweeps.shipping import Reply, Sent, Shipment, perform_shipment
 from bnbench.sweeps.workers import Workers
+from tests.processes import started
 
 Behaviour = Callable[[Job], list[Answer]]
 
@@ -181,6 +183,7 @@ class Elsewhere:
         self.size = size
         self.shipments: list[Shipment] = []
         self.processes: dict[Shipment, subprocess.Popen[bytes]] = {}
+        self._started = ExitStack()
         self._save_seconds = save_seconds
         self._replies: SimpleQueue[tuple[Shipment, Reply]] = SimpleQueue()
 
@@ -196,12 +199,10 @@ class Elsewhere:
             "OMP_NUM_THREADS": "1",
             "HOME": folder.name,
         }
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.executors import work; work()"],
-            cwd=folder.name,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+        command = (sys.executable, "-c", "from tests.executors import work; work()")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": False}
+        process = self._started.enter_context(
+            started(*command, cwd=folder.name, env=environment, **pipes)
         )
         self.shipments.append(shipment)
         self.processes[shipment] = process
@@ -245,9 +246,7 @@ class Elsewhere:
 
     def close(self) -> None:
         """Kill them."""
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        self._started.close()
 
 
 def work() -> None:

@@ -20,6 +20,7 @@ from bnbench.errors import Interrupted
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.store import ExperimentFolder
+from tests.processes import SHARED, started
 from tests.runs import StopAt, write_experiment
 
 QUESTION = "Which one survives small batches?"
@@ -57,25 +58,19 @@ def finished(path: Path) -> ExperimentFolder:
 def served(folder: ExperimentFolder, *, port: int = 6006) -> Iterator[Served]:
     """`bnbench tensorboard` on it, in a process of its own, until Ctrl-C."""
     command = [sys.executable, "-m", "bnbench", "tensorboard", str(folder.path)]
-    process = subprocess.Popen(
-        [*command, "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
-    found = Served(process)
-    try:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command += ["--port", str(port)]
+    with started(*command, seconds=SHARED, env=environment, **pipes) as process:
+        found = Served(process)
         assert process.stdout is not None
         for line in process.stdout:
             found.out.append(line.rstrip("\n"))
             if line.startswith("from another machine"):
                 break
         yield found
-    finally:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
         found.out.extend(out.splitlines())
         found.err.extend(err.splitlines())
 

@@ -6,7 +6,6 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import bnbench
 from bnbench import cli
 from bnbench.config import files, loading, plans
 from bnbench.errors import ConfigError
+from tests.processes import completed
 from tests.test_architecture import PACKAGE, PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,9 +187,6 @@ def test_the_page_of_claims_says_what_was_registered_again_after_its_runs() -> N
 
 
 def test_the_page_of_claims_follows_from_the_stored_results() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts/make_evidence", "--check"], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert completed(sys.executable, ROOT / "scripts/make_evidence", "--check").stderr == ""
     for path in (ROOT / "runs/reference/claims").glob("*.json"):
         assert "diagnose /" not in path.read_text(), f"{path.name} names a place of its machine"

@@ -7,10 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.processes import completed
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("extending")]
@@ -218,10 +219,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(copy: Path, *module: str) -> str:
     """What a module of the copy prints."""
-    command: Sequence[str] = (sys.executable, "-m", *module)
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return completed(sys.executable, "-m", *module, cwd=copy).stdout
 
 
 def test_a_run_has_all_three(copy: Path) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.commands import bnbench
 from tests.foreign_code import DELETES, RAISED, SET, Way
+from tests.processes import completed
 from tests.runs import all_probes, evidence, small_config, write_experiment
 
 BOTH = RAISED | SET
@@ -231,14 +231,10 @@ def test_no_traceback_of_a_thread_or_of_a_deletion_and_a_closed_standard_error_s
         passed="t = threading.Thread(target=forever, args=(x,)); t.start(); t.join(); os.close(2)",
     )
     Path("layer.py").write_text(way.source)
-    done = subprocess.run(
-        [sys.executable, "-m", "bnbench", "diagnose", "layer.py:make", "--images", "64"],
-        capture_output=True,
-        text=True,
-        timeout=120,
+    done = completed(
+        *(sys.executable, "-m", "bnbench", "diagnose", "layer.py:make", "--images", "64"),
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
     )
-    assert done.returncode == 0, done.stderr
     assert "population" in done.stdout
     assert "Traceback" not in done.stderr
     warned = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
 import sys
 from dataclasses import fields
 from html import unescape
@@ -20,6 +19,7 @@ from bnbench.errors import ConfigError, UsageError
 from bnbench.notebook import Bar, _screen
 from bnbench.sweeps.jobs import SweepOptions
 from tests import commands
+from tests.processes import completed
 from tests.report.invented import Told, invented
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,13 +156,13 @@ def test_without_pandas_it_is_said(own_folder: Path, monkeypatch: pytest.MonkeyP
 def test_opening_needs_no_torch(own_folder: Path) -> None:
     invented(own_folder, TEXT, lambda _: Told())
     code = "import sys; sys.modules['torch'] = None; import bnbench; repr(bnbench.open('x'))"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    completed(sys.executable, "-c", code)
 
 
 def test_the_functions_for_python_are_listed_before_any_is_used() -> None:
     """And nothing else comes with a star."""
     code = "import bnbench; print(*dir(bnbench)); from bnbench import *; print(*dir())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = completed(sys.executable, "-c", code)
     listed, star = (
         {each for each in line.split() if not each.startswith("__")}
         for line in done.stdout.splitlines()
@@ -177,10 +177,7 @@ def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     study = f"bnbench.sweep({STUDY!r}, workers=2, quiet=True)"
     script.write_text(f"import bnbench\nprint('once')\nprint(len({study}.record['runs']))\n")
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, done.stdout) == (0, "once\n4\n"), done.stderr
+    assert completed(sys.executable, script, cwd=tmp_path).stdout == "once\n4\n"
 
 
 def test_in_a_notebook_one_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from math import sqrt
@@ -17,6 +16,7 @@ from bnbench import optim
 from bnbench.models.plain import Plain
 from bnbench.models.recipe import Recipe
 from bnbench.norms.batch import BatchNorm
+from tests.processes import completed
 
 
 def network() -> nn.Module:
@@ -290,4 +290,4 @@ def test_a_run_imports_no_compiler(tmp_path: Path) -> None:
         "assert 'torch._dynamo' not in sys.modules"
     )
     repository = Path(__file__).resolve().parents[1]
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=repository, timeout=120)
+    completed(sys.executable, "-c", code, tmp_path, cwd=repository)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from itertools import permutations
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 import bnbench
 from bnbench.palette import COLORS, DARK, color, places, shades
+from tests.processes import completed
 
 NONE = ("none", {"norm.kind": "none"})
 BEFORE = ("bn-before", {"norm.kind": "batch", "norm.placement": "before"})
@@ -75,7 +75,4 @@ def test_shades_of_a_colour_go_from_light_to_dark_around_it() -> None:
 
 def test_a_name_has_the_same_colour_in_every_process() -> None:
     code = "from bnbench.palette import places; print(places([('mine-3', {})])['mine-3'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert int(done.stdout) == places([OTHERS[3]])["mine-3"]
+    assert int(completed(sys.executable, "-c", code).stdout) == places([OTHERS[3]])["mine-3"]

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from bnbench import cli, regular
 from bnbench.data import image_folder, torchvision_sets
 from bnbench.errors import DataError
+from tests.processes import LIMIT
 
 
 def linked(path: Path) -> None:
@@ -83,13 +84,13 @@ def test_a_pipe_is_read_to_its_end_where_it_is_welcome(size: int) -> None:
         with os.fdopen(writer, "wb") as file:
             file.write(b"x" * size)
 
-    thread = threading.Thread(target=write)
+    thread = threading.Thread(target=write, daemon=True)
     thread.start()
     try:
         assert regular.read_piped(f"/dev/fd/{reader}", 10**6, 5) == b"x" * size
     finally:
-        thread.join()
-        os.close(reader)
+        os.close(reader)  # else it might wait for ever
+        thread.join(LIMIT)
 
 
 def test_a_pipe_that_never_ends_is_read_up_to_the_limit() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests import disturbed
 from tests.config.fuzzing import judge
 from tests.config.hostile import hostile
 from tests.injection import kills
+from tests.processes import completed
 from tests.stub import build_stub
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -27,15 +27,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
 def test_a_thousandth_of_it_finds_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "scripts/torture", "--share", "0.001", "--folder", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--lanes", "1", "--write", str(tmp_path / "table.md")],
+    completed(
+        *(sys.executable, "scripts/torture", "--share", "0.001", "--folder", tmp_path),
+        *("--lanes", "1", "--write", tmp_path / "table.md"),
         cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     table = (tmp_path / "table.md").read_text()
     assert table.count("| 1 | 1 | 1 | 2 |") == 6, "each command is killed, and has a bad disk, once"
     assert re.search(r"^\| 100 \| \d+ \| \d+ \| 0 \| 0 \|", table, re.MULTILINE)

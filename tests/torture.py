@@ -22,6 +22,7 @@ from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from tests.executors import in_process, sweep
+from tests.processes import lives
 from tests.runs import committed_step, evidence, quiet_console
 
 EXPERIMENT = """\
@@ -104,7 +105,7 @@ class Torture:
                     self._compare_progress(experiment, progress)
                     if victim != "worker":
                         break
-                code, said = self._end(driver, killed=driver.poll() == -signal.SIGKILL)
+                code, said = self._end(driver)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(driver.pid, signal.SIGKILL)
@@ -165,17 +166,17 @@ class Torture:
 
     def _expect_workers_to_end(self, workers: list[int]) -> None:
         until = time.monotonic() + 5.0
-        while any(_lives(worker) for worker in workers):
+        while any(lives(worker) for worker in workers):
             if time.monotonic() > until:
                 self.tally.faults.append("workers outlive their driver by more than 5 s")
                 return
             time.sleep(0.01)
 
-    def _end(self, driver: subprocess.Popen[str], *, killed: bool) -> tuple[int, str]:
+    def _end(self, driver: subprocess.Popen[str]) -> tuple[int, str]:
         try:
-            _, said = driver.communicate(timeout=None if killed else PATIENCE)
+            _, said = driver.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            driver.kill()
+            os.killpg(driver.pid, signal.SIGKILL)  # all that might hold its streams
             _, said = driver.communicate()
             self.tally.faults.append("a sweep hangs at its end")
         return driver.returncode, said
@@ -217,10 +218,3 @@ def children(process: int) -> list[int]:
                 if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
     return found
-
-
-def _lives(process: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +26,7 @@ from werkzeug.test import Client
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, METRICS, Band
 from bnbench.stats.differences import mean
 from bnbench.store import ExperimentFolder, RunFolder
+from tests.processes import LIMIT, SHARED, started, wait_until
 from tests.runs import result_of
 from tests.studies import DIVERGING, QUESTION, RESUMED
 
@@ -37,13 +37,13 @@ class Asked:
     def __init__(self, folder: Path, loader: str) -> None:
         board = program.TensorBoard()
         board.configure(["tensorboard", "--logdir", str(folder), "--reload_interval", "0"])
-        self._server: subprocess.Popen[bytes] | None = None
+        self._started = ExitStack()
         ingester: LocalDataIngester | ExistingServerDataIngester
         if loader == "slow":
             ingester = LocalDataIngester(board.flags)
             ingester.start()
         else:
-            self._server, port = data_server(folder)
+            port = self._started.enter_context(data_server(folder))
             ingester = ExistingServerDataIngester(
                 f"localhost:{port}", channel_creds_type=board.flags.grpc_creds_type
             )
@@ -61,10 +61,8 @@ class Asked:
         """End the loader that is a process of its own, when nobody asks it any more."""
         for thread in threading.enumerate():
             if thread.name == "ProjectorPluginIsActiveThread":  # begun by a route, and not joined
-                thread.join()
-        if self._server is not None:
-            self._server.terminate()
-            self._server.communicate()
+                thread.join(LIMIT)
+        self._started.close()
 
     def get(self, route: str, **query: str) -> Any:
         """The JSON that a route answers."""
@@ -79,23 +77,18 @@ class Asked:
         return json.loads(answer.text)
 
 
-def data_server(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    """TensorBoard's faster loader, started as TensorBoard does, and its port.
+@contextmanager
+def data_server(folder: Path) -> Iterator[int]:
+    """TensorBoard's faster loader, started as TensorBoard does; its port.
 
     Not by TensorBoard itself, which leaves it to the end of the process to clean up.
     """
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "port"
         command = [get_server_binary().path, f"--logdir={folder}", "--reload=once", "--port=0"]
-        server = subprocess.Popen(
-            [*command, f"--port-file={file}", "--die-after-stdin"], stdin=subprocess.PIPE
-        )
-        deadline = time.monotonic() + 60
-        while not (file.exists() and file.read_text().endswith("\n")):
-            assert server.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return server, int(file.read_text())
+        with started(*command, f"--port-file={file}", seconds=SHARED) as server:
+            wait_until(lambda: file.exists() and file.read_text().endswith("\n"), process=server)
+            yield int(file.read_text())
 
 
 @pytest.fixture(scope="module", params=["slow", "fast"])
@@ -108,11 +101,8 @@ def asked(study: ExperimentFolder, request: pytest.FixtureRequest) -> Iterator[A
 def loaded(folder: Path, loader: str) -> Asked:
     """A folder in TensorBoard, as soon as it lists the runs that are in it."""
     found = Asked(folder, loader)
-    deadline = time.monotonic() + 60
     names = {str(path.parent.relative_to(folder)) for path in folder.rglob("*tfevents*")}
-    while set(found.get("runs")) != names or not settled(found):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: set(found.get("runs")) == names and settled(found))
     return found
 
 

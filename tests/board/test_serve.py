@@ -19,6 +19,7 @@ from bnbench.board import serve
 from bnbench.board.serve import deep_link, setups_of
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder
+from tests.processes import LIMIT
 from tests.studies import served
 
 
@@ -39,7 +40,9 @@ def test_it_serves_until_ctrl_c_on_the_next_free_port(study: ExperimentFolder) -
             port = address.port
             assert port is not None
             opener = build_opener(ProxyHandler({}))
-            with opener.open(f"http://127.0.0.1:{port}/data/plugins_listing") as answer:
+            with opener.open(
+                f"http://127.0.0.1:{port}/data/plugins_listing", timeout=LIMIT
+            ) as answer:
                 assert "hparams" in json.load(answer)
     assert port > busy
     assert board.process.returncode == 130

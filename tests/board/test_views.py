@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from bnbench.config import files, loading
 from bnbench.errors import StorageError
 from bnbench.sinks.tensorboard.tabs import ACCURACY_AT_END, DIVERGED_SHARE, METRICS, columns
 from bnbench.store import ExperimentFolder, RunFolder
+from tests.processes import completed
 from tests.studies import DIVERGING, QUESTION, RESUMED
 
 
@@ -199,10 +199,7 @@ def test_nothing_of_it_needs_torch(own_study: ExperimentFolder) -> None:
         "refresh(study), survey(study)\n"
         "print(sorted({'torch', 'tensorflow', 'matplotlib', 'pandas'} & sys.modules.keys()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.splitlines() == [
+    assert completed(sys.executable, "-c", code).stdout.splitlines() == [
         f"{own_study.path}: TensorBoard's files of 12 runs are new",
         "[]",
     ]

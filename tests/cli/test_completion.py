@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import pty
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import completed, in_terminal
 from tests.runs import write_experiment
 
 COMPLETED = {
@@ -50,39 +49,24 @@ def _things(own_folder: Path) -> None:
 def test_bash() -> None:
     paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": paths, "PS1": "", "TERM": "dumb", "INPUTRC": "/dev/null"}
-    ours, its = pty.openpty()
-    with subprocess.Popen(
-        ["bash", "--norc", "--noprofile", "-i"],
-        stdin=its, stdout=its, stderr=its, env=environment, start_new_session=True,
-    ):  # fmt: skip
-        os.close(its)
-        os.write(ours, b'stty -echo; eval "$(bnbench --show-completion bash)"\n')
-        for typed in COMPLETED:
-            # To the beginning of the line, and there: write the rest of it to a file.
-            os.write(ours, f"bnbench {typed}\t\x01printf '%q\\n' >> said \x05\n".encode())
-        os.write(ours, b"exit\n")
-        shown = b"".join(iter(lambda: _read(ours), b""))
-    os.close(ours)
+    typed = 'stty -echo; eval "$(bnbench --show-completion bash)"\n'
+    for each in COMPLETED:
+        # To the beginning of the line, and there: write the rest of it to a file.
+        typed += f"bnbench {each}\t\x01printf '%q\\n' >> said \x05\n"
+    bash = ("bash", "--norc", "--noprofile", "-i")
+    _, shown = in_terminal(*bash, typed=f"{typed}exit\n", env=environment)
     words = "".join(Path("said").read_text()).split("bnbench\n")[1:]
     got = dict(zip(COMPLETED, (each.splitlines()[-1] for each in words), strict=True))
-    assert got == COMPLETED, shown.decode()
+    assert got == COMPLETED, shown
     assert not Path("bad").exists()
 
 
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # it is closed
-        return b""
-
-
 @pytest.mark.usefixtures("_things")
-def test_other_shells_get_whole_words_without_torch(capfd: pytest.CaptureFixture[str]) -> None:
+def test_other_shells_get_whole_words_without_torch() -> None:
     command = [sys.executable, "-X", "importtime", str(Path(sys.executable).with_name("bnbench"))]
     typed = {"_TYPER_COMPLETE_ARGS": "bnbench train quickstart --set norm.kind=batch-r"}
     typed["_BNBENCH_COMPLETE"] = "complete_zsh"
-    subprocess.run(command, env=os.environ | typed, check=False)
-    said = capfd.readouterr()
-    assert said.out == """_arguments '*: :(("norm.kind=batch-renorm"))'\n"""
-    assert "bnbench.explain" in said.err
-    assert "torch" not in said.err
+    said = completed(*command, env=os.environ | typed)
+    assert said.stdout == """_arguments '*: :(("norm.kind=batch-renorm"))'\n"""
+    assert "bnbench.explain" in said.stderr
+    assert "torch" not in said.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from bnbench import cli, explain
 from bnbench.catalogue import FINDINGS
 from bnbench.config import metrics, schema
 from bnbench.errors import UsageError
+from tests.processes import completed
 
 REFERENCE = re.compile(r"`\w+(?:\.\w+)+`")
 
@@ -260,5 +260,4 @@ def test_no_torch_is_imported() -> None:
         "try: app(['explain', 'findings'])\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'scipy', 'numpy'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert completed(sys.executable, "-c", code).stdout.splitlines()[-1] == "[]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from bnbench.config import loggers
 from bnbench.config.loading import load_experiment
 from tests.commands import bnbench
+from tests.processes import completed
 from tests.runs import write_experiment
 
 
@@ -79,5 +79,4 @@ def test_no_logger_is_imported_unasked() -> None:
         "import sys, bnbench.runner.execution, bnbench.cli\n"
         "print({'wandb', 'mlflow', 'trackio', 'mlflow.entities'} & {*sys.modules})"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout == "set()\n"
+    assert completed(sys.executable, "-c", code).stdout == "set()\n"

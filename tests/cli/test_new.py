@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +13,10 @@ from PIL import Image
 from bnbench.config import drafts, files, schema
 from tests.commands import Said, bnbench
 from tests.extras import required
+from tests.processes import in_terminal
 
 pytestmark = pytest.mark.usefixtures("own_folder")
+NEW = (sys.executable, "-m", "bnbench", "new")
 ALL_OWN = ("--compare", "batch,group,own", "--model", "own", "--data", "own")
 
 
@@ -156,26 +155,8 @@ def test_what_no_study_can_have_is_said(options: tuple[str, ...], said: str) -> 
     assert not [*Path().iterdir()]
 
 
-def in_terminal(typed: str) -> tuple[int, str]:
-    """How `bnbench new` ends in a terminal of its own, and what stands there."""
-    ours, its = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "bnbench", "new"], stdin=its, stdout=its, stderr=its, process_group=0
-    ) as process:
-        os.close(its)
-        os.write(ours, typed.encode())
-        shown = b""
-        try:
-            while more := os.read(ours, 4096):
-                shown += more
-        except OSError:  # the terminal is closed
-            pass
-    os.close(ours)
-    return process.returncode, shown.decode()
-
-
 def test_in_a_terminal_it_asks_until_it_can_read_the_answer() -> None:
-    code, shown = in_terminal("grupe\nbatch,layer,none\n\n\n16\n\nnone\nlayer\n")
+    code, shown = in_terminal(*NEW, typed="grupe\nbatch,layer,none\n\n\n16\n\nnone\nlayer\n")
     assert code == 0, shown
     assert "grupe is no norm that `new` knows" in shown
     text = Path("my-study.yaml").read_text()
@@ -184,6 +165,6 @@ def test_in_a_terminal_it_asks_until_it_can_read_the_answer() -> None:
 
 
 def test_ctrl_d_writes_nothing() -> None:
-    code, shown = in_terminal("batch,layer\n\x04")
+    code, shown = in_terminal(*NEW, typed="batch,layer\n\x04")
     assert (code, shown.splitlines()[-1]) == (130, "stopped")
     assert not [*Path().iterdir()]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from bnbench.store import ExperimentFolder
+from tests.processes import completed, in_terminal
 from tests.runs import a_result, end, write_experiment
 
 STUDY = "setups: {none: {norm: {kind: none}}, bn: {}}\n"
@@ -33,25 +29,11 @@ def at_import(module: str, do: str, arguments: list[str]) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def in_terminal(command: list[str]) -> tuple[int, str]:
-    """The exit code of a command whose streams are a terminal, and what it shows."""
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execve(command[0], command, os.environ | {"COLUMNS": "80", "TERM": "xterm"})
-    shown, until = b"", time.monotonic() + 120
-    while time.monotonic() < until:
-        if select.select([terminal], [], [], 0.05)[0]:
-            try:
-                shown += os.read(terminal, 65536)
-            except OSError:  # the other end has been closed
-                break
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), shown.decode()
-
-
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
     write_experiment(tmp_path / "study.yaml", STUDY)
     end(ExperimentFolder(tmp_path / "runs" / "other").run("bn_s00_0123abcd"), "", a_result())
     (tmp_path / "m.py").write_text("")
@@ -77,23 +59,23 @@ def test_what_is_being_done_is_shown_before_anything_heavy_is_imported(
     arguments: list[str], module: str, doing: str
 ) -> None:
     command = at_import(module, "os.write(2, b'HEAVY'); os._exit(7)", arguments)
-    code, shown = in_terminal(command)
+    code, shown = in_terminal(*command)
     assert code == 7, shown
     assert doing in shown.partition("HEAVY")[0]
-    piped = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    piped = completed(*command, code=7)
     assert (piped.stdout, piped.stderr) == ("", "HEAVY")
 
 
 @pytest.mark.parametrize("option", ["--quiet", "--json"])
 def test_nothing_of_it_is_shown_to_whoever_asks_for_quiet_or_json(option: str) -> None:
     do = "os.write(2, b'HEAVY'); os._exit(7)"
-    code, shown = in_terminal(at_import("tensorboard", do, ["sweep", "study.yaml", option]))
-    assert (code, shown) == (7, "HEAVY")
+    command = at_import("tensorboard", do, ["sweep", "study.yaml", option])
+    assert in_terminal(*command) == (7, "HEAVY")
 
 
 def test_ctrl_c_before_anything_is_saved_says_so() -> None:
     do = "os.kill(os.getpid(), signal.SIGINT)"
     command = at_import("torch", do, ["train", "default"])
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped; nothing is saved\n")
+    done = completed(*command, code=130)
+    assert (done.stdout, done.stderr) == ("", "stopped; nothing is saved\n")
     assert [each.name for each in Path("runs").iterdir()] == ["other"], "nothing is saved"

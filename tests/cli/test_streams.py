@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from bnbench.cli import streams
 from bnbench.config import identity, loading, plans
 from bnbench.store import ExperimentFolder
+from tests.processes import LIMIT, completed, started, wait_until
 from tests.runs import committed_step, write_experiment
 
 VERSION, HELP, LIST = ["--version"], ["explain", "--help"], ["configs", "list"]
@@ -31,14 +31,11 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full
 def bnbench(arguments: list[str], redirections: str = "", **more: Any) -> tuple[int, str, str]:
     """Run a command as a shell does with these redirections; exit code, output, error."""
     command = f'"$0" -m bnbench "$@" {redirections}'
-    done = subprocess.run(
-        ["/bin/sh", "-c", command, sys.executable, *arguments],
-        capture_output=True,
-        check=False,
-        timeout=120,
-        **more,
-    )
-    return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")
+    shell = ["/bin/sh", "-c", command, sys.executable, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(*shell, **(pipes | more), encoding="latin-1") as process:
+        out, err = process.communicate()
+        return process.returncode, out, err
 
 
 # --- a stream -----------------------------------------------------------------------------
@@ -64,12 +61,12 @@ def test_everything_is_written_even_where_a_pipe_does_not_block(blocking: bool) 
         with os.fdopen(read, "rb") as file:
             found.append(file.read())
 
-    thread = threading.Thread(target=reader)
+    thread = threading.Thread(target=reader, daemon=True)
     thread.start()
     output = streams._Output(write, "w", closefd=True)
     assert output.write(text.encode()) == len(text)
     output.close()
-    thread.join()
+    thread.join(LIMIT)
     assert found == [text.encode()]
     assert output.failure is None
 
@@ -80,8 +77,8 @@ def test_standard_output_that_the_users_code_closes_is_still_there() -> None:
         "for each in (sys.stdout, sys.stderr): each.close(); each.buffer.close()\n"
         "print('there'); print('here', file=sys.stderr); sys.exit(streams.finish())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "there\n", "here\n")
+    done = completed(sys.executable, "-c", code)
+    assert (done.stdout, done.stderr) == ("there\n", "here\n")
 
 
 def test_what_is_written_after_an_error_is_dropped() -> None:
@@ -132,14 +129,9 @@ def test_the_exit_code_of_an_error_stays() -> None:
 def test_a_reader_that_goes_away_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        [sys.executable, "-m", "bnbench", "configs", "schema"],
-        stdout=write,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
+    done = completed(sys.executable, "-m", "bnbench", "configs", "schema", stdout=write)
     os.close(write)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
@@ -168,14 +160,8 @@ def test_train_goes_on_without_its_reader_in_a_folder_of_other_bytes(tmp_path: P
     read, write = os.pipe()
     os.close(read)
     for stream in ("stderr", "stdout"):
-        streams_of: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        done = subprocess.run(
-            [sys.executable, "-m", "bnbench", "train", str(place / "small.yaml"), "--restart"],
-            cwd=place,
-            check=False,
-            **(streams_of | {stream: write}),
-        )
-        assert done.returncode == 0, (done.stdout, done.stderr)
+        command = (sys.executable, "-m", "bnbench", "train", place / "small.yaml", "--restart")
+        completed(*command, cwd=place, **{stream: write})
     os.close(write)
     (run,) = ExperimentFolder(place / "runs" / "small").runs()
     assert run.result() is not None
@@ -199,15 +185,8 @@ def test_few_descriptors_no_home_and_a_narrow_terminal(tmp_path: Path) -> None:
         ["tensorboard", "small", "--rebuild"],
     ):
         script = f'ulimit -n 64; "$0" -m bnbench "$@" <&- {few}'
-        done = subprocess.run(
-            ["/bin/sh", "-c", script, sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        assert b"Traceback" not in done.stderr
+        shell = ("/bin/sh", "-c", script, sys.executable, *arguments)
+        assert "Traceback" not in completed(*shell, cwd=tmp_path, env=environment).stderr
 
 
 @pytest.mark.slow
@@ -220,28 +199,16 @@ def test_sighup_commits_unless_nohup_has_it_ignored(tmp_path: Path, ignored: boo
     config = plans.expand(loading.load_experiment(tmp_path / "long.yaml")).only()
     folder = ExperimentFolder(tmp_path / "runs" / "long").run(identity.run_id(config))
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be under nohup, too
-    process = subprocess.Popen(
-        [*(["nohup"] if ignored else []), sys.executable, "-m", "bnbench", "train", "long.yaml"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    signal.signal(signal.SIGHUP, before)
-
-    def wait_for_step(step: int) -> None:
-        while committed_step(folder) < step:
-            assert process.poll() is None
-            time.sleep(0.02)
-
-    try:
-        wait_for_step(20)
+    nohup = ["nohup"] if ignored else []
+    command = [*nohup, sys.executable, "-m", "bnbench", "train", "long.yaml"]
+    quiet = subprocess.DEVNULL
+    with started(*command, cwd=tmp_path, stdout=quiet, stderr=quiet) as process:
+        signal.signal(signal.SIGHUP, before)
+        wait_until(lambda: committed_step(folder) >= 20, process=process)
         process.send_signal(signal.SIGHUP)
         if ignored:
-            wait_for_step(committed_step(folder) + 20)
+            later = committed_step(folder) + 20
+            wait_until(lambda: committed_step(folder) >= later, process=process)
             process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == (143 if ignored else 129)
-    finally:
-        process.kill()
-        process.wait()
+        assert process.wait() == (143 if ignored else 129)
     assert committed_step(folder) >= 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from bnbench import __version__, store
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.commands import Said, bnbench
+from tests.processes import completed
 from tests.runs import SMALL_YAML, result_of, write_experiment
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -20,10 +20,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 
 def python(code: str) -> str:
     """Run code in a fresh interpreter; what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout.strip()
+    return completed(sys.executable, "-c", code).stdout.strip()
 
 
 TWO_BY_TWO = "setups: {none: {norm: {kind: none}}, bn: {}}\naxes: {optim.lr: [0.01, 0.1]}\n"
@@ -66,8 +63,8 @@ def test_ctrl_c_while_importing_shows_no_traceback() -> None:
         "from bnbench.__main__ import main\n"
         "main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    done = completed(sys.executable, "-c", code, code=130)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_misspelled_key_is_named_before_torch_is_imported() -> None:

@@ -15,6 +15,7 @@ import torch
 from bnbench.data import dataset as module
 from bnbench.data.dataset import load_fashion_mnist_12k
 from bnbench.errors import DataError
+from tests.processes import completed
 
 REPOSITORY = Path(__file__).parents[2]
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -61,18 +62,15 @@ def test_every_tile_is_the_original_image(part: str, prefix: str, count: int) ->
     assert seen == [count] * 10
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_script(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     script = REPOSITORY / "scripts" / "make_bundled_data"
-    return subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False
-    )
+    return completed(sys.executable, script, *arguments, code=code)
 
 
 @needs_debian
 @pytest.mark.slow
 def test_the_script_makes_the_same_sheets() -> None:
     done = run_script("--check")
-    assert done.returncode == 0, done.stderr
     assert done.stdout.count("identical") + done.stdout.count("the same pixels") == 2
 
 
@@ -81,8 +79,7 @@ def test_the_script_makes_the_same_sheets() -> None:
 def test_the_script_notices_another_sheet(tmp_path: Path) -> None:
     for part in ("train", "test"):
         shutil.copy(module.sheet_path("test"), tmp_path / f"fashion-mnist-12k-{part}.png")
-    done = run_script("--check", "--output", str(tmp_path))
-    assert done.returncode == 1
+    done = run_script("--check", "--output", str(tmp_path), code=1)
     assert "fashion-mnist-12k-train.png: differs" in done.stderr
 
 
@@ -90,8 +87,7 @@ def test_the_script_notices_another_sheet(tmp_path: Path) -> None:
 def test_the_script_refuses_what_is_not_the_original(tmp_path: Path) -> None:
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(bytes((0, 0, 8, 1, 0, 0, 0, 1, 7))))
-    done = run_script(str(tmp_path))
-    assert done.returncode == 1
+    done = run_script(str(tmp_path), code=1)
     assert done.stderr == f"{path}: its contents are not the original ones (sha256)\n"
 
 

@@ -5,10 +5,11 @@ import gzip
 import os
 import shutil
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bnbench.data import torchvision_sets
 from bnbench.data.dataset import Dataset
 from bnbench.data.torchvision_sets import load_torchvision
 from bnbench.errors import DataError
+from tests.processes import LIMIT, completed
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 needs_debian = pytest.mark.skipif(
@@ -127,13 +129,8 @@ print(len(data.train), "torchvision" in sys.modules, said)
 def test_a_prepared_copy_needs_no_torchvision(mnist: Path) -> None:
     load(mnist)
     shutil.rmtree(mnist / "MNIST")
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_LOADS, str(mnist)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = completed(sys.executable, "-c", TWO_LOADS, mnist, env=environment)
     assert done.stdout == "60 False []\n"
 
 
@@ -211,12 +208,12 @@ def test_others_wait_for_the_one_that_prepares(mnist: Path) -> None:
         loaded.append(load_torchvision("mnist", root=mnist, download=False, announce=announce))
 
     with FileLock(path.with_name("mnist.zip.lock")):
-        thread = threading.Thread(target=wait)
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
-        assert waiting.wait(10)
+        assert waiting.wait(LIMIT)
         shutil.rmtree(mnist / "MNIST")  # what the other one prepared has to be enough
         path.write_bytes(intact)
-    thread.join(10)
+    thread.join(LIMIT)
     assert said == [f"waiting for another process that prepares {path}"]
     assert same(loaded[0], expected)
 
@@ -227,20 +224,10 @@ def test_two_processes_prepare_at_once(tmp_path: Path) -> None:
     shutil.copytree(DEBIAN, tmp_path / "FashionMNIST" / "raw")
     code = TWO_LOADS.replace('"mnist"', '"fashion-mnist"')
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for _ in range(2)
-    ]
-    for process in both:
-        out, err = process.communicate(timeout=120)
-        assert out.startswith("60000 False ["), err
-        assert process.returncode == 0
+    with ThreadPoolExecutor() as pool:
+        load_it = partial(completed, sys.executable, "-c", code, tmp_path, env=environment)
+        for done in [pool.submit(load_it) for _ in range(2)]:
+            assert done.result().stdout.startswith("60000 False [")
     assert (tmp_path / "prepared" / "fashion-mnist.zip").is_file()
 
 

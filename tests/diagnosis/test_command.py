@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from bnbench.diagnosis import diagnose
 from bnbench.store import RunFolder
 from tests.commands import bnbench
 from tests.diagnosis.patients import loader, network, pictures, steps, trained
+from tests.processes import completed
 from tests.runs import result_of, write_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,17 +85,11 @@ def _a_file_of_the_users(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_a_file_of_the_users_own_from_a_shell(tmp_path: Path) -> None:
     torch.save({"model": steps(network(), 10).state_dict()}, tmp_path / "saved.pt")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "bnbench", "diagnose", "mine.py:make", "--images", "512"),
-            *("--checkpoint", "saved.pt", "--fix", "fixed.pt"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
+    done = completed(
+        *(sys.executable, "-m", "bnbench", "diagnose", "mine.py:make", "--images", "512"),
+        *("--checkpoint", "saved.pt", "--fix", "fixed.pt"),
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
     )
-    assert done.returncode == 0, done.stderr
     assert "1. stale: it costs accuracy or loss here" in done.stdout
     assert "\n   where: every layer\n" in done.stdout
     assert "after 10 updates" in " ".join(done.stdout.split()).lower()
@@ -317,14 +311,7 @@ def test_importing_the_package_needs_no_torch() -> None:
         "bnbench.diagnose\nimport bnbench.diagnosis\n"
         "assert bnbench.diagnose is bnbench.diagnosis.diagnose\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
+    done = completed(sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.stdout == "module 'bnbench' has no attribute 'diagnos'\n"
 
 

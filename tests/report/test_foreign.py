@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from scipy import stats
 
 from bnbench.config import schema
 from tests.commands import Said, bnbench
+from tests.processes import completed
 from tests.report.invented import Told, invented
 
 BN = [0.80, 0.81, 0.79, 0.80, 0.82, 0.80]
@@ -337,4 +337,4 @@ def test_it_needs_no_torch() -> None:
         "import sys; sys.modules['torch'] = None\n"
         f"from bnbench.cli import app; app({['verdict', 'results.csv', *ASKED]!r})"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    completed(sys.executable, "-c", code)

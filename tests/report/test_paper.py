@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from bnbench.report import paper
 from bnbench.report.paper import latex_text, markdown_text
 from bnbench.store import Record
 from tests.commands import bnbench
+from tests.processes import completed
 from tests.report.invented import Told, invented, undrawn
 
 HOSTILE = r"""50 % & more_under $x$ {a} ^ ~ \ "q" <b> #1 -- '' `x` [y] *z* | γ ± − … !`"""
@@ -196,9 +196,7 @@ def test_latex_is_typeset_within_the_width(study: Path, tmp_path: Path, options:
         f"{paper.as_latex(record)}\n{latex_text(record['methods'])}\n\\end{{document}}\n"
     )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
+    assert "Overfull" not in completed(*command, cwd=tmp_path, errors="replace").stdout
 
 
 def test_the_csv_has_every_cell_with_norm_and_verdict(study: Path) -> None:

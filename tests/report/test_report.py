@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from itertools import pairwise
@@ -18,6 +17,7 @@ from bnbench.report.reading import read_study
 from bnbench.report.record import as_json
 from bnbench.report.writing import Report, make, write
 from bnbench.store import ExperimentFolder
+from tests.processes import completed
 from tests.report.invented import invented
 from tests.report.pages import (
     CLAIM,
@@ -179,8 +179,6 @@ def test_no_torch_is_imported(folder: ExperimentFolder) -> None:
         "except SystemExit as end: assert not end.code, end\n"
         "print(sorted({'torch', 'torchvision', 'tensorboard'} & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
+    done = completed(sys.executable, "-c", code)
     assert done.stderr.strip() == "[]"
     assert json.loads(done.stdout)["experiment"]["question"] == "Does it help?"

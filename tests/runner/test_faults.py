@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ from bnbench.runner.execution import Build, execute
 from bnbench.runner.settings import Settings
 from bnbench.store import Appender, ExperimentFolder
 from tests.injection import Disk, disk
+from tests.processes import completed
 from tests.runner.three_commits import CONFIG, folder_of, start, trained
 from tests.runs import evidence, experiment_in
 from tests.stub import build_stub
@@ -250,9 +250,8 @@ before all others have been refused."""
 def test_of_simultaneous_starts_exactly_one_trains(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    command = [sys.executable, "-c", START, str(tmp_path), "32"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, timeout=120)
+    completed(sys.executable, "-c", START, tmp_path, "32", env=environment)
     said = {int(path.name[5:]): path.read_text() for path in tmp_path.glob("said-*")}
     assert len(said) == 32
     (holder,) = (process for process, text in said.items() if text == "trained")

@@ -6,7 +6,6 @@ import errno
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from io import BytesIO
@@ -23,6 +22,7 @@ from bnbench.runner.settings import Settings
 from bnbench.store import RunFolder
 from tests.extras import required
 from tests.loggers import CLOCK, READERS, Curves, Kept, stated
+from tests.processes import completed
 from tests.runs import committed_step, evidence, experiment_in, small_config
 from tests.stub import build_stub
 
@@ -244,9 +244,7 @@ execute(logged(seed=2), experiment_in(Path(sys.argv[1])), settings, build_stub)
 
 def kill_at(step: int, here: Path) -> None:
     """A run of its own process, which is killed when it has stated what it has to say of a step."""
-    code = KILLED.format(step=step)
-    ended = subprocess.run([sys.executable, "-c", code, here], timeout=300, check=False)
-    assert ended.returncode == -signal.SIGKILL
+    completed(sys.executable, "-c", KILLED.format(step=step), here, code=-signal.SIGKILL)
 
 
 @pytest.mark.slow

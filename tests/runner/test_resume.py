@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bnbench.runner.execution import Build, execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.store import ExperimentFolder, RunFolder, files
 from tests.injection import Killed, disk, dying, kills, stopping
+from tests.processes import started, wait_until
 from tests.runs import (
     all_probes,
     committed_step,
@@ -232,20 +233,16 @@ def test_negative_control_a_commit_in_place_does_not_survive_every_kill(
         kill_and_go_on(tmp_path, build_stub, evidence(whole.folder))
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until it holds; a process that ends before is a failure."""
-    while not condition():
-        assert process.poll() is None, "the process ended too early"
-        time.sleep(0.01)
-
-
-def start_training(path: Path) -> subprocess.Popen[bytes]:
+def training(path: Path) -> AbstractContextManager[subprocess.Popen[str]]:
     """`bnbench train` in a process and a group of its own."""
     command = [sys.executable, "-m", "bnbench", "train", "long.yaml", "--quiet"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=path, env=environment, start_new_session=True, stderr=subprocess.PIPE
-    )
+    return started(*command, cwd=path, env=environment, stderr=subprocess.PIPE)
+
+
+def reached(folder: RunFolder, step: int) -> bool:
+    """Whether it has committed this step."""
+    return committed_step(folder) >= step
 
 
 LONG = "setups: {bn: {}}\ncompute: {threads: 1}\n"
@@ -271,18 +268,15 @@ def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     folder = ExperimentFolder(tmp_path / "runs" / "long").run(identity.run_id(config))
     last = 0
     for attempt in (1, 2):
-        process = start_training(tmp_path)
-        wait_for(lambda before=last: committed_step(folder) >= before + 60, process)  # type: ignore[misc]
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with training(tmp_path) as process:
+            wait_until(partial(reached, folder, last + 60), process=process)
         assert process.returncode == -signal.SIGKILL
         assert store.read(folder).state == "interrupted", f"attempt {attempt}"
         step = committed_step(folder)
         assert last < step < 1000, "progress is monotone, and the kill came before the end"
         last = step
-    last_attempt = start_training(tmp_path)
-    _, said = last_attempt.communicate()
-    assert last_attempt.returncode == 0, said
+    with training(tmp_path) as process:
+        assert process.wait() == 0
     assert evidence(folder) == whole
 
 
@@ -292,13 +286,13 @@ def test_a_real_ctrl_c_commits_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = ExperimentFolder(tmp_path / "runs" / "long").run(identity.run_id(config))
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         before = committed_step(folder)
-        process = start_training(tmp_path)
-        wait_for(lambda start=before: committed_step(folder) > start, process)  # type: ignore[misc]
-        process.send_signal(number)
-        _, said = process.communicate(timeout=20)
-        assert process.returncode == code
+        with training(tmp_path) as process:
+            wait_until(partial(reached, folder, before + 1), process=process)
+            process.send_signal(number)
+            _, said = process.communicate()
+            assert process.returncode == code
         step = committed_step(folder)
-        assert said.decode().splitlines() == [
+        assert said.splitlines() == [
             "stopping after this step (again: at once)",
             f"stopped after step {step} of 100000; it is saved",
             "  the same command goes on from there",

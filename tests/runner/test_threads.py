@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from math import inf
 from pathlib import Path
@@ -20,6 +19,7 @@ from bnbench.store import ExperimentFolder, RunRecord
 from bnbench.sweeps import jobs
 from bnbench.sweeps.forecast import is_missing, stored
 from tests.injection import Killed, dying
+from tests.processes import completed
 from tests.runs import evidence, experiment_in, seal_again, small_config
 from tests.stub import build_stub
 
@@ -272,7 +272,7 @@ def test_idle_threads_leave_their_core() -> None:
         "'sys').modules)"
     )
     for given, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active")):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.split() == [expected, "False"]
+        assert completed(sys.executable, "-c", code, env=given).stdout.split() == [
+            expected,
+            "False",
+        ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.processes import started
 
 START = """\
 import sys
@@ -26,18 +28,17 @@ except HeldError as error:
 """
 
 
+def starting(path: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A process that holds the run when a line comes, until it is killed."""
+    pipe = subprocess.PIPE
+    return started(sys.executable, "-c", START, path, stdin=pipe, stdout=pipe)
+
+
 @pytest.mark.parametrize("number", [2, 8, pytest.param(32, marks=pytest.mark.slow)])
 def test_exactly_one_holds_a_run_and_the_others_say_who(tmp_path: Path, number: int) -> None:
     path = tmp_path / "run_s00_01234567"
-    command = [sys.executable, "-c", START, str(path)]
     with ExitStack() as running:
-        processes = []
-        for _ in range(number):
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            processes.append(running.enter_context(process))
-            running.callback(process.kill)
+        processes = [running.enter_context(starting(path)) for _ in range(number)]
         for process in processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -57,17 +58,10 @@ def test_exactly_one_holds_a_run_and_the_others_say_who(tmp_path: Path, number: 
 def test_a_run_whose_holder_died_can_be_held(tmp_path: Path) -> None:
     path = tmp_path / "run_s00_01234567"
     for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, "-c", START, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "ready\n"
-        assert process.stdout.readline() == "holds\n"
-        process.kill()
-        process.communicate()
+        with starting(path) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "ready\n"
+            assert process.stdout.readline() == "holds\n"

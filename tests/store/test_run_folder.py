@@ -18,6 +18,7 @@ import torch
 from bnbench import store
 from bnbench.errors import HeldError, StorageError
 from bnbench.store import RunFolder, encode_records
+from tests.processes import LIMIT
 from tests.runs import MANIFEST, a_result
 
 PICTURE = b"\x89PNG\r\n\x1a\n and so on IEND\xaeB`\x82"
@@ -63,15 +64,15 @@ def hold(path: Path, held: ProcessEvent, release: ProcessEvent) -> None:
     """Hold a run in a process of its own until told to let go."""
     with RunFolder(path).hold():
         held.set()
-        release.wait(30)
+        release.wait(LIMIT)
 
 
 def test_a_held_run_is_running_and_refused_until_its_holder_is_gone(folder: RunFolder) -> None:
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
-    holder = context.Process(target=hold, args=(folder.path, held, release))
+    holder = context.Process(target=hold, args=(folder.path, held, release), daemon=True)
     holder.start()
-    assert held.wait(30)
+    assert held.wait(LIMIT)
     assert store.read(folder).state == "running"
     with pytest.raises(HeldError) as refused, folder.hold():
         pytest.fail("two processes hold one run")

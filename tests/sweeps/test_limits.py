@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from bnbench.runner.rehearsal import measure, reckoned
 from bnbench.runner.settings import Settings
 from tests.commands import bnbench
 from tests.config.test_limits import numbers
+from tests.processes import completed
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -87,7 +87,7 @@ def cpu() -> float:
 def importing() -> float:
     """Seconds of CPU time that a worker takes to import what it needs."""
     begun = cpu()
-    subprocess.run([sys.executable, "-c", "import bnbench.runner.execution"], check=True)
+    completed(sys.executable, "-c", "import bnbench.runner.execution")
     return cpu() - begun
 
 
@@ -188,9 +188,7 @@ def test_in_a_process_with_little_memory() -> None:
     for name, text in (LARGE | {"fits": "data: {eval_batch_size: 1000000000}"}).items():
         Path(name).with_suffix(".yaml").write_text(text)
     names = [f"{name}.yaml" for name in (*LARGE, "fits")]
-    command = [sys.executable, "-c", LIMITED, *names]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+    done = completed(sys.executable, "-c", LIMITED, *names)
     for name in names:
         said, _, rest = done.stderr.partition(f"{name} {0 if name == 'fits.yaml' else 2}\n")
         assert rest or name == "fits.yaml", done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from contextlib import closing, suppress
@@ -25,6 +25,7 @@ from bnbench.sweeps.jobs import Check, Failed, SweepOutcome, Train
 from bnbench.sweeps.shipping import Reply, Sent, Shipment, Shipping, _folder
 from tests.executors import Elsewhere, in_process, sweep
 from tests.injection import Killed, disk, kills, stopping
+from tests.processes import completed
 from tests.runs import (
     MANIFEST,
     committed_step,
@@ -117,10 +118,8 @@ def test_what_killed_workers_have_left_is_removed_by_the_next(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "bnbench-mine").mkdir()
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED], env=os.environ | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE, text=True, timeout=60,
-    )  # fmt: skip
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    killed = completed(sys.executable, "-c", KILLED, code=-signal.SIGKILL, env=environment)
     left = Path(killed.stdout)
     assert left.parent == tmp_path
     assert left.exists()

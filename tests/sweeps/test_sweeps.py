@@ -8,11 +8,12 @@ import random
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bnbench.store import ExperimentFolder
 from bnbench.sweeps.workers import Workers
 from tests import torture
 from tests.executors import InProcess, in_process, sweep, workers_in
+from tests.processes import completed
 from tests.runs import (
     SMALL_YAML,
     committed_step,
@@ -71,15 +73,7 @@ def environment() -> dict[str, str]:
 @pytest.mark.slow
 def test_two_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
     path = write_experiment(tmp_path / "small.yaml", FOUR)
-    done = subprocess.run(
-        command("--workers", "2"),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    done = completed(*command("--workers", "2"), cwd=tmp_path, env=environment())
     begun, *lines = done.stderr.splitlines()
     assert begun == "4 runs to train"
     ended = [line for line in lines if ": val " in line]  # between them an estimate
@@ -105,21 +99,12 @@ def test_neither_the_number_of_workers_nor_the_order_changes_a_bit(tmp_path: Pat
 @pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
     path = write_experiment(tmp_path / "small.yaml", FOUR + "seeds: 2\n")
-    started = [
-        subprocess.Popen(
-            command("--workers", "1", "--quiet"),
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    with ThreadPoolExecutor() as pool:
+        one = partial(
+            completed, *command("--workers", "1", "--quiet"), cwd=tmp_path, env=environment()
         )
-        for _ in range(2)
-    ]
-    for process in started:
-        out, said = process.communicate(timeout=240)
-        assert process.returncode == 0, said
-        assert "missing" not in out
+        for done in [pool.submit(one) for _ in range(2)]:
+            assert "missing" not in done.result().stdout
     experiment = ExperimentFolder(tmp_path / "runs" / "small")
     assert all((run.manifest() or {})["attempts"] == 1 for run in experiment.runs())
     here = experiment_in(tmp_path / "here")
@@ -190,15 +175,7 @@ def resumed(terminal: Terminal, path: Path) -> None:
     """The same command again, with fewer steps to wait for, gives the undisturbed bits."""
     experiment = terminal.experiment
     assert "interrupted" in {store.read(run).state for run in experiment.runs()}
-    done = subprocess.run(
-        command("--workers", "2", "--quiet"),
-        cwd=path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    completed(*command("--workers", "2", "--quiet"), cwd=path, env=environment())
     here = experiment_in(path / "here")
     runs = list(plans.expand(loading.load_experiment(path / "small.yaml")).runs)
     whole = swept(runs, here, in_process(here))

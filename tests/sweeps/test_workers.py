@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,6 +40,7 @@ from bnbench.sweeps.jobs import (
 )
 from bnbench.sweeps.workers import END_SECONDS, FAILED_STARTS, Workers
 from tests.executors import sweep, workers_in
+from tests.processes import lives, started, wait_until
 from tests.runs import (
     committed_step,
     evidence,
@@ -207,14 +207,17 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         # Asked to stop, it commits.
         config = long_config()
         workers.submit(Train(config))
-        seen = 0
-        while seen < 50:
-            for _, answer in workers.answers(0.1):
-                if isinstance(answer, Stated):
-                    seen = answer.moments[-1].step
+        seen = [0]
+
+        def steps() -> int:
+            answers = [answer for _, answer in workers.answers(0.1)]
+            seen.extend(each.moments[-1].step for each in answers if isinstance(each, Stated))
+            return seen[-1]
+
+        wait_until(lambda: steps() >= 50)
         workers.ask_to_stop()
         assert isinstance(until_end(workers)[-1], Stopped)
-        assert committed_step(experiment.run(identity.run_id(config))) >= seen
+        assert committed_step(experiment.run(identity.run_id(config))) >= seen[-1]
         assert store.read(experiment.run(identity.run_id(config))).state == "interrupted"
     assert not processes()
 
@@ -372,13 +375,13 @@ from pathlib import Path
 from bnbench.store import ExperimentFolder
 from bnbench.sweeps.jobs import Stated, Train
 from tests.executors import workers_in
+from tests.processes import wait_until
 from tests.sweeps.test_workers import long_config, processes
 
 if __name__ == "__main__":
     workers = workers_in(ExperimentFolder(Path(sys.argv[1])))
     workers.submit(Train(long_config(100_000)))
-    while not any(isinstance(answer, Stated) for _, answer in workers.answers(0.1)):
-        pass
+    wait_until(lambda: any(isinstance(answer, Stated) for _, answer in workers.answers(0.1)))
     print(*processes(), flush=True)
     time.sleep(60)
 """
@@ -389,35 +392,15 @@ if __name__ == "__main__":
 def test_a_driver_that_is_killed_takes_its_workers_along(tmp_path: Path, suspended: bool) -> None:
     experiment = experiment_in(tmp_path)
     (tmp_path / "driver.py").write_text(DRIVER)
-    repository = Path(__file__).parents[2]
-    driver = subprocess.Popen(
-        [sys.executable, tmp_path / "driver.py", experiment.path],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
-    )
-    assert driver.stdout is not None
-    worker = int(driver.stdout.readline())
-    if suspended:
-        os.kill(worker, signal.SIGSTOP)
-    driver.kill()
-    driver.communicate()
-    wait_until(lambda: not alive(worker), seconds=5)
+    command = (sys.executable, tmp_path / "driver.py", experiment.path)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    with started(*command, stdout=subprocess.PIPE, env=os.environ | environment) as driver:
+        assert driver.stdout is not None
+        worker = int(driver.stdout.readline())
+        if suspended:
+            os.kill(worker, signal.SIGSTOP)
+        driver.kill()
+        driver.wait()
+        wait_until(lambda: not lives(worker), seconds=60)
     (run,) = experiment.runs()
     assert store.read(run).state == "interrupted", "its lock is free again"
-
-
-def alive(process: int) -> bool:
-    """Whether the process runs, or would if it were not suspended."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
-    """Wait for it; a test fails that waits longer."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

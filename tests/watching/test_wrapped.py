@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import bnbench
+from tests.processes import completed
 from tests.watching.loops import NORMS, data, epoch, network, optimizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,15 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_ranks_whose_statistics_differ_are_found_and_nobody_waits(tmp_path: Path) -> None:
     """Those that DistributedDataParallel makes equal are; one process alone may be watched."""
     command = [sys.executable, "-m", "tests.watching.two_processes"]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    leads, follows = (json.loads(text.splitlines()[-1]) for text in said)
+    with ThreadPoolExecutor() as pool:
+        ranks = [
+            pool.submit(completed, *command, str(rank), tmp_path, cwd=ROOT) for rank in range(2)
+        ]
+        leads, follows = (json.loads(each.result().stdout.splitlines()[-1]) for each in ranks)
     assert not any(follows.values())
     assert leads["broadcast"] == leads["one is watched"] == []
     for kind in ("not broadcast", "by hand"):

@@ -90,7 +90,10 @@ class Cluster:
 def can_hide() -> bool:
     """Whether a process may see other files than we at a path."""
     try:
-        return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+        return (
+            subprocess.run(["unshare", "-m", "true"], capture_output=True, timeout=60).returncode
+            == 0
+        )
     except OSError:
         return False
 

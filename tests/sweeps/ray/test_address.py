@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,9 +17,9 @@ import pytest
 from bnbench.store import ExperimentFolder
 from tests.commands import Said, bnbench
 from tests.extras import required
+from tests.processes import completed, started, wait_until
 from tests.runs import committed_step, write_experiment
 from tests.sweeps.test_shipping import stored
-from tests.sweeps.test_workers import wait_until
 
 
 @pytest.fixture
@@ -130,8 +129,8 @@ __main__.main() if sys.argv[1] else print("whole") or 1 / 0
 def test_a_cluster_that_cannot_be_left_changes_neither_output_nor_exit_code(code: str) -> None:
     """Also of a script of the user's own, which fails."""
     command = [sys.executable, "-c", STUCK, code]
-    left = subprocess.run(command, capture_output=True, text=True, timeout=50)
-    assert (left.returncode, left.stdout) == (int(code or 1), "whole\n"), left.stderr
+    left = completed(*command, code=int(code or 1), seconds=50)
+    assert left.stdout == "whole\n"
     assert left.stderr.endswith("does not let this process leave; what has come back is saved\n")
 
 
@@ -212,39 +211,38 @@ def test_a_ray_of_its_own_is_left_with_ctrl_c_and_goes_on(
     monkeypatch.setenv("SLOW", str(slow))
     environment = os.environ | {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "0"}
     environment.pop("RAY_ADDRESS", None)
-    with said.open("wb") as stderr, printed.open("wb") as stdout:
-        ray = subprocess.Popen(
-            [sys.executable, "-c", LISTENING],
-            env=environment, stdout=stdout, stderr=stderr, start_new_session=True,
-        )  # fmt: skip
-    experiment = ExperimentFolder(Path("runs/study"))
+    experiment, command = ExperimentFolder(Path("runs/study")), (sys.executable, "-c", LISTENING)
+    with (
+        said.open("wb") as stderr,
+        printed.open("wb") as stdout,
+        started(*command, env=environment, stdout=stdout, stderr=stderr) as ray,
+    ):
 
-    def commits(after: int) -> int:
-        """The step of the next commit that the driver has."""
-        wait_until(lambda: ray.poll() is not None or step() > after, seconds=200)
-        assert ray.poll() is None, said.read_text()
-        return step()
+        def commits(after: int) -> int:
+            """The step of the next commit that the driver has."""
+            wait_until(lambda: step() > after, process=ray)
+            return step()
 
-    def step() -> int:
-        return max(map(committed_step, experiment.runs()), default=0)
+        def step() -> int:
+            return max(map(committed_step, experiment.runs()), default=0)
 
-    def presses(until: str) -> None:
-        """Ctrl-C, which reaches all processes of a terminal."""
-        os.killpg(ray.pid, signal.SIGINT)
-        wait_until(lambda: until in said.read_text(), seconds=60)
+        def presses(until: str) -> None:
+            """Ctrl-C, which reaches all processes of a terminal."""
+            os.killpg(ray.pid, signal.SIGINT)
+            wait_until(lambda: until in said.read_text())
 
-    first = commits(0)
-    slow.touch()
-    time.sleep(0.5)  # for a step that takes long
-    presses("(again: at once)")
-    presses("stopped\n  the same command goes on from the last checkpoint\n")
-    wait_until(lambda: not of_session(ray.pid, "ray::Actor"), seconds=30)
-    slow.unlink()
-    second = commits(step())
-    presses("stopped with 0 of 1 runs done; of 1 more, what was trained is saved\n")
-    assert ray.wait(timeout=200) == 0, said.read_text()
-    assert 0 < first < second < 1500
-    wait_until(lambda: not of_session(ray.pid), seconds=30)
+        first = commits(0)
+        slow.touch()
+        time.sleep(0.5)  # for a step that takes long
+        presses("(again: at once)")
+        presses("stopped\n  the same command goes on from the last checkpoint\n")
+        wait_until(lambda: not of_session(ray.pid, "ray::Actor"))
+        slow.unlink()
+        second = commits(step())
+        presses("stopped with 0 of 1 runs done; of 1 more, what was trained is saved\n")
+        assert ray.wait() == 0, said.read_text()
+        assert 0 < first < second < 1500
+        wait_until(lambda: not of_session(ray.pid))
     ours = "stopp", "  the same command", "runs the code", "waiting for the cluster"
     assert not [line for line in said.read_text().splitlines() if not line.startswith(ours)]
     assert json.loads(printed.read_text())[0]["state"] == "completed"

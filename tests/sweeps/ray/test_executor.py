@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -23,9 +22,9 @@ from bnbench.sweeps.jobs import SweepOptions, Train
 from bnbench.sweeps.shipping import Shipping
 from tests.executors import sweep
 from tests.extras import required
+from tests.processes import completed, started, wait_until
 from tests.runs import committed_step, experiment_in, small_config
 from tests.sweeps.test_shipping import LAYER, locally, long_config, stored
-from tests.sweeps.test_workers import wait_until
 
 ray = required("ray")
 
@@ -102,15 +101,14 @@ def test_twelve_runs_whose_driver_is_killed_and_begins_again(
         paths = experiment.path.glob("*/result.json")
         return {path.parent.name: path.stat().st_mtime_ns for path in paths}
 
-    with subprocess.Popen(command) as driver:
-        wait_until(lambda: len(finished()) >= 3, seconds=180)
-        driver.kill()
+    with started(*command) as driver:
+        wait_until(lambda: len(finished()) >= 3, process=driver)
     before = finished()
     assert 3 <= len(before) < 12
     assert not list(seen.iterdir())
     cores = ray.cluster_resources()["CPU"]
     wait_until(lambda: ray.available_resources().get("CPU") == cores, seconds=60)
-    subprocess.run(command, check=True, timeout=300)
+    completed(*command)
     assert before.items() <= finished().items(), "what was finished is only read"
     runs = list(plans.expand(loading.load_experiment(kept / "study.yaml")).runs)
     assert len(runs) == 12
@@ -184,9 +182,9 @@ def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Cluster, tmp_pat
             return
         actor = training[name].actor
         if not lost:
-            os.kill(ray.get(actor.process.remote()), signal.SIGKILL)
+            os.kill(ray.get(actor.process.remote(), timeout=60), signal.SIGKILL)
         else:
-            nodes.kill(ray.get(actor.about.remote(None)).node)
+            nodes.kill(ray.get(actor.about.remote(None), timeout=60).node)
             wait_until(lambda: cluster.size == 2, seconds=60)
             nodes.add()
             wait_until(lambda: cluster.size == 3, seconds=60)
@@ -240,8 +238,8 @@ def test_a_cluster_that_does_not_respond_holds_nobody_up(
         with nodes.frozen("gcs_server") as head:
             os.kill(head, signal.SIGCONT)
             command = [sys.executable, "-c", JOINS, nodes.address, str(head), when]
-            joined = subprocess.run(command, capture_output=True, text=True, timeout=100)
-        assert (joined.returncode, said in joined.stderr) == (code, True), joined.stderr
+            joined = completed(*command, code=code)
+        assert said in joined.stderr, joined.stderr
         assert joined.stdout == printed
 
 

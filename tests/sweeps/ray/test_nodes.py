@@ -14,7 +14,7 @@ import pytest
 from bnbench.errors import ClusterError
 from bnbench.sweeps.ray import nodes
 from bnbench.sweeps.ray.executor import _cause
-from tests.sweeps.test_workers import wait_until
+from tests.processes import wait_until
 
 THERE, GONE = {"Alive": True, "NodeID": "1"}, {"Alive": False, "NodeID": "2"}
 

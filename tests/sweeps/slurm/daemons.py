@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.processes import wait_until
+
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
 
 CONFIGURATION = """\
@@ -123,12 +125,9 @@ def _free_port() -> int:
 
 
 def _wait_for_node(environment: dict[str, str]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        said = subprocess.run(
-            ["sinfo", "--noheader", "--format=%T"], env=environment, capture_output=True, text=True
-        )
-        if said.stdout.strip() == "idle":
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"no node is idle: {said.stdout}{said.stderr}")
+    def state() -> str:
+        command = ("sinfo", "--noheader", "--format=%T")
+        asked = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+        return asked.stdout.decode().strip()
+
+    wait_until(lambda: state() == "idle", pause=0.2)

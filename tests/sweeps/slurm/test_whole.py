@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, RunFolder
 from tests.executors import in_process, sweep
 from tests.extras import required
+from tests.processes import completed, started, wait_until
 from tests.runs import committed_step, evidence, experiment_in, quiet_console, write_experiment
 from tests.sweeps.slurm import daemons
 
@@ -48,47 +50,45 @@ class Slow(nn.BatchNorm2d):
 """While a file is there, a step of this takes time, and no core."""
 
 
+@dataclass(frozen=True)
 class Driver:
-    """`bnbench sweep --on slurm` in a process of its own."""
+    """`bnbench sweep --on slurm` in a process of its own, and the file to which it says things."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
-        self._said = (
-            folder / f"said-{time.monotonic()}"
-        )  # a pipe would stay open as long as its tasks
-        more = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-        with self._said.open("wb") as said:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "bnbench",
-                    "sweep",
-                    "small.yaml",
-                    "--on",
-                    "slurm",
-                    *arguments,
-                ],
-                cwd=folder,
-                env=environment | more | {"SLOW": str(folder / "slow")},
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-            )
+    process: subprocess.Popen[str]
+    said: Path
 
     def ends(self, code: int) -> str:
         """What it has said by its end, with this exit code."""
-        ended = self.process.wait(timeout=400)
-        said = self._said.read_text()
-        assert ended == code, said
-        return said
+        ended = self.process.wait()
+        assert ended == code, self.said.read_text()
+        return self.said.read_text()
 
 
-def until(condition: Callable[[], Any], seconds: float = 240.0) -> Any:
-    """What the condition gives as soon as it is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.2)
-    return found
+Drive = Callable[..., Driver]
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Drive]:
+    """Starts drivers, with more of an environment and of arguments; killed at the end of the test,
+    with tasks that are processes of this machine."""
+    with ExitStack() as running:
+
+        def start(environment: dict[str, str], *arguments: str) -> Driver:
+            more = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+            more["SLOW"] = str(tmp_path / "slow")
+            # A pipe would stay open as long as its tasks.
+            said = tmp_path / f"said-{time.monotonic()}"
+            process = started(
+                *(sys.executable, "-m", "bnbench", "sweep", "small.yaml", "--on", "slurm"),
+                *arguments,
+                cwd=tmp_path,
+                env=environment | more,
+                stdout=subprocess.DEVNULL,
+                stderr=running.enter_context(said.open("wb")),
+            )
+            return Driver(running.enter_context(process), said)
+
+        yield start
 
 
 def ends_here(path: Path, folder: Path) -> dict[str, Any]:
@@ -135,20 +135,18 @@ def file_with(folder: Path, more: str) -> Path:
 # --- submitit's stand-in --------------------------------------------------------------------------
 
 
-def local(folder: Path, *arguments: str) -> Driver:
-    """A driver whose tasks are processes of this machine."""
-    return Driver(folder, dict(os.environ), "--slurm", "cluster=local", *arguments)
-
-
-def test_drivers_and_tasks_are_killed_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+def test_drivers_and_tasks_are_killed_and_nothing_is_lost_or_doubled(
+    drive: Drive, tmp_path: Path
+) -> None:
     """Two tasks with four runs each: one is killed, one is told that its time is up; of two
     drivers, one is killed."""
     path = file_with(tmp_path, EIGHT)
     experiment = ExperimentFolder(tmp_path / "runs" / "small")
-    first = local(tmp_path, "--workers", "2")
-    killed, told = until(lambda: tasks_of(experiment))
+    local = (dict(os.environ), "--slurm", "cluster=local", "--workers", "2")
+    first = drive(*local)
+    killed, told = wait_until(lambda: tasks_of(experiment))
     (tmp_path / "slow").touch()
-    until(lambda: trains(experiment, killed) and trains(experiment, told))
+    wait_until(lambda: trains(experiment, killed) and trains(experiment, told))
     first.process.kill()
     first.process.wait()
     os.kill(child(told), signal.SIGUSR2)
@@ -156,9 +154,9 @@ def test_drivers_and_tasks_are_killed_and_nothing_is_lost_or_doubled(tmp_path: P
     os.kill(int(killed), signal.SIGKILL)
     os.kill(task, signal.SIGKILL)
     log = experiment.path / "slurm" / f"{told}_0_log.out"
-    until(lambda: "Requeued job" in log.read_text())
+    wait_until(lambda: "Requeued job" in log.read_text())
     (tmp_path / "slow").unlink()
-    said = local(tmp_path, "--workers", "2").ends(0)
+    said = drive(*local).ends(0)
     assert re.search(r"^1 task of an earlier command still there$", said, re.MULTILINE), said
     assert ends_there(experiment) == ends_here(path, tmp_path)
 
@@ -184,21 +182,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 def said_by(cluster: dict[str, str], *command: str) -> str:
     """What one of SLURM's commands prints."""
-    return subprocess.run(
-        command, env=cluster, check=True, capture_output=True, text=True, timeout=30
-    ).stdout.strip()
+    return completed(*command, env=cluster).stdout.strip()
 
 
-def test_slurm_queues_limits_requeues_and_cancels(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_slurm_queues_limits_requeues_and_cancels(
+    cluster: dict[str, str], drive: Drive, tmp_path: Path
+) -> None:
     """A driver leaves; a run reaches its time limit and queues up again; the next driver is
     stopped with Ctrl-C, the last one brings all to its end."""
     path = file_with(tmp_path, SLOWLY)
     experiment = ExperimentFolder(tmp_path / "runs" / "small")
     asked = ("--slurm", "partition=short", "--workers", "2")
-    said = Driver(tmp_path, cluster, *asked, "--detach").ends(0)
+    said = drive(cluster, *asked, "--detach").ends(0)
     assert "2 runs submitted as job " in said
     (tmp_path / "slow").touch()
-    until(lambda: any(run.is_saved() for run in experiment.runs() if "slow" in run.name))
+    wait_until(lambda: any(run.is_saved() for run in experiment.runs() if "slow" in run.name))
     runs_of = tasks_of(experiment)
     ((task, slow),) = (
         (each, run) for each, runs in runs_of.items() for run in runs if "slow" in run.name
@@ -207,30 +205,30 @@ def test_slurm_queues_limits_requeues_and_cancels(cluster: dict[str, str], tmp_p
     elapsed = said_by(cluster, "squeue", "--noheader", f"--jobs={task}", "--format=%M")
     minutes = int(elapsed.rpartition(":")[0]) + 1
     said_by(cluster, "scontrol", "update", job, f"TimeLimit={minutes}")
-    until(lambda: "Restarts=1" in said_by(cluster, "scontrol", "show", "job", task))
+    wait_until(lambda: "Restarts=1" in said_by(cluster, "scontrol", "show", "job", task), pause=0.5)
     said_by(cluster, "scontrol", "update", job, "TimeLimit=60")
     step = committed_step(slow)
     assert 0 < step < 600
 
-    second = Driver(tmp_path, cluster, *asked)
-    until(lambda: committed_step(slow) > step)
+    second = drive(cluster, *asked)
+    wait_until(lambda: committed_step(slow) > step)
     second.process.send_signal(signal.SIGINT)
     assert "of 1 more, what was trained is saved" in second.ends(130)
-    until(lambda: not said_by(cluster, "squeue", "--noheader"))
+    wait_until(lambda: not said_by(cluster, "squeue", "--noheader"), pause=0.5)
     assert committed_step(slow) < 600
 
     (tmp_path / "slow").unlink()
-    Driver(tmp_path, cluster, *asked).ends(0)
+    drive(cluster, *asked).ends(0)
     manifest = slow.manifest()
     assert manifest is not None
     assert manifest["attempts"] == 3
     assert ends_there(experiment) == ends_here(path, tmp_path)
 
 
-def test_slurm_refuses_at_once(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_slurm_refuses_at_once(cluster: dict[str, str], drive: Drive, tmp_path: Path) -> None:
     write_experiment(tmp_path / "small.yaml", "")
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    said = Driver(tmp_path, cluster, "--slurm", "partition=nowhere").ends(2)
+    said = drive(cluster, "--slurm", "partition=nowhere").ends(2)
     assert "SLURM refuses the jobs: invalid partition specified: nowhere" in said
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     assert used < 8, "CPU seconds, of which importing torch takes two"
