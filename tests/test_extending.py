@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -238,10 +237,8 @@ def test_a_run_has_all_three(copy: Path) -> None:
 
 def test_a_misspelling_of_what_was_added_is_found(copy: Path) -> None:
     (copy / "wrong.yaml").write_text(EXPERIMENT.replace("sized-rms", "sized-rm"))
-    command = [sys.executable, "-m", "bnbench", "train", "wrong.yaml"]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 2
-    assert "sized-rms" in done.stderr
+    command = (sys.executable, "-m", "bnbench", "train", "wrong.yaml")
+    assert "sized-rms" in completed(*command, cwd=copy, code=2).stderr
 
 
 def test_no_test_needs_a_further_place_or_has_a_list_of_kinds_by_hand(copy: Path) -> None:

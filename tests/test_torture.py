@@ -14,7 +14,7 @@ import pytest
 from bnbench import store
 from bnbench.runner.execution import execute
 from bnbench.store import Appender, RunFolder, files
-from tests import disturbed
+from tests import disturbed, disturbed_commands
 from tests.config.fuzzing import judge
 from tests.config.hostile import hostile
 from tests.injection import kills
@@ -47,9 +47,9 @@ def test_hostile_configurations_are_of_both_kinds_and_of_every_length() -> None:
     assert hostile(random.Random(7)) == hostile(random.Random(7))
 
 
-def train(place: Path) -> disturbed.Command:
+def train(place: Path) -> disturbed_commands.Command:
     """A command without a template."""
-    return disturbed.commands(place / "template")["train"]
+    return disturbed_commands.commands(place / "template")["train"]
 
 
 @pytest.mark.slow

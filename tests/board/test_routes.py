@@ -5,90 +5,20 @@ Its web application is asked without a socket (the faster loader is a process of
 
 from __future__ import annotations
 
-import json
 import shutil
-import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
-from tensorboard import program
-from tensorboard.backend import application
-from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
-from tensorboard.data.server_ingester import ExistingServerDataIngester, get_server_binary
 from tensorboard.plugins.hparams.api_pb2 import AGGREGATION_AVG
-from werkzeug.test import Client
 
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, METRICS, Band
 from bnbench.stats.differences import mean
 from bnbench.store import ExperimentFolder, RunFolder
-from tests.processes import LIMIT, SHARED, started, wait_until
+from tests.board.asked import Asked, loaded
 from tests.runs import result_of
 from tests.studies import DIVERGING, QUESTION, RESUMED
-
-
-class Asked:
-    """TensorBoard's web application on a folder, all of it loaded."""
-
-    def __init__(self, folder: Path, loader: str) -> None:
-        board = program.TensorBoard()
-        board.configure(["tensorboard", "--logdir", str(folder), "--reload_interval", "0"])
-        self._started = ExitStack()
-        ingester: LocalDataIngester | ExistingServerDataIngester
-        if loader == "slow":
-            ingester = LocalDataIngester(board.flags)
-            ingester.start()
-        else:
-            port = self._started.enter_context(data_server(folder))
-            ingester = ExistingServerDataIngester(
-                f"localhost:{port}", channel_creds_type=board.flags.grpc_creds_type
-            )
-        self._client = Client(
-            application.TensorBoardWSGIApp(
-                board.flags,
-                board.plugin_loaders,
-                ingester.data_provider,
-                board.assets_zip_provider,
-                getattr(ingester, "deprecated_multiplexer", None),
-            )
-        )
-
-    def close(self) -> None:
-        """End the loader that is a process of its own, when nobody asks it any more."""
-        for thread in threading.enumerate():
-            if thread.name == "ProjectorPluginIsActiveThread":  # begun by a route, and not joined
-                thread.join(LIMIT)
-        self._started.close()
-
-    def get(self, route: str, **query: str) -> Any:
-        """The JSON that a route answers."""
-        answer = self._client.get(f"/data/{route}", query_string=query)
-        assert answer.status_code == 200, answer.text
-        return json.loads(answer.text)
-
-    def post(self, route: str, **body: Any) -> Any:
-        """The JSON that a route answers to JSON."""
-        answer = self._client.post(f"/data/{route}", json=body)
-        assert answer.status_code == 200, answer.text
-        return json.loads(answer.text)
-
-
-@contextmanager
-def data_server(folder: Path) -> Iterator[int]:
-    """TensorBoard's faster loader, started as TensorBoard does; its port.
-
-    Not by TensorBoard itself, which leaves it to the end of the process to clean up.
-    """
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "port"
-        command = [get_server_binary().path, f"--logdir={folder}", "--reload=once", "--port=0"]
-        with started(*command, f"--port-file={file}", seconds=SHARED) as server:
-            wait_until(lambda: file.exists() and file.read_text().endswith("\n"), process=server)
-            yield int(file.read_text())
 
 
 @pytest.fixture(scope="module", params=["slow", "fast"])
@@ -96,21 +26,6 @@ def asked(study: ExperimentFolder, request: pytest.FixtureRequest) -> Iterator[A
     """The study in TensorBoard, through one of its loaders."""
     with closing(loaded(study.path, request.param)) as found:
         yield found
-
-
-def loaded(folder: Path, loader: str) -> Asked:
-    """A folder in TensorBoard, as soon as it lists the runs that are in it."""
-    found = Asked(folder, loader)
-    names = {str(path.parent.relative_to(folder)) for path in folder.rglob("*tfevents*")}
-    wait_until(lambda: set(found.get("runs")) == names and settled(found))
-    return found
-
-
-def settled(found: Asked) -> bool:
-    """Whether nothing was added between two looks."""
-    before = found.get("plugin/timeseries/tags")
-    time.sleep(0.3)
-    return bool(found.get("plugin/timeseries/tags") == before)
 
 
 def named(study: ExperimentFolder, beginning: str) -> RunFolder:

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.filesize import decimal
 
 from bnbench import store
-from bnbench.assemble import build_run
 from bnbench.config import files, identity, schema
 from bnbench.errors import RunError, StorageError
 from bnbench.runner import rehearsal
@@ -26,7 +24,6 @@ from bnbench.sweeps import forecast as forecasting
 from bnbench.sweeps import schedule
 from bnbench.sweeps.forecast import WORKER_SECONDS, Forecast, as_lines
 from bnbench.sweeps.jobs import Answer, Check, Executor, Found, Job, Lost, Measure, SweepOptions
-from bnbench.train import Run
 from tests.executors import faults_of, in_process
 from tests.runs import (
     MANIFEST,
@@ -269,57 +266,6 @@ def test_measuring_leaves_no_trace_and_knows_the_size(tmp_path: Path) -> None:
     assert actual / 2 < cost.bytes < actual * 2
     found = forecast([no_norm_config()], experiment, in_process(experiment))
     assert found.runs[0].measured
-
-
-PLAIN = schema.PlainModel()
-TORCHVISION = schema.TorchvisionModel(kind="torchvision", name="resnet18")
-
-
-@pytest.mark.parametrize("norm", [schema.BatchNormConfig(), schema.NoNorm(kind="none")])
-def test_reckoned_evaluations_pass_as_many_images_as_real_ones(norm: schema.NormConfig) -> None:
-    """Counted as they enter the network."""
-    config = small_config(norm=norm)
-    run, _ = build_run(config, torch.device("cpu"))
-    seen: list[int] = []
-    run.model.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
-    for evaluate, expected in zip(
-        (run.evaluate, run.evaluate_last), rehearsal._passed(config, run.model), strict=True
-    ):
-        seen.clear()
-        evaluate()
-        assert sum(seen) == expected
-
-
-def test_of_large_networks_few_images_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step takes 0.5 s and 0.1 s for each image, by an invented clock: 8 and 2 are tried."""
-    tried = []
-
-    def invented(run: Run, threads: list[int], **_: float) -> dict[int, float]:
-        tried.append(len(run.batch_at(0)[1]))
-        return {threads[0]: 0.5 + 0.1 * tried[-1]}
-
-    monkeypatch.setattr(rehearsal, "step_seconds", invented)
-    monkeypatch.setattr(time, "process_time", time.perf_counter)
-    data = small_config().data.model_copy(update={"batch_size": 32, "augment": "none"})
-    config = small_config(model=TORCHVISION, data=data, norm=schema.GroupNormConfig(kind="group"))
-    cost = measure(config, Settings(device="cpu"))
-    assert tried == [8, 2]
-    assert cost.basis == "training steps of 8 images"
-    # 4 steps of 32; three evaluations of 16 + 16 images, one of 64 + 32 + 32, each a third.
-    assert cost.seconds == pytest.approx(4 * (0.5 + 3.2) + 0.1 / 3 * (3 * 32 + 128), rel=0.01)
-
-
-def test_custom_layers_get_whole_batches(tmp_path: Path) -> None:
-    """They may count images."""
-    path = tmp_path / "layer.py"
-    path.write_text("class Layer:\n    ...\n")
-    norm = schema.CustomNormConfig(kind="custom", target=f"{path}:Layer")
-    data = small_config().data.model_copy(update={"batch_size": 32})
-    large = small_config(model=TORCHVISION, data=data)
-    ghost = schema.GhostNormConfig(kind="ghost", batch_size=16)
-    changes: list[dict[str, Any]] = [{}, {"norm": norm}, {"norm": ghost}, {"model": PLAIN}]
-    found = [rehearsal.few_images(large.model_copy(update=each)) for each in changes]
-    assert found == [8, 32, 32, 32]
 
 
 def test_other_work_of_the_machine_is_no_cost_of_the_run(
