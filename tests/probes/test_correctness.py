@@ -9,7 +9,7 @@ import torch
 
 from bnbench.events import Correctness, Evaluation
 from bnbench.probes.statistics import Discrepancy
-from tests.probes.test_discrepancy import NORMS, network, one_by_one, pictures
+from tests.probes.discrepancy_twin import NORMS, network, one_by_one, pictures
 
 
 def test_which_test_images_are_right_is_told_in_the_datasets_order() -> None:

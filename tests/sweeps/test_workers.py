@@ -225,21 +225,30 @@ DEATHS = {
 }
 
 
+def suspended() -> bool:
+    """Whether the only worker is."""
+    (worker,) = processes()
+    return "\nState:\tT" in Path(f"/proc/{worker}/status").read_text()
+
+
 @pytest.mark.slow
 def test_a_death_is_noticed_and_its_cause_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bnbench.sweeps.workers.SILENCE_SECONDS", 15)
     config = in_trouble(tmp_path, *DEATHS)
     experiment = experiment_in(tmp_path)
-    with closing(workers_in(experiment)) as workers:
+    with closing(workers_in(experiment)) as workers, monkeypatch.context() as patch:
         for cause in DEATHS.values():
             workers.submit(Train(config))
+            if cause == "stopped responding":
+                wait_until(suspended)
+                patch.setattr("bnbench.sweeps.workers.SILENCE_SECONDS", 0.5)
             end = until_end(workers)[-1]
             assert isinstance(end, Lost)
             assert end.how.startswith(cause)
             assert not end.at_start
             assert store.read(experiment.run(identity.run_id(config))).state == "interrupted"
+        patch.undo()
         workers.submit(Train(config))
         assert isinstance(until_end(workers)[-1], Trained)
     assert evidence(experiment.run(identity.run_id(config))) == trained(tmp_path / "whole", config)
