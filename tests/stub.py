@@ -74,9 +74,14 @@ def build_stub(
         reseed=reseed,
         probes={"stub": Probe(read_after=frozenset({2, 5, steps}), read=read, memory=memory)},
     )
-    facts = Facts(
-        parameters=sum(each.numel() for each in model.parameters()),
-        trainable_parameters=sum(each.numel() for each in model.parameters()),
+    return run, _facts(model, steps)
+
+
+def _facts(model: nn.Module, steps: int) -> Facts:
+    parameters = sum(each.numel() for each in model.parameters())
+    return Facts(
+        parameters=parameters,
+        trainable_parameters=parameters,
         normalization_layers=1,
         train_images=4 * steps,
         validation_images=4,
@@ -85,4 +90,3 @@ def build_stub(
         steps_per_epoch=steps,
         total_steps=steps,
     )
-    return run, facts

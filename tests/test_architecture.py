@@ -254,3 +254,11 @@ def test_a_long_function_is_seen() -> None:
 def test_no_test_file_is_too_long() -> None:
     files = [*Path(__file__).parent.rglob("*.py")]
     assert not [path.name for path in files if len(path.read_text().splitlines()) > 600]
+
+
+def test_no_file_of_tests_is_too_long() -> None:
+    found = {path.name: path.read_text() for path in Path(__file__).parent.rglob("*.py")}
+    assert len(found) > 250
+    long = {name for name, text in found.items() if len(text.splitlines()) > LINES_OF_A_FILE}
+    assert not long
+    assert not [name for name, text in found.items() if long_functions(text)]

@@ -163,8 +163,7 @@ def test_a_worker_does_one_job_after_the_other(tmp_path: Path) -> None:
         config = small_config()
         workers.submit(Train(config))
         (worker,) = processes()
-        answers = until_end(workers)
-        end = answers[-1]
+        *answers, end = until_end(workers)
         assert isinstance(end, Trained)
         assert not end.found
         stated = [answer for answer in answers if isinstance(answer, Stated)]
