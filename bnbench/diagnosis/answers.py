@@ -15,6 +15,9 @@ segmentation."""
 IGNORED = (-100, 255)
 """Labels that count for nothing: torch's default, and that of most segmentation datasets."""
 
+TWO = (-1, 1), (0, 255)
+"""Labels of two kinds, beside 0 and 1: a hinge's, and those of a mask that is an image."""
+
 UNSEEN = 1.25
 """A network has so many times the classes that labels show, at most, where it has been trained for
 them: of 20 random labels, 99 in 100 times one is in the upper fifth."""
@@ -83,17 +86,49 @@ def counted(labels: Tensor, classes: int) -> Tensor:
     the number 255, and of images with a label each, it has it unless some are -100."""
     labels = labels.long()
     found = torch.ones_like(labels, dtype=torch.bool)
-    if labels.ndim > 1 or bool((labels == IGNORED[0]).any()):
+    if labels.numel() > len(labels) or bool((labels == IGNORED[0]).any()):
         for each in IGNORED:
             found &= (labels != each) | (0 < each < classes)
     return found
 
 
+def per_place(labels: Tensor, found: Tensor) -> Tensor:
+    """Labels (n, 1, …) without that dimension, where the output has classes in its place."""
+    one = labels.ndim == found.ndim > 1 and labels.shape[1] == 1 < found.shape[1]
+    return labels.squeeze(1) if one else labels
+
+
 def classes_at(found: Tensor, labels: Tensor) -> int | None:
-    """In which dimension of an output (n, C, …) or (n, …, C) the classes of these labels, (n, …),
-    are; None where they do not fit."""
+    """In which dimension of an output (n, C, …) or (n, …, C) the classes of these labels, (n, …) or
+    (n, 1, …), are; None where they do not fit."""
+    labels = per_place(labels, found)
     if found.ndim != labels.ndim + 1:
         return None
     if found.shape[:1] + found.shape[2:] == labels.shape and found.shape[1] > 1:
         return 1
     return found.ndim - 1 if found.shape[:-1] == labels.shape and found.shape[-1] > 1 else None
+
+
+def of_two(labels: Tensor) -> tuple[int, int] | None:
+    """Which of `TWO` the labels are; None where they are others, or of one kind only."""
+    for no, yes in TWO:
+        said, known = labels == yes, ~labels.isnan()
+        if bool(((labels == no) | said)[known].all()) and 0 < int(said.sum()) < int(known.sum()):
+            return no, yes
+    return None
+
+
+def shares_at(labels: Tensor) -> int | None:
+    """In which dimension of labels (n, C, …) or (n, …, C) are shares of classes, which sum to one;
+    None where they are none, as labels (n,)."""
+    labels = labels.double()
+    for at in dict.fromkeys((1, labels.ndim - 1)) if labels.ndim > 1 else ():
+        sums = labels.sum(at)
+        if labels.shape[at] > 1 and torch.allclose(sums, torch.ones_like(sums)):
+            return at if bool((labels >= 0).all()) else None
+    return None
+
+
+def in_unit(found: Tensor) -> bool:
+    """Whether outputs are from 0 to 1, as a sigmoid's."""
+    return bool(((found >= 0) & (found <= 1)).all())

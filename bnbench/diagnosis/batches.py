@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from bnbench.diagnosis.foreign import described, in_a_sentence
+from bnbench.diagnosis.grouping import Column, Group, Part, Path, grouped
 from bnbench.diagnosis.result import Loader
 from bnbench.errors import DataError, UsageError
 from bnbench.guard import ForeignCode, items
@@ -35,58 +36,6 @@ EXPECTED = (
     'example. Else make them so: def collate(rows): …; return {"x": x, "y": y}; '
     "DataLoader(data, batch_size, collate_fn=collate)"
 )
-
-Path: TypeAlias = tuple[Any, ...]
-"""Keys and indices that lead to a part of a batch."""
-
-Column: TypeAlias = "Tensor | list[Any]"
-"""The same part of all examples: rows of a tensor, or one object each."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The place of a part of a batch."""
-
-    path: Path
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    """Examples that fit into one batch. `form`: the batch, a `_Part` in the place of each part;
-    `columns`: the parts that have a row for each example, `rest`: the others. `count`: examples.
-    """
-
-    form: Any = None
-    columns: dict[Path, list[Column]] = field(default_factory=dict)
-    rest: dict[Path, Any] = field(default_factory=dict)
-    count: int = 0
-
-    def fits(self, other: _Group, kinds: set[Path]) -> bool:
-        """Whether one batch may hold examples of both. `kinds`: parts whose values must agree."""
-
-        def shape(of: Column) -> Any:
-            return (of.shape[1:], of.dtype) if isinstance(of, Tensor) else list
-
-        def same(path: Path, one: Any, other: Any) -> bool:
-            if isinstance(one, Tensor) and isinstance(other, Tensor):
-                return torch.equal(one, other)
-            # Of names, paths, indices, the first batch's serve.
-            return type(one) is type(other) and (path not in kinds or one == other)
-
-        return (
-            self.form == other.form
-            and self.columns.keys() == other.columns.keys()
-            and all(shape(self.columns[p][0]) == shape(c[0]) for p, c in other.columns.items())
-            and all(same(path, self.rest[path], value) for path, value in other.rest.items())
-        )
-
-    def joined(self) -> dict[Path, Column]:
-        """All batches' columns, one after the other."""
-        found: dict[Path, Column] = {}
-        for path, parts in self.columns.items():
-            tensors = [each for each in parts if isinstance(each, Tensor)]
-            found[path] = torch.cat(tensors) if tensors else [e for part in parts for e in part]
-        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,9 +96,13 @@ class Collected:
         return tree_map_only(Tensor, lambda each: each.to(self.device), batch)
 
     def column(self, path: Path) -> Tensor | None:
-        """A part of all examples, in the loader's order; None where they differ in shape."""
-        found = self.groups[0][1].get(path) if self.alike else None
-        return found[self.place[:, 1]] if isinstance(found, Tensor) else None
+        """A part of all examples, in the loader's order; None where it differs in shape."""
+        found = [columns.get(path) for _, columns, _ in self.groups]
+        tensors = [each for each in found if isinstance(each, Tensor)]
+        if len(tensors) < len(found) or len({each.shape[1:] for each in tensors}) > 1:
+            return None
+        begin = torch.tensor([0, *map(len, tensors)]).cumsum(0)
+        return torch.cat(tensors)[begin[self.place[:, 0]] + self.place[:, 1]]
 
     def tensors(self) -> Iterator[tuple[Path, Tensor]]:
         """Every tensor that is kept, and where it is in a batch."""
@@ -165,12 +118,14 @@ def collect(
     device: torch.device,
     code: ForeignCode,
     seed: int = 0,
+    arguments: Callable[[Any], Collection[Path]] = lambda _: (),
 ) -> Collected:
     """Whole batches that hold `images` examples, or as many as there are or as fit.
 
     Of a `DataLoader` over a dataset with indices, and of a list, one random batch from each of as
     many equal parts: a dataset may be sorted, and batches may alternate. Of others, the first. A
-    `Dataset` is put into batches of 64. Raises UsageError, DataError.
+    `Dataset` is put into batches of 64. `arguments`: what of a batch the network takes beside its
+    first input. Raises UsageError, DataError.
     """
     fails = in_a_sentence(f"the {loader} loader", DataError)
     do = "give one that yields batches of several images"
@@ -179,7 +134,7 @@ def collect(
             mixed = not isinstance(source, IterableDataset)
             source = DataLoader(cast(Any, source), OF_DATASET, shuffle=mixed)
         spread, single = _spread(source, loader, images, seed)
-    found: list[_Group] = []
+    found: list[Group] = []
     size_in_bytes, kept, empty = 0, 0, 0
     for batch in items(spread, partial(code.entered, fails)):
         count = _count_of(batch, loader)
@@ -189,8 +144,10 @@ def collect(
                 continue
             gave = f"the {loader} loader gave {EMPTY_BATCHES:,} batches without an image"
             raise DataError(gave, do=do)
-        new = _Group(count=count)
+        new = Group(count=count)
         new.form = _form(batch, count, (), new)
+        if not found:
+            taken = arguments(tuple(batch) if isinstance(batch, list) else batch)
         weight = sum(each.nbytes for each in _tensors(list(new.columns.values())))
         if kept >= images or (found and size_in_bytes + weight > MOST_BYTES):
             break
@@ -200,33 +157,9 @@ def collect(
     sizes = tuple(each.count for each in found)
     if kept < 2:
         raise DataError(f"the {loader} loader gave {'one image' if found else 'no batch'}", do=do)
-    groups, place = _grouped(found)
+    groups, place = grouped(found, taken)
     parts = [(each.form, each.joined(), each.rest) for each in groups]
     return Collected(loader, parts, place, sizes, device, single and max(sizes) > 1)
-
-
-def _grouped(batches: Sequence[_Group]) -> tuple[list[_Group], Tensor]:
-    """Batches of one kind together, and, (n, 2), each example's group and its row there."""
-    groups, places = list[_Group](), list[Tensor]()
-    rest = {path: [each.rest.get(path) for each in batches] for path in batches[0].rest}
-    # Numbers and words that come again say of which kind a batch is, as the domain by which a
-    # network takes its layers; of indices and names, most are new in each batch.
-    plain = {p: found for p, found in rest.items()
-             if all(isinstance(each, int | float | str | None) for each in found)}  # fmt: skip
-    kinds = {p for p, found in plain.items() if 1 < len({*found}) <= (len(found) + 1) // 2}
-    for new in batches:
-        number = next((k for k, each in enumerate(groups) if each.fits(new, kinds)), len(groups))
-        rows = torch.arange(new.count)
-        if number == len(groups):
-            groups.append(new)
-        else:
-            group = groups[number]
-            for path, column in new.columns.items():
-                group.columns[path] += column
-            rows += group.count
-            group.count += new.count
-        places.append(torch.stack([torch.full_like(rows, number), rows], 1))
-    return groups, torch.cat(places)
 
 
 def _is_dataset(source: Any) -> bool:
@@ -268,7 +201,7 @@ def _tensors(value: Any) -> list[Tensor]:
     return [each for each in tree_leaves(value) if isinstance(each, Tensor)]
 
 
-def _form(value: Any, count: int, path: Path, group: _Group) -> Any:
+def _form(value: Any, count: int, path: Path, group: Group) -> Any:
     """The form of a batch of so many examples; its parts are put into the group, copied: some
     loaders fill the same memory again."""
     if isinstance(value, Tensor) and value.ndim and len(value) == count:
@@ -281,7 +214,7 @@ def _form(value: Any, count: int, path: Path, group: _Group) -> Any:
         return tuple(_form(each, count, (*path, k), group) for k, each in enumerate(value))
     else:
         group.rest[path] = _plain(value)
-    return _Part(path)
+    return Part(path)
 
 
 def _plain(value: Any) -> Any:

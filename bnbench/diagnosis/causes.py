@@ -22,6 +22,13 @@ BY_FUNCTION = (
     "forward() calls F.batch_norm with statistics that no module has as running_mean and "
     "running_var, so they were not looked at"
 )
+UNITS = 2.0
+"""Times the loss of the best constant: no training makes more of labels in the outputs' unit."""
+
+OTHER_UNITS = (
+    "is it trained? Or are the outputs in another unit than the labels, which the training loop "
+    "scales: then give labels in theirs, or score="
+)
 OWN_MODULES = "give each normalization a module of its own (nn.BatchNorm2d), and ask again"
 
 
@@ -170,11 +177,13 @@ def at_chance(evidence: Evidence) -> Iterator[Finding]:
     rights = [each.accuracy for each in read if each.accuracy is not None]
     best = figures(min(each.loss for each in read), max(rights, default=None), constant.unit)
     what = "mean" if task.kind == "values" else "frequencies"
+    worse = task.kind == "values" and min(each.loss for each in read) > UNITS * constant.loss
     yield finding(
         "at-chance",
         f"{best} at best under running, batch and population statistics, {constant.figures} if the "
         f"answer is always the same, the labels' {what}",
         harmful=False,
+        do=OTHER_UNITS if worse else "",
     )
 
 

@@ -92,6 +92,9 @@ DEAD = 1e-6
 ROUNDING = 1e-12
 """Of the squared mean: what fp32 makes of a constant is (6e-8)² of it."""
 
+EPS = 1e-5
+"""torch's, of layers that do not say their own."""
+
 DEAD_SHARE = 0.1
 """Of a layer's channels that carry nothing."""
 
@@ -159,7 +162,8 @@ def worse_recalibrated(loaders: Sequence[Measured]) -> list[Measured]:
 def channels(mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Which channels (C,) are dead, and which of the others ε dominates."""
     floor = DEAD * variance.quantile(0.75) + ROUNDING * mean.square()
-    dead = variance <= floor
+    # Of inputs in units of their own, what is small beside others may be much beside ε.
+    dead = (variance <= floor) & (variance <= max(eps, EPS))
     return dead, ~dead & (variance <= eps)
 
 

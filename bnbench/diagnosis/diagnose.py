@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 from time import perf_counter
 from typing import Any
@@ -23,7 +24,7 @@ from bnbench.diagnosis.finite import non_finite, non_finite_output
 from bnbench.diagnosis.foreign import Network, averages, in_a_sentence, plain, uncompiled, untouched
 from bnbench.diagnosis.passes import REFERENCE, Passes, Tell, measure
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score
-from bnbench.diagnosis.route import Forward
+from bnbench.diagnosis.route import Forward, beside
 from bnbench.diagnosis.survey import Manner
 from bnbench.diagnosis.task import LOSSES, Predictions
 from bnbench.diagnosis.task import Score as Scoring
@@ -133,10 +134,11 @@ def examine(
     _check(images, batch_sizes)
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     with untouched(network, (target.loader, target.eval_loader)), uncompiled():
-        train = collect(target.loader, "train", images, device, code, seed)
+        taken = partial(beside, network.network, target.forward)
+        train = collect(target.loader, "train", images, device, code, seed, taken)
         evaluation = None
         if target.eval_loader is not None:
-            evaluation = collect(target.eval_loader, "eval", images, device, code, seed)
+            evaluation = collect(target.eval_loader, "eval", images, device, code, seed, taken)
         collected = [each for each in (train, evaluation) if each is not None]
         sizes, notes = _sizes(train, batch_sizes)
         with evaluating(network):

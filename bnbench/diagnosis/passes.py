@@ -11,7 +11,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from bnbench.diagnosis.answers import total
+from bnbench.diagnosis.answers import answer, in_unit, total
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes, Target
 from bnbench.diagnosis.foreign import Network, in_a_sentence
@@ -131,7 +131,8 @@ class Passes:
                 output = model(batch)
             if score is not None:
                 return Task("own", score=score)
-            return task_of(output, batch, labels, images)
+            task = task_of(output, batch, labels, images)
+            return replace(task, shares=task.kind == "binary" and self._shares(images, task.place))
         except UsageError:
             if not isinstance(way, Route):
                 raise
@@ -144,6 +145,19 @@ class Passes:
             if found is None:
                 raise
             return Task("training")
+
+    def _shares(self, images: Collected, place: int) -> bool:
+        """Whether outputs are from 0 to 1, of so many examples that it is no chance."""
+        seen = 0
+        for positions in images.as_they_come():
+            with self.autocast():
+                found = answer(self.model(images.batch(positions)), place)
+            if found is None or not in_unit(found):
+                return False
+            seen += found.numel()
+            if seen >= PASS:
+                break
+        return True
 
     def tells(self, tell: Tell, images: int) -> None:
         """How far it is, of so many images to be passed in all."""

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 
-from bnbench.diagnosis.batches import Path
 from bnbench.diagnosis.foreign import described
+from bnbench.diagnosis.grouping import Path
 from bnbench.errors import UsageError
 
 LABELS = ("labels", "label", "targets", "target", "y")
@@ -82,6 +82,16 @@ def _parameters(model: nn.Module) -> tuple[list[str], set[str], bool]:
     needed = [p.name for p in parameters if p.kind in places and p.default is p.empty]
     named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     return needed, named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def beside(model: nn.Module, forward: Forward | None, batch: Any) -> set[Path]:
+    """What of a batch goes into the model beside its first input; where the user says how it goes,
+    what may. Raises UsageError."""
+    if forward is None:
+        way = route(model, batch)
+        return {*way.args[1:], *((name,) for name in way.names)} - {way.labels}
+    keys = list(batch) if isinstance(batch, Mapping) else range(1, len(batch))
+    return {(key,) for key in keys} - {labels_in(batch)}
 
 
 def labels_in(batch: Any) -> Path | None:

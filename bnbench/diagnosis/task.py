@@ -10,9 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnbench.diagnosis.answers import answer, classes_at, counted, place_of, total
-from bnbench.diagnosis.batches import Collected, Path
+from bnbench.diagnosis.answers import (
+    TWO,
+    answer,
+    classes_at,
+    counted,
+    in_unit,
+    of_two,
+    per_place,
+    place_of,
+    shares_at,
+    total,
+)
+from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.foreign import described, shape
+from bnbench.diagnosis.grouping import Path
 from bnbench.diagnosis.result import NATS, figures
 from bnbench.diagnosis.route import part
 from bnbench.errors import UsageError
@@ -133,7 +145,8 @@ def joined(parts: list[Predictions], order: Tensor, unit: str) -> Predictions:
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """How examples are judged. `scale`: of values, the variance that counts as 1. `classes`: how
-    many the network tells apart, where each place has one. `place`: of the answer in a tuple;
+    many the network tells apart, where each place has one. `two`: the labels of no and yes;
+    `shares`: whether outputs for them are a sigmoid's. `place`: of the answer in a tuple;
     `doubtful`: whether another might be it."""
 
     kind: Kind
@@ -141,6 +154,8 @@ class Task:
     score: Score | None = None
     scale: float = 1.0
     classes: int = 0
+    two: tuple[int, int] = (0, 1)
+    shares: bool = True
     place: int = 0
     doubtful: bool = False
 
@@ -170,15 +185,25 @@ class Task:
             case "classes":
                 return _of_classes(found, labels)
             case "soft":
+                at = cast(int, shares_at(labels))
+                found, labels = found.movedim(at, 1), labels.movedim(at, 1)
                 losses = -(labels.double() * _log_shares(found)).sum(1)
-                right = (found.argmax(1) == labels.argmax(1)).double()
-                return Predictions(losses, right, found.argmax(1)[:, None])
+                every, said = torch.ones_like(losses, dtype=torch.bool), found.argmax(1)
+                return _over_places(losses, said == labels.argmax(1), every, said)
             case "binary":
-                return _of_binary(found, labels.reshape(found.shape).double())
+                return self._of_two(found, labels.reshape(found.shape).double())
             case _:
-                away = found - labels.reshape(found.shape).double()
-                losses = away.square().reshape(len(away), -1).mean(1) / self.scale
-                return Predictions(losses, None, some(found) / self.scale**0.5)
+                labels = labels.reshape(found.shape).double()
+                losses, values = (found - labels).square() / self.scale, found / self.scale**0.5
+                return _over_places(losses, None, ~labels.isnan(), values)
+
+    def _of_two(self, found: Tensor, labels: Tensor) -> Predictions:
+        no, yes = (labels == each for each in self.two)
+        shares = self.shares and in_unit(found)
+        logits = found.clamp(1e-12, 1 - 1e-12).logit() if shares else found
+        losses = F.binary_cross_entropy_with_logits(logits, yes.double(), reduction="none")
+        said = logits > 0
+        return _over_places(losses, said == yes, no | yes, said.long())
 
     def by_constant(self, labels: Tensor) -> Predictions:
         """What labels, (n, …), cost if the answer is always the same: their frequencies, of dense
@@ -192,13 +217,18 @@ class Task:
                 shape: tuple[int, ...] = (self.classes, *labels.shape[1:])
             case "binary":
                 places = (0,) if labels.ndim == 2 else tuple(range(labels.ndim))
-                counts = ((labels == 0) | (labels == 1)).sum(places).clamp(min=1)
-                constant, shape = (labels == 1).sum(places) / counts.double(), labels.shape[1:]
+                no, yes = ((labels == each).sum(places).double() for each in self.two)
+                constant, shape = yes / (no + yes).clamp(min=1), labels.shape[1:]
+            case "soft":
+                at = cast(int, shares_at(labels))
+                constant, shape = labels.double().movedim(at, -1), labels.shape[1:]
+                constant = constant.flatten(0, -2).mean(0).view(-1, *[1] * (labels.ndim - 1 - at))
             case _:
-                constant, shape = labels.double().mean(0), labels.shape[1:]
+                constant, shape = labels.double().nanmean(0), labels.shape[1:]
         # Answers may be much larger than labels: a part at a time.
         split = labels.split(64)  # type: ignore[no-untyped-call]
-        parts = [self._of_labels(constant.expand(len(each), *shape), each) for each in split]
+        asked = replace(self, shares=True)
+        parts = [asked._of_labels(constant.expand(len(each), *shape), each) for each in split]
         return joined(parts, torch.arange(len(labels)), self.unit)
 
     def _own(self, output: Any, batch: Any, count: int) -> Predictions:
@@ -244,24 +274,27 @@ def _of_answer(found: Tensor, given: Tensor, labels: Path, every: Tensor) -> Tas
     whole = not every.is_floating_point()
     at = classes_at(found, given) if whole else None
     classes = 0 if at is None else found.shape[at]
-    known = every[counted(every, classes)] if whole else every
+    known = every[counted(every, classes)] if whole else every[~every.isnan()]
     if not known.numel():
-        numbers = " and ".join(map(str, sorted({*every.flatten().tolist()})))
+        numbers = " and ".join(sorted({*map(str, every.flatten().tolist())}))
         said = f"all labels are {numbers}, which count for nothing"
         raise UsageError(said, do="give a loader whose batches have labels")
+    kinds = of_two(every)
     if at is not None:
+        if kinds == TWO[1] and known.numel() < every.numel():
+            said = "the labels are 0 and 255, and 255 counts for nothing among classes"
+            raise UsageError(said, do="give class numbers: a mask that is an image, divided by 255")
         return Task("classes", labels, classes=classes)
     if found.numel() != given.numel():
         raise _not_understood(found, given)
-    if bool(((known == 0) | (known == 1)).all()):
-        one_each = found.ndim == 2 and found.shape[1] > 1 and bool((every.sum(1) == 1).all())
-        return Task("soft" if one_each else "binary", labels)
-    rows = every.double()
-    shares = found.ndim == 2 and found.shape[1] > 1 and bool((rows >= 0).all())
-    if shares and torch.allclose(rows.sum(1), torch.ones(len(rows), dtype=torch.float64)):
+    if found.shape == given.shape and shares_at(every) is not None:
         return Task("soft", labels)
-    variance = rows.reshape(len(rows), -1).var(0).mean().item() if len(rows) > 1 else 0.0
-    return Task("values", labels, scale=variance or 1.0)
+    if kinds or bool(((known == 0) | (known == 1)).all()):
+        return Task("binary", labels, two=kinds or (0, 1))
+    rows = every.double().reshape(len(every), -1)
+    number = (~rows.isnan()).sum(0)
+    away = (rows - rows.nanmean(0)).square().nansum(0) / (number - 1)
+    return Task("values", labels, scale=away[number > 1].mean().nan_to_num().item() or 1.0)
 
 
 def _not_understood(found: Tensor, given: Tensor) -> UsageError:
@@ -281,7 +314,7 @@ def _log_shares(found: Tensor) -> Tensor:
 
 def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
     found = found.movedim(cast(int, classes_at(found, labels)), 1)
-    labels = labels.long()
+    labels = per_place(labels, found).long()
     counts = counted(labels, found.shape[1])
     valid = labels[counts]
     least, most = (int(valid.min()), int(valid.max())) if len(valid) else (0, 0)
@@ -295,24 +328,18 @@ def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
     return _over_places(losses, predicted == labels, counts, predicted)
 
 
-def _of_binary(found: Tensor, labels: Tensor) -> Predictions:
-    counts = (labels == 0) | (labels == 1)
-    wanted = labels.where(counts, torch.zeros(()).double())
-    shares = bool(((found >= 0) & (found <= 1)).all())  # a sigmoid
-    logits = found.clamp(1e-12, 1 - 1e-12).logit() if shares else found
-    losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    yes = logits > 0
-    return _over_places(losses, yes == (wanted > 0), counts, yes.long())
-
-
-def _over_places(losses: Tensor, right: Tensor, counts: Tensor, answers: Tensor) -> Predictions:
+def _over_places(
+    losses: Tensor, right: Tensor | None, counts: Tensor, answers: Tensor
+) -> Predictions:
     """Of each example, the means over its places that count; (n, …) each."""
-    n = len(counts)
-    number = counts.reshape(n, -1).sum(1).clamp(min=1)
-    losses, right = (
-        (each.double() * counts).reshape(n, -1).sum(1) / number for each in (losses, right)
-    )
-    return Predictions(losses, right, some(answers), counts=counts.reshape(n, -1).any(1))
+    counts = counts.reshape(len(counts), -1)
+    number = counts.sum(1).clamp(min=1)
+
+    def mean(each: Tensor) -> Tensor:
+        return each.double().reshape(counts.shape).where(counts, 0.0).sum(1) / number
+
+    shares = None if right is None else mean(right)
+    return Predictions(mean(losses), shares, some(answers), counts=counts.any(1))
 
 
 def some(values: Tensor) -> Tensor:

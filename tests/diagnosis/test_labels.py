@@ -1,0 +1,176 @@
+"""Labels as datasets give them: another form of the same labels costs the same; what is missing is
+left out."""
+
+from __future__ import annotations
+
+from math import nan
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import bnbench
+from bnbench.diagnosis.criteria import channels
+from bnbench.errors import UsageError
+from tests.diagnosis.test_models import clusters
+from tests.diagnosis.test_tasks import X, body, rows
+
+CLASS = clusters()[1]
+PLACES = torch.stack([CLASS % 2, CLASS // 2, CLASS % 2], 1)
+"""Of two classes, (512, 3)."""
+
+
+class Places(nn.Module):
+    """(N, 6) → (N, 2, 3): each position is one of two classes; `last`: (N, 3, 2)."""
+
+    def __init__(self, *, last: bool = False) -> None:
+        super().__init__()
+        self.body, self.last = body(6), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.body(x).view(len(x), 2, 3)
+        return found.transpose(1, 2) if self.last else found
+
+
+ONE_HOT = F.one_hot(PLACES, 2)
+"""(512, 3, 2)."""
+
+
+@pytest.mark.parametrize(
+    ("model", "plain", "other"),
+    [
+        (body(4), CLASS, CLASS[:, None]),
+        (Places(), PLACES, PLACES[:, None]),
+        (Places(), PLACES, ONE_HOT.transpose(1, 2)),
+        (Places(last=True), PLACES, ONE_HOT.float()),
+        (body(1), CLASS % 2, CLASS % 2 * 2 - 1),
+        (body(1), CLASS % 2, (CLASS % 2 * 2 - 1)[:, None].float()),
+        (body(3), PLACES, (PLACES * 255).to(torch.uint8)),
+    ],
+)
+def test_another_form_of_the_same_labels_costs_the_same(
+    model: nn.Module, plain: Tensor, other: Tensor
+) -> None:
+    expected = bnbench.diagnose(model, rows(X, plain))
+    found = bnbench.diagnose(model, rows(X, other))
+    for one, its in zip(found.readings, expected.readings, strict=True):
+        assert one.loss == pytest.approx(its.loss, abs=1e-9)
+        assert one.accuracy == pytest.approx(its.accuracy, abs=1e-9)
+    assert [each.evidence for each in found.findings] == [e.evidence for e in expected.findings]
+
+
+def test_masks_that_are_images_are_no_classes() -> None:
+    with pytest.raises(UsageError, match="the labels are 0 and 255") as caught:
+        bnbench.diagnose(Places(), rows(X, PLACES * 255))
+    assert "divided by 255" in (caught.value.do or "")
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_values_that_are_missing_are_left_out(two: bool) -> None:
+    """Of examples that have some, the others count; an example that has none is not counted."""
+    y = PLACES.float() if two else X[:, :3] * torch.tensor([1.0, 2.0, 3.0])
+    y[::3, 1], y[::5] = nan, nan
+    model = body(3)
+    found = bnbench.diagnose(model, rows(X, y))
+    known = ~y.isnan()
+    with torch.no_grad():
+        out = model.eval()(X).double()
+    if two:
+        each = F.binary_cross_entropy_with_logits(out, y.nan_to_num().double(), reduction="none")
+    else:
+        values = y.double().numpy()
+        scale = torch.tensor([values[:, k][known[:, k]].var(ddof=1) for k in range(3)]).mean()
+        each = (out - y.nan_to_num()).square() / scale
+    there = known.any(1)
+    expected = ((each * known).sum(1) / known.sum(1))[there].mean().item()
+    reading = found.reading("running")
+    assert reading.loss == pytest.approx(expected, rel=1e-5)
+    assert reading.images == int(there.sum())
+
+
+@pytest.mark.parametrize("factor", [1.0, 100.0])
+def test_labels_in_another_unit_are_asked_for(factor: float) -> None:
+    y = X @ torch.linspace(-1, 1, 6)[:, None]
+    model = nn.Sequential(nn.Linear(6, 1), nn.BatchNorm1d(1))
+    with torch.no_grad():
+        model.train()(X)
+        found = bnbench.diagnose(model, rows(X, y * factor + 7 * factor))
+    said = [each.do for each in found.findings if each.name == "at-chance"]
+    assert said
+    assert all("another unit" in each for each in said)
+
+
+class Whole(nn.BatchNorm1d):
+    """What it does in training is not known, so that batches are passed one by one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) + (1e-2 * input.amax(0) if self.training else 0)
+
+
+def test_logits_that_are_small_by_chance_are_logits() -> None:
+    """Of batches of two, some have only logits from 0 to 1, which a sigmoid gives, too."""
+    linear, y = nn.Linear(6, 1), CLASS % 2
+    model = nn.Sequential(linear, Whole(1))
+    with torch.no_grad():
+        linear.weight.fill_(0.05), linear.bias.fill_(-0.5)
+        out = model.eval()(X)[:, 0].double()
+    pairs = out.view(-1, 2)
+    assert ((pairs >= 0) & (pairs <= 1)).all(1).any()
+    found = bnbench.diagnose(model, rows(X, y, size=2), images=len(X))
+    expected = F.binary_cross_entropy_with_logits(out, y.double()).item()
+    assert found.reading("running").loss == pytest.approx(expected, rel=1e-6)
+    shares = bnbench.diagnose(nn.Sequential(model, nn.Sigmoid()), rows(X, y, size=2), images=len(X))
+    assert shares.reading("running").loss == pytest.approx(expected, rel=1e-5)
+
+
+class ByDomain(nn.Module):
+    """As the networks of Chang et al. 2019, "Domain-specific batch normalization": the domain comes
+    as a number for each example of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 4)
+        self.norms = nn.ModuleList([nn.BatchNorm1d(16), nn.BatchNorm1d(16)])
+
+    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        return self.last(self.norms[int(domain[0])](self.first(x)).relu())  # type: ignore[no-any-return]
+
+
+def test_batches_that_a_column_tells_apart_are_not_mixed() -> None:
+    batches = [
+        (X[k : k + 32] * 9 ** (k // 32 % 2), torch.full((32,), k // 32 % 2), CLASS[k : k + 32])
+        for k in range(0, 512, 32)
+    ]
+    found = bnbench.diagnose(ByDomain(), batches, images=512)
+    assert [each.used for each in found.layers] == [True, True]
+    twin = ByDomain().train()
+    with torch.no_grad():
+        parts = [twin.first(x) for x, domain, _ in batches if not domain[0]]
+        losses = [F.cross_entropy(twin(x, domain), y).item() for x, domain, y in batches]
+    assert found.reading("batch").loss == pytest.approx(sum(losses) / 16, abs=1e-5)
+    mean = torch.cat(parts).double().mean(0)
+    assert torch.allclose(found.population["norms.0"].mean, mean, atol=1e-5)
+
+
+def test_batches_that_labels_tell_apart_are_mixed() -> None:
+    """They are what is wrong: batches of one class each."""
+    order = CLASS.argsort()
+    loader = DataLoader(TensorDataset(X[order], CLASS[order]), 32)
+    found = bnbench.diagnose(body(4), loader)
+    assert any("hold fewer classes" in each for each in found.notes)
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4))
+    for forward in (None, lambda model, batch: model(batch[0])):
+        taken = bnbench.diagnose(model, loader, forward=forward)
+        mixed = bnbench.diagnose(model, TensorDataset(X, CLASS), forward=forward)  # type: ignore[arg-type]
+        own, other = (each.population["0"].mean for each in (taken, mixed))
+        assert torch.allclose(own, other, atol=1e-5)
+
+
+def test_inputs_in_units_of_their_own_are_not_dead() -> None:
+    mean = torch.zeros(4, dtype=torch.float64)
+    variance = torch.tensor([1.0, 4.0, 1e8, 1e8], dtype=torch.float64)
+    assert not channels(mean, variance, 1e-5)[0].any()
+    assert channels(mean, variance * 1e-6, 1e-5)[0].tolist() == [True, True, False, False]
