@@ -40,8 +40,9 @@ class Look(NamedTuple):
     claims: list[Judged]
 
 
-def looks(study: Study) -> Iterator[Look]:
-    """Every look that its runs have come to, at least one. The study may hold further runs."""
+def looks(study: Study, left_out: Collection[str] = ()) -> Iterator[Look]:
+    """Every look that its runs have come to, at least one. The study may hold further runs.
+    `left_out`: cells whose runs it does not wait for."""
     numbers, found, names = study.experiment.stages, list[Judged](), set[str]()
     spent = dict(zip(numbers, shares(len(numbers)), strict=True))
     study = replace(study, given_up=frozenset())  # it may be what looks have left
@@ -50,12 +51,13 @@ def looks(study: Study) -> Iterator[Look]:
         cells = needed(study, found)
         names |= {run.name for run in study.runs if run.seed in some and run.cell in cells}
         here = replace(study, runs=tuple(run for run in study.runs if run.name in names))
-        lacking = sum(run.state not in ENDED for run in here.runs)
+        lacking = sum(run.state not in ENDED and run.cell not in left_out for run in here.runs)
         if not lacking and seeds in spent:
             standing = [each for each in found if not each.open]
             found = at_once(here, share=spent[seeds], standing=standing)
             for each in found if study.experiment.looks else ():
-                each.look = each.look or _told(each, seeds, numbers[-1])
+                if each.effect is not None:  # of claims that are left out there is none
+                    each.look = each.look or _told(each, seeds, numbers[-1])
         yield Look(seeds, here, lacking, found)
         if lacking or (seeds in spent and not any(each.open for each in found)):
             return
@@ -123,11 +125,23 @@ def asked(study: Study) -> Study:
     return last.study
 
 
+def _left_out(study: Study) -> frozenset[str]:
+    """Cells of which no run has been begun, if they are not of every claim: `sweep --claim` leaves
+    those of other claims out, and they must not hold up its verdicts."""
+    begun = {run.cell for run in study.runs if run.state != "new"}
+    waiting = {cell: config for cell, config in _cells(study) if cell not in begun}
+    ready = [
+        each for each in study.experiment.claims
+        if not any(claims.concern((each,), config) for config in waiting.values())
+    ]  # fmt: skip
+    return frozenset(waiting if ready else ())
+
+
 def judged(study: Study) -> list[Judged]:
     """Every claim of the experiment, in the file's order; one family for Holm's correction."""
     if not study.experiment.stages:
         return at_once(study)
-    *_, last = looks(study)
+    *_, last = looks(study, _left_out(study))
     lacks = f"the look at {last.seeds} seeds lacks {counted(last.lacking, 'run')}"
     if not last.claims:  # before the first look no number is a verdict's
         every = study.experiment.claims

@@ -80,9 +80,10 @@ def in_turn(
             cells = counted(len(last.study.cells), "cell")
             found, claims = f"{len(last.study.given_up)} of {cells} given up in tuning so far", ""
             if last.claims:
+                aims = each.experiment.aims or each.experiment.claims
                 undecided = [judged.claim.id for judged in last.claims if judged.open]
-                settled = len(last.claims) - len(undecided)
-                found = f"{settled} of {counted(len(last.claims), 'claim')} settled"
+                settled = len(aims) - len(undecided)
+                found = f"{settled} of {counted(len(aims), 'claim')} settled"
                 claims = f", for {listing(undecided, 'and')}"
             more = f"{counted(last.lacking, 'run')} more, to {last.seeds} seeds{claims}"
             say(f"{counted(before[-1].seeds, 'seed')}: {found}; {more}")

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bnbench.config import files, loading, registration, schema
 from bnbench.errors import ConfigError, UsageError
+from bnbench.report.looks import judged
 from bnbench.report.reading import read_study
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
@@ -41,7 +42,9 @@ def plan(path: Path, text: str, **options: Any) -> PlannedExperiment:
     path.mkdir(exist_ok=True)
     file = path / "x.yaml"
     file.write_text(SMALL_YAML + text)
-    overrides = loading.Overrides(seeds=options.pop("seeds", None))
+    overrides = loading.Overrides(
+        seeds=options.pop("seeds", None), claims=options.pop("claims", ())
+    )
     (planned,) = experiments.plan_all(
         str(file), overrides, max_runs=1000, runs_dir=path / "runs", say=lambda _: None, **options
     )
@@ -103,6 +106,15 @@ def test_seeds_are_added_for_what_is_undecided_alone(tmp_path: Path) -> None:
     assert {(run.setup, run.seed) for run in possible} == set(given)
     assert len(looks.possible(replace(again, folder=ExperimentFolder(tmp_path)))) == 36
     assert study.experiment.looks == (7, 9, 12)
+
+
+def test_claims_without_runs_are_not_called_settled(tmp_path: Path) -> None:
+    planned = plan(tmp_path, STUDY % 2, until="decided", max_seeds=9, claims=("none",))
+    given, said = trained(planned)
+    assert Counter(setup for setup, _ in given) == {"none": 9, "group": 9}
+    assert said == ["7 seeds: 0 of 1 claim settled; 4 runs more, to 9 seeds, for none"]
+    large, small = judged(read_study(planned.folder))
+    assert (large.look, small.look) == (None, "undecided at the most, 9 seeds")
 
 
 TUNED = (STUDY % 2).replace(
