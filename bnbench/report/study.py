@@ -260,10 +260,10 @@ class Study:
 
     @cached_property
     def trials(self) -> list[list[Cell]]:
-        """The cells among which each setup chooses, at each value of the other axes."""
+        """The cells among which each setup chooses, at each value of the others; null is one."""
         axis, groups = self.tuned_axis or "", dict[str, list[Cell]]()
         for cell in self.cells:
-            if cell.point.get(axis) is not None:
+            if identity.value_at(cell.runs[0].config, axis, identity.ANY) is not identity.ANY:
                 along = repr((cell.setup, sorted(_others(cell, axis).items())))
                 groups.setdefault(along, []).append(cell)
         return list(groups.values())
@@ -278,7 +278,7 @@ class Study:
         for cells in self.trials:
             if (best := self.taken(cells)) is not None:
                 tried = [cell.point[axis] for cell in cells]
-                values = tuple(value for value in self.axes[axis] if value in tried)
+                values = tuple(value for value in (*self.axes[axis], None) if value in tried)
                 choice = Choice(best.setup, _others(best, axis), best.point[axis], values)
                 found.append((cells, choice))
         return found

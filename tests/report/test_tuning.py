@@ -54,6 +54,28 @@ def test_values_without_an_order_have_no_end_to_be_at(tmp_path: Path) -> None:
     assert not found.at_edge
 
 
+@pytest.mark.parametrize("best", [4, None])
+def test_null_is_one_of_the_values_where_it_means_something(
+    tmp_path: Path, best: int | None
+) -> None:
+    text = """\
+setups: {a: , b: {norm: {kind: group}}}
+axes: {norm.batch_size: [2, 4, null]}
+tune: {axis: norm.batch_size}
+"""
+
+    def tell(config: Any) -> Told:
+        size = getattr(config.norm, "batch_size", best)
+        return Told((0.6 if size == best else 0.5,))
+
+    study = read_study(invented(tmp_path, text, tell))
+    (found,) = study.choices
+    assert (found.setup, found.value, found.values) == ("a", best, (2, 4, None))
+    assert not found.at_edge
+    chosen = [(cell.setup, cell.point["norm.batch_size"]) for cell in study.chosen]
+    assert chosen == [("a", best), ("b", None)]
+
+
 def test_losses_are_tuned_downwards(tmp_path: Path) -> None:
     folder = invented(tmp_path, TEXT % "val/loss", lambda config: Told((config.optim.lr / 4,)))
     # The invented loss is 1 − accuracy.
