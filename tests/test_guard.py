@@ -19,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnbench import cli, store
+from bnbench import store
 from bnbench.config import schema
 from bnbench.errors import Interrupted, RunError
 from bnbench.guard import ForeignCode, Raised, foreign_code, items
@@ -231,10 +231,8 @@ def test_no_traceback_of_a_thread_or_of_a_deletion_and_a_closed_standard_error_s
         passed="t = threading.Thread(target=forever, args=(x,)); t.start(); t.join(); os.close(2)",
     )
     Path("layer.py").write_text(way.source)
-    done = completed(
-        *(sys.executable, "-m", "bnbench", "diagnose", "layer.py:make", "--images", "64"),
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
-    )
+    command = ("bnbench", "diagnose", "layer.py:make", "--images", "64")
+    done = completed(sys.executable, "-m", *command)
     assert "population" in done.stdout
     assert "Traceback" not in done.stderr
     warned = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]

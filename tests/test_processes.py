@@ -15,12 +15,14 @@ TESTS = Path(__file__).parent
 
 
 def test_a_command_that_does_not_end_is_killed_with_what_it_started_and_shown() -> None:
-    with pytest.raises(AssertionError) as failed:
-        completed("sh", "-c", "sleep 600 & echo $$ $!; wait", seconds=3)
-    (note,) = failed.value.__notes__
-    numbers = re.search(r"killed after 3 s:\n(\d+) (\d+)\n", note)
+    for seconds in (0.5, 60):  # a busy machine may not have started it within the first
+        with pytest.raises(AssertionError) as failed:
+            completed("sh", "-c", "sleep 600 & echo $$ $!; wait", seconds=seconds)
+        (note,) = failed.value.__notes__
+        if numbers := re.search(rf"killed after {seconds} s:\n(\d+) (\d+)\n", note):
+            break
     assert numbers is not None, note
-    wait_until(lambda: not any(lives(int(number)) for number in numbers.groups()), seconds=60)
+    wait_until(lambda: not any(lives(int(number)) for number in numbers.groups()))
 
 
 def test_nobody_waits_for_what_never_comes() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, get_args
@@ -19,7 +18,6 @@ from bnbench import cli, explain
 from bnbench.catalogue import FINDINGS
 from bnbench.config import metrics, schema
 from bnbench.errors import UsageError
-from tests.processes import completed
 
 REFERENCE = re.compile(r"`\w+(?:\.\w+)+`")
 
@@ -252,12 +250,3 @@ def test_what_is_nothing_like_a_name() -> None:
         explain.find("xyzzy-plugh")
     with pytest.raises(UsageError, match="is not a metric"):
         explain.find("val/running/acuracy")
-
-
-def test_no_torch_is_imported() -> None:
-    code = (
-        "import sys\nfrom bnbench.cli import app\n"
-        "try: app(['explain', 'findings'])\nexcept SystemExit: pass\n"
-        "print(sorted({'torch', 'scipy', 'numpy'} & sys.modules.keys()))"
-    )
-    assert completed(sys.executable, "-c", code).stdout.splitlines()[-1] == "[]"

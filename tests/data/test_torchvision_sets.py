@@ -129,9 +129,7 @@ print(len(data.train), "torchvision" in sys.modules, said)
 def test_a_prepared_copy_needs_no_torchvision(mnist: Path) -> None:
     load(mnist)
     shutil.rmtree(mnist / "MNIST")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = completed(sys.executable, "-c", TWO_LOADS, mnist, env=environment)
-    assert done.stdout == "60 False []\n"
+    assert completed(sys.executable, "-c", TWO_LOADS, mnist).stdout == "60 False []\n"
 
 
 # --- prepared copies ----------------------------------------------------------------------
@@ -223,9 +221,8 @@ def test_others_wait_for_the_one_that_prepares(mnist: Path) -> None:
 def test_two_processes_prepare_at_once(tmp_path: Path) -> None:
     shutil.copytree(DEBIAN, tmp_path / "FashionMNIST" / "raw")
     code = TWO_LOADS.replace('"mnist"', '"fashion-mnist"')
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with ThreadPoolExecutor() as pool:
-        load_it = partial(completed, sys.executable, "-c", code, tmp_path, env=environment)
+        load_it = partial(completed, sys.executable, "-c", code, tmp_path)
         for done in [pool.submit(load_it) for _ in range(2)]:
             assert done.result().stdout.startswith("60000 False [")
     assert (tmp_path / "prepared" / "fashion-mnist.zip").is_file()
