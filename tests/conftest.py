@@ -34,6 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Texts of up to a megabyte are tried, and processes send each other the names of all tests."""
+    return f"{ascii(val[:60])[1:-1]}…" if isinstance(val, str) and len(val) > 200 else None
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread_from_the_start() -> None:
     """Also in the fixtures of a module or of the session."""
