@@ -63,6 +63,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "assemble",
             "catalogue",
             "config",
+            "data",
             "errors",
             "guard",
             "palette",

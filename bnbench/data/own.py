@@ -79,7 +79,7 @@ def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
             do="give N×C×H×W, N×H×W×C or N×H×W",
         )
     count = len(pixels)
-    if classes.shape != (count,):
+    if classes.shape not in ((count,), (count, 1)):
         raise DataError(
             f"{said} has {count:,} images, and labels of the shape {sizes(classes.shape)}",
             do="give one whole number an image",
@@ -106,7 +106,7 @@ def _from_arrays(images: Any, labels: Any, said: str, scratch: Path) -> Images:
         part = _pixels(pixels[start : start + size], said, start)
         if not as_they_are:
             kept[start : start + size] = part
-    return images_of(kept, classes)
+    return images_of(kept, classes.reshape(count))
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -279,6 +279,12 @@ def _class_names(
 ) -> tuple[str, ...]:
     """The names of the classes, after checking that every label has one."""
     given = returned[2] if len(returned) == 3 else _names(returned[0])
+    if len(returned) == 2 and (apart := numbered_otherwise(*returned)):
+        raise DataError(
+            f"{where}: {apart}",
+            do="number the classes alike (the same class folders, in both parts), or return the "
+            "names of the classes as a third value",
+        )
     if isinstance(given, str) or not isinstance(given, Iterable | None):
         raise DataError(f"{where}: the names of the classes are {_kind(given)}", do=RETURNS)
     names = None if given is None else tuple(map(str, given))
@@ -319,6 +325,16 @@ def _names(source: Any) -> Sequence[Any] | None:
             return found
         source = getattr(source, "dataset", None)  # of a Subset
     return None
+
+
+def numbered_otherwise(train: Any, test: Any) -> str:
+    """Which number means another class in each of two datasets, as of folders of which one lacks a
+    class; empty where none does, or where names are not known."""
+    ours, theirs = _names(train) or (), _names(test) or ()
+    apart = (
+        (k, *both) for k, both in enumerate(zip(ours, theirs, strict=False)) if len({*both}) > 1
+    )
+    return next((f"class {k} is {one} in train, {other} in test" for k, one, other in apart), "")
 
 
 def _first_of(names: Sequence[str], among: Any) -> str:

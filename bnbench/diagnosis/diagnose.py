@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _NormBase
 
+from bnbench.data.own import numbered_otherwise
 from bnbench.diagnosis import causes, criteria
 from bnbench.diagnosis.batches import Collected, collect
 from bnbench.diagnosis.case import Case
@@ -141,6 +142,8 @@ def examine(
             evaluation = collect(target.eval_loader, "eval", images, device, code, seed, taken)
         collected = [each for each in (train, evaluation) if each is not None]
         sizes, notes = _sizes(train, batch_sizes)
+        if apart := numbered_otherwise(target.loader, target.eval_loader):
+            notes.append(f"by the datasets' own names {apart}: the labels do not belong together")
         with evaluating(network):
             passes = Passes(network, autocast, seed, train, target.score)
             broken = non_finite(network, collected, [*passes.survey.calls])

@@ -120,6 +120,20 @@ def test_names() -> None:
     hugging_face.features = {"image": object(), "label": label}
     assert gathered(hugging_face, hugging_face).classes == ("x", "y", "z")
     assert gathered(named, named, ["a", "b", "c"]).classes == ("a", "b", "c")
+    column = gathered((PIXELS, LABELS[:, None]), named)  # as MedMNIST's
+    assert column.train.labels.tolist() == LABELS.tolist()
+
+
+def test_numbers_that_mean_other_classes_are_refused() -> None:
+    """Folders without images of a class number the later ones otherwise."""
+    train, test = (TensorDataset(*map(torch.from_numpy, GOOD)) for _ in range(2))
+    for each, names in ((train, ["cat", "dog", "elk"]), (test, ["cat", "elk", "fox"])):
+        each.classes = names  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="class 1 is dog in train, elk in test"):
+        gathered(Subset(train, range(6)), test)
+    assert gathered(train, test, ["a", "b", "c"]).classes == ("a", "b", "c")
+    test.classes = ["cat", "dog"]  # type: ignore[attr-defined]
+    assert gathered(train, Subset(test, [0, 1])).classes == ("cat", "dog", "elk")
 
 
 def test_slow_ones_are_decoded_by_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,14 @@ def test_batches_that_labels_tell_apart_are_mixed() -> None:
         assert torch.allclose(own, other, atol=1e-5)
 
 
+def test_datasets_that_number_classes_otherwise_are_said() -> None:
+    train, test = TensorDataset(X, CLASS), TensorDataset(X, CLASS)
+    for each, names in ((train, list("abcd")), (test, list("acd"))):
+        each.classes = names  # type: ignore[attr-defined]
+    found = bnbench.diagnose(body(4), DataLoader(train, 64), DataLoader(test, 64))
+    assert any("class 1 is b in train, c in test" in each for each in found.notes)
+
+
 def test_inputs_in_units_of_their_own_are_not_dead() -> None:
     mean = torch.zeros(4, dtype=torch.float64)
     variance = torch.tensor([1.0, 4.0, 1e8, 1e8], dtype=torch.float64)
