@@ -138,7 +138,8 @@ def _hint(differ: list[tuple[Any, Tensor]], channels: int) -> str:
 
 def require_logits(network: nn.Module, classes: int, announce: Announce) -> None:
     """From now on, what the network returns is a row of outputs for each image, one a class or
-    more; else it raises ArgumentError. `announce` is told, once, of outputs without a class."""
+    more; else it raises ArgumentError. `announce` is told, once, of outputs without a class, and of
+    those of a softmax."""
     told = False
 
     def check(_: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
@@ -155,10 +156,15 @@ def require_logits(network: nn.Module, classes: int, announce: Announce) -> None
             said = f"{counted(outputs.shape[1], 'output')} an image, for {classes} classes"
         if said:
             raise ArgumentError(f"the network returns {said}", argument="target", hint=hint)
-        if outputs.shape[1] > classes and not told:
-            told = True
+        if told or outputs.is_meta:
+            return
+        told = True
+        if outputs.shape[1] > classes:
             many = f"{counted(outputs.shape[1], 'output')} for {classes} classes"
             announce(f"warning: the network has {many}: the others are never right")
+        sums = outputs.detach().double().sum(1)
+        if bool((outputs >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
+            announce("warning: the network ends in a softmax, and so does the loss: leave it out")
 
     network.register_forward_hook(check)
 

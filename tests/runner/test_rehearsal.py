@@ -115,10 +115,19 @@ def test_what_a_network_returns_that_is_no_row_an_image(
     assert f"the first step fails: the network returns {message}" in str(refused.value)
 
 
-def test_outputs_without_a_class_are_said_by_rehearsal_and_run(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(NETWORK % ("classes + 2", "y"))
+@pytest.mark.parametrize(
+    ("outputs", "returned", "said"),
+    [
+        ("classes + 2", "y", "has 6 outputs for 4 classes: the others are never right"),
+        ("classes", "y.softmax(1)", "ends in a softmax, and so does the loss: leave it out"),
+    ],
+)
+def test_outputs_that_the_loss_does_not_mean_are_said_by_rehearsal_and_run(
+    outputs: str, returned: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(NETWORK % (outputs, returned))
     model = schema.CustomModel(kind="custom", target=f"{tmp_path / 'net.py'}:Net")
-    said = "warning: the network has 6 outputs for 4 classes: the others are never right"
+    said = f"warning: the network {said}"
     told: list[str] = []
     settings, config = Settings(announce=told.append), small_config(model=model, setup="a")
     assert check([config], settings) == []
