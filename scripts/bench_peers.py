@@ -51,7 +51,7 @@ class Peer:
 
 
 RUNS = [
-    Peer("bnbench, 10 evaluations under three kinds of statistics", "bnbench"),
+    Peer("bnbench, 5 evaluations under three kinds of statistics", "bnbench"),
     Peer("the usual script, images in memory", "torch", "{python} usual.py {images} --in-memory"),
     Peer("the usual script, torchvision's transforms", "torch", "{python} usual.py {images}"),
     Peer(

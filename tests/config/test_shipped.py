@@ -127,6 +127,17 @@ def test_what_a_newcomer_runs_can_decide_its_claims(name: str, claims: int) -> N
     assert_can_be_decided(experiment)
 
 
+def test_the_default_run_is_that_of_an_empty_file_but_for_evaluations(tmp_path: Path) -> None:
+    empty = tmp_path / "default.yaml"
+    empty.write_text("{}\n")
+    told, unasked = (
+        plans.expand(loading.load_experiment(path)).only().model_dump()
+        for path in (files.find_config("default"), empty)
+    )
+    assert told.pop("train") | {"evaluations": 10} == unasked.pop("train")
+    assert told == unasked
+
+
 def assert_can_be_decided(experiment: experiments.ExperimentConfig) -> None:
     """There are runs for each claim, and as many seeds as can support all of them."""
     assert experiment.claims
