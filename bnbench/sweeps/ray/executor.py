@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,9 +138,13 @@ class Ray:
         # By value: importing this package would take a node as long as starting an actor.
         look = self._ray.remote(lambda path: path.exists()).options
         there = [{"ray.io/node-id": node["NodeID"]} for node in self._usable() if self._room(node)]
-        asked = [look(num_cpus=0, label_selector=each).remote(self._seen) for each in there]
+
+        def seen_by_all() -> bool:
+            asked = [look(num_cpus=0, label_selector=each).remote(self._seen) for each in there]
+            return all(self._ray.get(asked, timeout=SEEN_SECONDS))
+
         try:
-            seen = all(self._ray.get(asked, timeout=SEEN_SECONDS))
+            seen = self._nodes.ask(seen_by_all)
         except self._ray.exceptions.RayError:
             seen = False
         if not seen:
@@ -164,7 +169,8 @@ class Ray:
             label_selector=selector,
             max_concurrency=2,  # it trains, and can be asked to stop
         )
-        made = actor.remote(self._options, sys.argv, shipping.SAVE_SECONDS)
+        options = self._options, sys.argv, shipping.SAVE_SECONDS
+        made = self._nodes.ask(lambda: actor.remote(*options))
         self._workers.append(_Worker(made, made.about.remote(self._seen)))
 
     def submit(self, shipment: Shipment) -> None:
@@ -299,14 +305,15 @@ class Ray:
             worker.actor.stop.remote()
 
     def close(self) -> None:
+        with suppress(ClusterError):
+            for worker in list(self._workers):
+                self._end(worker)
         self._nodes.close()
-        for worker in list(self._workers):
-            self._end(worker)
         self._forget_file()
 
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
-        self._ray.kill(worker.actor)
+        self._nodes.ask(lambda: self._ray.kill(worker.actor))
 
 
 def _cause(error: BaseException) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from bnbench.errors import ClusterError
 
@@ -17,6 +18,8 @@ SILENCE_SECONDS = 10.0
 LOST_SECONDS = 45.0
 """For this long its head may be starting again; after 60 s Ray itself ends this process."""
 
+Found = TypeVar("Found")
+
 
 def lost(how: str) -> ClusterError:
     """The cluster is no more, as far as this process can see."""
@@ -25,8 +28,8 @@ def lost(how: str) -> ClusterError:
 
 
 class Nodes:
-    """Looks which nodes there are, in a thread: Ray holds up whoever asks a head that does not
-    answer, and no Ctrl-C reaches him. Raises ClusterError if there is no first answer.
+    """Looks which nodes there are, and asks for more, in threads: Ray holds up whoever asks a head
+    that gives no answer, and no Ctrl-C reaches him. Raises ClusterError if there is no first one.
 
     `free`: resources that nobody has taken. Close it when done.
     """
@@ -41,12 +44,26 @@ class Nodes:
         self._error: Exception | None = None
         self._answered, self._closed = Event(), Event()
         Thread(target=self._look, daemon=True).start()
-        while not self._answered.wait(LOOK_SECONDS):
-            self.waited(LOOK_SECONDS)
+        self.ask(self._answered.wait)
 
     def alive(self) -> list[dict[str, Any]]:
         """Those that were there a moment ago."""
         return [each for each in self._found if each["Alive"]]
+
+    def ask(self, call: Callable[[], Found]) -> Found:
+        """What a call of Ray gives. Raises what it raises, and ClusterError as `waited` does."""
+        found = Future[Found]()
+
+        def run() -> None:
+            try:
+                found.set_result(call())
+            except BaseException as error:
+                found.set_exception(error)
+
+        Thread(target=run, daemon=True).start()
+        while not wait([found], LOOK_SECONDS).done:
+            self.waited(LOOK_SECONDS)
+        return found.result()
 
     def waited(self, seconds: float) -> None:
         """So long this process was awake without a look. Raises ClusterError if the cluster has not

@@ -257,6 +257,7 @@ def test_a_cluster_that_stops_responding_ends_the_sweep(
             if trainers(cluster) and not heads:
                 heads.append(frozen.enter_context(nodes.frozen("gcs_server")))
                 monkeypatch.setattr(watching, "LOST_SECONDS", 2.0)
+                cluster._spawn()  # Ray has it wait for the head
 
         with pytest.raises(ClusterError, match="does not answer any more"):
             swept(nodes, [run], experiment_in(tmp_path), freeze)

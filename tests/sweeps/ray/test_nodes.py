@@ -79,6 +79,21 @@ def test_nor_does_a_head_that_is_silent_from_the_start_hold_anybody_up(
     assert len(said) == 1
 
 
+def test_what_a_call_gives_or_raises_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it takes longer than a look, and where it is late itself."""
+    ray = SimpleNamespace(nodes=lambda: [THERE], available_resources=dict)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.01)
+    with closing(nodes.Nodes(print)) as found:
+        assert found.ask(lambda: Event().wait(0.05) or "given") == "given"
+        with pytest.raises(TimeoutError, match="late"):
+            found.ask(partial(fails, TimeoutError("late")))
+
+
+def fails(error: Exception) -> None:
+    raise error
+
+
 def test_where_the_node_of_the_driver_is_lost_no_run_goes_on_elsewhere() -> None:
     """As Ray 2.60 says it."""
     said = "The actor is dead because its owner has died. Owner Id: 02. Owner's node has crashed."
