@@ -184,13 +184,16 @@ for code in 130, 130, 0:
 """
 SLOW = """
 import os, time
+from pathlib import Path
 from torch import nn
 
 class Slow(nn.BatchNorm2d):
     def forward(self, x):
-        time.sleep(5 if self.training and os.path.exists(os.environ["SLOW"]) else 0)
+        if self.training:
+            time.sleep(float(Path(os.environ["SLOW"]).read_text() or 0))
         return super().forward(x)
 """
+"""So many seconds, for each of its two layers, as a file says."""
 
 
 @pytest.mark.cluster
@@ -204,10 +207,11 @@ def test_a_ray_of_its_own_is_left_with_ctrl_c_and_goes_on(
     does not start, and leaves no process."""
     required("ray")
     norm = "norm: {kind: custom, target: slow.py:Slow}"
-    train = "train: {steps: 1500, checkpoint_every: 20}"
+    train = "train: {steps: 300, checkpoint_every: 20}"
     (own_folder / "slow.py").write_text(SLOW)
     write_experiment(own_folder / "study.yaml", f"setups: {{own: {{{norm}, {train}}}}}\n")
     slow, said, printed = own_folder / "slowly", own_folder / "said", own_folder / "printed"
+    slow.write_text("0.02")
     monkeypatch.setenv("SLOW", str(slow))
     environment = os.environ | {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "0"}
     environment.pop("RAY_ADDRESS", None)
@@ -232,16 +236,17 @@ def test_a_ray_of_its_own_is_left_with_ctrl_c_and_goes_on(
             wait_until(lambda: until in said.read_text())
 
         first = commits(0)
-        slow.touch()
+        slow.write_text("5")
         time.sleep(0.5)  # for a step that takes long
         presses("(again: at once)")
         presses("stopped\n  the same command goes on from the last checkpoint\n")
         wait_until(lambda: not of_session(ray.pid, "ray::Actor"))
-        slow.unlink()
+        slow.write_text("0.02")
         second = commits(step())
         presses("stopped with 0 of 1 runs done; of 1 more, what was trained is saved\n")
+        slow.write_text("0")
         assert ray.wait() == 0, said.read_text()
-        assert 0 < first < second < 1500
+        assert 0 < first < second < 300
         wait_until(lambda: not of_session(ray.pid))
     ours = "stopp", "  the same command", "runs the code", "waiting for the cluster"
     assert not [line for line in said.read_text().splitlines() if not line.startswith(ours)]
