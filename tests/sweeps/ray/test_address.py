@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -189,11 +188,13 @@ from torch import nn
 
 class Slow(nn.BatchNorm2d):
     def forward(self, x):
-        if self.training:
-            time.sleep(float(Path(os.environ["SLOW"]).read_text() or 0))
+        file = Path(os.environ["SLOW"])
+        if self.training and (seconds := file.read_text()):
+            file.with_name(f"{seconds}-begun").touch()
+            time.sleep(float(seconds))
         return super().forward(x)
 """
-"""So many seconds, for each of its two layers, as a file says."""
+"""A layer that takes as many seconds longer as a file says."""
 
 
 @pytest.mark.cluster
@@ -237,14 +238,14 @@ def test_a_ray_of_its_own_is_left_with_ctrl_c_and_goes_on(
 
         first = commits(0)
         slow.write_text("5")
-        time.sleep(0.5)  # for a step that takes long
+        wait_until((own_folder / "5-begun").exists)
         presses("(again: at once)")
         presses("stopped\n  the same command goes on from the last checkpoint\n")
         wait_until(lambda: not of_session(ray.pid, "ray::Actor"))
         slow.write_text("0.02")
         second = commits(step())
         presses("stopped with 0 of 1 runs done; of 1 more, what was trained is saved\n")
-        slow.write_text("0")
+        slow.write_text("")
         assert ray.wait() == 0, said.read_text()
         assert 0 < first < second < 300
         wait_until(lambda: not of_session(ray.pid))
