@@ -113,12 +113,14 @@ def _pandas() -> Any:
 def open(
     experiment: str | Path, *, runs_dir: str | Path = "runs", study: int | None = None
 ) -> Study:
-    """What is on disk of an experiment: its name below `runs_dir`, or its folder.
+    """What is on disk of an experiment: its name below `runs_dir`, its folder or its file.
 
     `study`: which one, where the folder holds several. Raises UsageError and StorageError, which
     say what there is.
     """
-    return Study(choose_study(store.find_experiment(Path(runs_dir), str(experiment)), study))
+    name = str(experiment)
+    found = store.find_experiment(Path(runs_dir), name, files.experiment_of(name))
+    return Study(choose_study(found, study))
 
 
 def sweep(

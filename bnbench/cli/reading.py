@@ -18,7 +18,7 @@ FIGURES = ("pdf", "png", "svg")
 
 
 def _experiment(otherwise: str = "") -> Any:
-    where = f"Its name below --runs-dir, or its folder{otherwise}."
+    where = f"Its name below --runs-dir, its folder or its file{otherwise}."
     return typer.Argument(metavar="EXPERIMENT", autocompletion=completion.experiments, help=where)
 
 
@@ -50,11 +50,12 @@ def status(
     as_json: Json = False,
 ) -> None:
     """List every run and its state."""
+    from bnbench.config.files import experiment_of
     from bnbench.report.status import as_record, experiments_table, runs_text
     from bnbench.store import experiments, find_experiment
 
     if experiment is not None:
-        found = find_experiment(runs_dir, experiment)
+        found = find_experiment(runs_dir, experiment, experiment_of(experiment))
         if as_json:
             print(json.dumps(as_record(found), indent=2))
         else:
@@ -102,11 +103,13 @@ def report(
         )
     formats = _formats(pictures)
     with doing("reading the runs", as_json):
+        from bnbench.config.files import experiment_of
         from bnbench.report import paper, record, terminal, writing
         from bnbench.report.reading import choose_study, read_study
         from bnbench.store import find_experiment
 
-        found = read_study(choose_study(find_experiment(runs_dir, experiment), study))
+        folder = find_experiment(runs_dir, experiment, experiment_of(experiment))
+        found = read_study(choose_study(folder, study))
     with doing("drawing the figures", as_json):
         made = writing.make(found, formats=formats)
         writing.write(found, made)
@@ -177,9 +180,11 @@ def tensorboard(
     ] = False,
 ) -> None:
     """Start TensorBoard, with a link to a prepared view."""
+    from bnbench.config.files import experiment_of
     from bnbench.store import choose_experiments
 
-    chosen = choose_experiments(runs_dir, experiment)
+    called = experiment_of(experiment) if experiment else None
+    chosen = choose_experiments(runs_dir, experiment, called)
     with doing("loading TensorBoard, and reading the runs") as now:
         from bnbench.board.serve import rebuild_all, serve
 

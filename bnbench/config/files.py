@@ -208,14 +208,10 @@ def find_config(name: str) -> Path:
     Raises UsageError otherwise; it names the file that was meant, or what is shipped, the nearest
     first.
     """
+    path, short, known = _meant(name)
+    if path is not None:
+        return path
     is_folder = os.path.isdir(name)  # noqa: PTH112
-    if os.path.exists(name) and not is_folder:  # noqa: PTH110
-        return Path(name)
-    known = {each: file for each, file, _ in shipped()}
-    short = name.replace("\\", "/").removeprefix("./").removeprefix("configs/")
-    short = short.removesuffix(".yaml").removesuffix(".yml")
-    if short in known:
-        return known[short]
     kind = "is a folder, not an experiment" if is_folder else "is not there"
     parent = Path(name).parent
     here = map(str, parent.glob("*.yaml")) if os.path.isdir(parent) else ()  # noqa: PTH112
@@ -226,6 +222,25 @@ def find_config(name: str) -> Path:
         )
         do = f"shipped experiments: {listing(order, 'and')}"
     raise UsageError(f"{shortened(name)} {kind}, and no shipped experiment has that name", do=do)
+
+
+def _meant(name: str) -> tuple[Path | None, str, Mapping[str, Path]]:
+    """The file that a name means, if there is one; the name as a shipped one, and all of these."""
+    known = {as_typed(path): path for path in sorted(folder().rglob("*.yaml"))}
+    short = name.replace("\\", "/").removeprefix("./").removeprefix("configs/")
+    short = short.removesuffix(".yaml").removesuffix(".yml")
+    there = os.path.exists(name) and not os.path.isdir(name)  # noqa: PTH110, PTH112
+    return Path(name) if there else known.get(short), short, known
+
+
+def experiment_of(name: str) -> str | None:
+    """What the experiment of a file, or of a shipped one, is called; None of what is neither."""
+    path, *_ = _meant(name)
+    if path is None:
+        return None
+    data = yaml.read(str(path), "", Faults()).data
+    said = data.get("experiment") if isinstance(data, dict) else None
+    return slug(said if isinstance(said, str) else path.stem)
 
 
 def as_typed(path: Path) -> str:

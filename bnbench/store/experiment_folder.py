@@ -152,10 +152,13 @@ def experiments(runs_dir: Path) -> list[ExperimentFolder]:
     return [folder for folder in folders if folder.exists()]
 
 
-def choose_experiments(runs_dir: Path, name: str | None) -> list[ExperimentFolder]:
-    """The experiment of this name, or all where there is none given. Raises UsageError for none."""
+def choose_experiments(
+    runs_dir: Path, name: str | None, called: str | None = None
+) -> list[ExperimentFolder]:
+    """The experiment that `find_experiment` finds, or all without a name. Raises UsageError for
+    none."""
     if name is not None:
-        return [find_experiment(runs_dir, name)]
+        return [find_experiment(runs_dir, name, called)]
     found = experiments(runs_dir)
     if not found:
         raise UsageError(
@@ -165,24 +168,21 @@ def choose_experiments(runs_dir: Path, name: str | None) -> list[ExperimentFolde
     return found
 
 
-def find_experiment(runs_dir: Path, name: str) -> ExperimentFolder:
-    """The experiment of this name, or at this path. Raises UsageError, StorageError."""
-    for folder in (ExperimentFolder(runs_dir / name), ExperimentFolder(Path(name))):
-        if folder.exists():
+def find_experiment(runs_dir: Path, name: str, called: str | None = None) -> ExperimentFolder:
+    """The experiment of this name, or at this path; `called`: what that of the name's file is.
+    Raises UsageError, StorageError."""
+    for path in (runs_dir / name, Path(name), *([runs_dir / called] if called else [])):
+        if (folder := ExperimentFolder(path)).exists():
             return folder
-    known, file = [folder.name for folder in experiments(runs_dir)], Path(name)
+    known = [folder.name for folder in experiments(runs_dir)]
     do = f"there is: {cut(known)}" if known else "there is none yet: train something first"
-    if meant := nearest(name, known):
+    if called:
+        do = f"bnbench sweep {printable(name)} trains it first"
+    elif meant := nearest(name, known):
         do = f"did you mean {meant}?"
-    if file.suffix in (".yaml", ".yml"):
-        if file.stem in known:
-            do = f"write {file.stem}: an experiment is called like its file, without {file.suffix}"
-        elif file.exists():
-            do = f"bnbench sweep {printable(name)} trains it first"
     if not runs_dir.exists():
-        do = (
-            do if file.exists() else "train something first, or name another folder with --runs-dir"
-        )
+        named = "train something first, or name another folder with --runs-dir"
+        do = do if called else named
         raise StorageError(f"{printable(str(runs_dir))}: no such folder", do=do)
     raise UsageError(f"no experiment {name!r} in {printable(str(runs_dir))}", do=do)
 

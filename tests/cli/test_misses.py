@@ -66,23 +66,28 @@ def test_a_number_is_named_with_what_is_allowed() -> None:
     assert said == "--seeds many: a whole number from 1 to 1,000,000 is wanted\n"
 
 
-def test_a_file_where_an_experiment_is_meant(
+def test_the_file_of_an_experiment_means_the_experiment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_experiment(tmp_path / "study.yaml")
+    (tmp_path / "other.yml").write_text("experiment: named\n")
 
-    def report(name: str) -> str:
-        result = CliRunner().invoke(cli.app, ["report", name])
-        return result.stderr.splitlines()[-1].strip()
+    def said(command: str, name: str) -> str:
+        result = CliRunner().invoke(cli.app, [command, name])
+        return (result.stdout + result.stderr).strip()
 
-    assert report("study.yaml") == "bnbench sweep study.yaml trains it first"
-    (tmp_path / "runs/study").mkdir(parents=True)
-    (tmp_path / "runs/study/experiment.yaml").write_text("experiment: study\n")
-    assert report("study.yaml").startswith("write study: an experiment is called like its file")
-    assert report("stdy") == "did you mean study?"
-    (tmp_path / "other.yml").write_text("")
-    assert report("other.yml") == "bnbench sweep other.yml trains it first"
+    names = {"study.yaml": "study", "other.yml": "named", "claims/batch-size": "batch-size"}
+    for typed in names:
+        for command in ("report", "status", "tensorboard"):
+            assert said(command, typed).endswith(f"\n  bnbench sweep {typed} trains it first")
+    for typed, name in names.items():
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "experiment.yaml").write_text(f"experiment: {name}\n")
+        trains = f"bnbench sweep runs/{name}/experiment.yaml trains them"
+        assert said("report", typed).endswith(trains) and said("report", name).endswith(trains)
+        assert said("status", typed) == said("status", name) == "no runs yet"
+    assert said("report", "stdy").endswith("\n  did you mean study?")
 
 
 @pytest.mark.parametrize(
