@@ -13,7 +13,7 @@ PAGE = Path(__file__).parent / "diagnosis/findings.md"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """`seen`: what people say who have it. `told`: what tells it from other findings. `do`: what to
-    do, and `code` how, in up to three lines. `sources`: one a line."""
+    do, and `code` how, in up to four lines. `sources`: one a line."""
 
     seen: str
     cause: str

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import bnbench
 from bnbench.catalogue import FINDINGS, PAGE, Known, _read
 
-LINES, COLUMNS = 3, 76
+LINES, COLUMNS = 4, 76
 """Of code: as much as is read at a glance, and fits a terminal when it is indented."""
 
 

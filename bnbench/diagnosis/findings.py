@@ -222,6 +222,7 @@ def _in_small_batches(case: Case) -> Iterator[Finding]:
             f"{largest.figures} under those of {size}; running statistics average over "
             f"{averaged} batches; {steps * (number > 1)}{case.costs}",
             harmful=case.gap or differs,
+            do=f"{RECALIBRATE}; {FINDINGS['batch-too-small'].do}" if case.gap else "",
         )
 
 
@@ -236,6 +237,8 @@ def _over_images(case: Case) -> Iterator[Finding]:
         theirs = criteria.class_labels(case.evidence.task, there.images)
         labels = criteria.label_distance(case.labels, theirs)
         too = f"; their labels differ, too (by {percent(labels)})"
+        same = "where training is to see classes as often as evaluation, draw examples so "
+        same += f"(WeightedRandomSampler); else {FINDINGS['distribution-shift'].do}"
         yield finding(
             "distribution-shift",
             f"at layer {worst.name}, the evaluation images' means are {mean:.2f} standard "
@@ -244,6 +247,7 @@ def _over_images(case: Case) -> Iterator[Finding]:
             f"{there.own.population.figures} under training statistics, "
             f"{there.own.shuffled.figures} under their own",
             [layer for layer, *_ in shifts],
+            do=same if labels > criteria.SHIFT else "",
         )
 
 

@@ -138,7 +138,10 @@ def _off_caption(
     )
     if blamed:
         which = "" if blamed == len(layers) else f", measured for {blamed} of the layers"
-        said += f" Third panel: blame, the loss that a layer’s running statistics cost{which}."
+        said += (
+            " Third panel: blame, the loss under a layer’s running statistics minus that under the "
+            f"batch’s{which}."
+        )
     return said
 
 

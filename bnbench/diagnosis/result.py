@@ -123,9 +123,9 @@ class Finding:
 
     @property
     def code(self) -> str:
-        """How, where it is what is advised as a rule; else empty."""
+        """How, where what is advised as a rule is; else empty."""
         known = FINDINGS[self.name]
-        return known.code if self.do == known.do else ""
+        return known.code if known.do in self.do else ""
 
 
 def finding(

@@ -92,9 +92,12 @@ def verdict(diagnosis: Diagnosis) -> str:
     ]
     running, batch = max(pairs, key=lambda pair: pair[0].loss - pair[1].loss)
     said = f"{listing(harms, 'and')}: {running.figures} under running statistics"
-    if running.loss > batch.loss:
-        which = "" if len(diagnosis.images) == 1 else f" ({LOADERS[running.loader]} images)"
-        said += f", {batch.figures} under batch statistics{which}"
+    better = {"batch": batch, "population": diagnosis.reading("population", running.loader)}
+    for kind, reading in better.items():
+        if running.loss > reading.loss:
+            said += f", {reading.figures} under {kind} statistics"
+    if len(diagnosis.images) > 1:
+        said += f" ({LOADERS[running.loader]} images)"
     return "; ".join(filter(None, (said, risks)))
 
 
@@ -206,7 +209,7 @@ def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     more = f"\n{left} more layers: --json lists all" if left else ""
     yield Text(
         "off: running against population statistics, |Δμ|/σ and |ln σ²| (bold: far off);\n"
-        "blame: the loss that a layer's running statistics cost"
+        "blame: loss under a layer's running statistics minus that under the batch's"
         f"{'; channels: dead, with σ² ≤ ε' if 'dead' in columns else ''}{more}",
         style="dim",
     )

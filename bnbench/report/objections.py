@@ -43,11 +43,20 @@ def end_of_grid(arm: experiments.Arm, axis: str, choices: Iterable[Choice]) -> I
     """If the chosen value of an axis is an end of its grid, a better one may lie beyond."""
     for each in choices:
         if each.at_edge:
-            wanted = "smaller" if each.value == min(each.values) else "larger"
+            wanted = "a smaller one" if each.value == min(each.values) else "a larger one"
+            if axis == LR:
+                wanted = f"{_beyond(each)} to {axis} in the file, and sweep again"
             yield (
                 f"{arm.words}: the chosen {axis} {in_words(each.value)} is an end of its grid "
-                f"(add a {wanted} one)"
+                f"(add {wanted})"
             )
+
+
+def _beyond(choice: Choice) -> str:
+    """The next value outside of a grid of positive ones: as far away as the chosen one's neighbour
+    inside, to one digit."""
+    inside = choice.values[1 if choice.value == choice.values[0] else -2]
+    return in_words(float(f"{choice.value**2 / inside:.0e}"))
 
 
 def still_usable(

@@ -1,11 +1,9 @@
 """An experiment on disk: the runs that it plans, grouped into cells, and what tuning chooses.
 
-A cell is what its configuration is: runs that differ in more than the seed are never averaged, by
-whatever name they go.
+Runs that differ in more than the seed are never averaged, by whatever name they go.
 
 Which value of the tuned axis a setup takes is chosen on validation, never on test: of the values
-with the fewest diverged seeds the one with the best mean over its seeds. A learning rate that ruins
-one training in eight is not a setup's best.
+with the fewest diverged seeds the one with the best mean over its seeds.
 """
 
 from __future__ import annotations
@@ -62,8 +60,11 @@ class StudiedRun:
 
     @property
     def may_have_a_gap(self) -> bool:
-        """Whether running and batch statistics can differ; what custom code does is not known."""
-        return self.config.model.kind == "custom" or isinstance(self.config.norm, schema.TwoModes)
+        """Whether running and batch statistics can differ; of custom code, unless losses do not."""
+        if "custom" not in (self.config.model.kind, self.config.norm.kind):
+            return isinstance(self.config.norm, schema.BatchStatistics)
+        losses = {self.score("val", kind, "loss") for kind in ("running", "batch")}
+        return None in losses or len(losses) > 1
 
     @property
     def at_chance(self) -> bool:
@@ -185,8 +186,7 @@ class Choice(NamedTuple):
     @property
     def at_edge(self) -> bool:
         """Whether the choice is an end of the grid: there may be a better value outside of it."""
-        ends = (self.values[0], self.values[-1])
-        return len(self.values) > 1 and ordered(self.values) and self.value in ends
+        return len(self.values) > 1 and ordered(self.values) and self.value not in self.values[1:-1]
 
 
 def ordered(values: Iterable[Any]) -> bool:

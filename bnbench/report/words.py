@@ -77,8 +77,6 @@ def over_seeds(
     """
     if metric is None:
         return "–"
-    if not any(metric["values"]):  # exactly 0, as a gap of layers of one's own may be
-        return shown(0.0)
     if metric["interval"] is None:
         return ", ".join(shown(value, sign=sign) for value in metric["values"])
     low, high = map(shown, metric["interval"])

@@ -85,7 +85,7 @@ def test_the_file_of_an_experiment_means_the_experiment(
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "experiment.yaml").write_text(f"experiment: {name}\n")
         trains = f"bnbench sweep runs/{name}/experiment.yaml trains them"
-        assert said("report", typed).endswith(trains) and said("report", name).endswith(trains)
+        assert said("report", typed).endswith(trains)
         assert said("status", typed) == said("status", name) == "no runs yet"
     assert said("report", "stdy").endswith("\n  did you mean study?")
 

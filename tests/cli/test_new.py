@@ -99,7 +99,7 @@ def test_the_lines_for_statistics_alone_are_a_study(kinds: str) -> None:
     lines = [data if line.startswith("data: ") else line for line in lines]
     Path("alone.yaml").write_text("\n".join(lines))
     said = bnbench("configs", "check", "alone.yaml")
-    assert "2 values of norm.batch_size × 3 values of optim.lr × 6 seeds" in said.out, said.err
+    assert "2 values of norm.batch_size × 5 values of optim.lr × 6 seeds" in said.out, said.err
 
 
 @pytest.mark.parametrize("options", [("--compare", "group,own"), ("--batch-sizes", "4,10")])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import nn
 
 import bnbench
-from bnbench.diagnosis import Diagnosis, words
-from bnbench.diagnosis.case import alike
+from bnbench.catalogue import FINDINGS
+from bnbench.diagnosis import Diagnosis, criteria, findings, words
+from bnbench.diagnosis.case import Case, alike
 from bnbench.diagnosis.result import Finding, LayerReading, Score, said_once
 from bnbench.errors import UsageError
+from tests.diagnosis import faults
 from tests.diagnosis.patients import loader, network, pictures, steps
 
 
@@ -102,6 +106,34 @@ def test_a_loss_that_is_not_in_nats_has_its_unit() -> None:
     classes = bnbench.diagnose(network(), loader(count=128), images=128)
     assert {each.unit for each in classes.readings} == {"nats"}
     assert " nats" not in classes.findings[0].evidence
+
+
+def test_what_population_statistics_win_is_in_the_advice_and_in_the_title() -> None:
+    found = faults.pairs()
+    small = found.findings[0]
+    assert small.do.startswith("recalibrate (--fix); train with 32 or more images")
+    assert small.code == FINDINGS["batch-too-small"].code
+    title = words.verdict(found)
+    assert f"{found.reading('running').figures} under running statistics" in title
+    assert f"{found.reading('population').figures} under population statistics" in title
+
+
+@pytest.mark.parametrize("theirs", [[0, 1, 2, 3], [0, 0, 0, 3]])
+def test_of_other_labels_a_sampler_is_spoken_of(
+    theirs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = (Score("eval", "population", 64, 400, loss, 0.5) for loss in (0.4, 0.8))
+    own = SimpleNamespace(population=good, shuffled=good)
+    there = SimpleNamespace(own=SimpleNamespace(population=bad, shuffled=good), images=None)
+    evidence = SimpleNamespace(eval=there, task=None)
+    train, ours = SimpleNamespace(own=own), torch.tensor([0, 1, 2, 3])
+    case = SimpleNamespace(train=train, evidence=evidence, tracking=(), labels=ours)
+    monkeypatch.setattr(findings, "harms", lambda worse, better: worse.loss > better.loss)
+    monkeypatch.setattr(criteria, "shifts", lambda *_: [(layer("4"), 0.98, 0.5)])
+    monkeypatch.setattr(criteria, "class_labels", lambda *_: torch.tensor(theirs))
+    (shift,) = findings._over_images(cast(Case, case))
+    assert ("WeightedRandomSampler" in shift.do) == (theirs != ours.tolist())
+    assert FINDINGS["distribution-shift"].do in shift.do
 
 
 def test_no_more_images_are_said_than_there_are() -> None:

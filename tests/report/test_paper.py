@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from bnbench.config import feasible, schema
-from bnbench.report import paper
+from bnbench.report import paper, words
 from bnbench.report.paper import latex_text, markdown_text
 from bnbench.store import Record
 from tests.commands import bnbench
@@ -272,6 +272,8 @@ def test_a_layer_of_the_users_own_is_called_by_its_class(tmp_path: Path) -> None
         ["peak", "PeakNorm", "after"],
         ["bn", "batch", "before"],
     ]
+    gaps = [row[rows[0].index(words.GAP)] for row in rows[1:]]
+    assert gaps == ["–", "0.0"], "without batch statistics there is none, with them it may be 0"
     assert "peak & PeakNorm & after &" in printed(folder, "--format", "latex")
     row = next(csv.DictReader(io.StringIO(printed(folder, "--format", "csv"))))
     assert (row["norm.kind"], row["norm.name"]) == ("custom", "PeakNorm")

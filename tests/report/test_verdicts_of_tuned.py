@@ -38,6 +38,7 @@ def test_each_side_at_its_own_best_rate(tmp_path: Path) -> None:
     assert found.better[0].words == "bn, learning rate 0.1 (best of 3)"
 
 
+MORE = "add 10 to optim.lr in the file, and sweep again"
 INSIDE, AT_THE_END = {0.01: 0.1, 0.1: 0.7, 1: 0.2}, {0.01: 0.1, 0.1: 0.6, 1: 0.8}
 
 LOW_AT_THE_END = {0.01: 0.1, 0.1: 0.4, 1: 0.5}
@@ -66,7 +67,7 @@ def test_a_choice_at_the_end_of_a_grid_counts_where_a_better_one_could_turn_the_
     (found,) = judged(read_study(invented(tmp_path, text, at_rates(bn=bn, gn=gn))))
     assert found.verdict.outcome == outcome
     arm = "gn" if gn is LOW_AT_THE_END else "bn"
-    reason = f"{arm}: the chosen optim.lr 1 is an end of its grid (add a larger one)"
+    reason = f"{arm}: the chosen optim.lr 1 is an end of its grid ({MORE})"
     assert found.verdict.reasons == ((reason,) if outcome == "inconclusive" else ())
 
 
@@ -83,7 +84,7 @@ def test_beyond_an_end_of_the_grid_an_open_claim_may_become_clear(
         return Told((value,), test=value + off)
 
     (found,) = judged(read_study(invented(tmp_path, TUNED % "", tell)))
-    end = "bn: the chosen optim.lr 1 is an end of its grid (add a larger one)"
+    end = f"bn: the chosen optim.lr 1 is an end of its grid ({MORE})"
     *_, last = found.verdict.reasons
     assert found.verdict.outcome == "inconclusive"
     assert found.open == more

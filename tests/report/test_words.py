@@ -56,12 +56,10 @@ def test_a_mean_over_seeds() -> None:
     one = {"mean": 0.643, "interval": None, "values": [0.643]}
     two = {"mean": 0.65, "interval": None, "values": [0.643, 0.657]}
     three = {"mean": 0.643, "interval": (0.601, 0.689), "values": [0.62, 0.64, 0.669]}
-    none = {"mean": 0.0, "interval": (0.0, 0.0), "values": [0.0, 0.0, 0.0]}
     assert words.over_seeds(None) == "–"
     assert words.over_seeds(one) == "64.3"
     assert words.over_seeds(two) == "64.3, 65.7"
     assert words.over_seeds(three) == "64.3 [60.1, 68.9]"
-    assert words.over_seeds(none) == "0.0"
     assert words.over_seeds(two, sign=True) == "+64.3, +65.7"
     assert words.over_seeds(three, sign=True) == "+64.3 [60.1, 68.9]"
 
