@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnbench.config import schema
+from bnbench.config.datasets import folder_facts
 from bnbench.config.files import inline
 from bnbench.errors import UsageError
 from bnbench.wording import did_you_mean, listing, nearest, shortened
@@ -178,8 +179,10 @@ class Draft:
             keys = {"dataset": "image-folder", "root": os.path.relpath(self.data, folder)}
         words = [f"{key}: {inline(value)}" for key, value in keys.items()]
         if "root" in keys:
-            words.append("image_size: 32")
-        if len(keys) > 1:
+            facts = folder_facts(self.data, 3, 32)
+            held = max(facts.classes, min(1000, facts.train_images // 5))
+            words += ["image_size: 32", f"validation_size: {held}"]
+        if "target" in keys:  # of the example's 2,000
             words.append("validation_size: 100")
         if len(sizes) == 1:
             words.append(f"batch_size: {sizes[0]}")

@@ -110,12 +110,14 @@ def _ramps(config: schema.RunConfig) -> Iterator[Obstacle]:
 def _splits(config: schema.RunConfig, dataset: DatasetFacts) -> Iterator[Obstacle]:
     data, pool, classes = config.data, dataset.train_images, dataset.classes
     held, wanted = data.validation_size, data.train_size
+    fits = f"write {max(classes, pool // 5)}" if 2 * classes <= pool else None
     if classes < 2:
         yield Obstacle(("data.root", "data.dataset"), "data: one class leaves nothing to learn")
     if held >= pool:
         yield Obstacle(
             ("data.validation_size", "data.train_images", "data.dataset"),
             f"data.validation_size: {held} of {pool} training images leave none to train on",
+            fits,
         )
     elif wanted is not None and wanted + held > pool:
         yield Obstacle(
@@ -134,6 +136,7 @@ def _splits(config: schema.RunConfig, dataset: DatasetFacts) -> Iterator[Obstacl
             ("data.validation_size",),
             f"data.validation_size: {held} of {pool} training images leave {pool - held} to "
             f"train {classes} classes on",
+            fits,
         )
 
 
@@ -144,6 +147,7 @@ def _batches(config: schema.RunConfig, left: int) -> Iterator[Obstacle]:
         yield Obstacle(
             tuple(f"data.{name}" for name in names),
             f"data.batch_size: a batch of {batch} is larger than the {left} training images",
+            f"at most {left}",
         )
     norm = config.norm
     if not isinstance(norm, schema.Chunked):

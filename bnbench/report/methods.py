@@ -15,6 +15,7 @@ from bnbench.report import words
 from bnbench.report.quantities import metrics_of
 from bnbench.report.study import Point, Study
 from bnbench.stats import racing
+from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.stats.looks import shares
 from bnbench.stats.verdict import LEVEL
 from bnbench.wording import counted, in_words, key_words, listing
@@ -43,16 +44,17 @@ NAMES = {"lr": "learning rate", "lr_rule": "learning rate rule", "init": "initia
 
 def caption(study: Study) -> str:
     """Protocol, statistics and versions in a few sentences, to stand at a table of cells."""
-    first = study.experiment.question
+    first, few = study.experiment.question, len(study.seeds) < SEEDS_FOR_AN_INTERVAL
+    brackets = "" if few else ", means over seeds [Student's 95 % interval, on the logit scale]"
     return _sentences(
         [
             *([first if first.endswith(("?", ".", "!")) else f"{first}."] if first else []),
-            f"Data: {_data(study)}; {_budget(study)}, {_of('data', 'batch_size', study)} images a "
-            f"batch, {counted(len(study.seeds), 'seed')}.",
+            f"Test accuracy in eval mode (running statistics) after {_budget(study)} of "
+            f"{_data(study)}, {_of('data', 'batch_size', study)} images a batch, "
+            f"{counted(len(study.seeds), 'seed')}{brackets}.",
             f"The {_axis(study)} was chosen on {_by(study)}." if study.choices else "",
-            "Test %: accuracy of test images under running statistics.",
             words.ARROW_MEANS if any(map(words.has_arrow, map(metrics_of, study.cells))) else "",
-            f"{words.GAP_MEANS} Values are {VALUES}.",
+            words.GAP_MEANS,
             words.AT_CHANCE if any(run.at_chance for run in study.runs) else "",
             f"{_unfinished(study)}{_versions(study)}.",
         ]

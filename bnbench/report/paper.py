@@ -17,7 +17,7 @@ from bnbench.report.record import as_csv
 from bnbench.report.study import METRICS
 from bnbench.report.terminal import cells_in_words, outcome
 from bnbench.store import Record
-from bnbench.wording import printable, slug
+from bnbench.wording import key_words, printable, slug
 
 
 class PaperTable(NamedTuple):
@@ -57,7 +57,7 @@ def _tables(record: Record) -> Iterator[PaperTable]:
     yield PaperTable(
         experiment["name"],
         record["caption"],
-        [headings[0], "norm", "placement", *headings[1:]],
+        [headings[0], "norm", "placement", *map(key_words, axes), *headings[1 + len(axes) :]],
         [[row[0], *norm, *row[1:]] for row, norm in zip(rows, norms, strict=True)],
         ["l"] * 3 + ["r"] * (len(headings) - 1),
     )

@@ -59,6 +59,18 @@ def test_what_is_written_is_sound(options: tuple[str, ...]) -> None:
     assert name == "experiment: study"
 
 
+@pytest.mark.parametrize("count", [15, 40, 2600])
+def test_validation_images_are_a_fifth_of_a_folder(count: int, own_folder: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            own_folder.joinpath(part, name).mkdir(parents=True)
+            for i in range(count):
+                own_folder.joinpath(part, name, f"{i}.png").touch()
+    said = bnbench("new", "study", "--data", ".", "--batch-sizes", "4,16")
+    assert said.code == 0, said.err
+    assert f", validation_size: {min(1000, 2 * count // 5)}}}" in Path("study.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "better", "worse", "says"),
     [

@@ -41,7 +41,7 @@ POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validatio
         ("norm: {batch_size: 128}", "x.yaml:1:8: norm.batch_size: 128 is larger than "
          "data.batch_size 64"),
         ("data: {validation_size: 10000}", "x.yaml:1:8: data.validation_size: 10000 of 10000 "
-         "training images leave none to train on"),
+         "training images leave none to train on\n  write 2000"),
         ("data: {validation_size: 0}\naxes: {optim.lr: [0.1, 1.0]}\ntune: {axis: optim.lr}",
          "x.yaml:1:8: data.validation_size: 0 leaves no image on which tune could choose optim.lr\n"
          "  hold out some: 1000"),
@@ -51,12 +51,12 @@ POINT = "data: {dataset: synthetic, image_size: 4, train_images: 1000, validatio
          "classes"),
         ("data: {validation_size: 1}", "x.yaml:1:8: data.validation_size: 1 image for 10 classes"),
         ("data: {validation_size: 9995, batch_size: 2}", "x.yaml:1:8: data.validation_size: 9995 "
-         "of 10000 training images leave 5 to train 10 classes on"),
+         "of 10000 training images leave 5 to train 10 classes on\n  write 2000"),
         ("data: {batch_size: 9001}", "x.yaml:1:8: data.batch_size: a batch of 9001 is larger than "
-         "the 9000 training images"),
+         "the 9000 training images\n  at most 9000"),
         # the defaults alone cannot do it: the fault points at what made it so
         ("data: {dataset: synthetic, train_images: 1020}", "x.yaml:1:28: data.batch_size: a batch "
-         "of 64 is larger than the 20 training images"),
+         "of 64 is larger than the 20 training images\n  at most 20"),
     ],
 )  # fmt: skip
 def test_refused(faults: Any, text: str, expected: str) -> None:
@@ -87,7 +87,8 @@ seeds: 4
 """
     assert faults(text) == (
         "x.yaml:3:27: norm.batch_size: 3 is larger than data.batch_size 2 (setup a)\n"
-        "x.yaml:5:29: data.batch_size: a batch of 9999 is larger than the 9000 training images"
+        "x.yaml:5:29: data.batch_size: a batch of 9999 is larger than the 9000 training images\n"
+        "  at most 9000"
     )
 
 
@@ -167,7 +168,8 @@ def test_image_folders_are_counted(plan: Any, faults: Any, tmp_path: Any) -> Non
     )
     folder(tmp_path / "a", 20)
     assert faults(text) == (
-        "x.yaml:1:55: data.batch_size: a batch of 64 is larger than the 36 training images"
+        "x.yaml:1:55: data.batch_size: a batch of 64 is larger than the 36 training images\n"
+        "  at most 36"
     )
     assert plan(text, "data.batch_size=36").only().data.batch_size == 36
     folder(tmp_path / "b", 20)

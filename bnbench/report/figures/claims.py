@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from bnbench.report.figures import style
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
+from bnbench.wording import listing
 
 MOST = 24
 DOT = style.SLATE
@@ -55,10 +56,10 @@ def differences_caption(claims: Sequence[Judged]) -> str:
     ]
     effects = [each.verdict.effect for each in shown if each.verdict.effect is not None]
     few = all(effect.n < SEEDS_FOR_AN_INTERVAL for effect in effects)
-    if any(effect.mean is not None for effect in effects):
-        said.append(
-            f"Diamond: the mean{'' if few else ', with its 95 % interval'}; tick: the median."
-        )
+    if means := [effect for effect in effects if effect.mean is not None]:
+        sure = listing(dict.fromkeys(f"{100 * effect.coverage:.3g} %" for effect in means))
+        interval = "" if few else f", with its {sure} interval"
+        said.append(f"Diamond: the mean{interval}; tick: the median.")
     if any(effect.over_images is not None for effect in effects):
         said.append("Thin line: the interval over seeds and images.")
     if any(effect.mean is None for effect in effects):
