@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from matplotlib.lines import Line2D
 
 from bnbench.config import schema
 from bnbench.report.figures import _figures, style
-from bnbench.report.figures.claims import differences_caption
 from bnbench.report.looks import judged
 from bnbench.report.reading import read_study
 from bnbench.report.study import Study
@@ -339,14 +337,6 @@ def test_differences_of_two_seeds_have_no_interval(tmp_path: Path, seeds: int) -
     assert ("95 % interval" in words) == (seeds == 3)
     (dots,) = [line for line in axes.lines if line.get_marker() == "."]
     assert x(dots) == pytest.approx([10.0] * seeds)
-
-
-def test_a_look_has_an_interval_of_its_own(tmp_path: Path) -> None:
-    (found,) = judged(study(tmp_path, f"seeds: 3\n{CLAIM}"))
-    assert found.verdict.effect is not None
-    effect = replace(found.verdict.effect, coverage=0.9875)
-    found.verdict = replace(found.verdict, effect=effect)
-    assert "with its 98.8 % interval" in differences_caption([found])
 
 
 def test_a_setup_has_its_colour_in_every_experiment(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from bnbench.config import schema
 from bnbench.report import looks as module
+from bnbench.report.figures.claims import differences_caption
 from bnbench.report.reading import read_study
 from bnbench.report.verdicts import at_once
 from bnbench.report.writing import make
@@ -75,6 +76,10 @@ def test_what_a_folder_says_is_what_the_simulation_says(tmp_path: Path, seed: in
         assert f" {seeds} " in each.look.replace(",", " ")
         assert each.verdict.effect is not None
         assert each.verdict.effect.n == seeds
+    sure = {each.verdict.effect.coverage for each in found if each.verdict.effect}
+    caption = differences_caption(found)
+    assert 0.95 not in sure
+    assert all(f"{100 * each:.3g} %" in caption for each in sure)
     asked = {(run.setup, run.seed) for run in read_study(folder).runs}
     arms = [("batch", "none"), ("group", "none"), ("layer", "group")]
     assert asked == {
