@@ -109,16 +109,17 @@ def usable_lr(runs: Sequence[StudiedRun], name: str, *, target: float) -> float 
     """
     if not runs or not all(run.result is not None for run in runs):
         return None
-    rates = sorted((float(run.point[LR]), usable(run, target)) for run in runs)
-    if not any(works for _, works in rates):
+    # Rates of a grid have six digits: without rounding, a step of it would be above its size.
+    found = sorted((round(log10(run.point[LR]), 5), usable(run, target)) for run in runs)
+    if not any(works for _, works in found):
         return -inf
     if name == "usable_lr_max":
-        return max(log10(rate) for rate, works in rates if works)
+        return max(decades for decades, works in found if works)
     widest, begin = 0.0, None
-    for rate, works in rates:
-        begin = (begin or rate) if works else None
+    for decades, works in found:
+        begin = None if not works else decades if begin is None else begin
         if begin is not None:
-            widest = max(widest, log10(rate / begin))
+            widest = max(widest, decades - begin)
     return widest
 
 

@@ -41,6 +41,19 @@ def test_usable_rates_are_compared_in_decades(tmp_path: Path) -> None:
     assert found.verdict.outcome == "supported"
 
 
+@pytest.mark.parametrize(("bn", "none"), [(0.32, 0.1), (0.1, 0.032)])
+def test_a_step_of_the_grid_is_not_above_a_smallest_effect_of_one(
+    tmp_path: Path, bn: float, none: float
+) -> None:
+    """Rates of a grid are rounded: 0.316228 is 0.50000032 decades above 0.1."""
+    text = (RATES % ("bn", "none")).replace("[0.01, 0.1, 1, 10]", "{log: [0.01, 1, 5]}")
+    (found,) = judged(read_study(invented(tmp_path, text, trains_up_to(bn=bn, none=none))))
+    assert set(found.pairs.values()) == {0.5}
+    assert found.verdict.outcome == "inconclusive"
+    (reason,) = found.verdict.reasons
+    assert "0.5 … 0.5 ends at the smallest effect 0.5" in reason
+
+
 def test_where_the_favoured_side_is_behind_it_may_catch_up_beyond_the_largest_rate(
     tmp_path: Path,
 ) -> None:
