@@ -19,8 +19,8 @@ from bnbench.running_statistics import STATISTICS
 from bnbench.wording import cut
 
 BY_FUNCTION = (
-    "forward() calls F.batch_norm with statistics that no module has as running_mean and "
-    "running_var, so they were not looked at"
+    "forward() normalizes by statistics that no module has as running_mean and running_var, so "
+    "they were not looked at"
 )
 UNITS = 2.0
 """Times the loss of the best constant: no training makes more of labels in the outputs' unit."""
@@ -29,7 +29,10 @@ OTHER_UNITS = (
     "is it trained? Or are the outputs in another unit than the labels, which the training loop "
     "scales: then give labels in theirs, or score="
 )
-OWN_MODULES = "give each normalization a module of its own (nn.BatchNorm2d), and ask again"
+OWN_MODULES = (
+    "give each normalization a module of its own that names them so (as nn.BatchNorm2d), and ask "
+    "again"
+)
 
 
 def in_other_modes(case: Case) -> Iterator[Finding]:

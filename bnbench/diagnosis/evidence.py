@@ -116,8 +116,8 @@ class Modes:
     """The same examples in the same batches under batch statistics: `evaluation`: the rest of the
     network in eval mode; `training`: in training mode, without dropout, None where that gives
     something else every time or another kind of output. `noisy`: the layers' statistics with
-    dropout, None where there is none; `still`: without. `by_function`: whether forward() calls
-    F.batch_norm with statistics that are in no layer."""
+    dropout, None where there is none; `still`: without. `by_function`: whether forward()
+    normalizes by statistics that are in no layer: calls F.batch_norm, or moves them in training."""
 
     evaluation: Predictions
     training: Predictions | None

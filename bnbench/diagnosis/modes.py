@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -72,6 +73,20 @@ def in_training(network: nn.Module, *, dropout: bool) -> Iterator[InTraining | N
             still = has_statistics(module) or isinstance(module, _NormBase)
             module.training = not still and (dropout or not drops(module))
         yield mode
+
+
+def moved(network: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
+    """The buffers that are not what they were."""
+    now = dict(network.named_buffers())
+    return [name for name, value in before.items() if not torch.equal(value, now[name])]
+
+
+def averages(names: Iterable[str]) -> bool:
+    """Whether buffers of these names are the statistics of a layer, as moving_mean and
+    moving_variance are in layers that come from TensorFlow."""
+    parts = [name.rpartition(".") for name in names]
+    return bool({at for at, _, leaf in parts if "mean" in leaf}
+                & {at for at, _, leaf in parts if "var" in leaf or "std" in leaf})  # fmt: skip
 
 
 def losses(network: nn.Module, batch: Any) -> Any:

@@ -15,7 +15,7 @@ from bnbench.diagnosis.answers import answer, in_unit, total
 from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes, Target
 from bnbench.diagnosis.foreign import Network, in_a_sentence
-from bnbench.diagnosis.modes import drops, in_training, losses
+from bnbench.diagnosis.modes import averages, drops, in_training, losses, moved
 from bnbench.diagnosis.route import Route, labels_in, route
 from bnbench.diagnosis.survey import Pools, survey
 from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of
@@ -231,17 +231,16 @@ class Passes:
         def found(seed: int) -> tuple[Predictions, Pools]:
             torch.manual_seed(seed)
             with tensors_restored(buffers), self.survey.batch(self._shared_by(size)) as pools:
-                return self._predictions(images, passes), pools
+                answered = self._predictions(images, passes)
+                changed[:] = moved(network, before)
+                return answered, pools
 
+        changed: list[str] = []
         with tensors_restored(buffers):
             self._predictions(images, passes)
-            now = dict(network.named_buffers())
-            moved = tuple(
-                name
-                for name, value in before.items()
-                if name.endswith(STATISTICS) and not torch.equal(value, now[name])
-            )
+            in_eval = tuple(n for n in moved(network, before) if n.endswith(STATISTICS))
         evaluation, still = found(0)
+        others = {*changed}
         training, random_too, by_function = None, False, False
         if self.task.kind != "training":
             with (
@@ -250,6 +249,7 @@ class Passes:
             ):
                 one, still = found(0)
                 by_function = mode is not None and mode.by_function
+                by_function |= averages({*changed} - others)
                 other, _ = found(1)
                 random_too = not torch.allclose(one.losses, other.losses, equal_nan=True)
                 training = None if random_too else one
@@ -257,7 +257,7 @@ class Passes:
         if random_too or any(map(drops, network.modules())):
             with suppress(UsageError), in_training(network, dropout=True):
                 _, noisy = found(0)
-        return Modes(evaluation, training, noisy, still, moved, by_function)
+        return Modes(evaluation, training, noisy, still, in_eval, by_function)
 
     def of_live(self, images: Collected, live: nn.Module | None) -> Pools | None:
         """The layers' statistics with the live model's weights, where there is one; None also where

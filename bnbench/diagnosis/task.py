@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnbench.diagnosis.answers import (
-    TWO,
     answer,
     classes_at,
     counted,
@@ -281,16 +280,19 @@ def _of_answer(found: Tensor, given: Tensor, labels: Path, every: Tensor) -> Tas
         raise UsageError(said, do="give a loader whose batches have labels")
     kinds = of_two(every)
     if at is not None:
-        if kinds == TWO[1] and known.numel() < every.numel():
+        if kinds == (0, 255) and known.numel() < every.numel():
             said = "the labels are 0 and 255, and 255 counts for nothing among classes"
             raise UsageError(said, do="give class numbers: a mask that is an image, divided by 255")
         return Task("classes", labels, classes=classes)
     if found.numel() != given.numel():
         raise _not_understood(found, given)
-    if found.shape == given.shape and shares_at(every) is not None:
+    two = kinds or (0, 1) if kinds or bool(((known == 0) | (known == 1)).all()) else None
+    # Of a sigmoid for each class, the shares do not sum to one.
+    each = two and in_unit(found) and shares_at(found) is None
+    if found.shape == given.shape and shares_at(every) is not None and not each:
         return Task("soft", labels)
-    if kinds or bool(((known == 0) | (known == 1)).all()):
-        return Task("binary", labels, two=kinds or (0, 1))
+    if two:
+        return Task("binary", labels, two=two)
     rows = every.double().reshape(len(every), -1)
     number = (~rows.isnan()).sum(0)
     away = (rows - rows.nanmean(0)).square().nansum(0) / (number - 1)

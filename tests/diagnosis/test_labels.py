@@ -61,6 +61,17 @@ def test_another_form_of_the_same_labels_costs_the_same(
     assert [each.evidence for each in found.findings] == [e.evidence for e in expected.findings]
 
 
+def test_a_sigmoid_for_each_class_is_no_softmax() -> None:
+    model, labels = body(4), F.one_hot(CLASS)
+    with torch.no_grad():
+        out = model.eval()(X)
+    each = F.binary_cross_entropy_with_logits(out, labels.float()).item()
+    of_all = F.cross_entropy(out, CLASS).item()
+    for last, expected in ((nn.Sigmoid(), each), (nn.Softmax(1), of_all), (nn.Identity(), of_all)):
+        found = bnbench.diagnose(nn.Sequential(model, last), rows(X, labels))
+        assert found.reading("running").loss == pytest.approx(expected, rel=1e-5)
+
+
 def test_masks_that_are_images_are_no_classes() -> None:
     with pytest.raises(UsageError, match="the labels are 0 and 255") as caught:
         bnbench.diagnose(Places(), rows(X, PLACES * 255))

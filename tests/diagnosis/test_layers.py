@@ -270,3 +270,29 @@ def test_of_many_layers_the_one_at_fault_is_found() -> None:
     blamed = {each.name: each.blame for each in found.layers if each.blame is not None}
     assert 0 < len(blamed) <= 12
     assert max(blamed, key=lambda name: blamed[name]) == "18.norm"
+
+
+class OfTensorFlow(nn.Module):
+    """Its statistics have the names that they have there, and are far from those of a batch."""
+
+    def __init__(self, channels: int, **_: object) -> None:
+        super().__init__()
+        self.register_buffer("moving_mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("moving_variance", torch.full((channels, 1, 1), 50.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = self.get_buffer("moving_mean"), self.get_buffer("moving_variance")
+        if self.training:
+            now = x.mean((0, 2, 3))[:, None, None], x.var((0, 2, 3))[:, None, None]
+            mean.lerp_(now[0].detach(), 0.001)
+            variance.lerp_(now[1].detach(), 0.001)
+            mean, variance = now
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
+def test_statistics_by_other_names_are_said_to_be_so() -> None:
+    found = diagnosed(steps(network(norm=OfTensorFlow), 20), 256)
+    (finding,) = (each for each in found.findings if each.harmful)
+    assert finding.name == "mode-branch"
+    assert "normalizes by statistics that no module" in finding.evidence
+    assert not any("no BatchNorm" in each for each in found.notes)
