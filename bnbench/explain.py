@@ -28,8 +28,12 @@ PROBE_READING = "probe / <probe> [/ <layers>] / <reading>"
 TOPICS = {"norms": "norm", "models": "model", "datasets": "data", "optimizers": "optim"}
 TOPICS |= {"probe": "probes", "metric": "metrics", "finding": "findings", "claim": "claims"}
 # Words of the field that are part of a metric's name.
-IN_METRICS = {"population": "test/population/accuracy", "precise bn": "test/population/accuracy"}
-IN_METRICS |= {"running": "test/running/accuracy", "gap": "val/gap/accuracy"}
+IN_METRICS = {
+    "test/population/accuracy": ("population", "population statistics", "precise bn"),
+    "test/running/accuracy": ("running", "running statistics", "eval", "eval mode", "inference"),
+    "test/batch/accuracy": ("batch statistics", "train mode", "training mode"),
+    "val/gap/accuracy": ("gap",),
+}
 NO_VALUES = ("null", "text")
 """Words among what a key takes that say nothing of it."""
 PYTHON = ("assemble.swapping.swap", "watching.watch.Watch", "diagnosis.diagnose.diagnose",
@@ -104,7 +108,8 @@ def find(word: str) -> Sequence[Entry | Key]:
         keys = also + [key for key in keys if key not in also]
     if keys:
         return keys
-    metric = IN_METRICS.get(re.sub("[-_ ]+", " ", word.lower()), word)
+    plain = re.sub("[-_ ]+", " ", word.lower())
+    metric = next((metric for metric, words in IN_METRICS.items() if plain in words), word)
     if "/" in metric or metric in metrics.METRICS:
         try:
             return [_metric(type(metrics.parse_metric(metric)))]

@@ -49,13 +49,9 @@ def explain(
     """Say what a kind, key, probe, metric, command or option means."""
     from bnbench import explain
 
-    name = words[-1] if words else None
-    of = [explain.topic(word) for word in (words or [])[:-1]]
-    if len(of) > 1 or None in of:
-        raise UsageError(
-            f"{shortened(' '.join(words or ()))}: not a name, nor a topic and a name",
-            do="`bnbench explain` lists both",
-        )
+    name, of = " ".join(words) if words else None, None
+    if words and len(words) == 2 and (of := explain.topic(words[0])):
+        name = words[1]
     found: Sequence[Entry | Key] = explain.entries()
     several = False
     if name is not None:
@@ -69,7 +65,7 @@ def explain(
             found = more
             if not found:
                 raise
-    of_topic = [each for each in found if isinstance(each, explain.Entry) and each.topic in of]
+    of_topic = [each for each in found if isinstance(each, explain.Entry) and each.topic == of]
     found = of_topic or found
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))

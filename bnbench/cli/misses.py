@@ -10,6 +10,8 @@ from bnbench.config import hints
 from bnbench.config.schema import BLOCKS
 from bnbench.wording import listing, printable
 
+TOP_KEYS = ("experiment", "question", "profile", "log", "tune")
+"""Of the file itself, that `--set` takes, but for those that options give."""
 # What other programs call a command.
 COMMANDS_ALSO_CALLED = {
     "train CONFIG for one run, bnbench sweep CONFIG for an experiment": "run start fit resume",
@@ -55,12 +57,12 @@ def _option(name: str, command: Any) -> str | None:
     takes_keys = "--set" in options
     if instead := hints.instead(word):
         return instead
-    keys = hints.keys_called(word) or [key for key in [word] if key.count(".")]
+    keys = hints.keys_called(word) or [key for key in [word] if "." in key or key in TOP_KEYS]
     if ours := [f"--{key.split('.')[-1]}" for key in keys if f"--{key.split('.')[-1]}" in options]:
         return f"write {ours[0]} VALUE"
     if word in BLOCKS and BLOCKS[word].tag:
         keys = [f"{word}.{BLOCKS[word].tag}"]
-    if keys and takes_keys and all("." in key for key in keys):
+    if keys and takes_keys and all("." in key or key in TOP_KEYS for key in keys):
         return _set(keys, "VALUE")
     if takes_keys and (kind := hints.value_meant(word)):
         return _set([kind[0]], kind[1])

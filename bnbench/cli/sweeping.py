@@ -40,9 +40,7 @@ Seeds = Annotated[
 ]
 Claim = Annotated[
     list[str] | None,
-    typer.Option(
-        "--claim", metavar="ID", help="Only this claim, and the runs it needs; may be repeated."
-    ),
+    typer.Option("--claim", metavar="ID,ID", help="Only these claims, and the runs they need."),
 ]
 MaxRuns = Annotated[
     int,
@@ -141,8 +139,9 @@ def sweep(
     from bnbench.sweeps import experiments
     from bnbench.sweeps.jobs import SweepOptions
 
+    claims = tuple(each for some in claim or () for each in some.split(","))
     overrides = loading.Overrides(
-        set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds, claims=tuple(claim or ())
+        set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds, claims=claims
     )
     with root.doing(f"reading {config}", quiet or as_json or csv):
         planned = experiments.plan_all(

@@ -209,9 +209,11 @@ def _against(axes: Axes, running: Tensor, others: Sequence[Tensor], *, log_scale
     axes.plot(ends, ends, zorder=1, **style.ZERO)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
-        if log_scale:
-            few = ends[1] < 30 * ends[0]
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=5))
+        if log_scale and ends[1] < 10 * ends[0]:
+            axis.set_major_locator(MaxNLocator(4))
+        elif log_scale:  # a decade holds two of 1, 3, 10, …
+            subs = (1.0, 3.0) if ends[1] < 1000 * ends[0] else (1.0,)
+            axis.set_major_locator(LogLocator(subs=subs, numticks=5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 

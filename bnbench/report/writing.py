@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from bnbench import palette
 from bnbench.report import record, words
@@ -65,8 +67,13 @@ def pages(package: str = "bnbench.report") -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"dark_colors": palette.DARK, "words": words}
-    environment.filters |= {"tied": words.tied, "counted": counted}
+    environment.filters |= {"tied": _tied, "counted": counted}
     return environment
+
+
+def _tied(text: str) -> Markup:
+    """`words.tied`, and as code what stands between backticks."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words.tied(text)))))
 
 
 def page(report: Report) -> str:

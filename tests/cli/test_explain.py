@@ -125,7 +125,21 @@ def test_a_topic_may_stand_before_a_name_of_it() -> None:
     assert said("norms", "frozen").startswith("norm: frozen\n")
     assert said("norms", "momentum") == said("momentum")
     result = CliRunner().invoke(cli.app, ["explain", "stale", "findings"])
-    assert (result.exit_code, "nor a topic and a name" in result.stderr) == (2, True)
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        2, "nothing is called stale findings"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "metric"),
+    [
+        (("eval mode",), "test/running/accuracy"),
+        (("Training", "mode"), "test/batch/accuracy"),
+        (("precise-BN",), "test/population/accuracy"),
+    ],
+)
+def test_a_mode_is_one_of_the_statistics_of_a_metric(words: tuple[str, ...], metric: str) -> None:
+    assert said(*words) == said(metric)
 
 
 def test_every_metric_is_explained() -> None:

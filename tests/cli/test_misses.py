@@ -22,6 +22,8 @@ TYPED = [
     ("train default --momentum 0.1", SET + "norm.momentum=VALUE or --set optim.momentum=VALUE"),
     ("train default --gpu", "write --device VALUE"),
     ("train default --out x", "--runs-dir DIR says where experiments are stored"),
+    ("sweep quickstart --profile quick", SET + "profile=VALUE"),
+    ("sweep quickstart --wandb", SET + "log=VALUE"),
     ("train default lr=0.1", SET + "optim.lr=0.1"),
     (
         "run default",

@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 import bnbench
@@ -94,6 +95,17 @@ def test_the_page_has_the_figures_and_the_verdict_first(stale: Diagnosis, text: 
     assert rows[layer.name][-1] == f"{layer.blame:+.3f}"
     assert stale.findings[0].code in text.replace("&#34;", '"')
     assert "<strong>What to do:</strong> recalibrate (--fix)" in text
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.5, 8.0, 12.0, 45.0, 300.0, 2e3, 1e7])
+def test_an_axis_of_variances_has_several_ticks(ratio: float) -> None:
+    for low in (0.015, 0.02, 0.04, 0.07):
+        axes = Figure().subplots()
+        variance = torch.tensor([low, low * ratio])
+        pictures._against(axes, variance, [variance], log_scale=True)
+        for axis, (first, last) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            seen = [tick for tick in axis.get_majorticklocs() if first <= tick <= last]
+            assert 2 <= len(seen) <= 8, (low, seen)
 
 
 def test_nothing_is_loaded_and_nothing_runs(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.report import words
+from bnbench.report import words, writing
 
 
 @pytest.mark.parametrize(
@@ -146,3 +146,8 @@ LOST = {"n": 6, "mean": None, "median": "inf", "interval": [41.1, "inf"], "cover
 )
 def test_the_effect_of_a_claim(found: dict[str, Any], expected: str) -> None:
     assert words.effect(found, "points") == expected
+
+
+def test_on_pages_commands_are_code_and_the_rest_is_escaped() -> None:
+    shown = writing.pages().filters["tied"]("95 % of `a <b>`, `c")
+    assert shown == "95\u00a0% of <code>a &lt;b&gt;</code>, `c"
