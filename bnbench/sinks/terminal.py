@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -20,9 +21,9 @@ SLOWED = "slowed by other work or waiting"
 class Screen:
     """A context in which runs show their progress; `view` makes the sink of one run.
 
-    A single run has a live line with a bar. Several have a line each while they train, and below
-    them one for all; without a terminal, plain lines: what begins, how long it will take as soon as
-    that is known, and each run that ends.
+    A single run has a live line with a bar. Several have a line each while they train, if there is
+    room, and below them one for all; without a terminal, plain lines: what begins, how long it will
+    take as soon as that is known, and each run that ends.
     """
 
     def __init__(self, console: Console, *, runs: int | None = None) -> None:
@@ -87,7 +88,9 @@ class Screen:
 
     def _count(self, done: int, reading: str, *, estimated: bool) -> None:
         """Show it: of plain lines, the first that has an estimate."""
-        if self._all is not None:
+        if self._all is not None and self.lines is not None:
+            rate = sum(task.fields["rate"] or 0.0 for task in self.lines.tasks)
+            reading += f", {rate:,.0f} img/s" * bool(rate)
             self._all.update(self._all.task_ids[0], completed=done, reading=reading)
         elif estimated and not self._estimated:
             self._estimated = True
@@ -126,11 +129,24 @@ def _progress_bar(console: Console) -> Progress:
     )
 
 
+class _Slowest(Progress):
+    """As many lines as a terminal has room for, beside that for all: of the runs that have done the
+    least of their work."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        tasks = self.tasks
+        room = max(1, self.console.height - 3) if tasks else 0  # rich asks before it has a console
+        least = {task.id for task in sorted(tasks, key=lambda task: task.percentage)[:room]}
+        yield self.make_tasks_table([task for task in tasks if task.id in least])
+        if more := len(tasks) - len(least):
+            yield f"and {more} more, which are ahead of these"
+
+
 def _progress_lines(console: Console) -> Progress:
     """The live lines of runs that train at the same time."""
     name = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     numbers = Column(no_wrap=True, justify="right")
-    return Progress(
+    return _Slowest(
         TextColumn("{task.description}", markup=False, table_column=name),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}", table_column=numbers),
         TextColumn("{task.fields[reading]}", markup=False, table_column=Column(no_wrap=True)),
@@ -155,7 +171,9 @@ class TerminalSink:
         self._pace, self._busy = Pace(), False
         self._lines = screen.lines
         if self._lines is not None:
-            self._task = self._lines.add_task(name, total=total_steps, reading="starting")
+            self._task = self._lines.add_task(
+                name, total=total_steps, reading="starting", rate=None
+            )
 
     def take(self, moment: events.Moment) -> None:
         evaluated = False
@@ -176,7 +194,8 @@ class TerminalSink:
                 case _:
                     pass  # a line has no room for more
         if self._lines is not None:
-            self._lines.update(self._task, completed=moment.step, reading=self._reading())
+            reading = self._reading()
+            self._lines.update(self._task, completed=moment.step, reading=reading, rate=self._rate)
         elif evaluated and self._screen.runs is None:
             self._print(f"step {moment.step}/{self._total_steps}  {self._reading()}")
 

@@ -99,3 +99,23 @@ def test_a_terminal_gets_one_live_line_that_fits_80_columns_and_goes_away() -> N
         assert len(progress.tasks) == 1
         sink.close()
         assert not progress.tasks
+
+
+def test_of_more_runs_than_lines_the_slowest_are_shown_and_the_line_for_all() -> None:
+    file = io.StringIO()
+    console = PlainConsole(
+        file=file, width=80, height=6, force_terminal=True, color_system=None, legacy_windows=False
+    )
+    with Screen(console, runs=9) as screen:
+        for seed in range(8):
+            sink = screen.view(f"bn_s{seed:02}_1f3a9c2e", 40)
+            for step in (10, 20 + seed if seed != 6 else 11):
+                sink.take(moment(step, STEP))
+        screen.advance(done=1, diverged=0, failed=1, seconds_left=40.0, busy=False)
+        before = len(file.getvalue())
+        assert screen._live is not None
+        screen._live.refresh()
+        shown = file.getvalue()[before:]
+    assert [seed for seed in range(8) if f"bn_s{seed:02} " in shown] == [0, 1, 6]
+    assert "and 5 more, which are ahead of these" in shown
+    assert "1 of 9, 1 failed, 40 s left, 2,048 img/s" in shown

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from bnbench.config import schema
 from bnbench.errors import ClusterError
+from bnbench.sweeps.jobs import SweepOptions
 from bnbench.sweeps.ray import nodes
-from bnbench.sweeps.ray.executor import _cause
+from bnbench.sweeps.ray.executor import Ray, _cause
 from tests.processes import wait_until
+from tests.runs import small_config
 
 THERE, GONE = {"Alive": True, "NodeID": "1"}, {"Alive": False, "NodeID": "2"}
 
@@ -92,6 +95,25 @@ def test_what_a_call_gives_or_raises_is_passed_on(monkeypatch: pytest.MonkeyPatc
 
 def fails(error: Exception) -> None:
     raise error
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "there", "gpu"),
+    [(None, "auto", 0, None), (None, "auto", 2, 1.0), (4, "auto", 2, 0.5), (3, "cuda", 1, 0.3333),
+     (4, "cpu", 2, None), (None, "cuda", 0, 1.0)],
+)  # fmt: skip
+def test_an_actor_takes_the_cores_the_memory_and_its_part_of_a_gpu(
+    workers: int | None, device: str, there: int, gpu: float | None
+) -> None:
+    """Of the run that needs most; a GPU that only comes with a node that joins is waited for."""
+    runs = [small_config(compute=schema.ComputeConfig(threads=each)) for each in (1, 3)]
+    found = SimpleNamespace(alive=lambda: [{"Resources": {"GPU": float(there)}}])
+    options = SweepOptions(device=device)
+    asking = Ray.__new__(Ray)  # which is in no cluster
+    vars(asking).update(_runs=runs, _nodes=found, _options=options, _size=workers)
+    needs = asking._needs
+    assert (needs["CPU"], needs.get("GPU")) == (3.0, gpu)
+    assert needs["memory"] > 6e8, "of the process"
 
 
 def test_where_the_node_of_the_driver_is_lost_no_run_goes_on_elsewhere() -> None:
