@@ -146,7 +146,7 @@ def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
         figure = learning.learning_curves(shown, looks, quantity=quantity, against=against)
         if figure is not None:
             title = f"Validation {quantity} against {unit}"
-            words = learning.caption(shown) + _tuned(study)
+            words = learning.caption(shown.runs) + shown.grid.words + _tuned(study)
             yield f"{quantity}-by-{against}", "curves", title, words, figure
     yield from _final(study, looks)
     yield from _of_gap(study, looks)
@@ -212,7 +212,8 @@ def _of_gap(study: Study, looks: style.Looks) -> Iterator[Made]:
     cells, of_cells, which = _few(study, looks, learning.with_gap(study.chosen))
     if cells:
         figure = learning.gap_curves(cells, of_cells)
-        words = learning.gap_caption(cells.values()) + which
+        runs = [run for cell in cells.values() for run in cell.runs]
+        words = learning.caption(runs, of_gap=True) + which
         yield "gap-by-steps", "gap", "Eval-mode gap while training", words, figure
 
 

@@ -3,7 +3,8 @@ the gap between both modes, a line for each cell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from math import inf, isfinite, log, nan
 from typing import NamedTuple
@@ -188,27 +189,18 @@ def _values(run: StudiedRun, curve: Curve, quantity: str) -> Iterable[float]:
     return (100 * (accuracy - other) for accuracy, other in pairs)
 
 
-def caption(shown: Curves) -> str:
-    """What the curves are of: true of these panels and these seeds."""
-    cells = [cell for panel in shown.cells for cell in panel if cell.runs]
-    return " ".join(_sentences(cells, of_gap=False)) + shown.grid.words
-
-
-def gap_caption(cells: Iterable[Cell]) -> str:
-    """What the gap's curves are of."""
-    return " ".join(_sentences(list(cells), of_gap=True))
-
-
-def _sentences(cells: Sequence[Cell], *, of_gap: bool) -> Iterator[str]:
-    runs = [run for cell in cells for run in cell.runs]
-    bands = {len(cell.completed) >= SEEDS_FOR_AN_INTERVAL for cell in cells}
-    yield style.lines_words(bands)
+def caption(runs: Sequence[StudiedRun], *, of_gap: bool = False) -> str:
+    """What the curves of these runs are of, or those of their gap."""
+    completed = Counter(run.cell for run in runs if run.state == "completed")
+    bands = {completed[run.cell] >= SEEDS_FOR_AN_INTERVAL for run in runs}
+    said = [style.lines_words(bands)]
     if of_gap:
-        yield f"{GAP_IS}. The scale is linear from −1 to 1 and logarithmic beyond."
+        said.append(f"{GAP_IS}. The scale is linear from −1 to 1 and logarithmic beyond.")
     elif any(map(_has_batch, runs)):
-        yield "Dotted: the same weights under batch statistics; other lines: running statistics."
+        said.append(
+            "Dotted: the same weights under batch statistics; other lines: running statistics."
+        )
     if any(run.history.diverged_at is not None for run in runs):
-        if not of_gap:
-            yield "×: where a seed diverged."
-        if True in bands:
-            yield "Seeds that diverged are in no mean."
+        said += ["×: where a seed diverged."] * (not of_gap)
+        said += ["Seeds that diverged are in no mean."] * (True in bands)
+    return " ".join(said)
