@@ -15,6 +15,7 @@ PACKAGE = Path(bnbench.__file__).parent
 # package, or module of the top level: (level, what it may import of ours).
 PACKAGES: dict[str, tuple[int, set[str]]] = {
     "catalogue": (0, set()),
+    "children": (0, set()),
     "errors": (0, set()),
     "events": (0, set()),
     "garbage": (0, set()),
@@ -55,7 +56,19 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     ),
     "board": (
         3,
-        {"config", "errors", "events", "palette", "sinks", "stats", "store", "wording"},
+        {
+            "children",
+            "config",
+            "errors",
+            "events",
+            "garbage",
+            "machine",
+            "palette",
+            "sinks",
+            "stats",
+            "store",
+            "wording",
+        },
     ),
     "diagnosis": (
         5,
@@ -99,6 +112,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
         {
             "assemble",
             "board",
+            "children",
             "config",
             "errors",
             "events",

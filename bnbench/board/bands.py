@@ -8,38 +8,53 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from bnbench.board.views import refresh
 from bnbench.config.identity import folder_part
 from bnbench.errors import StorageError
-from bnbench.events import Evaluation, Gap
-from bnbench.sinks.metrics import to_fact
+from bnbench.events import Evaluation, Gap, Moment
+from bnbench.sinks.metrics import to_moments
 from bnbench.sinks.scalars import tagged
 from bnbench.sinks.tensorboard.records import encoded, record, scalars, text, version
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, Band
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, Range, mean
-from bnbench.store import ExperimentFolder, Record, RunRecord, cell_of, read
+from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of, read
 from bnbench.store.run_folder import RESULT
 from bnbench.wording import counted, told_apart
 
 FOLDER = "seed-bands"
 FILE = "events.out.tfevents.0000000000.bands"
 BATCH_SIZE = "data.batch_size"
+_AVERAGED = {band.of for band in (*BANDS, BY_BATCH_SIZE)}
 BAND = f"its 95 % interval, from {SEEDS_FOR_AN_INTERVAL} seeds on"
+
+
+Curves: TypeAlias = dict[str, dict[int, float]]
+"""Of a run: by tag, values by images seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What means over seeds need of a run that has begun. `curves`: of a completed one."""
+
+    manifest: Record
+    state: str
+    curves: Curves
 
 
 @dataclass(slots=True)
 class Replicates:
     """Runs that differ in their seed alone, by their manifests; `manifest`: that of the first.
 
-    `batch_size`: images of a batch in training. `curves`: by completed seed and tag, values by
-    images seen. `left_out`: other states.
+    `batch_size`: images of a batch in training. `curves`: by completed seed. `left_out`: other
+    states.
     """
 
     name: str
     manifest: Record
     batch_size: int
-    curves: dict[int, dict[str, dict[int, float]]] = field(default_factory=dict)
+    curves: dict[int, Curves] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -73,10 +88,13 @@ def _times(paths: Iterable[Path]) -> Iterator[float]:
             yield path.lstat().st_mtime
 
 
-def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
+def write_seed_bands(
+    experiment: ExperimentFolder, seeds: Iterable[Seed] | None = None
+) -> list[str]:
     """Write mean and 95 % interval over completed seeds, in place of earlier ones. Returns which
     means lack seeds, in sentences; of runs that cannot be read `rebuild` tells.
 
+    `seeds`: those of its runs that can be read, where they are known, in the order of their names.
     A band is within what is possible: an accuracy is at most 1. One or two seeds have a line and no
     band.
     Raises StorageError where nothing can be written.
@@ -84,7 +102,8 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
     notes: list[str] = []
     written: dict[str, bytes] = {}
     families: dict[str, list[Replicates]] = {}
-    for each in _replicates(experiment):
+    known = filter(None, map(seed_of, experiment.runs())) if seeds is None else seeds
+    for each in _replicates(known):
         count = len(each.curves)
         if each.lost:
             band = f"the mean of {counted(count, 'seed')}" if count else "no mean"
@@ -102,19 +121,18 @@ def write_seed_bands(experiment: ExperimentFolder) -> list[str]:
     return notes
 
 
-def _replicates(experiment: ExperimentFolder) -> list[Replicates]:
-    """In the order of the runs' names, without what cannot be read; each with a name of its own."""
+def _replicates(seeds: Iterable[Seed]) -> list[Replicates]:
+    """In the order of the runs' names, without what says no batch size; each with a name of its
+    own."""
     found: dict[str, Replicates] = {}
-    for run in map(read, experiment.runs()):
+    for run in seeds:
         manifest = run.manifest
-        if manifest is None:
-            continue
-        with suppress(StorageError, KeyError, ValueError):
+        with suppress(KeyError, ValueError):
             size = int(manifest["hparams"][BATCH_SIZE])
             new = Replicates(manifest["cell"].rpartition("_")[0], manifest, size)
             each = found.setdefault(cell_of(manifest), new)
             if run.state == "completed":
-                each.curves[manifest["seed"]] = _curves(run)
+                each.curves[manifest["seed"]] = run.curves
             else:
                 each.left_out[run.state] += 1
     rows = {cell: (each.name, each.manifest["hparams"]) for cell, each in found.items()}
@@ -123,16 +141,30 @@ def _replicates(experiment: ExperimentFolder) -> list[Replicates]:
     return list(found.values())
 
 
-def _curves(run: RunRecord) -> dict[str, dict[int, float]]:
-    """Evaluations and gaps: values by images seen, by tag."""
-    found: dict[str, dict[int, float]] = {}
-    for each in run.folder.records(without=("step", "probe", "histogram", "confusion", "correct")):
-        if each["event"] in ("eval", "gap"):
-            fact = to_fact(each)
-            assert isinstance(fact, Evaluation | Gap)
-            for tag, value in tagged(fact).items():
-                found.setdefault(tag, {})[each["examples"]] = value
-    return found
+def seed_of(folder: RunFolder) -> Seed | None:
+    """What its folder says; None where it has not begun, or cannot be read."""
+    run, curves = read(folder), Curves()
+    if run.manifest is None:
+        return None
+    if run.state == "completed":
+        try:
+            records = folder.records(without=("step", "probe", "histogram", "confusion", "correct"))
+            for _ in noted(to_moments(records), curves):
+                pass
+        except (StorageError, KeyError, ValueError):
+            return None
+    return Seed(run.manifest, run.state, curves)
+
+
+def noted(moments: Iterable[Moment], curves: Curves) -> Iterator[Moment]:
+    """The moments as they are, while their values that are averaged go into `curves`."""
+    for moment in moments:
+        for fact in moment.facts:
+            if isinstance(fact, Evaluation | Gap):
+                for tag, value in tagged(fact).items():
+                    if tag in _AVERAGED:
+                        curves.setdefault(tag, {})[moment.examples] = value
+        yield moment
 
 
 def _over_training(runs: Replicates) -> bytes:

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 from bnbench import palette
 from bnbench.board.bands import FILE, FOLDER, lacks_results, write_seed_bands
 from bnbench.board.page import SELECTED, page
-from bnbench.board.views import rebuild, refresh, survey
+from bnbench.board.views import refresh, survey
 from bnbench.errors import RunError, StorageError, UsageError
 from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of
 from bnbench.wording import cut, slug
@@ -32,19 +32,6 @@ ALL = 40  # maxNamesToEnableByDefault of TensorBoard's tf-multi-checkbox
 PINNED = ("accuracy/val_running", "loss/train", "gap/val_accuracy")
 RUNS = rf"^(?!(.*/)?{FOLDER}/)"
 """Runs, without the means over their seeds, which the Custom Scalars tab shows."""
-
-
-def rebuild_all(experiments: Sequence[ExperimentFolder], *, show: Say, warn: Say) -> bool:
-    """Rewrite the files of all runs and bands; whether every run has them."""
-    whole = True
-    for each in experiments:
-        done, notes = rebuild(each, warn)
-        for line in (*notes, *write_seed_bands(each)):
-            warn(line)
-        whole = whole and not notes
-        files = "files of 1 run are" if done == 1 else f"files of {done} runs are"
-        show(f"{each.path}: TensorBoard's {files} new")
-    return whole
 
 
 def serve(

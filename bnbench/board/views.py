@@ -7,31 +7,29 @@ run that TensorBoard finds says of all of them.
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
+from bnbench import events
 from bnbench.config import identity, loading, plans, schema
-from bnbench.errors import BnbenchError, DamagedError, HeldError, StorageError
+from bnbench.errors import BnbenchError, DamagedError, StorageError
 from bnbench.sinks import metrics
 from bnbench.sinks.scalars import Scalars
 from bnbench.sinks.tensorboard import tabs
 from bnbench.sinks.tensorboard.records import is_whole
 from bnbench.sinks.tensorboard.sink import Card, TensorBoardSink, header
-from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of, examined
-from bnbench.wording import column_words, counted, in_words, printable, told_apart
+from bnbench.store import ExperimentFolder, Record, RunFolder, cell_of
+from bnbench.wording import column_words, in_words, printable, told_apart
 
 Row: TypeAlias = Mapping[str, tabs.Plain]
 """A run's configuration: plain values by dotted key."""
 
 HEADERS = "events.out.tfevents.*.hparams"
-SHOWN_SECONDS = 3.0
-"""How often progress is said."""
 ABOUT = (
     "**Step = images seen**, so that runs with different batch sizes align. "
     "**Relative time = seconds of training work** (evaluation and logging left out). "
@@ -100,13 +98,18 @@ def describe(experiment: ExperimentFolder, *, own: Record | None = None) -> Desc
     if own is not None and own["hparams"] in planned.rows:
         return planned
     runs = experiment.runs()
-    manifests = [*(run.manifest_or_none() for run in runs), own]
-    found = [each for each in manifests if each is not None]
+    rows = {tuple(row.items()): row for row in planned.rows}
+    cells, probes = dict(planned.cells), set(planned.probes)
+    for manifest in (*map(RunFolder.manifest_or_none, runs), own):
+        if manifest is not None:
+            rows.setdefault(tuple(manifest["hparams"].items()), manifest["hparams"])
+            cells.setdefault(cell_of(manifest), manifest["cell"])
+            probes.update(manifest.get("probes", ()))
     return Description(
         planned.question,
-        (*planned.rows, *(each["hparams"] for each in found)),
-        {**{cell_of(each): each["cell"] for each in reversed(found)}, **planned.cells},
-        planned.probes.union(*(each.get("probes", ()) for each in found)),
+        tuple(rows.values()),
+        cells,
+        frozenset(probes),
         any(map(_diverged, runs)),
         content is None,
     )
@@ -138,11 +141,10 @@ def _planned(path: Path, content: bytes) -> Description:  # noqa: ARG001 - part 
     )
 
 
-def open_view(folder: RunFolder, description: Description | None = None) -> TensorBoardSink:
+def open_view(folder: RunFolder) -> TensorBoardSink:
     """Rewrite a run's files from what its folder holds; further moments go into the sink.
 
-    `description`: of its experiment, where it is known. Raises StorageError where the folder is
-    damaged, or not of this version of bnbench.
+    Raises StorageError where the folder is damaged, or not of this version of bnbench.
     """
     manifest = folder.manifest()
     if manifest is None:
@@ -150,15 +152,21 @@ def open_view(folder: RunFolder, description: Description | None = None) -> Tens
             f"{folder.path / 'manifest.json'} does not say what the run is",
             do="train the run again with --restart",
         )
-    description = description or describe(ExperimentFolder(folder.path.parent), own=manifest)
+    description = describe(ExperimentFolder(folder.path.parent), own=manifest)
+    return rewritten(folder, manifest, description, metrics.to_moments(folder.records()))
+
+
+def rewritten(
+    folder: RunFolder, manifest: Record, description: Description, moments: Iterable[events.Moment]
+) -> TensorBoardSink:
+    """`open_view`, for whom knows what the folder and its experiment say."""
     with _damage_of(folder), ExitStack() as stack:
         card = _card(folder, manifest, description)
         folder.clear_views()
         folder.replace_views(HEADERS, *header(card))
         view = TensorBoardSink(folder.path, card, Scalars(manifest))
         stack.enter_context(closing(view))
-        for moment in metrics.to_moments(folder.records()):
-            view.take(moment)
+        view.take_all(moments)
         stack.pop_all()
         return view
 
@@ -175,39 +183,6 @@ def _damage_of(folder: RunFolder) -> Iterator[None]:
             f"{folder.path} cannot be shown ({type(error).__name__}: {error})",
             do="was it written by another version of bnbench?",
         ) from error
-
-
-def rebuild(
-    experiment: ExperimentFolder, show: Callable[[str], None] = lambda _: None
-) -> tuple[int, list[str]]:
-    """Rewrite the files of every run. A run that another process trains or that is damaged keeps
-    its own. `show` is told about progress from time to time.
-
-    Returns how many runs have new files, and a sentence about each of the others.
-    """
-    done, notes, runs, damaged = 0, list[str](), experiment.runs(), False
-    description, shown = describe(experiment), time.monotonic()
-    for number, folder in enumerate(runs):
-        if time.monotonic() - shown > SHOWN_SECONDS:
-            show(f"{experiment.path}: {number:,} of {counted(len(runs), 'run')}")
-            shown = time.monotonic()
-        try:
-            if folder.manifest() is None:
-                continue  # it has not begun
-            with folder.hold(wait_seconds=0.0):
-                examined(folder)
-                open_view(folder, description).close()
-            done += 1
-        except HeldError:
-            notes.append(f"{folder.name} is being trained: it writes its own")
-        except DamagedError as error:
-            notes.append(f"{folder.name}: {error.what}")
-            damaged = True
-        except BnbenchError as error:
-            notes.append(f"{folder.name}: {error}")
-    if damaged:
-        notes.append("bnbench sweep --retry-failed renames damaged files, and trains runs again")
-    return done, notes
 
 
 def refresh(experiment: ExperimentFolder) -> int:

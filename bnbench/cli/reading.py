@@ -186,7 +186,8 @@ def tensorboard(
     called = experiment_of(experiment) if experiment else None
     chosen = choose_experiments(runs_dir, experiment, called)
     with doing("loading TensorBoard, and reading the runs") as now:
-        from bnbench.board.serve import rebuild_all, serve
+        from bnbench.board.rebuild import rebuild_all
+        from bnbench.board.serve import serve
 
         def tell(line: str) -> None:
             now.stop()

@@ -87,6 +87,10 @@ class RunFolder:
         lock.release()
         return False
 
+    def has_begun(self) -> bool:
+        """Whether it says what the run was started with."""
+        return (self.path / MANIFEST).exists()
+
     def is_saved(self) -> bool:
         """Whether there is a checkpoint to go on from."""
         return (self.path / CHECKPOINT).exists()

@@ -8,12 +8,9 @@ for each process, and the standard library's `multiprocessing.connection.wait`.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import io
 import multiprocessing
 import os
-import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,16 +19,14 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from itertools import count
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
-from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from bnbench import garbage
+from bnbench import children, garbage
 from bnbench.config.custom import code_of
 from bnbench.errors import RunError
 from bnbench.guard import tell_what_nobody_catches
@@ -128,8 +123,7 @@ class Workers:
         arguments = (theirs, self._options, os.getpid(), number)
         process = context.Process(target=serve, args=arguments, name="bnbench worker")
         try:
-            with _signals_blocked(), _no_main():
-                process.start()
+            children.start(process)
         except OSError as error:
             raise RunError(
                 f"a worker process cannot be started: {error.strerror}",
@@ -172,7 +166,7 @@ class Workers:
     def _removed(self, worker: _Worker, how: str = "") -> list[tuple[jobs.Job, jobs.Answer]]:
         """A worker has ended: its job is lost, if it had one."""
         self._end(worker)
-        how = how or _cause(worker.process.exitcode or 0)
+        how = how or children.cause(worker.process.exitcode or 0)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts == FAILED_STARTS:
@@ -204,52 +198,13 @@ class Workers:
         worker.connection.close()
 
 
-@contextmanager
-def _no_main() -> Iterator[None]:
-    """A process that is started inside does not run the caller's own script again, as a spawned one
-    does to find what is defined there: a script that calls `bnbench.sweep` needs no guard."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block what asks a whole group of processes to end, as Ctrl-C and a scheduler's signals do;
-    a process that is spawned inside inherits that for good, this process gets them afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-    try:
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # it unblocks some while it starts
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _cause(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
-    hint = ": often the system was out of memory" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
-
-
 # --- inside a worker ------------------------------------------------------------------------------
 
 
 def serve(connection: Connection, options: jobs.SweepOptions, driver: int, number: int) -> None:
     """Do jobs that come through `connection` until the process `driver` closes it or ends."""
     # Ctrl-C and a scheduler's SIGTERM reach the whole group, but the driver asks us to commit.
-    # `_signals_blocked` blocks these signals; Windows only has this one, and cannot block it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with(driver)
+    children.belong_to(driver)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch makes its threads
     send = partial(_send, connection, Lock())
     waiting: SimpleQueue[Task] = SimpleQueue()
@@ -327,14 +282,3 @@ def _beat(send: Callable[[Signal], None]) -> None:
     while True:
         time.sleep(BEAT_SECONDS)
         send(Signal.BEAT)
-
-
-def _die_with(driver: int) -> None:
-    """Linux: be killed when the driver dies, even while suspended or deep in native code."""
-    if sys.platform != "linux":
-        return
-    PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-    library: Any = ctypes.CDLL(None)
-    library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != driver:
-        os._exit(1)  # it died before we asked

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from bnbench import store
+from bnbench.board.rebuild import rebuild
 from bnbench.board.views import (
     Description,
     describe,
     open_view,
-    rebuild,
     refresh,
     side_by_side,
     survey,
@@ -23,77 +21,14 @@ from bnbench.board.views import (
 from bnbench.config import files, loading
 from bnbench.errors import StorageError
 from bnbench.sinks.tensorboard.tabs import ACCURACY_AT_END, DIVERGED_SHARE, METRICS, columns
-from bnbench.store import ExperimentFolder, RunFolder
+from bnbench.store import ExperimentFolder
 from tests.processes import completed
 from tests.studies import DIVERGING, QUESTION, RESUMED
-
-
-def content(run: RunFolder) -> list[tuple[Any, ...]]:
-    """Everything that TensorBoard reads of a run, in order, but for when a file was begun."""
-    return [
-        (value.tag, event.step, event.wall_time, value.SerializeToString(deterministic=True))
-        for path in run.views()
-        for event in EventFileLoader(str(path)).Load()
-        for value in event.summary.value
-    ]
 
 
 def values(experiment: ExperimentFolder) -> dict[str, tuple[Any, ...]]:
     """What is in each column of the HParams tab."""
     return {column.name: column.values for column in columns(describe(experiment).rows)}
-
-
-def test_rebuilt_files_say_what_the_run_wrote(own_study: ExperimentFolder) -> None:
-    written = {run.name: content(run) for run in own_study.runs()}
-    assert all(len(each) > 10 for each in written.values())
-    for run in own_study.runs():
-        run.clear_views()
-    assert rebuild(own_study) == (12, [])
-    assert {run.name: content(run) for run in own_study.runs()} == written
-    rebuild(own_study)
-    assert {run.name: content(run) for run in own_study.runs()} == written, "and nothing twice"
-
-
-def test_an_interrupted_run_shows_what_it_has(own_study: ExperimentFolder) -> None:
-    run = own_study.runs()[0]
-    (run.path / "result.json").unlink()
-    lines = (run.path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    (run.path / "metrics.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
-    whole = content(run)
-    rebuild(own_study)
-    found = content(run)
-    lost = {tag for tag, *_ in whole} - {tag for tag, *_ in found}
-    assert {"_hparams_/session_end_info", "summary/steps", "summary/diverged"} <= lost
-    assert found == whole[: len(found)]
-
-
-def test_a_damaged_run_is_noted_and_the_others_are_rebuilt(own_study: ExperimentFolder) -> None:
-    first, second, third, fourth, *_ = own_study.runs()
-    lines = (first.path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (first.path / "metrics.jsonl").write_text("".join([lines[0], "{\n", *lines[1:]]))
-    (second.path / "metrics.jsonl").unlink()
-    (third.path / "manifest.json").write_text('{"run": "of long ago"}')
-    with fourth.hold():
-        done, notes = rebuild(own_study)
-    assert done == 8
-    said = "\n".join(notes)
-    assert f"{first.path / 'metrics.jsonl'}: changed since the run ended" in said
-    assert f"{second.path / 'metrics.jsonl'}: nothing is there, but the run has ended" in said
-    assert "manifest.json: does not say what the run is" in said
-    assert f"{fourth.name} is being trained" in said
-
-
-def test_a_full_or_read_only_disk_is_a_sentence(
-    own_study: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_: object, **__: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(Path, "unlink", refused)
-    done, notes = rebuild(own_study)
-    assert done == 0
-    assert all("not writable (Read-only file system)" in note for note in notes)
-    assert len(notes) == 12
 
 
 def test_an_experiment_that_grows_tells_every_run(own_study: ExperimentFolder) -> None:

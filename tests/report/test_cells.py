@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnbench.board.bands import write_seed_bands
-from bnbench.board.views import describe, rebuild
+from bnbench.board.rebuild import rebuild
+from bnbench.board.views import describe
 from bnbench.config import identity, loading, plans, schema
 from bnbench.report.answer import notices
 from bnbench.report.compare import compared

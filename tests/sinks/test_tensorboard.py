@@ -319,6 +319,7 @@ def test_records_are_those_that_tensorboard_writes() -> None:
     for length in (*range(230, 260), *range(490, 515), 70_000):
         texts.append("".join(map(chr, random.integers(32, 127, length))))
     events = [Event(wall_time=7.5, step=step, file_version=text) for step, text in enumerate(texts)]
+    events.append(Event())  # of no bytes
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
     for event in events:

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import assert_never
 
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from bnbench import events
 from bnbench.sinks.scalars import Scalars
 from bnbench.sinks.tensorboard import records, tabs
 from bnbench.store import Appender
+
+AT_ONCE = 256
+"""Moments whose records are in memory together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +89,20 @@ class TensorBoardSink:
             raise
 
     def take(self, moment: events.Moment) -> None:
+        self.take_all([moment])
+
+    def take_all(self, moments: Iterable[events.Moment]) -> None:
+        """Many moments, in less time than one after the other."""
+        found = map(self._record, moments)
+        while together := list(islice(found, AT_ONCE)):
+            self._file.append(records.encoded(each for each in together if each is not None))
+
+    def _record(self, moment: events.Moment) -> Event | None:
         values = [value for fact in moment.facts for value in self._values(fact, moment)]
-        if values:
-            wall_time = self._card.started + moment.train_seconds
-            record = records.record(values, step=moment.examples, wall_time=wall_time)
-            self._file.append(records.encoded([record]))
+        if not values:
+            return None
+        wall_time = self._card.started + moment.train_seconds
+        return records.record(values, step=moment.examples, wall_time=wall_time)
 
     def close(self) -> None:
         self._file.close()
