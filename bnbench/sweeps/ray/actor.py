@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -44,10 +43,6 @@ class Actor:
         sys.argv = arguments  # a manifest tells the command
         self._options, self._save_seconds = options, save_seconds
         self._stop = Stop()
-
-    def process(self) -> int:
-        """Its id."""
-        return os.getpid()
 
     def about(self, seen: Path | None) -> About:
         """Import what training needs, and say what this is."""

@@ -10,15 +10,17 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from bnbench import guard
 from bnbench.errors import ClusterError, UsageError
 from bnbench.wording import printable, shortened
+
+Found = TypeVar("Found")
 
 REACH_SECONDS = 4.0
 """How long a connection to a cluster's address may take."""
@@ -145,18 +147,8 @@ def _join(address: str, options: dict[str, Any]) -> None:
     When this process ends, it leaves the cluster, or just ends if it cannot."""
     import ray
 
-    joined = Future[None]()
-
-    def join() -> None:
-        try:
-            ray.init(address, **options)
-            joined.set_result(None)
-        except Exception as error:
-            joined.set_exception(error)
-
-    Thread(target=join, daemon=True).start()
     try:
-        joined.result(JOIN_SECONDS)
+        in_thread(lambda: ray.init(address, **options)).result(JOIN_SECONDS)
     except TimeoutError:
         raise ConnectionError(NOT_JOINED.format(JOIN_SECONDS)) from None
     leaving, left = Event(), Event()
@@ -181,6 +173,21 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
     Thread(target=end, daemon=True).start()
     atexit.register(leave)
+
+
+def in_thread(call: Callable[[], Found]) -> Future[Found]:
+    """What a call of Ray will give that may never return, and then holds up neither Ctrl-C nor the
+    end of this process."""
+    found = Future[Found]()
+
+    def run() -> None:
+        try:
+            found.set_result(call())
+        except BaseException as error:
+            found.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return found
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import Any
 
 from bnbench.errors import ClusterError
+from bnbench.sweeps.ray.address import Found, in_thread
 
 LOOK_SECONDS = 2.0
 """How often to look which nodes there are."""
@@ -17,8 +18,6 @@ SILENCE_SECONDS = 10.0
 
 LOST_SECONDS = 45.0
 """For this long its head may be starting again; after 60 s Ray itself ends this process."""
-
-Found = TypeVar("Found")
 
 
 def lost(how: str) -> ClusterError:
@@ -52,15 +51,7 @@ class Nodes:
 
     def ask(self, call: Callable[[], Found]) -> Found:
         """What a call of Ray gives. Raises what it raises, and ClusterError as `waited` does."""
-        found = Future[Found]()
-
-        def run() -> None:
-            try:
-                found.set_result(call())
-            except BaseException as error:
-                found.set_exception(error)
-
-        Thread(target=run, daemon=True).start()
+        found = in_thread(call)
         while not wait([found], LOOK_SECONDS).done:
             self.waited(LOOK_SECONDS)
         return found.result()

@@ -180,7 +180,8 @@ def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Cluster, tmp_pat
             return
         actor = training[name].actor
         if not lost:
-            os.kill(ray.get(actor.process.remote(), timeout=60), signal.SIGKILL)
+            process = actor.__ray_call__.remote(lambda _: os.getpid())
+            os.kill(ray.get(process, timeout=60), signal.SIGKILL)
         else:
             nodes.kill(ray.get(actor.about.remote(None), timeout=60).node)
             wait_until(lambda: cluster.size == 2, seconds=60)
