@@ -29,6 +29,12 @@ def test_ratios_are_of_the_same_round(peers: Any) -> None:
     assert row[2:] == ["40.0", "2.00", "12.0", "1.50", "80.0"]
 
 
+def test_no_run_is_taken_for_a_sweep(peers: Any) -> None:
+    """Ours is called the same in both tables."""
+    assert peers.RUNS[0].name == peers.SWEEPS[0].name
+    assert not any(each in peers.SWEEPS for each in peers.RUNS)
+
+
 @pytest.mark.parametrize("other", [[(421, 0.8)], [], [(420, 0.8)] * 2])
 def test_other_work_is_refused(peers: Any, other: list[tuple[int, float]]) -> None:
     ours, theirs = peers.Cost(1.0, 1.0, [(420, 0.8)]), peers.Cost(1.0, 1.0, other)
