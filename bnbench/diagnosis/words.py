@@ -92,10 +92,13 @@ def verdict(diagnosis: Diagnosis) -> str:
     ]
     running, batch = max(pairs, key=lambda pair: pair[0].loss - pair[1].loss)
     said = f"{listing(harms, 'and')}: {running.figures} under running statistics"
-    better = {"batch": batch, "population": diagnosis.reading("population", running.loader)}
-    for kind, reading in better.items():
+    better: dict[str, list[str]] = {}
+    for reading in (batch, diagnosis.reading("population", running.loader)):
         if running.loss > reading.loss:
-            said += f", {reading.figures} under {kind} statistics"
+            kind = "population" if reading.statistics == "population" else "batch"
+            better.setdefault(reading.figures, []).append(kind)
+    for figures, kinds in better.items():
+        said += f", {figures} under {listing(kinds, 'and')} statistics"
     if len(diagnosis.images) > 1:
         said += f" ({LOADERS[running.loader]} images)"
     return "; ".join(filter(None, (said, risks)))

@@ -15,8 +15,8 @@ MINUS, INFINITY, NO_BREAK = "−", "∞", "\u00a0"
 GAP = "eval mode better by"
 """A column's heading."""
 GAP_IS = (
-    "Eval mode better by: points of validation accuracy, than under batch statistics; below 0, "
-    "training mode is better"
+    "Eval mode better by: points of validation accuracy over training mode (batch statistics); "
+    "below 0, training mode is better"
 )
 GAP_MEANS = f"{GAP_IS}; –: without batch statistics."
 """In a table."""
