@@ -23,7 +23,8 @@ class Case:
     """The evidence, and what several findings rest on.
 
     `worse`: the loaders whose images running statistics suit better than the population's. `gap`:
-    whether running statistics do harm that recalculated ones undo; `costs`: it in figures.
+    whether running statistics do harm that recalculated ones undo; `costs`: it in figures. Where
+    all layers use them in train(), too, the modes do not differ, and less loss is no such harm.
     `tracking`: layers with running statistics that a pass reaches; `new`: those of them whose
     statistics are a new layer's. `pools`: the layers' statistics in the training loader's batches;
     `labels`: the class of each of its images, (n,), where each has one.
@@ -45,6 +46,9 @@ class Case:
         self.tracking = [
             each for each in layers if each.tracks and each.used and each.name in self.pools
         ]
+        fixed = evidence.survey.of("fixed")
+        if self.tracking and all(each.name in fixed for each in self.tracking):
+            self.gap &= criteria.more_right(self.train)
         self.new = [each for each in self.tracking if _is_new(self.norms[each.name], each.eps)]
 
     def some(self, layers: Sequence[LayerReading]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import sqrt
+from math import inf, sqrt
 
 import torch
 from torch import Tensor
@@ -152,6 +152,12 @@ def undoes_the_gap(measured: Measured) -> bool:
         return False
     left = after.loss - batch.loss > FITS * (running.loss - batch.loss)
     return not (left and harms(after, batch))
+
+
+def more_right(measured: Measured) -> bool:
+    """Whether more is right under population statistics; True where nothing is right or wrong."""
+    before, after = measured.running, measured.own.population
+    return before.right is None or harms(before, after, loss=inf)
 
 
 def worse_recalibrated(loaders: Sequence[Measured]) -> list[Measured]:

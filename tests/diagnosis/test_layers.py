@@ -30,6 +30,7 @@ from tests.diagnosis.patients import (
     steps,
     trained,
 )
+from tests.diagnosis.test_models import clusters
 
 
 def diagnosed(model: nn.Module, images: int = IMAGES) -> Diagnosis:
@@ -296,3 +297,29 @@ def test_statistics_by_other_names_are_said_to_be_so() -> None:
     assert finding.name == "mode-branch"
     assert "normalizes by statistics that no module" in finding.evidence
     assert not any("no BatchNorm" in each for each in found.notes)
+
+
+class InBoth(nn.BatchNorm1d):
+    """Running statistics in training, too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
+
+
+@pytest.mark.parametrize(("away", "expected"), [(0.0, []), (3.0, ["mismatched"])])
+def test_where_both_modes_use_running_statistics_a_lower_loss_is_no_gap(
+    away: float, expected: list[str]
+) -> None:
+    """Variances that are too large make it less sure, and no less right; means that are off do."""
+    x, y = clusters()
+    model = nn.Sequential(InBoth(6), nn.Linear(6, 4, bias=False))
+    z = (x - x.mean(0)) / x.std(0)
+    model.load_state_dict({
+        "0.weight": torch.ones(6), "0.bias": torch.zeros(6),
+        "0.running_mean": x.mean(0) + away * x.std(0), "0.running_var": 25 * x.var(0),
+        "0.num_batches_tracked": torch.tensor(500),
+        "1.weight": torch.stack([z[y == each].mean(0) for each in range(4)]),
+    })  # fmt: skip
+    found = bnbench.diagnose(model, DataLoader(TensorDataset(x, y), 32))
+    assert found.reading("population").loss < found.reading("running").loss - 0.1
+    assert [each.name for each in found.findings if each.harmful] == expected
