@@ -60,8 +60,12 @@ def status(
             print(json.dumps(as_record(found), indent=2))
         else:
             with doing("reading the runs"):
-                text = runs_text(found, columns=output.width)
-            print(text)
+                lines = [runs_text(found, columns=output.width)]
+                if (found.path / "slurm").exists():
+                    from bnbench.sweeps.slurm.share import not_begun  # a quarter of a second
+
+                    lines += not_begun(found)
+            print("\n".join(lines))
         return
     there = experiments(runs_dir)
     if as_json:

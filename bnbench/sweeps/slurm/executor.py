@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from bnbench.config import identity, schema
 from bnbench.errors import BnbenchError, ClusterError, DataError, HeldError, RunError, StorageError
 from bnbench.sinks.metrics import to_moments
@@ -26,7 +24,7 @@ from bnbench.sinks.terminal import duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.sweeps import forecast, jobs, workers
 from bnbench.sweeps.slurm.cluster import Cluster, job_of
-from bnbench.sweeps.slurm.share import ENVIRONMENT, FOLDER, Share, ending, shares
+from bnbench.sweeps.slurm.share import ENVIRONMENT, FOLDER, Share, ending, shares, submitted
 from bnbench.wording import counted, printable
 
 TIME_FACTOR = 3.0
@@ -185,7 +183,7 @@ class Slurm:
         """Look for tasks that an earlier driver has submitted and that have not ended."""
         tasks = {
             number: _Task(number, set(runs))
-            for array in self._arrays().values()
+            for array in submitted(self._experiment).values()
             for number, runs in array.items()
         }
         active = self._cluster.active(tasks, self._folder) if self._folder.exists() else {}
@@ -203,15 +201,10 @@ class Slurm:
             self._say(f"{counted(len(self._tasks), 'task')} of an earlier command still there")
             self.size *= len(self._tasks)
 
-    def _arrays(self) -> dict[str, dict[str, list[str]]]:
-        """What was submitted together: the runs of each task, by the file that says so."""
-        records = self._experiment.kept(f"{FOLDER}/tasks_*.json")
-        return {name: _tasks_in(content) for name, content in records.items()}
-
     def _clear(self) -> None:
         """Remove what is left of arrays that have ended, and have the next tasks work as the first
         run has, or the first of them if there is none."""
-        for name, tasks in self._arrays().items():
+        for name, tasks in submitted(self._experiment).items():
             if not self._tasks.keys() & tasks.keys():
                 for array in {job_of(number) for number in tasks}:
                     self._experiment.replace(FOLDER, f"{array}_*", {})
@@ -328,13 +321,6 @@ class Slurm:
 def _hash(config: schema.RunConfig) -> str:
     """What the name of a run ends with, whatever its setup is called."""
     return identity.run_id(config).rpartition("_")[2]
-
-
-def _tasks_in(content: bytes) -> dict[str, list[str]]:
-    """Runs by task; none where somebody has written something else."""
-    with suppress(ValueError):
-        return TypeAdapter(dict[str, list[str]]).validate_json(content)
-    return {}
 
 
 def _failed(error: Mapping[str, Any]) -> jobs.Failed:

@@ -24,6 +24,8 @@ from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, encode_records
 from bnbench.sweeps import jobs, schedule, workers
+from bnbench.sweeps.slurm.cluster import job_of
+from bnbench.wording import counted, printable
 
 FOLDER = "slurm"
 """Below the experiment's folder: which task has which runs, what was submitted, how it ended."""
@@ -123,6 +125,28 @@ def shares(trains: Sequence[jobs.Train], number: int) -> list[list[jobs.Train]]:
         place = int((end - seconds / 2) / whole * number)
         found[min(place, number - 1)].append(train)
     return list(found.values())
+
+
+def submitted(experiment: ExperimentFolder) -> dict[str, dict[str, list[str]]]:
+    """What was submitted together: hashes of the runs of each task, by the file that says so; none
+    where somebody has written something else."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, content in experiment.kept(f"{FOLDER}/tasks_*.json").items():
+        found[name] = {}
+        with suppress(ValueError):
+            found[name] = TypeAdapter(dict[str, list[str]]).validate_json(content)
+    return found
+
+
+def not_begun(experiment: ExperimentFolder) -> list[str]:
+    """Sentences on the runs that were submitted and have no folder yet."""
+    begun = {run.name.rpartition("_")[2] for run in experiment.runs()}
+    found = []
+    for tasks in submitted(experiment).values():
+        if left := set[str]().union(*tasks.values()) - begun:
+            job = printable(job_of(next(iter(tasks))))
+            found.append(f"{counted(len(left), 'run')} of job {job}: submitted, not begun")
+    return found
 
 
 def ending(experiment: ExperimentFolder, number: str) -> Ended | None:

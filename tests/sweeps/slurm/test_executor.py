@@ -17,6 +17,7 @@ from bnbench.errors import ClusterError, Interrupted
 from bnbench.runner.provenance import environment
 from bnbench.sweeps.jobs import SweepOutcome, Train
 from bnbench.sweeps.slurm import share
+from tests.commands import bnbench
 from tests.extras import required
 from tests.runs import MANIFEST, small_config
 from tests.sweeps.slurm.scheduler import PRINTED, Cluster, Swept, begun, done, left
@@ -171,6 +172,8 @@ def test_a_driver_may_leave_and_the_next_one_looks_after_its_tasks(swept: Swept)
     cluster = Cluster()
     assert swept(seeds(3), cluster, workers="2", detach=True).done == 0
     assert sorted(map(len, cluster.submitted)) == [1, 2]
+    found = bnbench("status", "small", "--runs-dir", str(swept.experiment.path.parent))
+    assert found.out.splitlines()[-1].endswith("of job 0: submitted, not begun")
     outcome = swept([*seeds(3), small_config(seed=9)], cluster, workers="2")
     assert (outcome.done, outcome.failures) == (4, [])
     assert [[run.seed for run in each] for each in cluster.submitted[2:]] == [[9]]
