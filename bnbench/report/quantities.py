@@ -19,7 +19,7 @@ from bnbench.config import metrics
 from bnbench.config.metrics import LR
 from bnbench.report.reading import Curve
 from bnbench.report.study import METRICS, Cell, StudiedRun
-from bnbench.stats.differences import Array, Range, mean
+from bnbench.stats.differences import Floats, Range, mean
 from bnbench.store import Record
 
 NETWORK = "network"
@@ -69,7 +69,7 @@ def quantity(
             assert_never(metric)
 
 
-def of_images(metric: metrics.Metric, run: StudiedRun) -> Array | None:
+def of_images(metric: metrics.Metric, run: StudiedRun) -> Floats | None:
     """(images,): what each test image adds to the metric of a run, so that it is their mean; None
     of another metric, and where the run does not say which images were right."""
     match metric:
@@ -83,13 +83,13 @@ def of_images(metric: metrics.Metric, run: StudiedRun) -> Array | None:
             return None
 
 
-def _right(run: StudiedRun, statistics: str) -> Array | None:
+def _right(run: StudiedRun, statistics: str) -> Floats | None:
     """(images,): 100 for each test image that was right at the end, else 0."""
     if run.state != "completed" or statistics not in run.history.correct:
         return None
     images, bits = run.history.correct[statistics]
     unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=images)
-    return POINTS * unpacked.astype(np.float64)
+    return np.float32(POINTS) * unpacked.astype(np.float32)
 
 
 def to_target(curve: Curve, name: str, target: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isinf, isnan, log2
 from typing import NamedTuple, TypeAlias
@@ -13,7 +13,7 @@ from bnbench.config import claims, experiments, metrics
 from bnbench.report import objections
 from bnbench.report.quantities import POINTS, of_images, quantity
 from bnbench.report.study import StudiedRun, Study
-from bnbench.stats.differences import Array, probability_of_superiority, slope
+from bnbench.stats.differences import Floats, probability_of_superiority, slope
 from bnbench.stats.effect import Effect, effect
 from bnbench.stats.verdict import Verdict, judge
 from bnbench.wording import counted, in_words, key_words, listing, point_words
@@ -26,9 +26,9 @@ class Side(NamedTuple):
     """One arm of a claim: its metric by seed, in the metric's unit.
 
     ±inf where a run diverged or never reached the target. `words`: the setup with its values.
-    `runs`: the names of those that count. `images`: by seed, what each test image adds to the
-    value, (images,), where that is known. `ends`: said where a grid ends at the best value tried,
-    so that this side may be better than was seen. `steps`: how many runs took that completed.
+    `runs`: the names of those that count. `of_seeds`: these, by seed. `ends`: said
+    where a grid ends at the best value tried, so that this side may be better than was seen.
+    `steps`: how many runs took that completed.
     """
 
     arm: experiments.Arm
@@ -37,7 +37,7 @@ class Side(NamedTuple):
     diverged: int
     missing: int
     runs: frozenset[str]
-    images: dict[Seed, Array]
+    of_seeds: Mapping[Seed, Sequence[StudiedRun]]
     ends: tuple[str, ...] = ()
     steps: frozenset[int] = frozenset()
 
@@ -202,18 +202,21 @@ def measure(found: Judged, seen: Sequence[float], share: float = 1.0) -> None:
         found.objections.append("no seed has a value on both sides")
 
 
-def _of_images(found: Judged) -> Array | None:
+def _of_images(found: Judged) -> Floats | None:
     """(seeds, images): what each test image adds to each difference; None where a seed does not
     say, and where not all were tested on the same images."""
-    sides = found.signed
-    parts = [
-        [sign * side.images[seed] for sign, side in sides if seed in side.images]
-        for seed in found.pairs
-    ]
-    lengths = {len(part) for of_seed in parts for part in of_seed}
-    if len(lengths) != 1 or len(found.tested_on) != 1 or set(map(len, parts)) != {len(sides)}:
+    if len(found.tested_on) != 1:
         return None
-    return np.stack([np.sum(of_seed, axis=0) for of_seed in parts])
+    rows = list[Floats]()
+    for seed in found.pairs:
+        parts = list[Floats]()
+        for sign, side in found.signed:
+            each = _image_values(found.claim, side.of_seeds.get(seed, ()))
+            if each is None or any(len(other) != len(each) for other in (*parts, *rows[:1])):
+                return None
+            parts.append(sign * each)
+        rows.append(np.sum(parts, axis=0))
+    return np.stack(rows)
 
 
 def _most(claim: experiments.Claim) -> float:
@@ -248,12 +251,11 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
             count = found.trials[arm.words] = len(taken[0].values)
             chosen = in_words(taken[0].value)
             words.append(f"{key_words(axis)} {chosen} (best of {count})")
-    values, images = dict[Seed, float](), dict[Seed, Array]()
-    for seed in study.seeds:
-        of_seed = [run for run in runs if run.seed == seed]
-        value, each = _value(claim, of_seed), _image_values(claim, of_seed)
-        values |= {} if value is None else {seed: value}
-        images |= {} if each is None else {seed: each}
+    of_seeds: dict[Seed, list[StudiedRun]] = {seed: [] for seed in study.seeds}
+    for run in runs:
+        of_seeds[run.seed].append(run)
+    read = {seed: _value(claim, of_seed) for seed, of_seed in of_seeds.items()}
+    values = {seed: value for seed, value in read.items() if value is not None}
     where = "root", "target", "options"
     found.tested_on |= {
         (run.config.data.dataset, str([getattr(run.config.data, key, None) for key in where]))
@@ -279,7 +281,7 @@ def _side(found: Judged, arm: experiments.Arm, study: Study) -> Side:
     counted_runs = frozenset(run.name for run in runs)
     steps = frozenset(run.result.steps for run in runs if run.result and run.state == "completed")
     told = ", ".join(words), values, diverged, missing
-    return Side(arm, *told, counted_runs, images, tuple(ends), steps)
+    return Side(arm, *told, counted_runs, of_seeds, tuple(ends), steps)
 
 
 def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None:
@@ -295,7 +297,7 @@ def _value(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> float | None
     return slope([log2(run.point[claim.slope_over]) for run in along], finite)
 
 
-def _image_values(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> Array | None:
+def _image_values(claim: experiments.Claim, runs: Sequence[StudiedRun]) -> Floats | None:
     """The same for each test image: (images,), with the value as their mean; None if not known."""
     read = [of_images(claim.measured, run) for run in runs]
     known = [each for each in read if each is not None]

@@ -19,10 +19,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import stdtrit
 
-from bnbench.stats.differences import Array, Interval
+from bnbench.stats.differences import Floats, Interval
+
+BLOCK = 2**22
+"""Values of a table whose squares are in memory at a time."""
 
 
-def crossed_interval(table: Array, *, confidence: float = 0.95) -> Interval:
+def crossed_interval(table: Floats, *, confidence: float = 0.95) -> Interval:
     """The interval for the mean of (n, m) finite values of n ≥ 2 seeds on m ≥ 2 images; never
     narrower than Student's of the n seeds.
 
@@ -33,9 +36,12 @@ def crossed_interval(table: Array, *, confidence: float = 0.95) -> Interval:
         raise ValueError(f"{n} seeds on {m} images do not say how either vary")
     if not np.isfinite(table).all():
         raise ValueError("a value is not finite: count it, do not average it")
-    value = float(table.mean())
-    rows, columns = table.mean(1) - value, table.mean(0) - value
-    rest = ((table - value) ** 2).sum() - m * (rows @ rows) - n * (columns @ columns)
+    value = float(table.mean(dtype=np.float64))
+    rows, columns = (table.mean(axis, dtype=np.float64) - value for axis in (1, 0))
+    squares, block = 0.0, max(1, BLOCK // m)
+    for at in range(0, n, block):
+        squares += float((np.subtract(table[at : at + block], value, dtype=np.float64) ** 2).sum())
+    rest = squares - m * (rows @ rows) - n * (columns @ columns)
     seeds = float(rows @ rows) / ((n - 1) * n)
     images = float(columns @ columns) / ((m - 1) * m)
     both = max(float(rest), 0.0) / ((n - 1) * (m - 1) * n * m)

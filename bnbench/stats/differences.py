@@ -10,13 +10,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from math import exp, inf, isfinite, isinf, log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, expit, stdtrit
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
+"""Of fp32, too: exact for whole numbers up to 2²⁴."""
 
 EXACT_UP_TO = 20
 """Differences whose sign patterns are all tried: 2²⁰ sums take 16 MB and some 20 ms."""

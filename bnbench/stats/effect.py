@@ -26,7 +26,7 @@ import numpy as np
 from bnbench.stats.crossed import crossed_interval
 from bnbench.stats.differences import (
     ROUNDING,
-    Array,
+    Floats,
     Interval,
     mean,
     median,
@@ -78,7 +78,7 @@ def effect(
     direction: Direction,
     ties: int = 0,
     most: float = inf,
-    table: Array | None = None,
+    table: Floats | None = None,
     share: float = 1.0,
 ) -> Effect:
     """Interval, tests and what else there is to say of the differences of one claim.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from bnbench.stats import crossed
 from bnbench.stats.crossed import crossed_interval
 from tests.stats.honesty import over_images
 from tests.stats.samples import four_errors, students
@@ -70,3 +71,14 @@ def test_what_has_no_interval() -> None:
             crossed_interval(np.zeros(shape))
     with pytest.raises(ValueError, match="not finite"):
         crossed_interval(np.full((3, 3), nan))
+
+
+def test_a_large_table_of_small_numbers_has_the_same_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = 100.0 * np.random.default_rng(1).integers(-1, 2, (7, 30))
+    whole = crossed_interval(table)
+    assert crossed_interval(table.astype(np.float32)) == whole, "and in the precision of fp64"
+    for rows in (0, 1, 2, 7):
+        monkeypatch.setattr(crossed, "BLOCK", rows * 30)
+        assert crossed_interval(table) == pytest.approx(whole, rel=1e-12)
