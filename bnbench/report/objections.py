@@ -45,14 +45,14 @@ def end_of_grid(arm: experiments.Arm, axis: str, choices: Iterable[Choice]) -> I
         if each.at_edge:
             wanted = "a smaller one" if each.value == min(each.values) else "a larger one"
             if axis == LR:
-                wanted = f"{_beyond(each)} to {axis} in the file, and sweep again"
+                wanted = f"{beyond(each)} to {axis} in the file, and sweep again"
             yield (
                 f"{arm.words}: the chosen {axis} {in_words(each.value)} is an end of its grid "
                 f"(add {wanted})"
             )
 
 
-def _beyond(choice: Choice) -> str:
+def beyond(choice: Choice) -> str:
     """The next value outside of a grid of positive ones: as far away as the chosen one's neighbour
     inside, to one digit."""
     inside = choice.values[1 if choice.value == choice.values[0] else -2]

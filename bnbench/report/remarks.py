@@ -13,6 +13,7 @@ from bnbench.config.feasible import INITIAL, initial_weight, short_warmup
 from bnbench.config.metrics import LR
 from bnbench.config.schema.run import BUDGETS
 from bnbench.report import words
+from bnbench.report.objections import beyond
 from bnbench.report.quantities import over_seeds
 from bnbench.report.study import Cell, Choice, StudiedRun, Study
 from bnbench.store import Result
@@ -103,9 +104,10 @@ def ends_of_grids(study: Study) -> Iterator[str]:
     by_setup: dict[str, list[Choice]] = {}
     for choice in study.choices:
         by_setup.setdefault(choice.setup, []).append(choice)
-    whose: list[str] = []
+    whose, more = list[str](), list[str]()
     for setup, choices in by_setup.items():
         edges = [each for each in choices if each.at_edge]
+        more += map(beyond, edges if study.tuned_axis == LR else ())
         if len(edges) == len(choices):
             whose.append(setup)
         else:
@@ -113,7 +115,9 @@ def ends_of_grids(study: Study) -> Iterator[str]:
     if whose:
         many = listing(whose, "and") if len(whose) <= MOST_NAMED else f"{len(whose)} of the choices"
         axis = key_words(study.tuned_axis or "")
-        yield (f"The chosen {axis} of {many} is an end of its grid: a better one may lie beyond.")
+        add = listing(dict.fromkeys(more), "and") if more else ""
+        do = f" (add {add} to {LR} in the file, and sweep again)" if add else ""
+        yield f"The chosen {axis} of {many} is an end of its grid: a better one may lie beyond{do}."
 
 
 def with_batch_size(study: Study) -> Iterator[str]:

@@ -240,7 +240,8 @@ def test_a_tuned_axis_is_chosen_over(tmp_path: Path) -> None:
     assert answer[0] == ("Test accuracy in %, batch size 16 → 2: bn 64.4 → 54.5; gn 54.1 → 61.3.")
     assert "Each setup is at its best learning rate on validation." in answer
     assert (
-        "The chosen learning rate of bn and gn is an end of its grid: a better one may lie beyond."
+        "The chosen learning rate of bn and gn is an end of its grid: a better one may lie beyond "
+        "(add 0.01 to optim.lr in the file, and sweep again)."
     ) in answer
     assert not [sentence for sentence in answer if "No learning rate" in sentence]
 

@@ -136,7 +136,7 @@ def test_chosen_ends_of_grids_are_told_beside_claims(tmp_path: Path) -> None:
     found = notices(answered(tmp_path, f"{axes}seeds: 8\n{AT_16}", tell))
     assert (
         "The chosen learning rate of bn at batch size 2 and gn at batch size 2 is an end of its "
-        "grid: a better one may lie beyond."
+        "grid: a better one may lie beyond (add 10 to optim.lr in the file, and sweep again)."
     ) in found
 
 
