@@ -57,8 +57,8 @@ def in_other_modes(case: Case) -> Iterator[Finding]:
     if share >= criteria.PADDED and case.evidence.survey.of("exchanged"):
         yield finding(
             "padding-counted",
-            f"{share:.0%} of the positions in the training loader's batches are zeros after the "
-            "end of a sequence, and the layers' means and variances count them: what a sequence "
+            f"{share:.0%} of the positions in the training loader's batches are zeros before "
+            "or after a sequence, and the layers' means and variances count them: what a sequence "
             "gives depends on the longest one next to it",
             harmful=False,
         )

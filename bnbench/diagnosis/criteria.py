@@ -272,7 +272,8 @@ def class_labels(task: Task, images: Collected) -> Tensor | None:
 
 def padding(images: Collected) -> float:
     """The share of positions that are padding in batches of sequences, (N, C, T) or (N, T, C), of
-    different lengths: zeros in all channels up to the end of the batch's longest."""
+    different lengths: zeros in all channels up to the end of the batch's longest, or, as Keras pads
+    them, from where that begins."""
     found = []
     for positions in images.as_they_come():
         x = first_tensor(images.batch(positions))
@@ -281,9 +282,10 @@ def padding(images: Collected) -> float:
         shares = []
         for along in (1, 2):
             zero = (x == 0).all(along)  # (N, T)
-            trailing = zero.flip(1).long().cumprod(1).sum(1)
-            varies = trailing.min() == 0 and trailing.max() > 0
-            shares.append(trailing.double().mean().item() / zero.shape[1] if varies else 0.0)
+            for outer in (zero.flip(1), zero):
+                number = outer.long().cumprod(1).sum(1)
+                varies = number.min() == 0 and number.max() > 0
+                shares.append(number.double().mean().item() / zero.shape[1] if varies else 0.0)
         found.append(max(shares))
     return sum(found) / len(found)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import bnbench
 from bnbench.diagnosis.batches import collect
-from bnbench.diagnosis.criteria import channels, harms, homogeneity
+from bnbench.diagnosis.criteria import channels, harms, homogeneity, padding
 from bnbench.diagnosis.task import Predictions
 from bnbench.guard import ForeignCode
 from tests.diagnosis.patients import (
@@ -163,6 +163,22 @@ def test_channels_that_are_constant_and_channels_below_eps() -> None:
     assert (dead.tolist(), under.tolist()) == ([True, True, False, False], [False] * 2 + [True] * 2)
     constant = torch.zeros(4, dtype=torch.float64)
     assert channels(mean, constant, 1e-5)[0].all()
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_share_of_padding(first: bool, last: bool) -> None:
+    """Of batches (32, 3, 10), or (32, 10, 3), in which the longest has 10; a loop counts."""
+    x = torch.randn(64, 3, 10, generator=torch.Generator().manual_seed(0))
+    lengths = [10, 10, 7, 4] * 16
+    for each, length in zip(x, lengths, strict=True):
+        each[:, : 10 - length] = 0
+    x = (x if first else x.flip(2)).contiguous()
+    x = x.transpose(1, 2) if last else x
+    images = collect([x[:32], x[32:]], "train", 64, torch.device("cpu"), ForeignCode())
+    assert padding(images) == pytest.approx(1 - sum(lengths) / 640)
+    full = collect([x[:32] + 1, x[32:] + 1], "train", 64, torch.device("cpu"), ForeignCode())
+    assert padding(full) == 0
 
 
 def test_the_weight_of_the_initial_statistics() -> None:
