@@ -156,8 +156,10 @@ def allowed(part: dict[str, Any]) -> st.SearchStrategy[Any]:
             return st.tuples(*(allowed(item) for item in part["prefixItems"])).map(list)
         case "array":
             return st.lists(allowed(part["items"]), min_size=1, max_size=3)
-        case "string":
+        case "string" if "pattern" in part:
             return st.from_regex(part["pattern"], fullmatch=True)
+        case "string":
+            return st.text(max_size=6)
         case _:
             return st.just({})
 
