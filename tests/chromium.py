@@ -20,7 +20,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.processes import SHARED, started, wait_until
+from tests.processes import LIMIT, SHARED, started, wait_until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -95,9 +95,9 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, *, seconds: float = 60.0) -> Any:
+    def wait_for(self, expression: str) -> Any:
         """The value of an expression as soon as it is truthy."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + LIMIT
         while True:
             value = self.evaluate(expression)
             if value:
@@ -134,7 +134,7 @@ class Page:
         message = {"id": self._sent, "method": method, "params": parameters}
         self._connection.send(json.dumps(message))
         while True:
-            answer = json.loads(self._connection.recv(timeout=60))
+            answer = json.loads(self._connection.recv(timeout=LIMIT))
             if answer.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(answer["params"]["exceptionDetails"]["text"])
             if answer.get("id") == self._sent:
@@ -153,7 +153,7 @@ def browser(folder: Path, *, size: tuple[int, int] = (1500, 1000)) -> Iterator[P
         wait_until(lambda: file.exists() and file.read_text().strip(), process=process)
         port = int(file.read_text().splitlines()[0])
         opener = build_opener(ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
+        with opener.open(f"http://127.0.0.1:{port}/json/list", timeout=LIMIT) as answer:
             (page,) = [each for each in json.load(answer) if each["type"] == "page"]
         with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
             yield Page(connection)

@@ -36,6 +36,7 @@ from bnbench.store import ExperimentFolder
 from tests.disturbed_commands import SETUPS, Command
 from tests.executors import InProcess
 from tests.injection import Failure, Killed, at_batch, disk, kills
+from tests.processes import LIMIT
 from tests.runs import committed_step, write_experiment
 from tests.stub import build_stub
 
@@ -44,9 +45,6 @@ SOONEST = 0.001
 
 AT_A_TIME = 4
 """So often one command is killed before it may end."""
-
-PATIENCE = 180.0
-"""Seconds after which a command that was not killed counts as hung."""
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 
@@ -69,9 +67,6 @@ class Counts:
         self.faults += other.faults
         for name, numbers in other.operations.items():
             self.operations[name] |= numbers
-
-
-# --- what is there before and afterwards --------------------------------------------------
 
 
 # --- running a command --------------------------------------------------------------------
@@ -112,9 +107,9 @@ def forked(place: Path, arguments: tuple[str, ...], build: Build = build_run) ->
         os._exit(code)
 
 
-def ended(process: int, seconds: float = PATIENCE) -> int:
+def ended(process: int) -> int:
     """The exit code of a forked process; minus the signal that it was killed by."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + LIMIT
     while time.monotonic() < until:
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
@@ -122,7 +117,7 @@ def ended(process: int, seconds: float = PATIENCE) -> int:
         time.sleep(0.002)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    raise AssertionError(f"still running after {seconds} s")
+    raise AssertionError(f"still running after {LIMIT:g} s")
 
 
 def here(place: Path, arguments: tuple[str, ...]) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from bnbench.errors import Interrupted
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings, Stop
 from bnbench.store import ExperimentFolder
-from tests.processes import SHARED, started
+from tests.processes import LIMIT, SHARED, started
 from tests.runs import StopAt, write_experiment
 
 QUESTION = "Which one survives small batches?"
@@ -70,7 +70,7 @@ def served(folder: ExperimentFolder, *, port: int = 6006) -> Iterator[Served]:
                 break
         yield found
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=LIMIT)
         found.out.extend(out.splitlines())
         found.err.extend(err.splitlines())
 

@@ -22,7 +22,7 @@ from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder
 from tests.executors import in_process, sweep
-from tests.processes import lives
+from tests.processes import LIMIT, lives, wait_until
 from tests.runs import committed_step, evidence, quiet_console
 
 EXPERIMENT = """\
@@ -48,9 +48,6 @@ seeds: 2
 
 SOONEST, LATEST = 0.01, 3.0
 """Seconds between the first sign of training and a kill, at log-uniform distances."""
-
-PATIENCE = 180.0
-"""Seconds without any sign of training after which a sweep counts as hung."""
 
 
 @dataclass(slots=True)
@@ -141,7 +138,7 @@ class Torture:
         while _written(experiment) <= before:
             if driver.poll() is not None:
                 return False
-            if time.monotonic() - begun > PATIENCE:
+            if time.monotonic() - begun > LIMIT:
                 self.tally.faults.append("a sweep hangs")
                 return False
             time.sleep(0.005)
@@ -165,16 +162,14 @@ class Torture:
         return victim
 
     def _expect_workers_to_end(self, workers: list[int]) -> None:
-        until = time.monotonic() + 5.0
-        while any(lives(worker) for worker in workers):
-            if time.monotonic() > until:
-                self.tally.faults.append("workers outlive their driver by more than 5 s")
-                return
-            time.sleep(0.01)
+        try:
+            wait_until(lambda: not any(map(lives, workers)))
+        except AssertionError as late:
+            self.tally.faults.append(f"workers outlive their driver: {late}")
 
     def _end(self, driver: subprocess.Popen[str]) -> tuple[int, str]:
         try:
-            _, said = driver.communicate(timeout=PATIENCE)
+            _, said = driver.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
             os.killpg(driver.pid, signal.SIGKILL)  # all that might hold its streams
             _, said = driver.communicate()

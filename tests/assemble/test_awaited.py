@@ -17,6 +17,7 @@ from bnbench.diagnosis.target import find_target
 from bnbench.runner.execution import execute
 from bnbench.runner.rehearsal import rehearse
 from bnbench.runner.settings import Settings
+from tests.processes import LIMIT
 from tests.runs import experiment_in, small_config
 
 LAYER = """
@@ -124,4 +125,4 @@ def test_time_runs_out_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "PATIENCE", 0.01)
     said = queue.Queue[str]()
     with guard.awaited("it", said.put):
-        assert said.get(timeout=60) == "waiting for it"
+        assert said.get(timeout=LIMIT) == "waiting for it"

@@ -36,7 +36,7 @@ from bnbench.sweeps.jobs import (
 )
 from bnbench.sweeps.workers import FAILED_STARTS, Workers
 from tests.executors import sweep, workers_in
-from tests.processes import lives, started, wait_until
+from tests.processes import LIMIT, lives, started, wait_until
 from tests.runs import (
     committed_step,
     evidence,
@@ -88,10 +88,10 @@ def processes() -> list[int]:
     return [each.pid for each in multiprocessing.active_children() if each.pid is not None]
 
 
-def until_end(workers: Workers, seconds: float = 120) -> list[Answer]:
+def until_end(workers: Workers) -> list[Answer]:
     """All answers up to the end of the one job that is being done."""
     answers: list[Answer] = []
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + LIMIT
     while not (answers and isinstance(answers[-1], End)):
         assert time.monotonic() < deadline, answers
         answers += [answer for _, answer in workers.answers(0.1)]

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from PIL import Image
 
 from bnbench.config import schema
 from tests.extras import required
+from tests.processes import LIMIT
 
 for name, value in {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,6 +31,30 @@ from bnbench.sweeps.ray import address as joining  # noqa: E402  it needs Ray
 
 STORE_BYTES = 80 * 2**20
 
+Made = TypeVar("Made")
+
+
+def at_last(make: Callable[[], Made]) -> Made:
+    """A cluster or a node of one, made at the third try at the latest: Ray gives its processes half
+    a minute, too short on a busy machine. What a try has left is killed before the next."""
+    from ray._private import node
+
+    made: list[node.Node] = []
+
+    class Node(node.Node):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            made.append(self)
+            super().__init__(*arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node, "Node", Node)
+        for _ in range(2):
+            with suppress(Exception):
+                return make()
+            for each in made:
+                each.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+        return make()
+
 
 class Cluster:
     """A cluster whose head trains nothing, and this process in it."""
@@ -38,20 +63,20 @@ class Cluster:
         from ray import cluster_utils
 
         self._folder = folder
-        self._cluster = cluster_utils.Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0,
-                "object_store_memory": STORE_BYTES,
-                "include_dashboard": False,
-                # Of five looks, each of which may take 10 s: who is dead answers none at once.
-                "_system_config": {"health_check_period_ms": 500},
-            },
+        head = {
+            "num_cpus": 0,
+            "object_store_memory": STORE_BYTES,
+            "include_dashboard": False,
+            # Of five looks, each of which may take 10 s: who is dead answers none at once.
+            "_system_config": {"health_check_period_ms": 500},
+        }
+        self._cluster = at_last(
+            lambda: cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         )
         self._nodes: dict[str, Any] = {}
         self.address = self._cluster.address
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(joining, "JOIN_SECONDS", 60.0)  # where other tests are at work, too
+            patch.setattr(joining, "JOIN_SECONDS", LIMIT)  # where other tests are at work, too
             joining.connect(self.address)
         for name in joining.PATIENCE:  # which nodes that this process starts need not have
             os.environ.pop(name, None)
@@ -62,7 +87,8 @@ class Cluster:
         own.mkdir()
         os.chdir(own)
         try:
-            node = self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **more)
+            settings = {"num_cpus": 1, "object_store_memory": STORE_BYTES} | more
+            node = at_last(lambda: self._cluster.add_node(**settings))
         finally:
             os.chdir(before)
         self._nodes[node.node_id] = node

@@ -22,7 +22,7 @@ from bnbench.sweeps.jobs import SweepOptions, Train
 from bnbench.sweeps.shipping import Shipping
 from tests.executors import sweep
 from tests.extras import required
-from tests.processes import completed, started, wait_until
+from tests.processes import LIMIT, completed, started, wait_until
 from tests.runs import committed_step, experiment_in, small_config
 from tests.sweeps.test_shipping import LAYER, locally, long_config, stored
 
@@ -82,6 +82,15 @@ seeds: 3
 """
 
 
+PATIENT = f"""
+from bnbench.__main__ import main
+from bnbench.sweeps.ray import address
+
+address.JOIN_SECONDS = {LIMIT}
+main()
+"""
+
+
 @pytest.mark.skipif(not can_hide(), reason="needs a mount namespace")
 def test_twelve_runs_whose_driver_is_killed_and_begins_again(
     nodes: Cluster, tmp_path: Path
@@ -92,9 +101,9 @@ def test_twelve_runs_whose_driver_is_killed_and_begins_again(
     images_in(kept / "images")
     (kept / "layer.py").write_text(LAYER)
     (kept / "study.yaml").write_text(STUDY)
-    bnbench = f"{sys.executable} -m bnbench sweep study.yaml --quiet"
-    inside = f"mount --bind {kept} {seen} && cd {seen} && exec {bnbench} --on ray"
-    command = ["unshare", "-m", "sh", "-c", f"{inside} --address {nodes.address}"]
+    inside = f"mount --bind {kept} {seen} && cd {seen} && exec {sys.executable} -c '{PATIENT}'"
+    sweep = f"sweep study.yaml --quiet --on ray --address {nodes.address}"
+    command = ["unshare", "-m", "sh", "-c", f"{inside} {sweep}"]
     experiment = ExperimentFolder(kept / "runs" / "study")
 
     def finished() -> dict[str, int]:
@@ -117,6 +126,7 @@ def test_on_a_shared_disk_nothing_is_copied(
     nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ray, "sees", SEES)
+    monkeypatch.setattr("bnbench.sweeps.ray.executor.SEEN_SECONDS", LIMIT)
     runs = [small_config(seed=seed) for seed in range(2)]
     experiment = experiment_in(tmp_path)
     shipments: list[Any] = []
@@ -181,12 +191,12 @@ def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Cluster, tmp_pat
         actor = training[name].actor
         if not lost:
             process = actor.__ray_call__.remote(lambda _: os.getpid())
-            os.kill(ray.get(process, timeout=60), signal.SIGKILL)
+            os.kill(ray.get(process, timeout=LIMIT), signal.SIGKILL)
         else:
-            nodes.kill(ray.get(actor.about.remote(None), timeout=60).node)
-            wait_until(lambda: cluster.size == 2, seconds=60)
+            nodes.kill(ray.get(actor.about.remote(None), timeout=LIMIT).node)
+            wait_until(lambda: cluster.size == 2)
             nodes.add()
-            wait_until(lambda: cluster.size == 3, seconds=60)
+            wait_until(lambda: cluster.size == 3)
         lost[name] = training[name].shipment, committed_step(experiment.run(name))
 
     outcome, said = swept(nodes, runs, experiment, disturb)
@@ -297,7 +307,7 @@ def test_images_reach_each_node_once_although_the_object_store_is_full(
 def all_ready(cluster: Any) -> None:
     """Wait for those that start: one alone may train all of the runs before the others can."""
     if starting := [each.starting for each in cluster._workers if each.starting is not None]:
-        ray.wait(starting, num_returns=len(starting), timeout=120)
+        ray.wait(starting, num_returns=len(starting), timeout=LIMIT)
 
 
 def test_another_environment_is_refused_or_recorded(nodes: Cluster, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bnbench.errors import ClusterError
 from bnbench.sweeps.jobs import SweepOptions
 from bnbench.sweeps.ray import nodes
 from bnbench.sweeps.ray.executor import Ray, _cause
-from tests.processes import wait_until
+from tests.processes import LIMIT, wait_until
 from tests.runs import small_config
 
 THERE, GONE = {"Alive": True, "NodeID": "1"}, {"Alive": False, "NodeID": "2"}
@@ -40,11 +40,11 @@ def test_a_head_is_waited_for_and_then_given_up(monkeypatch: pytest.MonkeyPatch)
     with closing(nodes.Nodes(said.append)) as found:
         found.waited(nodes.LOST_SECONDS - 1)
         before = len(looks)
-        wait_until(lambda: len(looks) > before + 1, seconds=60)  # the first may have been under way
+        wait_until(lambda: len(looks) > before + 1)  # the first may have been under way
         found.waited(2)
         assert found.alive() == [THERE]
         answers, before = False, len(looks)
-        wait_until(lambda: len(looks) > before + 1, seconds=60)
+        wait_until(lambda: len(looks) > before + 1)
         said.clear()
         found.waited(nodes.SILENCE_SECONDS + 1)
         with pytest.raises(ClusterError, match=r"^the Ray cluster does not answer") as lost:
@@ -64,7 +64,7 @@ def test_nor_does_a_head_that_is_silent_from_the_start_hold_anybody_up(
 
     def ask(name: str) -> Any:
         asked.append(current_thread() is main_thread())
-        return ended.wait(60) if name == silent else []
+        return ended.wait(LIMIT) if name == silent else []
 
     ray = {name: partial(ask, name) for name in ("nodes", "available_resources")}
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(**ray))
