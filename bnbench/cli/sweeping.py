@@ -139,7 +139,7 @@ def sweep(
     from bnbench.sweeps import experiments
     from bnbench.sweeps.jobs import SweepOptions
 
-    claims = tuple(each for some in claim or () for each in some.split(","))
+    claims = tuple(each.strip() for some in claim or () for each in some.split(","))
     overrides = loading.Overrides(
         set=tuple(set_ or ()), over=tuple(over or ()), seeds=seeds, claims=claims
     )

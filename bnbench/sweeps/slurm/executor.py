@@ -292,6 +292,8 @@ class Slurm:
     def _ended(self, task: _Task) -> list[tuple[jobs.Train, jobs.Answer]]:
         """Answers for what a task has left undone; what it has not begun is submitted again."""
         del self._tasks[task.id]
+        if task.left:
+            self._take_back(task.id)
         left = {run: self._trains.pop(run) for run in sorted(task.left & self._trains.keys())}
         if self._stopped or not left:
             return [(job, jobs.Stopped()) for job in left.values()]
@@ -316,6 +318,12 @@ class Slurm:
             del self._steps[run]
         lost = jobs.Lost(f"was lost with task {task.id} ({log})", at_start=False)
         return [(left[run], lost) for run in begun]
+
+    def _take_back(self, number: str) -> None:
+        """Record that a task has no runs any more: none of them is still to begin there."""
+        for name, tasks in submitted(self._experiment).items():
+            if number in tasks:
+                self._experiment.keep({name: json.dumps(tasks | {number: []}).encode()})
 
 
 def _hash(config: schema.RunConfig) -> str:

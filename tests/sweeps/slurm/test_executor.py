@@ -259,3 +259,6 @@ def test_stopping_takes_the_tasks_out_of_the_queue(swept: Swept) -> None:
         swept(seeds(4), cluster, workers="4")
     assert stopped.value.exit_code == 130
     assert set(cluster.cancelled) >= {"0_1", "0_2", "0_3"}
+    found = bnbench("status", "small", "--runs-dir", str(swept.experiment.path.parent))
+    assert found.code == 0
+    assert "submitted" not in found.out
