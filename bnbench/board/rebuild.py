@@ -55,17 +55,16 @@ def rebuild_all(experiments: Sequence[ExperimentFolder], *, show: Say, warn: Say
 
 
 def rebuild(
-    experiment: ExperimentFolder, show: Say = lambda _: None, *, processes: int | None = None
+    experiment: ExperimentFolder, show: Say = lambda _: None
 ) -> tuple[int, list[str], list[Seed]]:
     """Rewrite the files of every run. A run that another process trains or that is damaged keeps
-    its own. `show` is told about progress from time to time. `processes`: as many as this machine
-    has cores, if there are `WORTH` runs for each.
+    its own. `show` is told about progress from time to time.
 
     Returns how many runs have new files, a sentence about each of the others, and what
     `write_seed_bands` takes. Raises RunError where a process ends too early.
     """
     runs = [run for run in experiment.runs() if run.has_begun()]
-    processes = processes or min(usable_cores(), len(runs) // WORTH)
+    processes = min(usable_cores(), len(runs) // WORTH)
     description, shown = describe(experiment), time.monotonic()
     done, damaged, notes, seeds = 0, False, list[str](), list[Seed]()
     with ExitStack() as stack:

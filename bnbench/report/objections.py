@@ -54,9 +54,12 @@ def end_of_grid(arm: experiments.Arm, axis: str, choices: Iterable[Choice]) -> I
 
 def beyond(choice: Choice) -> str:
     """The next value outside of a grid of positive ones: as far away as the chosen one's neighbour
-    inside, to one digit."""
+    inside, to as few digits as leave it outside."""
     inside = choice.values[1 if choice.value == choice.values[0] else -2]
-    return in_words(float(f"{choice.value**2 / inside:.0e}"))
+    exact = choice.value**2 / inside
+    rounded = (float(f"{exact:.{digits}e}") for digits in range(6))
+    outside = (each for each in rounded if (each - choice.value) * (choice.value - inside) > 0)
+    return in_words(next(outside, exact))
 
 
 def still_usable(

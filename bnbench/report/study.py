@@ -278,7 +278,7 @@ class Study:
         for cells in self.trials:
             if (best := self.taken(cells)) is not None:
                 tried = [cell.point[axis] for cell in cells]
-                values = tuple(value for value in (*self.axes[axis], None) if value in tried)
+                values = tuple(each for each in (*self.axes.get(axis, ()), None) if each in tried)
                 choice = Choice(best.setup, _others(best, axis), best.point[axis], values)
                 found.append((cells, choice))
         return found

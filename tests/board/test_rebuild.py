@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from bnbench.board.bands import FOLDER, write_seed_bands
 from bnbench.board.rebuild import rebuild
 from bnbench.errors import RunError
 from bnbench.store import ExperimentFolder, RunFolder
+from tests.processes import LIMIT
 
 
 def content(run: RunFolder) -> list[tuple[Any, ...]]:
@@ -146,15 +150,25 @@ def test_a_process_that_dies_is_said_and_the_others_end(
     assert multiprocessing.active_children() == []
 
 
+def waiting(connection: Connection, *_: object) -> None:
+    """In place of it, too: one run is done, and the next one is never."""
+    connection.send([rebuilding.Rewritten(None)])
+    time.sleep(LIMIT)
+
+
 @pytest.mark.usefixtures("two")
 def test_ctrl_c_ends_all_of_them(
     own_study: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started = list[BaseProcess]()
+
     def interrupt(_: str) -> None:
-        assert len(multiprocessing.active_children()) > 0
+        started.extend(multiprocessing.active_children())
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(rebuilding, "_rewrite_all", waiting)
     monkeypatch.setattr(rebuilding, "SHOWN_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         rebuild(own_study, interrupt)
-    assert multiprocessing.active_children() == []
+    assert len(started) == 2
+    assert all(each.exitcode for each in started), "ended by this one, not by themselves"

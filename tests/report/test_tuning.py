@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from bnbench.report.objections import beyond
 from bnbench.report.reading import read_study
-from bnbench.report.study import Cell, Quantity, best_of
+from bnbench.report.study import Cell, Choice, Quantity, best_of
 from tests.report.invented import Told, invented
 
 
@@ -74,6 +75,28 @@ tune: {axis: norm.batch_size}
     assert not found.at_edge
     chosen = [(cell.setup, cell.point["norm.batch_size"]) for cell in study.chosen]
     assert chosen == [("a", best), ("b", None)]
+
+
+def test_null_alone_leaves_nothing_to_choose(tmp_path: Path) -> None:
+    text = "axes: {norm.batch_size: [null]}\ntune: {axis: norm.batch_size}\n"
+    (found,) = read_study(invented(tmp_path, text, lambda _: Told((0.5,)))).choices
+    assert (found.value, found.values, found.at_edge) == (None, (None,), False)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "values", "added"),
+    [
+        (3.0, (0.03, 0.3, 3.0), "30"),
+        (0.0003, (0.0003, 0.003), "3e-05"),
+        (0.3, (0.1, 0.3), "0.9"),
+        (1.0, (0.8, 0.9, 1.0), "1.1"),
+        (0.3, (0.3, 0.31), "0.29"),
+    ],
+)
+def test_what_is_to_be_added_lies_outside(
+    chosen: float, values: tuple[float, ...], added: str
+) -> None:
+    assert beyond(Choice("a", {}, chosen, values)) == added
 
 
 def test_losses_are_tuned_downwards(tmp_path: Path) -> None:
