@@ -159,7 +159,7 @@ def open_view(folder: RunFolder) -> TensorBoardSink:
 def rewritten(
     folder: RunFolder, manifest: Record, description: Description, moments: Iterable[events.Moment]
 ) -> TensorBoardSink:
-    """`open_view`, for whom knows what the folder and its experiment say."""
+    """`open_view`, where it is known what the folder and its experiment say."""
     with _damage_of(folder), ExitStack() as stack:
         card = _card(folder, manifest, description)
         folder.clear_views()
