@@ -10,6 +10,7 @@ import pytest
 
 from bnbench.config import claims, experiments, files, loading, metrics, plans
 from bnbench.errors import ConfigError
+from tests.commands import bnbench
 
 BASE = """\
 setups:
@@ -332,3 +333,10 @@ def test_an_experiment_is_kept_with_its_claims_and_the_profile_in_force(tmp_path
         run.model_dump() for run in plans.expand(there).runs
     ]
     assert json.loads(json.dumps(plans.expand(again).grid)) == plans.expand(there).grid
+
+
+def test_several_claims_are_asked_for_with_commas(own_folder: Path) -> None:
+    (own_folder / "x.yaml").write_text(TWO_CLAIMS)
+    said = bnbench("sweep", "x.yaml", "--claim", "y,a, z", "--claim", "w", "--dry-run")
+    assert said.code == 2
+    assert {line.split()[1] for line in said.err.splitlines() if "not a claim" in line} == {*"yzw"}
