@@ -330,11 +330,11 @@ def _names(source: Any) -> Sequence[Any] | None:
 def numbered_otherwise(train: Any, test: Any) -> str:
     """Which number means another class in each of two datasets, as of folders of which one lacks a
     class; empty where none does, or where names are not known."""
-    ours, theirs = _names(train) or (), _names(test) or ()
-    apart = (
-        (k, *both) for k, both in enumerate(zip(ours, theirs, strict=False)) if len({*both}) > 1
-    )
-    return next((f"class {k} is {one} in train, {other} in test" for k, one, other in apart), "")
+    ours, theirs = (map(str, _names(each) or ()) for each in (train, test))
+    for k, (one, other) in enumerate(zip(ours, theirs, strict=False)):
+        if one != other:
+            return f"class {k} is {one} in train, {other} in test"
+    return ""
 
 
 def _first_of(names: Sequence[str], among: Any) -> str:

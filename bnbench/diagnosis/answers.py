@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ANSWERS = ("logits", "out", "output", "sample", "prediction")
@@ -112,8 +113,8 @@ def classes_at(found: Tensor, labels: Tensor) -> int | None:
 def of_two(labels: Tensor) -> tuple[int, int] | None:
     """Which of `TWO` the labels are; None where they are others, or of one kind only."""
     for no, yes in TWO:
-        said, known = labels == yes, ~labels.isnan()
-        if bool(((labels == no) | said)[known].all()) and 0 < int(said.sum()) < int(known.sum()):
+        found = labels == no, labels == yes
+        if all(each.any() for each in found) and bool((found[0] | found[1] | labels.isnan()).all()):
             return no, yes
     return None
 
@@ -121,12 +122,23 @@ def of_two(labels: Tensor) -> tuple[int, int] | None:
 def shares_at(labels: Tensor) -> int | None:
     """In which dimension of labels (n, C, …) or (n, …, C) are shares of classes, which sum to one;
     None where they are none, as labels (n,)."""
-    labels = labels.double()
     for at in dict.fromkeys((1, labels.ndim - 1)) if labels.ndim > 1 else ():
-        sums = labels.sum(at)
+        sums = labels.sum(at, dtype=torch.float64)
         if labels.shape[at] > 1 and torch.allclose(sums, torch.ones_like(sums)):
             return at if bool((labels >= 0).all()) else None
     return None
+
+
+def known_mean(labels: Tensor) -> Tensor:
+    """The mean of each place, (…), in fp64, over the labels (n, …) that are not missing."""
+    return labels.nansum(0, dtype=torch.float64) / (~labels.isnan()).sum(0)
+
+
+def log_shares(found: Tensor) -> Tensor:
+    """Logarithms of the classes' shares, in dimension 1, of logits or of shares (a softmax)."""
+    if bool((found >= 0).all()) and torch.allclose(found.sum(1), torch.ones_like(found[:, 0])):
+        return found.clamp(min=1e-12).log()
+    return F.log_softmax(found, 1)
 
 
 def in_unit(found: Tensor) -> bool:

@@ -167,9 +167,9 @@ def worse_recalibrated(loaders: Sequence[Measured]) -> list[Measured]:
 
 def channels(mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Which channels (C,) are dead, and which of the others ε dominates."""
-    floor = DEAD * variance.quantile(0.75) + ROUNDING * mean.square()
     # Of inputs in units of their own, what is small beside others may be much beside ε.
-    dead = (variance <= floor) & (variance <= max(eps, EPS))
+    little = (DEAD * variance.quantile(0.75)).clamp(max=max(eps, EPS))
+    dead = variance <= little + ROUNDING * mean.square()
     return dead, ~dead & (variance <= eps)
 
 

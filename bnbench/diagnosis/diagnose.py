@@ -150,6 +150,11 @@ def examine(
             again = sizes[0] <= criteria.SMALL_BATCH or not network.tracking
             evidence = measure(passes, target, train, evaluation, sizes, again=again, tell=tell)
             for each in evidence.measured:
+                if not len(each.running.losses):
+                    raise UsageError(
+                        f"the {each.images.loader} loader has no labels that count",
+                        do="give one whose batches have labels (not -100, 255 or NaN)",
+                    )
                 if not broken and not each.running.finite:
                     broken = non_finite_output(network, each.images, autocast)
             layers = tuple(_layer(name, norm, evidence) for name, norm in network.norms.items())

@@ -93,5 +93,5 @@ def _of_all(batch: Group, path: Path) -> Any:
     column = batch.columns.get(path, [None])[0]
     if not isinstance(column, Tensor) or column.is_floating_point() or column.is_complex():
         return batch.rest.get(path, column)
-    first = column.flatten()[0]
-    return int(first) if bool((column == first).all()) else column
+    first = column.flatten()[:1]
+    return int(first) if len(first) and bool((column == first).all()) else column

@@ -123,7 +123,7 @@ class Finding:
 
     @property
     def code(self) -> str:
-        """How, where what is advised as a rule is; else empty."""
+        """How, where `do` has what is advised as a rule; else empty."""
         known = FINDINGS[self.name]
         return known.code if known.do in self.do else ""
 

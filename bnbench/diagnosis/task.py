@@ -15,6 +15,8 @@ from bnbench.diagnosis.answers import (
     classes_at,
     counted,
     in_unit,
+    known_mean,
+    log_shares,
     of_two,
     per_place,
     place_of,
@@ -181,12 +183,12 @@ class Task:
 
     def _of_labels(self, found: Tensor, labels: Tensor) -> Predictions:
         match self.kind:
-            case "classes":
-                return _of_classes(found, labels)
-            case "soft":
-                at = cast(int, shares_at(labels))
+            case "classes" | "soft":  # shares in one loader, as of mixup, numbers in the other
+                at = shares_at(labels) if labels.shape == found.shape else None
+                if at is None:
+                    return _of_classes(found, labels)
                 found, labels = found.movedim(at, 1), labels.movedim(at, 1)
-                losses = -(labels.double() * _log_shares(found)).sum(1)
+                losses = -(labels.double() * log_shares(found)).sum(1)
                 every, said = torch.ones_like(losses, dtype=torch.bool), found.argmax(1)
                 return _over_places(losses, said == labels.argmax(1), every, said)
             case "binary":
@@ -223,7 +225,7 @@ class Task:
                 constant, shape = labels.double().movedim(at, -1), labels.shape[1:]
                 constant = constant.flatten(0, -2).mean(0).view(-1, *[1] * (labels.ndim - 1 - at))
             case _:
-                constant, shape = labels.double().nanmean(0), labels.shape[1:]
+                constant, shape = known_mean(labels), labels.shape[1:]
         # Answers may be much larger than labels: a part at a time.
         split = labels.split(64)  # type: ignore[no-untyped-call]
         asked = replace(self, shares=True)
@@ -273,29 +275,30 @@ def _of_answer(found: Tensor, given: Tensor, labels: Path, every: Tensor) -> Tas
     whole = not every.is_floating_point()
     at = classes_at(found, given) if whole else None
     classes = 0 if at is None else found.shape[at]
-    known = every[counted(every, classes)] if whole else every[~every.isnan()]
-    if not known.numel():
+    counts = counted(every, classes) if whole else ~every.isnan()
+    if not counts.any():
         numbers = " and ".join(sorted({*map(str, every.flatten().tolist())}))
         said = f"all labels are {numbers}, which count for nothing"
         raise UsageError(said, do="give a loader whose batches have labels")
     kinds = of_two(every)
     if at is not None:
-        if kinds == (0, 255) and known.numel() < every.numel():
+        if kinds == (0, 255) and not counts.all():
             said = "the labels are 0 and 255, and 255 counts for nothing among classes"
             raise UsageError(said, do="give class numbers: a mask that is an image, divided by 255")
         return Task("classes", labels, classes=classes)
     if found.numel() != given.numel():
         raise _not_understood(found, given)
-    two = kinds or (0, 1) if kinds or bool(((known == 0) | (known == 1)).all()) else None
+    if kinds is None and bool(((every == 0) | (every == 1) | ~counts).all()):
+        kinds = 0, 1
     # Of a sigmoid for each class, the shares do not sum to one.
-    each = two and in_unit(found) and shares_at(found) is None
+    each = kinds and in_unit(found) and shares_at(found) is None
     if found.shape == given.shape and shares_at(every) is not None and not each:
         return Task("soft", labels)
-    if two:
-        return Task("binary", labels, two=two)
-    rows = every.double().reshape(len(every), -1)
+    if kinds:
+        return Task("binary", labels, two=kinds)
+    rows = every.reshape(len(every), -1)
     number = (~rows.isnan()).sum(0)
-    away = (rows - rows.nanmean(0)).square().nansum(0) / (number - 1)
+    away = (rows - known_mean(rows)).square_().nansum(0) / (number - 1)
     return Task("values", labels, scale=away[number > 1].mean().nan_to_num().item() or 1.0)
 
 
@@ -307,15 +310,11 @@ def _not_understood(found: Tensor, given: Tensor) -> UsageError:
     )
 
 
-def _log_shares(found: Tensor) -> Tensor:
-    """Logarithms of the classes' shares, in dimension 1, of logits or of shares (a softmax)."""
-    if bool((found >= 0).all()) and torch.allclose(found.sum(1), torch.ones_like(found[:, 0])):
-        return found.clamp(min=1e-12).log()
-    return F.log_softmax(found, 1)
-
-
 def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
-    found = found.movedim(cast(int, classes_at(found, labels)), 1)
+    at = classes_at(found, labels)
+    if at is None:
+        raise _not_understood(found, labels)
+    found = found.movedim(at, 1)
     labels = per_place(labels, found).long()
     counts = counted(labels, found.shape[1])
     valid = labels[counts]
@@ -325,7 +324,7 @@ def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
             f"the labels run from {least} to {most}, and the model has {found.shape[1]} outputs",
             do=f"expected labels from 0 to {found.shape[1] - 1}, and -100 where there is none",
         )
-    losses = F.nll_loss(_log_shares(found), labels.where(counts, -100), reduction="none")
+    losses = F.nll_loss(log_shares(found), labels.where(counts, -100), reduction="none")
     predicted = found.argmax(1)
     return _over_places(losses, predicted == labels, counts, predicted)
 

@@ -132,6 +132,9 @@ def test_numbers_that_mean_other_classes_are_refused() -> None:
     with pytest.raises(DataError, match="class 1 is dog in train, elk in test"):
         gathered(Subset(train, range(6)), test)
     assert gathered(train, test, ["a", "b", "c"]).classes == ("a", "b", "c")
+    train.classes, test.classes = [["a"], 1, 2], (["a"], "1", "2")  # type: ignore[attr-defined]
+    assert gathered(train, test).classes == ("['a']", "1", "2")
+    train.classes = ["cat", "dog", "elk"]  # type: ignore[attr-defined]
     test.classes = ["cat", "dog"]  # type: ignore[attr-defined]
     assert gathered(train, Subset(test, [0, 1])).classes == ("cat", "dog", "elk")
 

@@ -72,6 +72,31 @@ def test_a_sigmoid_for_each_class_is_no_softmax() -> None:
         assert found.reading("running").loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_shares_in_one_loader_and_numbers_in_the_other(swapped: bool) -> None:
+    """As where training mixes images up, and evaluation does not."""
+    model, loaders = body(4), [rows(X, F.one_hot(CLASS).float()), rows(X, CLASS)]
+    found = bnbench.diagnose(model, *(reversed(loaders) if swapped else loaders))
+    with torch.no_grad():
+        expected = F.cross_entropy(model.eval()(X), CLASS).item()
+    for loader in ("train", "eval"):
+        reading = next(e for e in found.readings if e.loader == loader)
+        assert reading.loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "said"),
+    [
+        (CLASS, PLACES[:, [0, 1, 2, 0]], "outputs of shape"),
+        (CLASS, CLASS * 0 - 100, "the eval loader has no labels that count"),
+        (X[:, :4], X[:, :4] * nan, "the eval loader has no labels that count"),
+    ],
+)
+def test_labels_of_evaluation_that_say_nothing(train: Tensor, other: Tensor, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        bnbench.diagnose(body(4), rows(X, train), rows(X, other))
+
+
 def test_masks_that_are_images_are_no_classes() -> None:
     with pytest.raises(UsageError, match="the labels are 0 and 255") as caught:
         bnbench.diagnose(Places(), rows(X, PLACES * 255))
@@ -195,3 +220,5 @@ def test_inputs_in_units_of_their_own_are_not_dead() -> None:
     variance = torch.tensor([1.0, 4.0, 1e8, 1e8], dtype=torch.float64)
     assert not channels(mean, variance, 1e-5)[0].any()
     assert channels(mean, variance * 1e-6, 1e-5)[0].tolist() == [True, True, False, False]
+    # What fp32 makes of a constant of 1e6.
+    assert channels(mean + 1e6, variance * 0.1, 1e-5)[0].tolist() == [True, True, False, False]

@@ -51,6 +51,23 @@ def test_batches_of_two_kinds_that_a_number_tells_apart_are_not_mixed() -> None:
     assert len(collect(batches[:3], "train", 96, torch.device("cpu"), ForeignCode()).groups) == 2
 
 
+class Boxes(nn.Module):
+    """Its examples have boxes, or none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4))
+
+    def forward(self, x: Tensor, boxes: Tensor) -> Tensor:
+        return self.body(x) + 0 * boxes.sum()  # type: ignore[no-any-return]
+
+
+def test_a_column_without_values_tells_no_batches_apart() -> None:
+    batches = [(X[k : k + 32], torch.zeros(32, k // 32 % 2, dtype=torch.long), CLASS[k : k + 32])
+               for k in range(0, 512, 32)]  # fmt: skip
+    assert bnbench.diagnose(Boxes(), batches).images == {"train": 512}
+
+
 def test_examples_of_different_shapes_never_share_a_batch() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(6, 8, 1), nn.BatchNorm1d(8), nn.ReLU(), Pool(), nn.Linear(8, 4))
