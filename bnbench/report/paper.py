@@ -47,7 +47,7 @@ def as_flat_csv(record: Record) -> str:
 
 def _tables(record: Record) -> Iterator[PaperTable]:
     experiment, cells = record["experiment"], record["cells"]
-    axes = [key for key, values in experiment["axes"].items() if len(values) > 1]
+    axes = words.varying(record)
     if record["tuned"]:
         cells = [cell for cell in cells if cell["chosen"]]
     # A speed is of a machine, and no result: the CSV has it.

@@ -73,8 +73,7 @@ def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:
 
 
 def _cells_of_report(record: Record, columns: int) -> Iterator[RenderableType]:
-    axes = [key for key, values in record["experiment"]["axes"].items() if len(values) > 1]
-    cells, tuned = record["cells"], None
+    axes, cells, tuned = words.varying(record), record["cells"], None
     if record["tuned"]:
         tuned = record["experiment"]["tune"]["axis"]
     if tuned is not None and len(cells) > MOST_CELLS:

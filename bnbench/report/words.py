@@ -271,6 +271,17 @@ def value_words(value: object) -> str:
     return in_words(tuple(value) if isinstance(value, list) else value)
 
 
+def varying(record: Mapping[str, Any]) -> list[str]:
+    """The axes that are columns: of several values, or of one beside null in a setup."""
+    cells = [(cell["setup"], cell["point"]) for cell in record["cells"]]
+    setups = {setup for setup, _ in cells}
+    return [
+        key
+        for key, values in record["experiment"]["axes"].items()
+        if len(values) > 1 or len({(setup, repr(at.get(key))) for setup, at in cells}) > len(setups)
+    ]
+
+
 def short_names(axes: Sequence[str]) -> dict[str, str]:
     """The last part of each dotted key; if two have the same, what the runs' ids call it (`bs`,
     `nbs`), or all of it."""

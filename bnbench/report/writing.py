@@ -78,8 +78,7 @@ def _tied(text: str) -> Markup:
 
 def page(report: Report) -> str:
     """report.html, which needs no other file. What users wrote is escaped; figures are ours."""
-    axes = report.record["experiment"]["axes"]
-    varying = [key for key, values in axes.items() if len(values) > 1]
+    varying = words.varying(report.record)
     arrows = any(words.has_arrow(cell["metrics"]) for cell in report.record["cells"])
     return _filled(
         "report.html", report,

@@ -151,3 +151,13 @@ def test_the_effect_of_a_claim(found: dict[str, Any], expected: str) -> None:
 def test_on_pages_commands_are_code_and_the_rest_is_escaped() -> None:
     shown = writing.pages().filters["tied"]("95 % of `a <b>`, `c")
     assert shown == "95\u00a0% of <code>a &lt;b&gt;</code>, `c"
+
+
+@pytest.mark.parametrize(("values", "columns"), [((None, 4), ["size"]), ((4,), [])])
+def test_null_beside_a_value_is_a_column(
+    values: tuple[int | None, ...], columns: list[str]
+) -> None:
+    cells = [{"setup": "bn", "point": {"size": value, "lr": 0.1}} for value in values]
+    cells.append({"setup": "group", "point": {"size": None, "lr": 0.1}})  # it has no such key
+    record = {"experiment": {"axes": {"size": [4], "lr": [0.1]}}, "cells": cells}
+    assert words.varying(record) == columns
