@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from bnbench.config import hints
 from bnbench.config.schema import BLOCKS
+from bnbench.config.schema.run import Logger
 from bnbench.wording import listing, printable
 
 TOP_KEYS = ("experiment", "question", "profile", "log", "tune")
 """Of the file itself, that `--set` takes, but for those that options give."""
+
 # What other programs call a command.
 COMMANDS_ALSO_CALLED = {
     "train CONFIG for one run, bnbench sweep CONFIG for an experiment": "run start fit resume",
@@ -55,6 +57,8 @@ def _option(name: str, command: Any) -> str | None:
     word = hints.plain(name.lstrip("-"))
     options = [option for each in command.params for option in each.opts]
     takes_keys = "--set" in options
+    if takes_keys and word in get_args(Logger):
+        return f"write --set 'log=[{word}]'"
     if instead := hints.instead(word):
         return instead
     keys = hints.keys_called(word) or [key for key in [word] if "." in key or key in TOP_KEYS]

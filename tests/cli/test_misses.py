@@ -23,7 +23,8 @@ TYPED = [
     ("train default --gpu", "write --device VALUE"),
     ("train default --out x", "--runs-dir DIR says where experiments are stored"),
     ("sweep quickstart --profile quick", SET + "profile=VALUE"),
-    ("sweep quickstart --wandb", SET + "log=VALUE"),
+    ("sweep quickstart --wandb", SET + "'log=[wandb]'"),
+    ("sweep quickstart --log wandb", SET + "log=VALUE"),
     ("train default lr=0.1", SET + "optim.lr=0.1"),
     (
         "run default",
