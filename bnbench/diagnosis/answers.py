@@ -112,6 +112,8 @@ def classes_at(found: Tensor, labels: Tensor) -> int | None:
 
 def of_two(labels: Tensor) -> tuple[int, int] | None:
     """Which of `TWO` the labels are; None where they are others, or of one kind only."""
+    if not labels.is_floating_point():
+        labels = labels.long()  # to uint8, -1 is 255
     for no, yes in TWO:
         found = labels == no, labels == yes
         if all(each.any() for each in found) and bool((found[0] | found[1] | labels.isnan()).all()):

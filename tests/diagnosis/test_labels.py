@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnbench
+from bnbench.diagnosis.answers import TWO, of_two
 from bnbench.diagnosis.criteria import channels
 from bnbench.errors import UsageError
 from tests.diagnosis.test_models import clusters
@@ -95,6 +96,13 @@ def test_shares_in_one_loader_and_numbers_in_the_other(swapped: bool) -> None:
 def test_labels_of_evaluation_that_say_nothing(train: Tensor, other: Tensor, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         bnbench.diagnose(body(4), rows(X, train), rows(X, other))
+
+
+@pytest.mark.parametrize("two", [(255, 1), (-1, 0), (-1, 1), (0, 255)])
+def test_labels_of_two_kinds_are_told_by_what_they_are(two: tuple[int, int]) -> None:
+    labels = torch.tensor(two * 2)
+    narrow = labels.to(torch.uint8 if max(two) > 1 else torch.int8)
+    assert of_two(labels) == of_two(narrow) == (two if two in TWO else None)
 
 
 def test_masks_that_are_images_are_no_classes() -> None:
