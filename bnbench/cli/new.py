@@ -36,13 +36,20 @@ Data = Annotated[
         metavar="DATASET", help="fashion-mnist-12k, …, a folder with train/ and test/, or own."
     ),
 ]
-BatchSizes = Annotated[str | None, typer.Option(metavar="N,N", help="Of a step of training.")]
+BatchSizes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N",
+        help="Of a step of training; where batch is compared to itself, images that share "
+        "statistics.",
+    ),
+]
 Seeds = Annotated[str | None, typer.Option(metavar="N", help="From six on a claim is decided.")]
 Better = Annotated[
     str | None,
     typer.Option(
         metavar="NORM[@N]",
-        help="What is claimed to be more accurate; batch@64: batch at batches of 64. Default: at "
+        help="What is claimed to be more accurate; batch@64: batch at batch size 64. Default: at "
         "the smallest.",
     ),
 ]

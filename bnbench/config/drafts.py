@@ -12,7 +12,7 @@ from bnbench.config import schema
 from bnbench.config.datasets import folder_facts
 from bnbench.config.files import inline
 from bnbench.errors import UsageError
-from bnbench.wording import did_you_mean, listing, nearest, shortened
+from bnbench.wording import counted, did_you_mean, listing, nearest, shortened
 
 OWN = "own"
 LIBRARIES = ("torchvision", "timm")
@@ -113,11 +113,15 @@ class Draft:
         return "".join(f"{line}\n" for line in self._lines(targets, path.parent)), code
 
     def _lines(self, targets: dict[str, str], folder: Path) -> Iterator[str]:
-        says = self._says()
+        where, arm, than = self._claimed()
+        says = f"{f'at {where} ' * bool(where)}{arm} is more accurate than {than}"
+        question = f"{f'At {where}, is' if where else 'Is'} {arm} more accurate than {than}?"
+        alone = self._statistics_alone()
         yield "# `bnbench explain KEY` says what a key means; every key has a default."
-        yield f"question: {inline(f'Is it so that {says}?')}"
+        yield f"question: {inline(question)}"
         yield f"model: {self._model(targets['model'])}"
-        yield f"data: {self._data(targets['data'], folder, self.batch_sizes)}"
+        sizes = self.batch_sizes[-1:] if alone else self.batch_sizes
+        yield f"data: {self._data(targets['data'], folder, sizes)}"
         yield "train: {examples: 2000}                  # or epochs, or steps"
         yield "setups:                                  # each is a patch on what stands above"
         for name in self.compared:
@@ -126,14 +130,16 @@ class Draft:
                 norm = f"kind: custom, target: {inline(targets['norm'])}"
             yield f"  {inline(name)}: {{norm: {{{norm}}}}}"
         yield "axes:                                    # crossed with every setup"
-        if len(self.batch_sizes) > 1:
-            sizes, largest = inline(self.batch_sizes), self.batch_sizes[-1:]
-            axis = f"data.batch_size: {sizes}"
+        values = inline(self.batch_sizes)
+        if alone:
+            axis = f"norm.batch_size: {values}"
+            yield f"  {axis:<39}# images that share statistics, all else the same"
+            yield "  # For batches of these sizes, where smaller ones take more steps:"
+            yield f"  # data.batch_size: {values}"
+            yield f"  # data: {self._data(targets['data'], folder, self.batch_sizes)}"
+        elif len(self.batch_sizes) > 1:
+            axis = f"data.batch_size: {values}"
             yield f"  {axis:<39}# at equal images, smaller ones take more steps"
-            if self._chunked():
-                yield "  # For statistics over fewer images, all else the same, use these instead:"
-                yield f"  # norm.batch_size: {sizes}"
-                yield f"  # data: {self._data(targets['data'], folder, largest)}"
         yield f"  optim.lr: {inline(RATES)} # if an end is the best, add values there"
         yield "tune: {axis: optim.lr, by: val/accuracy} # the report picks it on validation"
         yield f"seeds: {self.seeds:<34}# from six on a claim can be decided"
@@ -145,22 +151,25 @@ class Draft:
         yield f"    worse: {inline(self.worse)}"
         yield "    smallest_effect: 1                   # percentage points; less does not matter"
 
-    def _chunked(self) -> bool:
-        """Whether chunks of the largest batches may be as large as the others."""
-        kinds = schema.BLOCKS["norm"].models
-        return any(
-            name != OWN and issubclass(kinds[name], schema.Chunked) for name in self.compared
-        ) and not any(self.batch_sizes[-1] % size for size in self.batch_sizes)
+    def _statistics_alone(self) -> bool:
+        """Whether a norm is compared with itself, and can be by its statistics alone: over chunks
+        of the largest batches, in as many steps."""
+        norm, other = (each.partition("@")[0] for each in (self.better, self.worse))
+        kind = schema.BLOCKS["norm"].models.get(norm)
+        chunked = norm == other and kind is not None and issubclass(kind, schema.Chunked)
+        return chunked and not any(self.batch_sizes[-1] % size for size in self.batch_sizes)
 
-    def _says(self) -> str:
+    def _claimed(self) -> tuple[str, str, str]:
+        """At which batch size, what, and than what it is more accurate."""
         arms = (self.better.partition("@"), self.worse.partition("@"))
         (better, _, at), (worse, _, other) = arms
         if at == other:
-            return (
-                f"at batches of {at or self.batch_sizes[0]} {better} is more accurate than {worse}"
-            )
+            return f"batches of {at or self.batch_sizes[0]}", better, worse
+        if self._statistics_alone():  # true of both ways to compare them
+            images = counted(int(at), "image")
+            return "", f"{better} with statistics over {images}", f"over {int(other):,}"
         than = f"{worse} " * (worse != better)
-        return f"{better} at batches of {at} is more accurate than {than}at batches of {other}"
+        return "", f"{better} at batches of {at}", f"{than}at batches of {other}"
 
     def _model(self, target: str) -> str:
         library, _, name = self.model.partition(":")

@@ -72,52 +72,76 @@ def test_validation_images_are_a_fifth_of_a_folder(count: int, own_folder: Path)
 
 
 @pytest.mark.parametrize(
-    ("options", "better", "worse", "says"),
+    ("options", "better", "worse", "question", "says"),
     [
-        ((), "group@4", "batch@4", "at batches of 4 group is more accurate than batch"),
-        (("--worse", "group"), "batch@4", "group@4", "at batches of 4 batch is more"),
-        (("--better", "batch"), "batch@4", "group@4", "at batches of 4 batch is more"),
         (
-            ("--better", "batch@64", "--worse", "batch"),
+            (),
+            "group@4",
+            "batch@4",
+            "At batches of 4, is group more accurate than batch?",
+            "at batches of 4 group is more accurate than batch",
+        ),
+        (("--worse", "group"), "batch@4", "group@4", "At batches of 4, is batch", "at batches"),
+        (("--better", "batch"), "batch@4", "group@4", "At batches of 4, is batch", "at batches"),
+        (
+            ("--compare", "batch"),
             "batch@64",
             "batch@4",
-            "batch at batches of 64 is more accurate than at batches of 4",
+            "Is batch with statistics over 64 images more accurate than over 4?",
+            "batch with statistics over 64 images is more accurate than over 4",
+        ),
+        (
+            ("--compare", "group"),
+            "group@64",
+            "group@4",
+            "Is group at batches of 64 more accurate than at batches of 4?",
+            "group at batches of 64 is more accurate than at batches of 4",
         ),
         (
             ("--better", "group@4", "--worse", "batch@64"),
             "group@4",
             "batch@64",
+            "Is group at batches of 4 more accurate than batch at batches of 64?",
             "group at batches of 4 is more accurate than batch at batches of 64",
         ),
     ],
 )
 def test_a_claim_is_between_norms_or_batch_sizes(
-    options: tuple[str, ...], better: str, worse: str, says: str
+    options: tuple[str, ...], better: str, worse: str, question: str, says: str
 ) -> None:
     assert bnbench("new", *options).code == 0
     text = Path("my-study.yaml").read_text()
     assert f'better: "{better}"\n    worse: "{worse}"\n' in text
     assert f"    says: {says}" in text
-    assert f"Is it so that {says}" in text
+    assert f'question: "{question}' in text
 
 
-@pytest.mark.parametrize("kinds", ["batch", "batch,group"])
-def test_the_lines_for_statistics_alone_are_a_study(kinds: str) -> None:
-    assert bnbench("new", "--compare", kinds, "--data", "own").code == 0
+@pytest.mark.parametrize("kinds", ["batch", "group,batch"])
+def test_a_norm_is_compared_with_itself_by_its_statistics_alone(kinds: str) -> None:
+    """At equal steps; the lines for batches of these sizes are a study, too."""
+    options = ("--better", "batch@64", "--worse", "batch@4")
+    assert bnbench("new", "--compare", kinds, "--data", "own", *options).code == 0
     lines = Path("my-study.yaml").read_text().splitlines()
-    at = next(i for i, line in enumerate(lines) if line.startswith("  data.batch_size: [4, 64] "))
+    at = next(i for i, line in enumerate(lines) if line.startswith("  norm.batch_size: [4, 64] "))
+    said = bnbench("configs", "check", "my-study.yaml")
+    assert "2 values of norm.batch_size × 5 values of optim.lr × 6 seeds" in said.out, said.err
+    assert next(line for line in lines if line.startswith("data: ")).endswith(", batch_size: 64}")
     sizes, data = (line.removeprefix("  # ") for line in lines[at + 2 : at + 4])
     lines[at] = f"  {sizes}"
     lines = [data if line.startswith("data: ") else line for line in lines]
-    Path("alone.yaml").write_text("\n".join(lines))
-    said = bnbench("configs", "check", "alone.yaml")
-    assert "2 values of norm.batch_size × 5 values of optim.lr × 6 seeds" in said.out, said.err
+    Path("batches.yaml").write_text("\n".join(lines))
+    said = bnbench("configs", "check", "batches.yaml")
+    assert "2 values of data.batch_size × 5 values of optim.lr × 6 seeds" in said.out, said.err
 
 
-@pytest.mark.parametrize("options", [("--compare", "group,own"), ("--batch-sizes", "4,10")])
-def test_where_chunks_cannot_be_there_are_no_lines_for_them(options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "options", [(), ("--compare", "group"), ("--compare", "batch", "--batch-sizes", "4,10")]
+)
+def test_elsewhere_batches_are_compared(options: tuple[str, ...]) -> None:
     assert bnbench("new", *options).code == 0
-    assert "norm.batch_size" not in Path("my-study.yaml").read_text()
+    text = Path("my-study.yaml").read_text()
+    assert "  data.batch_size: [4, " in text
+    assert "norm.batch_size" not in text
 
 
 def test_its_examples_train() -> None:
