@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +156,10 @@ def test_a_scheduler_that_does_not_answer_is_not_waited_for(
     found = cluster.connect((), [small_config()], None)
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
     for name in ("sbatch", "squeue"):
-        write(commands / name, "exec /bin/sleep 20")
-    begun = time.monotonic()
+        write(commands / name, "exec /bin/sleep 3600")
     with pytest.raises(ClusterError, match="timed out"):
         cluster.connect((), [small_config()], None)
     assert found.active(["1_0"], Path("/")) is None, "nobody knows, so that nothing is lost"
-    assert time.monotonic() - begun < 20
 
 
 RETRYING = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
