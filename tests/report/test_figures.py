@@ -196,22 +196,38 @@ def test_learning_curves_show_chance_words_and_what_diverged(tmp_path: Path) -> 
         )
 
 
-@pytest.mark.parametrize("evaluations", [2, 3])
-def test_the_gap_is_drawn_against_steps(tmp_path: Path, evaluations: int) -> None:
+@pytest.mark.parametrize(("evaluations", "first"), [(2, -0.3), (3, -0.3), (3, -0.05)])
+def test_the_gap_is_drawn_against_steps(tmp_path: Path, evaluations: int, first: float) -> None:
     def lagging(config: schema.RunConfig) -> Told:
-        gaps = [-0.3 - 0.01 * config.seed, -0.1, 0.002 * config.seed][:evaluations]
+        gaps = [first - 0.01 * config.seed, -0.04, 0.002 * config.seed][:evaluations]
         return Told(curve=[0.5] * evaluations, gaps=gaps if config.setup == "bn" else [0, 0, 0])
 
     found = figures(study(tmp_path, f"{SIZES}seeds: 3\n", lagging))
     assert ("gap-by-steps" in found) == (evaluations == 3), "two are no course"
     for words, figure in [found[name] for name in found if name == "gap-by-steps"]:
-        drawn = lines(figure.axes[0], COLORS["bn"])
-        assert len({line.get_marker() for line in drawn}) == bands(figure.axes[0]) == 3
-        assert [x(line) for line in drawn] == [[10, 20, 30]] * 3
-        assert [y(line) for line in drawn] == [pytest.approx([-31, -10, 0.2])] * 3
-        of_bn = [f"bn (batch size {size})" for size in (2, 8, 32)]
-        assert keys(figure) == [*of_bn, "above: eval mode better"], "the others have no gap"
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        assert titles == [f"batch size {size}" for size in (2, 8, 32)]
+        for axes in figure.axes:
+            (line,) = lines(axes, COLORS["bn"])
+            assert bands(axes) == 1
+            assert x(line) == [10, 20, 30]
+            assert y(line) == pytest.approx([100 * first - 1, -4, 0.2])
+        scale = "symlog" if first == -0.3 else "linear"
+        assert {axes.get_yscale() for axes in figure.axes} == {scale}
+        assert ("logarithmic beyond" in words) == (scale == "symlog")
+        assert keys(figure) == ["bn", "above: eval mode better"], "the others have no gap"
         assert "below 0, training mode is better" in words
+
+
+def test_intervals_of_costs_are_within_the_axes(tmp_path: Path) -> None:
+    def unsteady(config: schema.RunConfig) -> Told:
+        return Told(images_per_second=[100, 1000, 3000][config.seed])
+
+    _, figure = figures(study(tmp_path, "seeds: 3\n", unsteady))["cost"]
+    for axes in figure.axes:
+        ends = [max(x(line)) for line in axes.lines]
+        assert max(ends) < axes.get_xlim()[1]
+    assert max(max(x(line)) for line in figure.axes[0].lines) > 3450  # 1.15 times the fastest
 
 
 def test_nothing_is_chosen_over_an_axis_without_tuning(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def _of_claims(claims: Sequence[Judged]) -> Iterator[Made]:
 def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
     looks = style.looks(study)
     yield from _of_claims(claims)
-    shown = learning.curves(study)
+    shown = learning.curves(study, study.chosen)
     for quantity, against, unit in (
         ("accuracy", "examples", "images seen"),
         ("accuracy", "seconds", "seconds of training"),
@@ -146,7 +146,7 @@ def _figures(study: Study, claims: Sequence[Judged]) -> Iterator[Made]:
         figure = learning.learning_curves(shown, looks, quantity=quantity, against=against)
         if figure is not None:
             title = f"Validation {quantity} against {unit}"
-            words = learning.caption(shown.runs) + shown.grid.words + _tuned(study)
+            words = learning.caption(shown) + _tuned(study)
             yield f"{quantity}-by-{against}", "curves", title, words, figure
     yield from _final(study, looks)
     yield from _of_gap(study, looks)
@@ -209,11 +209,10 @@ def _against(
 
 
 def _of_gap(study: Study, looks: style.Looks) -> Iterator[Made]:
-    cells, of_cells, which = _few(study, looks, learning.with_gap(study.chosen))
-    if cells:
-        figure = learning.gap_curves(cells, of_cells)
-        runs = [run for cell in cells.values() for run in cell.runs]
-        words = learning.caption(runs, of_gap=True) + which
+    shown = learning.curves(study, learning.with_gap(study.chosen))
+    figure = learning.gap_curves(shown, looks)
+    if figure is not None:
+        words = learning.caption(shown, figure) + _tuned(study)
         yield "gap-by-steps", "gap", "Eval-mode gap while training", words, figure
 
 

@@ -1,10 +1,10 @@
-"""While training: learning curves, a panel for each value of the axes and a line for each setup;
-the gap between both modes, a line for each cell."""
+"""While training: learning curves and the gap between both modes, a panel for each value of the
+axes and a line for each setup."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from math import inf, isfinite, log, nan
 from typing import NamedTuple
@@ -32,6 +32,8 @@ Y_LABELS = {
     "loss": "validation loss (nats)",
     "gap": "eval mode better by (points)",
 }
+LINEAR_TO = 20
+"""Points: where all gaps are smaller, a linear scale shows tenths, too."""
 GAPS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
 POSSIBLE = {"accuracy": Range(0.0, 100.0), "loss": Range(0.0, inf), "gap": Range(-100.0, 100.0)}
 
@@ -49,13 +51,11 @@ class Curves(NamedTuple):
         return [run for panel in self.cells for cell in panel for run in cell.runs]
 
 
-def curves(study: Study) -> Curves:
-    """A panel for each value of what varies after tuning."""
+def curves(study: Study, shown: Sequence[Cell]) -> Curves:
+    """A panel for each value of what varies after tuning; of these chosen cells."""
     left = [key for key in study.varying if key != study.tuned_axis]
-    grid = grid_of(study, study.chosen, left)
-    best = [
-        [best_at(study.chosen, setup, point) for setup in study.setups] for point in grid.points
-    ]
+    grid = grid_of(study, shown, left)
+    best = [[best_at(shown, setup, point) for setup in study.setups] for point in grid.points]
     cells = [[cell for cell in panel if cell is not None] for panel in best]
     return Curves(grid, cells, study.classes)
 
@@ -108,24 +108,30 @@ def with_gap(cells: Iterable[Cell]) -> list[Cell]:
     ]
 
 
-def gap_curves(cells: Mapping[str, Cell], looks: style.Looks) -> Figure:
-    """How many points of validation accuracy eval mode is better, against training steps: a line
-    for each of these cells, by name, and its seeds as in `learning_curves`.
+def gap_curves(shown: Curves, looks: style.Looks) -> Figure | None:
+    """How many points of validation accuracy eval mode is better, against training steps; seeds as
+    in `learning_curves`. None without cells.
 
-    Linear within a point of zero and logarithmic beyond: early gaps are tens of points, and which
-    mode is ahead at the end is a matter of tenths.
+    Where gaps are large (early ones may be tens of points, while which mode is ahead at the end is
+    a matter of tenths), the scale is logarithmic beyond a point.
     """
+    if not shown.runs:
+        return None
     zero = Line2D([], [], label="above: eval mode better", **style.ZERO)
-    figure, (axes,) = style.panels(1, [*style.keys(cells, looks), zero], height=3.3)
-    axes.axhline(0, **style.ZERO)
-    for name, cell in cells.items():
-        _draw(axes, cell, looks[name], "gap", "steps")
-    axes.set_xscale("log")
-    style.plain_log_ticks(axes.xaxis)
-    axes.set_yscale("symlog", linthresh=1)
-    axes.yaxis.set_major_locator(FixedLocator(GAPS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda gap, _: f"{gap:g}".replace("-", "−")))
-    axes.yaxis.set_minor_locator(NullLocator())
+    handles = [*style.keys((run.setup for run in shown.runs), looks), zero]
+    figure, panels = shown.grid.panels(handles, height=3.3)
+    for axes, cells in zip(panels, shown.cells, strict=True):
+        axes.axhline(0, **style.ZERO)
+        for cell in cells:
+            _draw(axes, cell, looks[cell.setup], "gap", "steps")
+        axes.set_xscale("log")
+        style.plain_log_ticks(axes.xaxis)
+    if max(map(abs, panels[0].get_ylim())) > LINEAR_TO:
+        panels[0].set_yscale("symlog", linthresh=1, linscale=0.4)
+        axis = panels[0].yaxis
+        axis.set_major_locator(FixedLocator(GAPS))
+        axis.set_major_formatter(FuncFormatter(lambda gap, _: f"{gap:g}".replace("-", "−")))
+        axis.set_minor_locator(NullLocator())
     figure.supxlabel(X_LABELS["steps"])
     figure.supylabel(Y_LABELS["gap"])
     return figure
@@ -189,18 +195,21 @@ def _values(run: StudiedRun, curve: Curve, quantity: str) -> Iterable[float]:
     return (100 * (accuracy - other) for accuracy, other in pairs)
 
 
-def caption(runs: Sequence[StudiedRun], *, of_gap: bool = False) -> str:
-    """What the curves of these runs are of, or those of their gap."""
+def caption(shown: Curves, gaps: Figure | None = None) -> str:
+    """What these curves are of, or those of their gap in this figure."""
+    runs = shown.runs
     completed = Counter(run.cell for run in runs if run.state == "completed")
     bands = {completed[run.cell] >= SEEDS_FOR_AN_INTERVAL for run in runs}
     said = [style.lines_words(bands)]
-    if of_gap:
-        said.append(f"{GAP_IS}. The scale is linear from −1 to 1 and logarithmic beyond.")
+    if gaps is not None:
+        said.append(f"{GAP_IS}.")
+        if gaps.axes[0].get_yscale() == "symlog":
+            said.append("The scale is linear from −1 to 1 and logarithmic beyond.")
     elif any(map(_has_batch, runs)):
         said.append(
             "Dotted: the same weights under batch statistics; other lines: running statistics."
         )
     if any(run.history.diverged_at is not None for run in runs):
-        said += ["×: where a seed diverged."] * (not of_gap)
+        said += ["×: where a seed diverged."] * (gaps is None)
         said += ["Seeds that diverged are in no mean."] * (True in bands)
-    return " ".join(said)
+    return " ".join(said) + shown.grid.words

@@ -79,10 +79,9 @@ def costs(study: Study, looks: style.Looks) -> Figure | None:
     figure = by_setup(study, looks, COSTS)
     if figure is None:
         return None
-    for axes, name in zip(figure.axes, COSTS, strict=True):
-        most = max(value for cell in rows(study) for value in cell.values(name))
+    for axes in figure.axes:
         style.count_on_x(axes)
-        axes.set_xlim(left=0, right=1.15 * most)
+        axes.set_xlim(0, 1.1 * axes.dataLim.x1)  # ends of intervals are data, too
     for label in figure.axes[1].get_yticklabels():
         label.set_visible(False)
     return figure

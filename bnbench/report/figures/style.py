@@ -35,7 +35,7 @@ from bnbench.stats.differences import Range, mean
 from bnbench.wording import slug
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
-DASHES = ((), (6, 1.5), (4, 1.5, 1, 1.5), (3, 1), (8, 1.5, 1, 1.5, 1, 1.5))
+DASHES = ((), (6, 1.5), (4, 1.5, 1, 1.5), (8, 1.5, 3, 1.5), (8, 1.5, 1, 1.5, 1, 1.5))
 
 # The page replaces these by its own colours, light or dark: each is used for nothing else.
 INK = "#1f2328"
@@ -81,7 +81,7 @@ SETTINGS: dict[Any, Any] = {
     **{f"{axis}tick.labelcolor": INK for axis in "xy"},
     "legend.frameon": False,
     "legend.fontsize": SMALL,
-    "legend.handlelength": 2.6,
+    "legend.handlelength": 3.6,  # a marker would hide the one gap between two dashes
     "legend.columnspacing": 1.4,
     "legend.borderaxespad": 0.2,
     "path.simplify_threshold": 0.3,
@@ -172,7 +172,7 @@ def panels(
     between = GAP if share_y else GAP + left
     width = left + 0.15 + max(2, min(wide, MOST_COLUMNS)) * PANEL_WIDTH
     labels = [shortened(str(handle.get_label()), 36) for handle in legend]
-    widths = [0.62 + 0.58 * SMALL / 72 * len(label) for label in labels]
+    widths = [0.74 + 0.58 * SMALL / 72 * len(label) for label in labels]
     in_a_row = len(labels) if sum(widths) <= width else max(1, int(width / max(widths)))
     above = ABOVE + MORE_ABOVE * (ceil(len(labels) / in_a_row) - 1) if labels else 0.0
     tall = above + BELOW + height * rows
