@@ -24,7 +24,15 @@ from bnbench.sinks.terminal import duration
 from bnbench.store import ExperimentFolder, Record, RunFolder
 from bnbench.sweeps import forecast, jobs, workers
 from bnbench.sweeps.slurm.cluster import Cluster, job_of
-from bnbench.sweeps.slurm.share import ENVIRONMENT, FOLDER, Share, ending, shares, submitted
+from bnbench.sweeps.slurm.share import (
+    ENVIRONMENT,
+    FOLDER,
+    Share,
+    ending,
+    shares,
+    submitted,
+    submitting,
+)
 from bnbench.wording import counted, printable
 
 TIME_FACTOR = 3.0
@@ -80,7 +88,9 @@ class Slurm:
         self._lost_tasks = 0
         self._look_at = self._ask_at = 0.0
         self._noted: set[str] = set()
-        self._find_tasks()
+        if self._folder.exists():
+            with submitting(self._experiment):
+                self._find_tasks()
 
     def start(self, jobs: int) -> None:
         self._here.start(min(jobs, 1))
@@ -131,7 +141,8 @@ class Slurm:
         new = [job for job in self._waiting if _hash(job.config) not in there]
         self._waiting.clear()
         if new:
-            self._say(self._submit(new))
+            with submitting(self._experiment):
+                self._say(self._submit(new))
         if not self._options.detach:
             return []
         answered: list[tuple[jobs.Job, jobs.Answer]]
@@ -186,7 +197,7 @@ class Slurm:
             for array in submitted(self._experiment).values()
             for number, runs in array.items()
         }
-        active = self._cluster.active(tasks, self._folder) if self._folder.exists() else {}
+        active = self._cluster.active(tasks, self._folder)
         unknown = sorted(set(map(job_of, active or ())) - set(map(job_of, tasks)))
         if unknown:  # nobody knows which runs they have
             self._cluster.cancel(unknown)

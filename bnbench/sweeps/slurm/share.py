@@ -8,8 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from types import FrameType
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from bnbench.config import identity, schema
-from bnbench.errors import BnbenchError, Fault, Interrupted
+from bnbench.errors import BnbenchError, ClusterError, Fault, Interrupted
 from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, encode_records
@@ -32,6 +32,9 @@ FOLDER = "slurm"
 
 ENVIRONMENT = f"{FOLDER}/environment.json"
 """What the first run was trained with, or the first task: the others need the same."""
+
+SUBMITTING_SECONDS = 90.0
+"""How long another command may take to submit: longer than sbatch gets."""
 
 COMMIT_SECONDS = {signal.SIGTERM: 20.0, signal.SIGUSR1: 45.0, signal.SIGUSR2: 45.0}
 """How long runs have to commit. SLURM kills them 30 s after SIGTERM (KillWait, unless configured),
@@ -125,6 +128,20 @@ def shares(trains: Sequence[jobs.Train], number: int) -> list[list[jobs.Train]]:
         place = int((end - seconds / 2) / whole * number)
         found[min(place, number - 1)].append(train)
     return list(found.values())
+
+
+@contextmanager
+def submitting(experiment: ExperimentFolder) -> Iterator[None]:
+    """No other command submits meanwhile: what one has not recorded yet looks like a job that
+    nobody knows. Raises ClusterError."""
+    from filelock import FileLock, Timeout  # slow to import
+
+    try:
+        with FileLock(experiment.path / FOLDER / "submitting.lock", timeout=SUBMITTING_SECONDS):
+            yield
+    except Timeout:
+        what = f"another command submits jobs of {experiment.name}, and does not end"
+        raise ClusterError(what, do="end it, then the same command goes on") from None
 
 
 def submitted(experiment: ExperimentFolder) -> dict[str, dict[str, list[str]]]:

@@ -193,6 +193,19 @@ def test_a_job_that_no_command_has_recorded_is_cancelled(swept: Swept) -> None:
     assert "note: job 0 is cancelled: " in swept.said.getvalue()
 
 
+def test_a_job_that_another_command_is_submitting_is_left_to_it(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM has it; the command has not recorded it yet."""
+    cluster = Cluster()
+    swept(seeds(3), cluster, workers="3", detach=True)
+    (swept.experiment.path / "slurm" / "tasks_0.json").unlink()
+    monkeypatch.setattr(share, "SUBMITTING_SECONDS", 0.05)
+    with share.submitting(swept.experiment), pytest.raises(ClusterError, match="another command"):
+        swept(seeds(4), cluster, workers="1")
+    assert cluster.cancelled == []
+
+
 def test_what_an_earlier_task_has_said_at_its_end_is_told(swept: Swept) -> None:
     cluster = Cluster(lambda number, task: left(task, number, "n7 is another", told=False))
     swept(seeds(1), cluster, workers="1", detach=True)
