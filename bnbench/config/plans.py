@@ -108,6 +108,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
         kept, _ = unique.setdefault(identity(config), (point, config))
         if kept is not point:
             same[crossing.reason(kept.left_out | point.left_out, config)] += 1
+    configs = [config for _, config in first]
     runs = tuple(
         config.model_copy(update={"seed": seed})
         for seed in experiment.seeds
@@ -126,7 +127,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     return Plan(
         runs,
         (*experiment.notes, *notes),
-        (*warnings(config for _, config in first), *unequal_trials(experiment)),
+        (*warnings(configs), *unequal_trials(experiment, configs)),
         tuple(f"claim {claim.id} cannot be judged: {reason}" for claim, reason in doubts),
         grid(experiment) + of_all,
         experiment.path,
@@ -185,10 +186,16 @@ def grid(experiment: ExperimentConfig) -> str:
     return whole
 
 
-def unequal_trials(experiment: ExperimentConfig) -> Iterator[str]:
-    """A warning where the axis that is tuned has more values in one setup than in another."""
+def unequal_trials(experiment: ExperimentConfig, runs: Iterable[schema.RunConfig]) -> Iterator[str]:
+    """A warning where the axis that is tuned has more values in one setup than in another, of those
+    that are trained."""
     tuned = experiment.tune.axis if experiment.tune is not None else None
-    numbers = [values_of(experiment, axis) for axis in experiment.axes if axis.name == tuned]
+    trained = {run.setup for run in runs}
+    numbers = [
+        {name: number for name, number in values_of(experiment, axis).items() if name in trained}
+        for axis in experiment.axes
+        if axis.name == tuned
+    ]
     if numbers and len(set(numbers[0].values())) > 1:
         yield (
             f"tune.axis {tuned}: setups with more values have more trials to pick the best from "

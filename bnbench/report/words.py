@@ -8,8 +8,9 @@ from math import isfinite, isinf, isnan, nan
 from typing import Any
 
 from bnbench.config import identity
+from bnbench.config.metrics import LR
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
-from bnbench.wording import counted, in_words, listing
+from bnbench.wording import KEY_WORDS, counted, in_words, listing
 
 MINUS, INFINITY, NO_BREAK = "−", "∞", "\u00a0"
 GAP = "eval mode better by"
@@ -283,10 +284,13 @@ def varying(record: Mapping[str, Any]) -> list[str]:
 
 
 def short_names(axes: Sequence[str]) -> dict[str, str]:
-    """The last part of each dotted key; if two have the same, what the runs' ids call it (`bs`,
-    `nbs`), or all of it."""
+    """The last part of each dotted key, or all of it where that says too little; if two have the
+    same last part, what the runs' ids call it (`bs`, `nbs`), or all of it."""
     ends = [axis.rpartition(".")[2] for axis in axes]
-    return {
-        axis: identity.SHORT_NAMES.get(axis, axis) if ends.count(end) > 1 else end
-        for axis, end in zip(axes, ends, strict=True)
-    }
+    unclear = KEY_WORDS.keys() - {LR}
+    names = {}
+    for axis, end in zip(axes, ends, strict=True):
+        names[axis] = axis if axis in unclear else end
+        if ends.count(end) > 1:
+            names[axis] = identity.SHORT_NAMES.get(axis, axis)
+    return names

@@ -210,10 +210,10 @@ def _not_clear(effect: Effect, needed: int | None) -> str:
     reached = all(_clear(edge, low) and _clear(high, edge) for edge in met)
     start, end, *edges = _numbers(low, high, *met)
     if len(met) == 2:
-        what = f"the smallest effect on both sides, {edges[0]} and {edges[1]}"
+        what = f"the smallest effect and its negative, {edges[1]} and {edges[0]}"
     else:
         what = _named(met[0], edges[0])
-    said = f"{_whose(effect)} {start} … {end} {'reaches over' if reached else 'ends at'} {what}"
+    said = f"{_whose(effect)} {start} … {end} {'contains' if reached else 'ends at'} {what}"
     if effect.method == "order statistics":
         verb = "is" if effect.infinite == 1 else "are"
         infinite = f"{effect.infinite} of {effect.n} differences {verb} infinite"
@@ -266,7 +266,7 @@ def _named(edge: float, number: str) -> str:
     """What an end of the range of effects too small to matter is called."""
     if edge == 0:
         return "0"
-    return f"the smallest effect{' on the other side,' if edge < 0 else ''} {number}"
+    return f"the {'negative of the ' * (edge < 0)}smallest effect{',' * (edge < 0)} {number}"
 
 
 def _numbers(*values: float) -> list[str]:

@@ -179,6 +179,13 @@ def test_unequal_trials_are_warned_of(plan: Any) -> None:
         "(bn: 2, gn: 3, ln: 1)",
     )
     assert plan(OWN + "tune: {axis: data.batch_size}").warnings == ()
+    claims = """tune: {axis: optim.lr}
+claims:
+- {id: c, says: c, metric: test/running/accuracy, better: gn, worse: bn, at: {data.batch_size: 2}}
+profiles: {p: {claims: [c]}}
+"""
+    two = plan(OWN + claims, "profile=p")
+    assert two.warnings[0].endswith("(bn: 2, gn: 3)"), "ln is not trained"
     assert plan(OWN + "tune: {axis: optim.lr}", over=("optim.lr=1,2",)).warnings == ()
 
 

@@ -161,3 +161,11 @@ def test_null_beside_a_value_is_a_column(
     cells.append({"setup": "group", "point": {"size": None, "lr": 0.1}})  # it has no such key
     record = {"experiment": {"axes": {"size": [4], "lr": [0.1]}}, "cells": cells}
     assert words.varying(record) == columns
+
+
+def test_a_column_is_called_by_all_of_its_key_where_the_end_says_too_little() -> None:
+    both = ["data.batch_size", "norm.batch_size"]
+    assert words.short_names(both) == {"data.batch_size": "bs", "norm.batch_size": "nbs"}
+    assert [*words.short_names(["data.batch_size", "optim.lr"]).values()] == ["batch_size", "lr"]
+    alone = ["norm.batch_size", "norm.momentum", "optim.lr"]
+    assert [*words.short_names(alone).values()] == ["norm.batch_size", "norm.momentum", "lr"]

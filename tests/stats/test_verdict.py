@@ -90,7 +90,7 @@ def test_a_two_sided_test_needs_twice_as_small_a_share() -> None:
     found = verdict(around(-2, 0.2, n=6), direction="two-sided", others=1)
     assert found.outcome == "inconclusive"
     assert found.reasons[0].startswith(
-        "the interval −2.2 … −1.8 is below the smallest effect on the other side, −1, but p"
+        "the interval −2.2 … −1.8 is below the negative of the smallest effect, −1, but p"
     )
     assert "7 seeds that all agree" in found.reasons[0]
 
@@ -109,7 +109,7 @@ def test_what_else_is_wrong_is_said_after_the_objections() -> None:
     assert found.reasons == ("a failed check", "2 seeds; 6 are needed for a verdict")
     found = verdict(around(1.0, 0.2), objections=["a failed check"])
     assert found.reasons[0] == "a failed check"
-    assert found.reasons[1].startswith("the interval 0.8 … 1.2 reaches over")
+    assert found.reasons[1].startswith("the interval 0.8 … 1.2 contains")
 
 
 def test_claims_without_runs_are_of_the_family() -> None:
@@ -130,19 +130,16 @@ def test_what_is_objected_to_counts_in_the_correction_all_the_same() -> None:
 
 
 REASONS = [
-    (around(0.85, 1.25, 6), "the interval −0.4 … 2.1 reaches over the smallest effect 1; to tell "),
-    (around(-0.85, 1.25), "the interval −2.1 … 0.4 reaches over the smallest effect on the other "),
-    (
-        around(0.0, 5.0),
-        "the interval −5 … 5 reaches over the smallest effect on both sides, −1 and",
-    ),
+    (around(0.85, 1.25, 6), "the interval −0.4 … 2.1 contains the smallest effect 1; to tell "),
+    (around(-0.85, 1.25), "the interval −2.1 … 0.4 contains the negative of the "),
+    (around(0.0, 5.0), "the interval −5 … 5 contains the smallest effect and its negative, 1 and"),
     (around(1.0, 0.25), "the effect is too near to it for 8 seeds to tell"),
-    (around(1.0, 0.0004), "the interval 0.9996 … 1.0004 reaches over the smallest effect 1;"),
+    (around(1.0, 0.0004), "the interval 0.9996 … 1.0004 contains the smallest effect 1;"),
     ([1.0] * 6, "the interval 1 … 1 ends at the smallest effect 1"),
-    ([-1.0] * 6, "the interval −1 … −1 ends at the smallest effect on the other side, −1"),
-    ([inf, 2, 3, 4, 5, -inf], "the median's interval −∞ … ∞ reaches over the smallest effect on "),
-    ([inf, 2, 3, 4, 5, 0.5], "the median's interval 0.5 … ∞ reaches over the smallest effect 1; "),
-    ([inf, 2, 3, 4, 5, -0.0], "the median's interval 0 … ∞ reaches over the smallest effect 1; "),
+    ([-1.0] * 6, "the interval −1 … −1 ends at the negative of the smallest effect, −1"),
+    ([inf, 2, 3, 4, 5, -inf], "the median's interval −∞ … ∞ contains the smallest effect and "),
+    ([inf, 2, 3, 4, 5, 0.5], "the median's interval 0.5 … ∞ contains the smallest effect 1; "),
+    ([inf, 2, 3, 4, 5, -0.0], "the median's interval 0 … ∞ contains the smallest effect 1; "),
     ([inf, 2, 3, 4, 5, 0.5], "1 of 6 differences is infinite"),
     ([inf, inf, 3, 4, 5, 0.5], "2 of 6 differences are infinite"),
 ]
@@ -161,7 +158,7 @@ def test_a_smallest_effect_of_zero() -> None:
     assert verdict(around(-0.3, 0.2), smallest=0).outcome == "refuted"
     found = verdict(around(0.1, 0.2), smallest=0)
     assert found.reasons == (
-        "the interval −0.1 … 0.3 reaches over 0; how many seeds it takes can be told "
+        "the interval −0.1 … 0.3 contains 0; how many seeds it takes can be told "
         "once a smallest effect is given",
     )
     assert found.seeds_needed is None
@@ -230,7 +227,7 @@ def test_every_outcome_takes_a_test_after_correction(centre: float, outcome: str
     three, four = (verdict(differences, others=others) for others in (2, 3))
     assert (three.outcome, three.p, three.p_adjusted) == (outcome, 1 / 64, 3 / 64)
     assert (four.outcome, four.p_adjusted) == ("inconclusive", 4 / 64)
-    where = {"refuted": "below the smallest effect on the other side, −1", "negligible":
+    where = {"refuted": "below the negative of the smallest effect, −1", "negligible":
              "between −1 and 1"}  # fmt: skip
     assert f"is {where[outcome]}, but p = 0.0625 after Holm's correction" in four.reasons[0]
 
