@@ -6,7 +6,7 @@ import itertools
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def expand(experiment: ExperimentConfig, *, max_runs: int = MAX_RUNS) -> Plan:
     return Plan(
         runs,
         (*experiment.notes, *notes),
-        (*warnings(configs), *unequal_trials(experiment, configs)),
+        (*warnings(configs), *unequal_trials(experiment, {run.setup for run in configs})),
         tuple(f"claim {claim.id} cannot be judged: {reason}" for claim, reason in doubts),
         grid(experiment) + of_all,
         experiment.path,
@@ -186,21 +186,16 @@ def grid(experiment: ExperimentConfig) -> str:
     return whole
 
 
-def unequal_trials(experiment: ExperimentConfig, runs: Iterable[schema.RunConfig]) -> Iterator[str]:
-    """A warning where the axis that is tuned has more values in one setup than in another, of those
-    that are trained."""
+def unequal_trials(experiment: ExperimentConfig, trained: Collection[str]) -> Iterator[str]:
+    """A warning where the axis that is tuned has more values in one of these setups."""
     tuned = experiment.tune.axis if experiment.tune is not None else None
-    trained = {run.setup for run in runs}
-    numbers = [
-        {name: number for name, number in values_of(experiment, axis).items() if name in trained}
-        for axis in experiment.axes
-        if axis.name == tuned
-    ]
-    if numbers and len(set(numbers[0].values())) > 1:
-        yield (
-            f"tune.axis {tuned}: setups with more values have more trials to pick the best from "
-            f"({in_short(numbers[0])})"
-        )
+    for axis in experiment.axes:
+        numbers = {k: n for k, n in values_of(experiment, axis).items() if k in trained}
+        if axis.name == tuned and len(set(numbers.values())) > 1:
+            yield (
+                f"tune.axis {tuned}: setups with more values have more trials to pick the best "
+                f"from ({in_short(numbers)})"
+            )
 
 
 # --- crossing -----------------------------------------------------------------------------
