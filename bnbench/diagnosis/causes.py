@@ -4,7 +4,6 @@ calls, and what is left where nothing explains a gap."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import exp
 from typing import cast
 
 from torch import Tensor
@@ -14,7 +13,7 @@ from bnbench.diagnosis import criteria
 from bnbench.diagnosis.case import Case, errors
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
-from bnbench.diagnosis.result import Finding, LayerReading, figures, finding, percent
+from bnbench.diagnosis.result import Finding, LayerReading, by_a_factor, figures, finding, percent
 from bnbench.running_statistics import STATISTICS
 from bnbench.wording import cut
 
@@ -86,8 +85,8 @@ def by_call(case: Case) -> Iterator[Finding]:
         yield finding(
             "reused-layer",
             f"a forward pass calls layer {worst.name} {calls} times, on inputs whose means are "
-            f"up to {mean:.2f} standard deviations apart, their variances a factor of "
-            f"{exp(variance):.2g} ({case.some(list(apart))} several calls); train() "
+            f"up to {mean:.2f} standard deviations apart{by_a_factor('their', variance)} "
+            f"({case.some(list(apart))} several calls); train() "
             "normalizes each call by its own statistics, eval() all by the same ones: "
             f"{own.population.figures} under population statistics of all calls, "
             f"{own.by_call.figures} under those of each call",

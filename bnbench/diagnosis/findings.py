@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import exp, sqrt
+from math import sqrt
 
 from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis import causes, criteria, history
 from bnbench.diagnosis.case import Case, errors, worst_of
 from bnbench.diagnosis.criteria import harms, off
-from bnbench.diagnosis.result import RECALIBRATE, Finding, LayerReading, finding, percent, said_once
+from bnbench.diagnosis.result import (
+    RECALIBRATE,
+    Finding,
+    LayerReading,
+    by_a_factor,
+    finding,
+    percent,
+    said_once,
+)
 
 NO_REASON = {
     *("distribution-shift", "dead-channels", "eps-dominates"),
@@ -133,6 +141,11 @@ def _with_other_statistics(case: Case, moved: list[LayerReading]) -> Iterator[Fi
     if fast:
         worst = max(fast, key=lambda each: (each.momentum or 0.0, each.blame or 0.0))
         momentum = worst.momentum or 0.0
+        advice = FINDINGS["momentum-too-high"].do
+        if 0.9 <= momentum < 1:
+            here = f"{1 - momentum:.2g}"
+            advice = f"train with {here}: torch's momentum weighs the new batch, TensorFlow's the "
+            advice += f"old ones; {momentum:g} there is {here} here"
         yield finding(
             "momentum-too-high",
             f"momentum {momentum:g} is the weight of the new batch: running statistics "
@@ -140,10 +153,7 @@ def _with_other_statistics(case: Case, moved: list[LayerReading]) -> Iterator[Fi
             f"{case.costs}",
             fast,
             harmful=case.gap,
-            do=f"{RECALIBRATE}; train with {1 - momentum:.2g}: TensorFlow and Keras "
-            "mean the weight of the old statistics"
-            if momentum > 0.8
-            else "",
+            do=f"{RECALIBRATE}; {advice}" if case.gap or case.worse else advice,
         )
     far = [each for each in far if each not in left_out]
     new = [each for each in far if criteria.begun(each, case.pools[each.name])]
@@ -242,8 +252,8 @@ def _over_images(case: Case) -> Iterator[Finding]:
         yield finding(
             "distribution-shift",
             f"at layer {worst.name}, the evaluation images' means are {mean:.2f} standard "
-            "deviations from the training images', their variances a factor of "
-            f"{exp(variance):.2g}{too if labels > criteria.SHIFT else ''}; "
+            f"deviations from the training images'{by_a_factor('their', variance)}"
+            f"{too if labels > criteria.SHIFT else ''}; "
             f"{there.own.population.figures} under training statistics, "
             f"{there.own.shuffled.figures} under their own",
             [layer for layer, *_ in shifts],

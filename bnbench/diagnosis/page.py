@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import gcd
 
 from bnbench import __version__
 from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis import criteria, pictures, words
-from bnbench.diagnosis.result import Diagnosis, Loader, Score
+from bnbench.diagnosis.result import Diagnosis, Finding, Loader, Score
 from bnbench.report.writing import pages
 
 
@@ -23,13 +24,14 @@ def page(
         .render(
             diagnosis=diagnosis,
             target=target,
+            headline=words.headline(diagnosis),
             verdict=words.verdict(diagnosis),
             images=words.images(diagnosis),
             columns=columns,
             rows=rows,
             figures=pictures.drawn(diagnosis),
             known=FINDINGS,
-            code={each.name: each.code for each in diagnosis.findings},
+            code={each.name: _code(each, diagnosis) for each in diagnosis.findings},
             sources={each.name: list(_sources(each.name)) for each in diagnosis.findings},
             where={each.name: words.where(each, diagnosis) for each in diagnosis.findings},
             costs=words.COSTS,
@@ -39,6 +41,13 @@ def page(
             version=__version__,
         )
     )
+
+
+def _code(finding: Finding, diagnosis: Diagnosis) -> str:
+    """With groups, of eight at most, that the channels of each layer split into."""
+    channels = gcd(*(each.channels for each in diagnosis.layers))
+    groups = next(count for count in range(8, 0, -1) if channels % count == 0)
+    return finding.code.replace("groups=8", f"groups={groups}")
 
 
 def _sources(name: str) -> Iterator[tuple[str, str]]:

@@ -202,17 +202,20 @@ def _against(axes: Axes, running: Tensor, others: Sequence[Tensor], *, log_scale
             ms=3.5,
             alpha=0.75,
         )
-    axes.margins(0.06)
+    axes.margins(0)
     reach = (*axes.get_xlim(), *axes.get_ylim())
     ends = (min(reach), max(reach))
-    axes.set(xlim=ends, ylim=ends)
     axes.plot(ends, ends, zorder=1, **style.ZERO)
+    axes.margins(0.06)  # of what both axes show, or dots of a narrow one are cut by the frame
+    ends = axes.get_xlim()
+    axes.set(xlim=ends, ylim=ends)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         if log_scale and ends[1] < 10 * ends[0]:
             axis.set_major_locator(MaxNLocator(4))
-        elif log_scale:  # a decade holds two of 1, 3, 10, …
-            subs = (1.0, 3.0) if ends[1] < 1000 * ends[0] else (1.0,)
+        elif log_scale:  # so many in a decade that they reach both ends
+            wide = ends[1] / ends[0]
+            subs = [1.0, 2.0, 5.0] if wide < 100 else [1.0, 3.0] if wide < 1000 else [1.0]
             axis.set_major_locator(LogLocator(subs=subs, numticks=5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 

@@ -43,6 +43,12 @@ def figures(loss: float, accuracy: float | None, unit: str) -> str:
     return f"loss {number(loss)}{'' if unit == NATS else unit and f' {unit}'}{right}"
 
 
+def by_a_factor(whose: str, log: float) -> str:
+    """ ", their variances a factor of 1.8"; empty where that is 1, as it is printed."""
+    factor = f"{exp(log):.2g}"
+    return "" if factor == "1" else f", {whose} variances a factor of {factor}"
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """Mean loss (`Diagnosis.loss` says which) and share of right predictions of a loader's images.
@@ -102,10 +108,8 @@ class LayerReading:
     @property
     def errors(self) -> str:
         """How far its running statistics are off, in words."""
-        return (
-            f"its running means are {self.mean_error:.2f} standard deviations off, its variances a "
-            f"factor of {exp(self.variance_error or 0.0):.2g}"
-        )
+        factor = by_a_factor("its", self.variance_error or 0.0)
+        return f"its running means are {self.mean_error:.2f} standard deviations off{factor}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

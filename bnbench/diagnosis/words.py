@@ -86,11 +86,7 @@ def verdict(diagnosis: Diagnosis) -> str:
     risks = f"a risk: {listing(mere, 'and')}" if mere else ""
     if not harms:
         return f"no harm measured, {risks}; {running.figures} under running statistics"
-    pairs = [
-        (diagnosis.reading("running", loader), diagnosis.reading(kind, loader))
-        for loader, kind in _batches(diagnosis)
-    ]
-    running, batch = max(pairs, key=lambda pair: pair[0].loss - pair[1].loss)
+    running, batch = _furthest(diagnosis)
     said = f"{listing(harms, 'and')}: {running.figures} under running statistics"
     better: dict[str, list[str]] = {}
     for reading in (batch, diagnosis.reading("population", running.loader)):
@@ -99,16 +95,52 @@ def verdict(diagnosis: Diagnosis) -> str:
             better.setdefault(reading.figures, []).append(kind)
     for figures, kinds in better.items():
         said += f", {figures} under {listing(kinds, 'and')} statistics"
+    if small := _in_small_batches(diagnosis, running):
+        said += f", {small.figures} under the statistics of {small.batch_size} images"
     if len(diagnosis.images) > 1:
         said += f" ({LOADERS[running.loader]} images)"
     return "; ".join(filter(None, (said, risks)))
 
 
-def _batches(diagnosis: Diagnosis) -> Iterator[tuple[Loader, Kind]]:
-    """Readings under batch statistics."""
-    yield "train", "batch"
-    for loader in diagnosis.images:
-        yield loader, "shuffled"
+def headline(diagnosis: Diagnosis) -> str:
+    """The first finding that does harm, and what it costs; where none does, the verdict."""
+    harms = [each.name for each in diagnosis.findings if each.harmful]
+    if not harms:
+        return verdict(diagnosis)
+    running, batch = _furthest(diagnosis)
+    population = diagnosis.reading("population", running.loader)
+    said = f"{harms[0]}: {_short(running)} in eval()"
+    if small := _in_small_batches(diagnosis, running):
+        return f"{said}, {_short(small)} in batches of {small.batch_size}"
+    if population.loss < running.loss and not diagnosis.against:
+        return f"{said}, {_short(population)} with recalibrated statistics"
+    better = batch.loss < running.loss
+    return f"{said}, {_short(batch)} under batch statistics" if better else said
+
+
+def _short(reading: Score) -> str:
+    if reading.accuracy is None:
+        return reading.figures
+    return f"{percent(reading.accuracy)} right"
+
+
+def _furthest(diagnosis: Diagnosis) -> tuple[Score, Score]:
+    """Under running and under batch statistics, of the images where these differ most."""
+    kinds: list[tuple[Loader, Kind]] = [("train", "batch")]
+    kinds += [(loader, "shuffled") for loader in diagnosis.images]
+    pairs = [
+        (diagnosis.reading("running", loader), diagnosis.reading(kind, loader))
+        for loader, kind in kinds
+    ]
+    return max(pairs, key=lambda pair: pair[0].loss - pair[1].loss)
+
+
+def _in_small_batches(diagnosis: Diagnosis, running: Score) -> Score | None:
+    """What batches that are too small cost in training mode, where that is the harm."""
+    if not any(each.harmful and each.name == "batch-too-small" for each in diagnosis.findings):
+        return None
+    small = diagnosis.reading("shuffled", running.loader)
+    return small if small.loss > running.loss else None
 
 
 def text(diagnosis: Diagnosis) -> str:
@@ -147,7 +179,7 @@ def spoils(diagnosis: Diagnosis) -> Iterator[str]:
             shown = "None (the average of all batches)" if momentum is None else f"{momentum:g}"
             yield (
                 f"momentum is still {shown} in {counted(len(layers), 'layer')}, as your code sets "
-                "it:\ntraining on spoils the statistics again; set it to 0.1"
+                "it:\nif training goes on, the statistics spoil again; set it to 0.1"
             )
 
 

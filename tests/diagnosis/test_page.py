@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +17,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import bnbench
+from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis import Diagnosis, page, pictures
-from bnbench.diagnosis.result import Score
+from bnbench.diagnosis.result import Finding, Score
 from tests import chromium
 from tests.chromium import CONTRAST, Page
 from tests.diagnosis.patients import loader, network, steps, trained
@@ -83,11 +85,14 @@ class Rows(HTMLParser):
 
 
 def test_the_page_has_the_figures_and_the_verdict_first(stale: Diagnosis, text: str) -> None:
-    (verdict,) = re.findall(r"<h1>(.*?)</h1>", text)
+    ((title, verdict),) = re.findall(r"<h1>(.*?)</h1>\s*<p>(.*?)</p>", text)
     running, batch = stale.reading("running"), stale.reading("batch")
+    pooled = stale.reading("population")
     for each in (running, batch):
         assert f"loss {each.loss:.3f} and" in verdict
-    assert verdict.startswith("stale: ")
+    before, after = (f"{100 * (each.accuracy or 0):.1f}" for each in (running, pooled))
+    said = f"stale: {before} % right in eval(), {after} % right with recalibrated statistics"
+    assert title.replace("\N{NO-BREAK SPACE}", " ") == said
     rows = {row[0]: row[1:] for row in Rows(text).rows}
     assert rows["running"][1] == f"{running.loss:.3f}"
     assert rows["population"][0] == "32"
@@ -106,6 +111,31 @@ def test_an_axis_of_variances_has_several_ticks(ratio: float) -> None:
         for axis, (first, last) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
             seen = [tick for tick in axis.get_majorticklocs() if first <= tick <= last]
             assert 2 <= len(seen) <= 8, (low, seen)
+
+
+def test_dots_of_one_running_variance_are_inside_the_frame() -> None:
+    """As at momentum 0.001, where all are near the initial one."""
+    axes = Figure().subplots()
+    running, population = torch.linspace(0.836, 0.84, 8), torch.linspace(0.05, 0.3, 8)
+    pictures._against(axes, running, [population], log_scale=True)
+    x, _ = axes.transAxes.inverted().transform(axes.transData.transform((0.84, 0.3)))
+    assert 0.9 < x < 0.97
+    assert any(0.5 <= tick < 0.84 for tick in axes.xaxis.get_majorticklocs())
+
+
+@pytest.mark.parametrize(
+    ("widths", "groups"), [((12, 24, 32), 4), ((16, 64), 8), ((21, 7), 7), ((5, 8), 1)]
+)
+def test_the_code_for_groups_splits_every_layer(
+    stale: Diagnosis, widths: tuple[int, ...], groups: int
+) -> None:
+    do = FINDINGS["batch-too-small"].do
+    small = Finding(name="batch-too-small", harmful=True, evidence="", do=do)
+    layers = tuple(replace(stale.layers[0], channels=width) for width in widths)
+    text = replace(stale, layers=layers, findings=(small,), running={}, population={}).html()
+    assert f"groups={groups})" in text
+    model = nn.Sequential(*map(nn.BatchNorm1d, widths))
+    bnbench.swap(model, "group", groups=groups)
 
 
 def test_nothing_is_loaded_and_nothing_runs(text: str) -> None:
@@ -190,6 +220,7 @@ def test_a_caption_says_which_layers_are_not_drawn() -> None:
     text = of(model).html()
     assert "A row for each BatchNorm layer whose error is known, 1 of 3, in" in text
     assert "non-finite: loss not finite and" in text
+    assert "in eval()</h1>" in text  # and nothing that it is compared to
 
 
 def test_names_in_a_picture_of_many_layers_do_not_overlap(deep: Diagnosis) -> None:

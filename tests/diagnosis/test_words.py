@@ -116,6 +116,21 @@ def test_what_population_statistics_win_is_in_the_advice_and_in_the_title() -> N
     title = words.verdict(found)
     assert f"{found.reading('running').figures} under running statistics" in title
     assert f"{found.reading('population').figures} under population statistics" in title
+    pair = replace(found.reading("shuffled"), loss=9.0, accuracy=0.125)
+    others = [each for each in found.readings if each != found.reading("shuffled")]
+    found = replace(found, readings=(pair, *others))
+    assert f"{pair.figures} under the statistics of 2 images" in words.verdict(found)
+    assert words.headline(found).endswith(" in eval(), 12.5 % right in batches of 2")
+
+
+def test_a_factor_of_one_is_not_spoken_of() -> None:
+    assert replace(layer("1"), variance_error=0.01).errors.endswith("0.50 standard deviations off")
+    assert layer("1").errors.endswith(", its variances a factor of 1.6")
+
+
+def test_a_momentum_of_tensorflow_is_turned_round() -> None:
+    (found,) = faults.keras_momentum().findings
+    assert "TensorFlow's the old ones; 0.99 there is 0.01 here" in found.do
 
 
 @pytest.mark.parametrize("theirs", [[0, 1, 2, 3], [0, 0, 0, 3]])
