@@ -13,69 +13,76 @@ from bnbench import __version__
 from bnbench.config import identity, schema
 from bnbench.report import words
 from bnbench.report.quantities import metrics_of
-from bnbench.report.study import Point, Study
+from bnbench.report.study import Cell, Point, Study
 from bnbench.stats import racing
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
 from bnbench.stats.looks import shares
 from bnbench.stats.verdict import LEVEL
+from bnbench.store import Record
 from bnbench.wording import counted, in_words, key_words, listing
 
 Row: TypeAlias = Mapping[str, bool | int | float | str]
 """What decides the numbers of a configuration, by dotted key."""
 
 READING = "Accuracies are of the final weights under running statistics, as in eval mode."
-VALUES = (
-    "those of each seed that completed, where there are one or two, else their mean [Student's "
-    "95 % interval, on the logit scale]"
-)
 JUDGING = (
     "Each was judged by the differences between runs of the same seed: Student's 95 % interval of "
-    "their mean (of the median, from order statistics, where a value is infinite), which must lie "
-    "above the smallest effect that matters, below its negative or between both, and an exact "
-    f"sign-flip test of the differences beyond that edge at {LEVEL:g} after Holm's correction over "
+    "their mean{}, which must lie above the smallest effect that matters, below its negative or "
+    "between both, and an exact sign-flip test of the differences beyond that edge at "
+    f"{LEVEL:g} after Holm's correction over "
     "all claims, for each of these outcomes."
 )
+OF_INFINITE = " (of the median, from order statistics, where a value is infinite)"
 IMAGES = (
     "Intervals over seeds and images take both for crossed random factors (Satterthwaite's degrees "
     "of freedom)."
 )
 NAMES = {"lr": "learning rate", "lr_rule": "learning rate rule", "init": "initialization"}
+SAID = {
+    "norm.placement": "{} the activation",
+    "norm.target": "{}",
+    "model.features": "head on {} features",
+}
+"""Keys whose values are words of a phrase."""
 
 
 def caption(study: Study) -> str:
-    """Protocol, statistics and versions in a few sentences, to stand at a table of cells."""
-    first, few = study.experiment.question, len(study.seeds) < SEEDS_FOR_AN_INTERVAL
+    """Protocol, statistics and versions in a few sentences, to stand at a table of the cells that
+    tuning chose."""
+    few = len(study.seeds) < SEEDS_FOR_AN_INTERVAL
     brackets = "" if few else ", means over seeds [Student's 95 % interval, on the logit scale]"
     return _sentences(
         [
-            *([first if first.endswith(("?", ".", "!")) else f"{first}."] if first else []),
             f"Test accuracy in eval mode (running statistics) after {_budget(study)} of "
             f"{_data(study)}, {_of('data', 'batch_size', study)} images a batch, "
             f"{counted(len(study.seeds), 'seed')}{brackets}.",
             f"The {_axis(study)} was chosen on {_by(study)}." if study.choices else "",
-            words.ARROW_MEANS if any(map(words.has_arrow, map(metrics_of, study.cells))) else "",
+            words.ARROW_MEANS if any(map(words.has_arrow, map(metrics_of, study.chosen))) else "",
             words.GAP_MEANS,
-            words.AT_CHANCE if any(run.at_chance for run in study.runs) else "",
+            words.AT_CHANCE if _at_chance(study.chosen) else "",
             f"{_unfinished(study)}{_versions(study)}.",
         ]
     )
 
 
-def methods(study: Study, claims: int) -> str:
-    """A paragraph on how the study was done; `claims`: how many it judges."""
+def methods(study: Study, claims: Sequence[Record]) -> str:
+    """A paragraph on how the study was done, and these claims of its record were judged."""
     rows: dict[str, list[Row]] = {setup: [] for setup in study.setups}
     for cell in study.cells:
         rows[cell.setup].append(identity.in_force(cell.runs[0].config))
     return _sentences([*_trained(study, rows), *_compared(study, claims)])
 
 
-def judging(looks: Sequence[int]) -> str:
-    """How claims are judged. `looks`: numbers of seeds at which they are; none: once."""
+def judging(claims: Sequence[Record], looks: Sequence[int]) -> str:
+    """How these claims of a record were judged. `looks`: numbers of seeds at which they are; none:
+    once."""
+    infinite = any((claim["effect"] or {}).get("infinite") for claim in claims)
+    how = JUDGING.format(OF_INFINITE * infinite)
     if not looks:
-        return JUDGING
+        return how
     spent = listing((f"{share:.2g}" for share in shares(len(looks))), "and")
     return (
-        f"{JUDGING} Seeds were added for undecided claims alone, at looks set before the first run "
+        f"{how} Seeds were added for undecided claims alone, at looks set before the first run "
         f"({listing(map(str, looks), 'and')} seeds), which may spend {spent} of the error "
         "(Bonferroni): p-values are divided by the look's share, and its intervals have a "
         "confidence of 1 minus 5 % of it."
@@ -125,7 +132,7 @@ def _trained(study: Study, rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     )
 
 
-def _compared(study: Study, claims: int) -> Iterator[str]:
+def _compared(study: Study, claims: Sequence[Record]) -> Iterator[str]:
     if study.choices:
         yield (
             f"The {_axis(study)} was chosen for each setup and each value of the other axes by "
@@ -139,24 +146,40 @@ def _compared(study: Study, claims: int) -> Iterator[str]:
             f"{racing.DIVERGED} seeds more, and was not chosen then."
         )
     yield f"Test images were evaluated once, after training; no choice rests on them. {READING}"
-    lost = study.count("diverged")
+    lost, chance = study.count("diverged"), _at_chance(study.cells)
     above = _of("train", "diverged_above", study)
     yield (
-        f"Values are {VALUES}. {_unfinished(study)}{lost:,} of "
+        f"Values are {_values(study)}. {_unfinished(study)}{lost:,} of "
         f"{counted(len(study.runs), 'run')} diverged (loss not finite, or above {above} times "
         "ln(classes) after the warm-up): counted, not averaged."
+        + f" {chance:,} stayed at chance: averaged with the others."
+        * bool(chance)
     )
     if claims:
         then = study.experiment.registered
         when = "not registered before" if then is None else f"registered on {then.date[:10]}"
         yield (
-            f"The experiment's file states {counted(claims, 'claim')}, {when}. "
-            f"{judging(study.experiment.looks)} "
+            f"The experiment's file states {counted(len(claims), 'claim')}, {when}. "
+            f"{judging(claims, study.experiment.looks)} "
             f"{smallest([(each.smallest_effect, each.unit) for each in study.experiment.claims])}"
         )
     if claims and any(run.history.correct for run in study.runs):
         yield IMAGES
     yield f"{_versions(study)}."
+
+
+def _values(study: Study) -> str:
+    """What stands for a cell of as many seeds as these cells have."""
+    counts = {len(cell.completed) for cell in study.cells}
+    each = "those of each seed that completed"
+    means = "means over the seeds that completed [Student's 95 % interval, on the logit scale]"
+    if max(counts, default=0) < SEEDS_FOR_AN_INTERVAL:
+        return each
+    return f"{each}, where there are one or two, else {means}" if counts & {1, 2} else means
+
+
+def _at_chance(cells: Sequence[Cell]) -> int:
+    return sum(run.at_chance for cell in cells for run in cell.runs)
 
 
 def _setup(rows: Sequence[Row], apart: Collection[str]) -> str:
@@ -202,7 +225,8 @@ def _listed(
         if len(values) == 1 and isinstance(values[0], bool):
             parts.append(named(key) if values[0] else f"no {named(key)}")
         elif any(map(in_words, values)):  # not of an empty list alone
-            parts.append(f"{named(key)} {listing(map(in_words, values))}")
+            said = listing(map(in_words, values))
+            parts.append(SAID[key].format(said) if key in SAID else f"{named(key)} {said}")
     return ", ".join(parts)
 
 
@@ -284,10 +308,11 @@ def _by(study: Study) -> str:
 
 
 def _versions(study: Study) -> str:
-    """`bnbench 0.1.0, PyTorch 2.14.1, cpu`: of the runs."""
+    """`bnbench 0.1.0, PyTorch 2.14.1, trained on the CPU`: of the runs."""
     manifests = [run.manifest for run in study.runs if run.manifest is not None]
     versions = [manifest["versions"] for manifest in manifests]
-    devices = dict.fromkeys(str(manifest["fingerprints"][-1]["device"]) for manifest in manifests)
+    found = (str(manifest["fingerprints"][-1]["device"]) for manifest in manifests)
+    devices = dict.fromkeys("the CPU" if device == "cpu" else device for device in found)
     ours = dict.fromkeys(str(each.get("bnbench", __version__)) for each in versions)
     torch = dict.fromkeys(str(each.get("torch", "?")) for each in versions)
     if not manifests:

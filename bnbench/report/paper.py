@@ -52,29 +52,46 @@ def _tables(record: Record) -> Iterator[PaperTable]:
         cells = [cell for cell in cells if cell["chosen"]]
     # A speed is of a machine, and no result: the CSV has it.
     headings, *rows = cells_in_words(cells, axes, None, speed=False)
-    norms = [[words.value_words(cell["norm"][key]) for key in ("name", "placement")]
-             for cell in cells]  # fmt: skip
+    norms = _telling(cells)
     yield PaperTable(
         experiment["name"],
         record["caption"],
-        [headings[0], "norm", "placement", *map(key_words, axes), *headings[1 + len(axes) :]],
-        [[row[0], *norm, *row[1:]] for row, norm in zip(rows, norms, strict=True)],
-        ["l"] * 3 + ["r"] * (len(headings) - 1),
+        [headings[0], *norms, *map(key_words, axes), *headings[1 + len(axes) :]],
+        [[row[0], *norm, *row[1:]] for row, *norm in zip(rows, *norms.values(), strict=True)],
+        ["l"] * (1 + len(norms)) + ["r"] * (len(headings) - 1),
     )
     if record["claims"]:
         name = f"{experiment['name']}-claims"
         yield claims_table(name, record["claims"], experiment["looks"])
 
 
+def _telling(cells: Sequence[Record]) -> dict[str, list[str]]:
+    """Columns on the normalization: its name, where a setup's own does not hold it, and its
+    placement, where there are two."""
+    columns = {
+        key: [words.value_words(cell["norm"][key]) for cell in cells]
+        for key in ("name", "placement")
+    }
+    named = zip(columns["name"], cells, strict=True)
+    shown = {"norm": columns["name"]}
+    if all(name.lower() in cell["setup"].lower() for name, cell in named):
+        shown = {}
+    if {"before", "after"} <= set(columns["placement"]):
+        shown["placement"] = columns["placement"]
+    return shown
+
+
 def claims_table(name: str, claims: Sequence[Record], looks: Sequence[int] = ()) -> PaperTable:
     """Claims of a record with their verdicts. `looks`: numbers of seeds at which they were judged,
     where these were several."""
     images = any((claim["effect"] or {}).get("over_images") for claim in claims)
-    second = f" In parentheses: with the images as a sample, too. {IMAGES}" * images
+    second = (
+        f" In parentheses, where it differs: with the images as a sample, too. {IMAGES}" * images
+    )
     least = smallest([(claim["smallest_effect"], claim["unit"]) for claim in claims])
     return PaperTable(
         name,
-        f"Claims and verdicts; + favours the claim. {judging(looks)} {least}{second}",
+        f"Claims and verdicts; + favours the claim. {judging(claims, looks)} {least}{second}",
         ["claim", "verdict", "effect", "interval", "seeds", "p"],
         [_verdict(claim) for claim in claims],
         [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * 3],
@@ -82,17 +99,17 @@ def claims_table(name: str, claims: Sequence[Record], looks: Sequence[int] = ())
 
 
 def _verdict(claim: Record) -> list[str]:
-    """A row; an interval over seeds and images is in parentheses."""
+    """A row; an interval over seeds and images that differs in words is in parentheses."""
     row = [claim["says"], outcome(claim)]
     effect = claim["effect"]
     if effect is None:
         return [*row, "–", "–", "0", "–"]
-    over = (effect["over_images"] or {}).get("interval")
+    found = [effect["interval"], (effect["over_images"] or {}).get("interval")]
+    alone, over = (words.interval(ends, claim["unit"]) for ends in found)
     return [
         *row,
         words.middle(effect, claim["unit"]).removeprefix("mean ") + words.also(claim),
-        words.interval(effect["interval"], claim["unit"])
-        + (f" ({words.interval(over, claim['unit'])})" if over else ""),
+        alone + f" ({over})" * (over not in ("–", alone)),
         str(effect["n"]),
         words.p_value(effect["p_adjusted"]),
     ]

@@ -62,7 +62,7 @@ def as_record(
         },
         "registered": before,
         "caption": caption(study),
-        "methods": methods(study, len(claims)),
+        "methods": methods(study, judged),
         "answer": answer(study, judged),
         "statistics_alone": next(statistics_alone(study), None) if judged else None,
         "notices": [each._asdict() for each in notices(study, judged, before)],

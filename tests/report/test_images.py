@@ -75,7 +75,7 @@ def test_a_verdict_that_holds_for_these_images_alone_is_said(tmp_path: Path) -> 
     }  # fmt: skip
     assert claim["effect"]["over_images"]["interval"][0] < claim["effect"]["interval"][0]
     table_of_claims = as_markdown(report.record)
-    assert "In parentheses: with the images as a sample, too." in table_of_claims
+    assert "In parentheses, where it differs: with the images as a sample, too." in table_of_claims
     ends, over = (
         words.interval(each, "points") for each in (claim["effect"]["interval"], [low, high])
     )

@@ -19,10 +19,11 @@ from markdown_it.token import Token
 from bnbench.config import feasible, schema
 from bnbench.report import paper, words
 from bnbench.report.paper import latex_text, markdown_text
+from bnbench.report.reading import read_study
 from bnbench.store import Record
 from tests.commands import bnbench
 from tests.processes import completed
-from tests.report.invented import Told, invented, undrawn
+from tests.report.invented import Told, invented, recorded, undrawn
 
 HOSTILE = r"""50 % & more_under $x$ {a} ^ ~ \ "q" <b> #1 -- '' `x` [y] *z* | γ ± − … !`"""
 STUDY = f"""
@@ -156,6 +157,16 @@ def test_the_tables_say_what_the_terminal_says(study: Path) -> None:
     assert [claim[1] for claim in claims] == ["supported", "supported"]
     for claim in claims:
         assert claim[2] in terminal
+        assert "(" not in claim[3]
+
+
+def test_the_same_interval_is_said_once(study: Path) -> None:
+    claim = record_of(study)["claims"][0]
+    ends = claim["effect"]["interval"]
+    for over, said in ((ends, False), ([ends[0] - 1, ends[1]], True)):
+        claim["effect"]["over_images"] = {"interval": over}
+        (row,) = paper.claims_table("", [claim]).rows
+        assert ("(" in row[3]) == said
 
 
 def test_the_structure_of_latex(study: Path) -> None:
@@ -178,7 +189,7 @@ def test_the_structure_of_latex(study: Path) -> None:
     caption = re.findall(r"\\caption{(.*)}", text)[0]
     for fact in ("after 1 epoch (100 steps) of synthetic", "4 or 64 images a batch, 6 seeds, means",
                  "learning rate was chosen on validation accuracy", r"95 \% interval",
-                 "bnbench 0, PyTorch 2, trained on cpu"):  # fmt: skip
+                 "bnbench 0, PyTorch 2, trained on the CPU"):  # fmt: skip
         assert fact in caption
 
 
@@ -226,22 +237,25 @@ def test_the_csv_has_every_cell_with_norm_and_verdict(study: Path) -> None:
 
 
 def test_the_methods_of_a_study(study: Path) -> None:
-    text = record_of(study)["methods"]
+    text, claims = record_of(study)["methods"], record_of(study)["claims"]
     for fact in (
-        "3 setups: none (no normalization); [bn_%] (batch; placement before,",
-        "g|n (group; placement after, eps 1e-05, affine, groups 4)",
+        "3 setups: none (no normalization); [bn_%] (batch; before the activation,",
+        "g|n (group; after the activation, eps 1e-05, affine, groups 4)",
         "Network: plain (",
         "learning rate 0.03, 0.3 or 0.6",
         "1 epoch (100 steps) in batches of 4 or 64 images",
         "6 seeds of each configuration",
         "The learning rate was chosen for each setup",
         "12 of 108 runs diverged",
+        "Values are means over the seeds that completed [Student's",
+        "head on mean features",
         "The experiment's file states 2 claims, not registered before. Each was",
         "exact sign-flip test of the differences beyond that edge at 0.05 after Holm's correction",
     ):
         assert " ".join(fact.split()) in " ".join(text.split())
     assert text.count("; off: dropout, weight decay, learning rate rule, augmentation.") == 1
     assert "milestones" not in text  # of a schedule that is not in use
+    assert ("infinite" in text) == any(each["effect"]["infinite"] for each in claims)
     assert text.strip() in (study / "report.html").read_text().replace("&#39;", "'")
 
 
@@ -290,13 +304,29 @@ def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
     assert "100 steps in batches of 64 images" in said
     assert "0 of 4 runs diverged" in said
     assert (
-        "ln (layer; placement before, eps 1e-05, affine; optim.lr 0.002, optim.kind adamw" in said
+        "ln (layer; before the activation, eps 1e-05, affine; optim.lr 0.002, optim.kind adamw"
+        in said
     )
     for word in ("chosen", "claim", "Holm", "epoch"):
         assert word not in said
     assert latex.count(r"\begin{table*}") == 1
     assert "At chance" not in latex
     assert "Only 2 of 4 runs have a result." in latex
+    assert "Which?" not in latex
+    assert "    setup & norm & test" in latex, "both are before the activation"
+
+
+def test_the_columns_tell_what_names_do_not(tmp_path: Path) -> None:
+    """Rates at which it stays at chance are not chosen, and so no caption's matter."""
+    setups = "setups: {BatchNorm: {}, LayerNorm: {norm: {kind: layer}}}"
+    rates = "axes: {optim.lr: [0.1, 0.2]}\ntune: {axis: optim.lr, by: val/accuracy}\nseeds: 3"
+    text = f"data: {{dataset: synthetic}}\n{setups}\n{rates}\n"
+    tell = lambda config: Told([end := 0.1 + 4 * (config.optim.lr < 0.15) / 10], end)  # noqa: E731
+    record = recorded(read_study(invented(tmp_path, text, tell)))
+    assert cells(paper.as_markdown(record))[0][:3] == ["setup", "learning rate", "test %"]
+    assert "At chance" not in record["caption"]
+    assert "0 of 12 runs diverged" in record["methods"]
+    assert "6 stayed at chance" in record["methods"]
 
 
 def test_forms_as_they_are_typed(study: Path) -> None:
