@@ -74,11 +74,15 @@ def _telling(cells: Sequence[Record]) -> dict[str, list[str]]:
     }
     named = zip(columns["name"], cells, strict=True)
     shown = {"norm": columns["name"]}
-    if all(name.lower() in cell["setup"].lower() for name, cell in named):
+    if all(_letters(name) in _letters(cell["setup"]) for name, cell in named):
         shown = {}
     if {"before", "after"} <= set(columns["placement"]):
         shown["placement"] = columns["placement"]
     return shown
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
 
 
 def claims_table(name: str, claims: Sequence[Record], looks: Sequence[int] = ()) -> PaperTable:

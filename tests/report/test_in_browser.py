@@ -95,6 +95,16 @@ def test_tables_are_seen_whole(page: Page, width: int) -> None:
     assert [label for label, beyond in tables if beyond > 0] == []
 
 
+def test_short_names_are_not_broken(page: Page) -> None:
+    spaces = page.evaluate(
+        "[...document.querySelectorAll('.cells tbody th')]"
+        ".map(each => [each.innerText.split(' ')[0], getComputedStyle(each).whiteSpace])"
+    )
+    assert dict(spaces) == {
+        "none": "nowrap", "bn": "nowrap", LONG: "normal"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_figures_are_seen_and_words_in_them_can_be_read(page: Page, dark: bool) -> None:
     shown_as(page, width=1280, dark=dark)

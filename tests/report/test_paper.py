@@ -318,7 +318,7 @@ def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
 
 def test_the_columns_tell_what_names_do_not(tmp_path: Path) -> None:
     """Rates at which it stays at chance are not chosen, and so no caption's matter."""
-    setups = "setups: {BatchNorm: {}, LayerNorm: {norm: {kind: layer}}}"
+    setups = "setups: {BatchNorm: {}, l-ayer_norm: {norm: {kind: layer}}}"
     rates = "axes: {optim.lr: [0.1, 0.2]}\ntune: {axis: optim.lr, by: val/accuracy}\nseeds: 3"
     text = f"data: {{dataset: synthetic}}\n{setups}\n{rates}\n"
     tell = lambda config: Told([end := 0.1 + 4 * (config.optim.lr < 0.15) / 10], end)  # noqa: E731
