@@ -171,36 +171,6 @@ def test_logits_that_are_small_by_chance_are_logits() -> None:
         assert each.reading("batch").loss == pytest.approx(expected, rel=1e-5)
 
 
-class ByDomain(nn.Module):
-    """As the networks of Chang et al. 2019, "Domain-specific batch normalization": the domain comes
-    as a number for each example of a batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 4)
-        self.norms = nn.ModuleList([nn.BatchNorm1d(16), nn.BatchNorm1d(16)])
-
-    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
-        return self.last(self.norms[int(domain[0])](self.first(x)).relu())  # type: ignore[no-any-return]
-
-
-def test_batches_that_a_column_tells_apart_are_not_mixed() -> None:
-    batches = [
-        (X[k : k + 32] * 9 ** (k // 32 % 2), torch.full((32,), k // 32 % 2), CLASS[k : k + 32])
-        for k in range(0, 512, 32)
-    ]
-    found = bnbench.diagnose(ByDomain(), batches, images=512)
-    assert [each.used for each in found.layers] == [True, True]
-    twin = ByDomain().train()
-    with torch.no_grad():
-        parts = [twin.first(x) for x, domain, _ in batches if not domain[0]]
-        losses = [F.cross_entropy(twin(x, domain), y).item() for x, domain, y in batches]
-    assert found.reading("batch").loss == pytest.approx(sum(losses) / 16, abs=1e-5)
-    mean = torch.cat(parts).double().mean(0)
-    assert torch.allclose(found.population["norms.0"].mean, mean, atol=1e-5)
-
-
 def test_batches_that_labels_tell_apart_are_mixed() -> None:
     """They are what is wrong: batches of one class each."""
     order = CLASS.argsort()

@@ -23,7 +23,8 @@ def test_alternating_batches_are_all_seen() -> None:
 
 
 class ByDomain(nn.Module):
-    """The domain that comes with a batch says which layer normalizes it."""
+    """The domain of a batch, a number or one for each example, says which layer normalizes it, as
+    in Chang et al. 2019, "Domain-specific batch normalization"."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,8 +32,9 @@ class ByDomain(nn.Module):
         self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 4)
         self.norms = nn.ModuleList([nn.BatchNorm1d(16), nn.BatchNorm1d(16)])
 
-    def forward(self, x: Tensor, domain: int) -> Tensor:
-        return self.last(self.norms[domain](self.first(x)).relu())  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, domain: int | Tensor) -> Tensor:
+        which = domain if isinstance(domain, int) else int(domain[0])
+        return self.last(self.norms[which](self.first(x)).relu())  # type: ignore[no-any-return]
 
 
 def test_batches_of_two_kinds_that_a_number_tells_apart_are_not_mixed() -> None:
@@ -49,6 +51,22 @@ def test_batches_of_two_kinds_that_a_number_tells_apart_are_not_mixed() -> None:
     kept = collect(batches, "train", 512, torch.device("cpu"), ForeignCode())
     assert [len(columns[0,]) for _, columns, _ in kept.groups] == [256, 256]
     assert len(collect(batches[:3], "train", 96, torch.device("cpu"), ForeignCode()).groups) == 2
+
+
+def test_batches_that_a_column_tells_apart_are_not_mixed() -> None:
+    batches = [
+        (X[k : k + 32] * 9 ** (k // 32 % 2), torch.full((32,), k // 32 % 2), CLASS[k : k + 32])
+        for k in range(0, 512, 32)
+    ]
+    found = bnbench.diagnose(ByDomain(), batches, images=512)
+    assert [each.used for each in found.layers] == [True, True]
+    twin = ByDomain().train()
+    with torch.no_grad():
+        parts = [twin.first(x) for x, domain, _ in batches if not domain[0]]
+        losses = [F.cross_entropy(twin(x, domain), y).item() for x, domain, y in batches]
+    assert found.reading("batch").loss == pytest.approx(sum(losses) / 16, abs=1e-5)
+    mean = torch.cat(parts).double().mean(0)
+    assert torch.allclose(found.population["norms.0"].mean, mean, atol=1e-5)
 
 
 class Boxes(nn.Module):
