@@ -186,6 +186,24 @@ def test_the_page_of_claims_says_what_was_registered_again_after_its_runs() -> N
     assert again == f"{said}; registered again since, on seeds 7, 8"
 
 
+@pytest.mark.parametrize(
+    ("interval", "p", "found", "said"),
+    [
+        ([0.5, 2], 0.2, ["objected", "not clear"], ["objected"]),
+        ([1.5, 2], 0.01, ["objected"], ["objected"]),
+        ([-2, -1.5], 0.2, ["objected", "chance"], ["objected", "p = 0.2 after Holm's correction "
+            "for 8 claims (0.025 before) is not below 0.05"]),
+    ],
+)  # fmt: skip
+def test_the_page_of_claims_says_why_one_is_undecided_unless_its_interval_does(
+    interval: list[float], p: float, found: list[str], said: list[str]
+) -> None:
+    reasons = runpy.run_path(str(ROOT / "scripts/make_evidence"))["reasons"]
+    effect = {"interval": interval, "n": 8, "p": 0.025, "p_adjusted": p}
+    claim = {"effect": effect, "reasons": found, "smallest_effect": 1, "direction": "up"}
+    assert reasons(claim, 8) == said
+
+
 def test_the_page_of_claims_follows_from_the_stored_results() -> None:
     assert completed(sys.executable, ROOT / "scripts/make_evidence", "--check").stderr == ""
     for path in (ROOT / "runs/reference/claims").glob("*.json"):

@@ -55,11 +55,12 @@ class Verdict:
 
     `p` is that of the test that decides, before and `p_adjusted` after Holm's correction: of the
     outcome that the interval points at, else of "supported". Like `effect` they are None where
-    there was nothing to compare. `reasons` is empty unless the outcome is inconclusive. `leaning`
-    is where the differences point then, None otherwise: a direction, and nothing stronger.
-    `seeds_needed`: to decide an effect of twice the smallest with a chance of 80 % at this spread;
-    None where it is decided, and where no sensible number would do. `over_images`: the outcome by
-    the interval over seeds and images, where there is one.
+    there was nothing to compare. `reasons` is empty unless the outcome is inconclusive: what was
+    objected, then what the statistics lack, one sentence. `leaning` is where the differences point
+    then, None otherwise: a direction, and nothing stronger. `seeds_needed`: to decide an effect of
+    twice the smallest with a chance of 80 % at this spread; None where it is decided, and where no
+    sensible number would do. `over_images`: the outcome by the interval over seeds and images,
+    where there is one.
     """
 
     outcome: Conclusion
