@@ -10,6 +10,7 @@ import torch
 
 from bnbench.assemble import build_run
 from bnbench.config import schema
+from bnbench.machine import Pace
 from bnbench.runner import rehearsal
 from bnbench.runner.rehearsal import measure
 from bnbench.runner.settings import Settings
@@ -44,14 +45,14 @@ def test_of_large_networks_few_images_are_timed(monkeypatch: pytest.MonkeyPatch)
         return {threads[0]: 0.5 + 0.1 * tried[-1]}
 
     monkeypatch.setattr(rehearsal, "step_seconds", invented)
-    monkeypatch.setattr(rehearsal.Pace, "read", lambda _: 2.0)
+    monkeypatch.setattr(Pace, "read", lambda _: 2.0)
     data = small_config().data.model_copy(update={"batch_size": 32, "augment": "none"})
     config = small_config(model=TORCHVISION, data=data, norm=schema.GroupNormConfig(kind="group"))
     cost = measure(config, Settings(device="cpu"))
     assert tried == [8, 2]
     assert cost.basis == "training steps of 8 images"
-    # 4 steps of 32; three evaluations of 16 + 16 images, one of 64 + 32 + 32, each a third; and half
-    # of that on a core of its own.
+    # 4 steps of 32; three evaluations of 16 + 16 images, one of 64 + 32 + 32, each a third; and
+    # half of that on a core of its own.
     assert cost.seconds == pytest.approx((4 * (0.5 + 3.2) + 0.1 / 3 * (3 * 32 + 128)) / 2, rel=0.01)
 
 
