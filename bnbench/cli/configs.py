@@ -152,6 +152,7 @@ def configs_check(
             )
         _register(path, experiment, plan)
     runs = counted(len(plan.runs), "run") + f" ({plan.grid})" * (len(plan.runs) > 1)
+    runs = "at most " * bool(experiment.stages) + runs
     if not missing:
         show(f"{files.as_typed(path)}: {runs}, no faults")
         return

@@ -44,12 +44,18 @@ BatchSizes = Annotated[
         "statistics.",
     ),
 ]
-Seeds = Annotated[str | None, typer.Option(metavar="N", help="From six on a claim is decided.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="The most; six or more are added until the claim is decided. Default: 24.",
+    ),
+]
 Better = Annotated[
     str | None,
     typer.Option(
         metavar="NORM[@N]",
-        help="What is claimed to be more accurate; batch@64: batch at batch size 64. Default: at "
+        help="What is claimed to be more accurate; batch@32: batch at batch size 32. Default: at "
         "the smallest.",
     ),
 ]
@@ -76,6 +82,7 @@ def new(
     own, a Python file with an example that trains is written beside the study.
     """
     from bnbench.config import drafts
+    from bnbench.stats import looks  # SciPy takes a while
 
     path = file if file.suffix in (".yaml", ".yml") else Path(f"{file}.yaml")
     require_new(path)
@@ -97,8 +104,10 @@ def new(
     images = [*drafts.datasets(), "a folder"]
     dataset = answer(data, "Which images", images, "fashion-mnist-12k", drafts.data)
     read_sizes = partial(drafts.batch_sizes, compared=norms)
-    sizes = answer(batch_sizes, "Batch sizes", [], "4,64", read_sizes)
-    count = answer(seeds, "Seeds, of which six or more decide a claim", [], "6", drafts.seeds)
+    sizes = answer(batch_sizes, "Batch sizes", [], "4,32", read_sizes)
+    most = "Seeds at most, which are added until the claim is decided"
+    count = answer(seeds, most, [], str(looks.MOST), drafts.seeds)
+    numbers = looks.planned(["up"], count) if count >= looks.seeds_to_support(["up"]) else (count,)
     arms = drafts.arms(norms, sizes)
     other = None if worse is None else drafts.one_of(arms)(worse)
     others = [each for each in arms if each != other]
@@ -106,14 +115,14 @@ def new(
     best = answer(better, claim, others, default, drafts.one_of(others))
     others = [each for each in arms if each != best]
     least = answer(worse, "Compared to", others, others[0], drafts.one_of(others))
-    draft = drafts.Draft(norms, network, dataset, sizes, count, best, least)
+    draft = drafts.Draft(norms, network, dataset, sizes, numbers, best, least)
 
     text, code = draft.texts(path)
     schema = _written(path, text, code)
     show(f"written: {', '.join(map(str, (path, *code)))}, with {schema} for editors")
     for each in code:
         show(f"{each} is an example that trains: put in your own")
-    show(f"bnbench sweep {quote(str(path))} --dry-run")
+    show(f"bnbench sweep {quote(str(path))}    # with --dry-run: how long it takes, no more")
 
 
 def _written(path: Path, text: str, code: Mapping[Path, str]) -> Path:

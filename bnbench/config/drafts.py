@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
 
 from bnbench.config import schema
@@ -17,9 +18,13 @@ from bnbench.wording import counted, did_you_mean, listing, nearest, shortened
 OWN = "own"
 LIBRARIES = ("torchvision", "timm")
 GENERATED = "synthetic"
-RATES = (0.0003, 0.003, 0.03, 0.3, 3.0)
-"""Learning rates of 2,000 images of fashion-mnist-12k in batches of 4 and of 64: the best one lies
-inside, that of a network without normalization at 0.003 and 0.1, of BatchNorm at 0.03 and 0.3."""
+RATES = (0.02, 0.1, 0.5, 2.5)
+"""Of batches of 64, of other sizes in proportion, which makes the best rates of all sizes alike: of
+2 to 32 images, three epochs, BatchNorm and GroupNorm have theirs at 0.3 to 1.2
+(`runs/reference/claims/batch-size.json`), networks without normalization at 0.05 to 0.1."""
+STEPS, IMAGES_SEEN = 150, 2000
+"""Of the largest batches, at least: the initial values of running statistics weigh 1 % after 44
+steps, and weights move until the end of the schedule, which statistics follow later."""
 
 NETWORK = '''\
 """The network of {study}."""
@@ -85,14 +90,15 @@ class Norm(nn.Module):
 @dataclass(frozen=True, slots=True)
 class Draft:
     """What a new study asks. `compared`: kinds of norms, or "own". `model`: a kind, LIBRARY:NAME or
-    "own"; `data`: a dataset, a folder or "own". `better` is claimed to be more accurate than
-    `worse`: two of `arms`."""
+    "own"; `data`: a dataset, a folder or "own". `looks`: numbers of seeds at which its claim is
+    judged, the last one all. `better` is claimed to be more accurate than `worse`: two of
+    `arms`."""
 
     compared: tuple[str, ...]
     model: str
     data: str
     batch_sizes: tuple[int, ...]
-    seeds: int
+    looks: tuple[int, ...]
     better: str
     worse: str
 
@@ -116,53 +122,67 @@ class Draft:
         where, arm, than = self._claimed()
         says = f"{f'at {where} ' * bool(where)}{arm} is more accurate than {than}"
         question = f"{f'At {where}, is' if where else 'Is'} {arm} more accurate than {than}?"
-        alone = self._statistics_alone()
         yield "# `bnbench explain KEY` says what a key means; every key has a default."
         yield f"question: {inline(question)}"
         yield f"model: {self._model(targets['model'])}"
-        sizes = self.batch_sizes[-1:] if alone else self.batch_sizes
-        yield f"data: {self._data(targets['data'], folder, sizes)}"
-        yield "train: {examples: 2000}                  # or epochs, or steps"
-        yield "setups:                                  # each is a patch on what stands above"
+        whole = (lcm(*self.batch_sizes),) if self._statistics_alone() else self.batch_sizes
+        yield f"data: {self._data(targets['data'], folder, whole)}"
+        yield _beside("optim: {lr_rule: linear}", "learning rates in proportion to batch sizes")
+        images = max(IMAGES_SEEN, STEPS * whole[-1])
+        yield _beside(f"train: {{examples: {images}}}", "or epochs, or steps")
+        yield _beside("setups:", "each is a patch on what stands above")
         for name in self.compared:
             norm = f"kind: {name}"
             if name == OWN:
                 norm = f"kind: custom, target: {inline(targets['norm'])}"
             yield f"  {inline(name)}: {{norm: {{{norm}}}}}"
-        yield "axes:                                    # crossed with every setup"
+        yield _beside("axes:", "crossed with every setup")
         values = inline(self.batch_sizes)
-        if alone:
-            axis = f"norm.batch_size: {values}"
-            yield f"  {axis:<39}# images that share statistics, all else the same"
+        if self._statistics_alone():
+            yield _beside(
+                f"  norm.batch_size: {values}", "images that share statistics, all else the same"
+            )
             yield "  # For batches of these sizes, where smaller ones take more steps:"
             yield f"  # data.batch_size: {values}"
             yield f"  # data: {self._data(targets['data'], folder, self.batch_sizes)}"
         elif len(self.batch_sizes) > 1:
-            axis = f"data.batch_size: {values}"
-            yield f"  {axis:<39}# at equal images, smaller ones take more steps"
-        yield f"  optim.lr: {inline(RATES)} # if an end is the best, add values there"
-        yield "tune: {axis: optim.lr, by: val/accuracy} # the report picks it on validation"
-        yield f"seeds: {self.seeds:<34}# from six on a claim can be decided"
+            yield _beside(
+                f"  data.batch_size: {values}", "at equal images, smaller ones take more steps"
+            )
+        yield _beside(
+            f"  optim.lr: {inline(RATES)}",
+            "of batches of 64; if an end is the best, add values there",
+        )
+        yield "tune: {axis: optim.lr, by: val/accuracy, race: true} # worse ones get fewer seeds"
+        if len(self.looks) > 1:
+            yield _beside(
+                f"seeds: {self.looks[-1]}", "at most: they are added until the claim is decided"
+            )
+            yield _beside(
+                f"looks: {inline(self.looks)}",
+                "at so many it is judged, with the correction for that",
+            )
+        else:
+            yield _beside(f"seeds: {self.looks[-1]}", "from six on a claim can be decided")
         yield "claims:"
         yield "  - id: more-accurate"
         yield f"    says: {inline(says)}"
-        yield "    metric: test/running/accuracy        # `bnbench explain metrics` lists others"
+        yield _beside("    metric: test/running/accuracy", "`bnbench explain metrics` lists others")
         yield f"    better: {inline(self.better)}"
         yield f"    worse: {inline(self.worse)}"
-        yield "    smallest_effect: 1                   # percentage points; less does not matter"
+        yield _beside("    smallest_effect: 1", "percentage points; less does not matter")
 
     def _statistics_alone(self) -> bool:
         """Whether a norm is compared with itself, and can be by its statistics alone: over chunks
-        of the largest batches, in as many steps."""
+        of batches that all sizes divide, in as many steps."""
         norm, other = (each.partition("@")[0] for each in (self.better, self.worse))
         kind = schema.BLOCKS["norm"].models.get(norm)
-        chunked = norm == other and kind is not None and issubclass(kind, schema.Chunked)
-        return chunked and not any(self.batch_sizes[-1] % size for size in self.batch_sizes)
+        return norm == other and kind is not None and issubclass(kind, schema.Chunked)
 
     def _claimed(self) -> tuple[str, str, str]:
         """At which batch size, what, and than what it is more accurate."""
         arms = (self.better.partition("@"), self.worse.partition("@"))
-        (better, _, at), (worse, _, other) = arms
+        (better, _, at), (worse, _, other) = ((called(norm), *rest) for norm, *rest in arms)
         if at == other:
             return f"batches of {at or self.batch_sizes[0]}", better, worse
         if self._statistics_alone():  # true of both ways to compare them
@@ -196,6 +216,21 @@ class Draft:
         if len(sizes) == 1:
             words.append(f"batch_size: {sizes[0]}")
         return f"{{{', '.join(words)}}}"
+
+
+def _beside(line: str, comment: str) -> str:
+    return f"{line:<40} # {comment}"
+
+
+def called(norm: str) -> str:
+    """What a sentence calls a kind: the first words of its description, such as GroupNorm."""
+    kind = schema.BLOCKS["norm"].models.get(norm)
+    if kind is None:
+        return "the new layer"
+    if norm == "none":
+        return "the network without normalization"
+    name = re.split(r"[:;,] | \(", kind.__doc__ or norm)[0]
+    return name[0].lower() + name[1:] if name.partition(" ")[0].istitle() else name
 
 
 # --- what may be asked ----------------------------------------------------------------------------
@@ -260,12 +295,12 @@ def batch_sizes(
     if not sizes or not whole or min(map(int, sizes)) < least:
         raise UsageError(
             f"{option} {shortened(text)}: batch sizes are whole numbers from {least}".lstrip(),
-            do="write commas between them: 4,64",
+            do="write commas between them: 4,32",
         )
     if len(compared) == 1 and len({*sizes}) == 1:
         raise UsageError(
             f"{compared[0]} at batches of {sizes[0]} has nothing to be compared to",
-            do="name two norms, or two batch sizes: 4,64",
+            do="name two norms, or two batch sizes: 4,32",
         )
     return tuple(sorted({*map(int, sizes)}))
 

@@ -161,7 +161,8 @@ def read_looks(
     if looks and (looks[-1] != len(seeds) or list(looks) != sorted(set(looks))):
         numbers = listing(map(str, looks), "and")
         said = f"looks must rise to {len(seeds)}, the number of seeds, not {numbers}"
-        faults.add(source.place(("looks",), key=True), said)
+        hint = "or --set looks=null: judged once, at all"
+        faults.add(source.place(("looks",), key=True), said, hint)
     return looks
 
 

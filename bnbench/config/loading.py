@@ -19,7 +19,8 @@ from bnbench.config.sentences import validated, validated_block
 from bnbench.config.yaml import Path, Source
 from bnbench.wording import cut, did_you_mean, found, listing, nearest, shortened, slug
 
-OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "log", "tune")  # of `--set` too
+OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "looks", "log", "tune")
+"""Of `--set`, too."""
 
 
 def load_experiment(path: FilePath, overrides: Overrides | None = None) -> ExperimentConfig:

@@ -13,8 +13,8 @@ from bnbench.report.remarks import (
     LARGE,
     ends_of_grids,
     eval_mode,
+    further,
     short_warmups,
-    statistics_alone,
     with_batch_size,
 )
 from bnbench.report.study import OtherRun, StudiedRun, Study, chance_level
@@ -43,7 +43,7 @@ class Notice(NamedTuple):
 
 def answer(study: Study, claims: Sequence[Record]) -> list[str]:
     """The answer: of the record's claims if there are any, else of the cells."""
-    return [*of_claims(claims), *statistics_alone(study)] if claims else [*of_cells(study)]
+    return [*of_claims(claims), *further(study, claims)] if claims else [*of_cells(study)]
 
 
 def of_claims(claims: Sequence[Record]) -> Iterator[str]:
@@ -159,12 +159,13 @@ def notices(study: Study, claims: Sequence[Record], found: Record | None) -> Ite
             purpose = f"to decide {counted(len(study.experiment.claims), 'claim')}"
         told = f"Indicative only: {counted(seeds, 'seed')}; {needed} are needed {purpose}."
         yield Notice("indicative", told)
-    if states["diverged"]:
-        runs = counted(states["diverged"], "run")
+    chosen = [run for cell in study.chosen for run in cell.runs]
+    if diverged := sum(run.state == "diverged" for run in chosen):
+        runs = counted(diverged, "run")
         where = _where(study, lambda run: run.state == "diverged")
         hints = "".join(f" {hint}" for hint in short_warmups(study))
         yield Notice("other", f"{runs} diverged, part of no mean: {where}.{hints}")
-    lost = sum(run.at_chance for run in study.runs)
+    lost = sum(run.at_chance for run in chosen)
     if lost and study.classes:
         told = f"{counted(lost, 'run')} did not learn: {_where(study, lambda run: run.at_chance)}"
         level, chance = (words.percent(x) for x in (chance_level(study.classes), 1 / study.classes))
@@ -212,8 +213,8 @@ def _given_up(study: Study) -> Iterator[Notice]:
 
 
 def _where(study: Study, lost: Callable[[StudiedRun], bool]) -> str:
-    """In which cells, and how many of how many seeds."""
-    counts = [(sum(map(lost, cell.runs)), cell) for cell in study.cells]
+    """In which of the chosen cells, and how many of how many seeds."""
+    counts = [(sum(map(lost, cell.runs)), cell) for cell in study.chosen]
     said = [
         f"{count} of {counted(len(cell.runs), 'seed')} of {study.named(cell)}"
         for count, cell in counts

@@ -22,7 +22,7 @@ from bnbench.report.answer import answer, notices, registered
 from bnbench.report.methods import caption, methods
 from bnbench.report.published import published
 from bnbench.report.quantities import POINTS, metrics_of
-from bnbench.report.remarks import statistics_alone
+from bnbench.report.remarks import further
 from bnbench.report.study import METRICS, Cell, StudiedRun, Study
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import two_groups
@@ -64,7 +64,7 @@ def as_record(
         "caption": caption(study),
         "methods": methods(study, judged),
         "answer": answer(study, judged),
-        "statistics_alone": next(statistics_alone(study), None) if judged else None,
+        "further": [*further(study, judged)],
         "notices": [each._asdict() for each in notices(study, judged, before)],
         "counts": {
             **{state: study.count(state) for state in STATES},

@@ -4,7 +4,8 @@ the batch size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from shlex import quote
 from statistics import fmean
 
@@ -16,8 +17,10 @@ from bnbench.report import words
 from bnbench.report.objections import beyond
 from bnbench.report.quantities import over_seeds
 from bnbench.report.study import Cell, Choice, StudiedRun, Study
-from bnbench.store import Result
-from bnbench.wording import counted, in_words, key_words, listing, point_words
+from bnbench.stats.looks import MOST
+from bnbench.stats.verdict import seeds_to_support
+from bnbench.store import Record, Result
+from bnbench.wording import counted, cut, in_words, key_words, listing, point_words
 
 BATCH_SIZE, SHARED_BY = "data.batch_size", "norm.batch_size"
 LARGE = 5.0
@@ -30,7 +33,8 @@ MOST_NAMED = 6
 
 def eval_mode(study: Study, least: float) -> Iterator[str]:
     """Where eval mode differs from training mode by `least` points or more, and by more than
-    chance: of the cell with the largest gap, why, and what to do."""
+    chance: where it is worse, and where it is better; of the cell that is most, why, and what to
+    do."""
     found = []
     for cell in study.chosen:
         gap = over_seeds(cell, "gap")
@@ -39,21 +43,24 @@ def eval_mode(study: Study, least: float) -> Iterator[str]:
         low, high = gap["interval"] or (min(gap["values"]), max(gap["values"]))
         if low > 0 or high < 0:
             found.append((cell, gap))
-    if not found:
-        return
-    most, gap = max(found, key=lambda each: abs(each[1]["mean"]))
-    more = f"; {len(found) - 1:,} more in the table" * (len(found) > 1)
-    why = _why(study, most) if gap["mean"] < 0 else ""
-    yield (
-        f"{study.named(most)}: {words.eval_mode(gap['mean'])} on validation images "
-        f"({words.over_seeds(gap, sign=True)} points, {counted(gap['n'], 'seed')}){more}.{why}"
-    )
+    for sign in (-1, 1):  # a lag may turn an answer, the noise of a batch another way
+        one = [(cell, gap) for cell, gap in found if sign * gap["mean"] > 0]
+        if not one:
+            continue
+        (most, gap), *others = sorted(one, key=lambda each: -abs(each[1]["mean"]))
+        named = [f"{study.named(c)} by {words.percent(abs(g['mean']))}" for c, g in others]
+        more = f"; {cut(named, ', ', 'cells')}" if named else ""
+        why = _why(study, most) if sign < 0 else ""
+        yield (
+            f"{study.named(most)}: {words.eval_mode(gap['mean'])} on validation images "
+            f"({words.over_seeds(gap, sign=True)} points, {counted(gap['n'], 'seed')}){more}.{why}"
+        )
 
 
 def short_warmups(study: Study) -> Iterator[str]:
-    """What may have made runs diverge: of the first that it may have."""
-    diverged = (run for run in study.runs if run.state == "diverged")
-    for run in diverged:
+    """What may have made chosen runs diverge: of the first that it may have."""
+    chosen = (run for cell in study.chosen for run in cell.runs)
+    for run in (run for run in chosen if run.state == "diverged"):
         steps = (run.manifest or {}).get("total_steps")
         if isinstance(steps, int) and steps > 0 and (hint := short_warmup(run.config, steps)):
             yield f"In {run.setup} {hint}."
@@ -148,6 +155,38 @@ def with_batch_size(study: Study) -> Iterator[str]:
     elif LR not in study.varying:
         rate = " The learning rate does not change with it."
     yield f"{said}.{rate}"
+
+
+def further(study: Study, claims: Sequence[Record]) -> Iterator[str]:
+    """What else can be done to answer the question of claims, of which there are rows."""
+    if claims:
+        yield from statistics_alone(study)
+        yield from _on_other_seeds(study, claims)
+
+
+def _on_other_seeds(study: Study, claims: Sequence[Record]) -> Iterator[str]:
+    """How what is undecided with all seeds of the file can be decided: more seeds that are added
+    after a look at these are not corrected for, others are a study of their own."""
+    experiment, folder = study.experiment, study.folder
+    effects = [each["effect"] for each in claims if each["effect"] is not None]
+    whole = [each["seeds_needed"] for each in effects if each["n"] == len(experiment.seeds)]
+    needed = max((each for each in whole if each is not None), default=0)
+    least = seeds_to_support([claim.direction for claim in experiment.claims])
+    if not needed or len(experiment.seeds) < least or experiment.registered is not None:
+        return
+    options = [
+        f"--set experiment={experiment.name}-2",
+        f"--set seeds=[{max(experiment.seeds) + 1}]",
+    ]
+    options += ["--set looks=null"] * bool(experiment.looks) + ["--until decided"]
+    options += [f"--max-seeds {2 * needed}"] * (2 * needed > MOST)
+    where = folder.path.parent
+    options += [f"--runs-dir {quote(str(where))}"] * (where != Path("runs"))
+    yield (
+        "Seeds that are added after a look at these are not corrected for; undecided claims can be "
+        "decided on others, as a study of its own: "
+        f"`bnbench sweep {quote(str(folder.file))} {' '.join(options)}`."
+    )
 
 
 def statistics_alone(study: Study) -> Iterator[str]:

@@ -38,8 +38,8 @@ def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
     yield Text("")
     for claim in claims:
         yield from _verdict(claim, columns)
-    if said := record["statistics_alone"]:
-        yield from _lines(said, "", columns)
+    for each in record["further"]:
+        yield from _lines(each, "", columns)
     for each in record["published"]:
         yield from _lines(words.beside(each), "published: ", columns)
     if claims or record["published"]:
@@ -129,7 +129,7 @@ def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
     """What follows them where there are claims: a line for each, or how many seeds are missing."""
     from bnbench.report.looks import judged
     from bnbench.report.record import claim_row
-    from bnbench.report.remarks import statistics_alone
+    from bnbench.report.remarks import further
     from bnbench.stats.verdict import seeds_to_support
 
     claims, seeds = study.experiment.claims, study.experiment.seeds
@@ -142,7 +142,8 @@ def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
         yield from _lines(f"{told}; {needed} are needed: {do}", "", columns)
         return
     aims = {claim.id for claim in study.experiment.aims or claims}
-    for claim in map(claim_row, (each for each in judged(study) if each.claim.id in aims)):
+    found = [claim_row(each) for each in judged(study) if each.claim.id in aims]
+    for claim in found:
         said, effect = outcome(claim), claim["effect"]
         if effect is not None:
             said += f", {words.middle(effect, claim['unit']).removeprefix('mean ')}"
@@ -150,7 +151,7 @@ def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
             said += f" [{ends}]" * (ends != "–") + f", {counted(effect['n'], 'seed')}"
         said += words.also(claim)
         yield from _lines(f"{claim['id']}: {said}", f"{words.SYMBOLS[claim['outcome']]} ", columns)
-    for remark in statistics_alone(study) if claims else ():
+    for remark in further(study, found):
         yield from _lines(remark, "", columns)
 
 

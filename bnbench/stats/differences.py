@@ -256,8 +256,8 @@ def seeds_needed(
     """How many seeds tell a mean from another that is `effect` away, at the spread of these.
 
     The smallest n ≥ ((t₀.₉₇₅ + t₀.₈)·s/effect)², both quantiles with n − 1 degrees of freedom: as
-    many give an interval that excludes the other mean with a chance of 80 %. Their own mean is
-    left out of it: power at the observed effect only says p again (Hoenig & Heisey 2001,
+    many give an interval that excludes the other mean with a chance of 80 %. It plans other seeds:
+    of these, power at their own mean only says p again (Hoenig & Heisey 2001,
     https://doi.org/10.1198/000313001300339897). None where there is no answer: fewer than two
     differences, one that is not finite, no spread, an effect of 0 or not finite, a billion seeds.
     """

@@ -24,6 +24,8 @@ from math import log
 from bnbench.stats.effect import Direction
 from bnbench.stats.verdict import seeds_to_support
 
+MOST = 24
+"""Seeds, unless somebody says otherwise."""
 FIRST, LAST = 1 / 2, 1 / 4
 GROWTH = 1.25
 """From one look to the next, about: 6, 8, 10, 12, 15, 19, 24."""

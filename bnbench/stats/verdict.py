@@ -57,10 +57,10 @@ class Verdict:
     outcome that the interval points at, else of "supported". Like `effect` they are None where
     there was nothing to compare. `reasons` is empty unless the outcome is inconclusive: what was
     objected, then what the statistics lack, one sentence. `leaning` is where the differences point
-    then, None otherwise: a direction, and nothing stronger. `seeds_needed`: to decide an effect of
-    twice the smallest with a chance of 80 % at this spread; None where it is decided, and where no
-    sensible number would do. `over_images`: the outcome by the interval over seeds and images,
-    where there is one.
+    then, None otherwise: a direction, and nothing stronger. `seeds_needed`: how many others decide
+    it with a chance of 80 % if the true effect is the mean seen, at this spread; None where it is
+    decided or objected to, and where no sensible number would do. `over_images`: the outcome by the
+    interval over seeds and images, where there is one.
     """
 
     outcome: Conclusion
@@ -156,17 +156,18 @@ def _verdict(
         p,
         tuple(reasons),
         _leaning(effect),
-        needed if needed is not None and effect.n < needed <= SENSIBLE_SEEDS else None,
+        needed if needed and effect.n < needed <= SENSIBLE_SEEDS and not objections else None,
         over_images,
     )
 
 
 def _seeds(effect: Effect, least: int) -> int | None:
     """How many would decide, at least as many as can; None where that has no answer."""
-    if effect.n < SEEDS_FOR_AN_INTERVAL or effect.ties:
+    if effect.n < SEEDS_FOR_AN_INTERVAL or effect.mean is None or effect.ties:
         return None
+    away = abs(abs(effect.mean) - effect.smallest_effect)
     confidence = 1 - (1 - CONFIDENCE) * effect.share
-    needed = seeds_needed(effect.differences, effect.smallest_effect, confidence=confidence)
+    needed = seeds_needed(effect.differences, away, confidence=confidence)
     return None if needed is None else max(needed, least)
 
 
@@ -176,11 +177,13 @@ def about(needed: int) -> str:
 
 
 def _too_few(effect: Effect, least: int, needed: int | None) -> str:
-    """How many seeds a verdict takes; at this spread, where there are enough to see it and the
-    effect is not so large that fewer would do."""
+    """How many seeds a verdict takes, and this effect, where there are enough to see it."""
     said = f"{effect.n} seed{'s' * (effect.n > 1)}; {least} are needed for a verdict"
-    large = points_at(effect, effect.interval) != "inconclusive"
-    return said if needed in (None, least) or large else f"{said}, {about(needed)} at this spread"
+    return said if needed in (None, least) else f"{said}, {about(needed)} if {_seen(effect)}"
+
+
+def _seen(effect: Effect) -> str:
+    return f"the true effect is the mean seen, {_numbers(effect.mean or 0.0)[0]}"
 
 
 def _clear(upper: float, lower: float) -> bool:
@@ -221,14 +224,9 @@ def _not_clear(effect: Effect, needed: int | None) -> str:
         tied = f"both sides are infinite at {effect.ties} of {effect.n} seeds"
         told = [infinite] * bool(effect.infinite) + [tied] * bool(effect.ties)
         return "; ".join([said, *told])
-    if smallest == 0:
-        return f"{said}; how many seeds it takes can be told once a smallest effect is given"
     if needed is None:
         return said
-    if needed > effect.n:
-        apart = _numbers(smallest)[0]
-        return f"{said}; to tell effects {apart} apart takes {about(needed)} seeds"
-    return f"{said}; the effect is too near to it for {effect.n} seeds to tell"
+    return f"{said}; if {_seen(effect)}, it takes {about(needed)} seeds"
 
 
 def _may_be_chance(effect: Effect, outcome: Decided, p: float, family: int) -> str:

@@ -328,7 +328,7 @@ def _at_least(forecast: Forecast, pace: float, looks: Sequence[int], stops: Sequ
     """What the next look of a study takes; the forecast itself is of all that may follow."""
     turn = turns(forecast.runs)
     waiting = [run for run in forecast.runs if run.trains]
-    seeds = min(each for each in stops if any(turn[run.seed] < each for run in waiting))
+    seeds = next(n for n in looks or stops if any(turn[run.seed] < n for run in waiting))
     some = [run for run in waiting if turn[run.seed] < seeds]
     least = duration(pace * _clock(some, turn, forecast.workers))
     raced = f"values are given up in tuning from {counted(stops[0], 'seed')} on" * (
@@ -337,5 +337,6 @@ def _at_least(forecast: Forecast, pace: float, looks: Sequence[int], stops: Sequ
     judged = f"claims are judged at {listing(map(str, looks), 'and')} seeds" if looks else ""
     return (
         f"that is the most: {', '.join(filter(None, (raced, judged)))}; the next look, at {seeds}, "
-        f"takes {len(some)} of these runs, about {least}, later ones what is needed then"
+        f"takes {'at most ' * bool(raced)}{len(some)} of these runs, about {least}, later ones "
+        "what is needed then"
     )

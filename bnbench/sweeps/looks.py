@@ -14,9 +14,6 @@ from bnbench.errors import UsageError
 from bnbench.sweeps.planned import PlannedExperiment
 from bnbench.wording import counted, listing
 
-MOST = 24
-"""Seeds, unless `--max-seeds` says otherwise."""
-
 
 def until_decided(
     experiment: experiments.ExperimentConfig, most: int | None
@@ -27,7 +24,7 @@ def until_decided(
     Seeds go on from the largest of the file. Raises UsageError for one whose seeds are fixed, that
     has no claims, or too few seeds.
     """
-    from bnbench.stats.looks import planned  # SciPy takes a while
+    from bnbench.stats.looks import MOST, planned  # SciPy takes a while
 
     name = experiment.path
     if not experiment.claims:
@@ -120,7 +117,8 @@ def require_same(
     )
     if before == now:
         return
-    named = "or give this one a name of its own with --set experiment=NAME"
+    others = f"--set experiment=NAME --set seeds=[{max(old.seeds) + 1}]"
+    named = f"or take seeds that nobody has seen, in a study of its own: {others}"
     if before[:2] == now[:2]:
         said = "races" if old.raced else "does not race"
         raise UsageError(
@@ -146,5 +144,5 @@ def require_same(
         raise UsageError(
             f"{study.file} has {counted(len(ended), 'seed')}, and its verdicts may have been read: "
             "looks are set before",
-            do=f"take seeds that nobody has seen, as seeds: [100, 101, …] in the file, {named}",
+            do=named.removeprefix("or "),
         )

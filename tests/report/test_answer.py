@@ -236,7 +236,9 @@ def test_with_two_axes_it_goes_along_one_at_each_value_of_the_other(tmp_path: Pa
 
 def test_a_tuned_axis_is_chosen_over(tmp_path: Path) -> None:
     text = f"{BOTH}tune: {{axis: optim.lr}}\nseeds: 3\n"
-    answer = answered(tmp_path, text, fragile)["answer"]
+    record = answered(tmp_path, text, fragile)
+    assert not [said for said in notices(record) if "diverged" in said or "did not learn" in said]
+    answer = record["answer"]
     assert answer[0] == ("Test accuracy in %, batch size 16 → 2: bn 64.4 → 54.5; gn 54.1 → 61.3.")
     assert "Each setup is at its best learning rate on validation." in answer
     assert (

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from shlex import split
 
 import pytest
 
 from bnbench.config import schema
+from bnbench.config.loading import Overrides
 from bnbench.report.answer import notices as notices_of
 from bnbench.report.paper import as_latex, as_markdown
 from bnbench.report.reading import read_study
 from bnbench.report.remarks import short_warmups
 from bnbench.report.terminal import closing_tables, closing_verdicts, terminal
 from bnbench.report.writing import Report, page
+from bnbench.sweeps.experiments import plan_all
 from tests.report.invented import Told, invented, recorded
 from tests.report.test_answer import SETUPS, SIZES, answered, notices
 from tests.report.test_terminal import printed
@@ -80,6 +84,21 @@ def test_a_small_gap_is_no_remark_beside_claims(tmp_path: Path, gap: float, rema
     assert len(found) == remarks
     if gap > 0:
         assert found[0].endswith("(+6.0 [6.0, 6.0] points, 8 seeds).")
+
+
+def test_every_large_gap_is_told_where_eval_mode_is_worse_and_where_it_is_better(
+    tmp_path: Path,
+) -> None:
+    gaps = {2: 0.09, 8: -0.06, 16: -0.12}
+    found = told(
+        tmp_path,
+        lambda config: Told(gap=gaps[config.data.batch_size] * (config.setup == "bn")),
+        f"{SIZES}{AT_16}",
+    )
+    worse, better = found
+    assert worse.startswith("bn (batch size 16): eval mode is 12.0 points worse than training mode")
+    assert "points, 8 seeds); bn (batch size 8) by 6.0. " in worse
+    assert better.startswith("bn (batch size 2): eval mode is 9.0 points better than")
 
 
 def test_without_claims_it_is_in_the_answer_once(tmp_path: Path) -> None:
@@ -194,7 +213,7 @@ def test_a_verdict_says_in_its_sentence_what_its_sides_did_not_share(tmp_path: P
         " ".join(closing.split()),
     ):
         assert said in text
-    alone = record["statistics_alone"]
+    (alone,) = record["further"]
     assert alone.startswith("This compares 1,500 steps with 93; for statistics alone, ")
     assert record["answer"][2:] == [alone]
     for shown in (printed(terminal(record), 80), closing.splitlines()):
@@ -210,7 +229,49 @@ def test_statistics_alone_are_of_no_claim_at_one_batch_size_or_without_batches(
     text = f"{SMALL_YAML}{SETUPS}{sizes}seeds: 8\n{claims}"
     record = recorded(read_study(invented(tmp_path, text, lambda _: Told(test=0.6))))
     assert len(record["answer"]) == 1
-    assert record["statistics_alone"] is None
+    assert record["further"] == []
+
+
+@pytest.mark.parametrize("looks", ["", "looks: [6, 8]\n"])
+def test_undecided_claims_are_decided_on_seeds_that_nobody_has_seen(
+    tmp_path: Path, looks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a command that can be typed; not where fewer seeds will do, or others would not."""
+
+    def told_of(better: float, text: str) -> list[str]:
+        here = tmp_path / f"{better}{text.strip()[-1]}"
+        here.mkdir()
+        monkeypatch.chdir(here)
+
+        def tell(config: schema.RunConfig) -> Told:
+            off = better + 0.02 * (-1) ** config.seed
+            return Told(test=0.6 + off * (config.setup == "bn"))
+
+        study = read_study(invented(Path(), f"{SMALL_YAML}{SETUPS}{looks}{text}{CLAIM}", tell))
+        shown = " ".join("\n".join(map(str, closing_verdicts(study, columns=1000))).split())
+        record = recorded(study)
+        assert all(each in shown for each in record["further"])
+        return [*record["further"]]
+
+    (said,) = told_of(0.02, "seeds: 8\n")
+    typed = split(said.partition("`")[2].partition("`")[0])
+    assert typed[:3] == ["bnbench", "sweep", "runs/x/experiment.yaml"]
+    overrides = [value for option, value in pairwise(typed) if option == "--set"]
+    most = int(typed[typed.index("--max-seeds") + 1])
+    (planned,) = plan_all(
+        typed[2],
+        Overrides(set=tuple(overrides)),
+        max_runs=1000,
+        runs_dir=Path("runs"),
+        say=print,
+        until="decided",
+        max_seeds=most,
+    )
+    assert planned.folder.path == Path("runs/x-2")
+    assert list(planned.experiment.seeds) == list(range(8, 8 + most))
+    assert told_of(0.05, "seeds: 8\n") == [], "supported"
+    assert told_of(0.01, "seeds: 8\n") == [], "so near to the smallest effect that no seeds do"
+    assert looks or told_of(0.02, "seeds: 5\n") == [], "six are allowed"
 
 
 def test_a_rate_that_was_asked_for_or_chosen_is_no_remark(tmp_path: Path) -> None:

@@ -112,10 +112,10 @@ def test_no_width_loses_a_setup_or_a_number(three: Record, columns: int) -> None
     lines = shown(three, columns)
     assert max(map(len, lines)) <= columns
     text = " ".join(" ".join(lines).split())
-    table = text.partition(" points, 3 seeds); 3 more in the table.")[2]
+    table = text.partition(", bn (batch size 16, learning rate 1) by 13.5.")[2]
     assert table.count("66.3 [61.2, 71.1]") == 6
     assert table.count("+13.5 [13.5, 13.5]") == 4
-    (end,) = [n for n, line in enumerate(lines) if line.endswith("table.")]
+    (end,) = [n for n, line in enumerate(lines) if line.endswith("13.5.")]
     first = [line.split()[0] for line in lines[end + 1 :] if line.split()]
     assert first.count("plain") == first.count("bn") == 4
 

@@ -82,20 +82,24 @@ def test_where_few_seeds_lean() -> None:
     assert leaning([-inf]) == "against"
 
 
-def test_about_how_many_seeds() -> None:
-    """Interval −0.4 … 2.1 of six: s = 1.25·√6/2.571 = 1.191; ((2.179 + 0.873)·1.191)² = 13.2 at
-    n = 13, ((2.160 + 0.870)·1.191)² = 13.0 at n = 14."""
-    assert (
-        "to tell effects 1 apart takes about 14 seeds" in verdict(around(0.85, 1.25, 6)).reasons[0]
+@pytest.mark.parametrize("mean", [2.0, -2.0, 0.0])
+def test_about_how_many_seeds(mean: float) -> None:
+    """The effect seen is 1 away from what it is not clear of: s = 1.25·√6/2.571 = 1.191;
+    ((2.179 + 0.873)·1.191)² = 13.2 at n = 13, ((2.160 + 0.870)·1.191)² = 13.0 at n = 14."""
+    found = verdict(around(mean, 1.25, 6))
+    seen = f"{mean:g}".replace("-", "−")
+    assert found.reasons[0].endswith(
+        f"; if the true effect is the mean seen, {seen}, it takes about 14 seeds"
     )
+    assert found.seeds_needed == 14
 
 
 def test_a_number_of_seeds_is_told_where_it_is_of_use() -> None:
-    """Undecided, at least as many as can decide, and no thousands."""
-    assert verdict(around(0.85, 1.25, 6)).seeds_needed == 14
+    """Undecided, for want of seeds alone, at least as many as can decide, and no thousands."""
+    assert verdict(around(2, 1.25, 6), objections=["a failed check"]).seeds_needed is None
     assert verdict(around(2, 0.2, 6)).seeds_needed is None
-    assert verdict([1.0, 1.1, 1.2]).seeds_needed == 6
+    assert verdict([2.0, 2.1, 2.2]).seeds_needed == 6
     assert seeds_needed([1.0, 1.1, 1.2], 1) == 2
-    wide = verdict(around(0.85, 20))
-    assert wide.seeds_needed is None
-    assert wide.reasons[0].endswith("; to tell effects 1 apart takes more than 100 seeds")
+    near = verdict(around(0.85, 1.25, 6))
+    assert near.seeds_needed is None
+    assert near.reasons[0].endswith("the mean seen, 0.85, it takes more than 100 seeds")

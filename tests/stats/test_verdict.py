@@ -130,11 +130,10 @@ def test_what_is_objected_to_counts_in_the_correction_all_the_same() -> None:
 
 
 REASONS = [
-    (around(0.85, 1.25, 6), "the interval −0.4 … 2.1 contains the smallest effect 1; to tell "),
+    (around(0.85, 1.25, 6), "the interval −0.4 … 2.1 contains the smallest effect 1; if the "),
     (around(-0.85, 1.25), "the interval −2.1 … 0.4 contains the negative of the "),
     (around(0.0, 5.0), "the interval −5 … 5 contains the smallest effect and its negative, 1 and"),
-    (around(1.0, 0.25), "the effect is too near to it for 8 seeds to tell"),
-    (around(1.0, 0.0004), "the interval 0.9996 … 1.0004 contains the smallest effect 1;"),
+    (around(1.0, 0.0004), "the interval 0.9996 … 1.0004 contains the smallest effect 1"),
     ([1.0] * 6, "the interval 1 … 1 ends at the smallest effect 1"),
     ([-1.0] * 6, "the interval −1 … −1 ends at the negative of the smallest effect, −1"),
     ([inf, 2, 3, 4, 5, -inf], "the median's interval −∞ … ∞ contains the smallest effect and "),
@@ -158,10 +157,9 @@ def test_a_smallest_effect_of_zero() -> None:
     assert verdict(around(-0.3, 0.2), smallest=0).outcome == "refuted"
     found = verdict(around(0.1, 0.2), smallest=0)
     assert found.reasons == (
-        "the interval −0.1 … 0.3 contains 0; how many seeds it takes can be told "
-        "once a smallest effect is given",
+        "the interval −0.1 … 0.3 contains 0; if the true effect is the mean seen, 0.1, it takes "
+        "about 47 seeds",
     )
-    assert found.seeds_needed is None
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -175,7 +173,7 @@ def test_nothing_but_zeros_is_negligible(direction: Direction) -> None:
     assert found.effect.interval == Interval(0, 0)
     found = verdict([0.0] * 8, smallest=0, direction=direction)
     assert found.outcome == "inconclusive"
-    assert found.reasons[0].startswith("the interval 0 … 0 ends at 0; how many seeds")
+    assert found.reasons == ("the interval 0 … 0 ends at 0",)
 
 
 def test_equal_differences() -> None:

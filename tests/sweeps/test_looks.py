@@ -285,7 +285,7 @@ def test_a_dry_run_says_the_least_and_the_most() -> None:
     *_, raced = as_lines(forecast, (7, 9), (3, 5, 7, 9))
     assert raced.startswith(
         "that is the most: values are given up in tuning from 3 seeds on, claims are judged at 7 "
-        "and 9 seeds; the next look, at 3, takes 3 of these runs, about 3 min"
+        "and 9 seeds; the next look, at 7, takes at most 7 of these runs, about 7 min"
     )
     *_, alone = as_lines(forecast, (), (3, 5, 7, 9))
     assert alone.startswith("that is the most: values are given up in tuning from 3 seeds on; the")

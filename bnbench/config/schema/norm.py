@@ -92,7 +92,7 @@ class FrozenNormConfig(PlacedNorm):
 
 
 class NoisyNormConfig(PlacedNorm):
-    """BatchNorm, then random noise that moves the distributions again (Santurkar 2018).
+    """BatchNorm with random noise that moves the distributions again (Santurkar 2018).
 
     Layers: `norms.noisy.NoisyBatchNorm`, and `norms.noisy.NoiseAlone` without `normalize`.
     """
@@ -191,7 +191,7 @@ class EvoNormS0Config(InsteadOfActivation):
 
 
 class ScaledWSConfig(Block):
-    """Scaled standardized weights, activations not normalized (Brock 2021).
+    """Scaled standardized weights without normalized activations (Brock 2021).
 
     Layer: `norms.weight.ScaledStandardizedConv2d`.
     """
