@@ -82,7 +82,8 @@ def new(
     own, a Python file with an example that trains is written beside the study.
     """
     from bnbench.config import drafts
-    from bnbench.stats import looks  # SciPy takes a while
+    from bnbench.stats.looks import MOST, planned  # SciPy takes a while
+    from bnbench.stats.verdict import seeds_to_support
 
     path = file if file.suffix in (".yaml", ".yml") else Path(f"{file}.yaml")
     require_new(path)
@@ -106,8 +107,8 @@ def new(
     read_sizes = partial(drafts.batch_sizes, compared=norms)
     sizes = answer(batch_sizes, "Batch sizes", [], "4,32", read_sizes)
     most = "Seeds at most, which are added until the claim is decided"
-    count = answer(seeds, most, [], str(looks.MOST), drafts.seeds)
-    numbers = looks.planned(["up"], count) if count >= looks.seeds_to_support(["up"]) else (count,)
+    count = answer(seeds, most, [], str(MOST), drafts.seeds)
+    numbers = planned(["up"], count) if count >= seeds_to_support(["up"]) else (count,)
     arms = drafts.arms(norms, sizes)
     other = None if worse is None else drafts.one_of(arms)(worse)
     others = [each for each in arms if each != other]
