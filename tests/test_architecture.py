@@ -160,6 +160,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
             "report",
             "runner",
             "sinks",
+            "stats",
             "store",
             "sweeps",
             "wording",
