@@ -82,8 +82,7 @@ def new(
     own, a Python file with an example that trains is written beside the study.
     """
     from bnbench.config import drafts
-    from bnbench.stats.looks import MOST, planned  # SciPy takes a while
-    from bnbench.stats.verdict import seeds_to_support
+    from bnbench.stats.looks import MOST  # SciPy takes a while
 
     path = file if file.suffix in (".yaml", ".yml") else Path(f"{file}.yaml")
     require_new(path)
@@ -107,8 +106,7 @@ def new(
     read_sizes = partial(drafts.batch_sizes, compared=norms)
     sizes = answer(batch_sizes, "Batch sizes", [], "4,32", read_sizes)
     most = "Seeds at most, which are added until the claim is decided"
-    count = answer(seeds, most, [], str(MOST), drafts.seeds)
-    numbers = planned(["up"], count) if count >= seeds_to_support(["up"]) else (count,)
+    looks = answer(seeds, most, [], str(MOST), _looks)
     arms = drafts.arms(norms, sizes)
     other = None if worse is None else drafts.one_of(arms)(worse)
     others = [each for each in arms if each != other]
@@ -116,7 +114,7 @@ def new(
     best = answer(better, claim, others, default, drafts.one_of(others))
     others = [each for each in arms if each != best]
     least = answer(worse, "Compared to", others, others[0], drafts.one_of(others))
-    draft = drafts.Draft(norms, network, dataset, sizes, numbers, best, least)
+    draft = drafts.Draft(norms, network, dataset, sizes, looks, best, least)
 
     text, code = draft.texts(path)
     schema = _written(path, text, code)
@@ -124,6 +122,16 @@ def new(
     for each in code:
         show(f"{each} is an example that trains: put in your own")
     show(f"bnbench sweep {quote(str(path))}    # with --dry-run: how long it takes, no more")
+
+
+def _looks(text: str) -> tuple[int, ...]:
+    """Numbers of seeds at which one claim is judged, up to the given one. Raises UsageError."""
+    from bnbench.config import drafts
+    from bnbench.stats.looks import planned
+    from bnbench.stats.verdict import SEEDS_FOR_A_VERDICT
+
+    most = drafts.seeds(text)
+    return planned(["up"], most) if most >= SEEDS_FOR_A_VERDICT else (most,)
 
 
 def _written(path: Path, text: str, code: Mapping[Path, str]) -> Path:
