@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from itertools import permutations
+from math import isfinite
 
 from bnbench.config import yaml
 from bnbench.errors import UsageError
 from bnbench.report.table import Row, Table
-from bnbench.wording import cut, listing, shortened
+from bnbench.wording import cut, in_words, listing, shortened
+
+TIMES = 20.0
+"""So many times as much, and up to 100, are percentages beside fractions: 20 % and 1 are not."""
 
 
 def _named(source: yaml.Source) -> tuple[set[str], set[str]]:
@@ -79,3 +85,20 @@ def told_apart(table: Table, named: Collection[int | None], rows: Sequence[Row])
         (at for at, count in counts.items() if 1 < count < len(rows)), key=lambda at: counts[at]
     )
     return [f"{shortened(table.columns[at])}={shortened(rows[0].values[at])}" for at in few]
+
+
+def seen(name: str) -> str:
+    """A name in small letters, without what nobody sees; what looks alike may have other codes."""
+    shown = unicodedata.normalize("NFKC", name)
+    return "".join(each for each in shown if unicodedata.category(each) != "Cf").casefold()
+
+
+def percentages_beside_fractions(sides: Sequence[tuple[str, Sequence[float]]]) -> Iterator[str]:
+    """Sentences on sides of a claim, each with its values, that seem to count in other units."""
+    finite = [(words, list(filter(isfinite, values))) for words, values in sides]
+    for (one, low), (other, high) in permutations([each for each in finite if each[1]], 2):
+        if 0 < min(low) and max(low) <= 1 and TIMES * max(low) < min(high) and max(high) <= 100:
+            yield (
+                f"{one} has at most {in_words(max(low))}, {other} at least {in_words(min(high))}: "
+                "are these fractions and percentages?"
+            )

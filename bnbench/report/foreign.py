@@ -7,6 +7,7 @@ no partner, no value, or several rows is an objection, and a claim with one is n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,10 +32,12 @@ STATE = ("state", "status")
 """Columns, in small letters, that say how a run ended."""
 DIVERGED = "diverged"
 UNFINISHED = frozenset(
-    ["crashed", "damaged", "failed", "interrupted", "killed", "new", "pending", "preempted",
-     "preempting", "running", "scheduled"]
+    ["aborted", "canceled", "cancelled", "crashed", "damaged", "deadline", "error", "errored",
+     "fail", "failed", "interrupted", "killed", "new", "node_fail", "oom", "out_of_memory",
+     "paused", "pending", "preempted", "preempting", "pruned", "queued", "running", "scheduled",
+     "stopped", "timeout", "waiting"]
 )  # fmt: skip
-"""States of runs without a result: bnbench's own, those of W&B and of MLflow."""
+"""States of runs without a result: bnbench's own, those of W&B, MLflow, Optuna, Ray and SLURM."""
 
 
 def judged_table(
@@ -152,7 +155,7 @@ class Asked:
     def _seed(self, row: Row) -> Seed:
         """3, 3.0 and 03 are one."""
         text = row.values[self.pair].strip()
-        number = yaml.resolved(text)
+        number = yaml.resolved(re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", text))
         if isinstance(number, float) and number.is_integer():
             return int(number)
         return number if isinstance(number, int) and not isinstance(number, bool) else text
@@ -176,7 +179,17 @@ class Asked:
         found, seeds = Judged(claim), self.seeds(claim)
         found.better = tuple(self._side(found, arm, seeds) for arm in claim.better_arms)
         found.worse = tuple(self._side(found, arm, seeds) for arm in claim.worse_arms)
+        words = [seed for seed in seeds if isinstance(seed, str)]
+        if 0 < len(words) < len(seeds):
+            pair = self.table.columns[self.pair]
+            found.objections.append(
+                f"{pair} {cut(list(map(shortened, words)))}: no number, as the others are; leave a "
+                "row that sums up others out"
+            )
         self._look_for_more(claim)
+        self.also += columns.percentages_beside_fractions(
+            [(side.words, [*side.values.values()]) for side in (*found.better, *found.worse)]
+        )
         measure(found, paired(found, seeds))
         return found
 
@@ -242,10 +255,10 @@ class Asked:
         return Side(arm, ", ".join(words), values, diverged, missing, frozenset(), {})
 
     def _look_for_spellings(self, setup: str) -> None:
-        """Note names of other setups that are this one's but for capitals."""
+        """Note names of other setups that are this one's but for capitals, or look like it."""
         if self.setup is not None:
             texts = {text.strip() for text in self.table.texts(self.setup)} - {setup}
-            other = sorted(text for text in texts if text.casefold() == setup.casefold())
+            other = sorted(text for text in texts if columns.seen(text) == columns.seen(setup))
             self.also += [f"{shortened(each)} is another setup than {setup}." for each in other]
 
     def _require_numbers(self, at: int, rows: Sequence[Row]) -> None:

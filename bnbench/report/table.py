@@ -106,7 +106,11 @@ class Table:
 
     def notation(self, column: int) -> Notation:
         """How a column writes its numbers. Raises UsageError where that could mean two things."""
-        texts = [text for text in map(_plain, self.texts(column)) if text not in NO_VALUE]
+        texts = [
+            text
+            for text in map(_plain, self.texts(column))
+            if text not in NO_VALUE and any(map(str.isdigit, text))
+        ]
         numbers = [text.removesuffix("%").rstrip() for text in texts]
         commas = [text for text in numbers if DECIMAL_COMMA.fullmatch(text)]
         points = [text for text in numbers if "." in text]
@@ -256,6 +260,8 @@ def _of_objects(objects: Sequence[tuple[int, Mapping[str, Any]]], path: str) -> 
         for line, each in objects
     ]
     columns = list(dict.fromkeys(key for _, each in found for key in each))
+    if found and not columns:
+        raise DataError(f"{path} has no values but lists", do="give an object for each run")
     rows = [Row(line, [_text(each.get(key)) for key in columns]) for line, each in found]
     return Table(path, columns, rows, "")
 

@@ -115,6 +115,8 @@ def test_a_percentage_counts_in_points() -> None:
     )["claims"]
     assert (claim["unit"], claim["outcome"]) == ("points", "supported")
     assert claim["effect"]["mean"] == pytest.approx(100 * np.subtract(GN, BN).mean())
+    diverged = as_csv([each | {"dice": "85 %" if each["seed"] else "diverged"} for each in rows()])
+    assert told(diverged)["claims"][0]["unit"] == "points"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,7 @@ def test_a_percentage_counts_in_points() -> None:
         ({5: {"seed": 4}}, "bn: several rows for seed 4 (lines 6, 7); keep one of each"),
         ({5: {"seed": ""}}, "bn: no seed in line 7"),
         ({11: {"seed": 7}}, "bn: no dice for seed 7 (no row)"),
+        ({5: {"seed": "mean"}, 11: {"seed": "mean"}}, "seed mean: no number, as the others are"),
     ],
 )
 def test_what_is_missing_or_there_twice_is_said_and_nothing_decided(
@@ -154,9 +157,24 @@ def test_what_would_decide_a_claim_is_said_and_does() -> None:
     assert claim["outcome"] == "supported"
 
 
-def test_setups_that_differ_in_capitals_are_told() -> None:
-    table = [each | {"norm": "GN" if each["run"] == "gn-5" else each["norm"]} for each in rows()]
-    assert "GN is another setup than gn." in told(as_csv(table))["notices"]
+def test_seeds_are_numbers_however_they_are_written() -> None:
+    table = [each | {"seed": f"{each['seed']}.0" if each["norm"] == "gn" else f"0{each['seed']}"}
+             for each in rows()]  # fmt: skip
+    assert told(as_csv(table))["claims"] == told(LONG)["claims"]
+
+
+@pytest.mark.parametrize("name", ["GN", "gn\u200b", "\uff47n"])  # as it is seen, gn
+def test_setups_that_look_alike_are_told(name: str) -> None:
+    table = [each | {"norm": name if each["run"] == "gn-5" else each["norm"]} for each in rows()]
+    notices = told(as_csv(table))["notices"]
+    assert any(each.endswith(" is another setup than gn.") for each in notices)
+
+
+def test_fractions_beside_percentages_are_told() -> None:
+    said = "gn has at most 0.87, bn at least 79: are these fractions and percentages?"
+    for times, told_so in ((100, True), (1, False), (0.01, False)):
+        notices = told(as_csv(rows([times * each for each in BN])))["notices"]
+        assert (said in notices) == told_so
 
 
 def test_rows_of_one_seed_are_to_be_named_by_a_column_that_groups_them() -> None:
@@ -192,9 +210,11 @@ def test_what_else_tells_the_sides_apart_is_said(
 
 def test_a_crashed_run_has_no_result_and_a_diverged_one_the_worst() -> None:
     table = [each | {"State": "finished"} for each in rows()]
-    table[0]["State"] = "crashed"
-    (claim,) = told(as_csv(table))["claims"]
-    assert claim["reasons"][0].startswith("bn: no dice for seed 0 (line 2: the run is crashed): ")
+    for state in ("PRUNED", "TIMEOUT", "crashed"):
+        table[0]["State"] = state
+        (claim,) = told(as_csv(table))["claims"]
+        said = f"bn: no dice for seed 0 (line 2: the run is {state.lower()}): "
+        assert claim["reasons"][0].startswith(said)
     for way in ({"State": "diverged", "dice": ""}, {"dice": "Diverged"}, {"dice": "-Infinity"}):
         found = told(as_csv([table[0] | {"State": "finished"} | way, *table[1:]]))
         (claim,) = found["claims"]
@@ -294,6 +314,7 @@ def test_the_table_for_a_paper(form: str) -> None:
          {"--better": "gn@32", "--worse": "bn@32"}, "several axes or none\n  write gn@batch=32"),
         ("norm,seed,dice\n", {}, "results.csv has a heading and no rows\n  a row for each run"),
         ("[]", {}, "results.csv has a heading and no rows"),
+        ('{"norm": ["gn", "bn"], "dice": [1, 2]}', {}, "results.csv has no values but lists"),
         (LONG, {"--metric": "run"}, "run has no numbers, but gn-0, gn-1, gn-2"),
         (as_csv([each | {"dice": "good"} for each in rows()]), {}, "has no numbers, but good\n"),
         ("seed,gn,bn\n1,x,1\n", {}, "results.csv: gn has no numbers, but x\n  name a column"),
