@@ -20,6 +20,9 @@ from bnbench.config import custom, feasible, schema
 from bnbench.errors import BnbenchError, ConfigError, Fault
 from bnbench.guard import Raised, foreign_code
 
+PREFIX = "bnbench_custom_"
+_before: dict[str, ModuleType] = {}  # what `forget` has forgotten last
+
 
 def guarded(
     config: schema.RunConfig, raises: Callable[[Raised], BnbenchError]
@@ -69,13 +72,22 @@ def _loaded(target: str, key: str) -> object:
     return found
 
 
+def forget() -> None:
+    """Have files of the user's own run again where they are loaded next: what a run has left in
+    their globals, as a network that was made once, is no part of the next run."""
+    _before.clear()
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(PREFIX) or isinstance(getattr(module, "__loader__", None), _Source):
+            _before[name] = sys.modules.pop(name)
+
+
 def load_module(path: Path, target: str, key: str) -> ModuleType:
     """The user's own file as a module; what it imports is found in its folder first. Raises
     ConfigError naming `key`, or DataError."""
     content = custom.content(path)
     # A module of its own for each file and content, which may change between two runs.
     identity = os.fsencode(path) + custom.content_hash(path).encode()
-    name = f"bnbench_custom_{hashlib.sha256(identity).hexdigest()[:16]}"
+    name = f"{PREFIX}{hashlib.sha256(identity).hexdigest()[:16]}"
     _beside.offer(custom.modules(path))  # each time: some is imported when it is called
     module = sys.modules.get(name)
     if module is None:
@@ -88,8 +100,14 @@ def load_module(path: Path, target: str, key: str) -> ModuleType:
             del sys.modules[name]
             return _fault(target, f"{key}: the file does not import: {raised}")
 
-        with foreign_code(fails):
-            exec(compile(content, path, "exec"), module.__dict__)
+        try:
+            with foreign_code(fails):
+                exec(compile(content, path, "exec"), module.__dict__)
+        except ConfigError:
+            if name not in _before:
+                raise
+            # What registers itself with a library cannot do so twice.
+            module = sys.modules[name] = _before[name]
     return module
 
 

@@ -20,7 +20,7 @@ import torch
 
 from bnbench import store
 from bnbench.assemble import Facts, build_run, checkpoints, resolve_device
-from bnbench.assemble.custom import guarded, named
+from bnbench.assemble.custom import forget, guarded, named
 from bnbench.config import datasets, files, identity, schema
 from bnbench.errors import (
     BnbenchError,
@@ -126,6 +126,7 @@ def _attempt(
         require_same_fingerprint(folder, state["fingerprint"], fingerprint, settings)
     elif (shared := take_over(config, folder, settings, fingerprint)) is not None:
         return shared
+    forget()
     run, facts = made()
     if state is not None:
         with foreign_code(failed):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bnbench.config import custom, files, loading, loggers, plans
+from bnbench.config import custom, files, identity, loading, loggers, plans
 from bnbench.config.trust import Trust
 from bnbench.errors import ConfigError, Fault, UsageError
 from bnbench.runner.settings import Stop, workers_for
@@ -113,6 +113,8 @@ def train(
     `screens`: what shows so many runs. Raises Interrupted, what is trained being stored.
     """
     runs, folder = each.plan.runs, each.folder
+    own = [run for run in runs if custom.targets(run) or custom.weights(run)]
+    names = list(map(identity.run_id, own))
 
     def begin() -> None:
         from bnbench.board.bands import update_tensorboard  # it imports TensorBoard
@@ -134,6 +136,11 @@ def train(
             if outcome.failures and options.fail_fast:
                 break
             options = replace(options, retry_failed=False)
+    if names != list(map(identity.run_id, own)):
+        say(
+            "warning: files of your own changed during the sweep: runs that were trained before "
+            "are in no report; the same command trains all with the files as they are"
+        )
     return outcome
 
 

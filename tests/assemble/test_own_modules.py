@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bnbench.assemble.custom import load_class
+from bnbench.assemble.custom import forget, load_class
 from bnbench.config import custom
 from bnbench.errors import ConfigError
 
@@ -60,6 +60,21 @@ def test_each_content_is_run_and_none_leaks_into_another_folder(tmp_path: Path) 
     assert again.factor == 7
     assert not {str(tmp_path / "a"), str(tmp_path / "b")} & {*sys.path}
     assert not [*tmp_path.rglob("__pycache__")]
+
+
+def test_a_file_is_run_again_unless_it_cannot_be(tmp_path: Path) -> None:
+    layer = written(tmp_path, 2)
+    first: Any = load_class(f"{layer}:Layer", "norm.target")
+    sys.modules["helpers_of_mine.scale"].FACTOR = 5  # type: ignore[attr-defined]
+    forget()
+    assert load_class(f"{layer}:Layer", "norm.target").factor == 2  # type: ignore[attr-defined]
+    once = "import sys\nif not hasattr(sys, 'once'): sys.once = 1\nelse: raise KeyError('twice')\n"
+    layer.write_text(once + LAYER)
+    first = load_class(f"{layer}:Layer", "norm.target")
+    for _ in range(2):
+        forget()
+        assert load_class(f"{layer}:Layer", "norm.target") is first
+    del sys.once  # type: ignore[attr-defined]
 
 
 def test_identity_covers_them_and_a_file_alone_keeps_its_own(tmp_path: Path) -> None:
