@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -245,6 +245,14 @@ def _queued(scripts: str) -> dict[str, str] | None:
         return None
     jobs = [line.split("|", 2) for line in said.splitlines() if line.count("|") > 1]
     return {number: why for number, why, script in jobs if script.startswith(scripts)}
+
+
+def gone(ids: Collection[str], folder: Path) -> set[str]:
+    """Those tasks of a folder that neither SLURM nor this machine has any more; none where SLURM
+    does not say."""
+    queued = _queued(f"{folder}/")
+    running = {each for each in ids if str(folder).encode() in _command_line(each)}
+    return set() if queued is None else {*ids} - queued.keys() - running
 
 
 def _called(*command: str, submits: bool = False) -> str:

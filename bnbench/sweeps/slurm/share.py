@@ -24,7 +24,7 @@ from bnbench.runner.settings import Stop
 from bnbench.sinks.terminal import Screen
 from bnbench.store import ExperimentFolder, encode_records
 from bnbench.sweeps import jobs, schedule, workers
-from bnbench.sweeps.slurm.cluster import job_of
+from bnbench.sweeps.slurm.cluster import gone, job_of
 from bnbench.wording import counted, printable
 
 FOLDER = "slurm"
@@ -158,11 +158,18 @@ def submitted(experiment: ExperimentFolder) -> dict[str, dict[str, list[str]]]:
 def not_begun(experiment: ExperimentFolder) -> list[str]:
     """Sentences on the runs that were submitted and have no folder yet."""
     begun = {run.name.rpartition("_")[2] for run in experiment.runs()}
-    found = []
-    for tasks in submitted(experiment).values():
-        if left := set[str]().union(*tasks.values()) - begun:
-            job = printable(job_of(next(iter(tasks))))
-            found.append(f"{counted(len(left), 'run')} of job {job}: submitted, not begun")
+    found, arrays = [], submitted(experiment).values()
+    waiting = [number for tasks in arrays for number, runs in tasks.items() if {*runs} - begun]
+    over = gone(waiting, experiment.path.absolute() / FOLDER) if waiting else set[str]()
+    for tasks in arrays:
+        for past, how in (
+            (False, "submitted, not begun"),
+            (True, "no longer queued; the same sweep submits them again"),
+        ):
+            runs = (runs for number, runs in tasks.items() if (number in over) == past)
+            if left := set[str]().union(*runs) - begun:
+                job = printable(job_of(next(iter(tasks))))
+                found.append(f"{counted(len(left), 'run')} of job {job}: {how}")
     return found
 
 

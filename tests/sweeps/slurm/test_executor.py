@@ -168,12 +168,18 @@ def test_a_node_of_another_kind_ends_the_sweep(swept: Swept) -> None:
     assert cluster.cancelled == ["0_1"], "the one that did not have its turn"
 
 
-def test_a_driver_may_leave_and_the_next_one_looks_after_its_tasks(swept: Swept) -> None:
+def test_a_driver_may_leave_and_the_next_one_looks_after_its_tasks(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster = Cluster()
     assert swept(seeds(3), cluster, workers="2", detach=True).done == 0
     assert sorted(map(len, cluster.submitted)) == [1, 2]
-    found = bnbench("status", "small", "--runs-dir", str(swept.experiment.path.parent))
-    assert found.out.splitlines()[-1].endswith("of job 0: submitted, not begun")
+    status = ("status", "small", "--runs-dir", str(swept.experiment.path.parent))
+    scripts, waits = f"{swept.experiment.path}/slurm/", "submitted, not begun"
+    gone = "no longer queued; the same sweep submits them again"
+    for queued, how in ((None, waits), ({"0_1": "Resources"}, waits), ({"1_0": ""}, gone)):
+        monkeypatch.setattr("bnbench.sweeps.slurm.cluster._queued", {scripts: queued}.__getitem__)
+        assert bnbench(*status).out.splitlines()[-1].endswith(f" of job 0: {how}")
     outcome = swept([*seeds(3), small_config(seed=9)], cluster, workers="2")
     assert (outcome.done, outcome.failures) == (4, [])
     assert [[run.seed for run in each] for each in cluster.submitted[2:]] == [[9]]
