@@ -269,6 +269,22 @@ def test_files_that_change_during_a_sweep_are_told(monkeypatch: pytest.MonkeyPat
     assert "warning" not in bnbench("sweep", "study.yaml", "--quiet").err
 
 
+def test_a_project_is_moved_with_its_runs() -> None:
+    Path("old/code").mkdir(parents=True)
+    Path("old/code/layer.py").write_text(Way().source)
+    norm = BLOCKS["norm"].format("code/layer")
+    write_experiment(Path("old/study.yaml"), f"setups: {{a: {{norm: {norm}}}, b: {{}}}}\n")
+    assert bnbench("sweep", "old/study.yaml", "--quiet", "--runs-dir", "old/runs").code == 0
+    Path("old").rename("new")
+    runs = ("--runs-dir", "new/runs")
+    assert "2 completed" in bnbench("sweep", "new/study.yaml", "--dry-run", *runs).out
+    for command in (("report", "study"), ("sweep", "new/study.yaml", "--quiet")):
+        said = bnbench(*command, *runs)
+        assert said.code == 0, said.err
+        assert "damaged" not in said.err
+        assert "cannot be read" not in said.out
+
+
 # --- what cannot be seen from inside the process ------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
@@ -117,23 +118,38 @@ PATH_KEYS = {
 }
 
 
-def absolute(data: Any, folder: str, key: Key = ()) -> Any:
-    """A file's data with absolute paths: what is relative starts at the file's folder."""
+def absolute(data: Any, folder: str, key: Key = (), *, stored: bool = False) -> Any:
+    """A file's data with absolute paths: what is relative starts at the file's folder. `stored`: by
+    us, next to runs, so that what is not there may have been moved along with them."""
     if re.search(r"\b(data|norm|model)\.options\b", ".".join(key)):
         return data  # of custom code: none of our business
     if key[-2:] in PATH_KEYS:
         if isinstance(data, tuple):
-            return tuple(absolute(each, folder, key) for each in data)
-        return _moved(data, folder, target=key[-1] == "target")
+            return tuple(absolute(each, folder, key, stored=stored) for each in data)
+        return _moved(data, folder, target=key[-1] == "target", stored=stored)
     if not isinstance(data, dict):
         return data
-    return {each: absolute(data[each], folder, (*key, *each.split("."))) for each in data}
+    return {
+        each: absolute(data[each], folder, (*key, *each.split(".")), stored=stored) for each in data
+    }
 
 
-def _moved(value: Any, folder: str, *, target: bool) -> Any:
+def _moved(value: Any, folder: str, *, target: bool, stored: bool) -> Any:
     if not isinstance(value, str) or (target and not re.fullmatch(schema.TARGET, value)):
         return value  # the schema says what is wrong with it
     text, colon, name = value.rpartition(":") if target else (value, "", "")
     path = FilePath(folder).absolute() / os.path.expanduser(text)  # noqa: PTH111
+    if stored:
+        path = _found(path, FilePath(folder).absolute())
     # Path keeps `..`; two spellings of one place should be one text.
     return os.path.normpath(path) + colon + name
+
+
+def _found(path: FilePath, folder: FilePath) -> FilePath:
+    """Where a file is now that a stored experiment names: as much of its path as is there from a
+    folder above. Content, not place, is part of what a run is: another file makes it another."""
+    with suppress(OSError):
+        ends = [FilePath(*path.parts[n:]) for n in range(1, len(path.parts))]
+        there = (above / end for above in folder.parents for end in ends)
+        return path if path.exists() else next((each for each in there if each.exists()), path)
+    return path

@@ -22,6 +22,9 @@ from bnbench.wording import cut, did_you_mean, found, listing, nearest, shortene
 OWN_KEYS = ("experiment", "question", "profile", "seed", "seeds", "looks", "log", "tune")
 """Of `--set`, too."""
 
+STORED = ("experiment.yaml", "config.yaml")
+"""What a study and a run are kept as."""
+
 
 def load_experiment(path: FilePath, overrides: Overrides | None = None) -> ExperimentConfig:
     """Reads and checks a file.
@@ -73,7 +76,8 @@ def _sound(source: Source, faults: Faults) -> Source:
         for flaw in flaws:
             data = _without(data, flaw.path)
         model, flaws = validated(schema.ExperimentFile, data)
-    return replace(source, data=layers.absolute(data, source.folder))
+    stored = FilePath(source.name).name in STORED
+    return replace(source, data=layers.absolute(data, source.folder, stored=stored))
 
 
 def _without(data: dict[str, Any], path: Path) -> dict[str, Any]:
