@@ -151,5 +151,5 @@ def _found(path: FilePath, folder: FilePath) -> FilePath:
     with suppress(OSError):
         ends = [FilePath(*path.parts[n:]) for n in range(1, len(path.parts))]
         there = (above / end for above in folder.parents for end in ends)
-        return path if path.exists() else next((each for each in there if each.exists()), path)
+        return path if path.exists() else next((each for each in there if each.is_file()), path)
     return path
