@@ -126,7 +126,8 @@ def absolute(data: Any, folder: str, key: Key = (), *, stored: bool = False) -> 
     if key[-2:] in PATH_KEYS:
         if isinstance(data, tuple):
             return tuple(absolute(each, folder, key, stored=stored) for each in data)
-        return _moved(data, folder, target=key[-1] == "target", stored=stored)
+        code = key[-1] in ("target", "pretrained")
+        return _moved(data, folder, target=key[-1] == "target", stored=stored and code)
     if not isinstance(data, dict):
         return data
     return {
