@@ -26,9 +26,7 @@ from bnbench.guard import ForeignCode, Raised, foreign_code, items
 from bnbench.runner.execution import execute
 from bnbench.runner.settings import Settings
 from bnbench.store import ExperimentFolder, RunFolder
-from bnbench.sweeps.jobs import Trained
 from tests.commands import bnbench
-from tests.executors import InProcess
 from tests.foreign_code import DELETES, RAISED, SET, Way
 from tests.processes import completed
 from tests.runs import all_probes, evidence, small_config, write_experiment
@@ -221,68 +219,6 @@ def test_a_network_that_changes_its_inputs_in_place_is_measured_as_another() -> 
         done = execute(config, ExperimentFolder(Path("runs")), Settings())
         found.append(evidence(done.folder))
     assert found[0] == found[1]
-
-
-MADE_ONCE = (
-    NETWORK.format(standardized="x")
-    + """
-made = []
-
-def build(**given):
-    made[:] = made or [Net(**given, make_norm=nn.BatchNorm2d)]
-    return made[0]
-"""
-)
-
-
-def test_a_network_that_is_kept_in_a_global_is_made_anew_for_each_run() -> None:
-    Path("net.py").write_text(MADE_ONCE)
-    target = f"{Path.cwd() / 'net.py'}:build"
-    model = schema.CustomModel(kind="custom", target=target, norm="swap")
-    found = []
-    for folder, seeds in (("both", (0, 1)), ("alone", (1,))):
-        for seed in seeds:
-            config = small_config(model=model, seed=seed)
-            done = execute(config, ExperimentFolder(Path(folder)), Settings())
-        found.append(evidence(done.folder))
-    assert found[0] == found[1]
-
-
-def test_files_that_change_during_a_sweep_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("layer.py").write_text(Way().source)
-    write_experiment(
-        Path("study.yaml"), f"setups: {{a: {{norm: {BLOCKS['norm'].format('layer')}}}}}\nseeds: 2\n"
-    )
-    answers = InProcess.answers
-
-    def edited(self: InProcess, seconds: float) -> Any:
-        found = answers(self, seconds)
-        if any(isinstance(answer, Trained) for _, answer in found):
-            Path("layer.py").write_text(f"{Way().source}# {len(all_runs())}\n")
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(InProcess, "answers", edited)
-        code, _, err = bnbench("sweep", "study.yaml", "--quiet")
-    assert code == 0
-    assert "warning: files of your own changed during the sweep" in err
-    assert "warning" not in bnbench("sweep", "study.yaml", "--quiet").err
-
-
-def test_a_project_is_moved_with_its_runs() -> None:
-    Path("old/code").mkdir(parents=True)
-    Path("old/code/layer.py").write_text(Way().source)
-    norm = BLOCKS["norm"].format("code/layer")
-    write_experiment(Path("old/study.yaml"), f"setups: {{a: {{norm: {norm}}}, b: {{}}}}\n")
-    assert bnbench("sweep", "old/study.yaml", "--quiet", "--runs-dir", "old/runs").code == 0
-    Path("old").rename("new")
-    runs = ("--runs-dir", "new/runs")
-    assert "2 completed" in bnbench("sweep", "new/study.yaml", "--dry-run", *runs).out
-    for command in (("report", "study"), ("sweep", "new/study.yaml", "--quiet")):
-        said = bnbench(*command, *runs)
-        assert said.code == 0, said.err
-        assert "damaged" not in said.err
-        assert "cannot be read" not in said.out
 
 
 # --- what cannot be seen from inside the process ------------------------------------------------
