@@ -127,10 +127,10 @@ def _device(config: schema.RunConfig, settings: Settings) -> torch.device:
 
 @foreign_code(failed)
 def measure(config: schema.RunConfig, settings: Settings) -> Cost:
-    """What the run will cost, from a few steps and an evaluation of it. Raises as `execute`."""
+    """What the run will cost, from a few steps, an evaluation and a reading of each probe of it.
+    Raises as `execute`."""
     if (rough := reckoned(config)) is not None:
         return rough
-    config = config.model_copy(update={"probes": schema.ProbesConfig()})
     wanted = settings.threads if config.compute.threads == "auto" else config.compute.threads
     threads = min(wanted, usable_cores())  # more only make a few steps take minutes
     torch.set_num_threads(threads)
@@ -144,12 +144,17 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
         before = time.perf_counter()
         run.evaluate()
         evaluation = time.perf_counter() - before
+    probing = 0.0
+    for probe in run.probes.values():
+        before = time.perf_counter()
+        probe.read(0)
+        probing += len(probe.read_after) * (time.perf_counter() - before)
     slower = pace.read() if device.type == "cpu" else 1.0  # waiting for a GPU is work
 
     evaluations = len(run.evaluate_after) - 1 + last / during
     weights = sum(each.nbytes + BYTES_PER_TENSOR for each in run.model.state_dict().values())
     return Cost(
-        seconds=(about.total_steps * per_step + evaluations * evaluation) / slower,
+        seconds=(about.total_steps * per_step + evaluations * evaluation + probing) / slower,
         bytes=weights + recorded_bytes(config),
         basis=basis,
         pace=slower,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bnbench.machine import Pace
 from bnbench.runner import rehearsal
 from bnbench.runner.rehearsal import measure
 from bnbench.runner.settings import Settings
-from bnbench.train import Run
+from bnbench.train import Probe, Run
 from tests.runs import small_config
 
 PLAIN = schema.PlainModel()
@@ -34,6 +35,26 @@ def test_reckoned_evaluations_pass_as_many_images_as_real_ones(norm: schema.Norm
         seen.clear()
         evaluate()
         assert sum(seen) == expected
+
+
+def test_what_probes_take_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three readings of 5 s, by an invented clock; of what else a run does it sees nothing."""
+    clock = [0.0]
+
+    def read(_: int) -> list[Any]:
+        clock[0] += 5.0
+        return []
+
+    def built(*arguments: Any, **named: Any) -> tuple[Run, Any]:
+        run, about = build_run(*arguments, **named)
+        probe = Probe(read_after=frozenset({0, 2, 4}), read=read)
+        return replace(run, probes={"one": probe}), about
+
+    monkeypatch.setattr(rehearsal, "build_run", built)
+    monkeypatch.setattr(rehearsal, "step_seconds", lambda _, threads, **__: {threads[0]: 0.0})
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Pace, "read", lambda _: 2.0)
+    assert measure(small_config(), Settings(device="cpu")).seconds == 7.5
 
 
 def test_of_large_networks_few_images_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
