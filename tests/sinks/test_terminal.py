@@ -9,6 +9,7 @@ import pytest
 
 from bnbench.cli.root import PlainConsole
 from bnbench.events import Diverged, Evaluation, Fact, Moment, Step
+from bnbench.machine import Pace
 from bnbench.sinks.terminal import Screen
 
 STEP = Step(loss=1.25, loss_max=2.0, lr=0.1)
@@ -23,7 +24,7 @@ def moment(step: int, *facts: Fact) -> Moment:
 @pytest.fixture(autouse=True)
 def _calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that has a core of its own."""
-    monkeypatch.setattr(time, "thread_time", time.perf_counter)
+    monkeypatch.setattr(Pace, "read", lambda _: 1.0)
 
 
 MOMENTS = [moment(10, STEP), moment(20, STEP, EVALUATION), moment(30, STEP)]
