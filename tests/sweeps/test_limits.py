@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bnbench import __main__  # noqa: F401  threads that wait burn no core, as for a user
 from bnbench.assemble import build_run
 from bnbench.config import loading, plans, schema
+from bnbench.machine import Pace
 from bnbench.runner import rehearsal
 from bnbench.runner.settings import Settings
 from tests.commands import bnbench
@@ -168,7 +169,7 @@ def test_what_is_too_large_to_try_is_reckoned_as_what_is_measured(
     step = 3 * counted.get_total_flops() / 2 / rehearsal.PRODUCTS_PER_SECOND
     monkeypatch.setattr(rehearsal, "step_seconds", lambda *_, **__: {1: step})
     monkeypatch.setattr(rehearsal, "EVALUATED_SECONDS", 0.0)
-    monkeypatch.setattr(rehearsal.Pace, "read", lambda _: 1.0)
+    monkeypatch.setattr(Pace, "read", lambda _: 1.0)
     assert rehearsal.reckoned(run) is None
     measured = rehearsal.measure(run, Settings(threads=1))
     monkeypatch.setattr(rehearsal, "TRIED_PRODUCTS", 0)
