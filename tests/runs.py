@@ -61,6 +61,12 @@ def small_config(**changes: Any) -> schema.RunConfig:
     return schema.RunConfig(**(values | changes))
 
 
+def slow_norm(file: Path, quick: int) -> dict[str, Any]:
+    """`custom_layers.Slow` in a configuration."""
+    target = f"{Path(__file__).with_name('custom_layers.py')}:Slow"
+    return {"kind": "custom", "target": target, "options": {"file": str(file), "quick": quick}}
+
+
 def no_norm_config(**changes: Any) -> schema.RunConfig:
     """The same without normalization."""
     return small_config(setup="none", norm=schema.NoNorm(kind="none"), **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ from tests.runs import (
     evidence,
     experiment_in,
     run_state,
+    slow_norm,
     small_config,
     write_experiment,
 )
@@ -248,11 +250,11 @@ def reached(folder: RunFolder, step: int) -> bool:
 LONG = "setups: {bn: {}}\ncompute: {threads: 1}\n"
 
 
-def long_run(path: Path, steps: int) -> schema.RunConfig:
+def long_run(path: Path, steps: int, norm: str = "") -> schema.RunConfig:
     """A file of one run of so many steps, committed every 30 of them."""
     from bnbench.config import loading, plans
 
-    text = LONG + "optim: {lr: 0.01}\n"
+    text = LONG + "optim: {lr: 0.01}\n" + norm
     write_experiment(path / "long.yaml", text)
     content = (path / "long.yaml").read_text()
     budget = f"train: {{steps: {steps}, evaluations: 3, checkpoint_every: 30, log_every: 7}}"
@@ -263,18 +265,21 @@ def long_run(path: Path, steps: int) -> schema.RunConfig:
 
 @pytest.mark.slow
 def test_a_real_sigkill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
-    config = long_run(tmp_path, steps=1000)
+    slow = tmp_path / "slow"
+    config = long_run(tmp_path, 240, f"norm: {json.dumps(slow_norm(slow, quick=65))}\n")
     whole = evidence(execute(config, ExperimentFolder(tmp_path / "whole"), Settings()).folder)
     folder = ExperimentFolder(tmp_path / "runs" / "long").run(identity.run_id(config))
     last = 0
+    slow.touch()
     for attempt in (1, 2):
         with training(tmp_path) as process:
             wait_until(partial(reached, folder, last + 60), process=process)
         assert process.returncode == -signal.SIGKILL
         assert store.read(folder).state == "interrupted", f"attempt {attempt}"
         step = committed_step(folder)
-        assert last < step < 1000, "progress is monotone, and the kill came before the end"
+        assert last < step < 240, "progress is monotone, and the kill came before the end"
         last = step
+    slow.unlink()
     with training(tmp_path) as process:
         assert process.wait() == 0
     assert evidence(folder) == whole

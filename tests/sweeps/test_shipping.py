@@ -32,6 +32,7 @@ from tests.runs import (
     evidence,
     experiment_in,
     quiet_console,
+    slow_norm,
     small_config,
 )
 from tests.stub import build_stub
@@ -59,11 +60,12 @@ def custom_config(folder: Path, *, scale: float = 0.5, **changes: Any) -> schema
     return small_config(setup="custom", norm=norm, **changes)
 
 
-def long_config(steps: int = 600) -> schema.RunConfig:
-    """A run that takes long enough to be disturbed."""
-    config = small_config()
+def long_config(slow: Path) -> schema.RunConfig:
+    """A run of 200 steps, committed after 20, which does not end while this file is there."""
+    norm = schema.CustomNormConfig(**slow_norm(slow, quick=25))
+    config = small_config(setup="slow", norm=norm)
     train = config.train.model_copy(
-        update={"epochs": None, "steps": steps, "checkpoint_every": 20, "evaluations": 1}
+        update={"epochs": None, "steps": 200, "checkpoint_every": 20, "evaluations": 1}
     )
     return config.model_copy(update={"train": train})
 
@@ -168,15 +170,17 @@ def test_another_disk_gives_the_same_folder(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_process_is_killed_goes_on_from_what_it_has_sent(tmp_path: Path) -> None:
-    config = long_config()
+    (slow := tmp_path / "slow").touch()
+    config = long_config(slow)
     experiment = experiment_in(tmp_path)
     folder = experiment.run(identity.run_id(config))
 
     class Killing(Elsewhere):
         def answers(self, seconds: float) -> Any:
             trained = [each for each in self.shipments if isinstance(each.job, Train)]
-            if committed_step(folder) > 0 and len(trained) == 1:
+            if committed_step(folder) > 0 and slow.exists():
                 self.processes[trained[0]].kill()
+                slow.unlink()
             return super().answers(seconds)
 
     with (tmp_path / "said").open("w+") as said:
@@ -195,7 +199,8 @@ def test_a_run_whose_process_is_killed_goes_on_from_what_it_has_sent(tmp_path: P
 
 @pytest.mark.slow
 def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
-    config = long_config(steps=3000)
+    (slow := tmp_path / "slow").touch()
+    config = long_config(slow)
     experiment = experiment_in(tmp_path)
     folder = experiment.run(identity.run_id(config))
     stop = Stop()
@@ -208,8 +213,9 @@ def test_a_stopped_run_comes_back_and_goes_on_anywhere(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         swept([config], experiment, Stopping(save_seconds=0.0), stop=stop)
+    slow.unlink()
     assert read(folder).state == "interrupted"
-    assert 0 < committed_step(folder) < 3000
+    assert 0 < committed_step(folder) < 200
     assert locally(tmp_path, [config]).path == experiment.path
     assert (folder.manifest() or {})["attempts"] == 2
     assert stored(experiment) == stored(locally(tmp_path / "here", [config]))

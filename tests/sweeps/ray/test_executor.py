@@ -111,9 +111,9 @@ def test_twelve_runs_whose_driver_is_killed_and_begins_again(
         return {path.parent.name: path.stat().st_mtime_ns for path in paths}
 
     with started(*command) as driver:
-        wait_until(lambda: len(finished()) >= 3, process=driver)
+        wait_until(finished, process=driver)
     before = finished()
-    assert 3 <= len(before) < 12
+    assert before
     assert not list(seen.iterdir())
     completed(*command)
     assert before.items() <= finished().items(), "what was finished is only read"
@@ -172,8 +172,8 @@ def trainers(cluster: Any) -> list[Any]:
 
 def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Cluster, tmp_path: Path) -> None:
     """Each while it trains a run of which the driver has a checkpoint, from which it goes on."""
-    long = long_config()
-    runs = [long.model_copy(update={"seed": seed}) for seed in range(5)]
+    (slow := tmp_path / "slow").touch()
+    runs = [long_config(slow).model_copy(update={"seed": seed}) for seed in range(5)]
     experiment = experiment_in(tmp_path)
     lost: dict[str, tuple[Any, int]] = {}  # shipments, and the step that the driver had then
     again: dict[str, int] = {}  # the step that they were sent elsewhere with
@@ -197,13 +197,14 @@ def test_a_worker_and_a_node_are_killed_and_a_node_joins(nodes: Cluster, tmp_pat
             wait_until(lambda: cluster.size == 2)
             nodes.add()
             wait_until(lambda: cluster.size == 3)
+            slow.unlink()
         lost[name] = training[name].shipment, committed_step(experiment.run(name))
 
     outcome, said = swept(nodes, runs, experiment, disturb)
     assert (outcome.trained, outcome.failures) == (5, [])
     assert len(lost) == 2
     assert lost.keys() == again.keys()
-    assert all(0 < step <= again[name] < 600 for name, (_, step) in lost.items())
+    assert all(0 < step <= again[name] < 200 for name, (_, step) in lost.items())
     attempts = {run.name: (run.manifest() or {})["attempts"] for run in experiment.runs()}
     assert {name for name, number in attempts.items() if number > 1} == lost.keys()
     assert sum("the run goes on in another" in line for line in said) == 2
@@ -256,9 +257,7 @@ def test_a_cluster_that_stops_responding_ends_the_sweep(
     nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "LOOK_SECONDS", 0.1)
-    long = long_config()
-    train = long.train.model_copy(update={"steps": 10**6})
-    run = long.model_copy(update={"train": train})
+    (slow := tmp_path / "slow").touch()
     with ExitStack() as frozen:
         heads: list[int] = []
 
@@ -269,7 +268,7 @@ def test_a_cluster_that_stops_responding_ends_the_sweep(
                 cluster._spawn()  # Ray has it wait for the head
 
         with pytest.raises(ClusterError, match="does not answer any more"):
-            swept(nodes, [run], experiment_in(tmp_path), freeze)
+            swept(nodes, [long_config(slow)], experiment_in(tmp_path), freeze)
     assert heads
 
 
