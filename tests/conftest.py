@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A shell that starts us in the background lets us ignore Ctrl-C, and so would what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -18,7 +18,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Read when torch is imported, here and in what tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-settings.register_profile("bnbench", deadline=None)  # cores are shared: no example has a deadline
+# Nor do tests see what a shell has set: where runs and clusters are, how wide a terminal is.
+SET = "BNBENCH_MEMORY_GB BNBENCH_RUNS_DIR MLFLOW_TRACKING_URI RAY_ADDRESS COLUMNS LINES"
+for name in [*SET.split(), "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS"]:
+    os.environ.pop(name, None)
+
+# The same examples wherever tests run, however long they take where cores are shared.
+settings.register_profile(
+    "bnbench",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("bnbench")
 
 BOARD = Path(__file__).parent / "board"

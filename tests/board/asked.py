@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,7 +24,8 @@ class Asked:
 
     def __init__(self, folder: Path, loader: str) -> None:
         board = program.TensorBoard()
-        board.configure(["tensorboard", "--logdir", str(folder), "--reload_interval", "0"])
+        once = ["--reload_interval", "0", "--reload_task", "blocking"]
+        board.configure(["tensorboard", "--logdir", str(folder), *once])
         self._started = ExitStack()
         ingester: LocalDataIngester | ExistingServerDataIngester
         if loader == "slow":
@@ -68,28 +68,14 @@ class Asked:
 
 @contextmanager
 def data_server(folder: Path) -> Iterator[int]:
-    """TensorBoard's faster loader, started as TensorBoard does; its port.
+    """TensorBoard's faster loader, once it has loaded all there is; its port.
 
-    Not by TensorBoard itself, which leaves it to the end of the process to clean up.
+    Not started by TensorBoard itself, which leaves it to the end of the process to clean up.
     """
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "port"
+        file, said = Path(place) / "port", Path(place) / "said"
         command = [get_server_binary().path, f"--logdir={folder}", "--reload=once", "--port=0"]
-        with started(*command, f"--port-file={file}", seconds=SHARED) as server:
-            wait_until(lambda: file.exists() and file.read_text().endswith("\n"), process=server)
+        command += ["--verbose", f"--port-file={file}"]
+        with said.open("w") as log, started(*command, seconds=SHARED, stderr=log) as server:
+            wait_until(lambda: "Finished load cycle" in said.read_text(), process=server)
             yield int(file.read_text())
-
-
-def loaded(folder: Path, loader: str) -> Asked:
-    """A folder in TensorBoard, as soon as it lists the runs that are in it."""
-    found = Asked(folder, loader)
-    names = {str(path.parent.relative_to(folder)) for path in folder.rglob("*tfevents*")}
-    wait_until(lambda: set(found.get("runs")) == names and settled(found))
-    return found
-
-
-def settled(found: Asked) -> bool:
-    """Whether nothing was added between two looks."""
-    before = found.get("plugin/timeseries/tags")
-    time.sleep(0.3)
-    return bool(found.get("plugin/timeseries/tags") == before)

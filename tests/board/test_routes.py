@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams.api_pb2 import AGGREGATION_AVG
 from bnbench.sinks.tensorboard.tabs import BANDS, BY_BATCH_SIZE, METRICS, Band
 from bnbench.stats.differences import mean
 from bnbench.store import ExperimentFolder, RunFolder
-from tests.board.asked import Asked, loaded
+from tests.board.asked import Asked
 from tests.runs import result_of
 from tests.studies import DIVERGING, QUESTION, RESUMED
 
@@ -24,7 +24,7 @@ from tests.studies import DIVERGING, QUESTION, RESUMED
 @pytest.fixture(scope="module", params=["slow", "fast"])
 def asked(study: ExperimentFolder, request: pytest.FixtureRequest) -> Iterator[Asked]:
     """The study in TensorBoard, through one of its loaders."""
-    with closing(loaded(study.path, request.param)) as found:
+    with closing(Asked(study.path, request.param)) as found:
         yield found
 
 
@@ -264,7 +264,7 @@ def test_a_torn_and_a_damaged_file_are_shown_as_far_as_they_go(
     content = bytearray(path.read_bytes())
     content[-40] ^= 0xFF
     path.write_bytes(content)
-    with closing(loaded(own_study.path, loader)) as found:
+    with closing(Asked(own_study.path, loader)) as found:
         assert len(groups(found)) == 6
         for run in (torn, damaged):
             answer = found.get("plugin/scalars/scalars", run=run.name, tag="accuracy/val_running")

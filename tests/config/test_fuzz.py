@@ -12,16 +12,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from bnbench.config import loading
 from tests.config.fuzzing import EVERYTHING, Case, cases, judge
 
-FUZZ = settings(
-    max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+FUZZ = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 
 
 def outcomes(examples: int) -> Counter[str]:
     """How many cases are valid and how many are refused."""
     counts: Counter[str] = Counter()
 
-    @settings(FUZZ, max_examples=examples, derandomize=True, phases=[Phase.generate])
+    @settings(FUZZ, max_examples=examples, phases=[Phase.generate])
     @given(case=cases())
     def draw(case: Case) -> None:
         counts[judge(case)] += 1

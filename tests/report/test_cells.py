@@ -10,7 +10,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnbench.board.bands import write_seed_bands
@@ -56,7 +56,7 @@ def accuracy(config: schema.RunConfig) -> float:
     return int(identity.identity(config)[:6], 16) / 16**6
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(RUNS)
 def test_single_runs_are_a_row_for_each_configuration(
     drawn: list[tuple[dict[str, object], int]],

@@ -28,6 +28,7 @@ from tests.stub import build_stub
 
 for library in READERS:
     required(library)
+pytestmark = pytest.mark.xdist_group("loggers")  # another process would make MLflow's tables again
 LOG: tuple[schema.Logger, ...] = ("tensorboard", "wandb", "mlflow", "trackio")
 
 

@@ -31,12 +31,8 @@ from tests.processes import completed
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
-SECONDS, MEGABYTES = 1.0, 500
-"""Of CPU time beyond what a worker imports, and of memory in addition.
-
-A dry run is to end within two seconds, of which `import torch` alone takes more than one; the rest
-takes at most half a second. On a busy machine a second of CPU time does less, of both alike.
-"""
+MEGABYTES = 500
+"""Of memory in addition."""
 NEEDED: dict[str, dict[str, Any]] = {
     "ghost": {"batch_size": 8},
     "torchvision": {"name": "resnet18"},
@@ -96,10 +92,11 @@ def importing() -> float:
 
 
 def judge(text: str, *arguments: str) -> None:
-    """A dry run of a file ends at once, with what is known or a fault."""
+    """A dry run of a file ends at once, with what is known or a fault: what a worker imports takes
+    most of its CPU time, on any processor."""
     Path("x.yaml").write_text(text)
     command = arguments or ("sweep", "x.yaml", "--dry-run")
-    allowed = SECONDS + importing()
+    allowed = 2 * importing()
     begun, before = cpu(), peak()
     said = bnbench(*command)
     assert said.code in (0, 2), said.err
@@ -126,7 +123,7 @@ def test_a_dry_run_of_what_makes_a_run_long() -> None:
             judge(written([number]))
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(extremes()), min_size=1, max_size=4))
 def test_some_numbers_at_their_limits(chosen: list[Number]) -> None:
     judge("{}", "configs", "check", "x.yaml")

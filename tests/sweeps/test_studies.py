@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -217,7 +217,7 @@ def text_of(setups: set[str], sizes: list[int], seeds: int, changed: str | None)
     )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10)
 @given(
     SETUPS, SETUPS, LISTS, LISTS, st.integers(1, 3), st.integers(1, 3),
     st.sampled_from([None, "optim", "train", "model"]),

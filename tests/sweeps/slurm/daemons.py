@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bnbench.board.serve import free_port
 from tests.processes import wait_until
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
@@ -61,9 +62,10 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "munge" / "key").chmod(0o400)
     host = socket.gethostname().partition(".")[0]
     configuration = folder / "slurm.conf"
-    configuration.write_text(
-        CONFIGURATION.format(folder=folder, host=host, ports=(_free_port(), _free_port()))
-    )
+    # Below those that the system gives to whoever asks for any, before the daemons take them.
+    port = free_port(10_000 + os.getpid() % 20_000)
+    ports = port, free_port(port + 1)
+    configuration.write_text(CONFIGURATION.format(folder=folder, host=host, ports=ports))
     environment = os.environ | {
         "SLURM_CONF": str(configuration),
         "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
@@ -116,12 +118,6 @@ def _end_jobs(environment: dict[str, str]) -> None:
             if not subprocess.run(queue, env=environment, capture_output=True, timeout=10).stdout:
                 return
             time.sleep(1)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _wait_for_node(environment: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ from bnbench.errors import ClusterError, UsageError
 from bnbench.sweeps.slurm import cluster
 from tests.commands import bnbench
 from tests.extras import required
+from tests.processes import LIMIT
 from tests.runs import small_config, write_experiment
 
 submitit = required("submitit")
@@ -169,7 +170,7 @@ RETRYING = "sbatch: error: Slurm temporarily unable to accept job, sleeping and 
 @pytest.mark.parametrize(
     ("body", "seconds", "submitted"),
     [(f"echo '{RETRYING}' >&2; exec /bin/sleep 60", 0.5, False),
-     ('echo "$1" > $0.taken; echo "sbatch: error: Socket timed out" >&2; exit 1', 10.0, True),
+     ('echo "$1" > $0.taken; echo "sbatch: error: Socket timed out" >&2; exit 1', LIMIT, True),
      ("/bin/sleep 1; echo Submitted batch job 7", 0.5, True)],
 )  # fmt: skip
 def test_a_queue_that_is_full_is_not_waited_for_and_nothing_is_submitted_twice(
