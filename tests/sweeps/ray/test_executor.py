@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from bnbench.config import loading, plans, schema
@@ -309,6 +310,9 @@ def all_ready(cluster: Any) -> None:
         ray.wait(starting, num_returns=len(starting), timeout=LIMIT)
 
 
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="no node can have another"
+)
 def test_another_environment_is_refused_or_recorded(nodes: Cluster, tmp_path: Path) -> None:
     other = nodes.add(env_vars={"ATEN_CPU_CAPABILITY": "default"})
     runs = [small_config(seed=seed) for seed in range(4)]
