@@ -19,7 +19,7 @@ from bnbench.assemble.inputs import Announce
 from bnbench.config import feasible, schema
 from bnbench.config.custom import custom_target
 from bnbench.config.datasets import prepared_copy
-from bnbench.data.dataset import Dataset
+from bnbench.data.dataset import Dataset, doubts
 from bnbench.data.prepared import cache_folder, prepared
 from bnbench.errors import DataError
 from bnbench.guard import Raised, awaited, foreign_code
@@ -73,7 +73,10 @@ def _returned(config: schema.CustomData, scratch: Path, announce: Announce) -> D
         redirect_stdout(sys.stderr),
         foreign_code(fails),
     ):
-        return gathered(function(**config.options), where, scratch)
+        found = gathered(function(**config.options), where, scratch)
+    for doubt in doubts(found):
+        announce(f"warning: {where}: {doubt}")
+    return found
 
 
 def _require_options(function: Callable[..., Any], options: dict[str, Any], where: str) -> None:

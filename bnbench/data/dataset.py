@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from torch import Tensor
 
 from bnbench.errors import DataError
 from bnbench.machine import available_memory
+
+SHARED = 0.05
+"""Share of test images that may be training images, too: of published sets fewer are."""
+FAR = 5.0
+"""So many times another deviation, or so many deviations off, no two parts of one set are."""
 
 # Pixels added up at a time: bounds what `moments` needs in addition to the images.
 _COUNTED = 1 << 22
@@ -98,6 +104,23 @@ def moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = tuple(each / (255 * total) for each in first)
     variances = [total * s - f * f for f, s in zip(first, second, strict=True)]
     return mean, tuple(math.sqrt(each) / (255 * total) for each in variances)
+
+
+def doubts(dataset: Dataset) -> Iterator[str]:
+    """What makes numbers on the test images mean something else, where the parts come from code
+    of the user's: the same images in both, or pixels of another scale."""
+    train, test = dataset.train.pixels.numpy(), dataset.test.pixels.numpy()
+    there = {hash(image.tobytes()) for image in train}
+    seen = sum(hash(image.tobytes()) in there for image in test)
+    if seen > SHARED * len(test):
+        yield f"{seen:,} of {len(test):,} test images are training images, too"
+    both = zip(dataset.mean, dataset.std, *moments(dataset.test.pixels), strict=True)
+    for mean, std, other_mean, other_std in both:
+        if abs(mean - other_mean) > FAR * std or other_std > FAR * std or std > FAR * other_std:
+            yield (
+                f"pixels of test have mean {other_mean:.3g} and deviation {other_std:.3g}, of "
+                f"train {mean:.3g} and {std:.3g}: are they scaled alike?"
+            )
 
 
 def pixel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from bnbench.data import in_order, own
 from bnbench.data.batches import Standardize
-from bnbench.data.dataset import Dataset, moments, pixel_moments
+from bnbench.data.dataset import Dataset, doubts, moments, pixel_moments
 from bnbench.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -258,3 +258,27 @@ def test_channels_are_told_apart_or_refused(
             own._channels_first(values, "the image is")
     else:
         assert own._channels_first(values, "the image is").shape == expected
+
+
+@pytest.mark.parametrize(
+    ("scale", "same", "told"),
+    [
+        (1.0, 0, []),
+        (1.0, 3, []),
+        (1.0, 4, ["4 of 64 test images are training images, too"]),
+        (255.0, 0, ["pixels of test have mean 12", "pixels of test have mean 12"]),
+    ],
+)
+def test_parts_that_are_not_what_they_should_be_are_told(
+    scale: float, same: int, told: list[str]
+) -> None:
+    train, test = RNG.random((2, 64, 2, 8, 8), dtype=np.float32)
+    test[:same] = train[-same - 1 : -1]
+    labels = np.arange(64) % 3
+    found = [*doubts(gathered((train, labels), (scale * test, labels)))]
+    assert [each[: len(said)] for each, said in zip(found, told, strict=True)] == told
+
+
+def test_constant_images_of_one_value_are_alike_but_the_same() -> None:
+    zeros = np.zeros((8, 1, 8, 8), np.uint8), np.arange(8) % 2
+    assert [*doubts(gathered(zeros, zeros))] == ["8 of 8 test images are training images, too"]
