@@ -11,7 +11,7 @@ import typer
 from bnbench import garbage
 from bnbench.cli import completion
 from bnbench.cli.root import Json, RunsDir, doing, number, one_of, output, say, show
-from bnbench.errors import UsageError
+from bnbench.errors import StorageError, UsageError
 from bnbench.wording import listing, printable
 
 FIGURES = ("pdf", "png", "svg")
@@ -114,9 +114,13 @@ def report(
 
         folder = find_experiment(runs_dir, experiment, experiment_of(experiment))
         found = read_study(choose_study(folder, study))
+    unwritten: StorageError | None = None
     with doing("drawing the figures", as_json):
         made = writing.make(found, formats=formats)
-        writing.write(found, made)
+        try:
+            writing.write(found, made)
+        except StorageError as error:  # a folder that can only be read has a table, too
+            unwritten = error
     if as_json:
         print(record.as_json(made.record), end="")
     elif as_methods:
@@ -125,8 +129,11 @@ def report(
     elif form is not None:
         print(paper.FORMS[form](made.record), end="")
     else:
-        for part in terminal.terminal(made.record, columns=output.width):
+        parts = [*terminal.terminal(made.record, columns=output.width)]
+        for part in parts[: -terminal.PLACES] if unwritten else parts:
             output.print(part)
+    if unwritten is not None:
+        raise unwritten
     if formats:
         where = found.folder.file.parent / record.FIGURES
         each = ", ".join(f"*.{kind}" for kind in formats)

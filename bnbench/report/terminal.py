@@ -23,6 +23,10 @@ NARROWEST_NAME = 12
 """Columns that a setup's name needs in a table; a longer one is folded."""
 
 
+PLACES = 2
+"""How many of the parts of a report, the last ones, say where its files are."""
+
+
 def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
     """The report: question, answer, table, verdicts, where the files are; what to print, one below
     the other, no wider than `columns` and 80."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from bnbench.store import ExperimentFolder
 from tests.commands import bnbench
-from tests.report.invented import Told, invented
+from tests.report.invented import Told, invented, undrawn
 from tests.runs import SMALL_YAML
 
 TEXT = f"{SMALL_YAML}question: Which one?\nsetups: {{none: {{norm: {{kind: none}}}}, bn: {{}}}}\n"
@@ -48,6 +49,19 @@ def test_report_as_json_prints_the_file_and_nothing_else(folder: ExperimentFolde
     figures = {figure["name"] for figure in json.loads(out)["figures"]}
     assert {"probe-activations", "probe-running-error", "probe-batch-noise"} <= figures
     assert "probe-landscape" not in figures
+
+
+def test_what_cannot_be_written_is_shown_all_the_same(own_folder: Path) -> None:
+    folder = invented(own_folder, TEXT, lambda _: Told())
+    with undrawn():
+        shown, printed = bnbench("report", "x"), bnbench("report", "x", "--format", "markdown")
+        shutil.rmtree(folder.path / "figures")
+        (folder.path / "figures").write_text("as on a disk that can only be read")
+        code, out, err = bnbench("report", "x")
+        assert (code, err.partition(":")[0]) == (4, "runs/x/figures")
+        assert shown.out.startswith(out)
+        assert shown.out[len(out) :].startswith("page: ")
+        assert bnbench("report", "x", "--format", "markdown")[:2] == (4, printed.out)
 
 
 BEGINNINGS = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
