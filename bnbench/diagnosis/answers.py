@@ -25,10 +25,11 @@ them: of 20 random labels, 99 in 100 times one is in the upper fifth."""
 
 
 def answer(output: Any, place: int = 0) -> Tensor | None:
-    """The tensor in an output that is the answer: it, the one at this place of a tuple, `.logits`,
-    …"""
+    """The tensor in an output that is the answer: it, `.logits`, …, else the one at this place of a
+    tuple or dict."""
     if isinstance(output, Tensor):
         return output
+    output = heads(output)
     if isinstance(output, list | tuple) and output:
         there = output[place if place < len(output) else 0]
         return answer(there) if not isinstance(there, Mapping) else None
@@ -37,6 +38,13 @@ def answer(output: Any, place: int = 0) -> Tensor | None:
         if isinstance(found, Tensor):
             return found
     return None
+
+
+def heads(output: Any) -> Any:
+    """The values of a dict that does not name its answer, as heads by task; else the output."""
+    if isinstance(output, Mapping) and not any(name in output for name in ANSWERS):
+        return [*output.values()]
+    return output
 
 
 def total(output: Any) -> Tensor | None:
@@ -59,13 +67,14 @@ def place_of(output: Any, labels: Tensor, every: Sequence[Tensor]) -> tuple[int,
     else the first with a place for each class, or 0. `every`: all labels, in tensors of one shape.
     """
     fit = []
+    output = heads(output)
     for k, each in enumerate(output if isinstance(output, list | tuple) else ()):
         found = answer(each)
         if found is None or not found.is_floating_point():
             continue
         at = classes_at(found, labels)
         size = 0 if at is None else found.shape[at]
-        classes = _classes(every, size)
+        classes = classes_in(every, size)
         one_each = classes <= 2 and found.ndim > 0 and found.numel() == labels.numel()
         if one_each or 0 < classes <= size <= UNSEEN * classes:
             return k, False
@@ -73,11 +82,12 @@ def place_of(output: Any, labels: Tensor, every: Sequence[Tensor]) -> tuple[int,
     return next(iter(fit), 0), len(fit) > 1
 
 
-def _classes(every: Sequence[Tensor], size: int) -> int:
+def classes_in(every: Sequence[Tensor], size: int) -> int:
     """How many classes labels show to a network that has so many; 0 where they are no numbers of
-    classes."""
-    if any(each.is_floating_point() or each.is_complex() for each in every):
-        return 0
+    classes. Whole numbers of any dtype are: some loops convert them later."""
+    for each in every:
+        if each.is_complex() or (each.is_floating_point() and bool((each != each.round()).any())):
+            return 0
     known = [each[counted(each, size)] for each in every]
     return max((int(each.max()) + 1 for each in known if len(each)), default=0)
 

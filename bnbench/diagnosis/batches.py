@@ -38,6 +38,13 @@ EXPECTED = (
 )
 
 
+GRAPHS = (
+    "make each graph an example, and a batch of them in forward: "
+    "collate_fn=lambda graphs: (graphs, torch.stack([each.y for each in graphs])), "
+    "forward=lambda model, batch: model(Batch.from_data_list(batch[0]))"
+)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Collected:
     """Examples in the loader's order; `sizes`: of its batches; `single`: whether the loader has
@@ -146,6 +153,12 @@ def collect(
             raise DataError(gave, do=do)
         new = Group(count=count)
         new.form = _form(batch, count, (), new)
+        if any(_is_edges(each, count) for each in new.rest.values()):
+            raise UsageError(
+                f"the {loader} loader yields nodes of graphs, which cannot be put into other "
+                "batches without their edges",
+                do=GRAPHS,
+            )
         if not found:
             taken = arguments(tuple(batch) if isinstance(batch, list) else batch)
         weight = sum(each.nbytes for each in _tensors(list(new.columns.values())))
@@ -193,12 +206,20 @@ def _count_of(batch: Any, loader: Loader) -> int:
     lists = [each for each in parts if isinstance(each, list)]
     if _tensors(lists):
         return len(lists[0])
-    raise UsageError(f"the {loader} loader yields {described(batch)}", do=EXPECTED)
+    do = GRAPHS if hasattr(batch, "edge_index") else EXPECTED
+    raise UsageError(f"the {loader} loader yields {described(batch)}", do=do)
 
 
 def _tensors(value: Any) -> list[Tensor]:
     """All tensors in it, whatever it is."""
     return [each for each in tree_leaves(value) if isinstance(each, Tensor)]
+
+
+def _is_edges(value: Any, count: int) -> bool:
+    """Whether it numbers a batch's rows, two by two, as edge_index, (2, edges), does."""
+    if not isinstance(value, Tensor) or value.ndim != 2 or len(value) != 2 or value.numel() < 4:
+        return False
+    return value.dtype == torch.long and 0 <= int(value.min()) <= int(value.max()) < count
 
 
 def _form(value: Any, count: int, path: Path, group: Group) -> Any:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
+from math import inf, log
 from statistics import fmean
 from typing import cast
 
 from torch import Tensor, nn
 
 from bnbench.diagnosis import criteria
-from bnbench.diagnosis.criteria import off
-from bnbench.diagnosis.evidence import Evidence
+from bnbench.diagnosis.evidence import Evidence, Measured
 from bnbench.diagnosis.foreign import Network
 from bnbench.diagnosis.result import LayerReading, percent
 from bnbench.diagnosis.survey import Pools
@@ -48,7 +47,7 @@ class Case:
         ]
         fixed = evidence.survey.of("fixed")
         if self.tracking and all(each.name in fixed for each in self.tracking):
-            self.gap &= criteria.more_right(self.train)
+            self.gap &= _more_right(self.train)
         self.new = [each for each in self.tracking if _is_new(self.norms[each.name], each.eps)]
 
     def some(self, layers: Sequence[LayerReading]) -> str:
@@ -76,8 +75,8 @@ class Case:
         self, layers: Sequence[LayerReading], these: Pools | None, said: str, own: Pools, of: str
     ) -> str:
         """That running variances fit `these` statistics much better than the layers' `own`, with
-        the words for both; empty where they do not, or where no layer is off."""
-        if these is None or not any(map(off, layers)):
+        the words for both; empty where they do not."""
+        if these is None:
             return ""
         both = own, these
         known = [
@@ -97,6 +96,12 @@ class Case:
         return f"running variances are off by {away:.0%} from those {of}, by {left:.0%} from {said}"
 
 
+def _more_right(measured: Measured) -> bool:
+    """Whether more is right under population statistics; True where nothing is right or wrong."""
+    before, after = measured.running, measured.own.population
+    return before.right is None or criteria.harms(before, after, loss=inf)
+
+
 def _is_new(norm: nn.Module, eps: float) -> bool:
     """Whether its running statistics are what a new layer has: mean 0, variance 1."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
@@ -106,7 +111,7 @@ def _is_new(norm: nn.Module, eps: float) -> bool:
 
 def worst_of(layers: Sequence[LayerReading]) -> LayerReading:
     """The one whose running statistics cost most."""
-    return max(layers, key=lambda each: each.blame or 0.0)
+    return max(layers, key=criteria.rank)
 
 
 def alike(layers: Sequence[LayerReading]) -> str:

@@ -4,16 +4,25 @@ calls, and what is left where nothing explains a gap."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf, isnan
 from typing import cast
 
 from torch import Tensor
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bnbench.diagnosis import criteria
-from bnbench.diagnosis.case import Case, errors
+from bnbench.diagnosis.case import Case, errors, worst_of
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
-from bnbench.diagnosis.result import Finding, LayerReading, by_a_factor, figures, finding, percent
+from bnbench.diagnosis.result import (
+    RECALIBRATE,
+    Finding,
+    LayerReading,
+    by_a_factor,
+    figures,
+    finding,
+    percent,
+)
 from bnbench.running_statistics import STATISTICS
 from bnbench.wording import cut
 
@@ -27,6 +36,11 @@ UNITS = 2.0
 OTHER_UNITS = (
     "is it trained? Or are the outputs in another unit than the labels, which the training loop "
     "scales: then give labels in theirs, or score="
+)
+SLOWER_AT_THE_END = (
+    f"{RECALIBRATE}; in training, let the learning rate fall towards the end, or train longer: the "
+    "statistics catch up where weights hardly move. If these weights are an average (EMA, SWA), "
+    "the model that was trained, given as `live`, tells"
 )
 OWN_MODULES = (
     "give each normalization a module of its own that names them so (as nn.BatchNorm2d), and ask "
@@ -107,7 +121,7 @@ def by_call(case: Case) -> Iterator[Finding]:
 def of_a_mismatch(case: Case) -> Finding:
     """Why running statistics do not fit, where neither age nor momentum says it."""
     layers, calls, modes = case.tracking, case.evidence.survey.calls, case.modes
-    far = sorted(filter(off, layers), key=lambda each: -(each.blame or 0.0))
+    far = sorted(filter(off, layers), key=criteria.rank, reverse=True)
     first = next((each for each in layers if each.name == next(iter(calls))), None)
     if first is not None and far == [first] and len(layers) > 1:
         variance = case.pools[first.name].variance
@@ -132,6 +146,9 @@ def of_a_mismatch(case: Case) -> Finding:
         )
     if fits := _fit_dropout(case):
         return finding("dropout-before-norm", f"{fits}; {case.costs}", far)
+    worst = max(map(criteria.away, layers), default=inf)
+    if worst < criteria.TRAILING and len(far) <= criteria.FEW * len(layers):
+        return finding("mismatched", _trailing(case), layers, do=SLOWER_AT_THE_END)
     where = f"layer {far[0].name}: {errors(far)}; " if far else ""
     # A count that is missing, or 0 after a conversion, says nothing.
     often = all(each.updates for each in far or layers)
@@ -140,6 +157,25 @@ def of_a_mismatch(case: Case) -> Finding:
         "running statistics do not belong to these weights on these images"
         f"{', though they were updated often enough' if often else ''}; {where}{case.costs}",
         far,
+    )
+
+
+def _trailing(case: Case) -> str:
+    """That running statistics are a little off in every layer, as where weights move up to the
+    end."""
+    layers = case.tracking
+    mean, variance = (
+        max(getattr(each, part) or 0.0 for each in layers)
+        for part in ("mean_error", "variance_error")
+    )
+    worst = worst_of(layers)
+    after = f"after {worst.updates:,} updates " if worst.updates else ""
+    window = "some" if isnan(worst.window) else f"{worst.window:,.0f}"
+    return (
+        f"{after}no layer is far off, and every one a little (means by up to {mean:.2f} standard "
+        f"deviations{by_a_factor('their', variance)}), which this network magnifies: running "
+        f"statistics average over {window} batches, and the weights have moved in that "
+        f"time, as at a learning rate that is high up to the end; {case.costs}"
     )
 
 
@@ -157,10 +193,11 @@ def unexplained(case: Case) -> Iterator[Finding]:
                 f"under batch statistics, and {train.own.population.figures} on the training "
                 "images under population statistics"
             )
+            far = list(filter(off, case.tracking))
             if fits := _fit_dropout(case):
-                yield finding("dropout-before-norm", f"{fits}; {text}")
+                yield finding("dropout-before-norm", f"{fits}; {text}", far)
             else:
-                yield finding("unexplained-gap", text)
+                yield finding("unexplained-gap", text, far)
             return
 
 

@@ -24,10 +24,11 @@ from bnbench.diagnosis.findings import findings
 from bnbench.diagnosis.finite import non_finite, non_finite_output
 from bnbench.diagnosis.foreign import Network, averages, in_a_sentence, plain, uncompiled, untouched
 from bnbench.diagnosis.passes import REFERENCE, Passes, Tell, measure
+from bnbench.diagnosis.predictions import Predictions
 from bnbench.diagnosis.result import Diagnosis, Finding, Kind, LayerReading, Loader, Score
 from bnbench.diagnosis.route import Forward, beside
 from bnbench.diagnosis.survey import Manner
-from bnbench.diagnosis.task import LOSSES, Predictions
+from bnbench.diagnosis.task import LOSSES
 from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
 from bnbench.guard import foreign_code

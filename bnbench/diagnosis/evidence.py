@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from bnbench.diagnosis.batches import Collected
+from bnbench.diagnosis.predictions import Predictions
 from bnbench.diagnosis.route import Forward
 from bnbench.diagnosis.survey import Pools, Survey
-from bnbench.diagnosis.task import Predictions, Score, Task
+from bnbench.diagnosis.task import Score, Task
 from bnbench.guard import ForeignCode
 from bnbench.probes.statistics import Autocast
 

@@ -107,11 +107,12 @@ def told_by_counts(case: Case) -> Finding | None:
     of batches of 64 nearly as well.
     """
     far = [each for each in case.tracking if off(each)]
-    if not far:
+    wraps = case.evidence.target.averages
+    if not (far or wraps):
         return None
+    far = far or case.tracking
     worst = worst_of(far)
     where = f"layer {worst.name}: {errors(far)}; {case.costs}"
-    wraps = case.evidence.target.averages
     if wraps and case.evidence.of_live is None:
         return finding(
             "averaged-weights",

@@ -16,9 +16,10 @@ from bnbench.diagnosis.batches import Collected
 from bnbench.diagnosis.evidence import Evidence, InBatches, Measured, Modes, Target
 from bnbench.diagnosis.foreign import Network, in_a_sentence
 from bnbench.diagnosis.modes import averages, drops, in_training, losses, moved
+from bnbench.diagnosis.predictions import Predictions, joined
 from bnbench.diagnosis.route import Route, labels_in, route
 from bnbench.diagnosis.survey import Pools, survey
-from bnbench.diagnosis.task import CODE, Predictions, Score, Task, joined, task_of
+from bnbench.diagnosis.task import CODE, Score, Task, task_of
 from bnbench.errors import BnbenchError, UsageError
 from bnbench.probes.interception import tensors_in, tensors_restored
 from bnbench.probes.statistics import Autocast
@@ -131,8 +132,7 @@ class Passes:
                 output = model(batch)
             if score is not None:
                 return Task("own", score=score)
-            task = task_of(output, batch, labels, images)
-            return replace(task, shares=task.kind == "binary" and self._shares(images, task.place))
+            return task_of(output, batch, labels, images, lambda at: self._shares(images, at))
         except UsageError:
             if not isinstance(way, Route):
                 raise
@@ -340,8 +340,11 @@ class Passes:
             with self.autocast():
                 output = self.model(batch)
             known = None if reference is None else reference[positions]
-            with self.model.code.entered(in_a_sentence("score()", UsageError)):
-                parts.append(self.task.judged(output, batch, len(positions), known))
+            try:
+                with self.model.code.entered(in_a_sentence("score()", UsageError)):
+                    parts.append(self.task.judged(output, batch, len(positions), known))
+            except UsageError as error:
+                raise UsageError(f"{images.loader} loader: {error.what}", do=error.do) from error
             self.done += len(positions)
             self.tell(min(self.done / self.whole, 1.0))
         return joined(parts, torch.cat(list(chunks)), self.task.unit)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -13,7 +15,9 @@ from torch import Tensor
 from bnbench.diagnosis.answers import (
     answer,
     classes_at,
+    classes_in,
     counted,
+    heads,
     in_unit,
     known_mean,
     log_shares,
@@ -23,15 +27,13 @@ from bnbench.diagnosis.answers import (
     shares_at,
     total,
 )
-from bnbench.diagnosis.batches import Collected
+from bnbench.diagnosis.batches import GRAPHS, Collected
 from bnbench.diagnosis.foreign import described, shape
 from bnbench.diagnosis.grouping import Path
-from bnbench.diagnosis.result import NATS, figures
+from bnbench.diagnosis.predictions import Predictions, joined, over_places, some
+from bnbench.diagnosis.result import NATS
 from bnbench.diagnosis.route import part
 from bnbench.errors import UsageError
-
-KEPT = 1024
-"""Values of an output that are kept of each example, at most, spread evenly over it."""
 
 Score: TypeAlias = Callable[[Any, Any], Any]
 """What a batch costs: score(output, batch) → losses (examples,), or one for the whole batch."""
@@ -66,81 +68,10 @@ say what each example costs:
     {"model": model, "train": loader, "score": score}"""
 """What to write where outputs and labels are not understood."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """Of each example, in the loader's order: its loss, (n,), the share of it that is right, (n,),
-    and what was answered, (n, parts).
-
-    `right`: None where an answer is not right or wrong. `answers`: classes, or values as a share of
-    their deviation; None where they are not known. `shared`: examples that share one loss. `unit`:
-    of the loss; empty where it has its own. `counts`: which have a label, (n,); None: each.
-    """
-
-    losses: Tensor
-    right: Tensor | None = None
-    answers: Tensor | None = None
-    shared: int = 1
-    unit: str = NATS
-    counts: Tensor | None = None
-
-    @property
-    def loss(self) -> float:
-        """The mean."""
-        return self.losses.mean().item()
-
-    @property
-    def accuracy(self) -> float | None:
-        """The share of right answers."""
-        return None if self.right is None else self.right.mean().item()
-
-    @property
-    def wrong(self) -> float:
-        """The share that is not right, or not explained."""
-        return min(self.loss, 1.0) if self.accuracy is None else 1 - self.accuracy
-
-    @property
-    def figures(self) -> str:
-        """Loss and accuracy: "loss 0.413 and 85.2 % right"."""
-        return figures(self.loss, self.accuracy, self.unit)
-
-    @property
-    def finite(self) -> bool:
-        """Whether every loss is a number."""
-        return bool(self.losses.isfinite().all())
-
-    def differs(self, other: Predictions) -> float:
-        """The share of answers that are others; of values, how far they are apart."""
-        if self.answers is None or other.answers is None:
-            return 0.0
-        if self.answers.is_floating_point():
-            return (self.answers - other.answers).square().mean().item()
-        return (self.answers != other.answers).double().mean().item()
-
-
-def joined(parts: list[Predictions], order: Tensor, unit: str) -> Predictions:
-    """Those of all batches, where `order` are the positions of their examples; in the loader's
-    order, without those that have no label. `unit`: of the loss."""
-    counts = [
-        torch.ones(len(each.losses)).bool() if each.counts is None else each.counts
-        for each in parts
-    ]
-    back = order.argsort()
-    back = back[torch.cat(counts)[back]]
-
-    def all_of(name: str) -> Tensor | None:
-        found = [getattr(each, name) for each in parts]
-        if any(each is None for each in found) or len({each.shape[1:] for each in found}) > 1:
-            return None
-        return torch.cat(found)[back]
-
-    losses = all_of("losses")
-    assert losses is not None
-    shared = max(each.shared for each in parts)
-    return Predictions(losses, all_of("right"), all_of("answers"), shared, unit)
-
-
-# --- what an example costs --------------------------------------------------------------------
+ENLARGED = (
+    "enlarge the outputs to the labels, as the loss in training does: forward=lambda model, batch: "
+    "F.interpolate(model(batch[0]), size=batch[1].shape[-2:])"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,7 +110,15 @@ class Task:
                 distance = (values - reference).square().mean(1)
             return Predictions(distance, None, values)
         assert self.labels is not None
-        return self._of_labels(found, part(batch, self.labels).detach().to("cpu"))
+        given = None
+        with suppress(LookupError, TypeError):
+            given = part(batch, self.labels)
+        if not isinstance(given, Tensor):
+            are = "missing" if given is None else described(given)
+            raise UsageError(f"labels are {are}", do="give them as in the training loader")
+        if self.kind in ("binary", "values") and given.numel() != found.numel():
+            raise _not_understood(found, given)
+        return self._of_labels(found, given.detach().to("cpu"))
 
     def _of_labels(self, found: Tensor, labels: Tensor) -> Predictions:
         match self.kind:
@@ -190,13 +129,13 @@ class Task:
                 found, labels = found.movedim(at, 1), labels.movedim(at, 1)
                 losses = -(labels.double() * log_shares(found)).sum(1)
                 every, said = torch.ones_like(losses, dtype=torch.bool), found.argmax(1)
-                return _over_places(losses, said == labels.argmax(1), every, said)
+                return over_places(losses, said == labels.argmax(1), every, said)
             case "binary":
                 return self._of_two(found, labels.reshape(found.shape).double())
             case _:
                 labels = labels.reshape(found.shape).double()
                 losses, values = (found - labels).square() / self.scale, found / self.scale**0.5
-                return _over_places(losses, None, ~labels.isnan(), values)
+                return over_places(losses, None, ~labels.isnan(), values)
 
     def _of_two(self, found: Tensor, labels: Tensor) -> Predictions:
         no, yes = (labels == each for each in self.two)
@@ -204,7 +143,7 @@ class Task:
         logits = found.clamp(1e-12, 1 - 1e-12).logit() if shares else found
         losses = F.binary_cross_entropy_with_logits(logits, yes.double(), reduction="none")
         said = logits > 0
-        return _over_places(losses, said == yes, no | yes, said.long())
+        return over_places(losses, said == yes, no | yes, said.long())
 
     def by_constant(self, labels: Tensor) -> Predictions:
         """What labels, (n, …), cost if the answer is always the same: their frequencies, of dense
@@ -250,15 +189,28 @@ class Task:
         return Predictions(losses, None, answers, shared)
 
 
-def task_of(output: Any, batch: Any, labels: Path | None, images: Collected) -> Task:
-    """The task, from what is there: the output for a batch of the images. Raises UsageError."""
+def task_of(
+    output: Any,
+    batch: Any,
+    labels: Path | None,
+    images: Collected,
+    shares: Callable[[int], bool],
+) -> Task:
+    """The task, from what is there: the output for a batch of the images. `shares`: whether outputs
+    at this place are from 0 to 1, in more batches than this. Raises UsageError."""
     given = None if labels is None else part(batch, labels)
     place, doubtful = 0, False
     if isinstance(given, Tensor):
-        every = [each for path, each in images.tensors() if path == labels]
-        place, doubtful = place_of(output, given, every)
+        known = [each for path, each in images.tensors() if path == labels]
+        if not known:
+            raise UsageError(
+                f"the labels are {described(given)}, without one for each row of a batch",
+                do=f"an example is a row of the first tensor. Of graphs, {GRAPHS}",
+            )
+        place, doubtful = place_of(output, given, known)
     found = answer(output, place)
-    if found is None or not found.ndim:
+    # Of heads that no label chooses from, losses in training say more.
+    if found is None or not found.ndim or (labels is None and heads(output) is not output):
         raise UsageError(f"the model gives {described(output)}", do=CODE)
     if labels is None:
         return Task("outputs")
@@ -267,18 +219,23 @@ def task_of(output: Any, batch: Any, labels: Path | None, images: Collected) -> 
     if given.is_complex() or not found.is_floating_point() or len(found) != len(given):
         raise _not_understood(found, given)
     column = images.column(labels)
-    task = _of_answer(found, given, labels, given.cpu() if column is None else column)
+    every = given.cpu() if column is None else column
+    task = _of_answer(found, given, labels, every, partial(shares, place))
     return replace(task, place=place, doubtful=doubtful)
 
 
-def _of_answer(found: Tensor, given: Tensor, labels: Path, every: Tensor) -> Task:
-    whole = not every.is_floating_point()
-    at = classes_at(found, given) if whole else None
+def _of_answer(
+    found: Tensor, given: Tensor, labels: Path, every: Tensor, shares: Callable[[], bool]
+) -> Task:
+    at = classes_at(found, given)
     classes = 0 if at is None else found.shape[at]
-    counts = counted(every, classes) if whole else ~every.isnan()
+    if every.is_floating_point() and not 0 < classes_in([every], classes) <= classes:
+        at, classes = None, 0
+    numbers = at is not None or not every.is_floating_point()
+    counts = counted(every, classes) if numbers else ~every.isnan()
     if not counts.any():
-        numbers = " and ".join(sorted({*map(str, every.flatten().tolist())}))
-        said = f"all labels are {numbers}, which count for nothing"
+        values = " and ".join(sorted({*map(str, every.flatten().tolist())}))
+        said = f"all labels are {values}, which count for nothing"
         raise UsageError(said, do="give a loader whose batches have labels")
     kinds = of_two(every)
     if at is not None:
@@ -290,12 +247,13 @@ def _of_answer(found: Tensor, given: Tensor, labels: Path, every: Tensor) -> Tas
         raise _not_understood(found, given)
     if kinds is None and bool(((every == 0) | (every == 1) | ~counts).all()):
         kinds = 0, 1
-    # Of a sigmoid for each class, the shares do not sum to one.
-    each = kinds and in_unit(found) and shares_at(found) is None
+    sigmoid = kinds is not None and shares()
+    # Of one for each class, the shares do not sum to one.
+    each = sigmoid and shares_at(found) is None
     if found.shape == given.shape and shares_at(every) is not None and not each:
         return Task("soft", labels)
     if kinds:
-        return Task("binary", labels, two=kinds)
+        return Task("binary", labels, two=kinds, shares=sigmoid)
     rows = every.reshape(len(every), -1)
     number = (~rows.isnan()).sum(0)
     away = (rows - known_mean(rows)).square_().nansum(0) / (number - 1)
@@ -306,7 +264,7 @@ def _not_understood(found: Tensor, given: Tensor) -> UsageError:
     return UsageError(
         f"the model gives outputs of shape {shape(found)} for {str(given.dtype)[6:]} labels of "
         f"shape {shape(given)}",
-        do=CODE,
+        do=ENLARGED if found.ndim == per_place(given, found).ndim + 1 == 4 else CODE,
     )
 
 
@@ -326,24 +284,4 @@ def _of_classes(found: Tensor, labels: Tensor) -> Predictions:
         )
     losses = F.nll_loss(log_shares(found), labels.where(counts, -100), reduction="none")
     predicted = found.argmax(1)
-    return _over_places(losses, predicted == labels, counts, predicted)
-
-
-def _over_places(
-    losses: Tensor, right: Tensor | None, counts: Tensor, answers: Tensor
-) -> Predictions:
-    """Of each example, the means over its places that count; (n, …) each."""
-    counts = counts.reshape(len(counts), -1)
-    number = counts.sum(1).clamp(min=1)
-
-    def mean(each: Tensor) -> Tensor:
-        return each.double().reshape(counts.shape).where(counts, 0.0).sum(1) / number
-
-    shares = None if right is None else mean(right)
-    return Predictions(mean(losses), shares, some(answers), counts=counts.any(1))
-
-
-def some(values: Tensor) -> Tensor:
-    """(n, parts): evenly spread values of each example, `KEPT` at most."""
-    flat = values.reshape(len(values), -1)
-    return flat[:, :: -(-flat.shape[1] // KEPT)]
+    return over_places(losses, predicted == labels, counts, predicted)

@@ -278,8 +278,7 @@ def _row(layer: LayerReading) -> list[str]:
 
 def badness(layer: LayerReading) -> tuple[bool, float, float]:
     """Sorts layers, the worst last."""
-    blame = layer.blame if layer.blame is not None and isfinite(layer.blame) else 0.0
-    return bool(layer.dead or layer.under_eps or not layer.tracks), blame, layer.mean_error or 0.0
+    return bool(layer.dead or layer.under_eps or not layer.tracks), *criteria.rank(layer)
 
 
 def _findings(diagnosis: Diagnosis) -> Iterator[RenderableType]:

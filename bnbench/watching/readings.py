@@ -15,9 +15,9 @@ from bnbench.diagnosis.evidence import Measured
 from bnbench.diagnosis.finite import non_finite
 from bnbench.diagnosis.foreign import Network, in_a_sentence, uncompiled, untouched
 from bnbench.diagnosis.passes import WHOLE, Passes
+from bnbench.diagnosis.predictions import Predictions
 from bnbench.diagnosis.result import Finding
 from bnbench.diagnosis.route import Forward
-from bnbench.diagnosis.task import Predictions
 from bnbench.diagnosis.task import Score as Scoring
 from bnbench.errors import UsageError
 from bnbench.events import Evaluation, Fact, Gap, Split

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import bnbench
 from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis import Diagnosis
+from bnbench.diagnosis.case import worst_of
+from bnbench.diagnosis.criteria import rank
 from tests.diagnosis import causes, faults
 from tests.diagnosis.faults import diagnosed
 from tests.diagnosis.patients import (
@@ -19,6 +23,7 @@ from tests.diagnosis.patients import (
     loader,
     network,
     norms,
+    pictures,
     recalibrated,
     statistics,
     steps,
@@ -82,6 +87,42 @@ def test_the_layer_is_named() -> None:
     assert finding.layers == ("4",)
     blame = {each.name: each.blame or 0.0 for each in diagnosed(model).layers}
     assert max(blame, key=lambda name: blame[name]) == "4"
+
+
+def test_statistics_that_trail_behind_the_weights_are_told_from_those_of_other_ones() -> None:
+    """All layers are a little off, in the direction that costs most; else some are far off."""
+
+    def found(times: float) -> tuple[str, str, tuple[str, ...]]:
+        model = recalibrated(trained()).eval()
+        x, y, *_ = pictures()
+        F.cross_entropy(model(x[:IMAGES]), y[:IMAGES]).backward()  # type: ignore[no-untyped-call]
+        for each in norms(model).values():
+            mean, variance = statistics(each)
+            # A larger mean does what a smaller bias does.
+            costs = -(each.weight * cast(Tensor, each.bias.grad)).sign()
+            mean.add_(0.09 * times * costs.detach() * variance.sqrt())
+        (finding,) = diagnosed(model).findings
+        assert finding.name == "mismatched"
+        return finding.evidence, finding.do, finding.layers
+
+    evidence, do, layers = found(1.0)
+    assert "no layer is far off" in evidence
+    assert "average over 19 batches" in evidence
+    assert "let the learning rate fall" in do
+    assert layers == ("1", "4", "7")
+    evidence, do, _ = found(4.0)
+    assert "do not belong to these weights" in evidence
+    assert "learning rate" not in do
+
+
+def test_layers_that_cost_less_than_nothing_are_ranked_by_how_far_they_are_off() -> None:
+    one = diagnosed(trained()).layers[0]
+    far, near, costly = (
+        replace(one, blame=blame, mean_error=mean, variance_error=0.0)
+        for blame, mean in ((-0.04, 2.0), (-0.01, 0.02), (0.3, 0.01))
+    )
+    assert sorted([costly, far, near], key=rank) == [near, far, costly]
+    assert worst_of([near, far]) is far
 
 
 def test_what_names_a_fault_is_its_own_evidence() -> None:

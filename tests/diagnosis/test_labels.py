@@ -35,6 +35,18 @@ class Places(nn.Module):
         return found.transpose(1, 2) if self.last else found
 
 
+class Heads(nn.Module):
+    """A dict of answers, of which one has the classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = body(4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        found: Tensor = self.body(x)
+        return {"boxes": found[:, :2], "kind": found, "seen": found[:, 0]}
+
+
 ONE_HOT = F.one_hot(PLACES, 2)
 """(512, 3, 2)."""
 
@@ -43,6 +55,9 @@ ONE_HOT = F.one_hot(PLACES, 2)
     ("model", "plain", "other"),
     [
         (body(4), CLASS, CLASS[:, None]),
+        (body(4), CLASS, CLASS.double()),
+        (Heads(), CLASS, CLASS.float()),
+        (Places(last=True), PLACES, PLACES[:, None].float()),
         (Places(), PLACES, PLACES[:, None]),
         (Places(), PLACES, ONE_HOT.transpose(1, 2)),
         (Places(last=True), PLACES, ONE_HOT.float()),
@@ -60,6 +75,21 @@ def test_another_form_of_the_same_labels_costs_the_same(
         assert one.loss == pytest.approx(its.loss, abs=1e-9)
         assert one.accuracy == pytest.approx(its.accuracy, abs=1e-9)
     assert [each.evidence for each in found.findings] == [e.evidence for e in expected.findings]
+
+
+def test_of_a_dict_of_heads_the_one_that_fits_the_labels_is_the_answer() -> None:
+    found, expected = (bnbench.diagnose(model, rows(X, CLASS)) for model in (Heads(), body(4)))
+    assert found.readings == expected.readings
+    assert any(each.startswith("part 2 of the output") for each in found.notes)
+
+
+def test_outputs_of_a_lower_resolution_are_to_be_enlarged() -> None:
+    with pytest.raises(UsageError, match="outputs of shape 32×3×2×2") as caught:
+        bnbench.diagnose(
+            nn.Sequential(body(12), nn.Unflatten(1, (3, 2, 2))),
+            rows(X, CLASS[:, None, None].expand(-1, 4, 4) % 3),
+        )
+    assert "F.interpolate(model(batch[0]), size=batch[1].shape[-2:])" in (caught.value.do or "")
 
 
 def test_a_sigmoid_for_each_class_is_no_softmax() -> None:
@@ -91,6 +121,8 @@ def test_shares_in_one_loader_and_numbers_in_the_other(swapped: bool) -> None:
         (CLASS, PLACES[:, [0, 1, 2, 0]], "outputs of shape"),
         (CLASS, CLASS * 0 - 100, "the eval loader has no labels that count"),
         (X[:, :4], X[:, :4] * nan, "the eval loader has no labels that count"),
+        (CLASS, CLASS + 1, "^eval loader: the labels run from 1 to 4, and the model has 4"),
+        (X[:, :4], X[:, :3], "^eval loader: the model gives outputs of shape"),
     ],
 )
 def test_labels_of_evaluation_that_say_nothing(train: Tensor, other: Tensor, said: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import bnbench
 from bnbench.diagnosis.batches import collect
 from bnbench.diagnosis.criteria import channels, harms, homogeneity, padding
-from bnbench.diagnosis.task import Predictions
+from bnbench.diagnosis.predictions import Predictions
 from bnbench.guard import ForeignCode
 from tests.diagnosis.patients import (
     BATCH,
@@ -179,6 +179,8 @@ def test_the_share_of_padding(first: bool, last: bool) -> None:
     assert padding(images) == pytest.approx(1 - sum(lengths) / 640)
     full = collect([x[:32] + 1, x[32:] + 1], "train", 64, torch.device("cpu"), ForeignCode())
     assert padding(full) == 0
+    margins = torch.cat([x[:32], x[:32].flip(1 if last else 2)])  # as pictures (N, H, W) have
+    assert padding(collect([margins], "train", 64, torch.device("cpu"), ForeignCode())) == 0
 
 
 def test_the_weight_of_the_initial_statistics() -> None:
