@@ -83,7 +83,7 @@ def diagnose(
         from bnbench.runner.settings import Stop
     garbage.resume()
     with Stop().listening(), redirect_stdout(sys.stderr), root.doing("measuring", hidden) as shown:
-        trust, wait = Trust(say, no_custom, accept_changes), _no_progress if hidden else say
+        trust, wait = Trust(say, no_custom, accept_changes), (lambda _: None) if hidden else say
         found = targets.find_target(target, device, images, trust, wait)
         model, saved = found.model, found.checkpoint
         if checkpoint is not None:
@@ -122,9 +122,6 @@ def _print(diagnosis: Diagnosis, as_json: bool) -> None:
     else:
         for part in words.tables(diagnosis):
             root.output.print(part)
-
-
-def _no_progress(_: str) -> None: ...
 
 
 def _say_more(diagnosis: Diagnosis, html: Path | None) -> None:

@@ -39,9 +39,8 @@ EXPECTED = (
 
 
 GRAPHS = (
-    "make each graph an example, and a batch of them in forward: "
-    "collate_fn=lambda graphs: (graphs, torch.stack([each.y for each in graphs])), "
-    "forward=lambda model, batch: model(Batch.from_data_list(batch[0]))"
+    "make graphs examples: collate_fn=lambda graphs: (graphs, torch.stack([each.y for each in "
+    "graphs])), forward=lambda model, batch: model(Batch.from_data_list(batch[0]))"
 )
 
 
@@ -154,11 +153,7 @@ def collect(
         new = Group(count=count)
         new.form = _form(batch, count, (), new)
         if any(_is_edges(each, count) for each in new.rest.values()):
-            raise UsageError(
-                f"the {loader} loader yields nodes of graphs, which cannot be put into other "
-                "batches without their edges",
-                do=GRAPHS,
-            )
+            raise UsageError(f"the {loader} loader yields nodes and edges of graphs", do=GRAPHS)
         if not found:
             taken = arguments(tuple(batch) if isinstance(batch, list) else batch)
         weight = sum(each.nbytes for each in _tensors(list(new.columns.values())))
@@ -216,10 +211,11 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _is_edges(value: Any, count: int) -> bool:
-    """Whether it numbers a batch's rows, two by two, as edge_index, (2, edges), does."""
-    if not isinstance(value, Tensor) or value.ndim != 2 or len(value) != 2 or value.numel() < 4:
+    """Whether it numbers a batch's rows, two by two, as edge_index, (2, edges), does: in other
+    batches these would be other rows."""
+    if not isinstance(value, Tensor) or value.dtype != torch.long or value.ndim != 2:
         return False
-    return value.dtype == torch.long and 0 <= int(value.min()) <= int(value.max()) < count
+    return len(value) == 2 < value.numel() and bool(((value >= 0) & (value < count)).all())
 
 
 def _form(value: Any, count: int, path: Path, group: Group) -> Any:

@@ -15,7 +15,6 @@ from bnbench.diagnosis.foreign import Network
 from bnbench.diagnosis.result import LayerReading, percent
 from bnbench.diagnosis.survey import Pools
 from bnbench.probes.running_error import statistics_error
-from bnbench.wording import cut
 
 
 class Case:
@@ -112,18 +111,3 @@ def _is_new(norm: nn.Module, eps: float) -> bool:
 def worst_of(layers: Sequence[LayerReading]) -> LayerReading:
     """The one whose running statistics cost most."""
     return max(layers, key=criteria.rank)
-
-
-def alike(layers: Sequence[LayerReading]) -> str:
-    """Which others cost as much as the worst one, after "; "."""
-    worst = worst_of(layers)
-    least = criteria.ALIKE * (worst.blame or 0.0)
-    others = [each.name for each in layers if each is not worst and (each.blame or 0.0) >= least]
-    if least <= 0 or not others:
-        return ""
-    return f"; {'layer' if len(others) == 1 else 'layers'} {cut(others)} cost as much"
-
-
-def errors(layers: Sequence[LayerReading]) -> str:
-    """How far the running statistics of the worst layer are off, and which cost as much."""
-    return f"{worst_of(layers).errors}{alike(layers)}"

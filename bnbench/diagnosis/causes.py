@@ -4,14 +4,13 @@ calls, and what is left where nothing explains a gap."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf, isnan
 from typing import cast
 
 from torch import Tensor
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bnbench.diagnosis import criteria
-from bnbench.diagnosis.case import Case, errors, worst_of
+from bnbench.diagnosis.case import Case
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.result import (
@@ -38,9 +37,8 @@ OTHER_UNITS = (
     "scales: then give labels in theirs, or score="
 )
 SLOWER_AT_THE_END = (
-    f"{RECALIBRATE}; in training, let the learning rate fall towards the end, or train longer: the "
-    "statistics catch up where weights hardly move. If these weights are an average (EMA, SWA), "
-    "the model that was trained, given as `live`, tells"
+    f"{RECALIBRATE}; in training, let the learning rate fall towards the end, so that statistics "
+    "catch up. If these weights are an average (EMA, SWA), the trained model, as `live`, tells"
 )
 OWN_MODULES = (
     "give each normalization a module of its own that names them so (as nn.BatchNorm2d), and ask "
@@ -146,10 +144,19 @@ def of_a_mismatch(case: Case) -> Finding:
         )
     if fits := _fit_dropout(case):
         return finding("dropout-before-norm", f"{fits}; {case.costs}", far)
-    worst = max(map(criteria.away, layers), default=inf)
-    if worst < criteria.TRAILING and len(far) <= criteria.FEW * len(layers):
-        return finding("mismatched", _trailing(case), layers, do=SLOWER_AT_THE_END)
-    where = f"layer {far[0].name}: {errors(far)}; " if far else ""
+    worst = max(layers, key=criteria.away)
+    near = criteria.away(worst) < criteria.TRAILING and worst.window > 0
+    if near and len(far) <= criteria.FEW * len(layers):
+        return finding(
+            "mismatched",
+            f"no layer is far off, and all are a little, which this network magnifies (layer "
+            f"{worst.name}: {worst.errors}): running statistics average over {worst.window:,.0f} "
+            "batches, and the weights moved in that time, as at a learning rate that is high to "
+            f"the end; {case.costs}",
+            layers,
+            do=SLOWER_AT_THE_END,
+        )
+    where = f"layer {far[0].name}: {far[0].errors}; " if far else ""
     # A count that is missing, or 0 after a conversion, says nothing.
     often = all(each.updates for each in far or layers)
     return finding(
@@ -157,25 +164,6 @@ def of_a_mismatch(case: Case) -> Finding:
         "running statistics do not belong to these weights on these images"
         f"{', though they were updated often enough' if often else ''}; {where}{case.costs}",
         far,
-    )
-
-
-def _trailing(case: Case) -> str:
-    """That running statistics are a little off in every layer, as where weights move up to the
-    end."""
-    layers = case.tracking
-    mean, variance = (
-        max(getattr(each, part) or 0.0 for each in layers)
-        for part in ("mean_error", "variance_error")
-    )
-    worst = worst_of(layers)
-    after = f"after {worst.updates:,} updates " if worst.updates else ""
-    window = "some" if isnan(worst.window) else f"{worst.window:,.0f}"
-    return (
-        f"{after}no layer is far off, and every one a little (means by up to {mean:.2f} standard "
-        f"deviations{by_a_factor('their', variance)}), which this network magnifies: running "
-        f"statistics average over {window} batches, and the weights have moved in that "
-        f"time, as at a learning rate that is high up to the end; {case.costs}"
     )
 
 

@@ -120,9 +120,6 @@ TRAILING, FEW = 2.0, 0.25
 statistics trail behind weights that move. Trained at a constant rate that did harm: below 1.2, none
 or one layer in 18; in eval() for 56 steps, or with buffers of another network: 1.9 to 13, all."""
 
-ALIKE = 0.95
-"""Of the worst layer's blame: layers within 5 % of it are named with it."""
-
 FITS = 0.5
 """Of the errors: statistics that are off by less than this share fit better."""
 
@@ -314,18 +311,10 @@ def label_distance(one: Tensor | None, other: Tensor | None) -> float:
     return ((ours - theirs).abs().sum() / 2).item()
 
 
-@dataclass(frozen=True, slots=True)
-class Kinds:
-    """Batches of two kinds: the share of the smaller one, and how far the kinds are apart, in
-    standard deviations within a kind."""
-
-    share: float
-    apart: float
-
-
-def two_kinds(images: Collected) -> Kinds | None:
-    """Whether the means and deviations of a loader's batches, by channel, are of two kinds: of the
-    best cut of them in two, along the line on which they differ most."""
+def two_kinds(images: Collected) -> tuple[float, float] | None:
+    """Whether the means and deviations of a loader's batches, by channel, are of two kinds, by the
+    best cut of them in two, along the line on which they differ most: the share of the smaller one,
+    and how far they are apart, in standard deviations within a kind."""
     rows = []
     for positions in images.as_they_come():
         x = first_tensor(images.batch(positions))
@@ -338,11 +327,11 @@ def two_kinds(images: Collected) -> Kinds | None:
     features = torch.stack(rows)
     features = (features - features.mean(0)) / features.std(0, correction=0).clamp(min=1e-12)
     along = torch.linalg.svd(features, full_matrices=False).U[:, 0].sort().values
-    best = Kinds(0.0, 0.0)
+    share = furthest = 0.0
     for k in range(2, len(along) - 1):
         one, other = along[:k], along[k:]
         within = torch.cat([one - one.mean(), other - other.mean()]).square().mean().sqrt().item()
         apart = (other.mean() - one.mean()).item() / max(within, 1e-12)
-        if apart > best.apart:
-            best = Kinds(min(k, len(along) - k) / len(along), apart)
-    return best if best.apart >= APART else None
+        if apart > furthest:
+            share, furthest = min(k, len(along) - k) / len(along), apart
+    return (share, furthest) if furthest >= APART else None

@@ -12,7 +12,7 @@ from math import sqrt
 
 from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis import causes, criteria, history
-from bnbench.diagnosis.case import Case, errors, worst_of
+from bnbench.diagnosis.case import Case, worst_of
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.result import (
     RECALIBRATE,
@@ -125,7 +125,7 @@ def _with_other_statistics(case: Case, moved: list[LayerReading]) -> Iterator[Fi
             "frozen",
             f"{case.some(tracks_no_more)} running statistics that eval() uses and train() no "
             "longer updates (track_running_stats was set to False); layer "
-            f"{worst_of(tracks_no_more).name}: {errors(tracks_no_more)}; {case.costs}",
+            f"{worst_of(tracks_no_more).name}: {worst_of(tracks_no_more).errors}; {case.costs}",
             tracks_no_more,
             do="recalibrate (--fix), and set track_running_stats to True for further training",
         )
@@ -134,7 +134,7 @@ def _with_other_statistics(case: Case, moved: list[LayerReading]) -> Iterator[Fi
         yield finding(
             "frozen",
             f"layer {worst.name} has tracked {worst.updates:,} batches, other layers "
-            f"{most:,} ({case.some(left_out)} stopped); {errors(left_out)}; {case.costs}",
+            f"{most:,} ({case.some(left_out)} stopped); {worst.errors}; {case.costs}",
             left_out,
         )
     fast = [each for each in moved if (each.momentum or 0.0) >= criteria.FAST]
@@ -162,7 +162,7 @@ def _with_other_statistics(case: Case, moved: list[LayerReading]) -> Iterator[Fi
         usual = all((each.momentum or 0.0) >= criteria.USUAL for each in [*new, *slow])
         yield finding(
             "stale",
-            f"{causes.age(worst_of(new or slow), case)}; {errors(new or slow)}"
+            f"{causes.age(worst_of(new or slow), case)}; {worst_of(new or slow).errors}"
             f"{history.or_averaged(case.evidence)}; {case.costs}",
             [*new, *slow],
             do=f"{RECALIBRATE}; train for more steps" if usual else "",
@@ -186,8 +186,8 @@ def _in_batches(case: Case) -> Iterator[Finding]:
         elif kinds := criteria.two_kinds(images):
             name = "mixed-domains"
             what = (
-                f"{what}: the inputs of {kinds.share:.0%} of the batches are of another kind "
-                f"than the rest, {kinds.apart:.0f} standard deviations of such a kind apart"
+                f"{what}: the inputs of {kinds[0]:.0%} of the batches are of another kind "
+                f"than the rest, {kinds[1]:.0f} standard deviations of such a kind apart"
             )
         yield finding(
             name,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bnbench.diagnosis.case import Case, errors, worst_of
+from bnbench.diagnosis.case import Case, worst_of
 from bnbench.diagnosis.criteria import off
 from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.result import Finding, LayerReading, finding
@@ -112,7 +112,7 @@ def told_by_counts(case: Case) -> Finding | None:
         return None
     far = far or case.tracking
     worst = worst_of(far)
-    where = f"layer {worst.name}: {errors(far)}; {case.costs}"
+    where = f"layer {worst.name}: {worst.errors}; {case.costs}"
     if wraps and case.evidence.of_live is None:
         return finding(
             "averaged-weights",

@@ -61,9 +61,10 @@ def measure(
     tell: Tell,
 ) -> Evidence:
     """All of it, in eval mode. `batch_sizes`: the training loader's first. Raises UsageError."""
-    over_train = 2 + 2 * len(batch_sizes) + again + passes.by_call + RANKING + passes.compared
+    compared = passes.task.kind == "outputs"  # with those under batch statistics
+    over_train = 2 + 2 * len(batch_sizes) + again + passes.by_call + RANKING + compared
     over_train += target.live is not None
-    over_eval = (3 + passes.by_call + passes.compared) * len(evaluation) if evaluation else 0
+    over_eval = (3 + passes.by_call + compared) * len(evaluation) if evaluation else 0
     passes.tells(tell, over_train * len(train) + over_eval)
     modes = passes.modes(train)
     found = passes.measured(train, batch_sizes)
@@ -117,11 +118,6 @@ class Passes:
         self.chunked = model.tracking and self.survey.chunked and images.alike and not self.shared
         self.by_call = any(number > 1 for number in self.survey.calls.values())
 
-    @property
-    def compared(self) -> bool:
-        """Whether outputs are compared with those under batch statistics, for want of labels."""
-        return self.task.kind == "outputs"
-
     def _task(self, images: Collected, first: Tensor, score: Score | None) -> Task:
         """What is asked of the network, seen in one batch; its route is set where there is none."""
         model, batch = self.model, images.batch(first)
@@ -167,7 +163,7 @@ class Passes:
         self, images: Collected, batch_sizes: Sequence[int], given: Pools | None = None
     ) -> Measured:
         """`given`: the training images' statistics; None: these are the training images."""
-        if self.compared:
+        if self.task.kind == "outputs":
             self._refer(images, batch_sizes[0])
         running, found = self.running(images), {}
         for size in batch_sizes:

@@ -203,10 +203,8 @@ def task_of(
     if isinstance(given, Tensor):
         known = [each for path, each in images.tensors() if path == labels]
         if not known:
-            raise UsageError(
-                f"the labels are {described(given)}, without one for each row of a batch",
-                do=f"an example is a row of the first tensor. Of graphs, {GRAPHS}",
-            )
+            said = f"the labels are {described(given)}, without one for each row of a batch"
+            raise UsageError(said, do=f"an example is a row. Of graphs' nodes: {GRAPHS}")
         place, doubtful = place_of(output, given, known)
     found = answer(output, place)
     # Of heads that no label chooses from, losses in training say more.

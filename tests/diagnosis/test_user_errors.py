@@ -89,7 +89,7 @@ LOADERS: dict[str, tuple[Any, type[BnbenchError], str]] = {
     "real labels": ([(X, Y + 0.5)], UsageError, "8×10 for float32 labels of shape 8"),
     "one-hot": ([(X, torch.eye(8).long())], UsageError, "labels of shape 8×8"),
     "unequal": ([(X, Y[:4])], UsageError, "without one for each row of a batch"),
-    "edges": ([(X, torch.arange(6).view(2, 3), Y)], UsageError, "yields nodes of graphs"),
+    "edges": ([(X, torch.arange(6).view(2, 3), Y)], UsageError, "yields nodes and edges of graphs"),
     "shapes differ": ([(X, Y), (X[..., :14], Y)], UsageError, "on inputs of shape 8×1×28×14"),
     "too many classes": ([(X, Y + 5)], UsageError, "labels run from 5 to 12, and the model has 10"),
     "negative": ([(X, Y - 1)], UsageError, "labels run from -1 to 6"),

@@ -13,7 +13,7 @@ from torch import nn
 import bnbench
 from bnbench.catalogue import FINDINGS
 from bnbench.diagnosis import Diagnosis, criteria, findings, words
-from bnbench.diagnosis.case import Case, alike
+from bnbench.diagnosis.case import Case
 from bnbench.diagnosis.result import Finding, LayerReading, Score, said_once
 from bnbench.errors import UsageError
 from tests.diagnosis import faults
@@ -38,21 +38,6 @@ def layer(name: str, blame: float | None = None) -> LayerReading:
         under_eps=0,
         alone=False,
     )
-
-
-@pytest.mark.parametrize(
-    ("blames", "said"),
-    [
-        ([1.0, 0.94, 0.5], ""),
-        ([1.0, 0.96, 0.5], "; layer 1 cost as much"),
-        ([0.95, 1.0, 0.99], "; layers 0, 2 cost as much"),
-        ([None, None], ""),
-        ([0.0, 0.0], ""),
-        ([-0.1, -0.1], ""),
-    ],
-)
-def test_layers_that_cost_as_much_are_named_together(blames: list[float | None], said: str) -> None:
-    assert alike([layer(str(k), blame) for k, blame in enumerate(blames)]) == said
 
 
 def test_the_same_figures_are_said_once() -> None:
