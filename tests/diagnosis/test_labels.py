@@ -189,6 +189,7 @@ def test_logits_that_are_small_by_chance_are_logits() -> None:
     """Of batches of two, whose logits are all from 0 to 1, which a sigmoid gives, too."""
     linear, norm, y = nn.Linear(6, 1), Whole(1), CLASS % 2
     with torch.no_grad():
+        linear.weight.fill_(1)  # under running statistics they are none
         norm.weight.fill_(0.2)
         norm.bias.fill_(0.5)
     model = nn.Sequential(linear, norm)
