@@ -127,7 +127,9 @@ class Draft:
         yield f"model: {self._model(targets['model'])}"
         whole = (lcm(*self.batch_sizes),) if self._statistics_alone() else self.batch_sizes
         yield f"data: {self._data(targets['data'], folder, whole)}"
-        yield _beside("optim: {lr_rule: linear}", "learning rates in proportion to batch sizes")
+        yield _beside(
+            "optim: {lr_rule: linear}", "rates are of batches of 64, others in proportion"
+        )
         images = max(IMAGES_SEEN, STEPS * whole[-1])
         yield _beside(f"train: {{examples: {images}}}", "or epochs, or steps")
         yield _beside("setups:", "each is a patch on what stands above")
@@ -139,31 +141,16 @@ class Draft:
         yield _beside("axes:", "crossed with every setup")
         values = inline(self.batch_sizes)
         if self._statistics_alone():
-            yield _beside(
-                f"  norm.batch_size: {values}", "images that share statistics, all else the same"
-            )
-            yield "  # For batches of these sizes, where smaller ones take more steps:"
-            yield f"  # data.batch_size: {values}"
-            yield f"  # data: {self._data(targets['data'], folder, self.batch_sizes)}"
+            yield _beside(f"  norm.batch_size: {values}", "images that share statistics")
+            yield f"  # or data.batch_size: {values}, where smaller ones take more steps"
         elif len(self.batch_sizes) > 1:
-            yield _beside(
-                f"  data.batch_size: {values}", "at equal images, smaller ones take more steps"
-            )
-        yield _beside(
-            f"  optim.lr: {inline(RATES)}",
-            "of batches of 64; if an end is the best, add values there",
-        )
+            yield _beside(f"  data.batch_size: {values}", "smaller ones take more steps")
+        yield _beside(f"  optim.lr: {inline(RATES)}", "if an end is the best, add values there")
         yield "tune: {axis: optim.lr, by: val/accuracy, race: true} # worse ones get fewer seeds"
-        if len(self.looks) > 1:
-            yield _beside(
-                f"seeds: {self.looks[-1]}", "at most: they are added until the claim is decided"
-            )
-            yield _beside(
-                f"looks: {inline(self.looks)}",
-                "at so many it is judged, with the correction for that",
-            )
-        else:
-            yield _beside(f"seeds: {self.looks[-1]}", "from six on a claim can be decided")
+        what = "at most: added until the claim is decided" * (len(self.looks) > 1)
+        yield _beside(f"seeds: {self.looks[-1]}", what or "from six on a claim can be decided")
+        if what:
+            yield _beside(f"looks: {inline(self.looks)}", "when it is judged, corrected for that")
         yield "claims:"
         yield "  - id: more-accurate"
         yield f"    says: {inline(says)}"
