@@ -10,7 +10,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from bnbench.diagnosis import criteria
-from bnbench.diagnosis.evidence import Evidence, Measured
+from bnbench.diagnosis.evidence import Evidence
 from bnbench.diagnosis.foreign import Network
 from bnbench.diagnosis.result import LayerReading, percent
 from bnbench.diagnosis.survey import Pools
@@ -46,7 +46,9 @@ class Case:
         ]
         fixed = evidence.survey.of("fixed")
         if self.tracking and all(each.name in fixed for each in self.tracking):
-            self.gap &= _more_right(self.train)
+            # More must be right, where anything is.
+            running, own = self.train.running, self.train.own
+            self.gap &= running.right is None or criteria.harms(running, own.population, loss=inf)
         self.new = [each for each in self.tracking if _is_new(self.norms[each.name], each.eps)]
 
     def some(self, layers: Sequence[LayerReading]) -> str:
@@ -93,12 +95,6 @@ class Case:
         if left >= criteria.FITS * away or log(1 + away) < criteria.OFF:
             return ""
         return f"running variances are off by {away:.0%} from those {of}, by {left:.0%} from {said}"
-
-
-def _more_right(measured: Measured) -> bool:
-    """Whether more is right under population statistics; True where nothing is right or wrong."""
-    before, after = measured.running, measured.own.population
-    return before.right is None or criteria.harms(before, after, loss=inf)
 
 
 def _is_new(norm: nn.Module, eps: float) -> bool:

@@ -13,15 +13,7 @@ from bnbench.diagnosis import criteria
 from bnbench.diagnosis.case import Case
 from bnbench.diagnosis.criteria import harms, off
 from bnbench.diagnosis.evidence import Evidence
-from bnbench.diagnosis.result import (
-    RECALIBRATE,
-    Finding,
-    LayerReading,
-    by_a_factor,
-    figures,
-    finding,
-    percent,
-)
+from bnbench.diagnosis.result import Finding, LayerReading, by_a_factor, figures, finding, percent
 from bnbench.running_statistics import STATISTICS
 from bnbench.wording import cut
 
@@ -35,10 +27,6 @@ UNITS = 2.0
 OTHER_UNITS = (
     "is it trained? Or are the outputs in another unit than the labels, which the training loop "
     "scales: then give labels in theirs, or score="
-)
-SLOWER_AT_THE_END = (
-    f"{RECALIBRATE}; in training, let the learning rate fall towards the end, so that statistics "
-    "catch up. If these weights are an average (EMA, SWA), the trained model, as `live`, tells"
 )
 OWN_MODULES = (
     "give each normalization a module of its own that names them so (as nn.BatchNorm2d), and ask "
@@ -144,17 +132,17 @@ def of_a_mismatch(case: Case) -> Finding:
         )
     if fits := _fit_dropout(case):
         return finding("dropout-before-norm", f"{fits}; {case.costs}", far)
-    worst = max(layers, key=criteria.away)
-    near = criteria.away(worst) < criteria.TRAILING and worst.window > 0
-    if near and len(far) <= criteria.FEW * len(layers):
+    worst = max(layers, key=criteria.away, default=None)
+    few = len(far) <= criteria.FEW * len(layers)
+    if worst and few and criteria.away(worst) < criteria.TRAILING and worst.window > 0:
         return finding(
             "mismatched",
             f"no layer is far off, and all are a little, which this network magnifies (layer "
             f"{worst.name}: {worst.errors}): running statistics average over {worst.window:,.0f} "
-            "batches, and the weights moved in that time, as at a learning rate that is high to "
-            f"the end; {case.costs}",
+            f"batches, and the weights moved in that time; {case.costs}",
             layers,
-            do=SLOWER_AT_THE_END,
+            do="recalibrate (--fix), and let the learning rate fall towards the end of training; "
+            "if the weights are an average (EMA, SWA), the trained model, given as `live`, tells",
         )
     where = f"layer {far[0].name}: {far[0].errors}; " if far else ""
     # A count that is missing, or 0 after a conversion, says nothing.

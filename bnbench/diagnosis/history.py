@@ -106,11 +106,10 @@ def told_by_counts(case: Case) -> Finding | None:
     Variances alone do not tell micro-batches: of networks trained in batches of 2, they fit those
     of batches of 64 nearly as well.
     """
-    far = [each for each in case.tracking if off(each)]
     wraps = case.evidence.target.averages
-    if not (far or wraps):
+    far = [each for each in case.tracking if off(each)] or (case.tracking if wraps else [])
+    if not far:
         return None
-    far = far or case.tracking
     worst = worst_of(far)
     where = f"layer {worst.name}: {worst.errors}; {case.costs}"
     if wraps and case.evidence.of_live is None:

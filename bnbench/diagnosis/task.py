@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -190,11 +189,7 @@ class Task:
 
 
 def task_of(
-    output: Any,
-    batch: Any,
-    labels: Path | None,
-    images: Collected,
-    shares: Callable[[int], bool],
+    output: Any, batch: Any, labels: Path | None, images: Collected, shares: Callable[[int], bool]
 ) -> Task:
     """The task, from what is there: the output for a batch of the images. `shares`: whether outputs
     at this place are from 0 to 1, in more batches than this. Raises UsageError."""
@@ -218,7 +213,7 @@ def task_of(
         raise _not_understood(found, given)
     column = images.column(labels)
     every = given.cpu() if column is None else column
-    task = _of_answer(found, given, labels, every, partial(shares, place))
+    task = _of_answer(found, given, labels, every, lambda: shares(place))
     return replace(task, place=place, doubtful=doubtful)
 
 
