@@ -19,7 +19,7 @@ from bnbench.cli.verdict import verdict
 
 # In the order in which `--help` lists them, each with its examples.
 COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
-    new: ("", "--compare batch --better batch@32 --worse batch@4", "--compare group,own --yes"),
+    new: ("", "--compare batch --batch-sizes 2,32 --better batch@32", "--compare group,own --yes"),
     train: ("default", "default --set norm.kind=layer --set optim.lr=0.3 --seed 1"),
     sweep: ("my-study.yaml --dry-run", "default --over data.batch_size=2,8,32 --seeds 6"),
     status: ("", "my-study --json"),
