@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # slow to import, and --help does not need it
 
 LINES = "\n\t"
 """What of all control characters a terminal may get from us as it is."""
+UNBOUNDED = 10_000
+"""Columns of what is no terminal."""
 
 
 class PlainConsole(Console):
@@ -32,6 +35,14 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+        self._bounded = "width" in options
+
+    @property
+    def options(self) -> ConsoleOptions:
+        """As Rich has them, but that rows stay whole in files and pipes, unless COLUMNS is set."""
+        found = super().options
+        bounded = self._bounded or self.is_terminal or "COLUMNS" in environ
+        return found if bounded else found.update_width(UNBOUNDED)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """What becomes of text before its width is measured."""

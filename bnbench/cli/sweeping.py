@@ -224,9 +224,10 @@ def _train(
                 which |= {"experiment": each.experiment.name} if len(planned) > 1 else {}
                 shown += [which | record.flat_row(run) for run in study.runs]
             else:
-                for table in terminal.closing_tables(study, columns=root.output.width):
-                    root.output.print(table)
-                for line in terminal.closing_verdicts(study, columns=root.output.width):
+                columns = root.output.options.max_width
+                for part in terminal.closing_tables(study, columns=columns):
+                    root.output.print(part, crop=False)
+                for line in terminal.closing_verdicts(study, columns=columns):
                     root.output.print(line)
                 for place in loggers.curves(each.experiment, folder.path):
                     root.show(f"curves: {place}")

@@ -236,7 +236,7 @@ def _meant(name: str) -> tuple[Path | None, str, Mapping[str, Path]]:
 def experiment_of(name: str) -> str | None:
     """What the experiment of a file, or of a shipped one, is called; None of what is neither."""
     path, *_ = _meant(name)
-    if path is None:
+    if path is None or path.suffix not in (".yaml", ".yml"):
         return None
     data = yaml.read(str(path), "", Faults()).data
     said = data.get("experiment") if isinstance(data, dict) else None

@@ -53,7 +53,8 @@ def of_cells(study: Study) -> Iterator[str]:
         yield f"No run has completed, so there is nothing to compare{why}."
         return
     axes = [key for key in study.varying if key != study.tuned_axis or not study.choices]
-    numbers = sorted((key for key in axes if ordered(study.axes[key])), key=LR.__eq__)
+    numbers = [key for key in axes if len(study.axes[key]) > 1 and ordered(study.axes[key])]
+    numbers.sort(key=LR.__eq__)
     arms = _arms(study, [key for key in axes if key not in numbers])
     if numbers:
         yield from _along(study, arms, numbers)

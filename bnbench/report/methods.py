@@ -6,6 +6,7 @@ A key that several values were trained with is said with all of them: `0.01 or 0
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from bnbench import __version__
 from bnbench.config import identity, schema
 from bnbench.report import words
 from bnbench.report.quantities import metrics_of
+from bnbench.report.remarks import ends_of_grids
 from bnbench.report.study import Cell, Point, Study
 from bnbench.stats import racing
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
@@ -24,18 +26,18 @@ from bnbench.wording import counted, in_words, key_words, listing
 Row: TypeAlias = Mapping[str, bool | int | float | str]
 """What decides the numbers of a configuration, by dotted key."""
 
-READING = "Accuracies are of the final weights under running statistics, as in eval mode."
+INTERVAL = "Student's 95 % interval"
 JUDGING = (
-    "Each was judged by the differences between runs of the same seed: Student's 95 % interval of "
-    "their mean{}, which must lie above the smallest effect that matters, below its negative or "
-    "between both, and an exact sign-flip test of the differences beyond that edge at "
-    f"{LEVEL:g} after Holm's correction over "
-    "all claims, for each of these outcomes."
+    f"The differences between runs of the same seed decide, with {INTERVAL} of their mean{{}}: "
+    "supported where it lies above the smallest effect that matters, refuted where it lies below "
+    "its negative, negligible where it lies between both; each only where an exact sign-flip test "
+    f"of the differences beyond that edge gives p < {LEVEL:g}{{}}, and otherwise inconclusive."
 )
 OF_INFINITE = " (of the median, from order statistics, where a value is infinite)"
+CORRECTED = " after Holm's correction over all claims, outcome by outcome"
 IMAGES = (
-    "Intervals over seeds and images take both for crossed random factors (Satterthwaite's degrees "
-    "of freedom)."
+    "An interval in parentheses takes the images as a sample, too: seeds and images are crossed "
+    "random factors, with Satterthwaite's degrees of freedom."
 )
 NAMES = {"lr": "learning rate", "lr_rule": "learning rate rule", "init": "initialization"}
 SAID = {
@@ -49,18 +51,20 @@ SAID = {
 def caption(study: Study) -> str:
     """Protocol, statistics and versions in a few sentences, to stand at a table of the cells that
     tuning chose."""
-    few = len(study.seeds) < SEEDS_FOR_AN_INTERVAL
-    brackets = "" if few else ", means over seeds [Student's 95 % interval, on the logit scale]"
+    seeds = counted(len(study.seeds), "seed")
+    shown = f"each of {seeds}" if len(study.seeds) > 1 else seeds
+    if len(study.seeds) >= SEEDS_FOR_AN_INTERVAL:
+        shown = f"means over {seeds} with {INTERVAL} (on the logit scale) in brackets"
     return _sentences(
         [
             f"Test accuracy in eval mode (running statistics) after {_budget(study)} of "
-            f"{_data(study)}, {_of('data', 'batch_size', study)} images a batch, "
-            f"{counted(len(study.seeds), 'seed')}{brackets}.",
+            f"{_data(study)}, in batches of {_of('data', 'batch_size', study)} images: {shown}.",
             f"The {_axis(study)} was chosen on {_by(study)}." if study.choices else "",
+            *ends_of_grids(study, advised=False),
             words.ARROW_MEANS if any(map(words.has_arrow, map(metrics_of, study.chosen))) else "",
             words.GAP_MEANS,
             words.AT_CHANCE if _at_chance(study.chosen) else "",
-            f"{_unfinished(study)}{_versions(study)}.",
+            f"{_unfinished(study)}{_versions(study)}",
         ]
     )
 
@@ -77,7 +81,7 @@ def judging(claims: Sequence[Record], looks: Sequence[int]) -> str:
     """How these claims of a record were judged. `looks`: numbers of seeds at which they are; none:
     once."""
     infinite = any((claim["effect"] or {}).get("infinite") for claim in claims)
-    how = JUDGING.format(OF_INFINITE * infinite)
+    how = JUDGING.format(OF_INFINITE * infinite, CORRECTED * (len(claims) > 1))
     if not looks:
         return how
     spent = listing((f"{share:.2g}" for share in shares(len(looks))), "and")
@@ -96,7 +100,9 @@ def smallest(sizes: Sequence[tuple[float, str]]) -> str:
     ]
     if len(set(said)) == 1:
         return f"The smallest effect that matters is {said[0]}."
-    return f"The smallest effects that matter are, claim by claim, {listing(said, 'and')}."
+    alike = ((each, len([*group])) for each, group in groupby(said))
+    each = (f"{count} times {words}" if count > 1 else words for words, count in alike)
+    return f"The smallest effects that matter are, claim by claim, {listing(each, 'and')}."
 
 
 def _sentences(each: Iterable[str]) -> str:
@@ -111,24 +117,18 @@ def _trained(study: Study, rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
         if not key.startswith("norm.") and key not in study.varying
         and len({row.get(key) for row in every}) > 1
     }  # fmt: skip
-    setups = "; ".join(f"{setup} ({_setup(some, apart)})" for setup, some in rows.items())
-    yield f"{counted(len(rows), 'setup')}: {setups}."
-    yield f"Network: {_block('model', every)}. Data: {_data(study)}."
     augment = _of("data", "augment", study)
-    more = f"; augmentation {augment}" if augment != "none" else ""
-    keys = dict.fromkeys(
-        key for row in every for key in row if key.startswith(("model.", "optim."))
-    )
-    off = [_named(key) for key in keys if not key.endswith(".kind") and _is_off(key, every)]
-    off += [] if more else ["augmentation"]
+    augmented = "out augmentation" if augment == "none" else f" augmentation {augment}"
+    yield f"The images are of {_data(study)}, with{augmented}."
+    setups = "; ".join(f"{setup} ({_setup(some, apart)})" for setup, some in rows.items())
     yield (
-        f"Training: {_block('optim', every)}; {_budget(study)} in batches of "
-        f"{_of('data', 'batch_size', study)} images ({_of('data', 'order', study)}{more}), "
-        f"{_of('compute', 'precision', study)}" + f"; off: {', '.join(off)}" * bool(off) + "."
+        f"The network is of kind {_block('model', every)}. It was trained in "
+        f"{counted(len(rows), 'setup')}: {setups}."
     )
     yield (
-        f"{counted(len(study.seeds), 'seed')} of each configuration; runs that share a seed share "
-        "initial weights, split and order of images."
+        f"Training was by {_block('optim', every)} for {_budget(study)}, in batches of "
+        f"{_of('data', 'batch_size', study)} images, {_of('data', 'order', study)}, in "
+        f"{_of('compute', 'precision', study)}."
     )
 
 
@@ -139,40 +139,48 @@ def _compared(study: Study, claims: Sequence[Record]) -> Iterator[str]:
             f"{_by(study)}: of the values with the fewest diverged seeds the one with the best "
             "mean over seeds."
         )
+        yield from ends_of_grids(study, advised=False)
     if study.experiment.raced:
         yield (
             "A value got no further seeds once it was worse than the best one (racing: a one-sided "
             f"paired t-test at {racing.LEVEL:g} from {racing.FIRST} seeds on), or had diverged in "
             f"{racing.DIVERGED} seeds more, and was not chosen then."
         )
-    yield f"Test images were evaluated once, after training; no choice rests on them. {READING}"
+    yield (
+        f"Each configuration was trained with {counted(len(study.seeds), 'seed')}; runs that share "
+        "a seed share initial weights, split and order of images."
+    )
+    yield (
+        "Test images were evaluated once, after training, and no choice rests on them. Accuracies "
+        f"are of the final weights under running statistics, as in eval mode: {_values(study)}."
+    )
     lost, chance = study.count("diverged"), _at_chance(study.cells)
     above = _of("train", "diverged_above", study)
     yield (
-        f"Values are {_values(study)}. {_unfinished(study)}{lost:,} of "
-        f"{counted(len(study.runs), 'run')} diverged (loss not finite, or above {above} times "
-        "ln(classes) after the warm-up): counted, not averaged."
-        + f" {chance:,} stayed at chance: averaged with the others."
-        * bool(chance)
+        f"{_unfinished(study)}Of {counted(len(study.runs), 'run')} {lost or 'none'} diverged (a "
+        f"loss that is not finite, or above {above} times ln(classes) after the warm-up)"
+        + "; they are counted, not averaged" * bool(lost)
+        + f"; {chance:,} stayed at chance and are averaged with the others" * bool(chance)
+        + "."
     )
     if claims:
         then = study.experiment.registered
-        when = "not registered before" if then is None else f"registered on {then.date[:10]}"
+        when = f"registered on {then.date[:10]}" if then else "not registered before the first run"
         yield (
             f"The experiment's file states {counted(len(claims), 'claim')}, {when}. "
             f"{judging(claims, study.experiment.looks)} "
             f"{smallest([(each.smallest_effect, each.unit) for each in study.experiment.claims])}"
         )
-    if claims and any(run.history.correct for run in study.runs):
+    if any(words.intervals(claim)[1] for claim in claims):
         yield IMAGES
-    yield f"{_versions(study)}."
+    yield _versions(study)
 
 
 def _values(study: Study) -> str:
     """What stands for a cell of as many seeds as these cells have."""
     counts = {len(cell.completed) for cell in study.cells}
-    each = "those of each seed that completed"
-    means = "means over the seeds that completed [Student's 95 % interval, on the logit scale]"
+    each = "that of each seed that completed"
+    means = f"means over the seeds that completed, with {INTERVAL} (on the logit scale) in brackets"
     if max(counts, default=0) < SEEDS_FOR_AN_INTERVAL:
         return each
     return f"{each}, where there are one or two, else {means}" if counts & {1, 2} else means
@@ -184,16 +192,21 @@ def _at_chance(cells: Sequence[Cell]) -> int:
 
 def _setup(rows: Sequence[Row], apart: Collection[str]) -> str:
     """The normalization of a setup, and what else sets it apart from other setups."""
-    kinds = _kind("norm", rows).replace("none", "no normalization")
+    kinds = f"{_kind('norm', rows)} normalization".replace("none", "no")
     keys = _listed(rows, lambda key: key.startswith("norm.") and key != "norm.kind")
-    return "; ".join(each for each in (kinds, keys, _listed(rows, apart.__contains__, str)) if each)
+    said = ", ".join(filter(None, (kinds, keys)))
+    return "; ".join(filter(None, (said, _listed(rows, apart.__contains__, str))))
 
 
 def _block(name: str, rows: Sequence[Row]) -> str:
-    """A block's kind and keys, but for those that ask for nothing: `dropout 0`."""
-    kind = _kind(name, rows)
-    keys = _listed(rows, lambda key: key.startswith(f"{name}.") and not _is_off(key, rows))
-    return f"{kind} ({keys})" if keys else kind
+    """A block's kind and keys, last those that ask for nothing: `without dropout`."""
+    keys = [key for key in dict.fromkeys(chain(*rows)) if key.startswith(f"{name}.")]
+    off = [key for key in keys if _is_off(key, rows)]
+    said = [_listed(rows, lambda key: key in keys and key not in off)]
+    if unused := [_named(key) for key in off if not key.endswith(".kind")]:
+        said.append(f"without {listing(unused)}")
+    said = list(filter(None, said))
+    return _kind(name, rows) + f" ({'; '.join(said)})" * bool(said)
 
 
 def _is_off(key: str, rows: Sequence[Row]) -> bool:
@@ -308,13 +321,15 @@ def _by(study: Study) -> str:
 
 
 def _versions(study: Study) -> str:
-    """`bnbench 0.1.0, PyTorch 2.14.1, trained on the CPU`: of the runs."""
+    """`Trained with bnbench 0.1.0 and PyTorch 2.14.1 on the CPU.`: the runs."""
     manifests = [run.manifest for run in study.runs if run.manifest is not None]
+    if not manifests:
+        return f"bnbench {__version__}."
     versions = [manifest["versions"] for manifest in manifests]
     found = (str(manifest["fingerprints"][-1]["device"]) for manifest in manifests)
     devices = dict.fromkeys("the CPU" if device == "cpu" else device for device in found)
     ours = dict.fromkeys(str(each.get("bnbench", __version__)) for each in versions)
     torch = dict.fromkeys(str(each.get("torch", "?")) for each in versions)
-    if not manifests:
-        return f"bnbench {__version__}"
-    return f"bnbench {listing(ours)}, PyTorch {listing(torch)}, trained on {listing(devices)}"
+    return (
+        f"Trained with bnbench {listing(ours)} and PyTorch {listing(torch)} on {listing(devices)}."
+    )

@@ -47,7 +47,7 @@ def as_flat_csv(record: Record) -> str:
 
 def _tables(record: Record) -> Iterator[PaperTable]:
     experiment, cells = record["experiment"], record["cells"]
-    axes = words.varying(record)
+    axes = experiment["varying"]
     if record["tuned"]:
         cells = [cell for cell in cells if cell["chosen"]]
     # A speed is of a machine, and no result: the CSV has it.
@@ -88,14 +88,11 @@ def _letters(name: str) -> str:
 def claims_table(name: str, claims: Sequence[Record], looks: Sequence[int] = ()) -> PaperTable:
     """Claims of a record with their verdicts. `looks`: numbers of seeds at which they were judged,
     where these were several."""
-    images = any((claim["effect"] or {}).get("over_images") for claim in claims)
-    second = (
-        f" In parentheses, where it differs: with the images as a sample, too. {IMAGES}" * images
-    )
     least = smallest([(claim["smallest_effect"], claim["unit"]) for claim in claims])
+    said = f"Claims and verdicts; + favours the claim. {judging(claims, looks)} {least}"
     return PaperTable(
         name,
-        f"Claims and verdicts; + favours the claim. {judging(claims, looks)} {least}{second}",
+        said + f" {IMAGES}" * any(words.intervals(claim)[1] for claim in claims),
         ["claim", "verdict", "effect", "interval", "seeds", "p"],
         [_verdict(claim) for claim in claims],
         [r"p{0.26\linewidth}", "l", r"p{0.18\linewidth}", *["r"] * 3],
@@ -108,12 +105,11 @@ def _verdict(claim: Record) -> list[str]:
     effect = claim["effect"]
     if effect is None:
         return [*row, "–", "–", "0", "–"]
-    found = [effect["interval"], (effect["over_images"] or {}).get("interval")]
-    alone, over = (words.interval(ends, claim["unit"]) for ends in found)
+    alone, over = words.intervals(claim)
     return [
         *row,
         words.middle(effect, claim["unit"]).removeprefix("mean ") + words.also(claim),
-        alone + f" ({over})" * (over not in ("–", alone)),
+        alone + f" ({over})" * bool(over),
         str(effect["n"]),
         words.p_value(effect["p_adjusted"]),
     ]

@@ -53,6 +53,7 @@ def as_record(
             "file": None if content is None else content.decode(errors="replace"),
             "setups": study.setups,
             "axes": study.axes,
+            "varying": study.varying,
             "seeds": study.seeds,
             "looks": list(experiment.looks),
             "grid": f"single runs of {counted(len(study.cells), 'configuration')}"

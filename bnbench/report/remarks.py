@@ -106,15 +106,15 @@ def _three(run: StudiedRun) -> tuple[float, float, float] | None:
     return running, batch, population
 
 
-def ends_of_grids(study: Study) -> Iterator[str]:
-    """Which chosen values are an end of their grid."""
+def ends_of_grids(study: Study, *, advised: bool = True) -> Iterator[str]:
+    """Which chosen values are an end of their grid; `advised`: with what to do about it."""
     by_setup: dict[str, list[Choice]] = {}
     for choice in study.choices:
         by_setup.setdefault(choice.setup, []).append(choice)
     whose, more = list[str](), list[str]()
     for setup, choices in by_setup.items():
         edges = [each for each in choices if each.at_edge]
-        more += map(beyond, edges if study.tuned_axis == LR else ())
+        more += map(beyond, edges if study.tuned_axis == LR and advised else ())
         if len(edges) == len(choices):
             whose.append(setup)
         else:

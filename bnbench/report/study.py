@@ -1,9 +1,7 @@
 """An experiment on disk: the runs that it plans, grouped into cells, and what tuning chooses.
 
-Runs that differ in more than the seed are never averaged, by whatever name they go.
-
-Which value of the tuned axis a setup takes is chosen on validation, never on test: of the values
-with the fewest diverged seeds the one with the best mean over its seeds.
+Runs that differ in more than the seed are never averaged, by whatever name they go. Tuning chooses
+on validation, never on test: of the values with the fewest diverged seeds the best mean over seeds.
 """
 
 from __future__ import annotations
@@ -224,8 +222,10 @@ class Study:
 
     @cached_property
     def varying(self) -> list[str]:
-        """The axes with several values."""
-        return [key for key, values in self.axes.items() if len(values) > 1]
+        """The axes with several values, or with one beside null in a setup."""
+        return [key for key, values in self.axes.items() if len(values) > 1 or len(
+            {(run.setup, repr(run.point.get(key))) for run in self.runs}) > len(self.setups)
+        ]  # fmt: skip
 
     @cached_property
     def seeds(self) -> list[int]:

@@ -1,4 +1,5 @@
-"""What the terminal shows, at most 80 columns wide: the report, and what ends a run or a sweep."""
+"""What the terminal shows: the report, and what ends a run or a sweep. Sentences take at most 80
+columns, tables all that there are."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from bnbench.report.study import StudiedRun, Study
 from bnbench.store import Record
 from bnbench.wording import counted
 
-MOST_CELLS, WIDEST = 40, 80
+MOST_CELLS, MOST_COLUMNS = 40, 80
 NARROWEST_NAME = 12
 """Columns that a setup's name needs in a table; a longer one is folded."""
 
@@ -29,8 +30,7 @@ PLACES = 2
 
 def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
     """The report: question, answer, table, verdicts, where the files are; what to print, one below
-    the other, no wider than `columns` and 80."""
-    columns = min(columns, WIDEST)
+    the other, no wider than `columns`."""
     experiment, claims = record["experiment"], record["claims"]
     yield Text(experiment["question"] or experiment["name"], style="bold")
     for notice in record["notices"]:
@@ -61,7 +61,6 @@ def _counts(claims: Sequence[Record]) -> str:
 
 def verdicts(record: Record, *, columns: int = 80) -> Iterator[Text]:
     """The record of `foreign.judged_table`: what a reader must know, and its verdicts."""
-    columns = min(columns, WIDEST)
     for notice in record["notices"]:
         yield from _lines(notice, "  ", columns)
     yield from _lines(_counts(record["claims"]), "", columns)
@@ -70,14 +69,15 @@ def verdicts(record: Record, *, columns: int = 80) -> Iterator[Text]:
 
 
 def _lines(text: str, prefix: str, columns: int) -> Iterator[Text]:
-    """Wrapped, but not within what is tied."""
-    for number, line in enumerate(wrap(words.tied(text), columns - len(prefix)) or [""]):
+    """Wrapped, but not within what is tied, nor within names with hyphens."""
+    width = min(columns, MOST_COLUMNS) - len(prefix)
+    for number, line in enumerate(wrap(words.tied(text), width, break_on_hyphens=False) or [""]):
         start = prefix if number == 0 else " " * len(prefix)
         yield Text(start + line.replace(words.NO_BREAK, " "))
 
 
 def _cells_of_report(record: Record, columns: int) -> Iterator[RenderableType]:
-    axes, cells, tuned = words.varying(record), record["cells"], None
+    axes, cells, tuned = record["experiment"]["varying"], record["cells"], None
     if record["tuned"]:
         tuned = record["experiment"]["tune"]["axis"]
     if tuned is not None and len(cells) > MOST_CELLS:
@@ -111,8 +111,7 @@ def _verdict(claim: Record, columns: int) -> Iterator[Text]:
 
 def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
     """What ends a sweep, to be printed one below the other: the question, what was compared, the
-    results, and remarks on what diverged and on eval mode; no wider than `columns` and 80."""
-    columns = min(columns, WIDEST)
+    results, and remarks on what diverged and on eval mode; no wider than `columns`."""
     from bnbench.report.record import cell_row  # SciPy takes a while
     from bnbench.report.remarks import LARGE, eval_mode, short_warmups
 
@@ -123,7 +122,7 @@ def closing_tables(study: Study, *, columns: int = 80) -> list[RenderableType]:
         shown.append(_setups_table(study.runs))
     rows = [cell_row(cell, study) for cell in study.cells]
     tuned = study.tuned_axis if study.choices else None
-    shown += _cells(rows, list(study.axes), tuned, columns)
+    shown += _cells(rows, study.varying, tuned, columns)
     for remark in (*short_warmups(study), *eval_mode(study, LARGE)):
         shown += _lines(remark, "", columns)
     return shown
@@ -138,7 +137,6 @@ def closing_verdicts(study: Study, *, columns: int = 80) -> Iterator[Text]:
 
     claims, seeds = study.experiment.claims, study.experiment.seeds
     needed = seeds_to_support([claim.direction for claim in claims]) if claims else 0
-    columns = min(columns, WIDEST)
     if (lacking := needed - len(seeds)) > 0:
         do = f"the same command with --seeds {needed}"
         do = do if isinstance(seeds, range) else f"add {lacking} to seeds: in the file"

@@ -181,6 +181,18 @@ def over_images(claim: Mapping[str, Any], *, always: bool = False) -> str | None
     )
 
 
+def intervals(claim: Mapping[str, Any]) -> tuple[str, str]:
+    """That of a claim's effect over seeds, and the one over seeds and images where its words are
+    others, else "".
+
+    `claim`: of the record.
+    """
+    effect = claim["effect"] or {"interval": None}
+    both = (effect["interval"], (effect.get("over_images") or {}).get("interval"))
+    alone, over = (interval(ends, claim["unit"]) for ends in both)
+    return alone, over * (over not in ("–", alone))
+
+
 def two_groups(side: Mapping[str, Any]) -> str | None:
     """What is said of an arm of a claim whose seeds fall into two groups, None of another.
 
@@ -270,17 +282,6 @@ def value_words(value: object) -> str:
     if value is None:
         return "–"
     return in_words(tuple(value) if isinstance(value, list) else value)
-
-
-def varying(record: Mapping[str, Any]) -> list[str]:
-    """The axes that are columns: of several values, or of one beside null in a setup."""
-    cells = [(cell["setup"], cell["point"]) for cell in record["cells"]]
-    setups = {setup for setup, _ in cells}
-    return [
-        key
-        for key, values in record["experiment"]["axes"].items()
-        if len(values) > 1 or len({(setup, repr(at.get(key))) for setup, at in cells}) > len(setups)
-    ]
 
 
 def short_names(axes: Sequence[str]) -> dict[str, str]:

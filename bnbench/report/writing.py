@@ -67,7 +67,7 @@ def pages(package: str = "bnbench.report") -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"dark_colors": palette.DARK, "words": words}
-    environment.filters |= {"tied": _tied, "counted": counted}
+    environment.filters |= {"tied": _tied, "stacked": _stacked, "counted": counted}
     return environment
 
 
@@ -76,9 +76,15 @@ def _tied(text: str) -> Markup:
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words.tied(text)))))
 
 
+def _stacked(text: str) -> Markup:
+    """A cell of a table in lines: an interval has its own."""
+    lines = re.sub(r" (?=\[|→|\(\d+ at chance|\+ \d)", "\n", text)
+    return Markup(re.sub(r"(\[.*?\])", r'<span class="pm">\1</span>', str(escape(lines))))
+
+
 def page(report: Report) -> str:
     """report.html, which needs no other file. What users wrote is escaped; figures are ours."""
-    varying = words.varying(report.record)
+    varying = report.record["experiment"]["varying"]
     arrows = any(words.has_arrow(cell["metrics"]) for cell in report.record["cells"])
     return _filled(
         "report.html", report,

@@ -91,6 +91,8 @@ def test_the_file_of_an_experiment_means_the_experiment(
         assert said("report", typed).endswith(trains)
         assert said("status", typed) == said("status", name) == "no runs yet"
     assert said("report", "stdy").endswith("\n  did you mean study?")
+    (tmp_path / "README.md").write_text("# Any: file\n")
+    assert said("report", "README.md").startswith("no experiment 'README.md' in runs\n  there is: ")
 
 
 @pytest.mark.parametrize(

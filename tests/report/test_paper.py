@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -160,13 +161,16 @@ def test_the_tables_say_what_the_terminal_says(study: Path) -> None:
         assert "(" not in claim[3]
 
 
-def test_the_same_interval_is_said_once(study: Path) -> None:
-    claim = record_of(study)["claims"][0]
+def test_a_caption_is_of_what_its_table_shows(study: Path) -> None:
+    """The same interval is not shown twice, and one claim is not corrected for others."""
+    claim, other = record_of(study)["claims"]
     ends = claim["effect"]["interval"]
-    for over, said in ((ends, False), ([ends[0] - 1, ends[1]], True)):
+    for over, shown in ((ends, False), ([ends[0] - 1, ends[1]], True)):
         claim["effect"]["over_images"] = {"interval": over}
-        (row,) = paper.claims_table("", [claim]).rows
-        assert ("(" in row[3]) == said
+        table = paper.claims_table("", [claim])
+        assert ("(" in table.rows[0][3]) == ("in parentheses" in table.caption) == shown
+        assert "Holm" not in table.caption
+    assert "Holm" in paper.claims_table("", [claim, other]).caption
 
 
 def test_the_structure_of_latex(study: Path) -> None:
@@ -187,9 +191,9 @@ def test_the_structure_of_latex(study: Path) -> None:
             assert len(re.findall(r"(?<!\\)&", row)) == count - 1, row
     assert re.findall(r"\\label{(.*?)}", text) == ["tab:x", "tab:x-claims"]
     caption = re.findall(r"\\caption{(.*)}", text)[0]
-    for fact in ("after 1 epoch (100 steps) of synthetic", "4 or 64 images a batch, 6 seeds, means",
+    for fact in ("after 1 epoch (100 steps) of synthetic", "in batches of 4 or 64 images: means",
                  "learning rate was chosen on validation accuracy", r"95 \% interval",
-                 "bnbench 0, PyTorch 2, trained on the CPU"):  # fmt: skip
+                 "Trained with bnbench 0 and PyTorch 2 on the CPU."):  # fmt: skip
         assert fact in caption
 
 
@@ -239,24 +243,28 @@ def test_the_csv_has_every_cell_with_norm_and_verdict(study: Path) -> None:
 def test_the_methods_of_a_study(study: Path) -> None:
     text, claims = record_of(study)["methods"], record_of(study)["claims"]
     for fact in (
-        "3 setups: none (no normalization); [bn_%] (batch; before the activation,",
-        "g|n (group; after the activation, eps 1e-05, affine, groups 4)",
-        "Network: plain (",
+        "The images are of synthetic (1,000 train,",
+        "test images), without augmentation. The network is of kind plain (",
+        "features; without dropout). It was trained in 3 setups: none (no normalization); ",
+        "[bn_%] (batch normalization, before the activation,",
+        "g|n (group normalization, after the activation, eps 1e-05, affine, groups 4). Training",
         "learning rate 0.03, 0.3 or 0.6",
-        "1 epoch (100 steps) in batches of 4 or 64 images",
-        "6 seeds of each configuration",
+        "; without weight decay or learning rate rule) for 1 epoch (100 steps), in batches of 4",
         "The learning rate was chosen for each setup",
-        "12 of 108 runs diverged",
-        "Values are means over the seeds that completed [Student's",
-        "head on mean features",
-        "The experiment's file states 2 claims, not registered before. Each was",
-        "exact sign-flip test of the differences beyond that edge at 0.05 after Holm's correction",
+        "Each configuration was trained with 6 seeds",
+        "means over the seeds that completed, with Student's",
+        "Of 108 runs 12 diverged",
+        "The experiment's file states 2 claims, not registered before the first run. The",
+        "sign-flip test of the differences beyond that edge gives p < 0.05 after Holm's correction",
     ):
-        assert " ".join(fact.split()) in " ".join(text.split())
-    assert text.count("; off: dropout, weight decay, learning rate rule, augmentation.") == 1
+        assert fact in text
+    places = [text.index(word) for word in ("images", "network", "Training", "chosen", "seeds;",
+                                            "Test images", "claims", "PyTorch")]  # fmt: skip
+    assert places == sorted(places), "in the order of a paper"
+    assert "is an end of its grid" not in text
     assert "milestones" not in text  # of a schedule that is not in use
     assert ("infinite" in text) == any(each["effect"]["infinite"] for each in claims)
-    assert text.strip() in (study / "report.html").read_text().replace("&#39;", "'")
+    assert text.strip() in html.unescape((study / "report.html").read_text())
 
 
 def test_what_a_budget_means_along_an_axis(tmp_path: Path) -> None:
@@ -265,11 +273,11 @@ def test_what_a_budget_means_along_an_axis(tmp_path: Path) -> None:
     sizes = "data: {dataset: synthetic, train_images: 2000, validation_size: 100}\n"
     for number, (budget, axes, said) in enumerate((
         ("examples: 2000", "data.batch_size: [64, 4], optim.lr: [0.1, 0.2]",
-         "2,000 images (500 and 32 steps at batch size 4 and 64) in batches of"),
+         "2,000 images (500 and 32 steps at batch size 4 and 64), in batches of"),
         ("steps: 50", "data.batch_size: [64, 4]",
-         "50 steps (200 and 3,200 images at batch size 4 and 64) in batches of"),
-        ("steps: 50", "optim.lr: [0.1, 0.2]", "; 50 steps in batches of"),
-        ("steps: 5", "train.steps: [5, 10]", "; 5 or 10 steps (320 and 640 images at steps"),
+         "50 steps (200 and 3,200 images at batch size 4 and 64), in batches of"),
+        ("steps: 50", "optim.lr: [0.1, 0.2]", " for 50 steps, in batches of"),
+        ("steps: 5", "train.steps: [5, 10]", " for 5 or 10 steps (320 and 640 images at steps"),
     )):  # fmt: skip
         place = tmp_path / str(number)
         place.mkdir()
@@ -301,13 +309,13 @@ def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
     said = printed(folder.path, "--methods")
     latex = paper.as_latex(record_of(folder.path))
     assert "Only 2 of 4 runs have a result." in said
-    assert "100 steps in batches of 64 images" in said
-    assert "0 of 4 runs diverged" in said
+    assert "for 100 steps, in batches of 64 images" in said
+    assert "Of 4 runs none diverged" in said
     assert (
-        "ln (layer; before the activation, eps 1e-05, affine; optim.lr 0.002, optim.kind adamw"
-        in said
+        "ln (layer normalization, before the activation, eps 1e-05, affine; optim.lr 0.002, "
+        "optim.kind adamw" in said
     )
-    for word in ("chosen", "claim", "Holm", "epoch"):
+    for word in ("chosen", "claim", "Holm", "epoch", "parentheses"):
         assert word not in said
     assert latex.count(r"\begin{table*}") == 1
     assert "At chance" not in latex
@@ -325,8 +333,11 @@ def test_the_columns_tell_what_names_do_not(tmp_path: Path) -> None:
     record = recorded(read_study(invented(tmp_path, text, tell)))
     assert cells(paper.as_markdown(record))[0][:3] == ["setup", "learning rate", "test %"]
     assert "At chance" not in record["caption"]
-    assert "0 of 12 runs diverged" in record["methods"]
+    assert "Of 12 runs none diverged" in record["methods"]
     assert "6 stayed at chance" in record["methods"]
+    for text in (record["caption"], record["methods"]):
+        assert "The chosen learning rate of BatchNorm and l-ayer_norm is an end of its grid" in text
+        assert "add " not in text
 
 
 def test_forms_as_they_are_typed(study: Path) -> None:

@@ -130,6 +130,24 @@ def test_where_a_row_does_not_fit_its_speed_goes_first_then_the_table(three: Rec
     assert {*kinds} == {True, False, None}
 
 
+def test_rows_are_whole_where_there_is_no_terminal(
+    three: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file or a pipe; what is read as sentences keeps its width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name = "after-" * 12 + "all"
+    cells = [cell | {"setup": name} for cell in three["cells"]]
+    console = PlainConsole(file=(text := io.StringIO()))
+    for part in terminal(three | {"cells": cells}, columns=console.options.max_width):
+        console.print(part, crop=False)
+    lines = text.getvalue().splitlines()
+    assert sum(name in line and "1,000" in line for line in lines) == len(cells)
+    headings = next(line for line in lines if line.startswith(" setup "))
+    assert "img/s" in headings
+    assert max(map(len, lines)) > 100
+    assert max(len(line) for line in lines if line.strip().endswith((".", ","))) <= 80
+
+
 def test_a_number_stays_with_its_unit(three: Record) -> None:
     for columns in range(20, 132, 3):
         lines = shown(three, columns)

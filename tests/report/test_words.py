@@ -153,16 +153,6 @@ def test_on_pages_commands_are_code_and_the_rest_is_escaped() -> None:
     assert shown == "95\u00a0% of <code>a &lt;b&gt;</code>, `c"
 
 
-@pytest.mark.parametrize(("values", "columns"), [((None, 4), ["size"]), ((4,), [])])
-def test_null_beside_a_value_is_a_column(
-    values: tuple[int | None, ...], columns: list[str]
-) -> None:
-    cells = [{"setup": "bn", "point": {"size": value, "lr": 0.1}} for value in values]
-    cells.append({"setup": "group", "point": {"size": None, "lr": 0.1}})  # it has no such key
-    record = {"experiment": {"axes": {"size": [4], "lr": [0.1]}}, "cells": cells}
-    assert words.varying(record) == columns
-
-
 def test_a_column_is_called_by_all_of_its_key_where_the_end_says_too_little() -> None:
     both = ["data.batch_size", "norm.batch_size"]
     assert words.short_names(both) == {"data.batch_size": "bs", "norm.batch_size": "nbs"}

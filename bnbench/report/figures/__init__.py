@@ -169,9 +169,10 @@ def _final(study: Study, looks: style.Looks) -> Iterator[Made]:
     classes = study.classes
     chance = None if classes is None else 100 / classes
     accuracy = along.Measured("test_accuracy", "test accuracy (%)", chance)
-    for axis in study.varying[:MOST_AXES]:
+    along_values = [axis for axis in study.varying if len(study.axes[axis]) > 1]
+    for axis in along_values[:MOST_AXES]:
         yield from _against(study, looks, axis, accuracy, "final", "Test accuracy")
-    if not study.varying:
+    if not along_values:
         figure = rows.by_setup(study, looks, {"test_accuracy": accuracy.label}, level=chance)
         if figure is not None:
             guessed = "" if chance is None else f" Dashed line: chance ({chance:.3g} %)."
@@ -179,7 +180,7 @@ def _final(study: Study, looks: style.Looks) -> Iterator[Made]:
             yield "accuracy-by-setup", "final", "Test accuracy of each setup", words, figure
     gap = along.Measured("gap", "eval mode better by (points)", 0.0, is_zero=True)
     means = f" {GAP_IS}."
-    left = [axis for axis in study.varying if axis != study.tuned_axis]
+    left = [axis for axis in along_values if axis != study.tuned_axis]
     axes = [axis for axis in left if axis in BATCH_SIZES] or left[:1]
     for axis in axes:
         yield from _against(study, looks, axis, gap, "gap", "Eval-mode gap", means)

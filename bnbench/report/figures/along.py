@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnbench.config import identity
 from bnbench.report.figures import style
-from bnbench.report.figures.grid import Grid, axis_label, grid_of
+from bnbench.report.figures.grid import Grid, axis_label, grid_of, has
 from bnbench.report.quantities import possible
 from bnbench.report.study import Cell, Study, best_at, ordered
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL, mean
@@ -76,8 +75,7 @@ def lines_along(study: Study, axis: str) -> Shown:
         if panel or len(grid.axes) > 1:  # of two axes a panel has its place, though it be empty
             points.append(point)
             lines.append(panel)
-    null = [cell.setup for cell in cells
-            if identity.value_at(cell.runs[0].config, axis, identity.ANY) is None]  # fmt: skip
+    null = [cell.setup for cell in cells if has(cell, axis) and cell.point[axis] is None]
     points_shown = grid._replace(points=points)
     return Shown(axis, study.axes[axis], points_shown, lines, list(dict.fromkeys(null)))
 
@@ -117,10 +115,12 @@ def against_axis(
             x = [scale.place(cell.point[shown.axis], number, len(lines)) for cell in line]
             _count_lost(axes, line, x, looks[line[0].setup], 0.04 + LOST * row)
         scale.mark(axes)
+    ends = [axes.get_xlim() for axes, lines in zip(panels, shown.lines, strict=True) if lines]
+    for axes in panels:  # one place for a value in all of them
+        axes.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
     rows = max(sum(any(map(_lost, line)) for line in lines) for lines in shown.lines)
     _limit(panels[0], found, _ends(shown, measured.name), measured, rows=rows)
-    figure.supxlabel(axis_label(shown.axis))
-    figure.supylabel(measured.label)
+    style.label(figure, axis_label(shown.axis), measured.label)
     return figure
 
 
@@ -257,7 +257,11 @@ def caption(shown: Shown, measured: Measured, figure: Figure) -> str:
         for line in panel
     ]
     bands = {max(line) >= SEEDS_FOR_AN_INTERVAL for line in counts if any(line)}
-    said = style.lines_words(bands, joined=_Scale.of(shown.values).numeric)
+    drawn = [len(list(filter(None, line))) for line in counts if any(line)]
+    joined = _Scale.of(shown.values).numeric and max(drawn) > 1
+    said = style.lines_words(bands, joined=joined)
+    if joined and True in bands and min(drawn) == 1:
+        said += " That of a single value is a line."
     if True in bands:
         said += " Dots are seeds."
         if any(0 < min(line) < SEEDS_FOR_AN_INTERVAL <= max(line) for line in counts):

@@ -13,9 +13,11 @@ from matplotlib.patches import Patch
 from bnbench.report.figures import style
 from bnbench.report.verdicts import Judged
 from bnbench.stats.differences import SEEDS_FOR_AN_INTERVAL
-from bnbench.wording import listing
+from bnbench.wording import counted, listing
 
 MOST = 24
+LETTERS = 84
+"""That fit above a strip."""
 DOT = style.SLATE
 
 
@@ -67,6 +69,8 @@ def differences_caption(claims: Sequence[Judged]) -> str:
         said.append(f"Where a side is infinite, the diamond is the median{interval}.")
         said.append("Arrows: on to infinity.")
     said.append("An effect inside of the shaded range is too small to matter.")
+    if len(shown) < len(claims):
+        said.append(f"Not drawn: {counted(len(claims) - len(shown), 'claim')}, see the table.")
     return " ".join(said)
 
 
@@ -114,7 +118,7 @@ def _strip(axes: Axes, each: Judged) -> None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     unit = f" ({each.unit})" if each.unit else ""
-    axes.set_title(f"{style.shortened(each.claim.says, 70)}{unit}")
+    axes.set_title(f"{style.shortened(each.claim.says, LETTERS - len(unit))}{unit}")
 
 
 def _range(finite: list[float], summary: list[float], smallest: float) -> tuple[float, float]:

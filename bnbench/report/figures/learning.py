@@ -94,8 +94,7 @@ def learning_curves(
     if quantity == "loss":
         panels[0].set_yscale("log")
         style.plain_log_ticks(panels[0].yaxis)
-    figure.supxlabel(X_LABELS[against])
-    figure.supylabel(Y_LABELS[quantity])
+    style.label(figure, X_LABELS[against], Y_LABELS[quantity])
     return figure
 
 
@@ -132,8 +131,7 @@ def gap_curves(shown: Curves, looks: style.Looks) -> Figure | None:
         axis.set_major_locator(FixedLocator(GAPS))
         axis.set_major_formatter(FuncFormatter(lambda gap, _: f"{gap:g}".replace("-", "−")))
         axis.set_minor_locator(NullLocator())
-    figure.supxlabel(X_LABELS["steps"])
-    figure.supylabel(Y_LABELS["gap"])
+    style.label(figure, X_LABELS["steps"], Y_LABELS["gap"])
     return figure
 
 

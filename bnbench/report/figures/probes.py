@@ -183,8 +183,7 @@ def percentile_bands(runs: Sequence[Probed], looks: style.Looks) -> Figure:
         axes.set_title(style.shortened(readings.setup, 30))
         axes.annotate(layer, (0.03, 0.04), xycoords="axes fraction", fontsize=6.5)
         style.count_on_x(axes)
-    figure.supxlabel(IMAGES)
-    figure.supylabel("input of a unit (its own unit)")
+    style.label(figure, IMAGES, "input of a unit (its own unit)")
     return figure
 
 
@@ -239,8 +238,7 @@ def reading_curves(runs: Sequence[Probed], looks: style.Looks, probe: str, name:
         layers = [NETWORK] if of_network else readings.with_name(name)
         _curve(axes, readings, layers, name, looks[readings.setup])
     style.count_on_x(axes)
-    figure.supxlabel(IMAGES)
-    figure.supylabel(WORDS[probe, name])
+    style.label(figure, IMAGES, WORDS[probe, name])
     return figure
 
 

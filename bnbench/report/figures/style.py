@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import ceil, nan
+from math import ceil, floor, log10, nan
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,6 +51,9 @@ MORE_ABOVE = 0.19  # for each further line
 BELOW = 0.25  # for the shared label
 BETWEEN_ROWS = 0.5  # for ticks and the title of the next row
 MOST_COLUMNS = 3  # of full width
+MANY = 10_000  # from there on 12k
+LEAST_PLAIN, MOST_PLAIN = 1e-3, 1e5
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 BETWEEN_TICKS = 0.15  # of the values' range, at least, so that no word runs into the next
 
 ZERO: dict[str, Any] = {"color": FAINT, "lw": 1.0}
@@ -203,24 +206,47 @@ def room_for(labels: Iterable[str], points: float) -> float:
 
 
 def count_on_x(axes: Axes) -> None:
-    """Images or seconds: few ticks, 5k instead of 5000."""
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    """Images or seconds: few ticks, all of them in thousands where that makes them short."""
     engineering = EngFormatter(sep="")
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"{x:g}" if abs(x) < 1000 else engineering.format_eng(x))
-    )
+
+    def said(x: float, _: object) -> str:
+        many = x != 0 and axes.get_xlim()[1] >= MANY
+        return engineering.format_eng(x) if many else f"{x:,g}"
+
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(said))
 
 
 def plain_log_ticks(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis that shows its data: formulas are slow to draw."""
+    """Numbers on a logarithmic axis that shows its data, all of them plain or all of them powers:
+    formulas are slow to draw."""
     low, high = axis.get_view_interval()
     if high < 10 * low:
         axis.set_major_locator(MaxNLocator(5))
     else:  # LogLocator thins powers of ten, not what is between them
         between = (2.0, 5.0) if high < 1000 * low else ()
         axis.set_major_locator(LogLocator(subs=(1.0, *between), numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plain = low >= LEAST_PLAIN and high < MOST_PLAIN
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}" if plain else _power(x)))
     axis.set_minor_locator(NullLocator())
+
+
+def _power(value: float) -> str:
+    """`2·10⁻⁵`."""
+    if value <= 0:  # a tick outside of the axis
+        return ""
+    exponent = floor(log10(value) + 1e-9)
+    lead = f"{value / 10.0**exponent:.3g}·".removeprefix("1·")
+    return f"{lead}10{str(exponent).translate(RAISED)}"
+
+
+def label(figure: Figure, x: str, y: str) -> None:
+    """Words along the panels, on both sides."""
+    boxes = [axes.get_position() for axes in figure.axes]
+    left, right = min(box.x0 for box in boxes), max(box.x1 for box in boxes)
+    figure.supxlabel(x, x=(left + right) / 2)
+    low, high = min(box.y0 for box in boxes), max(box.y1 for box in boxes)
+    figure.supylabel(y, y=(low + high) / 2)
 
 
 def values_on_x(axes: Axes, values: Sequence[float], words: Sequence[str], *, log: bool) -> None:
