@@ -64,8 +64,12 @@ def percent(value: float | None, *, sign: bool = False) -> str:
 
 
 def tied(text: str) -> str:
-    """The text with spaces that do not break a line within `95 %`, `n = 6` or `[60.1, 68.9]`."""
-    return re.sub(r" (?=%)|(?<=[=<>×]) | (?=[=<>] )| (?=[^][]{0,40}])", NO_BREAK, text)
+    """The text with spaces that do not break a line within `95 %`, `n = 6`, `[60.1, 68.9]` or
+    `+0.8 … +2.3`."""
+    return re.sub(
+        r" (?=%)|(?<=[=<>×]) | (?=[=<>] )| (?=[^][]{0,40}])|(?<=[\d∞]) (?=… [-+−\d])|(?<=[\d∞] …) ",
+        NO_BREAK, text,
+    )  # fmt: skip
 
 
 def over_seeds(

@@ -320,7 +320,7 @@ def test_a_value_has_one_place_in_all_panels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ends", "words"),
     [((0.5, 300), "0.5 1 2 5 10 20 50 100 200"), ((1, 3e6), "10⁰ 10¹ 10² 10³ 10⁴ 10⁵ 10⁶"),
-     ((1e-6, 8e-6), "2·10⁻⁶ 4·10⁻⁶ 6·10⁻⁶ 8·10⁻⁶")],
+     ((1e-6, 8e-6), "1.5·10⁻⁶ 3·10⁻⁶ 4.5·10⁻⁶ 6·10⁻⁶ 7.5·10⁻⁶")],
 )  # fmt: skip
 def test_an_axis_writes_all_its_numbers_alike(ends: tuple[float, float], words: str) -> None:
     axes = Figure().subplots()
