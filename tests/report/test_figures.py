@@ -70,7 +70,10 @@ def unstable(config: schema.RunConfig) -> Told:
 
 
 def study(
-    path: Path, text: str, tell: Callable[[schema.RunConfig], Told] = well, head: str = SETUPS
+    path: Path,
+    text: str,
+    tell: Callable[[schema.RunConfig], Told | None] = well,
+    head: str = SETUPS,
 ) -> Study:
     data = SMALL_YAML.replace("classes: 4", "classes: 2")
     return read_study(invented(path, data + head + text, tell))
