@@ -224,11 +224,9 @@ def _train(
                 which |= {"experiment": each.experiment.name} if len(planned) > 1 else {}
                 shown += [which | record.flat_row(run) for run in study.runs]
             else:
-                columns = root.output.options.max_width
-                for part in terminal.closing_tables(study, columns=columns):
-                    root.output.print(part, crop=False)
-                for line in terminal.closing_verdicts(study, columns=columns):
-                    root.output.print(line)
+                for parts in (terminal.closing_tables, terminal.closing_verdicts):
+                    for part in parts(study, columns=root.output.options.max_width):
+                        root.output.print(part, crop=False)
                 for place in loggers.curves(each.experiment, folder.path):
                     root.show(f"curves: {place}")
                 option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""
