@@ -248,7 +248,7 @@ def test_the_methods_of_a_study(study: Path) -> None:
         "features; without dropout). It was trained in 3 setups: none (no normalization); ",
         "[bn_%] (batch normalization, before the activation,",
         "g|n (group normalization, after the activation, eps 1e-05, affine, groups 4). Training",
-        "learning rate 0.03, 0.3 or 0.6",
+        "learning rate 0.03, 0.3 or 0.6, schedule cosine",
         "; without weight decay or learning rate rule) for 1 epoch (100 steps), in batches of 4",
         "The learning rate was chosen for each setup",
         "Each configuration was trained with 6 seeds",
@@ -258,9 +258,8 @@ def test_the_methods_of_a_study(study: Path) -> None:
         "sign-flip test of the differences beyond that edge gives p < 0.05 after Holm's correction",
     ):
         assert fact in text
-    places = [text.index(word) for word in ("images", "network", "Training", "chosen", "seeds;",
-                                            "Test images", "claims", "PyTorch")]  # fmt: skip
-    assert places == sorted(places), "in the order of a paper"
+    order = ["images", "network", "Training", "chosen", "seeds;", "Test", "claims", "PyTorch"]
+    assert order == sorted(order, key=text.index), "that of a paper"
     assert "is an end of its grid" not in text
     assert "milestones" not in text  # of a schedule that is not in use
     assert ("infinite" in text) == any(each["effect"]["infinite"] for each in claims)
@@ -311,10 +310,7 @@ def test_what_was_not_done_is_not_said(tmp_path: Path) -> None:
     assert "Only 2 of 4 runs have a result." in said
     assert "for 100 steps, in batches of 64 images" in said
     assert "Of 4 runs none diverged" in said
-    assert (
-        "ln (layer normalization, before the activation, eps 1e-05, affine; optim.lr 0.002, "
-        "optim.kind adamw" in said
-    )
+    assert "ln (layer normalization, before the activation, eps 1e-05, affine; optim.lr " in said
     for word in ("chosen", "claim", "Holm", "epoch", "parentheses"):
         assert word not in said
     assert latex.count(r"\begin{table*}") == 1
