@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location, spec_from_loader
@@ -21,7 +21,7 @@ from bnbench.errors import BnbenchError, ConfigError, Fault
 from bnbench.guard import Raised, foreign_code
 
 PREFIX = "bnbench_custom_"
-_before: dict[str, ModuleType] = {}  # what `forget` has forgotten last
+_before: dict[str, ModuleType] = {}  # what `forget` has forgotten
 
 
 def guarded(
@@ -75,10 +75,21 @@ def _loaded(target: str, key: str) -> object:
 def forget() -> None:
     """Have files of the user's own run again where they are loaded next: what a run has left in
     their globals, as a network that was made once, is no part of the next run."""
-    _before.clear()
-    for name, module in [*sys.modules.items()]:
-        if name.startswith(PREFIX) or isinstance(getattr(module, "__loader__", None), _Source):
+    for name in [*sys.modules]:
+        if name.startswith(PREFIX) or name in _beside.offered:
             _before[name] = sys.modules.pop(name)
+
+
+@contextmanager
+def _kept_where_it_fails(name: str) -> Iterator[None]:
+    """Keep the module as it was before `forget` where its file, the same, raises in here: what
+    registers itself with a library cannot do so twice."""
+    try:
+        yield
+    except Exception:
+        if name not in _before:
+            raise
+        sys.modules[name] = _before[name]
 
 
 def load_module(path: Path, target: str, key: str) -> ModuleType:
@@ -89,8 +100,7 @@ def load_module(path: Path, target: str, key: str) -> ModuleType:
     identity = os.fsencode(path) + custom.content_hash(path).encode()
     name = f"{PREFIX}{hashlib.sha256(identity).hexdigest()[:16]}"
     _beside.offer(custom.modules(path))  # each time: some is imported when it is called
-    module = sys.modules.get(name)
-    if module is None:
+    if name not in sys.modules:
         spec = spec_from_file_location(name, path)
         assert spec is not None, "config has seen that it is a .py file"
         module = module_from_spec(spec)
@@ -100,15 +110,9 @@ def load_module(path: Path, target: str, key: str) -> ModuleType:
             del sys.modules[name]
             return _fault(target, f"{key}: the file does not import: {raised}")
 
-        try:
-            with foreign_code(fails):
-                exec(compile(content, path, "exec"), module.__dict__)
-        except ConfigError:
-            if name not in _before:
-                raise
-            # What registers itself with a library cannot do so twice.
-            module = sys.modules[name] = _before[name]
-    return module
+        with _kept_where_it_fails(name), foreign_code(fails):
+            exec(compile(content, path, "exec"), module.__dict__)
+    return sys.modules[name]
 
 
 class _Beside(MetaPathFinder):
@@ -116,16 +120,17 @@ class _Beside(MetaPathFinder):
     there they would stand before libraries that are imported later."""
 
     def __init__(self) -> None:
-        self._offered: dict[str, tuple[Path, str]] = {}
+        self.offered: dict[str, tuple[Path, str]] = {}
 
     def offer(self, modules: dict[str, Path]) -> None:
         """Let them be imported by these names; what had one of them, and is another file or
         content, is forgotten by Python."""
         for name, path in modules.items():
             offered = path, custom.content_hash(path) if path.suffix == ".py" else ""
-            if self._offered.get(name) != offered:
-                self._offered[name] = offered
-                sys.modules.pop(name, None)
+            if self.offered.get(name) != offered:
+                self.offered[name] = offered
+                for known in (sys.modules, _before):
+                    known.pop(name, None)
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 
@@ -135,9 +140,9 @@ class _Beside(MetaPathFinder):
         path: Sequence[str] | None,  # noqa: ARG002  Python's interface
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        if name not in self._offered:
+        if name not in self.offered:
             return None
-        file, _ = self._offered[name]
+        file, _ = self.offered[name]
         if file.suffix == ".py":
             return spec_from_loader(name, _Source(name, str(file)))
         package = ModuleSpec(name, None, is_package=True)
@@ -148,6 +153,10 @@ class _Beside(MetaPathFinder):
 class _Source(SourceFileLoader):
     """Reads a module as its identity is read, which may have come from another machine; no
     bytecode of it is kept beside it."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        with _kept_where_it_fails(module.__name__):
+            super().exec_module(module)
 
     def get_data(self, path: str) -> bytes:
         return custom.content(Path(path))

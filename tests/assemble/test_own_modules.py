@@ -62,19 +62,34 @@ def test_each_content_is_run_and_none_leaks_into_another_folder(tmp_path: Path) 
     assert not [*tmp_path.rglob("__pycache__")]
 
 
-def test_a_file_is_run_again_unless_it_cannot_be(tmp_path: Path) -> None:
+def test_files_are_run_again_for_each_run(tmp_path: Path) -> None:
     layer = written(tmp_path, 2)
-    first: Any = load_class(f"{layer}:Layer", "norm.target")
-    sys.modules["helpers_of_mine.scale"].FACTOR = 5  # type: ignore[attr-defined]
-    forget()
-    assert load_class(f"{layer}:Layer", "norm.target").factor == 2  # type: ignore[attr-defined]
-    once = "import sys\nif not hasattr(sys, 'once'): sys.once = 1\nelse: raise KeyError('twice')\n"
-    layer.write_text(once + LAYER)
-    first = load_class(f"{layer}:Layer", "norm.target")
+    (tmp_path / "helpers_of_mine" / "__init__.py").unlink()
+    other = "from helpers_of_mine import scale\nFACTOR = scale.FACTOR"
+    layer.write_text(LAYER.replace("from helpers_of_mine.scale import FACTOR", other))
     for _ in range(2):
+        found: Any = load_class(f"{layer}:Layer", "norm.target")
+        assert found.factor == 2
+        sys.modules["helpers_of_mine.scale"].FACTOR = 5  # type: ignore[attr-defined]
         forget()
-        assert load_class(f"{layer}:Layer", "norm.target") is first
-    del sys.once  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("file", ["layer.py", "later_of_mine.py", "helpers_of_mine/deep.py"])
+def test_a_file_that_cannot_run_again_is_kept(
+    tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, there = written(tmp_path, 2), tmp_path / file
+    monkeypatch.setattr(sys, "once", [], raising=False)
+    once = "import sys\nif sys.once: raise KeyError('twice')\nsys.once.append(1)\n"
+    there.write_text(once + there.read_text())
+    for runs_between in (0, 1, 2):
+        found: Any = load_class(f"{layer}:Layer", "norm.target")
+        assert (found.factor, found().lazily()) == (2, 2)
+        for _ in range(1 + runs_between):
+            forget()
+    there.write_text(f"{there.read_text()}# another\n")
+    with pytest.raises((ConfigError, KeyError), match="twice"):
+        vars(load_class(f"{layer}:Layer", "norm.target"))["lazily"](None)
 
 
 def test_identity_covers_them_and_a_file_alone_keeps_its_own(tmp_path: Path) -> None:

@@ -250,7 +250,9 @@ def _queued(scripts: str) -> dict[str, str] | None:
 def gone(ids: Collection[str], folder: Path) -> set[str]:
     """Those tasks of a folder that neither SLURM nor this machine has any more; none where SLURM
     does not say."""
-    queued = _queued(f"{folder}/")
+    queued = None
+    with suppress(RunError):  # on this machine there is no squeue
+        queued = _queued(f"{folder}/")
     running = {each for each in ids if str(folder).encode() in _command_line(each)}
     return set() if queued is None else {*ids} - queued.keys() - running
 
