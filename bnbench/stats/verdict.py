@@ -136,7 +136,7 @@ def _verdict(
     tested: Decided = "supported" if outcome == "inconclusive" else outcome
     p = corrected[tested]
     least = seeds_to_support(family, share=effect.share)
-    needed = _seeds(effect, least)
+    needed = _seeds(effect, least, len(family))
     if effect.n < SEEDS_FOR_A_VERDICT:
         reasons.append(_too_few(effect, least, needed))
     elif outcome == "inconclusive":
@@ -161,13 +161,19 @@ def _verdict(
     )
 
 
-def _seeds(effect: Effect, least: int) -> int | None:
-    """How many would decide, at least as many as can; None where that has no answer."""
+def _seeds(effect: Effect, least: int, family: int) -> int | None:
+    """How many would decide, at least as many as can; None where that has no answer.
+
+    By the interval and by the test, of which Holm's correction leaves each claim an even part at
+    least; within the smallest effect and its negative, clear of both.
+    """
     if effect.n < SEEDS_FOR_AN_INTERVAL or effect.mean is None or effect.ties:
         return None
     away = abs(abs(effect.mean) - effect.smallest_effect)
-    confidence = 1 - (1 - CONFIDENCE) * effect.share
-    needed = seeds_needed(effect.differences, away, confidence=confidence)
+    power = 0.9 if abs(effect.mean) < effect.smallest_effect else 0.8
+    tested = LEVEL / family * (1 if effect.direction == "two-sided" else 2)
+    confidence = 1 - min(1 - CONFIDENCE, tested) * effect.share
+    needed = seeds_needed(effect.differences, away, confidence=confidence, power=power)
     return None if needed is None else max(needed, least)
 
 

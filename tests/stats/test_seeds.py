@@ -82,16 +82,19 @@ def test_where_few_seeds_lean() -> None:
     assert leaning([-inf]) == "against"
 
 
-@pytest.mark.parametrize("mean", [2.0, -2.0, 0.0])
-def test_about_how_many_seeds(mean: float) -> None:
+@pytest.mark.parametrize(
+    ("mean", "others", "seeds"), [(2.0, 0, 14), (-2.0, 0, 14), (0.0, 0, 17), (2.0, 7, 19)]
+)
+def test_about_how_many_seeds(mean: float, others: int, seeds: int) -> None:
     """The effect seen is 1 away from what it is not clear of: s = 1.25·√6/2.571 = 1.191;
-    ((2.179 + 0.873)·1.191)² = 13.2 at n = 13, ((2.160 + 0.870)·1.191)² = 13.0 at n = 14."""
-    found = verdict(around(mean, 1.25, 6))
+    ((2.179 + 0.873)·1.191)² = 13.2 at n = 13, ((2.160 + 0.870)·1.191)² = 13.0 at n = 14. In 20,000
+    normal samples each of so many seeds decide 83, 83, 80 and 80 %, with eight claims, too."""
+    found = verdict(around(mean, 1.25, 6), others=others)
     seen = f"{mean:g}".replace("-", "−")
     assert found.reasons[0].endswith(
-        f"; if the true effect is the mean seen, {seen}, it takes about 14 seeds"
+        f"; if the true effect is the mean seen, {seen}, it takes about {seeds} seeds"
     )
-    assert found.seeds_needed == 14
+    assert found.seeds_needed == seeds
 
 
 def test_a_number_of_seeds_is_told_where_it_is_of_use() -> None:
