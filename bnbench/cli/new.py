@@ -41,7 +41,7 @@ BatchSizes = Annotated[
     typer.Option(
         metavar="N,N",
         help="Of a step of training; where batch is compared to itself, images that share "
-        "statistics.",
+        "statistics. Default: those of --better and --worse, or 4,32.",
     ),
 ]
 Seeds = Annotated[
@@ -104,7 +104,8 @@ def new(
     images = [*drafts.datasets(), "a folder"]
     dataset = answer(data, "Which images", images, "fashion-mnist-12k", drafts.data)
     read_sizes = partial(drafts.batch_sizes, compared=norms)
-    sizes = answer(batch_sizes, "Batch sizes", [], "4,32", read_sizes)
+    claimed = drafts.sizes_named(better, worse)
+    sizes = answer(batch_sizes, "Batch sizes", [], claimed, read_sizes)
     most = "Seeds at most, which are added until the claim is decided"
     looks = answer(seeds, most, [], str(MOST), _looks)
     arms = drafts.arms(norms, sizes)

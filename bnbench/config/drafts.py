@@ -25,6 +25,9 @@ RATES = (0.02, 0.1, 0.5, 2.5)
 STEPS, IMAGES_SEEN = 150, 2000
 """Of the largest batches, at least: the initial values of running statistics weigh 1 % after 44
 steps, and weights move until the end of the schedule, which statistics follow later."""
+MOST_TIMES = 4
+"""As large as the largest batch, where statistics over all sizes are compared: training takes that
+many times as long."""
 
 NETWORK = '''\
 """The network of {study}."""
@@ -161,10 +164,13 @@ class Draft:
 
     def _statistics_alone(self) -> bool:
         """Whether a norm is compared with itself, and can be by its statistics alone: over chunks
-        of batches that all sizes divide, in as many steps."""
+        of batches that all sizes divide, in as many steps, unless these were many times as large
+        as the largest."""
         norm, other = (each.partition("@")[0] for each in (self.better, self.worse))
         kind = schema.BLOCKS["norm"].models.get(norm)
-        return norm == other and kind is not None and issubclass(kind, schema.Chunked)
+        if norm != other or kind is None or not issubclass(kind, schema.Chunked):
+            return False
+        return lcm(*self.batch_sizes) <= MOST_TIMES * self.batch_sizes[-1]
 
     def _claimed(self) -> tuple[str, str, str]:
         """At which batch size, what, and than what it is more accurate."""
@@ -290,6 +296,15 @@ def batch_sizes(
             do="name two norms, or two batch sizes: 4,32",
         )
     return tuple(sorted({*map(int, sizes)}))
+
+
+def sizes_named(*arms: str | None) -> str:
+    """Batch sizes of arms such as batch@2, which a claim names, beside 4 or 32 where these are
+    fewer than two."""
+    found = {int(size) for arm in arms for size in re.findall("@([0-9]{1,9})$", arm or "")} or {32}
+    if len(found) == 1:
+        found |= {4} if min(found) >= 32 else {32}
+    return ",".join(map(str, sorted(found)))
 
 
 def seeds(text: str) -> int:

@@ -35,7 +35,7 @@ def pictures(folder: Path) -> None:
     [
         (),
         ("--batch-sizes", "8", "--worse", "group"),
-        ("--compare", "batch", "--better", "batch@32", "--worse", "batch"),
+        ("--compare", "batch", "--better", "batch@32", "--worse", "batch@2"),
         ("--compare", "batch"),
         ("--compare", ",".join(drafts.norms()), "--better", "own", "--worse", "none"),
         ("--data", "my pictures", "--model", "mlp", "--batch-sizes", "4"),
@@ -138,12 +138,29 @@ def test_a_norm_is_compared_with_itself_by_its_statistics_alone(kinds: str) -> N
     assert "2 values of data.batch_size × 4 values of optim.lr × 24 seeds" in said.out, said.err
 
 
-@pytest.mark.parametrize("options", [(), ("--compare", "group")])
+@pytest.mark.parametrize(
+    "options", [(), ("--compare", "group"), ("--compare", "batch", "--batch-sizes", "50,64")]
+)
 def test_elsewhere_batches_are_compared(options: tuple[str, ...]) -> None:
     assert bnbench("new", *options).code == 0
     text = Path("my-study.yaml").read_text()
-    assert "  data.batch_size: [4, " in text
+    assert "  data.batch_size: [" in text
     assert "norm.batch_size" not in text
+
+
+@pytest.mark.parametrize(
+    ("named", "sizes"),
+    [
+        ((None, None), "4,32"),
+        (("batch@32", "batch@2"), "2,32"),
+        (("group@2", None), "2,32"),
+        (("batch", "group@64"), "4,64"),
+    ],
+)
+def test_batch_sizes_are_those_that_the_claim_names(
+    named: tuple[str | None, str | None], sizes: str
+) -> None:
+    assert drafts.sizes_named(*named) == sizes
 
 
 def test_statistics_are_of_batches_that_all_sizes_divide() -> None:
@@ -219,7 +236,7 @@ def test_nothing_is_overwritten(there: str) -> None:
             ("--compare", "batch", "--batch-sizes", "8"),
             "batch at batches of 8 has nothing to be compared to",
         ),
-        (("--better", "batch@8"), "batch@8 is no setup that `new` knows"),
+        (("--better", "batch@8", "--batch-sizes", "4,32"), "batch@8 is no setup that `new` knows"),
         (("--better", "batch@4", "--worse", "batch@4"), "--better and --worse are both batch@4"),
         (("--compare", "batch,grupe"), "grupe is no norm that `new` knows\n  did you mean group?"),
         (("--model", "timm:../x"), "timm:../x is no network that `new` knows"),
