@@ -97,7 +97,8 @@ def percentages_beside_fractions(sides: Sequence[tuple[str, Sequence[float]]]) -
     """Sentences on sides of a claim, each with its values, that seem to count in other units."""
     finite = [(words, list(filter(isfinite, values))) for words, values in sides]
     for (one, low), (other, high) in permutations([each for each in finite if each[1]], 2):
-        if min(low) > 0 and max(low) <= 1 and TIMES * max(low) < min(high) and max(high) <= 100:
+        least = max(1, TIMES * max(low))
+        if 0 < min(low) <= max(low) <= 1 and least < min(high) <= max(high) <= 100:
             yield (
                 f"{one} has at most {in_words(max(low))}, {other} at least {in_words(min(high))}: "
                 "are these fractions and percentages?"

@@ -14,6 +14,7 @@ from bnbench.report.columns import percentages_beside_fractions
         ([79.0, 81.0, float("inf")], [0.85, 0.87], ["bn has at most 0.87, gn at least 79: "]),
         ([0.85, 0.87], [0.79, 0.81], []),
         ([0.85, 0.87], [5.0, 6.0], []),  # losses
+        ([0.72, 0.74], [0.01, 0.012], []),  # one of a hundred classes
         ([0.85, 0.87], [790.0, 810.0], []),
         ([float("-inf")], [79.0], []),
     ],
