@@ -266,7 +266,7 @@ def test_channels_are_told_apart_or_refused(
         (1.0, 0, []),
         (1.0, 3, []),
         (1.0, 4, ["4 of 64 test images are training images, too"]),
-        (255.0, 0, ["pixels of test have mean 12", "pixels of test have mean 12"]),
+        (255.0, 0, ["pixels of test have mean 12"]),
     ],
 )
 def test_parts_that_are_not_what_they_should_be_are_told(

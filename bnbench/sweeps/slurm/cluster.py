@@ -258,7 +258,8 @@ def gone(ids: Collection[str], folder: Path) -> set[str]:
 
 
 def _called(*command: str, submits: bool = False) -> str:
-    """What a command of the scheduler says. Raises UsageError and ClusterError."""
+    """What a command of the scheduler says. Raises UsageError, ClusterError, and RunError for one
+    that is not there."""
     pipe = subprocess.PIPE
     try:
         called = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)

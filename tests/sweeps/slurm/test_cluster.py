@@ -55,6 +55,13 @@ def test_what_is_asked_for_is_tried_before_anything_is_submitted(commands: Path)
     assert cluster.connect(("cpus-per-task=9",), [using(threads=4)], None).workers == 2
 
 
+def test_tasks_are_gone_only_where_squeue_says_so(commands: Path) -> None:
+    write(commands / "squeue", f"echo '1_0|None|{commands}/1_0.sh'")
+    assert cluster.gone(["1_0", "1_1"], commands) == {"1_1"}
+    (commands / "squeue").unlink()
+    assert cluster.gone(["1_0", "1_1"], commands) == set()
+
+
 def using(**compute: Any) -> schema.RunConfig:
     """A run that declares this."""
     return small_config(compute=small_config().compute.model_copy(update=compute))
