@@ -129,9 +129,9 @@ def report(
     elif form is not None:
         print(paper.FORMS[form](made.record), end="")
     else:
-        parts = [*terminal.terminal(made.record, columns=output.options.max_width)]
+        parts = [*terminal.terminal(made.record, columns=output.width)]
         for part in parts[: -terminal.PLACES] if unwritten else parts:
-            output.print(part, crop=False)
+            output.print(part)
     if unwritten is not None:
         raise unwritten
     if formats:
@@ -176,7 +176,7 @@ def compare(
         print(json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False))
     else:
         for part in side_by_side(record, columns=output.width):
-            output.print(part, crop=False)
+            output.print(part)
 
 
 def tensorboard(

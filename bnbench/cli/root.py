@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleDimensions
 from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
@@ -35,14 +35,18 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
-        self._bounded = "width" in options
 
     @property
-    def options(self) -> ConsoleOptions:
-        """As Rich has them, but that rows stay whole in files and pipes, unless COLUMNS is set."""
-        found = super().options
-        bounded = self._bounded or self.is_terminal or "COLUMNS" in environ
-        return found if bounded else found.update_width(UNBOUNDED)
+    def size(self) -> ConsoleDimensions:
+        """As Rich has it, but that rows stay whole in files and pipes, unless COLUMNS is set. Rich
+        renders to this size, and crops to it."""
+        found = super().size
+        bounded = self._width is not None or self.is_terminal or "COLUMNS" in environ
+        return found if bounded else ConsoleDimensions(UNBOUNDED, found.height)
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self._width, self._height = new
 
     def render_str(self, text: str, **options: Any) -> Text:
         """What becomes of text before its width is measured."""

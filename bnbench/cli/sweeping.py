@@ -225,8 +225,8 @@ def _train(
                 shown += [which | record.flat_row(run) for run in study.runs]
             else:
                 for parts in (terminal.closing_tables, terminal.closing_verdicts):
-                    for part in parts(study, columns=root.output.options.max_width):
-                        root.output.print(part, crop=False)
+                    for part in parts(study, columns=root.output.width):
+                        root.output.print(part)
                 for place in loggers.curves(each.experiment, folder.path):
                     root.show(f"curves: {place}")
                 option = f" --study {folder.study}" if len(folder.studies()) > 1 else ""

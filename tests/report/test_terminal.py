@@ -138,8 +138,8 @@ def test_rows_are_whole_where_there_is_no_terminal(
     name = "after-" * 12 + "all"
     cells = [cell | {"setup": name} for cell in three["cells"]]
     console = PlainConsole(file=(text := io.StringIO()))
-    for part in terminal(three | {"cells": cells}, columns=console.options.max_width):
-        console.print(part, crop=False)
+    for part in terminal(three | {"cells": cells}, columns=console.width):
+        console.print(part)
     lines = text.getvalue().splitlines()
     assert sum(name in line and "1,000" in line for line in lines) == len(cells)
     headings = next(line for line in lines if line.startswith(" setup "))
