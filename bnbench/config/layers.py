@@ -120,7 +120,7 @@ PATH_KEYS = {
 
 def absolute(data: Any, folder: str, key: Key = (), *, stored: bool = False) -> Any:
     """A file's data with absolute paths: what is relative starts at the file's folder. `stored`: by
-    us, next to runs, so that what is not there may have been moved along with them."""
+    us, next to runs, with absolute paths, so that what is not there may have been moved along."""
     if re.search(r"\b(data|norm|model)\.options\b", ".".join(key)):
         return data  # of custom code: none of our business
     if key[-2:] in PATH_KEYS:
@@ -140,7 +140,7 @@ def _moved(value: Any, folder: str, *, target: bool, stored: bool) -> Any:
         return value  # the schema says what is wrong with it
     text, colon, name = value.rpartition(":") if target else (value, "", "")
     path = FilePath(folder).absolute() / os.path.expanduser(text)  # noqa: PTH111
-    if stored:
+    if stored and FilePath(text).is_absolute():
         path = _found(path, FilePath(folder).absolute())
     # Path keeps `..`; two spellings of one place should be one text.
     return os.path.normpath(path) + colon + name

@@ -74,6 +74,15 @@ def test_files_that_change_during_a_sweep_are_told(monkeypatch: pytest.MonkeyPat
     assert "warning" not in bnbench("sweep", "study.yaml", "--quiet").err
 
 
+def test_a_mistyped_file_is_not_looked_for_elsewhere() -> None:
+    """Also if the user's file has the name of one that we keep."""
+    Path("layer.py").write_text(LAYER)
+    Path("study").mkdir()
+    own = Path("study/experiment.yaml")
+    write_experiment(own, f"setups: {{a: {{norm: {NORM.format('cod/layer')}}}}}\n")
+    assert bnbench("sweep", str(own), "--dry-run").code == 2
+
+
 def test_a_project_is_moved_with_its_runs() -> None:
     Path("old/code").mkdir(parents=True)
     Path("old/code/layer.py").write_text(LAYER)
