@@ -11,6 +11,7 @@ from typing import Any
 
 FOUND_LENGTH = 60  # characters of a found value that are shown
 SLUG_LENGTH = 64  # of a folder's name
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PATH_LENGTH = 200  # of a path, which is of no use when it is cut too early
 
 

@@ -89,7 +89,7 @@ def report(
     form: Form = None,
     as_methods: Annotated[
         bool,
-        typer.Option("--methods", help="Print a paragraph on methods, written as --format asks."),
+        typer.Option("--methods", help="Print a paragraph on methods; --format latex escapes it."),
     ] = False,
     pictures: Pictures = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,

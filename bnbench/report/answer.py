@@ -207,8 +207,7 @@ def _given_up(study: Study) -> Iterator[Notice]:
         yield Notice(
             "other",
             f"Tuned by racing: {len(cells)} of {of} were given up after {seeds}, worse on "
-            "validation than the chosen one. They did not diverge for it: their other seeds were "
-            "never trained.",
+            "validation than the chosen one; their other seeds were never trained.",
         )
 
 

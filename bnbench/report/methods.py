@@ -5,14 +5,13 @@ A key that several values were trained with is said with all of them: `0.01 or 0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TypeAlias
 
 from bnbench import __version__
 from bnbench.config import identity, schema
-from bnbench.report import words
+from bnbench.report import settings, words
 from bnbench.report.quantities import metrics_of
 from bnbench.report.remarks import ends_of_grids
 from bnbench.report.study import Cell, Point, Study
@@ -22,9 +21,6 @@ from bnbench.stats.looks import shares
 from bnbench.stats.verdict import LEVEL
 from bnbench.store import Record
 from bnbench.wording import counted, in_words, key_words, listing
-
-Row: TypeAlias = Mapping[str, bool | int | float | str]
-"""What decides the numbers of a configuration, by dotted key."""
 
 INTERVAL = "Student's 95 % interval"
 JUDGING = (
@@ -39,13 +35,6 @@ IMAGES = (
     "An interval in parentheses takes the images as a sample, too: seeds and images are crossed "
     "random factors, with Satterthwaite's degrees of freedom."
 )
-NAMES = {"lr": "learning rate", "lr_rule": "learning rate rule", "init": "initialization"}
-SAID = {
-    "norm.placement": "{} the activation",
-    "norm.target": "{}",
-    "model.features": "head on {} features",
-}
-"""Keys whose values are words of a phrase."""
 
 
 def caption(study: Study) -> str:
@@ -71,7 +60,7 @@ def caption(study: Study) -> str:
 
 def methods(study: Study, claims: Sequence[Record]) -> str:
     """A paragraph on how the study was done, and these claims of its record were judged."""
-    rows: dict[str, list[Row]] = {setup: [] for setup in study.setups}
+    rows: dict[str, list[settings.Row]] = {setup: [] for setup in study.setups}
     for cell in study.cells:
         rows[cell.setup].append(identity.in_force(cell.runs[0].config))
     return _sentences([*_trained(study, rows), *_compared(study, claims)])
@@ -109,7 +98,7 @@ def _sentences(each: Iterable[str]) -> str:
     return " ".join(each for each in each if each)
 
 
-def _trained(study: Study, rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+def _trained(study: Study, rows: Mapping[str, Sequence[settings.Row]]) -> Iterator[str]:
     every = [row for some in rows.values() for row in some]
     apart = {
         key
@@ -120,13 +109,13 @@ def _trained(study: Study, rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     augment = _of("data", "augment", study)
     augmented = "out augmentation" if augment == "none" else f" augmentation {augment}"
     yield f"The images are of {_data(study)}, with{augmented}."
-    setups = "; ".join(f"{setup} ({_setup(some, apart)})" for setup, some in rows.items())
+    setups = "; ".join(f"{setup} ({settings.setup(some, apart)})" for setup, some in rows.items())
     yield (
-        f"The network is of kind {_block('model', every)}. It was trained in "
+        f"The network is {settings.block('model', every)}. It was trained in "
         f"{counted(len(rows), 'setup')}: {setups}."
     )
     yield (
-        f"Training was by {_block('optim', every)} for {_budget(study)}, in batches of "
+        f"Training was by {settings.block('optim', every)} for {_budget(study)}, in batches of "
         f"{_of('data', 'batch_size', study)} images, {_of('data', 'order', study)}, in "
         f"{_of('compute', 'precision', study)}."
     )
@@ -142,26 +131,25 @@ def _compared(study: Study, claims: Sequence[Record]) -> Iterator[str]:
         yield from ends_of_grids(study, advised=False)
     if study.experiment.raced:
         yield (
-            "A value got no further seeds once it was worse than the best one (racing: a one-sided "
-            f"paired t-test at {racing.LEVEL:g} from {racing.FIRST} seeds on), or had diverged in "
-            f"{racing.DIVERGED} seeds more, and was not chosen then."
+            "A value got no further seeds, and was not chosen, once it was worse than the best one "
+            f"(racing): in a one-sided paired t-test at p < {racing.LEVEL:g}, from {racing.FIRST} "
+            f"seeds on, or with {racing.DIVERGED} diverged seeds more than the best one."
         )
     yield (
-        f"Each configuration was trained with {counted(len(study.seeds), 'seed')}; runs that share "
-        "a seed share initial weights, split and order of images."
+        f"Each configuration was trained with {_seeds(study)}; runs that share a seed share "
+        "initial weights, split and order of images."
     )
     yield (
         "Test images were evaluated once, after training, and no choice rests on them. Accuracies "
         f"are of the final weights under running statistics, as in eval mode: {_values(study)}."
     )
-    lost, chance = study.count("diverged"), _at_chance(study.cells)
+    lost = study.count("diverged")
     above = _of("train", "diverged_above", study)
     yield (
         f"{_unfinished(study)}Of {counted(len(study.runs), 'run')} {lost or 'none'} diverged (a "
         f"loss that is not finite, or above {above} times ln(classes) after the warm-up)"
         + "; they are counted, not averaged" * bool(lost)
-        + f"; {chance:,} stayed at chance and are averaged with the others" * bool(chance)
-        + "."
+        + f"{_left_at_chance(study)}."
     )
     if claims:
         then = study.experiment.registered
@@ -176,6 +164,30 @@ def _compared(study: Study, claims: Sequence[Record]) -> Iterator[str]:
     yield _versions(study)
 
 
+def _seeds(study: Study) -> str:
+    """`6 seeds, values given up with 3 to 5`."""
+
+    def of(cells: Iterable[Cell]) -> str:
+        counts = sorted({len(cell.runs) for cell in cells})
+        return " to ".join(dict.fromkeys((f"{counts[0]:,}", f"{counts[-1]:,}"))) if counts else ""
+
+    gone = of(cell for cell in study.cells if cell.key in study.given_up)
+    kept = of(cell for cell in study.cells if cell.key not in study.given_up)
+    seeds = "1 seed" if kept == "1" else f"{kept} seeds"
+    return seeds + f", values given up in tuning with {gone}" * bool(gone)
+
+
+def _left_at_chance(study: Study) -> str:
+    """How many runs, and whether they are in means of the table; "" of none."""
+    every, averaged = _at_chance(study.cells), _at_chance(study.chosen)
+    told = f"; {every:,} stayed at chance" * bool(every)
+    if averaged < every:
+        told += f", {averaged or 'none'} of them at a chosen {_axis(study)}"
+    if averaged:
+        told += f"{',' if averaged < every else ' and are'} averaged with the others"
+    return told
+
+
 def _values(study: Study) -> str:
     """What stands for a cell of as many seeds as these cells have."""
     counts = {len(cell.completed) for cell in study.cells}
@@ -188,59 +200,6 @@ def _values(study: Study) -> str:
 
 def _at_chance(cells: Sequence[Cell]) -> int:
     return sum(run.at_chance for cell in cells for run in cell.runs)
-
-
-def _setup(rows: Sequence[Row], apart: Collection[str]) -> str:
-    """The normalization of a setup, and what else sets it apart from other setups."""
-    kinds = f"{_kind('norm', rows)} normalization".replace("none", "no")
-    keys = _listed(rows, lambda key: key.startswith("norm.") and key != "norm.kind")
-    said = ", ".join(filter(None, (kinds, keys)))
-    return "; ".join(filter(None, (said, _listed(rows, apart.__contains__, str))))
-
-
-def _block(name: str, rows: Sequence[Row]) -> str:
-    """A block's kind and keys, last those that ask for nothing: `without dropout`."""
-    keys = [key for key in dict.fromkeys(chain(*rows)) if key.startswith(f"{name}.")]
-    off = [key for key in keys if _is_off(key, rows)]
-    said = [_listed(rows, lambda key: key in keys and key not in off)]
-    if unused := [_named(key) for key in off if not key.endswith(".kind")]:
-        said.append(f"without {listing(unused)}")
-    said = list(filter(None, said))
-    return _kind(name, rows) + f" ({'; '.join(said)})" * bool(said)
-
-
-def _is_off(key: str, rows: Sequence[Row]) -> bool:
-    """Whether a key says its kind, or is everywhere a default that turns something off."""
-    block, _, name = key.partition(".")
-    kinds = schema.BLOCKS[block].models
-    fields = [kinds[str(row[f"{block}.kind"])].model_fields for row in rows if key in row]
-    defaults = [each[name].default if name in each else None for each in fields]
-    values = [row[key] for row in rows if key in row]
-    return name == "kind" or (defaults == values and set(values) <= {0, "none"})  # False is 0
-
-
-def _named(key: str) -> str:
-    end = key.rpartition(".")[2]
-    return NAMES.get(end, end.replace("_", " "))
-
-
-def _kind(block: str, rows: Sequence[Row]) -> str:
-    return listing(dict.fromkeys(str(row[f"{block}.kind"]) for row in rows))
-
-
-def _listed(
-    rows: Sequence[Row], wanted: Callable[[str], bool], named: Callable[[str], str] = _named
-) -> str:
-    """`widths 8-16-32, no bias`: the keys with all of their values."""
-    parts = []
-    for key in dict.fromkeys(key for row in rows for key in row if wanted(key)):
-        values = list(dict.fromkeys(row[key] for row in rows if key in row))
-        if len(values) == 1 and isinstance(values[0], bool):
-            parts.append(named(key) if values[0] else f"no {named(key)}")
-        elif any(map(in_words, values)):  # not of an empty list alone
-            said = listing(map(in_words, values))
-            parts.append(SAID[key].format(said) if key in SAID else f"{named(key)} {said}")
-    return ", ".join(parts)
 
 
 def _of(block: str, key: str, study: Study) -> str:
@@ -312,7 +271,7 @@ def _unfinished(study: Study) -> str:
 
 
 def _axis(study: Study) -> str:
-    return _named(study.tuned_axis or "")
+    return settings.called(study.tuned_axis or "")
 
 
 def _by(study: Study) -> str:

@@ -17,7 +17,7 @@ from bnbench.report.record import as_csv
 from bnbench.report.study import METRICS
 from bnbench.report.terminal import cells_in_words, outcome
 from bnbench.store import Record
-from bnbench.wording import key_words, printable, slug
+from bnbench.wording import RAISED, key_words, printable, slug
 
 
 class PaperTable(NamedTuple):
@@ -140,6 +140,7 @@ LATEX: Mapping[str, str] = {
     **{char: f"{{{char}}}" for char in "[]*"},  # after \\ they would be its arguments
     **{"±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$"},
     **{"−": "$-$", "∞": r"$\infty$", "≈": r"$\approx$", "→": r"$\to$", "…": r"\ldots{}"},
+    **{chr(sign): f"$^{{{chr(plain)}}}$" for plain, sign in RAISED.items()},
     **{"–": r"\textendash{}", "’": r"\textquoteright{}"},
     **{letter: f"$\\{name}$" for letter, name in _GREEK.items()},
 }
@@ -198,7 +199,7 @@ def _latex(table: PaperTable) -> str:
     heading, *rows = map(line, (table.headings, *table.rows))
     return "\n".join(
         [
-            r"\begin{table*}",
+            r"\begin{table*}[!tb]",  # with p, alone on a page that they leave half empty
             r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
             rf"  \caption{{{latex_text(table.caption)}}}",
             rf"  \label{{tab:{slug(table.name)}}}\smallskip",

@@ -53,8 +53,17 @@ def eval_mode(study: Study, least: float) -> Iterator[str]:
         why = _why(study, most) if sign < 0 else ""
         yield (
             f"{study.named(most)}: {words.eval_mode(gap['mean'])} on validation images "
-            f"({words.over_seeds(gap, sign=True)} points, {counted(gap['n'], 'seed')}){more}.{why}"
+            f"({_spread(gap)}{counted(gap['n'], 'seed')}){more}.{why}"
         )
+
+
+def _spread(gap: Record) -> str:
+    """What stands beside the size of a gap of one sign: its interval, of two seeds the sizes."""
+    ends = sorted(abs(end) for end in gap["interval"] or gap["values"])
+    said = [words.percent(end) for end in ends]
+    if gap["interval"] is not None:
+        return f"95 % interval {' to '.join(said)}, "
+    return f"{listing(said, 'and')}, " * (len(said) > 1)
 
 
 def short_warmups(study: Study) -> Iterator[str]:

@@ -33,11 +33,14 @@ def terminal(record: Record, *, columns: int = 80) -> Iterator[RenderableType]:
     the other, no wider than `columns`."""
     experiment, claims = record["experiment"], record["claims"]
     yield Text(experiment["question"] or experiment["name"], style="bold")
-    for notice in record["notices"]:
-        yield from _lines(notice["text"], "! " if notice["kind"] != "other" else "  ", columns)
+    notices = record["notices"]
+    for notice in (each for each in notices if each["kind"] != "other"):
+        yield from _lines(notice["text"], "! ", columns)
     yield Text("")
     for sentence in [_counts(claims)] if claims else record["answer"]:  # verdicts follow below
         yield from _lines(sentence, "", columns)
+    for notice in (each for each in notices if each["kind"] == "other"):
+        yield from _lines(notice["text"], "  ", columns)
     yield from _cells_of_report(record, columns)
     yield Text("")
     for claim in claims:
@@ -61,9 +64,9 @@ def _counts(claims: Sequence[Record]) -> str:
 
 def verdicts(record: Record, *, columns: int = 80) -> Iterator[Text]:
     """The record of `foreign.judged_table`: what a reader must know, and its verdicts."""
+    yield from _lines(_counts(record["claims"]), "", columns)
     for notice in record["notices"]:
         yield from _lines(notice, "  ", columns)
-    yield from _lines(_counts(record["claims"]), "", columns)
     for claim in record["claims"]:
         yield from _verdict(claim, columns)
 

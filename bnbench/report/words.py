@@ -169,16 +169,16 @@ def beside(each: Mapping[str, Any]) -> str:
 
 def over_images(claim: Mapping[str, Any], *, always: bool = False) -> str | None:
     """What is said of the interval over seeds and images, where the verdict depends on it or it is
-    wanted `always`; None where there is none.
+    wanted `always` and is another one; None where there is none.
 
     `claim`: of the record.
     """
     found = (claim["effect"] or {}).get("over_images")
-    if found is None or (found["outcome"] == claim["outcome"] and not always):
+    if found is None:
         return None
     ends = f"{interval(found['interval'], claim['unit'])} with the images as a sample, too"
     if found["outcome"] == claim["outcome"]:
-        return ends
+        return ends if always and intervals(claim)[1] else None
     return (
         f"{claim['outcome']} for these {found['images']:,} test images alone: {ends}, which leaves "
         "it undecided for others like them"

@@ -75,7 +75,12 @@ def test_a_verdict_that_holds_for_these_images_alone_is_said(tmp_path: Path) -> 
     }  # fmt: skip
     assert claim["effect"]["over_images"]["interval"][0] < claim["effect"]["interval"][0]
     table_of_claims = as_markdown(report.record)
-    assert "In parentheses, where it differs: with the images as a sample, too." in table_of_claims
+    alike = claim | {"outcome": "inconclusive"}
+    assert words.over_images(alike, always=True)
+    assert words.over_images(alike) is None
+    alike["effect"] = alike["effect"] | {"interval": claim["effect"]["over_images"]["interval"]}
+    assert words.over_images(alike, always=True) is None, "the same interval is not said twice"
+    assert "in parentheses takes the images as a sample, too" in table_of_claims
     ends, over = (
         words.interval(each, "points") for each in (claim["effect"]["interval"], [low, high])
     )
@@ -129,7 +134,7 @@ def test_runs_of_earlier_versions_have_no_such_interval_and_that_is_said_once(
     record = recorded(asked(tmp_path, old))
     assert record["claims"][0]["effect"]["over_images"] is None
     assert record["claims"][0]["outcome"] == "supported"
-    assert "In parentheses" not in as_markdown(record)
+    assert "in parentheses" not in as_markdown(record)
     said = [each["text"] for each in record["notices"] if "over seeds and images" in each["text"]]
     assert len(said) == 1
     assert said[0].startswith("1 claim has no interval over seeds and images")

@@ -123,7 +123,10 @@ def test_the_report_says_given_up_and_not_diverged(tmp_path: Path) -> None:
     seeds = {n for key, n in asked(study).items() if key in gone}
     after = f"after {min(seeds)} to {max(seeds)} seeds"
     assert said.startswith(f"Tuned by racing: {len(gone)} of 10 cells were given up {after}")
-    assert "a one-sided paired t-test at 0.02 from 3 seeds on" in record["methods"]
+    assert "a one-sided paired t-test at p < 0.02, from 3 seeds on" in record["methods"]
+    kept = {n for key, n in asked(study).items() if key not in gone}
+    with_seeds = f"with {' to '.join(map(str, sorted(kept)))} seeds, values given up in tuning with"
+    assert f"{with_seeds} {min(seeds)} to {max(seeds)}; runs" in record["methods"]
     assert record["experiment"]["tune"]["race"] is True
     shown = " ".join(" ".join(map(str, closing_tables(study))).split())
     assert "Given up: worse on validation" in shown

@@ -53,8 +53,8 @@ def told(path: Path, tell: Callable[[schema.RunConfig], Told], text: str = CLAIM
 def test_statistics_that_have_not_caught_up_are_told_whatever_is_claimed(tmp_path: Path) -> None:
     (said,) = told(tmp_path, late(0.43))
     assert said.startswith(
-        "bn: eval mode is 44.0 points worse than training mode on validation images (−44.0 [−44.0, "
-        "−44.0] points, 8 seeds). With population statistics (precise BN) it has 73.0 % instead of "
+        "bn: eval mode is 44.0 points worse than training mode on validation images (95 % interval "
+        "44.0 to 44.0, 8 seeds). With population statistics (precise BN) it has 73.0 % instead of "
         "30.0 %: the running statistics have not caught up: after 20 steps at momentum 0.1 their "
         f"initial values still weigh {100 * 0.9**20:.1f} %. Train for more steps, or raise "
         "norm.momentum; `bnbench diagnose "
@@ -83,7 +83,7 @@ def test_a_small_gap_is_no_remark_beside_claims(tmp_path: Path, gap: float, rema
     found = told(tmp_path, lambda config: Told(gap=gap * (config.setup == "bn")))
     assert len(found) == remarks
     if gap > 0:
-        assert found[0].endswith("(+6.0 [6.0, 6.0] points, 8 seeds).")
+        assert found[0].endswith("(95 % interval 6.0 to 6.0, 8 seeds).")
 
 
 def test_every_large_gap_is_told_where_eval_mode_is_worse_and_where_it_is_better(
@@ -97,7 +97,7 @@ def test_every_large_gap_is_told_where_eval_mode_is_worse_and_where_it_is_better
     )
     worse, better = found
     assert worse.startswith("bn (batch size 16): eval mode is 12.0 points worse than training mode")
-    assert "points, 8 seeds); bn (batch size 8) by 6.0. " in worse
+    assert "12.0, 8 seeds); bn (batch size 8) by 6.0. " in worse
     assert better.startswith("bn (batch size 2): eval mode is 9.0 points better than")
 
 

@@ -109,7 +109,7 @@ def test_what_did_not_learn_and_what_diverged_is_counted(three: Record) -> None:
 
 @pytest.mark.parametrize("columns", [20, 40, 79, 80, 132])
 def test_no_width_loses_a_setup_or_a_number(three: Record, columns: int) -> None:
-    lines = shown(three, columns)
+    lines = shown({**three, "notices": []}, columns)  # which are between answer and table
     assert max(map(len, lines)) <= columns
     text = " ".join(" ".join(lines).split())
     table = text.partition(", bn (batch size 16, learning rate 1) by 13.5.")[2]

@@ -28,6 +28,9 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
     if not shown:
         return None
     few = all(len(each.pairs) < SEEDS_FOR_AN_INTERVAL for each in shown)
+    effects = [each.verdict.effect for each in shown if each.verdict.effect is not None]
+    kinds = dict.fromkeys("median" if each.mean is None else "mean" for each in effects)
+    middle = listing(sorted(kinds)) if kinds else "mean"
     handles: list[Line2D | Patch] = [
         style.symbol("one seed", ".", color=DOT, ms=7, alpha=0.55),
         Line2D(
@@ -37,7 +40,7 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
             marker="D",
             ms=4.5,
             lw=1.6,
-            label="middle" if few else "middle and interval",
+            label=middle if few else f"{middle} and interval",
         ),
         Patch(facecolor=style.FAINT, alpha=0.22, label="too small to matter"),
     ]

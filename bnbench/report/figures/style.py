@@ -32,7 +32,7 @@ from bnbench import palette
 from bnbench.config import identity
 from bnbench.report.study import StudiedRun, Study
 from bnbench.stats.differences import Range, mean
-from bnbench.wording import slug
+from bnbench.wording import RAISED, slug
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 DASHES = ((), (6, 1.5), (4, 1.5, 1, 1.5), (8, 1.5, 3, 1.5), (8, 1.5, 1, 1.5, 1, 1.5))
@@ -53,7 +53,6 @@ BETWEEN_ROWS = 0.5  # for ticks and the title of the next row
 MOST_COLUMNS = 3  # of full width
 MANY = 10_000  # from there on 12k
 LEAST_PLAIN, MOST_PLAIN = 1e-3, 1e5
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 BETWEEN_TICKS = 0.15  # of the values' range, at least, so that no word runs into the next
 
 ZERO: dict[str, Any] = {"color": FAINT, "lw": 1.0}
