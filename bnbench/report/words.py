@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from math import isfinite, isinf, isnan, nan
+from statistics import fmean
 from typing import Any
 
 from bnbench.config import identity
@@ -205,7 +207,9 @@ def two_groups(side: Mapping[str, Any]) -> str | None:
     if side["groups"] is None:
         return None
     parts = (f"{len(each)} from {number(each[0])} to {number(each[-1])}" for each in side["groups"])
-    return f"{side['words']}: two groups of seeds, {listing(parts, 'and')}; the mean is near none"
+    mean = number(fmean(chain(*side["groups"])))
+    said = f"{side['words']}: two groups of seeds, {listing(parts, 'and')}"
+    return f"{said}; the mean, {mean}, is in neither"
 
 
 def limited(claim: Mapping[str, Any]) -> str:

@@ -108,7 +108,8 @@ def is_saved(runs: Sequence[schema.RunConfig], experiment: store.ExperimentFolde
 @dataclass(slots=True, eq=False)
 class _Run:
     """A run that has no result yet. `turn`: of its seed. `view` shows it while it trains;
-    `fraction` is done, at this `pace` (`machine.Pace`)."""
+    `fraction` is done since it first said what is `left`, at this `pace` (`machine.Pace`): before,
+    its process starts, imports and reads from a cold disk, which those of later runs do not."""
 
     config: schema.RunConfig
     folder: store.RunFolder
@@ -119,18 +120,18 @@ class _Run:
     deaths: int = 0
     begun: float = 0.0
     fraction: float = 0.0
+    left: float = 1.0
     pace: float = 1.0
     view: Sink | None = None
 
     def elapsed(self) -> float:
-        """Seconds since it has begun; 0 while it does not train."""
+        """Seconds since it has begun, or first said what is done; 0 while it does not train."""
         return 0.0 if self.view is None else time.monotonic() - self.begun
 
     def tells(self) -> bool:
         """Whether its progress tells how long it takes."""
-        return self.view is not None and (
-            self.fraction > 0.1 or (self.fraction > 0 and self.elapsed() > TELLING_SECONDS)
-        )
+        enough = 0.0 if self.elapsed() > TELLING_SECONDS else 0.1
+        return self.view is not None and self.fraction > enough
 
 
 @dataclass(slots=True)
@@ -209,7 +210,7 @@ class _Sweep:
 
     def begin(self, run: _Run) -> None:
         """A run begins to train, as far as is known."""
-        run.begun, run.fraction = time.monotonic(), 0.0
+        run.begun, run.fraction, run.left = time.monotonic(), 0.0, 1.0
         run.view = run.view or self.screen.view(run.folder.name, run.steps)
 
     def take(self, job: jobs.Job, answer: jobs.Answer) -> None:
@@ -219,7 +220,11 @@ class _Sweep:
             self.begin(run)
             return
         if run.view is not None and isinstance(answer, jobs.Stated):
-            run.fraction, run.pace = answer.moments[-1].step / run.steps, answer.pace
+            left = 1 - answer.moments[-1].step / run.steps
+            if run.left == 1:
+                run.begun, run.left = time.monotonic(), left
+            run.fraction += run.left - left
+            run.left, run.pace = left, answer.pace
             for moment in answer.moments:
                 run.view.take(moment)
             return
@@ -309,12 +314,11 @@ class _Sweep:
 
     def pace(self) -> float | None:
         """Seconds of a step, in runs that are done, else in those that train; None: unknown."""
-        seconds, steps = self.seconds, float(self.steps)
-        if not steps:
-            told = [each for each in self.missing.values() if each.tells()]
-            seconds = sum(each.elapsed() for each in told)
-            steps = sum(each.fraction * each.steps for each in told)
-        return seconds / steps if steps else None
+        if self.steps:
+            return self.seconds / self.steps
+        told = [each for each in self.missing.values() if each.tells()]
+        steps = sum(each.fraction * each.steps for each in told)
+        return sum(each.elapsed() for each in told) / steps if steps else None
 
     def guess(self, run: _Run, pace: float | None) -> float | None:
         """Seconds of a run, from others of its cell, else from what a step costs; None: unknown."""
@@ -338,7 +342,7 @@ class _Sweep:
         for run in self.missing.values():
             whole = self.guess(run, pace)
             if run.tells():
-                left.append((-1, run.elapsed() / run.fraction * (1 - run.fraction)))
+                left.append((-1, run.elapsed() / run.fraction * run.left))
             elif whole is None:
                 return None
             else:

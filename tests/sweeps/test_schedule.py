@@ -208,7 +208,8 @@ def test_the_time_of_a_cell_that_nobody_knows_is_told_from_its_steps(
 def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
     experiment: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four runs of ten seconds, two workers; half of the first has been trained in five."""
+    """Four runs of ten seconds, two workers; half of the first has been trained in five, after a
+    minute in which processes started."""
     runs = seeds(4)
     now = 100.0
     monkeypatch.setattr("bnbench.sweeps.schedule.time.monotonic", lambda: now)
@@ -218,23 +219,27 @@ def test_time_left_is_told_from_finished_runs_and_from_those_that_train(
     monkeypatch.setattr(
         screen, "advance", lambda **kinds: told.append(tuple(kinds[each] for each in shown))
     )
-    half = Moment(step=8, examples=64, train_seconds=4.0, facts=())
+    none, half = (
+        Moment(step=step, examples=8 * step, train_seconds=step / 2, facts=()) for step in (2, 10)
+    )
 
     class Slow(Scripted):
         def answers(self, _: float) -> list[tuple[Job, Answer]]:
             nonlocal now
             if isinstance(self._now[0], Check):
                 return super().answers(0.0)
-            now += 5.0
-            if now == 105.0:
-                return [(job, Stated([half], pace=2.0)) for job in self._now]
+            now += 60.0 if now == 100.0 else 5.0
+            if now <= 165.0:
+                said = half if now == 165.0 else none
+                return [(job, Stated([said], pace=2.0)) for job in self._now]
             job = self._now.pop(0)
             return [(job, Trained(replace(RESULT, wall_seconds=10.0), found=False))]
 
     sweep(runs, experiment, Slow(experiment, trained, size=2), screen, Stop())
     assert told[0] == (0, None, False), "nothing is known yet"
-    # Two runs with half a core each are half done after five seconds; the waiting ones take ten,
-    # as steps cost so far.
-    assert told[1] == (0, 15.0, True), "before the first run has ended"
-    # Ten seconds in: one is done; one is half done since ten seconds; one begins; one waits.
-    assert told[2] == (1, 20.0, True)
+    assert told[1] == (0, None, True), "no pace is known after the first statement"
+    # Two runs with half a core each have done half in five seconds since they first said what is
+    # done; six of sixteen steps are left. The waiting ones take ten, as steps cost so far.
+    assert told[2] == (0, 13.75, True), "before the first run has ended"
+    # Ten seconds in: one is done; one has done half in ten seconds; one begins; one waits.
+    assert told[3] == (1, 17.5, True)
