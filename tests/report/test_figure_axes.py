@@ -14,6 +14,8 @@ from tests.report.invented import invented
 from tests.report.test_figures import BOTH, COLORS, SETUPS, figures, lines, study, well, x
 from tests.runs import SMALL_YAML
 
+SIZES = "axes: {data.batch_size: [2, 8]}\n"
+
 
 @pytest.fixture(autouse=True)
 def _in_our_style() -> Iterator[None]:
@@ -59,3 +61,22 @@ def test_an_axis_writes_all_its_numbers_alike(ends: tuple[float, float], words: 
         axes.set_xlim(0, end)
         style.count_on_x(axes)
         assert " ".join(each.get_text() for each in axes.get_xticklabels()).startswith(words)
+
+
+def test_no_band_is_blank(tmp_path: Path) -> None:
+    """Between a legend and its panels, and below the last words."""
+    claim = "id: a, says: A, metric: test/running/accuracy, better: bn, worse: gn"
+    for place, (axes, at) in enumerate((("", ""), (SIZES, ", at: {data.batch_size: 2}"))):
+        path = tmp_path / str(place)
+        path.mkdir()
+        text = f"{axes}seeds: 3\nclaims: [{{{claim}, smallest_effect: 1{at}}}]\n"
+        for name, (_, figure) in figures(study(path, text)).items():
+            figure.draw_without_rendering()
+            inches = figure.get_tightbbox()
+            assert inches is not None
+            assert inches.y0 < 0.2, name
+            for legend in figure.legends:
+                tops = [each.get_tightbbox() for each in figure.axes]
+                above = max(each.y1 for each in tops if each is not None)
+                low = legend.get_window_extent().y0
+                assert (low - above) / figure.dpi < 0.25, name

@@ -94,7 +94,7 @@ def test_claims_that_came_after_the_data(tmp_path: Path) -> None:
 def test_a_file_that_was_not_registered(tmp_path: Path) -> None:
     found = record(tmp_path, TEXT)
     assert found["registered"] is None
-    assert "1 claim, not registered before." in found["methods"]
+    assert "1 claim, not registered before the first run." in found["methods"]
     assert not any("egistered" in each["text"] for each in found["notices"])
 
 

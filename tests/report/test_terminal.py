@@ -17,6 +17,7 @@ from bnbench.report.reading import read_study
 from bnbench.report.record import as_record
 from bnbench.report.study import Study
 from bnbench.report.terminal import closing_tables, closing_verdicts, terminal
+from bnbench.report.writing import Report, page
 from bnbench.store import Record
 from tests.report.invented import Told, invented
 from tests.runs import SMALL_YAML
@@ -105,6 +106,15 @@ def test_what_did_not_learn_and_what_diverged_is_counted(three: Record) -> None:
     found = {(cell["setup"], cell["point"]["optim.lr"]): cell for cell in three["cells"]}
     asked = (("plain", 1.0), ("plain", 0.1), ("bn", 1.0))
     assert [found[each]["at_chance"] for each in asked] == [1, 0, 0]
+
+
+def test_the_answer_comes_before_what_is_to_be_known_of_it(three: Record) -> None:
+    """What makes it untrue comes before the answer, on the page, too."""
+    others = [{"kind": "other", "text": "Known."}, {"kind": "unfinished", "text": "Untrue."}]
+    record = {**three, "notices": others, "answer": ["Because."]}
+    for text in ("\n".join(shown(record)), page(Report(record, []))):
+        places = [text.index(each) for each in ("Untrue.", "Because.", "Known.")]
+        assert places == sorted(places)
 
 
 @pytest.mark.parametrize("columns", [20, 40, 79, 80, 132])

@@ -46,7 +46,9 @@ def paired_differences(claims: Sequence[Judged]) -> Figure | None:
     ]
     if any(isinf(value) for each in shown for value in each.pairs.values()):
         handles.insert(1, style.symbol("infinite", ">", color=DOT, ms=5))
-    figure, panels = style.panels(len(shown), handles, columns=1, height=1.05, left=0.15)
+    figure, panels = style.panels(
+        len(shown), handles, columns=1, height=1.05, left=0.15, labelled=False
+    )
     for axes, each in zip(panels, shown, strict=True):
         _strip(axes, each)
     return figure

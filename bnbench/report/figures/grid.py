@@ -50,7 +50,9 @@ class Grid(NamedTuple):
         """A figure with them. What they show is said above a column and next to a row, or above
         each panel of a single axis, which is wrapped. `height`: of a row, in inches."""
         if len(self.axes) < 2:
-            figure, panels = style.panels(len(self.points), legend, height=height, share_y=True)
+            figure, panels = style.panels(
+                len(self.points), legend, height=height, share_y=True, titled=any(self.points)
+            )
             for axes, point in zip(panels, self.points, strict=True):
                 axes.set_title(_said(point))
             return figure, panels

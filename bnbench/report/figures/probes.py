@@ -232,7 +232,7 @@ def reading_curves(runs: Sequence[Probed], looks: style.Looks, probe: str, name:
     """A reading over training, a line a run: the network's, else the mean over its layers."""
     found = readings_of(runs, probe)
     handles = style.keys((readings.setup for readings in found), looks)
-    figure, (axes,) = style.panels(1, handles, height=2.6)
+    figure, (axes,) = style.panels(1, handles, height=2.6, titled=False)
     for readings in found:
         of_network = name in readings.layers.get(NETWORK, {})
         layers = [NETWORK] if of_network else readings.with_name(name)

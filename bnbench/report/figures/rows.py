@@ -47,6 +47,7 @@ def by_setup(
         height=0.6 + 0.05 * len(labels) + 0.3 * len(shown),
         left=style.room_for(named, style.SMALL),
         share_y=len(labels) > 1,
+        titled=False,
     )
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
         for place, cell in enumerate(shown):

@@ -50,6 +50,7 @@ ABOVE = 0.3  # for a line of the legend
 MORE_ABOVE = 0.19  # for each further line
 BELOW = 0.25  # for the shared label
 BETWEEN_ROWS = 0.5  # for ticks and the title of the next row
+UNTITLED = 0.1  # above panels without titles
 MOST_COLUMNS = 3  # of full width
 MANY = 10_000  # from there on 12k
 LEAST_PLAIN, MOST_PLAIN = 1e-3, 1e5
@@ -163,11 +164,14 @@ def panels(
     height: float = 2.5,
     share_y: bool = False,
     left: float = 0.75,
+    titled: bool = True,
+    labelled: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with this many panels, in rows, and its legend above them. Many columns are narrow.
 
     `height` of a row with its title and ticks, and room at the `left` of the first panel, in
-    inches. Margins are fixed: a layout that measures every word doubles the time to draw.
+    inches. `titled`, `labelled`: whether panels have titles, and x a label: else there is no room
+    for them. Margins are fixed: a layout that measures every word doubles the time to draw.
     """
     wide = min(count, columns)
     rows = ceil(count / wide)
@@ -177,14 +181,16 @@ def panels(
     widths = [0.74 + 0.58 * SMALL / 72 * len(label) for label in labels]
     in_a_row = len(labels) if sum(widths) <= width else max(1, int(width / max(widths)))
     above = ABOVE + MORE_ABOVE * (ceil(len(labels) / in_a_row) - 1) if labels else 0.0
-    tall = above + BELOW + height * rows
+    above += BETWEEN_ROWS / 2 if titled else UNTITLED
+    below = BELOW * labelled + BETWEEN_ROWS / 2
+    tall = above + below + height * rows - BETWEEN_ROWS
     figure = Figure(figsize=(width, tall))
     panel = (width - left - 0.15 - between * (wide - 1)) / wide
     margins = {
         "left": left / width,
         "right": 1 - 0.15 / width,
-        "top": 1 - (above + BETWEEN_ROWS / 2) / tall,
-        "bottom": (BELOW + BETWEEN_ROWS / 2) / tall,
+        "top": 1 - above / tall,
+        "bottom": below / tall,
         "wspace": between / panel,
         "hspace": BETWEEN_ROWS / (height - BETWEEN_ROWS),
     }
