@@ -70,11 +70,11 @@ def _without_images(claims: Sequence[Record]) -> Iterator[Notice]:
         and each["unit"] == "points"
     ]
     if lacking:
-        has = "has" if len(lacking) == 1 else "have"
+        has, whose = ("has", "its") if len(lacking) == 1 else ("have", "their")
         yield Notice(
             "other",
             f"{counted(len(lacking), 'claim')} {has} no interval over seeds and images: not all of "
-            "their runs were tested on the same images and say which were right, as those of "
+            f"{whose} runs were tested on the same images and say which were right, as those of "
             "earlier versions do not.",
         )
 
