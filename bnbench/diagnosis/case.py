@@ -105,5 +105,6 @@ def _is_new(norm: nn.Module, eps: float) -> bool:
 
 
 def worst_of(layers: Sequence[LayerReading]) -> LayerReading:
-    """The one whose running statistics cost most."""
-    return max(layers, key=criteria.rank)
+    """The one whose running statistics are farthest off: that is what is said of it. What a layer
+    costs alone may be another's error that it passes on."""
+    return max(layers, key=criteria.away)

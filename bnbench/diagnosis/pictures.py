@@ -14,7 +14,7 @@ from torch import Tensor
 from bnbench import palette
 from bnbench.diagnosis import criteria
 from bnbench.diagnosis.result import Diagnosis, LayerReading
-from bnbench.diagnosis.words import badness
+from bnbench.diagnosis.words import badness, below_zero
 from bnbench.report.figures import Drawn, as_svg, style
 
 NAME = 32
@@ -68,9 +68,11 @@ def _off(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, Figure]]:
     factors = [min(exp(min(each.variance_error or 0.0, 50.0)), MOST_FACTOR) for each in layers]
     _rows(panels[0], means, criteria.OFF, "means off, |Δμ|/σ (standard deviations)")
     _rows(panels[1], factors, exp(criteria.OFF_VARIANCE), "variances off by a factor of")
+    subs = (1, 2, 5) if max(means) < 5 else (1,)
+    ticks = [sub * 10.0**k for k in range(-1, 13) for sub in subs]
     panels[0].set_xscale("symlog", linthresh=criteria.OFF)
     panels[0].set_xlim(0, 1.5 * max(*means, 2 * criteria.OFF))
-    panels[0].xaxis.set_major_locator(FixedLocator([0, *(10.0**k for k in range(-1, 13, 1))]))
+    panels[0].xaxis.set_major_locator(FixedLocator([0, *ticks]))
     panels[1].set_xscale("log")
     panels[1].set_xlim(1, max(factors) ** 1.1 if max(factors) > 2 else 2.2)
     ticks = [1, 1.5, 2, 3, 5, 10, 20, 50] if max(factors) < 60 else [10.0**k for k in range(13)]
@@ -140,7 +142,7 @@ def _off_caption(
         which = "" if blamed == len(layers) else f", measured for {blamed} of the layers"
         said += (
             " Third panel: blame, the loss under a layer’s running statistics minus that under the "
-            f"batch’s{which}."
+            f"batch’s{which}{below_zero(layers, ' ')}."
         )
     return said
 

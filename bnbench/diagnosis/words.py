@@ -245,9 +245,16 @@ def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     yield Text(
         "off: running against population statistics, |Δμ|/σ and |ln σ²| (bold: far off);\n"
         "blame: loss under a layer's running statistics minus that under the batch's"
-        f"{'; channels: dead, with σ² ≤ ε' if 'dead' in columns else ''}{more}",
+        f"{below_zero(worst)}{'; channels: dead, with σ² ≤ ε' if 'dead' in columns else ''}{more}",
         style="dim",
     )
+
+
+def below_zero(layers: Iterable[LayerReading], new_line: str = "\n") -> str:
+    """What a negative blame means, where one of these layers has one."""
+    if all(round(each.blame or 0.0, 3) >= 0 for each in layers):
+        return ""
+    return f";{new_line}below 0: other layers' running statistics fit its own better"
 
 
 def layers(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:

@@ -213,6 +213,20 @@ def test_each_layer_has_its_dots_and_those_far_off_stand_out(stale: Diagnosis, t
     assert "None is far off" in healthy.html()
 
 
+@pytest.mark.parametrize("blame", [-1.0, 1.0])
+def test_how_far_means_are_off_can_be_read_and_a_blame_below_zero_is_explained(
+    stale: Diagnosis, blame: float
+) -> None:
+    layers = tuple(replace(each, mean_error=0.62, blame=blame) for each in stale.layers)
+    found = replace(stale, layers=layers)
+    ((_, _, caption, figure),) = pictures._off(found)
+    low, high = figure.axes[0].get_xlim()
+    ticks = figure.axes[0].xaxis.get_majorticklocs()
+    assert {0.2, 0.5} <= {round(tick, 3) for tick in ticks if low <= tick <= high}
+    for text in (caption, str(found)):
+        assert ("; below 0: other layers'" in " ".join(text.split())) == (blame < 0)
+
+
 def test_a_caption_says_which_layers_are_not_drawn() -> None:
     """After a weight that is not finite nothing is known."""
     model = trained()
