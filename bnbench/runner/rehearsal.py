@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from math import inf
+from math import inf, prod
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,11 @@ STEPS_SECONDS = 0.2
 
 EVALUATED_SECONDS = 0.2
 """An evaluation that would take longer is not tried: it is forward passes, whose cost is known."""
+
+PROBED_SECONDS = 1.0
+"""The same of a probe, of which no more is tried than it reads by default."""
+
+PROBE_SIZES = ("images", "companions", "batches")
 
 BYTES_PER_TENSOR = 310
 """What a checkpoint adds to each tensor; of torchvision's resnet18 and of an MLP: 315 and 296."""
@@ -135,7 +140,9 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
     threads = min(wanted, usable_cores())  # more only make a few steps take minutes
     torch.set_num_threads(threads)
     device = _device(config, settings)
-    run, about = build_run(config, device, announce=settings.announce)
+    probes, passes, times = _probes(config)
+    small = config.model_copy(update={"probes": probes})
+    run, about = build_run(small, device, announce=settings.announce)
     pace = Pace()
     per_step, per_image, basis = _step(config, run, threads)
     during, last = _passed(config, run.model)
@@ -145,10 +152,13 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
         run.evaluate()
         evaluation = time.perf_counter() - before
     probing = 0.0
-    for probe in run.probes.values():
-        before = time.perf_counter()
-        probe.read(0)
-        probing += len(probe.read_after) * (time.perf_counter() - before)
+    for name, probe in run.probes.items():
+        reading = passes.get(name, config.data.batch_size) * per_image
+        if reading < PROBED_SECONDS:
+            before = time.perf_counter()
+            probe.read(0)
+            reading = time.perf_counter() - before
+        probing += len(probe.read_after) * reading * times.get(name, 1.0)
     slower = pace.read() if device.type == "cpu" else 1.0  # waiting for a GPU is work
 
     evaluations = len(run.evaluate_after) - 1 + last / during
@@ -159,6 +169,25 @@ def measure(config: schema.RunConfig, settings: Settings) -> Cost:
         basis=basis,
         pace=slower,
     )
+
+
+def _probes(
+    config: schema.RunConfig,
+) -> tuple[schema.ProbesConfig, dict[str, int], dict[str, float]]:
+    """The run's probes, of no more images than by default; by name, how many these are, and how
+    many times as many the run's own are."""
+    there = feasible.train_images_left(config, facts(config.data))
+    chosen, passes, times = config.probes.chosen(), {}, {}
+    for name, asked in chosen.items():
+        usual = type(asked)()
+        sizes = [key for key in PROBE_SIZES if key in type(asked).model_fields]
+        small = {key: min(getattr(asked, key), getattr(usual, key)) for key in sizes}
+        chosen[name] = asked.model_copy(update=small)
+        passes[name] = prod(small.values()) if small else config.data.batch_size
+        times[name] = prod(
+            max(1.0, min(getattr(asked, key), max(there, 1000)) / small[key]) for key in sizes
+        )
+    return config.probes.model_copy(update=chosen), passes, times
 
 
 def _step(config: schema.RunConfig, run: Run, threads: int) -> tuple[float, float, str]:

@@ -57,6 +57,16 @@ def test_what_probes_take_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert measure(small_config(), Settings(device="cpu")).seconds == 7.5
 
 
+def test_of_large_probes_no_more_than_their_default_is_tried() -> None:
+    """The rest is in proportion: 62.5 times as many sets of other images."""
+    noise = schema.BatchNoiseProbe(images=32, companions=1000)
+    config = small_config(probes=schema.ProbesConfig(batch_noise=noise))
+    probes, passes, times = rehearsal._probes(config)
+    assert probes.batch_noise == schema.BatchNoiseProbe(images=32, companions=16)
+    assert passes == {"batch_noise": 32 * 16}
+    assert times == {"batch_noise": 1000 / 16}
+
+
 def test_of_large_networks_few_images_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes 0.5 s and 0.1 s for each image, by an invented clock: 8 and 2 are tried."""
     tried = []
