@@ -74,11 +74,12 @@ def judging(claims: Sequence[Record], looks: Sequence[int]) -> str:
     if not looks:
         return how
     spent = listing((f"{share:.2g}" for share in shares(len(looks))), "and")
+    levels = listing((f"{100 - 5 * share:.4g}" for share in shares(len(looks))), "and")
     return (
         f"{how} Seeds were added for undecided claims alone, at looks set before the first run "
         f"({listing(map(str, looks), 'and')} seeds), which may spend {spent} of the error "
-        "(Bonferroni): p-values are divided by the look's share, and its intervals have a "
-        "confidence of 1 minus 5 % of it."
+        "(Bonferroni): p-values are divided by the look's share, and its intervals are of "
+        f"{levels} % in place of 95 %."
     )
 
 
